@@ -1,0 +1,66 @@
+"""Characters <-> CTC labels, and the normalisation of transcripts."""
+
+import dataclasses
+import unicodedata
+from collections.abc import Iterable
+
+from ds2_jax.config import require
+from ds2_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Alphabet:
+    """The characters a model can write; label 0 is the CTC blank, label i + 1 is `characters[i]`.
+
+    Raises:
+        InputError: `characters` is empty, repeats a character, or holds one that is not NFC.
+
+    Source: deepspeech.pytorch `labels.json` (blank, apostrophe, A to Z, space: 29 labels).
+    """
+
+    characters: str
+
+    def __post_init__(self) -> None:
+        require(bool(self.characters), "data.alphabet", "hold at least one character", self.characters)
+        repeated = sorted({c for c in self.characters if self.characters.count(c) > 1})
+        require(not repeated, "data.alphabet", "hold each character once", self.characters, f"Repeated: {repeated}.")
+        nfc = unicodedata.is_normalized("NFC", self.characters)
+        require(nfc, "data.alphabet", "be in Unicode's composed form (NFC)", self.characters)
+
+    blank_index = 0
+
+    @property
+    def size(self) -> int:
+        """Labels with blank (V)."""
+        return len(self.characters) + 1
+
+    def normalise(self, text: str) -> str:
+        """Composed Unicode (NFC), single spaces, and the alphabet's case where it knows only one."""
+        text = " ".join(unicodedata.normalize("NFC", text).split())
+        if self.characters == self.characters.upper():
+            return text.upper()
+        if self.characters == self.characters.lower():
+            return text.lower()
+        return text
+
+    def unknown(self, text: str) -> list[str]:
+        """The characters of the normalised text that have no label, sorted, each once."""
+        return sorted(set(self.normalise(text)) - set(self.characters))
+
+    def encode(self, text: str) -> list[int]:
+        """The labels of `text`, normalised.
+
+        Raises:
+            InputError: a character is not in the alphabet.
+        """
+        unknown = self.unknown(text)
+        if unknown:
+            raise InputError(
+                f"The transcript must use the alphabet {self.characters!r}, got {unknown} in {text!r}. "
+                "Mend the transcript or add the characters to data.alphabet."
+            )
+        return [self.characters.index(c) + 1 for c in self.normalise(text)]
+
+    def decode(self, labels: Iterable[int]) -> str:
+        """The text of `labels`, none of them blank."""
+        return "".join(self.characters[label - 1] for label in labels)

@@ -1,0 +1,315 @@
+"""Every setting, once: frozen dataclasses, to and from JSON.
+
+Each field has a type, a default and its meaning and unit below it (`--help` prints them). A rule that binds a field is
+checked in `__post_init__`, so a wrong value stops before JAX starts.
+"""
+
+import dataclasses
+import json
+import runpy
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+from ds2_jax.errors import InputError
+
+ENGLISH = "'ABCDEFGHIJKLMNOPQRSTUVWXYZ "
+
+
+def require(holds: bool, field: str, rule: str, value: object, advice: str = "") -> None:
+    """Raises InputError in the project's form, "<field> must <rule>, got <value>. <advice>", unless `holds`."""
+    if not holds:
+        raise InputError(f"{field} must {rule}, got {value!r}." + (f" {advice}" if advice else ""))
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureConfig:
+    """How a waveform becomes a spectrogram."""
+
+    sample_rate: int = 16_000
+    """Hz. Audio of another rate is resampled to it."""
+    window_size: float = 0.02
+    """Seconds; also the length of the Fourier transform."""
+    window_stride: float = 0.01
+    """Seconds between frames."""
+    window: Literal["hamming", "hann", "blackman", "bartlett"] = "hamming"
+    """Window function, periodic."""
+
+    def __post_init__(self) -> None:
+        require(
+            4_000 <= self.sample_rate <= 48_000, "features.sample_rate", "be 4000 to 48000 Hz", self.sample_rate
+        )
+        require(0 < self.window_stride, "features.window_stride", "be positive (seconds)", self.window_stride)
+        require(
+            self.window_stride <= self.window_size <= 0.1,
+            "features.window_size",
+            "be between features.window_stride and 0.1 seconds",
+            self.window_size,
+        )
+        for field in ("window_size", "window_stride"):
+            samples = getattr(self, field) * self.sample_rate
+            require(
+                abs(samples - round(samples)) < 1e-6,
+                f"features.{field}",
+                f"be a whole number of samples at {self.sample_rate} Hz",
+                getattr(self, field),
+            )
+
+    @property
+    def fft_length(self) -> int:
+        """Samples in a window."""
+        return round(self.window_size * self.sample_rate)
+
+    @property
+    def hop_length(self) -> int:
+        """Samples between frames."""
+        return round(self.window_stride * self.sample_rate)
+
+    @property
+    def num_bins(self) -> int:
+        """Frequency bins of a frame (F)."""
+        return self.fft_length // 2 + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which utterances are read, and how they are batched."""
+
+    corpus: Literal["an4", "synthetic"] | None = None
+    """Corpus to prepare under `data.root` if it is not there yet; its manifests fill train, dev and test."""
+    root: Path = Path("datasets")
+    """Folder of the prepared corpora."""
+    archive: Path | None = None
+    """Copy of the corpus' published archive, used instead of downloading."""
+    train: Path | None = None
+    """Manifest of the training utterances."""
+    dev: Path | None = None
+    """Manifest that chooses the best checkpoint and stops early."""
+    test: Path | None = None
+    """Manifest read once, after training."""
+    alphabet: str = ENGLISH
+    """Characters the model can write, in label order; the CTC blank comes before them, at index 0."""
+    batch_size: int = 16
+    """Utterances in a batch, over all devices."""
+    num_buckets: int = 8
+    """Lengths to which batches are padded; each is compiled once."""
+    min_duration: float = 0.1
+    """Seconds; a shorter training or dev utterance is bad."""
+    max_duration: float = 20.0
+    """Seconds; a longer training or dev utterance is bad."""
+    sortagrad: bool = False
+    """First epoch from short to long utterances."""
+    on_bad_utterance: Literal["error", "skip"] = "error"
+    """What to do with utterances that cannot be used: stop, or leave them out and list them in the run folder."""
+    num_workers: int = 0
+    """Batches decoded at once; 0 means one per core."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "data.batch_size", "be at least 1", self.batch_size)
+        require(self.num_buckets >= 1, "data.num_buckets", "be at least 1", self.num_buckets)
+        require(self.num_workers >= 0, "data.num_workers", "be 0 (one per core) or more", self.num_workers)
+        require(self.min_duration >= 0, "data.min_duration", "be 0 seconds or more", self.min_duration)
+        require(
+            self.max_duration > self.min_duration,
+            "data.max_duration",
+            f"be longer than data.min_duration ({self.min_duration} s)",
+            self.max_duration,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """SpecAugment: masks over the spectrograms of training, never of evaluation."""
+
+    num_frequency_masks: int = 0
+    """Masks over frequency for each utterance."""
+    frequency_mask_width: int = 27
+    """Bins: a mask covers 0 to this many, drawn uniformly."""
+    num_time_masks: int = 0
+    """Masks over time for each utterance."""
+    time_mask_width: int = 70
+    """Frames of 10 ms: a mask covers 0 to this many, and never more than the utterance has."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            require(value >= 0, f"augment.{field.name}", "be 0 or more", value)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of DeepSpeech2; the defaults are those of deepspeech.pytorch (86.6 million parameters)."""
+
+    rnn_type: Literal["lstm", "gru", "rnn"] = "lstm"
+    """Recurrent cell; rnn is the plain tanh cell."""
+    bidirectional: bool = True
+    """False: forward layers only, then a lookahead convolution."""
+    hidden_size: int = 1024
+    """Units of each recurrent layer and direction (H)."""
+    num_layers: int = 5
+    """Recurrent layers."""
+    channels: tuple[int, int] = (32, 32)
+    """Channels of the two convolutions (C)."""
+    frequency_kernels: tuple[int, int] = (41, 21)
+    """Taps of the two convolutions over frequency; odd."""
+    time_kernels: tuple[int, int] = (11, 11)
+    """Taps of the two convolutions over time; odd."""
+    frequency_strides: tuple[int, int] = (2, 2)
+    """Strides of the two convolutions over frequency."""
+    time_reduction: Literal[2, 4] = 2
+    """Input frames (10 ms) for one output frame."""
+    lookahead_context: int = 20
+    """Output frames seen by the lookahead convolution, the present one included (bidirectional False)."""
+    dropout: float = 0.0
+    """Share of a recurrent layer's outputs set to zero before the next layer, in training."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the large products; parameters, statistics, cell state, logits and loss stay float32."""
+
+    def __post_init__(self) -> None:
+        require(self.hidden_size >= 1, "model.hidden_size", "be at least 1", self.hidden_size)
+        require(self.num_layers >= 1, "model.num_layers", "be at least 1", self.num_layers)
+        require(self.lookahead_context >= 1, "model.lookahead_context", "be at least 1", self.lookahead_context)
+        require(0 <= self.dropout < 1, "model.dropout", "be in [0, 1)", self.dropout)
+        for field in ("channels", "frequency_strides"):
+            require(min(getattr(self, field)) >= 1, f"model.{field}", "be at least 1 each", getattr(self, field))
+        for field in ("frequency_kernels", "time_kernels"):
+            kernels = getattr(self, field)
+            require(all(k >= 1 and k % 2 for k in kernels), f"model.{field}", "be odd and positive", kernels)
+
+    @property
+    def time_strides(self) -> tuple[int, int]:
+        """Strides of the two convolutions over time."""
+        return (2, self.time_reduction // 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser and learning rate."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """sgd uses Nesterov momentum."""
+    learning_rate: float = 1.5e-4
+    """Peak learning rate."""
+    schedule: Literal["exponential", "cosine", "constant"] = "exponential"
+    """After the warm-up: times `anneal` each epoch; half a cosine down to 0 at the last step; or constant."""
+    anneal: float = 0.99
+    """Factor for each epoch of the exponential schedule."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly from 0 to its peak."""
+    weight_decay: float = 1e-5
+    """Decoupled for adamw; an L2 penalty for sgd."""
+    momentum: float = 0.9
+    """Of sgd."""
+    beta1: float = 0.9
+    """Of adamw."""
+    beta2: float = 0.999
+    """Of adamw."""
+    epsilon: float = 1e-8
+    """Of adamw."""
+    clip_norm: float = 6.25
+    """Largest global norm of the gradient of the mean loss per utterance; 0 turns clipping off.
+
+    Differs: deepspeech.pytorch clips at 400 the gradient of the batch's summed loss; 6.25 is 400 over its batch of 64.
+    """
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate > 0, "optim.learning_rate", "be positive", self.learning_rate)
+        require(0 < self.anneal <= 1, "optim.anneal", "be in (0, 1]", self.anneal)
+        for field in ("warmup_steps", "weight_decay", "clip_norm"):
+            require(getattr(self, field) >= 0, f"optim.{field}", "be 0 or more", getattr(self, field))
+        for field in ("momentum", "beta1", "beta2"):
+            require(0 <= getattr(self, field) < 1, f"optim.{field}", "be in [0, 1)", getattr(self, field))
+        require(self.epsilon > 0, "optim.epsilon", "be positive", self.epsilon)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All settings of a run."""
+
+    seed: int = 0
+    """Of weights, order, SpecAugment and dropout."""
+    epochs: int = 70
+    """Passes over the training utterances."""
+    patience: int = 0
+    """Epochs without a better dev WER after which training stops; 0 trains all epochs."""
+    parallel: Literal["shard_map", "pmap"] = "shard_map"
+    """How one step uses all local devices; both give the same numbers."""
+    features: FeatureConfig = FeatureConfig()
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    optim: OptimConfig = OptimConfig()
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**31, "seed", "be in [0, 2^31)", self.seed)
+        require(self.epochs >= 1, "epochs", "be at least 1", self.epochs)
+        require(self.patience >= 0, "patience", "be 0 (never stop early) or more", self.patience)
+
+
+def load_config(path: Path) -> Config:
+    """Runs a Python file and returns its `config`.
+
+    Raises:
+        InputError: there is no such file, it fails, or it defines no `config: Config`.
+    """
+    if not path.is_file():
+        known = ", ".join(str(p) for p in sorted(Path("configs").glob("*.py"))) or "none in configs/"
+        raise InputError(f"--config must name a configuration file, got {path}, which does not exist. Known: {known}.")
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except Exception as error:
+        raise InputError(f"{path} must run without errors, got {type(error).__name__}: {error}. Mend it.") from error
+    if not isinstance(config, Config):
+        raise InputError(f"{path} must define `config` as a ds2_jax.config.Config, got {type(config).__name__}.")
+    return config
+
+
+def to_json(config: Config) -> str:
+    """The whole configuration as indented JSON; paths become strings."""
+    return json.dumps(dataclasses.asdict(config), indent=2, default=str, ensure_ascii=False)
+
+
+def from_json(text: str) -> Config:
+    """Inverse of `to_json`.
+
+    Raises:
+        InputError: not JSON, an unknown or wrongly typed field, or a value against a rule.
+    """
+    try:
+        tree = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"The configuration must be JSON, got {error}.") from error
+    config = _build(Config, tree, "")
+    assert isinstance(config, Config)
+    return config
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """`value` from JSON as an instance of the annotation `kind`."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        require(isinstance(value, dict), where or "The configuration", "be an object", value)
+        hints = typing.get_type_hints(kind)
+        for name in value:
+            require(name in hints, f"{where}{name}", "be a known setting", name, "Was the run made by a newer version?")
+        return kind(**{name: _build(hints[name], item, f"{where}{name}.") for name, item in value.items()})  # type: ignore[operator]
+    field = where.rstrip(".")
+    if origin is Literal:
+        require(value in arguments, field, f"be one of {', '.join(map(str, arguments))}", value)
+        return value
+    if origin in (typing.Union, types.UnionType):  # only `X | None` occurs
+        return None if value is None else _build(arguments[0], value, where)
+    if origin is tuple:
+        right = isinstance(value, list) and len(value) == len(arguments)
+        require(right, field, f"be a list of {len(arguments)}", value)
+        return tuple(_build(each, item, where) for each, item in zip(arguments, value, strict=True))
+    if kind is Path:
+        require(isinstance(value, str), field, "be a path", value)
+        return Path(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    require(type(value) is kind, field, f"be of type {kind.__name__}", value)
+    return value

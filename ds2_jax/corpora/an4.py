@@ -1,0 +1,160 @@
+"""AN4: about an hour of spelled words, numbers and commands (Carnegie Mellon University, 1991; 16 kHz, NIST Sphere)."""
+
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from ds2_jax.audio import audio_duration
+from ds2_jax.corpora.archive import download, extract, file_sha256
+from ds2_jax.data.manifest import Utterance, write_manifest
+from ds2_jax.errors import InputError
+
+URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz"
+NUM_DEV_SPEAKERS = 8
+NUM_PUBLISHED = {"train": 948, "test": 130}
+"""Utterances of the published archive."""
+
+
+def prepare(root: Path, archive: Path | None = None, seed: int = 0) -> Path:
+    """Makes ROOT/an4 from the published archive: train.jsonl, dev.jsonl, test.jsonl, and the recordings as they are.
+
+    dev holds `NUM_DEV_SPEAKERS` speakers taken out of the archive's training set; test is the archive's test set. A
+    folder that is complete is left alone; it appears under its name only when it is. The counts go to stderr.
+
+    The university publishes no checksum of its archive. A download is checked by gzip's checksum and by the number of
+    utterances, which find damage and not forgery; the SHA-256 of what was used is printed and kept in source.json.
+
+    Args:
+        root: folder of the prepared corpora; a download is kept in it.
+        archive: a copy of the archive already on disk; its number of utterances is free.
+        seed: draws the dev speakers.
+
+    Returns:
+        ROOT/an4.
+
+    Raises:
+        InputError: the archive is not there and cannot be downloaded, is damaged, or is not AN4; or ROOT/an4 was made
+            from another archive or with another seed.
+    """
+    folder = root / "an4"
+    if folder.exists():
+        _check_source(folder, archive, seed)
+        return folder
+    source = archive if archive is not None else root / Path(URL).name
+    if archive is None:
+        download(URL, source, advice="Run again to resume, or give a copy of the archive: --data.archive PATH.")
+    partial = root / "an4.partial"
+    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was stopped
+    try:
+        extract(source, partial)
+        corpus = partial / "an4"
+        splits = {split: _read_split(source, corpus, split) for split in ("train", "test")}
+        if archive is None:
+            _check_published(source, splits)
+        splits = _split_dev(source, splits["train"], seed) | {"test": splits["test"]}
+        for split, utterances in splits.items():
+            write_manifest(corpus / f"{split}.jsonl", utterances)
+        sha256 = file_sha256(source)
+        (corpus / "source.json").write_text(json.dumps({"sha256": sha256, "seed": seed}) + "\n", encoding="utf-8")
+        corpus.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    print(f"{folder}: AN4 from {source} (SHA-256 {sha256})", file=sys.stderr)
+    for split, utterances in splits.items():
+        print(_summary(split, utterances), file=sys.stderr)
+    return folder
+
+
+def _check_source(folder: Path, archive: Path | None, seed: int) -> None:
+    """Raises InputError unless the complete `folder` is what `archive` and `seed` would give.
+
+    A run goes on without the archive, so one that is gone is no error.
+    """
+    source = folder / "source.json"
+    advice = "Delete the folder, or choose another data.root."
+    if not source.is_file():
+        raise InputError(f"{folder} must be made by preparing AN4, got a folder without source.json. {advice}")
+    made_from = json.loads(source.read_text(encoding="utf-8"))
+    wanted: dict[str, object] = {"seed": seed}
+    if archive is not None and archive.is_file():
+        wanted["sha256"] = file_sha256(archive)
+    for name, value in wanted.items():
+        if made_from[name] != value:
+            raise InputError(f"{folder} must be made with {name} {value}, got {made_from[name]}. {advice}")
+
+
+def _read_split(archive: Path, corpus: Path, split: str) -> list[Utterance]:
+    """The utterances of a set of the unpacked archive, in its order."""
+    transcripts = _read_transcripts(archive, corpus, split)
+    utterances = []
+    for file_id in _lines(archive, corpus, f"etc/an4_{split}.fileids"):
+        parts = file_id.split("/")
+        if len(parts) != 3 or not all(parts) or ".." in parts:
+            raise _not_an4(archive, f"name utterances as FOLDER/SPEAKER/UTTERANCE, got {file_id!r}")
+        _, speaker, name = parts
+        if name not in transcripts:
+            raise _not_an4(archive, f"give one transcript for each line of an4_{split}.fileids, got none for {file_id}")
+        audio = corpus / "wav" / f"{file_id}.sph"
+        if not audio.is_file():
+            raise _not_an4(archive, f"hold the recording an4/wav/{file_id}.sph, got none")
+        try:
+            duration = audio_duration(audio)
+        except InputError as error:
+            raise InputError(f"{archive}: {error}") from error
+        utterances.append(Utterance(audio, duration, transcripts.pop(name), name, speaker))
+    if transcripts:
+        raise _not_an4(archive, f"list each transcript in an4_{split}.fileids, got {min(transcripts)} without a line")
+    return utterances
+
+
+def _read_transcripts(archive: Path, corpus: Path, split: str) -> dict[str, str]:
+    """Transcript by name of utterance, from lines `[<s>] WORD ... [</s>] (NAME)`."""
+    transcripts: dict[str, str] = {}
+    for line in _lines(archive, corpus, f"etc/an4_{split}.transcription"):
+        *words, mark = line.split()
+        name = mark[1:-1]
+        if mark != f"({name})" or name in transcripts:
+            raise _not_an4(archive, f"end each transcript with its utterance in parentheses, each once, got {line!r}")
+        transcripts[name] = " ".join(word for word in words if word not in ("<s>", "</s>"))
+    return transcripts
+
+
+def _lines(archive: Path, corpus: Path, name: str) -> list[str]:
+    """The lines of a text file of the archive that are not blank."""
+    path = corpus / name
+    if not path.is_file():
+        raise _not_an4(archive, f"hold an4/{name}, got none")
+    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _not_an4(archive: Path, finding: str) -> InputError:
+    return InputError(f"{archive} must {finding}. Use the archive of Sphere files as published: {URL}.")
+
+
+def _check_published(archive: Path, splits: dict[str, list[Utterance]]) -> None:
+    found = {split: len(utterances) for split, utterances in splits.items()}
+    if found != NUM_PUBLISHED:
+        raise InputError(f"{archive} must hold {NUM_PUBLISHED} utterances, got {found}. Delete it and fetch it again.")
+
+
+def _split_dev(archive: Path, utterances: list[Utterance], seed: int) -> dict[str, list[Utterance]]:
+    """Takes the dev speakers out of the training set."""
+    speakers = {utterance.speaker for utterance in utterances}
+    if len(speakers) <= NUM_DEV_SPEAKERS:
+        raise _not_an4(archive, f"hold more than {NUM_DEV_SPEAKERS} training speakers, got {len(speakers)}")
+    # Speakers in the order of a hash: the draw depends on no library's generator, and little on who else is there.
+    drawn = sorted(speakers, key=lambda speaker: hashlib.sha256(f"{seed} {speaker}".encode()).digest())
+    dev = set(drawn[:NUM_DEV_SPEAKERS])
+    return {
+        "train": [utterance for utterance in utterances if utterance.speaker not in dev],
+        "dev": [utterance for utterance in utterances if utterance.speaker in dev],
+    }
+
+
+def _summary(split: str, utterances: list[Utterance]) -> str:
+    hours = sum(utterance.duration for utterance in utterances) / 3600
+    words = sum(len(utterance.transcript.split()) for utterance in utterances)
+    speakers = len({utterance.speaker for utterance in utterances})
+    return f"  {split:5} {hours:5.2f} h {len(utterances):5d} utterances {speakers:3d} speakers {words:5d} words"

@@ -1,0 +1,124 @@
+"""Published archives: download with resume and checksum, and unpacking that stays inside its folder."""
+
+import functools
+import gzip
+import hashlib
+import http.client
+import tarfile
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from ds2_jax.errors import InputError
+
+CHUNK_BYTES = 1 << 16
+TIMEOUT_SECONDS = 30.0
+
+
+def download(url: str, path: Path, sha256: str | None = None, advice: str = "Run the command again.") -> None:
+    """Downloads `url` to `path`, with a progress bar on stderr; does nothing where `path` exists.
+
+    The bytes collect in PATH.part, from which a later call resumes where the server allows it; `path` appears only
+    when it is complete. Without `sha256` nothing proves that a resumed file is the one that was begun.
+
+    Args:
+        url: http or https address.
+        path: file to write.
+        sha256: hexadecimal digest the file must have; None: not checked.
+        advice: what the user can do when the download fails.
+
+    Raises:
+        InputError: the server cannot be reached, refuses, or the connection breaks (PATH.part stays); or the file has
+            another digest (it is deleted).
+    """
+    if path.exists():
+        return
+    part = path.with_name(path.name + ".part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _fetch(url, part)
+    except (OSError, http.client.HTTPException) as error:
+        raise InputError(f"{url} must be downloadable, got {error}. {advice}") from error
+    if sha256 is not None and (found := file_sha256(part)) != sha256:
+        part.unlink()
+        raise InputError(f"{url} must have the SHA-256 {sha256}, got {found}. {advice}")
+    part.replace(path)
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def extract(archive: Path, folder: Path) -> None:
+    """Unpacks a .tar.gz into `folder`, all of it or an error; gzip's own checksum is verified.
+
+    Only plain files and folders below `folder` are written, whatever the archive holds. After an error part of it may
+    be there: unpack into a temporary folder.
+
+    Raises:
+        InputError: there is no such file, it is not a .tar.gz, it is cut short or damaged, a member is a link, a
+            device or lies outside the folder, or the folder cannot be written (a full disk).
+
+    Differs: tarfile's "data" filter takes links that stay inside and strips the root from absolute names; no corpus
+        needs that, and escapes through links were found in the filter itself (CVE-2025-4517).
+    """
+    if not archive.is_file():
+        raise InputError(f"{archive} must be a file, got none of that name. Correct the path.")
+    try:
+        with gzip.open(archive) as stream:
+            with tarfile.open(fileobj=stream, mode="r|") as tar:
+                tar.extractall(folder, filter=functools.partial(_plain_member, archive))
+            while stream.read(CHUNK_BYTES):  # tarfile stops before gzip's checksum
+                pass
+    except (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError) as error:
+        advice = "Delete it and fetch it again."
+        raise InputError(f"{archive} must be a whole .tar.gz archive, got: {error}. {advice}") from error
+    except OSError as error:
+        raise InputError(f"{folder} must take what {archive} holds, got: {error}. Mend that and try again.") from error
+
+
+def _plain_member(archive: Path, member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+    """Refuses what a corpus has no use for, then applies tarfile's "data" filter (owner, mode)."""
+    name = PurePosixPath(member.name)
+    plain = member.isfile() or member.isdir()
+    if not plain or name.is_absolute() or ".." in name.parts:
+        kind = "file" if plain else "link or device"
+        raise InputError(
+            f"{archive} must hold nothing but files and folders below its own, got the {kind} {member.name!r}. "
+            "Do not use this archive."
+        )
+    return tarfile.data_filter(member, folder)
+
+
+def _fetch(url: str, part: Path) -> None:
+    """Downloads what `part` lacks."""
+    offset = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={offset}-"} if offset else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not offset:
+            raise
+        part.unlink()  # as long as the file or longer: of no use
+        return _fetch(url, part)
+    with response:
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            offset = 0
+        length = response.headers["Content-Length"]
+        total = None if length is None else offset + int(length)
+        with (
+            part.open("ab" if offset else "wb") as file,
+            tqdm(desc=part.stem, initial=offset, total=total, unit="B", unit_scale=True) as bar,
+        ):
+            while chunk := response.read(CHUNK_BYTES):
+                file.write(chunk)
+                bar.update(len(chunk))
+    received = part.stat().st_size
+    if total is not None and received != total:
+        raise ConnectionError(f"{received} of {total} bytes before the connection closed")

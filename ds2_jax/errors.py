@@ -1,0 +1,8 @@
+"""The one exception that stands for wrong input: a setting, a manifest, an audio file, a checkpoint."""
+
+
+class InputError(ValueError):
+    """Something the user can mend; the message names the field or file, the rule and what to do.
+
+    The commands print it without a traceback. Any other exception is a defect of this project and shows its traceback.
+    """

@@ -1,0 +1,82 @@
+"""Waveforms -> log spectrograms, normalised per utterance; pure JAX, shared by training, evaluation and transcription."""
+
+import jax
+import jax.numpy as jnp
+import scipy.signal
+
+from ds2_jax import lengths
+from ds2_jax.config import FeatureConfig
+
+
+def log_spectrogram(
+    waveforms: jax.Array, num_samples: jax.Array, config: FeatureConfig
+) -> tuple[jax.Array, jax.Array]:
+    """log1p of the magnitude of the short-time Fourier transform, centred, with zeros past both ends.
+
+    A frame depends on its own samples only, so padding a row leaves its valid frames bitwise the same.
+
+    Args:
+        waveforms: [B, S] float, samples in [-1, 1]; anything at or past `num_samples`.
+        num_samples: [B] int32, valid samples; 0 for an empty row.
+        config: sample rate, window and stride.
+
+    Returns:
+        spectrograms: [B, T, F] float of the same type, T = 1 + S // hop; zeros past `num_frames`.
+        num_frames: [B] int32.
+
+    Source: librosa.stft(n_fft=320, hop_length=160, window="hamming", pad_mode="constant").
+    """
+    size, hop = config.fft_length, config.hop_length
+    num_rows, max_samples = waveforms.shape
+    max_frames = 1 + max_samples // hop
+    # Cut before the transform: the last valid frames reach past the end, where librosa sees zeros.
+    waveforms = jnp.where(lengths.mask_from_lengths(num_samples, max_samples), waveforms, 0)
+    hops_in_window = -(-size // hop)
+    left = size // 2
+    right = (max_frames - 1 + hops_in_window) * hop - left - max_samples
+    hops = jax.lax.pad(waveforms, jnp.zeros((), waveforms.dtype), ((0, 0, 0), (left, right, 0)))
+    hops = hops.reshape(num_rows, -1, hop)
+    # Overlapping frames as shifted runs of whole hops: no gather.
+    frames = jnp.concatenate([hops[:, i : i + max_frames] for i in range(hops_in_window)], axis=-1)[..., :size]
+    window = jnp.asarray(scipy.signal.get_window(config.window, size, fftbins=True), waveforms.dtype)
+    spectrograms = jnp.log1p(jnp.abs(jnp.fft.rfft(frames * window[None, None, :])))  # [B, T, F]
+    num_frames = lengths.num_frames(num_samples, hop)
+    mask = lengths.mask_from_lengths(num_frames, max_frames)
+    return jnp.where(mask[..., None], spectrograms, 0), num_frames
+
+
+def normalise(spectrograms: jax.Array, num_frames: jax.Array) -> jax.Array:
+    """Takes one mean and one standard deviation (ddof 1) from each utterance, over its valid frames and all bins.
+
+    Args:
+        spectrograms: [B, T, F] float.
+        num_frames: [B] int32, valid frames.
+
+    Returns:
+        [B, T, F] float, zeros past `num_frames` and in an utterance without variation.
+
+    Differs: deepspeech.pytorch divides by a standard deviation of 0 and gives NaN.
+    """
+    mask = lengths.mask_from_lengths(num_frames, spectrograms.shape[1])[..., None]
+    count = (num_frames * spectrograms.shape[2])[:, None, None].astype(spectrograms.dtype)
+    mean = jnp.where(mask, spectrograms, 0).sum((1, 2), keepdims=True) / jnp.maximum(count, 1)
+    centred = jnp.where(mask, spectrograms - mean, 0)
+    variance = jnp.square(centred).sum((1, 2), keepdims=True) / jnp.maximum(count - 1, 1)
+    varies = variance > 0
+    return jnp.where(varies, centred * jax.lax.rsqrt(jnp.where(varies, variance, 1)), 0)
+
+
+def extract_features(
+    waveforms: jax.Array, num_samples: jax.Array, config: FeatureConfig
+) -> tuple[jax.Array, jax.Array]:
+    """The model's input: normalised log spectrograms.
+
+    A constant waveform (silence, a dead microphone's offset) carries no speech and gives zeros.
+
+    Args and Returns as `log_spectrogram`; the spectrograms have mean 0 and standard deviation 1 per utterance.
+    """
+    spectrograms, num_frames = log_spectrogram(waveforms, num_samples, config)
+    valid = lengths.mask_from_lengths(num_samples, waveforms.shape[1])
+    constant = jnp.where(valid, waveforms == waveforms[:, :1], True).all(1)
+    spectrograms = jnp.where(constant[:, None, None], 0, spectrograms)
+    return normalise(spectrograms, num_frames), num_frames

@@ -1,0 +1,60 @@
+"""All length arithmetic and masks. The counting functions take Python integers, NumPy and JAX arrays alike."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Count = TypeVar("Count", int, np.ndarray, jax.Array)
+
+
+def num_frames(num_samples: Count, hop_length: int) -> Count:
+    """Spectrogram frames of a centred transform: 1 + num_samples // hop_length, and 0 for an empty row.
+
+    Args:
+        num_samples: [...] int, valid samples.
+        hop_length: samples between frames.
+    """
+    return (num_samples // hop_length + 1) * (num_samples > 0)
+
+
+def conv_output_lengths(input_lengths: Count, time_reduction: int = 2) -> Count:
+    """Counts the valid frames left after the two convolutions.
+
+    An odd kernel padded by half its length on both sides leaves ceil(n / stride) frames, whatever its size.
+
+    Args:
+        input_lengths: [...] int, valid spectrogram frames (10 ms each).
+        time_reduction: product of the convolutions' strides over time.
+
+    Returns:
+        [...] int, valid output frames (20 ms each with the default reduction); 0 stays 0.
+
+    Source: Deep Speech 2 front end; deepspeech.pytorch `get_seq_lens` (time stride 2, then 1).
+    """
+    return -(-input_lengths // time_reduction)
+
+
+def mask_from_lengths(lengths: jax.Array, size: int) -> jax.Array:
+    """Marks the valid positions.
+
+    Args:
+        lengths: [B] int32, valid positions of each row.
+        size: length of the masked axis.
+
+    Returns:
+        [B, size] bool, True = valid.
+    """
+    return jnp.arange(size)[None, :] < lengths[:, None]
+
+
+def paddings_from_lengths(lengths: jax.Array, size: int) -> jax.Array:
+    """The inverse of `mask_from_lengths` as Optax asks for it: [B, size] float32, 1.0 = padding."""
+    return 1.0 - mask_from_lengths(lengths, size).astype(jnp.float32)
+
+
+def ctc_min_frames(labels: Sequence[int]) -> int:
+    """Fewest output frames that can carry `labels`: one each, and a blank between equal neighbours."""
+    return len(labels) + sum(a == b for a, b in zip(labels, labels[1:], strict=False))

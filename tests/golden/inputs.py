@@ -1,0 +1,247 @@
+"""Weights and inputs of the golden tests, drawn from seeds, so that only PyTorch's outputs need storing.
+
+Shared by make_golden.py (PyTorch) and test_golden.py (JAX), hence NumPy alone. Weights carry PyTorch's names and
+layouts; `recurrent_to_ours` and `model_to_ours` turn them, or their gradients, into ours.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ds2_jax.config import ModelConfig
+
+Weights = dict[str, np.ndarray]
+
+NUM_BINS = 161
+NUM_LABELS = 29
+NUM_GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class RecurrentCase:
+    """One recurrent layer; `lengths` has one entry per row of the batch."""
+
+    rnn_type: str
+    bidirectional: bool
+    num_inputs: int
+    hidden_size: int
+    num_frames: int
+    lengths: tuple[int, ...]
+
+
+RECURRENT_CASES = {
+    "bidirectional_lstm": RecurrentCase("lstm", True, 6, 5, 9, (4, 9, 1, 7)),
+    "bidirectional_gru": RecurrentCase("gru", True, 6, 5, 9, (4, 9, 1, 7)),
+    "bidirectional_rnn": RecurrentCase("rnn", True, 6, 5, 9, (4, 9, 1, 7)),
+    "unidirectional_lstm": RecurrentCase("lstm", False, 6, 5, 9, (4, 9, 1, 7)),
+    "full_size_lstm": RecurrentCase("lstm", True, 1312, 1024, 4, (4, 3)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCase:
+    """A whole model; in training no row is padded, where the source's batch norm would count the padding."""
+
+    config: ModelConfig
+    num_frames: int
+    num_frames_of_rows: tuple[int, ...]
+    train: bool = False
+    labels_of_rows: tuple[tuple[int, ...], ...] = ()
+    conv_norm_scale: float = 1.0
+
+
+_SMALL = ModelConfig(hidden_size=8, num_layers=3, channels=(4, 3))
+_SMALLEST = dataclasses.replace(_SMALL, hidden_size=4, num_layers=2, channels=(2, 2))
+_FRONT_END = dataclasses.replace(_SMALL, hidden_size=1, num_layers=1)
+
+FRONT_END_CASES = {  # a large scale before the clipped ReLU, so that both its ends are reached
+    "eval": ModelCase(_FRONT_END, 23, (15, 23, 6), conv_norm_scale=10.0),
+    "train": ModelCase(_FRONT_END, 17, (17, 17), train=True, conv_norm_scale=10.0),
+    "time_reduction_4": ModelCase(
+        dataclasses.replace(_FRONT_END, time_reduction=4), 23, (15, 23, 6), conv_norm_scale=10.0
+    ),
+}
+MODEL_CASES = {
+    "bidirectional_lstm": ModelCase(_SMALL, 61, (40, 61, 17)),
+    "unidirectional_gru": ModelCase(
+        dataclasses.replace(_SMALL, rnn_type="gru", bidirectional=False), 61, (40, 61, 17)
+    ),
+    "train": ModelCase(_SMALLEST, 40, (40, 40), train=True, labels_of_rows=((3, 3, 28, 1, 7), (12, 9))),
+}
+LOOKAHEAD_LENGTHS = (14, 30, 3)
+
+
+def _rng(name: str) -> np.random.RandomState:
+    # The one generator whose stream NumPy promises never to change; the seed is any fixed function of the name.
+    return np.random.RandomState(np.frombuffer(name.encode(), dtype=np.uint8))
+
+
+def _uniform(rng: np.random.RandomState, shape: tuple[int, ...], low: float, high: float) -> np.ndarray:
+    return rng.uniform(low, high, shape).astype(np.float32)
+
+
+def _symmetric(rng: np.random.RandomState, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
+    return _uniform(rng, shape, -(fan_in**-0.5), fan_in**-0.5)
+
+
+def masked(values: np.ndarray, lengths: tuple[int, ...]) -> np.ndarray:
+    """[B, T, ...] with zeros from each row's length on."""
+    valid = np.arange(values.shape[1]) < np.array(lengths)[:, None]
+    return np.where(valid.reshape(valid.shape + (1,) * (values.ndim - 2)), values, np.float32(0))
+
+
+def _recurrent_weights(
+    rng: np.random.RandomState, rnn_type: str, bidirectional: bool, num_inputs: int, hidden_size: int
+) -> Weights:
+    gates = NUM_GATES[rnn_type] * hidden_size
+    weights = {}
+    for suffix in ("", "_reverse")[: 1 + bidirectional]:
+        weights[f"weight_ih_l0{suffix}"] = _symmetric(rng, (gates, num_inputs), num_inputs)
+        weights[f"weight_hh_l0{suffix}"] = _symmetric(rng, (gates, hidden_size), hidden_size)
+        weights[f"bias_ih_l0{suffix}"] = _symmetric(rng, (gates,), hidden_size)
+        weights[f"bias_hh_l0{suffix}"] = _symmetric(rng, (gates,), hidden_size)
+    return weights
+
+
+def recurrent_inputs(name: str) -> tuple[np.ndarray, Weights, np.ndarray]:
+    """[B, T, F] inputs with zero padding, the layer's weights, and [B, T, H] cotangents of its outputs."""
+    case = RECURRENT_CASES[name]
+    rng = _rng(f"recurrent {name}")
+    inputs = _uniform(rng, (len(case.lengths), case.num_frames, case.num_inputs), -1.7, 1.7)
+    cotangents = _uniform(rng, (len(case.lengths), case.num_frames, case.hidden_size), -1, 1)
+    weights = _recurrent_weights(rng, case.rnn_type, case.bidirectional, case.num_inputs, case.hidden_size)
+    return masked(inputs, case.lengths), weights, masked(cotangents, case.lengths)
+
+
+def lookahead_inputs() -> tuple[np.ndarray, np.ndarray]:
+    """[B, T, H] inputs with zero padding, and PyTorch's [H, 1, context] kernel; both ends of the clip are reached."""
+    rng = _rng("lookahead")
+    inputs = _uniform(rng, (len(LOOKAHEAD_LENGTHS), max(LOOKAHEAD_LENGTHS), 4), -10, 10)
+    return masked(inputs, LOOKAHEAD_LENGTHS), _uniform(rng, (4, 1, 20), -1, 1)
+
+
+def spectrograms(case: ModelCase) -> np.ndarray:
+    """[B, T, F] with zero padding and unit variance."""
+    shape = (len(case.num_frames_of_rows), case.num_frames, NUM_BINS)
+    return masked(_uniform(_rng("spectrograms"), shape, -1.7, 1.7), case.num_frames_of_rows)
+
+
+def num_output_bins(config: ModelConfig) -> int:
+    """Frequency rows after the two convolutions."""
+    num_bins = NUM_BINS
+    for stride in config.frequency_strides:
+        num_bins = -(-num_bins // stride)
+    return num_bins
+
+
+def model_weights(case: ModelCase) -> Weights:
+    """All parameters and running statistics of make_golden.DeepSpeech2, by their names there."""
+    config, rng = case.config, _rng("model")
+    weights = {}
+
+    def add_norm(name: str, size: int, scale: float = 1.0) -> None:
+        weights[f"{name}.weight"] = _uniform(rng, (size,), 0.5 * scale, 1.5 * scale)
+        weights[f"{name}.bias"] = _uniform(rng, (size,), -0.5, 0.5)
+        weights[f"{name}.running_mean"] = _uniform(rng, (size,), -0.3, 0.3)
+        weights[f"{name}.running_var"] = _uniform(rng, (size,), 0.3, 1.0)
+
+    in_channels = 1
+    for layer, channels in enumerate(config.channels):
+        taps = (config.frequency_kernels[layer], config.time_kernels[layer])
+        fan_in = in_channels * taps[0] * taps[1]
+        weights[f"conv_{layer}.weight"] = _symmetric(rng, (channels, in_channels, *taps), fan_in)
+        weights[f"conv_{layer}.bias"] = _symmetric(rng, (channels,), 4)  # large, so that it counts
+        add_norm(f"conv_norm_{layer}", channels, case.conv_norm_scale)
+        in_channels = channels
+
+    num_inputs = config.channels[-1] * num_output_bins(config)
+    for layer in range(config.num_layers):
+        if layer:
+            add_norm(f"rnn_norm_{layer}", config.hidden_size)
+        layer_weights = _recurrent_weights(rng, config.rnn_type, config.bidirectional, num_inputs, config.hidden_size)
+        weights |= {f"rnn_{layer}.{name}": value for name, value in layer_weights.items()}
+        num_inputs = config.hidden_size
+    if not config.bidirectional:
+        shape = (config.hidden_size, 1, config.lookahead_context)
+        weights["lookahead.weight"] = _symmetric(rng, shape, config.lookahead_context)
+    add_norm("head_norm", config.hidden_size)
+    weights["head.weight"] = _symmetric(rng, (NUM_LABELS, config.hidden_size), config.hidden_size)
+    return weights
+
+
+def ctc_rows() -> list[tuple[int, list[int]]]:
+    """(valid frames, labels) of each row: two long ones, and the corners of what CTC can align."""
+    rng = _rng("ctc labels")
+    return [
+        (200, rng.randint(1, NUM_LABELS, 60).tolist()),
+        (200, rng.randint(1, 4, 110).tolist()),  # many repeats
+        (60, [5] * 20),
+        (20, []),
+        (1, [7]),
+        (4, [1, 2, 3, 4]),  # exact fit
+        (7, [3, 3, 3, 3]),  # exact fit with the blanks between equal labels
+        (3, [1, 2, 3, 4]),  # too short
+        (6, [3, 3, 3, 3]),  # too short by one of those blanks
+        (0, [1, 2]),
+        (0, []),
+    ]
+
+
+def ctc_batch() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The rows as logits [B, T', V] float32, output_lengths [B], labels [B, N] and num_labels [B] int32."""
+    rows = ctc_rows()
+    output_lengths = np.array([num_frames for num_frames, _ in rows], dtype=np.int32)
+    num_labels = np.array([len(labels) for _, labels in rows], dtype=np.int32)
+    labels = np.zeros((len(rows), num_labels.max()), dtype=np.int32)
+    for row, (_, values) in enumerate(rows):
+        labels[row, : len(values)] = values
+    logits = _uniform(_rng("ctc logits"), (len(rows), output_lengths.max(), NUM_LABELS), -4, 4)
+    return logits, output_lengths, labels, num_labels
+
+
+def recurrent_to_ours(weights: Weights) -> Weights:
+    """Stacks the directions and puts the inputs of a product first."""
+    suffixes = [suffix for suffix in ("", "_reverse") if f"bias_ih_l0{suffix}" in weights]
+    return {
+        "input_kernel": np.stack([weights[f"weight_ih_l0{suffix}"].T for suffix in suffixes]),
+        "hidden_kernel": np.stack([weights[f"weight_hh_l0{suffix}"].T for suffix in suffixes]),
+        "input_bias": np.stack([weights[f"bias_ih_l0{suffix}"] for suffix in suffixes]),
+        "hidden_bias": np.stack([weights[f"bias_hh_l0{suffix}"] for suffix in suffixes]),
+    }
+
+
+def model_to_ours(weights: Weights, config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The Flax parameters and batch statistics that `weights` stand for."""
+    params: dict[str, Any] = {}
+    statistics: dict[str, Any] = {}
+
+    def add_norm(source: str, *path: str) -> None:
+        parent, own = params, statistics
+        for key in path[:-1]:
+            parent, own = parent.setdefault(key, {}), own.setdefault(key, {})
+        parent[path[-1]] = {"scale": weights[f"{source}.weight"], "bias": weights[f"{source}.bias"]}
+        own[path[-1]] = {
+            "mean": weights.get(f"{source}.running_mean"),
+            "var": weights.get(f"{source}.running_var"),
+        }
+
+    for layer in range(len(config.channels)):
+        kernel, bias = weights[f"conv_{layer}.weight"], weights[f"conv_{layer}.bias"]
+        params[f"conv_{layer}"] = {"kernel": kernel.transpose(3, 2, 1, 0), "bias": bias}
+        add_norm(f"conv_norm_{layer}", f"conv_norm_{layer}")
+    for layer in range(config.num_layers):
+        prefix = f"rnn_{layer}."
+        ours = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        params[f"rnn_{layer}"] = recurrent_to_ours(ours)
+        if layer:
+            add_norm(f"rnn_norm_{layer}", f"rnn_{layer}", "norm")
+    # PyTorch's view of [B, C, F', T'] puts a channel's rows together; ours puts a row's channels together.
+    kernel = params["rnn_0"]["input_kernel"]
+    by_channel = kernel.reshape(kernel.shape[0], config.channels[-1], -1, kernel.shape[-1])
+    params["rnn_0"]["input_kernel"] = by_channel.transpose(0, 2, 1, 3).reshape(kernel.shape)
+    if not config.bidirectional:
+        params["lookahead"] = {"kernel": weights["lookahead.weight"][:, 0].T}
+    add_norm("head_norm", "head_norm")
+    params["head"] = {"kernel": weights["head.weight"].T}
+    return params, statistics

@@ -1,0 +1,237 @@
+"""corpora/archive.py: downloads against a local server, unpacking against damaged and hostile archives."""
+
+import gzip
+import hashlib
+import http.server
+import io
+import re
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ds2_jax.corpora.archive import download, extract, file_sha256
+from ds2_jax.errors import InputError
+
+CONTENT = np.random.default_rng(0).bytes(300_000)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves CONTENT under every path; the attributes say how it misbehaves."""
+
+    daemon_threads = True
+    ranges = True  # whether it honours Range
+    stop_after: int | None = None  # bytes sent before it closes the connection
+    states_length = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.requested: list[str | None] = []  # the Range of each request
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/corpus.tar.gz"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        wanted = self.headers["Range"]
+        self.server.requested.append(wanted)
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.ranges else 0
+        if start >= len(CONTENT):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+        if self.server.states_length:
+            self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.end_headers()
+        self.wfile.write(CONTENT[start:][: self.server.stop_after])
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("states_length", [True, False])
+def test_download(server: Server, tmp_path: Path, states_length: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    server.states_length = states_length
+    path = tmp_path / "new folder" / "corpus.tar.gz"
+    download(server.url, path, hashlib.sha256(CONTENT).hexdigest())
+    assert path.read_bytes() == CONTENT
+    assert list(path.parent.iterdir()) == [path]  # no .part is left
+    output = capsys.readouterr()
+    assert "corpus.tar.gz" in output.err and "300k" in output.err
+    assert output.out == ""
+
+
+def test_what_is_there_is_not_downloaded(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "corpus.tar.gz"
+    path.write_bytes(b"old")
+    download(server.url, path)
+    assert path.read_bytes() == b"old"
+    assert server.requested == []
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_broken_connection_then_resume(server: Server, tmp_path: Path, ranges: bool) -> None:
+    path = tmp_path / "corpus.tar.gz"
+    server.ranges = ranges
+    server.stop_after = 100_000
+    message = f"^{server.url} must be downloadable, got 100000 of 300000 bytes before the connection closed. Call us.$"
+    with pytest.raises(InputError, match=message):
+        download(server.url, path, advice="Call us.")
+    assert not path.exists()
+    server.stop_after = None
+    download(server.url, path)
+    assert path.read_bytes() == CONTENT
+    assert server.requested == [None, "bytes=100000-"]
+
+
+def test_part_longer_than_the_file_is_dropped(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "corpus.tar.gz.part").write_bytes(CONTENT + b"!")
+    download(server.url, tmp_path / "corpus.tar.gz")
+    assert (tmp_path / "corpus.tar.gz").read_bytes() == CONTENT
+    assert server.requested == ["bytes=300001-", None]
+
+
+def test_wrong_checksum(server: Server, tmp_path: Path) -> None:
+    found = hashlib.sha256(CONTENT).hexdigest()
+    with pytest.raises(
+        InputError, match=f"^{server.url} must have the SHA-256 {'0' * 64}, got {found}. Run the command"
+    ):
+        download(server.url, tmp_path / "corpus.tar.gz", "0" * 64)
+    assert list(tmp_path.iterdir()) == []  # else the next call would resume from wrong bytes
+
+
+def test_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as closed:  # its port is then free
+        url = closed.url
+    with pytest.raises(InputError, match=f"^{url} must be downloadable, got .*Connection refused.*. Run the command"):
+        download(url, tmp_path / "corpus.tar.gz")
+
+
+def test_refused_by_the_server(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Handler, "do_GET", lambda handler: handler.send_error(404))
+    with pytest.raises(InputError, match=f"^{server.url} must be downloadable, got HTTP Error 404: Not Found. Run the"):
+        download(server.url, tmp_path / "corpus.tar.gz")
+
+
+def test_file_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(CONTENT)
+    assert file_sha256(tmp_path / "a") == hashlib.sha256(CONTENT).hexdigest()
+
+
+def make_archive(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for member, content in members:
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, linkname: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, linkname
+    return info
+
+
+def test_extract(tmp_path: Path) -> None:
+    executable = member("a/b/c.txt")
+    executable.mode, executable.uid = 0o4777, 12345
+    archive = make_archive(tmp_path / "a.tar.gz", [(member("a", tarfile.DIRTYPE), b""), (executable, CONTENT)])
+    extract(archive, tmp_path / "out")
+    unpacked = tmp_path / "out/a/b/c.txt"
+    assert unpacked.read_bytes() == CONTENT
+    assert unpacked.stat().st_mode & 0o7777 == 0o755  # neither set-uid nor writable by all
+
+
+HOSTILE = [
+    (member("/absolute"), "file '/absolute'"),
+    (member("../outside"), "file '../outside'"),
+    (member("a/../../outside"), "file 'a/../../outside'"),
+    (member("..", tarfile.DIRTYPE), "file '..'"),
+    (member("link", tarfile.SYMTYPE, "/etc/passwd"), "link or device 'link'"),
+    (member("link", tarfile.SYMTYPE, ".."), "link or device 'link'"),
+    (member("link", tarfile.LNKTYPE, "../secret"), "link or device 'link'"),
+    (member("link", tarfile.LNKTYPE, "fine"), "link or device 'link'"),
+    (member("pipe", tarfile.FIFOTYPE), "link or device 'pipe'"),
+    (member("disk", tarfile.BLKTYPE), "link or device 'disk'"),
+    (member("null", tarfile.CHRTYPE), "link or device 'null'"),
+]
+
+
+@pytest.mark.parametrize(("hostile", "name"), HOSTILE, ids=[name for _, name in HOSTILE])
+def test_hostile_archives_write_nothing_outside(tmp_path: Path, hostile: tarfile.TarInfo, name: str) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    archive = make_archive(
+        tmp_path / "a.tar.gz",
+        [(member("fine"), b"fine"), (hostile, b""), (member("link/through"), b"x")],
+    )
+    before = set(tmp_path.rglob("*"))
+    message = (
+        f"{archive} must hold nothing but files and folders below its own, got the {name}. Do not use this archive."
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        extract(archive, tmp_path / "out" / "in")
+    assert set(tmp_path.rglob("*")) - before == {tmp_path / "out", tmp_path / "out/in", tmp_path / "out/in/fine"}
+    assert (tmp_path / "secret").read_bytes() == b"secret"
+
+
+def test_missing_archive(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no\.tar\.gz must be a file, got none of that name\. Correct the path\.$"):
+        extract(tmp_path / "no.tar.gz", tmp_path / "out")
+
+
+def damage(data: bytes, how: str) -> bytes:
+    if how == "not gzip":
+        return b"<html>Please log in</html>"
+    if how == "not tar":
+        return gzip.compress(b"hello world" * 100)
+    if how == "empty":
+        return b""
+    if how == "flipped bit":
+        middle = len(data) // 2
+        return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    if how == "wrong checksum":
+        return data[:-8] + bytes(4) + data[-4:]
+    return data[: int(len(data) * float(how))]
+
+
+@pytest.mark.parametrize(
+    "how", ["not gzip", "not tar", "empty", "flipped bit", "wrong checksum", "0.01", "0.5", "0.99", "0.9999"]
+)
+def test_damaged_archive(tmp_path: Path, how: str) -> None:
+    archive = make_archive(tmp_path / "a.tar.gz", [(member(f"{i}"), CONTENT[i * 30_000 :][:30_000]) for i in range(10)])
+    archive.write_bytes(damage(archive.read_bytes(), how))
+    with pytest.raises(
+        InputError, match=r"a\.tar\.gz must be a whole \.tar\.gz archive, got: .+\. Delete it and fetch"
+    ):
+        extract(archive, tmp_path / "out")
+
+
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    archive = make_archive(tmp_path / "a.tar.gz", [(member("a"), b"x")])
+    (tmp_path / "out").write_bytes(b"a file")
+    with pytest.raises(
+        InputError, match=r"out must take what .*a\.tar\.gz holds, got: .+\. Mend that and try again\.$"
+    ):
+        extract(archive, tmp_path / "out")

@@ -1,0 +1,313 @@
+"""audio.py: every format, depth, rate and channel count; what is refused and how it says so."""
+
+import re
+import struct
+import tarfile
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ds2_jax.audio import audio_duration, read_audio
+from ds2_jax.errors import InputError
+
+RATE = 16_000
+
+
+def tone(seconds: float = 0.5, rate: int = RATE, channels: int = 1) -> np.ndarray:
+    """[S, C] float64: a sine of another frequency and loudness in each channel."""
+    time = np.arange(int(seconds * rate)) / rate
+    return np.stack([0.8 / (c + 1) * np.sin(2 * np.pi * 200 * (c + 1) * time) for c in range(channels)], axis=1)
+
+
+def write(path: Path, samples: np.ndarray, rate: int = RATE, subtype: str | None = None) -> Path:
+    soundfile.write(path, samples, rate, subtype, format="NIST" if path.suffix == ".sph" else None)
+    return path
+
+
+def write_sphere(path: Path, samples: np.ndarray, sample_count: int, byte_format: str = "01", extra: str = "") -> Path:
+    """A NIST Sphere file written by hand: text header of 1024 bytes, then [S, C] int16."""
+    lines = [
+        "NIST_1A",
+        "   1024",
+        f"sample_count -i {sample_count}",
+        f"sample_rate -i {RATE}",
+        "sample_n_bytes -i 2",
+        f"sample_byte_format -s2 {byte_format}",
+        f"channel_count -i {samples.shape[1]}",
+        "sample_coding -s3 pcm",
+        *extra.splitlines(),
+        "end_head\n",
+    ]
+    order = "<i2" if byte_format == "01" else ">i2"
+    path.write_bytes("\n".join(lines).encode().ljust(1024) + samples.astype(order).tobytes())
+    return path
+
+
+def cut(path: Path, keep: float) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    return path
+
+
+def assert_refused(path: Path, message: str, *, header: bool = True) -> None:
+    """`read_audio`, and `audio_duration` where the header shows it, fail with "PATH must MESSAGE..."."""
+    for read in [lambda: read_audio(path, RATE), *([lambda: audio_duration(path)] if header else [])]:
+        with pytest.raises(InputError, match=f"^{re.escape(str(path))} must {message}"):
+            read()
+
+
+# Largest difference from the written samples: half a step of the depth, one step where libsndfile truncates.
+PCM = [
+    ("wav", "PCM_U8", 2**-7),
+    ("wav", "PCM_16", 2**-15),
+    ("wav", "PCM_24", 2**-23),
+    ("wav", "PCM_32", 1e-7),
+    ("wav", "FLOAT", 1e-7),
+    ("wav", "DOUBLE", 1e-7),
+    ("wav", "ULAW", 2e-2),
+    ("wav", "ALAW", 2e-2),
+    ("flac", "PCM_S8", 2**-7),
+    ("flac", "PCM_16", 2**-15),
+    ("flac", "PCM_24", 2**-23),
+    ("sph", "PCM_S8", 2**-7),
+    ("sph", "PCM_16", 2**-15),
+    ("sph", "PCM_24", 2**-23),
+    ("sph", "PCM_32", 1e-7),
+    ("sph", "ULAW", 2e-2),
+    ("sph", "ALAW", 2e-2),
+]
+
+
+@pytest.mark.parametrize(("suffix", "subtype", "step"), PCM)
+def test_every_depth_gives_the_samples(tmp_path: Path, suffix: str, subtype: str, step: float) -> None:
+    path = write(tmp_path / f"a.{suffix}", tone(), RATE, subtype)
+    waveform = read_audio(path, RATE)
+    assert waveform.dtype == np.float32
+    np.testing.assert_allclose(waveform, tone()[:, 0], rtol=0, atol=step)
+    assert audio_duration(path) == 0.5
+
+
+@pytest.mark.parametrize(("suffix", "subtype"), [("ogg", "VORBIS"), ("ogg", "OPUS"), ("mp3", "MPEG_LAYER_III")])
+def test_lossy_formats_give_nearly_the_samples(tmp_path: Path, suffix: str, subtype: str) -> None:
+    path = write(tmp_path / f"a.{suffix}", tone(), RATE, subtype)
+    waveform = read_audio(path, RATE)
+    assert waveform.shape == (8000,)
+    middle = slice(1000, -1000)  # lossy coders smear the edges
+    np.testing.assert_allclose(waveform[middle], tone()[middle, 0], rtol=0, atol=0.05)
+    assert audio_duration(path) == 0.5
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 32_000, 44_100, 48_000])
+def test_resampling_is_librosas_soxr_hq(tmp_path: Path, rate: int) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (rate // 3, 1)).astype(np.float32)
+    waveform = read_audio(write(tmp_path / "a.wav", noise, rate, "FLOAT"), RATE)
+    expected = librosa.resample(noise[:, 0], orig_sr=rate, target_sr=RATE, res_type="soxr_hq")
+    assert abs(len(waveform) - len(noise) * RATE / rate) <= 0.5
+    np.testing.assert_allclose(waveform, expected[: len(waveform)], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("sample_rate", [8_000, 16_000, 22_050])
+def test_resampling_keeps_a_tone(tmp_path: Path, sample_rate: int) -> None:
+    path = write(tmp_path / "a.wav", tone(rate=48_000), 48_000, "FLOAT")
+    middle = slice(200, -200)
+    expected = tone(rate=sample_rate)[middle, 0]
+    np.testing.assert_allclose(read_audio(path, sample_rate)[middle], expected, rtol=0, atol=1e-3)
+
+
+def test_the_files_own_rate_is_not_resampled(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).uniform(-1, 1, (1000, 1)).astype(np.float32)
+    waveform = read_audio(write(tmp_path / "a.wav", noise, 44_100, "FLOAT"), 44_100)
+    np.testing.assert_array_equal(waveform, noise[:, 0])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@given(channels=st.integers(1, 12), num_samples=st.integers(1, 300), seed=st.integers(0, 99))
+def test_mixed_down_to_the_mean(tmp_path: Path, channels: int, num_samples: int, seed: int) -> None:
+    noise = np.random.default_rng(seed).uniform(-1, 1, (num_samples, channels)).astype(np.float32)
+    waveform = read_audio(write(tmp_path / "a.wav", noise, RATE, "FLOAT"), RATE)
+    np.testing.assert_allclose(waveform, noise.astype(np.float64).mean(axis=1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "sph"])
+def test_stereo_in_every_format(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a.{suffix}", tone(channels=2))
+    expected = tone(channels=2).mean(axis=1)
+    np.testing.assert_allclose(read_audio(path, RATE)[1000:-1000], expected[1000:-1000], rtol=0, atol=0.05)
+
+
+def test_a_path_may_be_a_string(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone())
+    np.testing.assert_array_equal(read_audio(str(path), RATE), read_audio(path, RATE))
+    assert audio_duration(str(path)) == 0.5
+
+
+@pytest.mark.parametrize("byte_format", ["01", "10"])
+def test_sphere_written_by_hand(tmp_path: Path, byte_format: str) -> None:
+    samples = np.random.default_rng(0).integers(-(2**15), 2**15, (500, 2))
+    path = write_sphere(tmp_path / "a.sph", samples, 500, byte_format, extra="speaker_id -s4 fash\nsample_max -i 9\n")
+    np.testing.assert_allclose(read_audio(path, RATE), samples.mean(axis=1) / 2**15, rtol=0, atol=1e-6)
+    assert audio_duration(path) == 500 / RATE
+
+
+def test_sphere_of_an4(tmp_path: Path, an4_archive: Path) -> None:
+    with tarfile.open(an4_archive) as archive:
+        member = next(m for m in archive if m.name.endswith(".sph"))
+        stream = archive.extractfile(member)
+        assert stream is not None
+        data = stream.read()
+    (tmp_path / "a.sph").write_bytes(data)
+    samples = np.frombuffer(data[1024:], "<i2")
+    checksum = re.search(rb"sample_checksum -i (\d+)", data)
+    assert checksum is not None
+    assert int(samples.view("<u2").sum()) % 2**16 == int(checksum[1])  # the publisher's own, over all samples
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.sph", RATE), samples / np.float32(2**15))
+
+
+def test_missing(tmp_path: Path) -> None:
+    assert_refused(tmp_path / "no.wav", "be a readable file, got: No such file or directory. Correct the path.$")
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    assert_refused(tmp_path, "be a readable file, got: Is a directory. Correct the path.$")
+
+
+@pytest.mark.parametrize("content", [b"hello world\n" * 50, b"RIFF", b"NIST_1A\n   1024\n", b"ID3" + bytes(3000)])
+def test_not_audio(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.wav").write_bytes(content)
+    message = r"be whole WAV, FLAC, Ogg, MP3 or Sphere audio, got a file libsndfile cannot open \(.+\)\. Replace"
+    assert_refused(tmp_path / "a.wav", message)
+
+
+def test_another_format(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.aiff", tone())
+    assert_refused(path, "be WAV, FLAC, Ogg, MP3 or Sphere audio, got AIFF. Convert it.$")
+
+
+def test_compressed_sphere_is_refused(tmp_path: Path) -> None:
+    path = write_sphere(tmp_path / "a.sph", np.zeros((9, 1)), 9)
+    path.write_bytes(path.read_bytes().replace(b"-s3 pcm\n", b"-s26 pcm,embedded-shorten-v2.00\n"))
+    assert_refused(path, "be whole .* audio, got a file libsndfile cannot open ")
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    assert_refused(tmp_path / "a.wav", "hold audio, got an empty file. Replace the file, or leave the utterance out.$")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "sph"])
+def test_no_samples(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a.{suffix}", np.zeros((0, 1)))
+    assert_refused(path, "hold audio, got 0 samples. Replace")
+
+
+def test_too_short_to_resample(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", np.ones((1, 1)), 48_000)
+    assert_refused(path, "last at least one sample of 16000 Hz, got 1 of 48000 Hz. Replace", header=False)
+
+
+@pytest.mark.parametrize("keep", [0.99, 0.5])
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT", "IMA_ADPCM"])
+def test_wav_cut_short(tmp_path: Path, subtype: str, keep: float) -> None:
+    path = cut(write(tmp_path / "a.wav", tone(2), RATE, subtype), keep)
+    assert_refused(path, r"hold the \d+ bytes of audio its header promises, got \d+\. Replace")
+
+
+def test_wav_with_chunks_before_and_after_the_samples(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone(), RATE, "PCM_16")
+    data = path.read_bytes()
+    extra = b"LIST" + struct.pack("<I", 5) + b"data!" + b"\0"  # odd size, then its pad byte
+    body = b"WAVE" + data[12:36] + extra + data[36:] + extra
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    assert read_audio(path, RATE).shape == (8000,)
+    path.write_bytes(path.read_bytes()[: -len(extra) - 2])
+    assert_refused(path, "hold the 16000 bytes of audio its header promises, got 15998. Replace")
+
+
+def test_big_endian_wav(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(), RATE, "PCM_16", endian="BIG")
+    assert path.read_bytes().startswith(b"RIFX")
+    np.testing.assert_allclose(read_audio(path, RATE), tone()[:, 0], rtol=0, atol=2**-15)
+    assert_refused(cut(path, 0.9), "hold the 16000 bytes of audio its header promises, got ")
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000])
+def test_wav_written_into_a_pipe_is_whole(tmp_path: Path, size: int) -> None:
+    path = write(tmp_path / "a.wav", tone(), RATE, "PCM_16")
+    data = bytearray(path.read_bytes())
+    data[40:44] = struct.pack("<I", size)
+    path.write_bytes(data)
+    np.testing.assert_allclose(read_audio(path, RATE), tone()[:, 0], rtol=0, atol=2**-15)
+
+
+def test_sphere_cut_short(tmp_path: Path) -> None:
+    path = write_sphere(tmp_path / "a.sph", np.zeros((499, 2)), 500)
+    assert_refused(path, "hold the 500 samples its header promises, got 499. Replace")
+
+
+@pytest.mark.parametrize("keep", [0.999, 0.9, 0.5])
+def test_flac_cut_short(tmp_path: Path, keep: float) -> None:
+    path = cut(write(tmp_path / "a.flac", np.random.default_rng(0).uniform(-1, 1, (30_000, 1))), keep)
+    assert_refused(path, "decode to its end, got .+ Replace", header=False)
+
+
+def test_flac_written_into_a_pipe(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.flac", tone())
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0  # STREAMINFO: the 36 bits of the number of samples
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    assert_refused(path, "state its length, got a stream without it. Rewrite it: ffmpeg -i OLD NEW.flac.$")
+
+
+@pytest.mark.parametrize("lost_bytes", [1, 3000, 15_000])
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_ogg_cut_short(tmp_path: Path, subtype: str, lost_bytes: int) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (6 * RATE, 1))
+    path = write(tmp_path / "a.ogg", noise, RATE, subtype)
+    path.write_bytes(path.read_bytes()[:-lost_bytes])
+    assert_refused(path, "end with the last page of its Ogg stream, got a file cut short. Replace")
+
+
+@pytest.mark.parametrize("lost_bytes", [100, 2000])
+def test_mp3_cut_short(tmp_path: Path, lost_bytes: int) -> None:
+    path = write(tmp_path / "a.mp3", tone(2))
+    path.write_bytes(path.read_bytes()[:-lost_bytes])
+    assert_refused(path, r"hold the 32000 samples its header promises, got \d+\. Replace", header=False)
+
+
+def mp3_without_length(path: Path, mode: str) -> Path:
+    """An MP3 of 3 s whose first frame, which states the length, is taken out."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (3 * 44_100, 1))
+    noise[:44_100] = 0  # a variable bit rate starts low
+    soundfile.write(path, noise, 44_100, format="MP3", bitrate_mode=mode, compression_level=0.5)
+    data = path.read_bytes()
+    assert b"Xing" in data[:64] or b"Info" in data[:64]
+    path.write_bytes(data[data.index(data[:2], 4) :])
+    return path
+
+
+@pytest.mark.parametrize("tag_bytes", [0, 5000])
+def test_mp3_of_constant_bit_rate_needs_no_length(tmp_path: Path, tag_bytes: int) -> None:
+    path = mp3_without_length(tmp_path / "a.mp3", "CONSTANT")
+    tag = b"ID3\3\0\0" + bytes([0, 0, tag_bytes >> 7, tag_bytes & 0x7F]) + bytes(tag_bytes)
+    path.write_bytes(tag + path.read_bytes())
+    assert abs(len(read_audio(path, 44_100)) - 3 * 44_100) < 3 * 1152  # encoder delay and padding
+
+
+def test_mp3_of_variable_bit_rate_needs_its_length(tmp_path: Path) -> None:
+    path = mp3_without_length(tmp_path / "a.mp3", "VARIABLE")
+    assert_refused(path, r"hold the \d+ samples its header promises, got \d+\. Replace", header=False)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_samples_that_are_not_finite(tmp_path: Path, value: float) -> None:
+    samples = tone(channels=2)
+    samples[123, 1] = value
+    path = write(tmp_path / "a.wav", samples, RATE, "DOUBLE")
+    assert_refused(path, "hold finite samples, got NaN or infinity at sample 123. Replace", header=False)
