@@ -18,6 +18,7 @@ from ds2_jax.errors import InputError
 FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "OGG", "MP3", "NIST"})
 # A program that writes WAV into a pipe cannot know the size and writes a large one: ffmpeg 0xFFFFFFFF, sox 0x7FFFF000.
 WAV_SIZE_UNKNOWN = 0x7FFFF000
+SPHERE_MAX_HEADER_BYTES = 1 << 16
 OGG_MAX_PAGE_BYTES = 27 + 255 + 255 * 255
 # Without a Xing or Info header libsndfile estimates an MP3's length from the file's size and first frame. Tags counted
 # apart, the estimate was measured at most 0.5 % too long for constant bit rates (3 s of noise, 8 to 48 kHz).
@@ -47,6 +48,8 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
             samples = file.read(dtype="float32", always_2d=True)  # [S, C]
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise _unusable(path, "decode to its end", str(error)) from error
+        except MemoryError as error:  # a damaged header can promise any number
+            raise _unusable(path, "fit into memory", f"{num_samples} samples") from error
         excess = _mp3_length_excess(path) if file.format == "MP3" else 0.0
     if len(samples) < num_samples * (1 - excess):
         raise _unusable(path, f"hold the {num_samples} samples its header promises", f"{len(samples)}")
@@ -132,8 +135,7 @@ def _wav_data_bytes(path: Path) -> tuple[int, int]:
 def _sphere_sample_count(path: Path) -> int:
     """Samples of each channel that the header promises; 0 where it does not say."""
     with path.open("rb") as file:
-        file.readline()  # NIST_1A
-        header = file.read(int(file.readline()))
+        header, _, _ = file.read(SPHERE_MAX_HEADER_BYTES).partition(b"end_head")
     found = re.search(rb"^sample_count -i (\d+)", header, re.MULTILINE)
     return int(found[1]) if found else 0
 

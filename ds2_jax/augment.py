@@ -40,26 +40,24 @@ def spec_augment(
         augments its validation set too.
     """
     max_frames, num_bins = spectrograms.shape[1:]
-    # The two axes draw from keys of their own (7 and 8 keep clear of the layers' dropout keys, see model.py).
-    kinds = (
-        (1, config.num_frequency_masks, config.frequency_mask_width, jnp.full_like(num_frames, num_bins), num_bins),
-        (2, config.num_time_masks, config.time_mask_width, num_frames, max_frames),
-    )
-    for purpose, count, width, limits, size in kinds:
-        if count == 0 or width == 0:
-            continue
-        hit = jax.vmap(lambda key, limit: _spans(jax.random.fold_in(key, purpose), limit, count, width, size))(  # noqa: B023
-            keys, limits
-        )
-        hit = hit[:, None, :] if purpose == 1 else hit[:, :, None]
-        spectrograms = jnp.where(hit, 0, spectrograms)
+    bins = jnp.full_like(num_frames, num_bins)
+    if config.num_frequency_masks and config.frequency_mask_width:
+        hit = _spans(keys, 1, bins, config.num_frequency_masks, config.frequency_mask_width, num_bins)
+        spectrograms = jnp.where(hit[:, None, :], 0, spectrograms)
+    if config.num_time_masks and config.time_mask_width:
+        hit = _spans(keys, 2, num_frames, config.num_time_masks, config.time_mask_width, max_frames)
+        spectrograms = jnp.where(hit[:, :, None], 0, spectrograms)
     return spectrograms
 
 
-def _spans(key: jax.Array, limit: jax.Array, count: int, width: int, size: int) -> jax.Array:
-    """[size] bool: the union of `count` spans of 0 to `width` positions inside [0, limit)."""
-    width_key, start_key = jax.random.split(key)
-    widths = jnp.minimum(jax.random.randint(width_key, (count,), 0, width + 1), limit)
-    starts = jnp.floor(jax.random.uniform(start_key, (count,)) * (limit - widths + 1)).astype(jnp.int32)
-    position = jnp.arange(size)[None, :]
-    return ((position >= starts[:, None]) & (position < (starts + widths)[:, None])).any(0)
+def _spans(keys: jax.Array, purpose: int, limits: jax.Array, count: int, width: int, size: int) -> jax.Array:
+    """[B, size] bool: the union of `count` spans of 0 to `width` positions inside [0, limits[b]) of each row."""
+
+    def row(key: jax.Array, limit: jax.Array) -> jax.Array:
+        width_key, start_key = jax.random.split(jax.random.fold_in(key, purpose))
+        widths = jnp.minimum(jax.random.randint(width_key, (count,), 0, width + 1), limit)
+        starts = jnp.floor(jax.random.uniform(start_key, (count,)) * (limit - widths + 1)).astype(jnp.int32)
+        position = jnp.arange(size)[None, :]
+        return ((position >= starts[:, None]) & (position < (starts + widths)[:, None])).any(0)
+
+    return jax.vmap(row)(keys, limits)

@@ -37,10 +37,8 @@ class FeatureConfig:
     """Window function, periodic."""
 
     def __post_init__(self) -> None:
-        require(
-            4_000 <= self.sample_rate <= 48_000, "features.sample_rate", "be 4000 to 48000 Hz", self.sample_rate
-        )
-        require(0 < self.window_stride, "features.window_stride", "be positive (seconds)", self.window_stride)
+        require(4_000 <= self.sample_rate <= 48_000, "features.sample_rate", "be 4000 to 48000 Hz", self.sample_rate)
+        require(self.window_stride > 0, "features.window_stride", "be positive (seconds)", self.window_stride)
         require(
             self.window_stride <= self.window_size <= 0.1,
             "features.window_size",

@@ -1,5 +1,6 @@
 """All length arithmetic and masks. The counting functions take Python integers, NumPy and JAX arrays alike."""
 
+import itertools
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -57,4 +58,20 @@ def paddings_from_lengths(lengths: jax.Array, size: int) -> jax.Array:
 
 def ctc_min_frames(labels: Sequence[int]) -> int:
     """Fewest output frames that can carry `labels`: one each, and a blank between equal neighbours."""
-    return len(labels) + sum(a == b for a, b in zip(labels, labels[1:], strict=False))
+    return len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
+
+
+def alignable(output_lengths: jax.Array, labels: jax.Array, num_labels: jax.Array) -> jax.Array:
+    """Which rows CTC can align: some frames, and at least `ctc_min_frames` of them.
+
+    Args:
+        output_lengths: [B] int32, valid output frames.
+        labels: [B, N] int32, right-padded.
+        num_labels: [B] int32, valid labels.
+
+    Returns:
+        [B] bool; False for an empty row.
+    """
+    inside = jnp.arange(1, labels.shape[1])[None, :] < num_labels[:, None]
+    repeats = ((labels[:, 1:] == labels[:, :-1]) & inside).sum(1)
+    return (output_lengths > 0) & (num_labels + repeats <= output_lengths)

@@ -43,8 +43,8 @@ def corpus_files() -> Files:
             marked = f"<s> {text} </s>" if split == "train" else text
             transcripts.append(f"{marked} ({Path(name).name})")
             files[f"an4/wav/{folder}/{name}.sph"] = recording(1600 + 160 * i)
-        files[f"an4/etc/an4_{split}.fileids"] = ("\n".join(ids) + "\n").encode()
-        files[f"an4/etc/an4_{split}.transcription"] = ("\n".join(transcripts) + "\n").encode()
+        files[f"an4/etc/an4_{split}.fileids"] = ("\n".join(ids) + "\n\n").encode()
+        files[f"an4/etc/an4_{split}.transcription"] = ("\n".join(transcripts) + "\n\n").encode()
     return files
 
 
@@ -95,7 +95,8 @@ def test_dev_is_eight_training_speakers_and_test_is_untouched(archive: Path, tmp
     folder = an4.prepare(tmp_path / "data", archive)
     train, dev = speakers_of(folder, "train"), speakers_of(folder, "dev")
     assert len(dev) == 8
-    assert train | dev == set(SPEAKERS) and not train & dev
+    assert train | dev == set(SPEAKERS)
+    assert not train & dev
     expected = corpus_files()["an4/etc/an4_test.fileids"].decode().split()
     test = read_manifest(folder / "test.jsonl")
     assert [row.audio.relative_to(folder / "wav").with_suffix("").as_posix() for row in test] == expected
@@ -240,7 +241,7 @@ def test_odd_file_id(tmp_path: Path, line: str) -> None:
 
 def test_too_few_speakers(tmp_path: Path) -> None:
     files = corpus_files()
-    kept = {
+    kept: dict[str, bytes | None] = {
         f"an4/etc/an4_train.{kind}": b"\n".join(files[f"an4/etc/an4_train.{kind}"].split(b"\n")[:16])
         for kind in ("fileids", "transcription")
     }
@@ -292,9 +293,9 @@ def test_real_archive(an4_archive: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert sum(len(row.transcript.split()) for row in splits["test"]) == 728
     words = sum(len(row.transcript.split()) for split in ("train", "dev") for row in splits[split])
     assert words == 4714
-    assert speakers_of(folder, "test") == set("fclc fkai fsaf2 mbmg mdmc mfaa mmap msjm mtcv".split())
+    assert speakers_of(folder, "test") == {"fclc", "fkai", "fsaf2", "mbmg", "mdmc", "mfaa", "mmap", "msjm", "mtcv"}
     # The draw must never change, or results on dev cannot be compared.
-    assert speakers_of(folder, "dev") == set("fsrb fwxs mcen mgah mmal mrcb mrjc2 mtos".split())
+    assert speakers_of(folder, "dev") == {"fsrb", "fwxs", "mcen", "mgah", "mmal", "mrcb", "mrjc2", "mtos"}
     characters = set("".join(row.transcript for rows in splits.values() for row in rows))
     assert characters <= set("'ABCDEFGHIJKLMNOPQRSTUVWXYZ ")
     for row in splits["dev"][::20]:

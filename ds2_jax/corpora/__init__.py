@@ -1,0 +1,43 @@
+"""One module for each corpus: the published archive -> manifests train.jsonl, dev.jsonl and test.jsonl."""
+
+import importlib
+from pathlib import Path
+from typing import NamedTuple
+
+from ds2_jax.config import DataConfig
+
+
+class Splits(NamedTuple):
+    """The manifests of a run; None where it has none."""
+
+    train: Path | None
+    dev: Path | None
+    test: Path | None
+
+
+def prepare(corpus: str, root: Path, archive: Path | None = None) -> Path:
+    """Prepares a corpus unless it is there: ROOT/CORPUS/{train,dev,test}.jsonl and the audio.
+
+    Args:
+        corpus: "an4" or "synthetic".
+        root: folder of all corpora.
+        archive: copy of the published archive; None downloads it. The synthetic corpus has none.
+
+    Returns:
+        ROOT/CORPUS.
+
+    Raises:
+        InputError: the corpus cannot be had; the message says what to do.
+    """
+    module = importlib.import_module(f"ds2_jax.corpora.{corpus}")
+    folder: Path = module.prepare(root) if corpus == "synthetic" else module.prepare(root, archive)
+    return folder
+
+
+def split_manifests(data: DataConfig) -> Splits:
+    """The manifests named in the settings; what is not named comes from `data.corpus`, prepared if it is not there."""
+    named = Splits(data.train, data.dev, data.test)
+    if data.corpus is None or all(named):
+        return named
+    folder = prepare(data.corpus, data.root, data.archive)
+    return Splits(*(path or folder / f"{split}.jsonl" for split, path in named._asdict().items()))

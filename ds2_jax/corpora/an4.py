@@ -11,6 +11,7 @@ from ds2_jax.corpora.archive import download, extract, file_sha256
 from ds2_jax.data.manifest import Utterance, write_manifest
 from ds2_jax.errors import InputError
 
+# Reported gone at times (github.com/NVIDIA-NeMo/Speech, issues 3743 and 14136); the copies elsewhere are not CMU's.
 URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz"
 NUM_DEV_SPEAKERS = 8
 NUM_PUBLISHED = {"train": 948, "test": 130}
@@ -23,7 +24,7 @@ def prepare(root: Path, archive: Path | None = None, seed: int = 0) -> Path:
     dev holds `NUM_DEV_SPEAKERS` speakers taken out of the archive's training set; test is the archive's test set. A
     folder that is complete is left alone; it appears under its name only when it is. The counts go to stderr.
 
-    The university publishes no checksum of its archive. A download is checked by gzip's checksum and by the number of
+    No checksum published by the university was found. A download is checked by gzip's checksum and by the number of
     utterances, which find damage and not forgery; the SHA-256 of what was used is printed and kept in source.json.
 
     Args:
@@ -61,9 +62,8 @@ def prepare(root: Path, archive: Path | None = None, seed: int = 0) -> Path:
         corpus.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    print(f"{folder}: AN4 from {source} (SHA-256 {sha256})", file=sys.stderr)
-    for split, utterances in splits.items():
-        print(_summary(split, utterances), file=sys.stderr)
+    counts = "".join(_summary(split, utterances) for split, utterances in splits.items())
+    sys.stderr.write(f"{folder}: AN4 from {source} (SHA-256 {sha256})\n{counts}")
     return folder
 
 
@@ -157,4 +157,4 @@ def _summary(split: str, utterances: list[Utterance]) -> str:
     hours = sum(utterance.duration for utterance in utterances) / 3600
     words = sum(len(utterance.transcript.split()) for utterance in utterances)
     speakers = len({utterance.speaker for utterance in utterances})
-    return f"  {split:5} {hours:5.2f} h {len(utterances):5d} utterances {speakers:3d} speakers {words:5d} words"
+    return f"  {split:5} {hours:5.2f} h {len(utterances):5d} utterances {speakers:3d} speakers {words:5d} words\n"

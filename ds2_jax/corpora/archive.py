@@ -106,7 +106,8 @@ def _fetch(url: str, part: Path) -> None:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not offset:
             raise
         part.unlink()  # as long as the file or longer: of no use
-        return _fetch(url, part)
+        _fetch(url, part)
+        return
     with response:
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
             offset = 0

@@ -52,7 +52,7 @@ class PlanSummary:
     def __str__(self) -> str:
         return (
             f"{self.num_batches} batches of {self.batch_size} x {', '.join(map(str, self.bucket_frames))} frames; "
-            f"{self.padding:.1%} padding; {self.num_empty_rows} empty rows ({self.empty_frames:.1%} of all frames)"
+            f"padding {self.padding:.1%}; empty rows {self.num_empty_rows} ({self.empty_frames:.1%} of the frames)"
         )
 
 
@@ -90,9 +90,7 @@ def plan_epoch(
     return [batches[position] for position in rng.permutation(len(batches))]
 
 
-def plan_evaluation(
-    num_samples: np.ndarray, *, batch_size: int, num_buckets: int, hop_length: int
-) -> list[Batch]:
+def plan_evaluation(num_samples: np.ndarray, *, batch_size: int, num_buckets: int, hop_length: int) -> list[Batch]:
     """Plans one pass from short to long utterances, nothing drawn; otherwise as `plan_epoch`."""
     return _fill_buckets(num_samples, batch_size, num_buckets, hop_length, None)
 
@@ -143,7 +141,7 @@ def _choose_buckets(frames: np.ndarray, batch_size: int, num_buckets: int) -> tu
     """Chooses the bucket lengths that leave the least padding, by dynamic programming.
 
     Leftovers move up, and empty rows count as utterances without length. So with N(t) the rows up to t frames, the
-    buckets up to edge t form floor(N(t) / B) batches whichever edges lie below, and a bucket from edge s to edge t costs
+    buckets up to edge t form floor(N(t) / B) batches whichever edges lie below, and a bucket between edges s and t costs
     t * (floor(N(t) / B) - floor(N(s) / B)). The sum over the buckets is exact: it holds leftovers and empty rows.
 
     Args:

@@ -1,0 +1,1 @@
+"""From what the model gives for each frame to text."""

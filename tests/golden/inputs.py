@@ -5,6 +5,7 @@ layouts; `recurrent_to_ours` and `model_to_ours` turn them, or their gradients, 
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -64,25 +65,28 @@ FRONT_END_CASES = {  # a large scale before the clipped ReLU, so that both its e
 }
 MODEL_CASES = {
     "bidirectional_lstm": ModelCase(_SMALL, 61, (40, 61, 17)),
-    "unidirectional_gru": ModelCase(
-        dataclasses.replace(_SMALL, rnn_type="gru", bidirectional=False), 61, (40, 61, 17)
-    ),
+    "unidirectional_gru": ModelCase(dataclasses.replace(_SMALL, rnn_type="gru", bidirectional=False), 61, (40, 61, 17)),
     "train": ModelCase(_SMALLEST, 40, (40, 40), train=True, labels_of_rows=((3, 3, 28, 1, 7), (12, 9))),
 }
 LOOKAHEAD_LENGTHS = (14, 30, 3)
 
 
-def _rng(name: str) -> np.random.RandomState:
-    # The one generator whose stream NumPy promises never to change; the seed is any fixed function of the name.
-    return np.random.RandomState(np.frombuffer(name.encode(), dtype=np.uint8))
+def _bits(name: str) -> np.random.PCG64:
+    # NumPy promises the streams of its bit generators, but not those of the distributions drawn from them.
+    return np.random.PCG64(list(name.encode()))
 
 
-def _uniform(rng: np.random.RandomState, shape: tuple[int, ...], low: float, high: float) -> np.ndarray:
-    return rng.uniform(low, high, shape).astype(np.float32)
+def _uniform(bits: np.random.PCG64, shape: tuple[int, ...], low: float, high: float) -> np.ndarray:
+    unit = (bits.random_raw(math.prod(shape)) >> np.uint64(40)) / 2**24
+    return (low + (high - low) * unit).astype(np.float32).reshape(shape)
 
 
-def _symmetric(rng: np.random.RandomState, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
-    return _uniform(rng, shape, -(fan_in**-0.5), fan_in**-0.5)
+def _labels(bits: np.random.PCG64, num_labels: int, largest: int) -> list[int]:
+    return [1 + int(value) % largest for value in bits.random_raw(num_labels)]
+
+
+def _symmetric(bits: np.random.PCG64, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
+    return _uniform(bits, shape, -(fan_in**-0.5), fan_in**-0.5)
 
 
 def masked(values: np.ndarray, lengths: tuple[int, ...]) -> np.ndarray:
@@ -92,39 +96,39 @@ def masked(values: np.ndarray, lengths: tuple[int, ...]) -> np.ndarray:
 
 
 def _recurrent_weights(
-    rng: np.random.RandomState, rnn_type: str, bidirectional: bool, num_inputs: int, hidden_size: int
+    bits: np.random.PCG64, rnn_type: str, bidirectional: bool, num_inputs: int, hidden_size: int
 ) -> Weights:
     gates = NUM_GATES[rnn_type] * hidden_size
     weights = {}
     for suffix in ("", "_reverse")[: 1 + bidirectional]:
-        weights[f"weight_ih_l0{suffix}"] = _symmetric(rng, (gates, num_inputs), num_inputs)
-        weights[f"weight_hh_l0{suffix}"] = _symmetric(rng, (gates, hidden_size), hidden_size)
-        weights[f"bias_ih_l0{suffix}"] = _symmetric(rng, (gates,), hidden_size)
-        weights[f"bias_hh_l0{suffix}"] = _symmetric(rng, (gates,), hidden_size)
+        weights[f"weight_ih_l0{suffix}"] = _symmetric(bits, (gates, num_inputs), num_inputs)
+        weights[f"weight_hh_l0{suffix}"] = _symmetric(bits, (gates, hidden_size), hidden_size)
+        weights[f"bias_ih_l0{suffix}"] = _symmetric(bits, (gates,), hidden_size)
+        weights[f"bias_hh_l0{suffix}"] = _symmetric(bits, (gates,), hidden_size)
     return weights
 
 
 def recurrent_inputs(name: str) -> tuple[np.ndarray, Weights, np.ndarray]:
     """[B, T, F] inputs with zero padding, the layer's weights, and [B, T, H] cotangents of its outputs."""
     case = RECURRENT_CASES[name]
-    rng = _rng(f"recurrent {name}")
-    inputs = _uniform(rng, (len(case.lengths), case.num_frames, case.num_inputs), -1.7, 1.7)
-    cotangents = _uniform(rng, (len(case.lengths), case.num_frames, case.hidden_size), -1, 1)
-    weights = _recurrent_weights(rng, case.rnn_type, case.bidirectional, case.num_inputs, case.hidden_size)
+    bits = _bits(f"recurrent {name}")
+    inputs = _uniform(bits, (len(case.lengths), case.num_frames, case.num_inputs), -1.7, 1.7)
+    cotangents = _uniform(bits, (len(case.lengths), case.num_frames, case.hidden_size), -1, 1)
+    weights = _recurrent_weights(bits, case.rnn_type, case.bidirectional, case.num_inputs, case.hidden_size)
     return masked(inputs, case.lengths), weights, masked(cotangents, case.lengths)
 
 
 def lookahead_inputs() -> tuple[np.ndarray, np.ndarray]:
     """[B, T, H] inputs with zero padding, and PyTorch's [H, 1, context] kernel; both ends of the clip are reached."""
-    rng = _rng("lookahead")
-    inputs = _uniform(rng, (len(LOOKAHEAD_LENGTHS), max(LOOKAHEAD_LENGTHS), 4), -10, 10)
-    return masked(inputs, LOOKAHEAD_LENGTHS), _uniform(rng, (4, 1, 20), -1, 1)
+    bits = _bits("lookahead")
+    inputs = _uniform(bits, (len(LOOKAHEAD_LENGTHS), max(LOOKAHEAD_LENGTHS), 4), -10, 10)
+    return masked(inputs, LOOKAHEAD_LENGTHS), _uniform(bits, (4, 1, 20), -1, 1)
 
 
 def spectrograms(case: ModelCase) -> np.ndarray:
     """[B, T, F] with zero padding and unit variance."""
     shape = (len(case.num_frames_of_rows), case.num_frames, NUM_BINS)
-    return masked(_uniform(_rng("spectrograms"), shape, -1.7, 1.7), case.num_frames_of_rows)
+    return masked(_uniform(_bits("spectrograms"), shape, -1.7, 1.7), case.num_frames_of_rows)
 
 
 def num_output_bins(config: ModelConfig) -> int:
@@ -137,21 +141,21 @@ def num_output_bins(config: ModelConfig) -> int:
 
 def model_weights(case: ModelCase) -> Weights:
     """All parameters and running statistics of make_golden.DeepSpeech2, by their names there."""
-    config, rng = case.config, _rng("model")
+    config, bits = case.config, _bits("model")
     weights = {}
 
     def add_norm(name: str, size: int, scale: float = 1.0) -> None:
-        weights[f"{name}.weight"] = _uniform(rng, (size,), 0.5 * scale, 1.5 * scale)
-        weights[f"{name}.bias"] = _uniform(rng, (size,), -0.5, 0.5)
-        weights[f"{name}.running_mean"] = _uniform(rng, (size,), -0.3, 0.3)
-        weights[f"{name}.running_var"] = _uniform(rng, (size,), 0.3, 1.0)
+        weights[f"{name}.weight"] = _uniform(bits, (size,), 0.5 * scale, 1.5 * scale)
+        weights[f"{name}.bias"] = _uniform(bits, (size,), -0.5, 0.5)
+        weights[f"{name}.running_mean"] = _uniform(bits, (size,), -0.3, 0.3)
+        weights[f"{name}.running_var"] = _uniform(bits, (size,), 0.3, 1.0)
 
     in_channels = 1
     for layer, channels in enumerate(config.channels):
         taps = (config.frequency_kernels[layer], config.time_kernels[layer])
         fan_in = in_channels * taps[0] * taps[1]
-        weights[f"conv_{layer}.weight"] = _symmetric(rng, (channels, in_channels, *taps), fan_in)
-        weights[f"conv_{layer}.bias"] = _symmetric(rng, (channels,), 4)  # large, so that it counts
+        weights[f"conv_{layer}.weight"] = _symmetric(bits, (channels, in_channels, *taps), fan_in)
+        weights[f"conv_{layer}.bias"] = _symmetric(bits, (channels,), 4)  # large, so that it counts
         add_norm(f"conv_norm_{layer}", channels, case.conv_norm_scale)
         in_channels = channels
 
@@ -159,23 +163,23 @@ def model_weights(case: ModelCase) -> Weights:
     for layer in range(config.num_layers):
         if layer:
             add_norm(f"rnn_norm_{layer}", config.hidden_size)
-        layer_weights = _recurrent_weights(rng, config.rnn_type, config.bidirectional, num_inputs, config.hidden_size)
+        layer_weights = _recurrent_weights(bits, config.rnn_type, config.bidirectional, num_inputs, config.hidden_size)
         weights |= {f"rnn_{layer}.{name}": value for name, value in layer_weights.items()}
         num_inputs = config.hidden_size
     if not config.bidirectional:
         shape = (config.hidden_size, 1, config.lookahead_context)
-        weights["lookahead.weight"] = _symmetric(rng, shape, config.lookahead_context)
+        weights["lookahead.weight"] = _symmetric(bits, shape, config.lookahead_context)
     add_norm("head_norm", config.hidden_size)
-    weights["head.weight"] = _symmetric(rng, (NUM_LABELS, config.hidden_size), config.hidden_size)
+    weights["head.weight"] = _symmetric(bits, (NUM_LABELS, config.hidden_size), config.hidden_size)
     return weights
 
 
 def ctc_rows() -> list[tuple[int, list[int]]]:
     """(valid frames, labels) of each row: two long ones, and the corners of what CTC can align."""
-    rng = _rng("ctc labels")
+    bits = _bits("ctc labels")
     return [
-        (200, rng.randint(1, NUM_LABELS, 60).tolist()),
-        (200, rng.randint(1, 4, 110).tolist()),  # many repeats
+        (200, _labels(bits, 60, NUM_LABELS - 1)),
+        (200, _labels(bits, 110, 3)),  # many repeats
         (60, [5] * 20),
         (20, []),
         (1, [7]),
@@ -196,7 +200,7 @@ def ctc_batch() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     labels = np.zeros((len(rows), num_labels.max()), dtype=np.int32)
     for row, (_, values) in enumerate(rows):
         labels[row, : len(values)] = values
-    logits = _uniform(_rng("ctc logits"), (len(rows), output_lengths.max(), NUM_LABELS), -4, 4)
+    logits = _uniform(_bits("ctc logits"), (len(rows), output_lengths.max(), NUM_LABELS), -4, 4)
     return logits, output_lengths, labels, num_labels
 
 
@@ -243,5 +247,5 @@ def model_to_ours(weights: Weights, config: ModelConfig) -> tuple[dict[str, Any]
     if not config.bidirectional:
         params["lookahead"] = {"kernel": weights["lookahead.weight"][:, 0].T}
     add_norm("head_norm", "head_norm")
-    params["head"] = {"kernel": weights["head.weight"].T}
+    params["head"] = weights["head.weight"].T
     return params, statistics

@@ -144,7 +144,8 @@ def make_model(case: inputs.ModelCase) -> tuple[DeepSpeech2, Tensor, Tensor]:
 def front_end_outputs(case: inputs.ModelCase) -> dict[str, np.ndarray]:
     model, spectrograms, num_frames = make_model(case)
     outputs, _ = model.front_end(spectrograms, num_frames)
-    assert outputs.max() == 20 and outputs.min() == 0
+    assert outputs.max() == 20
+    assert outputs.min() == 0
     stored = {"outputs": outputs.detach().numpy()}
     if case.train:
         stored |= {name: value for name, value in statistics(model).items() if name.startswith("conv")}
@@ -187,9 +188,7 @@ def main() -> None:
     versions = np.array(f"torch {torch.__version__}, numpy {np.__version__}")
     for area, cases in areas.items():
         stored = {f"{case}/{name}": value for case, outputs in cases.items() for name, value in outputs.items()}
-        path = Path(__file__).with_name(f"{area}.npz")
-        np.savez_compressed(path, versions=versions, **stored)
-        print(f"{path.name}: {len(stored)} arrays, {path.stat().st_size / 1000:.0f} kB")
+        np.savez_compressed(Path(__file__).with_name(f"{area}.npz"), versions=versions, **stored)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,161 @@
+"""Orbax checkpoints of a run: the latest two and the best by dev WER; resume, and weights alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.config import Config
+from ds2_jax.errors import InputError
+from ds2_jax.steps import TrainState, make_model
+
+FOLDER = "checkpoints"
+
+
+class Checkpoints:
+    """The checkpoints of one run; a context manager that waits for the last save.
+
+    Saving copies the arrays and writes in the background. A step is complete once its folder has its final name, so a
+    crash while saving leaves the steps before it.
+
+    Args:
+        run: folder of the run.
+        alphabet: its characters; a checkpoint of others is refused.
+    """
+
+    def __init__(self, run: Path, alphabet: str) -> None:
+        self._folder = (run / FOLDER).absolute()
+        self._alphabet = alphabet
+        best = preservation_policy.BestN(get_metric_fn=_dev_wer, reverse=True, n=1)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(2), best]),
+            best_fn=_dev_wer,  # without it Orbax does not write the metrics
+            best_mode="min",
+        )
+        self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=("state", "meta"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._manager.close()
+
+    def save(self, state: TrainState, dev_wer: float) -> None:
+        """Begins to save a state under its step.
+
+        Raises:
+            InputError: this save, or the one before it, could not be written.
+        """
+        try:
+            self._manager.save(
+                int(state.step),
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(vars(state)),
+                    meta=ocp.args.JsonSave({"alphabet": self._alphabet}),
+                ),
+                metrics={"dev_wer": dev_wer},
+            )
+        except (OSError, ValueError) as error:
+            raise self._write_error(error) from error
+
+    def wait(self) -> None:
+        """Waits until the last save is on disk.
+
+        Raises:
+            InputError: it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except (OSError, ValueError) as error:
+            raise self._write_error(error) from error
+
+    def _write_error(self, error: Exception) -> InputError:
+        reason = str(error).strip().splitlines()[-1][:300] if str(error).strip() else type(error).__name__
+        return InputError(
+            f"{self._folder} must have room for a checkpoint, got: {reason}. "
+            "Free space (or lift the file size limit) and run the same command; it continues from the last whole one."
+        )
+
+    @property
+    def latest_step(self) -> int | None:
+        """Step of the newest checkpoint; None without any."""
+        step: int | None = self._manager.latest_step()
+        return step
+
+    @property
+    def best_step(self) -> int | None:
+        """Step with the lowest dev WER; None without any."""
+        step: int | None = self._manager.best_step()
+        return step
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """The state saved at `step`, on the devices of `like`.
+
+        Raises:
+            InputError: it was saved with another alphabet or other sizes, or cannot be read.
+        """
+        return TrainState(**self._restore(step, vars(like), partial=False))
+
+    def restore_variables(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
+        """Weights and batch statistics alone, on the devices of `like` (params, batch_stats); errors as `restore`."""
+        return self._restore(step, dict(like), partial=True)
+
+    def _restore(self, step: int, like: dict[str, Any], partial: bool) -> dict[str, Any]:
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
+        state = ocp.args.PyTreeRestore(item=abstract, restore_args=arguments, partial_restore=partial)
+        # A manager keeps one handler for each item, and saving has taken it: read with a fresh one.
+        with ocp.CheckpointManager(self._folder, item_names=("state", "meta")) as reader:
+            try:
+                meta = reader.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+                if meta["alphabet"] != self._alphabet:
+                    raise InputError(
+                        f"{self._folder / str(step)} must belong to the alphabet {self._alphabet!r}, "
+                        f"got a checkpoint of {meta['alphabet']!r}. Use the run's own data.alphabet."
+                    )
+                restored: dict[str, Any] = dict(reader.restore(step, args=ocp.args.Composite(state=state)).state)
+            except InputError:
+                raise
+            except (OSError, ValueError, KeyError) as error:
+                raise InputError(
+                    f"{self._folder / str(step)} must hold the arrays of this configuration, got: "
+                    f"{str(error).strip()[:600]}. Use the run's own configuration, or another checkpoint."
+                ) from error
+        return restored
+
+
+def _dev_wer(metrics: Mapping[str, float]) -> float:
+    return metrics["dev_wer"]
+
+
+def load_variables(run: Path, config: Config, mesh: Mesh) -> dict[str, Any]:
+    """Weights and batch statistics of a run's best checkpoint, on every device of `mesh`.
+
+    Raises:
+        InputError: the run has no checkpoint, or one of another alphabet or size.
+    """
+    num_labels = Alphabet(config.data.alphabet).size
+    shapes = jax.eval_shape(
+        make_model(config, num_labels).init,
+        jax.random.key(0),
+        jax.ShapeDtypeStruct((1, 8, config.features.num_bins), "float32"),
+        jax.ShapeDtypeStruct((1,), "int32"),
+    )
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)
+    if not (run / FOLDER).is_dir():
+        raise InputError(f"{run} must hold a checkpoint, got none. Train it: python main.py --workdir {run} ...")
+    with Checkpoints(run, config.data.alphabet) as checkpoints:
+        step = checkpoints.best_step
+        if step is None:
+            raise InputError(f"{run} must hold a checkpoint, got none yet. Wait for the first epoch to end.")
+        return checkpoints.restore_variables(step, like)

@@ -1,0 +1,152 @@
+"""The commands: python main.py [train|evaluate|transcribe|prepare] ..."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ds2_jax.config import Config, load_config
+from ds2_jax.errors import InputError
+
+USAGE = """\
+usage: python main.py [COMMAND] ...
+
+Deep Speech 2: trains speech recognisers and transcribes with them.
+
+commands (train where none is named):
+  train --config FILE [--section.field value ...]   train, or go on; then evaluate the test split
+  evaluate RUN [--manifest FILE]                    word and character error rates of a trained run
+  transcribe RUN AUDIO [AUDIO ...]                  transcripts of audio files and folders
+  prepare an4|synthetic                             fetch or build a corpus
+
+Every command has its own --help, for example:
+  python main.py --config configs/quickstart.py --help
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train a recogniser, or continue the run in its folder; then evaluate the test split with the best checkpoint."""
+
+    config: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    """Python file that defines `config`; the settings below change single fields."""
+    settings: Annotated[Config, tyro.conf.arg(name="")]
+    workdir: Path | None = None
+    """Folder of the run; by default runs/<name of the config file>."""
+    overwrite: bool = False
+    """Delete the run in that folder and start anew."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Word and character error rates of a run's best checkpoint, and a file with every utterance, worst first."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a training run."""
+    manifest: Path | None = None
+    """Manifest to evaluate; by default the run's test split."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Transcribe:
+    """Print a line of text for each audio file; the speed goes to stderr."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a training run."""
+    audio: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """WAV, FLAC, OGG, MP3 or Sphere files, or folders of them."""
+    format: Literal["text", "json"] = "text"
+    """text: a line a file, behind its path and a tab where there are several; json: an object a line, with words and their times in seconds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+    """Fetch or build a corpus: manifests ROOT/CORPUS/{train,dev,test}.jsonl and the audio."""
+
+    corpus: Annotated[Literal["an4", "synthetic"], tyro.conf.Positional]
+    """an4: 50 minutes of spelled and spoken words, 16 kHz (Carnegie Mellon University); synthetic: the quick start's digits and commands, spoken by espeak-ng."""
+    root: Path = Path("datasets")
+    """Folder of the prepared corpora."""
+    archive: Path | None = None
+    """Copy of AN4's published an4_sphere.tar.gz, used instead of downloading."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: of the command line; by default those of this process.
+
+    Returns:
+        The exit code: 0, 1 after an error the user can mend, 2 for a wrong command line, 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    commands = {"train": _train, "evaluate": _evaluate, "transcribe": _transcribe, "prepare": _prepare}
+    if not words or words in (["--help"], ["-h"]):
+        print(USAGE, end="")
+        return 0 if words else 2
+    try:
+        if words[0] in commands:
+            return commands[words[0]](words[1:])
+        if not words[0].startswith("-"):
+            raise InputError(f"COMMAND must be one of {', '.join(commands)}, got {words[0]!r}. See python main.py --help.")
+        return _train(words)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _train(words: list[str]) -> int:
+    path = _config_path(words)
+    default = tyro.MISSING if path is None else load_config(path)
+    command = tyro.cli(
+        tyro.conf.OmitSubcommandPrefixes[Train],
+        prog="python main.py train",
+        args=words,
+        default=None if path is None else Train(path, default),
+    )
+    from ds2_jax.train import train  # TensorFlow and Orbax load with it, so not before the command line is right
+
+    train(command.settings, command.workdir or Path("runs") / command.config.stem, command.overwrite)
+    return 0
+
+
+def _config_path(words: Sequence[str]) -> Path | None:
+    """The file behind --config: its settings are the defaults of all other options, so it is read first."""
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        if word == "--config" and following is not None:
+            return Path(following)
+        if word.startswith("--config="):
+            return Path(word.removeprefix("--config="))
+    return None
+
+
+def _evaluate(words: list[str]) -> int:
+    command = tyro.cli(Evaluate, prog="python main.py evaluate", args=words)
+    from ds2_jax.evaluate import evaluate
+
+    evaluate(command.run, command.manifest)
+    return 0
+
+
+def _transcribe(words: list[str]) -> int:
+    command = tyro.cli(Transcribe, prog="python main.py transcribe", args=words)
+    from ds2_jax.transcribe import transcribe
+
+    return transcribe(command.run, command.audio, command.format)
+
+
+def _prepare(words: list[str]) -> int:
+    command = tyro.cli(Prepare, prog="python main.py prepare", args=words)
+    from ds2_jax.corpora import prepare
+
+    print(prepare(command.corpus, command.root, command.archive))
+    return 0

@@ -1,0 +1,240 @@
+"""The quick-start corpus: digit strings and short commands, spoken by espeak-ng in many voices.
+
+28 words and no spelled letters. No sentence and no voice occurs in two of train, dev and test; not even the vocal
+tract of a test voice (its variant, after the `+`) occurs elsewhere, and the Scottish accent is heard in test alone.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from ds2_jax.corpora import espeak
+from ds2_jax.data.manifest import Utterance, write_manifest
+from ds2_jax.errors import InputError
+
+SAMPLE_RATE = 16_000
+"""Hz, of the files; espeak-ng speaks at 22.05 kHz."""
+
+DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
+NUM_DIGITS = (2, 5)
+"""Fewest and most words of a digit string."""
+
+PHRASES = (
+    "TURN ON|OFF THE LIGHT|RADIO",
+    "TURN ON|OFF LIGHT #",
+    "OPEN|CLOSE THE DOOR",
+    "OPEN|CLOSE DOOR #",
+    "START|STOP THE MUSIC|RADIO",
+    "GO|TURN LEFT|RIGHT",
+    "GO UP|DOWN|LEFT|RIGHT #",
+)
+"""Commands: one of the words between bars, and a digit for each #. Two are joined with AND."""
+SHARE_OF_SINGLES = 0.15
+"""Commands of one phrase; there are only 96 of them."""
+
+VOICES = {
+    "train": (
+        "en",
+        "en+m7",
+        "en+f2",
+        "en+Michael",
+        "en-us",
+        "en-us+m1",
+        "en-us+f1",
+        "en-us+belinda",
+        "en-us-nyc",
+        "en-us-nyc+m2",
+        "en-us-nyc+f2",
+        "en-us-nyc+Alex",
+        "en-gb-x-rp",
+        "en-gb-x-rp+m5",
+        "en-gb-x-rp+f5",
+        "en-gb-x-rp+linda",
+        "en-gb-x-gbclan",
+        "en-gb-x-gbclan+m1",
+        "en-gb-x-gbclan+f5",
+        "en-gb-x-gbcwmd+m2",
+        "en-gb-x-gbcwmd+f1",
+        "en-029",
+        "en-029+m7",
+        "en-029+aunty",
+    ),
+    "dev": ("en-us+m4", "en-gb-x-rp+steph", "en-029+Mike"),
+    "test": ("en-us+f4", "en-gb-x-rp+m6", "en-gb-scotland+f3", "en-gb-scotland+m3"),
+}
+"""Accent: general British and American, New York, received pronunciation, Lancaster, West Midlands, Caribbean."""
+
+NUM_SENTENCES = {"train": 50, "dev": 20, "test": 45}
+"""Utterances of each voice. The voices of test say the same sentences, so that their error rates compare."""
+
+RATES = (115, 165)
+"""Words per minute; no faster, so that every utterance has an output frame of 40 ms for each label CTC needs."""
+PITCHES = (35, 65)
+"""Of 0 to 100; 50 is the voice's own."""
+LEVELS = (0.25, 0.9)
+"""Largest absolute sample."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """What a voice says, and how."""
+
+    transcript: str
+    rate: int
+    pitch: int
+    level: float
+
+
+def prepare(root: Path) -> Path:
+    """Makes ROOT/synthetic: train.jsonl, dev.jsonl, test.jsonl and their audio, the same bytes each time.
+
+    The bytes repeat on one machine with one version of espeakng-loader; another may round otherwise. A folder that is
+    complete is left alone; it appears under its name only when it is.
+
+    Args:
+        root: folder of the prepared corpora.
+
+    Returns:
+        ROOT/synthetic.
+
+    Raises:
+        InputError: espeakng-loader is missing or lacks a voice; or ROOT/synthetic is there and is not this corpus.
+    """
+    folder = root / "synthetic"
+    if folder.exists():
+        missing = [f"{split}.jsonl" for split in VOICES if not (folder / f"{split}.jsonl").is_file()]
+        if missing:
+            raise InputError(
+                f"{folder} must hold the prepared corpus, got a folder without {', '.join(missing)}. "
+                "Delete the folder, or choose another data.root."
+            )
+        return folder
+    partial = root / "synthetic.partial"
+    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was stopped
+    try:
+        build(partial, script())
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def script() -> dict[str, dict[str, list[Prompt]]]:
+    """The prompts of every voice of every split, always the same."""
+    rng = random.Random(0)
+    fresh = _distinct_sentences(rng)
+    prompts: dict[str, dict[str, list[Prompt]]] = {}
+    for split in ("test", "dev", "train"):  # train last: the single phrases may run out
+        number = NUM_SENTENCES[split]
+        shared = list(itertools.islice(fresh, number)) if split == "test" else []
+        prompts[split] = {
+            voice: [_prompt(rng, sentence) for sentence in shared or itertools.islice(fresh, number)]
+            for voice in VOICES[split]
+        }
+    return prompts
+
+
+def build(folder: Path, prompts: dict[str, dict[str, list[Prompt]]]) -> None:
+    """Speaks `prompts` into FOLDER/audio and lists each split in FOLDER/SPLIT.jsonl, several voices at a time.
+
+    Raises:
+        InputError: espeakng-loader is missing or lacks a voice.
+    """
+    audio = folder / "audio"
+    audio.mkdir(parents=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for split, voices in prompts.items():
+            spoken = pool.map(lambda voice, said: _record(audio, voice, said), voices, voices.values())
+            write_manifest(folder / f"{split}.jsonl", itertools.chain.from_iterable(spoken))
+
+
+def speak(voice: str, prompts: list[Prompt]) -> list[np.ndarray]:
+    """Speaks with one voice, in a process of its own, in the order given.
+
+    Args:
+        voice: `LANGUAGE` or `LANGUAGE+VARIANT`, as espeak-ng names them.
+        prompts: what to say.
+
+    Returns:
+        For each prompt [S] float32 in [-1, 1], at `SAMPLE_RATE`.
+
+    Raises:
+        InputError: espeakng-loader is missing or lacks the voice.
+    """
+    try:
+        import espeakng_loader
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "The quick-start corpus must have the package espeakng-loader, got none. "
+            "Install it: pip install 'ds2_jax[quickstart]' (it carries espeak-ng, under the GPL)."
+        ) from error
+    job = {
+        "library": espeakng_loader.get_library_path(),
+        "data": espeakng_loader.get_data_path(),
+        "voice": voice,
+        "requests": [(prompt.transcript.lower(), prompt.rate, prompt.pitch) for prompt in prompts],  # "UP" is spelled
+    }
+    child = subprocess.run(
+        [sys.executable, "-I", espeak.__file__], input=json.dumps(job).encode(), capture_output=True, check=False
+    )
+    if child.returncode:
+        finding = child.stderr.decode(errors="replace").strip() or f"exit status {child.returncode}"
+        raise InputError(
+            f"espeak-ng must speak with the voice {voice!r}, got {finding}. Reinstall espeakng-loader, version 0.2.4."
+        )
+    line, _, samples = child.stdout.partition(b"\n")
+    header = json.loads(line)
+    spoken = np.frombuffer(samples, np.int16).astype(np.float32) / 2**15
+    waveforms = np.split(spoken, np.cumsum(header["num_samples"])[:-1])
+    resampled = (soxr.resample(waveform, header["sample_rate"], SAMPLE_RATE, "HQ") for waveform in waveforms)
+    return [
+        waveform * np.float32(prompt.level / np.abs(waveform).max())
+        for prompt, waveform in zip(prompts, resampled, strict=True)
+    ]
+
+
+def _record(folder: Path, voice: str, prompts: list[Prompt]) -> list[Utterance]:
+    utterances = []
+    for index, (prompt, waveform) in enumerate(zip(prompts, speak(voice, prompts), strict=True)):
+        name = f"{voice}-{index:02d}"
+        path = folder / f"{name}.wav"
+        soundfile.write(path, waveform, SAMPLE_RATE, subtype="PCM_16")
+        utterances.append(Utterance(path, len(waveform) / SAMPLE_RATE, prompt.transcript, name, voice))
+    return utterances
+
+
+def _distinct_sentences(rng: random.Random) -> Iterator[str]:
+    """Digit strings and commands in turn, without end, none twice."""
+    said: set[str] = set()
+    for draw in itertools.cycle((_digit_string, _command)):
+        sentence = draw(rng)
+        while sentence in said:
+            sentence = draw(rng)
+        said.add(sentence)
+        yield sentence
+
+
+def _digit_string(rng: random.Random) -> str:
+    return " ".join(rng.choice(DIGITS) for _ in range(rng.randint(*NUM_DIGITS)))
+
+
+def _command(rng: random.Random) -> str:
+    phrases = rng.sample(PHRASES, 1 if rng.random() < SHARE_OF_SINGLES else 2)
+    words = " AND ".join(phrases).replace("#", "|".join(DIGITS)).split()
+    return " ".join(rng.choice(word.split("|")) for word in words)
+
+
+def _prompt(rng: random.Random, transcript: str) -> Prompt:
+    return Prompt(transcript, rng.randint(*RATES), rng.randint(*PITCHES), rng.uniform(*LEVELS))

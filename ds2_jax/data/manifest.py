@@ -1,0 +1,284 @@
+"""Manifests: lists of utterances, read in three formats, written in ours, and checked before they are used."""
+
+import collections
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ds2_jax import lengths
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.audio import audio_duration
+from ds2_jax.config import require
+from ds2_jax.errors import InputError
+
+Row = dict[str, Any]
+Reason = Literal[
+    "missing audio",
+    "unreadable audio",
+    "empty transcript",
+    "unknown characters",
+    "duration outside the limits",
+    "too few output frames",
+    "wrong duration",
+]
+NUM_EXAMPLES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Utterance:
+    """One recording and what is said in it.
+
+    Attributes:
+        audio: its file.
+        duration: seconds; 0 where the header of the file cannot be read.
+        transcript: as written in the manifest; the alphabet normalises it.
+        id: names the utterance in messages and results, unlike any other in its manifest.
+        speaker: "" where it is not known.
+    """
+
+    audio: Path
+    duration: float
+    transcript: str
+    id: str
+    speaker: str = ""
+
+    def num_samples(self, sample_rate: int) -> int:
+        """Samples at `sample_rate` (Hz) that `duration` amounts to."""
+        return round(self.duration * sample_rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Why an utterance cannot be used: one reason for the counts, and the detail."""
+
+    id: str
+    audio: str
+    reason: Reason
+    detail: str
+
+
+def read_manifest(path: Path) -> list[Utterance]:
+    """Reads a manifest; its content tells the format.
+
+    * Ours, JSON Lines: `audio`, `duration`, `transcript`, optionally `id` and `speaker`.
+    * NeMo's, JSON Lines: `audio_filepath`, `duration`, `text`, optionally `id` and `speaker`.
+    * deepspeech.pytorch's, one JSON object: `root_path`, `samples` of `wav_path` and `transcript_path`; the transcripts
+      are read from their files, the durations from the headers of the audio.
+
+    Relative paths start at the manifest's folder, those of deepspeech.pytorch at its `root_path`, which starts there.
+    An utterance without an id is named after its audio file, with a number where that name is taken.
+
+    Raises:
+        InputError: no such file, no utterance in it, not JSON, a key is missing or of the wrong type, a duration is not
+            a number of seconds, an id occurs twice, or a transcript file cannot be read.
+    """
+    text = _read_text(path)
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError:  # more than one line of JSON, or a fault that the reader of lines names
+        document = None
+    if isinstance(document, dict) and "samples" in document:
+        utterances = _read_samples(path, document)
+    else:
+        utterances = _read_lines(path, text)
+    require(bool(utterances), str(path), "hold at least one utterance", "an empty manifest", "Write it anew.")
+    return utterances
+
+
+def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
+    """Writes JSON Lines; audio inside the manifest's folder is named relative to it, so that it can be moved."""
+    folder = path.absolute().parent
+    rows = []
+    for utterance in utterances:
+        audio = utterance.audio.absolute()
+        audio = audio.relative_to(folder) if audio.is_relative_to(folder) else audio
+        rows.append(dataclasses.asdict(utterance) | {"audio": audio.as_posix()})
+    _write_lines(path, rows)
+
+
+def check_utterances(
+    utterances: Iterable[Utterance],
+    alphabet: Alphabet,
+    *,
+    sample_rate: int,
+    hop_length: int,
+    time_reduction: int,
+    min_duration: float,
+    max_duration: float,
+) -> list[Problem]:
+    """Finds the utterances that cannot be trained on; audio is looked for, not decoded.
+
+    Args:
+        utterances: rows of a manifest.
+        alphabet: that the transcripts must be written in.
+        sample_rate: Hz.
+        hop_length: samples between spectrogram frames.
+        time_reduction: spectrogram frames for one output frame.
+        min_duration: seconds.
+        max_duration: seconds.
+
+    Returns:
+        The first problem of each such utterance.
+    """
+    problems = []
+    for utterance in utterances:
+        labels = [] if (unknown := alphabet.unknown(utterance.transcript)) else alphabet.encode(utterance.transcript)
+        num_frames = lengths.num_frames(utterance.num_samples(sample_rate), hop_length)
+        output_frames = lengths.conv_output_lengths(num_frames, time_reduction)
+        min_frames = lengths.ctc_min_frames(labels)
+        reason: Reason
+        if not utterance.audio.is_file():
+            reason, detail = "missing audio", f"{utterance.audio} does not exist"
+        elif utterance.duration == 0 and (error := _read_duration(utterance.audio)[1]):
+            reason, detail = "unreadable audio", error
+        elif unknown:
+            reason, detail = "unknown characters", f"{unknown} in {utterance.transcript!r}"
+        elif not labels:
+            reason, detail = "empty transcript", repr(utterance.transcript)
+        elif not min_duration <= utterance.duration <= max_duration:
+            reason = "duration outside the limits"
+            detail = f"{utterance.duration} s, limits {min_duration} to {max_duration} s"
+        elif output_frames < min_frames:
+            reason = "too few output frames"
+            detail = f"{output_frames} for {utterance.transcript!r}, which needs {min_frames}"
+        else:
+            continue
+        problems.append(Problem(utterance.id, str(utterance.audio), reason, detail))
+    return problems
+
+
+def usable_utterances(
+    utterances: Sequence[Utterance],
+    problems: Sequence[Problem],
+    *,
+    on_bad_utterance: Literal["error", "skip"],
+    manifest: Path,
+) -> list[Utterance]:
+    """The utterances without a problem.
+
+    Raises:
+        InputError: there are problems and `on_bad_utterance` is "error", or no utterance is left.
+    """
+    bad = {problem.id for problem in problems}
+    usable = [utterance for utterance in utterances if utterance.id not in bad]
+    if problems and (on_bad_utterance == "error" or not usable):
+        rule = "hold only usable utterances" if usable else "hold at least one usable utterance"
+        advice = "Mend them, or leave them out with --data.on-bad-utterance skip" if usable else "Mend them"
+        examples = "; ".join(f"{p.id} ({p.reason}: {p.detail})" for p in problems[:NUM_EXAMPLES])
+        raise InputError(
+            f"{manifest} must {rule}, got {len(bad)} of {len(utterances)} that are not: {count_reasons(problems)}. "
+            f"{advice}. The first: {examples}."
+        )
+    return usable
+
+
+def count_reasons(problems: Iterable[Problem]) -> str:
+    """For example "2 missing audio, 1 unknown characters", most frequent first."""
+    counts = collections.Counter(problem.reason for problem in problems)
+    return ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+
+
+def write_problems(path: Path, problems: Iterable[Problem]) -> None:
+    """Writes JSON Lines: id, audio, reason, detail."""
+    _write_lines(path, [dataclasses.asdict(problem) for problem in problems])
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path} must be a readable file, got: {error.strerror}. Correct the path.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} must be UTF-8 text, got {error.reason} at byte {error.start}. Convert it.") from error
+
+
+def _read_lines(path: Path, text: str) -> list[Utterance]:
+    """The utterances of JSON Lines, ours or NeMo's."""
+    utterances: list[Utterance] = []
+    lines: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also split at U+2028 in a transcript
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{where} must be a JSON object, got {line[:60]!r}. {error}.") from error
+        utterance = _utterance(row, where, path.parent)
+        if utterance.id:
+            first = lines.setdefault(utterance.id, number)
+            require(first == number, f"{where}: id", f"be unlike that of line {first}", utterance.id, "Rename one.")
+        utterances.append(utterance)
+    return _name(utterances)
+
+
+def _utterance(row: Row, where: str, folder: Path) -> Utterance:
+    """The utterance of one line; its id is "" where the line has none."""
+    require(isinstance(row, dict), where, "be a JSON object", row)
+    nemo = "audio_filepath" in row
+    audio = _string(row, "audio_filepath" if nemo else "audio", where)
+    transcript = _string(row, "text" if nemo else "transcript", where)
+    duration = _required(row, "duration", where)
+    number = isinstance(duration, int | float) and not isinstance(duration, bool)
+    seconds = number and 0 <= duration <= sys.float_info.max  # not NaN either
+    require(seconds, f"{where}: duration", "be a number of seconds, 0 or more", duration, "Correct it.")
+    offset = row.get("offset") or 0
+    require(offset == 0, f"{where}: offset", "be 0 (whole files only)", offset, "Cut the segment into its own file.")
+    name, speaker = (_string({key: ""} | row, key, where) for key in ("id", "speaker"))
+    return Utterance(folder / audio, float(duration), transcript, name, speaker)
+
+
+def _read_samples(path: Path, document: Row) -> list[Utterance]:
+    """The utterances of deepspeech.pytorch's manifest."""
+    folder = path.parent / _string(document, "root_path", str(path))
+    require(isinstance(document["samples"], list), f"{path}: samples", "be a list", document["samples"])
+    utterances = []
+    for position, sample in enumerate(document["samples"]):
+        where = f"{path}: samples[{position}]"
+        require(isinstance(sample, dict), where, "be a JSON object", sample)
+        audio = folder / _string(sample, "wav_path", where)
+        transcript = _read_text(folder / _string(sample, "transcript_path", where)).strip()
+        utterances.append(Utterance(audio, _read_duration(audio)[0], transcript, ""))
+    return _name(utterances)
+
+
+def _required(row: Row, key: str, where: str) -> Any:
+    require(key in row, f"{where}: {key}", "be there", ", ".join(row), "Add it.")
+    return row[key]
+
+
+def _string(row: Row, key: str, where: str) -> str:
+    value = _required(row, key, where)
+    require(type(value) in (str, int), f"{where}: {key}", "be a string", value, "Put it in quotes.")
+    return str(value)
+
+
+def _read_duration(audio: Path) -> tuple[float, str]:
+    """Seconds and ""; or 0, which leaves the file to be counted by `check_utterances`, and why it cannot be read."""
+    try:
+        return audio_duration(audio), ""
+    except InputError as error:
+        return 0.0, str(error)
+
+
+def _name(utterances: list[Utterance]) -> list[Utterance]:
+    """The utterances, those without an id named after their audio file."""
+    taken = {""} | {utterance.id for utterance in utterances}
+    counts: collections.Counter[str] = collections.Counter()
+    named = []
+    for utterance in utterances:
+        name, stem = utterance.id, utterance.audio.stem
+        while not utterance.id and name in taken:
+            counts[stem] += 1
+            name = stem if counts[stem] == 1 else f"{stem}-{counts[stem]}"
+        taken.add(name)
+        named.append(dataclasses.replace(utterance, id=name))
+    return named
+
+
+def _write_lines(path: Path, rows: Iterable[Row]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

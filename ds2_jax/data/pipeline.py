@@ -1,0 +1,168 @@
+"""Planned batches of indices -> padded arrays, decoded in parallel and ahead of time by tf.data.
+
+The only file that imports TensorFlow. What is drawn at random is in the plan; tf.data maps its batches in their order.
+"""
+
+import atexit
+import dataclasses
+import functools
+import json
+import os
+import weakref
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.audio import read_audio
+from ds2_jax.data.manifest import Problem, Utterance
+from ds2_jax.data.plan import Batch
+from ds2_jax.errors import InputError
+
+Arrays = dict[str, np.ndarray]
+Batches = Generator[Arrays, None, None]
+
+DTYPES = {"waveforms": "float32", "num_samples": "int32", "labels": "int32", "num_labels": "int32", "indices": "int32"}
+PREFETCHED_BATCHES = 2
+
+_open_batches: weakref.WeakSet[Batches] = weakref.WeakSet()
+
+
+def batches(
+    plan: Sequence[Batch],
+    utterances: Sequence[Utterance],
+    alphabet: Alphabet,
+    *,
+    sample_rate: int,
+    hop_length: int,
+    label_width: int,
+    row_multiple: int = 1,
+    num_workers: int = 0,
+    on_problem: Callable[[Problem], None] | None = None,
+) -> Batches:
+    """Reads the audio of a plan, or of the part of it that is left.
+
+    Args:
+        plan: batches in their order; only their utterances are read.
+        utterances: what the indices of the plan point to.
+        alphabet: that encodes the transcripts.
+        sample_rate: Hz, of the waveforms.
+        hop_length: samples between frames. A file may last less than one hop longer than its manifest says, since
+            durations are rounded.
+        label_width: label positions of every batch (N), at least the labels of the longest transcript.
+        row_multiple: empty rows are added up to a multiple of this, the number of devices.
+        num_workers: batches decoded at once; 0 means one per core.
+        on_problem: told of every utterance that cannot be used, in the order of the plan; its row is left empty.
+            None: such an utterance stops the iteration.
+
+    Yields:
+        waveforms: [B, S] float32, samples in [-1, 1], zeros past `num_samples`.
+        num_samples: [B] int32, valid samples; 0 for an empty row.
+        labels: [B, N] int32, zeros past `num_labels`.
+        num_labels: [B] int32; 0 for an empty row.
+        indices: [B] int32, into `utterances`; -1 for an empty row.
+
+    Raises:
+        InputError: while iterating, without `on_problem`: a file cannot be read, is longer than its manifest says, or
+            its transcript does not fit the alphabet.
+    """
+    longest_excess = hop_length - 1  # what the plan leaves room for
+
+    def read(batch: Batch) -> tuple[Arrays, list[Problem]]:
+        num_rows = -(-len(batch.indices) // row_multiple) * row_multiple
+        shapes = {"waveforms": (num_rows, batch.padded_samples), "labels": (num_rows, label_width)}
+        arrays = {name: np.zeros(shapes.get(name, num_rows), dtype) for name, dtype in DTYPES.items()}
+        arrays["indices"][:] = -1
+        problems = []
+        for row, index in enumerate(batch.indices.tolist()):
+            if index < 0:
+                continue
+            found = _read_utterance(utterances[index], alphabet, sample_rate, longest_excess)
+            if isinstance(found, Problem):
+                problems.append(found)
+                continue
+            waveform, labels = found
+            arrays["waveforms"][row, : len(waveform)] = waveform
+            arrays["num_samples"][row] = len(waveform)
+            arrays["labels"][row, : len(labels)] = labels
+            arrays["num_labels"][row] = len(labels)
+            arrays["indices"][row] = index
+        return arrays, problems
+
+    generator = _generate(plan, read, num_workers or os.cpu_count() or 1, on_problem)
+    _open_batches.add(generator)
+    return generator
+
+
+def _generate(
+    plan: Sequence[Batch],
+    read: Callable[[Batch], tuple[Arrays, list[Problem]]],
+    num_workers: int,
+    on_problem: Callable[[Problem], None] | None,
+) -> Batches:
+    tf = _tensorflow()
+
+    def read_step(step: np.int64) -> list[Any]:
+        arrays, problems = read(plan[step])
+        # An exception would arrive wrapped in the text of TensorFlow's graph: problems travel as data.
+        return [*arrays.values(), json.dumps([dataclasses.asdict(problem) for problem in problems]).encode()]
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = num_workers
+    dataset = (
+        tf.data.Dataset.range(len(plan))
+        .map(
+            lambda step: tf.numpy_function(read_step, [step], [*DTYPES.values(), "string"]),
+            num_parallel_calls=num_workers,
+            deterministic=True,
+        )
+        .prefetch(PREFETCHED_BATCHES)
+        .with_options(options)
+    )
+    # The loop holds the only reference to TensorFlow's iterator: it ends with the loop, even where the traceback of an
+    # error keeps this frame alive.
+    for *arrays, problems in dataset.as_numpy_iterator():
+        for problem in (Problem(**fields) for fields in json.loads(problems)):
+            if on_problem is None:
+                raise InputError(f"Utterance {problem.id}: {problem.detail}")
+            on_problem(problem)
+        yield dict(zip(DTYPES, arrays, strict=True))
+
+
+def _read_utterance(
+    utterance: Utterance, alphabet: Alphabet, sample_rate: int, longest_excess: int
+) -> tuple[np.ndarray, list[int]] | Problem:
+    """The waveform ([S] float32) and the labels of an utterance, or why it cannot be used."""
+    problem = functools.partial(Problem, utterance.id, str(utterance.audio))
+    try:
+        waveform = read_audio(utterance.audio, sample_rate)
+    except InputError as error:
+        return problem("unreadable audio", str(error))
+    # The duration decides, not whether the bucket has room by chance: it has in one epoch and has not in another.
+    if len(waveform) > utterance.num_samples(sample_rate) + longest_excess:
+        rule = f"last the {utterance.duration:g} s that its manifest says, got {len(waveform) / sample_rate:.3f} s"
+        return problem("wrong duration", f"{utterance.audio} must {rule}. Correct its duration there.")
+    try:
+        return waveform, alphabet.encode(utterance.transcript)
+    except InputError as error:
+        return problem("unknown characters", str(error))
+
+
+def _close_open_batches() -> None:
+    for generator in list(_open_batches):
+        generator.close()
+
+
+@functools.cache
+def _tensorflow() -> Any:
+    """TensorFlow, imported on first use, quiet, and blind to accelerators, which are JAX's."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # for decoding it has no use, and announces itself otherwise
+    import tensorflow as tf
+
+    for kind in ("GPU", "TPU"):
+        tf.config.set_visible_devices([], kind)
+    # A decoder that waits for Python's lock while the interpreter ends would wait for ever.
+    atexit.register(_close_open_batches)
+    return tf

@@ -1,0 +1,218 @@
+"""A split -> hypotheses -> error rates, and the file that shows them utterance by utterance."""
+
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from ds2_jax import parallel, steps
+from ds2_jax import run as run_lib
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.checkpoint import load_variables
+from ds2_jax.config import Config
+from ds2_jax.corpora import split_manifests
+from ds2_jax.data.manifest import Utterance, read_manifest
+from ds2_jax.data.pipeline import batches
+from ds2_jax.data.plan import plan_evaluation
+from ds2_jax.decoding.greedy import greedy_decode, transcript_and_words
+from ds2_jax.error_rates import ErrorCount, char_errors, word_errors
+from ds2_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One utterance: what was said, what was recognised."""
+
+    utterance: Utterance
+    reference: str
+    hypothesis: str
+
+    @property
+    def words(self) -> ErrorCount:
+        """Word errors."""
+        return word_errors(self.reference, self.hypothesis)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Results of a split and their corpus error rates.
+
+    Attributes:
+        results: one for each utterance.
+        loss: nats per utterance that CTC can align.
+        unalignable: utterances without a loss: too few frames, or characters outside the alphabet.
+    """
+
+    results: Sequence[Result]
+    loss: float
+    unalignable: int
+
+    @property
+    def words(self) -> ErrorCount:
+        """Word errors of the split."""
+        return sum((result.words for result in self.results), start=ErrorCount())
+
+    def characters(self, *, spaces: bool) -> ErrorCount:
+        """Character errors of the split, with or without the spaces between words."""
+        pairs = ((result.reference, result.hypothesis) for result in self.results)
+        return sum((char_errors(*pair, spaces=spaces) for pair in pairs), start=ErrorCount())
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Rates as fractions with the counts behind them, for JSON."""
+        counts = {
+            "wer": self.words,
+            "cer": self.characters(spaces=False),
+            "cer_with_spaces": self.characters(spaces=True),
+        }
+        rates = {name: count.rate for name, count in counts.items()}
+        details = {f"{name}_counts": dataclasses.asdict(count) for name, count in counts.items()}
+        return {"utterances": len(self.results), "loss": self.loss, "unalignable": self.unalignable, **rates, **details}
+
+    def __str__(self) -> str:
+        words, characters = self.words, self.characters(spaces=False)
+        with_spaces = self.characters(spaces=True)
+        return (
+            f"WER {words.rate:.2%} ({words.edits} errors in {words.reference_length} words: "
+            f"{words.substitutions} substituted, {words.deletions} deleted, {words.insertions} inserted), "
+            f"CER {characters.rate:.2%} ({characters.edits} in {characters.reference_length} characters; "
+            f"{with_spaces.rate:.2%} with spaces), {len(self.results)} utterances"
+        )
+
+
+def make_eval_step(config: Config, mesh: Mesh) -> Callable[..., Any]:
+    """`steps.eval_step` of a configuration, over the devices of a mesh."""
+    num_labels = Alphabet(config.data.alphabet).size
+    step = functools.partial(steps.eval_step, config=config, num_labels=num_labels)
+    return parallel.parallel_eval_step(step, mesh, config.parallel)
+
+
+def evaluate_utterances(
+    eval_step: Callable[..., Any],
+    variables: Any,
+    utterances: Sequence[Utterance],
+    config: Config,
+    num_devices: int,
+    title: str,
+) -> Evaluation:
+    """Decodes utterances greedily, in batches of similar length.
+
+    Args:
+        eval_step: compiled by `parallel.parallel_eval_step`.
+        variables: params and batch_stats, on the devices.
+        utterances: of one split; all of them are decoded, whatever their transcripts hold.
+        config: of the run.
+        num_devices: rows of a batch are filled up to a multiple of it.
+        title: shown on the progress bar.
+
+    Raises:
+        InputError: an audio file cannot be read.
+    """
+    alphabet = Alphabet(config.data.alphabet)
+    sample_rate, hop_length = config.features.sample_rate, config.features.hop_length
+    num_samples = np.array([utterance.num_samples(sample_rate) for utterance in utterances])
+    plan = plan_evaluation(
+        num_samples, batch_size=config.data.batch_size, num_buckets=config.data.num_buckets, hop_length=hop_length
+    )
+    # A transcript outside the alphabet still counts in the error rates, but has no labels and so no loss.
+    labels = [
+        [] if alphabet.unknown(utterance.transcript) else alphabet.encode(utterance.transcript)
+        for utterance in utterances
+    ]
+    seconds_per_frame = config.model.time_reduction * config.features.window_stride
+    hypotheses = [""] * len(utterances)
+    loss_sum, num_aligned = 0.0, 0
+    stream = batches(
+        plan,
+        utterances,
+        labels,
+        sample_rate=sample_rate,
+        num_devices=num_devices,
+        num_workers=config.data.num_workers,
+        on_bad_utterance="error",
+    )
+    for batch in tqdm(stream, title, total=len(plan), unit="batch", leave=False, disable=not sys.stderr.isatty()):
+        output = {name: np.asarray(value) for name, value in eval_step(variables, batch).items()}
+        counted = output["alignable"] & (batch["num_labels"] > 0)
+        loss_sum += float(output["losses"][counted].sum())
+        num_aligned += int(counted.sum())
+        decoded = greedy_decode(output["best_labels"], output["output_lengths"])
+        for index, spans in zip(batch["indices"], decoded, strict=True):
+            if index >= 0:
+                hypotheses[index] = transcript_and_words(spans, alphabet, seconds_per_frame)[0]
+    results = [
+        Result(utterance, alphabet.normalise(utterance.transcript), hypothesis)
+        for utterance, hypothesis in zip(utterances, hypotheses, strict=True)
+    ]
+    return Evaluation(results, loss_sum / max(num_aligned, 1), len(utterances) - num_aligned)
+
+
+def write_evaluation(folder: Path, name: str, evaluation: Evaluation) -> Path:
+    """Writes NAME.json (rates and counts) and NAME.jsonl (an utterance a line, most word errors first).
+
+    Returns:
+        The path of NAME.jsonl.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(evaluation.metrics, indent=2) + "\n")
+    lines = [
+        {
+            "id": result.utterance.id,
+            "word_errors": result.words.edits,
+            "reference": result.reference,
+            "hypothesis": result.hypothesis,
+            "speaker": result.utterance.speaker,
+            "audio": str(result.utterance.audio),
+        }
+        for result in sorted(evaluation.results, key=lambda result: -result.words.edits)
+    ]
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def by_speaker(evaluation: Evaluation) -> str:
+    """A line for each speaker, worst first; empty where the manifest names none."""
+    speakers = sorted({result.utterance.speaker for result in evaluation.results} - {""})
+    counts = {
+        speaker: sum(
+            (result.words for result in evaluation.results if result.utterance.speaker == speaker), start=ErrorCount()
+        )
+        for speaker in speakers
+    }
+    rows = sorted(counts.items(), key=lambda item: -item[1].rate)
+    return "\n".join(f"  {name:24} WER {n.rate:7.2%} ({n.edits} of {n.reference_length} words)" for name, n in rows)
+
+
+def evaluate(run: Path, manifest: Path | None) -> Evaluation:
+    """Evaluates the best checkpoint of a run and writes what it found into the run folder.
+
+    Args:
+        run: folder of the run.
+        manifest: utterances; by default the test split of the run's configuration.
+
+    Raises:
+        InputError: no run, no manifest, or audio that cannot be read.
+    """
+    config = run_lib.load_config(run)
+    manifest = manifest or split_manifests(config.data).test
+    if manifest is None:
+        raise InputError("--manifest must be given, got none: the run names no data.test. Add --manifest FILE.")
+    utterances = read_manifest(manifest)
+    mesh = parallel.data_mesh()
+    variables = load_variables(run, config, mesh)
+    eval_step = make_eval_step(config, mesh)
+    evaluation = evaluate_utterances(eval_step, variables, utterances, config, mesh.size, "evaluating")
+    path = write_evaluation(run / "evaluations", manifest.stem, evaluation)
+    print(f"{manifest}: {evaluation}")
+    if speakers := by_speaker(evaluation):
+        print(speakers)
+    print(f"Utterance by utterance, worst first: {path}")
+    return evaluation

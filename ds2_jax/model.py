@@ -1,0 +1,253 @@
+"""Flax modules: MaskedConv, MaskedBatchNorm, BatchRNN, Lookahead, DeepSpeech2."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ds2_jax import lengths as lengths_lib
+from ds2_jax.config import ModelConfig
+from ds2_jax.conv import strided_conv
+from ds2_jax.lstm import NUM_GATES, RecurrentWeights, RnnType, recurrent
+
+
+def uniform(fan_in: int) -> nn.initializers.Initializer:
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what PyTorch's convolution, linear and recurrent layers start from."""
+    bound = 1 / math.sqrt(fan_in)
+
+    def init(key: jax.Array, shape, dtype=jnp.float32) -> jax.Array:  # type: ignore[no-untyped-def]
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def clipped_relu(x: jax.Array) -> jax.Array:
+    """Clips to [0, 20], as Deep Speech 2's Hardtanh."""
+    return jnp.clip(x, 0, 20)
+
+
+class MaskedConv(nn.Module):
+    """Strided convolution that reads valid frames only.
+
+    Attributes:
+        channels: output channels.
+        taps: kernel size over time and frequency.
+        strides: over time and frequency.
+        dtype: type of the products.
+    """
+
+    channels: int
+    taps: tuple[int, int]
+    strides: tuple[int, int]
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, mask: jax.Array) -> jax.Array:
+        """Convolves.
+
+        Args:
+            inputs: [B, T, F, C] float; anything where `mask` is False.
+            mask: [B, T] bool, True = valid.
+
+        Returns:
+            [B, T', F', C'] float; frames past the valid ones hold values that the next mask removes.
+        """
+        fan_in = math.prod(self.taps) * inputs.shape[-1]
+        kernel = self.param("kernel", uniform(fan_in), (*self.taps, inputs.shape[-1], self.channels))
+        bias = self.param("bias", uniform(fan_in), (self.channels,))
+        inputs = jnp.where(mask[..., None, None], inputs, 0)
+        outputs = strided_conv(inputs.astype(self.dtype), kernel.astype(self.dtype), self.strides)
+        return outputs.astype(jnp.promote_types(self.dtype, jnp.float32)) + bias[None, None, None, :]
+
+
+class MaskedBatchNorm(nn.Module):
+    """Batch normalisation over valid frames, of all devices.
+
+    Differs: deepspeech.pytorch counts padded zeros in its statistics. Flax's own `mask` and `axis_name` average the
+        devices' means, which is wrong where their numbers of frames differ.
+
+    Attributes:
+        axis_name: of the devices that share the statistics; None for one device.
+        momentum: share of the old running statistics kept at each step (PyTorch's momentum of 0.1).
+        epsilon: added to the variance.
+    """
+
+    axis_name: str | None = None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, mask: jax.Array, training: bool) -> jax.Array:
+        """Normalises each channel.
+
+        Args:
+            inputs: [B, T, ..., C] float; anything where `mask` is False.
+            mask: [B, T] bool, True = valid.
+            training: True takes the batch's statistics and updates the running ones (unbiased variance, as PyTorch).
+
+        Returns:
+            [B, T, ..., C] float, zeros where `mask` is False.
+        """
+        channels = inputs.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        mask = mask.reshape(*mask.shape, *(1,) * (inputs.ndim - 2))
+        per_channel = functools.partial(jnp.expand_dims, axis=tuple(range(inputs.ndim - 1)))
+        if training:
+            axes = tuple(range(inputs.ndim - 1))
+            frames = mask.sum(dtype=inputs.dtype) * math.prod(inputs.shape[2:-1])
+            count = jnp.maximum(self._all_devices(frames), 1)
+            mean = self._all_devices(jnp.where(mask, inputs, 0).sum(axes)) / count
+            centred = jnp.where(mask, inputs - per_channel(mean), 0)
+            var = self._all_devices(jnp.square(centred).sum(axes)) / count  # two passes: no cancellation
+            if not self.is_initializing():
+                kept, new = self.momentum, 1 - self.momentum
+                running_mean.value = kept * running_mean.value + new * mean
+                running_var.value = kept * running_var.value + new * var * count / jnp.maximum(count - 1, 1)
+        else:
+            mean, var = running_mean.value, running_var.value
+        factor = jax.lax.rsqrt(var + self.epsilon) * scale
+        outputs = (inputs - per_channel(mean)) * per_channel(factor) + per_channel(bias)
+        return jnp.where(mask, outputs, 0)
+
+    def _all_devices(self, x: jax.Array) -> jax.Array:
+        if self.axis_name is None or self.is_initializing():
+            return x
+        return jax.lax.psum(x, self.axis_name)
+
+
+class BatchRNN(nn.Module):
+    """A recurrent layer, with batch normalisation of its inputs where `normalise` is set.
+
+    Attributes:
+        rnn_type: lstm, gru or rnn.
+        hidden_size: H.
+        num_directions: 2 (summed) or 1.
+        normalise: whether inputs are normalised first; not in the first layer.
+        dtype: type of the products.
+        axis_name: of the devices that share the normalisation's statistics.
+    """
+
+    rnn_type: RnnType
+    hidden_size: int
+    num_directions: int
+    normalise: bool
+    dtype: jax.typing.DTypeLike = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, lengths: jax.Array, training: bool) -> jax.Array:
+        """[B, T', F] float and [B] int32 valid frames -> [B, T', H] float, zeros past `lengths`."""
+        if self.normalise:
+            mask = lengths_lib.mask_from_lengths(lengths, inputs.shape[1])
+            inputs = MaskedBatchNorm(self.axis_name, name="norm")(inputs, mask, training)
+        directions, num_outputs = self.num_directions, NUM_GATES[self.rnn_type] * self.hidden_size
+        init = uniform(self.hidden_size)
+        weights = RecurrentWeights(
+            input_kernel=self.param("input_kernel", init, (directions, inputs.shape[-1], num_outputs)),
+            hidden_kernel=self.param("hidden_kernel", init, (directions, self.hidden_size, num_outputs)),
+            input_bias=self.param("input_bias", init, (directions, num_outputs)),
+            hidden_bias=self.param("hidden_bias", init, (directions, num_outputs)),
+        )
+        return recurrent(self.rnn_type, inputs, lengths, weights, self.dtype)
+
+
+class Lookahead(nn.Module):
+    """Weighs each unit's next `context` frames, the present one included (Wang et al. 2016).
+
+    Attributes:
+        context: output frames seen.
+    """
+
+    context: int
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """[B, T', H] float, zeros on padding -> [B, T', H] float."""
+        num_frames = inputs.shape[1]
+        kernel = self.param("kernel", uniform(self.context), (self.context, inputs.shape[-1]))
+        padded = jnp.pad(inputs, ((0, 0), (0, self.context - 1), (0, 0)))
+        shifted = [padded[:, k : k + num_frames] * kernel[k][None, None, :] for k in range(self.context)]
+        return sum(shifted[1:], start=shifted[0])
+
+
+class DeepSpeech2(nn.Module):
+    """Deep Speech 2: two convolutions, recurrent layers, a dense head of CTC logits.
+
+    Source: Amodei et al. 2016; deepspeech.pytorch `DeepSpeech`.
+    Differs: batch statistics leave padding out (MaskedBatchNorm); features of a frame are ordered frequency-major.
+
+    Attributes:
+        config: sizes.
+        num_labels: labels with blank (V).
+        axis_name: of the devices that share batch statistics; None for one device.
+        dtype: overrides `config.dtype` (float64 in tests).
+    """
+
+    config: ModelConfig
+    num_labels: int
+    axis_name: str | None = None
+    dtype: jax.typing.DTypeLike | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        spectrograms: jax.Array,
+        num_frames: jax.Array,
+        training: bool = False,
+        row_keys: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Computes the logits.
+
+        Args:
+            spectrograms: [B, T, F] float, normalised log spectrograms; anything past `num_frames`.
+            num_frames: [B] int32, valid frames (10 ms each).
+            training: batch statistics and dropout on.
+            row_keys: [B] random keys for dropout; needed in training where `config.dropout` is positive.
+
+        Returns:
+            logits: [B, T', V] float (at least float32), unnormalised; T' = ceil(T / time_reduction).
+            output_lengths: [B] int32, valid output frames.
+        """
+        config, axis = self.config, self.axis_name
+        dtype = jnp.dtype(self.dtype or config.dtype)
+        hidden = spectrograms[..., None]  # [B, T, F, 1]
+        lengths = num_frames
+        for i in range(2):
+            mask = lengths_lib.mask_from_lengths(lengths, hidden.shape[1])
+            taps = (config.time_kernels[i], config.frequency_kernels[i])
+            strides = (config.time_strides[i], config.frequency_strides[i])
+            hidden = MaskedConv(config.channels[i], taps, strides, dtype, name=f"conv_{i}")(hidden, mask)
+            lengths = lengths_lib.conv_output_lengths(lengths, strides[0])
+            mask = lengths_lib.mask_from_lengths(lengths, hidden.shape[1])
+            hidden = clipped_relu(MaskedBatchNorm(axis, name=f"conv_norm_{i}")(hidden, mask, training))
+        hidden = hidden.reshape(*hidden.shape[:2], -1)  # [B, T', F'*C]
+
+        for i in range(config.num_layers):
+            if i > 0 and training and config.dropout > 0:
+                hidden = dropout(hidden, row_keys, i, config.dropout)
+            directions = 2 if config.bidirectional else 1
+            layer = BatchRNN(config.rnn_type, config.hidden_size, directions, i > 0, dtype, axis, name=f"rnn_{i}")
+            hidden = layer(hidden, lengths, training)
+        if not config.bidirectional:
+            hidden = clipped_relu(Lookahead(config.lookahead_context, name="lookahead")(hidden))
+
+        hidden = MaskedBatchNorm(axis, name="head_norm")(hidden, mask, training)
+        kernel = self.param("head", uniform(config.hidden_size), (config.hidden_size, self.num_labels))
+        return jnp.matmul(hidden, kernel), lengths
+
+
+def dropout(inputs: jax.Array, row_keys: jax.Array | None, layer: int, rate: float) -> jax.Array:
+    """Sets a share `rate` of [B, T', H] to 0 and scales the rest up; row and layer decide which, not padding.
+
+    JAX's partitionable generator draws the same first frames for every T', so a longer bucket changes nothing.
+    """
+    if row_keys is None:
+        raise ValueError("row_keys must be given in training with dropout, got None. Pass augment.row_keys(...).")
+    layer_keys = jax.vmap(lambda key: jax.random.fold_in(key, 16 + layer))(row_keys)  # below 16: SpecAugment
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, inputs.shape[1:]))(layer_keys)
+    return jnp.where(kept, inputs / (1 - rate), 0)

@@ -1,0 +1,149 @@
+"""TrainState, train_step and eval_step: pure functions of one device's rows, with explicit collectives."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from ds2_jax import augment, features, lengths
+from ds2_jax.config import Config
+from ds2_jax.loss import ctc_losses
+from ds2_jax.model import DeepSpeech2
+
+Batch = dict[str, jax.Array]
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that a step changes."""
+
+    step: jax.Array
+    """[] int32, updates made."""
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+
+def make_model(config: Config, num_labels: int, axis_name: str | None = None) -> DeepSpeech2:
+    """The model of a configuration; `num_labels` counts the blank."""
+    return DeepSpeech2(config.model, num_labels, axis_name)
+
+
+def init_state(config: Config, num_labels: int, tx: optax.GradientTransformation) -> TrainState:
+    """Weights drawn from `config.seed`, statistics and optimiser at their start."""
+    spectrograms = jnp.zeros((1, 8, config.features.num_bins))
+    variables = jax.jit(make_model(config, num_labels).init)(
+        jax.random.key(config.seed), spectrograms, jnp.full((1,), 8, jnp.int32)
+    )
+    params = variables["params"]
+    return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], jax.jit(tx.init)(params))
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    epoch: jax.Array,
+    *,
+    config: Config,
+    num_labels: int,
+    tx: optax.GradientTransformation,
+    axis_name: str | None = None,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update; `axis_name` is set when it runs on several devices.
+
+    The objective is the sum of the row losses over the global number of alignable rows. It is differentiated as the
+    local sum over the summed count, and the gradients are summed over devices once.
+
+    Args:
+        state: the same on every device.
+        batch: this device's rows: waveforms [B, S], num_samples [B], labels [B, N], num_labels [B], indices [B].
+        epoch: [] int32; keys SpecAugment and dropout together with the utterances' indices.
+        config: of the run.
+        num_labels: labels with blank (V).
+        tx: the optimiser.
+        axis_name: of the devices.
+
+    Returns:
+        The new state, and metrics over all devices: loss (nats per alignable utterance), grad_norm (before clipping),
+        alignable, unalignable and empty (rows), num_samples (valid audio).
+    """
+    model = make_model(config, num_labels, axis_name)
+    keys = augment.row_keys(config.seed, epoch, batch["indices"])
+    spectrograms, num_frames = features.extract_features(batch["waveforms"], batch["num_samples"], config.features)
+    spectrograms = augment.spec_augment(spectrograms, num_frames, keys, config.augment)
+    # Known before the gradient: lengths alone decide which rows can be aligned.
+    counts = _row_counts(batch, num_frames, config)
+    counts = _all_devices(counts, axis_name)
+
+    def objective(params: Any) -> tuple[jax.Array, Any]:
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        (logits, output_lengths), updated = model.apply(
+            variables, spectrograms, num_frames, training=True, row_keys=keys, mutable=["batch_stats"]
+        )
+        losses, _ = ctc_losses(logits, output_lengths, batch["labels"], batch["num_labels"])
+        return losses.sum() / jnp.maximum(counts["alignable"], 1), updated["batch_stats"]
+
+    (loss, batch_stats), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    loss, grads = _all_devices((loss, grads), axis_name)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **counts}
+    return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+
+
+def infer(
+    variables: dict[str, Any], waveforms: jax.Array, num_samples: jax.Array, *, config: Config, num_labels: int
+) -> tuple[jax.Array, jax.Array]:
+    """Waveforms to logits with the running statistics: what evaluation and transcription share.
+
+    Args:
+        variables: params and batch_stats.
+        waveforms: [B, S] float32.
+        num_samples: [B] int32.
+        config: of the run.
+        num_labels: labels with blank (V).
+
+    Returns:
+        logits [B, T', V] float32 and output_lengths [B] int32.
+    """
+    spectrograms, num_frames = features.extract_features(waveforms, num_samples, config.features)
+    model = make_model(config, num_labels)
+    logits, output_lengths = model.apply(variables, spectrograms, num_frames)
+    return logits, output_lengths
+
+
+def eval_step(variables: dict[str, Any], batch: Batch, *, config: Config, num_labels: int) -> dict[str, jax.Array]:
+    """Each row's best labels and loss; rows do not touch each other.
+
+    Returns:
+        best_labels [B, T'] int32 (the most probable label of each frame), output_lengths [B] int32, losses [B]
+        float32 (nats), alignable [B] bool, indices [B] int32.
+    """
+    logits, output_lengths = infer(
+        variables, batch["waveforms"], batch["num_samples"], config=config, num_labels=num_labels
+    )
+    losses, alignable = ctc_losses(logits, output_lengths, batch["labels"], batch["num_labels"])
+    return {
+        "best_labels": logits.argmax(-1).astype(jnp.int32),
+        "output_lengths": output_lengths,
+        "losses": losses,
+        "alignable": alignable,
+        "indices": batch["indices"],
+    }
+
+
+def _row_counts(batch: Batch, num_frames: jax.Array, config: Config) -> dict[str, jax.Array]:
+    output_lengths = lengths.conv_output_lengths(num_frames, config.model.time_reduction)
+    alignable = lengths.alignable(output_lengths, batch["labels"], batch["num_labels"])
+    empty = batch["num_samples"] == 0
+    return {
+        "alignable": alignable.sum(),
+        "unalignable": (~alignable & ~empty).sum(),
+        "empty": empty.sum(),
+        "num_samples": batch["num_samples"].astype(jnp.float32).sum(),
+    }
+
+
+def _all_devices(tree: Any, axis_name: str | None) -> Any:
+    return tree if axis_name is None else jax.lax.psum(tree, axis_name)

@@ -1,0 +1,182 @@
+"""Audio files -> transcripts, without TensorFlow."""
+
+import concurrent.futures
+import functools
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from ds2_jax import parallel, steps
+from ds2_jax import run as run_lib
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.audio import read_audio
+from ds2_jax.checkpoint import load_variables
+from ds2_jax.config import Config
+from ds2_jax.decoding.greedy import Word, greedy_decode, transcript_and_words
+from ds2_jax.errors import InputError
+
+BATCH_SIZE = 8
+FILES_AT_ONCE = 64  # read together and sorted by length, so that little is padded and memory stays bounded
+AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".sph"}  # looked for in folders; a named file may have any
+
+
+class Transcript(NamedTuple):
+    """What was recognised in a file: the text, its words with their times, and the audio's duration in seconds."""
+
+    audio: Path
+    text: str
+    words: list[Word]
+    duration: float
+
+
+def find_audio(paths: Sequence[Path]) -> list[Path]:
+    """The files named, and all audio files below the folders named, sorted within each.
+
+    Raises:
+        InputError: a path does not exist, or a folder holds no audio.
+    """
+    files = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+            if not found:
+                raise InputError(f"{path} must hold audio files ({' '.join(sorted(AUDIO_SUFFIXES))}), got none.")
+            files += found
+        elif path.exists():
+            files.append(path)
+        else:
+            raise InputError(f"AUDIO must be a file or folder, got {path}, which does not exist. Correct the path.")
+    return files
+
+
+class Transcriber:
+    """A trained model, ready to transcribe.
+
+    Args:
+        run: folder of a training run.
+
+    Raises:
+        InputError: it is no run, or its checkpoint does not fit its configuration.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.config: Config = run_lib.load_config(run)
+        self._alphabet = Alphabet(self.config.data.alphabet)
+        mesh = parallel.data_mesh(jax.local_devices()[:1])
+        self._variables = load_variables(run, self.config, mesh)
+        self._best_labels = jax.jit(functools.partial(_best_labels, config=self.config, num_labels=self._alphabet.size))
+
+    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[tuple[str, list[Word]]]:
+        """Transcribes waveforms of any lengths, together.
+
+        Args:
+            waveforms: each [S] float32 in [-1, 1], at the model's sample rate.
+
+        Returns:
+            Text and words of each.
+        """
+        features = self.config.features
+        batch = np.zeros((BATCH_SIZE, _padded_samples(max(map(len, waveforms)), features.sample_rate)), np.float32)
+        num_samples = np.zeros(BATCH_SIZE, np.int32)
+        batch = batch[: 1 if len(waveforms) == 1 else BATCH_SIZE]  # a lone file does not pay for seven empty rows
+        num_samples = num_samples[: len(batch)]
+        for row, waveform in enumerate(waveforms):
+            batch[row, : len(waveform)] = waveform
+            num_samples[row] = len(waveform)
+        best_labels, output_lengths = map(np.asarray, self._best_labels(self._variables, batch, num_samples))
+        spans = greedy_decode(best_labels, output_lengths)
+        seconds_per_frame = self.config.model.time_reduction * features.window_stride
+        return [transcript_and_words(row, self._alphabet, seconds_per_frame) for row in spans[: len(waveforms)]]
+
+    def transcribe_files(self, files: Sequence[Path]) -> Iterator[Transcript | InputError]:
+        """Reads and transcribes files; yields, in their order, a transcript or why a file has none."""
+        sample_rate = self.config.features.sample_rate
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            for start in range(0, len(files), FILES_AT_ONCE):
+                paths = files[start : start + FILES_AT_ONCE]
+                audio = list(pool.map(lambda path: _read(path, sample_rate), paths))
+                results: dict[int, Transcript | InputError] = {
+                    i: waveform for i, waveform in enumerate(audio) if isinstance(waveform, InputError)
+                }
+                waveforms = {i: waveform for i, waveform in enumerate(audio) if isinstance(waveform, np.ndarray)}
+                order = sorted(waveforms, key=lambda i: len(waveforms[i]))
+                for first in range(0, len(order), BATCH_SIZE):
+                    rows = order[first : first + BATCH_SIZE]
+                    for i, (text, words) in zip(rows, self.transcribe([waveforms[i] for i in rows]), strict=True):
+                        results[i] = Transcript(paths[i], text, words, len(waveforms[i]) / sample_rate)
+                yield from (results[i] for i in range(len(paths)))
+
+
+def _best_labels(
+    variables: Any, waveforms: jax.Array, num_samples: jax.Array, *, config: Config, num_labels: int
+) -> tuple[jax.Array, jax.Array]:
+    logits, output_lengths = steps.infer(variables, waveforms, num_samples, config=config, num_labels=num_labels)
+    return logits.argmax(-1), output_lengths
+
+
+def _read(path: Path, sample_rate: int) -> np.ndarray | InputError:
+    try:
+        return read_audio(path, sample_rate)
+    except InputError as error:
+        return error
+
+
+def _padded_samples(num_samples: int, sample_rate: int) -> int:
+    """The next of the lengths 1, 1.25, 1.56, ... seconds: at most a quarter of padding, few shapes to compile."""
+    seconds = 1.0
+    while seconds * sample_rate < num_samples:
+        seconds *= 1.25
+    return int(seconds * sample_rate)
+
+
+def transcribe(run: Path, audio: Sequence[Path], output_format: Literal["text", "json"]) -> int:
+    """Prints the transcripts of files and folders on stdout, the speed on stderr.
+
+    Args:
+        run: folder of a training run.
+        audio: files and folders.
+        output_format: text prints a line a file, with the path and a tab before it where there are several files;
+            json prints a JSON object a file, with the span of every word in seconds.
+
+    Returns:
+        Exit code: 1 where a file could not be transcribed, else 0.
+    """
+    files = find_audio(audio)
+    write = _write_json if output_format == "json" else functools.partial(_write_text, with_path=len(files) > 1)
+    started = time.perf_counter()
+    transcriber = Transcriber(run)
+    loaded = time.perf_counter()
+    seconds, failed = 0.0, 0
+    for result in transcriber.transcribe_files(files):
+        if isinstance(result, InputError):
+            failed += 1
+            print(result, file=sys.stderr)
+            continue
+        seconds += result.duration
+        write(result)
+    elapsed = time.perf_counter() - loaded
+    print(
+        f"{len(files) - failed} files, {seconds:.1f} s of audio in {elapsed:.1f} s (real-time factor "
+        f"{elapsed / max(seconds, 1e-9):.3f}, compiling included); model loaded in {loaded - started:.1f} s"
+        + (f"; {failed} files failed" if failed else ""),
+        file=sys.stderr,
+    )
+    return 1 if failed else 0
+
+
+def _write_text(transcript: Transcript, with_path: bool) -> None:
+    print(f"{transcript.audio}\t{transcript.text}" if with_path else transcript.text, flush=True)
+
+
+def _write_json(transcript: Transcript) -> None:
+    words = [{"word": w.text, "start": round(w.start, 3), "end": round(w.end, 3)} for w in transcript.words]
+    line = {"audio": str(transcript.audio), "duration": round(transcript.duration, 3), "text": transcript.text}
+    print(json.dumps(line | {"words": words}, ensure_ascii=False), flush=True)
+
+
