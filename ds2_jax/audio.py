@@ -46,7 +46,7 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
         file_rate, num_samples = file.samplerate, file.frames
         try:
             samples = file.read(dtype="float32", always_2d=True)  # [S, C]
-        except (soundfile.LibsndfileError, RuntimeError) as error:
+        except soundfile.LibsndfileError as error:
             raise _unusable(path, "decode to its end", str(error)) from error
         except MemoryError as error:  # a damaged header can promise any number
             raise _unusable(path, "fit into memory", f"{num_samples} samples") from error
@@ -106,8 +106,8 @@ def _check_length(path: Path, file: soundfile.SoundFile) -> None:
         promised, held = _wav_data_bytes(path)
         if held < promised < WAV_SIZE_UNKNOWN:
             raise _unusable(path, f"hold the {promised} bytes of audio its header promises", f"{held}")
-    if file.format == "NIST" and file.frames < (promised := _sphere_sample_count(path)):
-        raise _unusable(path, f"hold the {promised} samples its header promises", f"{file.frames}")
+    if file.format == "NIST" and (sample_count := _sphere_sample_count(path)) not in (None, file.frames):
+        raise _unusable(path, f"hold the {sample_count} samples its header promises", f"{file.frames}")
     if file.format == "OGG" and not _ogg_ends(path):
         raise _unusable(path, "end with the last page of its Ogg stream", "a file cut short")
     if file.frames == 0:
@@ -132,12 +132,12 @@ def _wav_data_bytes(path: Path) -> tuple[int, int]:
     return 0, 0
 
 
-def _sphere_sample_count(path: Path) -> int:
-    """Samples of each channel that the header promises; 0 where it does not say."""
+def _sphere_sample_count(path: Path) -> int | None:
+    """Samples of each channel that the header promises; None where it does not say."""
     with path.open("rb") as file:
         header, _, _ = file.read(SPHERE_MAX_HEADER_BYTES).partition(b"end_head")
     found = re.search(rb"^sample_count -i (\d+)", header, re.MULTILINE)
-    return int(found[1]) if found else 0
+    return int(found[1]) if found else None
 
 
 def _ogg_ends(path: Path) -> bool:

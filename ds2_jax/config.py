@@ -287,16 +287,17 @@ def from_json(text: str) -> Config:
 
 def _build(kind: Any, value: Any, where: str) -> Any:
     """`value` from JSON as an instance of the annotation `kind`."""
+    field = where.rstrip(".") or "The configuration"
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        require(isinstance(value, dict), where or "The configuration", "be an object", value)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        require(isinstance(value, dict), field, "be an object", value)
         hints = typing.get_type_hints(kind)
         for name in value:
             require(name in hints, f"{where}{name}", "be a known setting", name, "Was the run made by a newer version?")
-        return kind(**{name: _build(hints[name], item, f"{where}{name}.") for name, item in value.items()})  # type: ignore[operator]
-    field = where.rstrip(".")
+        return kind(**{name: _build(hints[name], item, f"{where}{name}.") for name, item in value.items()})
     if origin is Literal:
-        require(value in arguments, field, f"be one of {', '.join(map(str, arguments))}", value)
+        known = any(value == each and type(value) is type(each) for each in arguments)
+        require(known, field, f"be one of {', '.join(map(str, arguments))}", value)
         return value
     if origin in (typing.Union, types.UnionType):  # only `X | None` occurs
         return None if value is None else _build(arguments[0], value, where)

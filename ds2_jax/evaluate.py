@@ -122,8 +122,8 @@ def evaluate_utterances(
         num_samples, batch_size=config.data.batch_size, num_buckets=config.data.num_buckets, hop_length=hop_length
     )
     # A transcript outside the alphabet still counts in the error rates, but has no labels and so no loss.
-    labels = [
-        [] if alphabet.unknown(utterance.transcript) else alphabet.encode(utterance.transcript)
+    readable = [
+        dataclasses.replace(utterance, transcript="") if alphabet.unknown(utterance.transcript) else utterance
         for utterance in utterances
     ]
     seconds_per_frame = config.model.time_reduction * config.features.window_stride
@@ -131,12 +131,13 @@ def evaluate_utterances(
     loss_sum, num_aligned = 0.0, 0
     stream = batches(
         plan,
-        utterances,
-        labels,
+        readable,
+        alphabet,
         sample_rate=sample_rate,
-        num_devices=num_devices,
+        hop_length=hop_length,
+        label_width=max(len(alphabet.normalise(utterance.transcript)) for utterance in readable),
+        row_multiple=num_devices,
         num_workers=config.data.num_workers,
-        on_bad_utterance="error",
     )
     for batch in tqdm(stream, title, total=len(plan), unit="batch", leave=False, disable=not sys.stderr.isatty()):
         output = {name: np.asarray(value) for name, value in eval_step(variables, batch).items()}

@@ -68,7 +68,8 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
             state = checkpoints.restore(checkpoints.latest_step, state)
             print(f"{workdir}: continuing after step {int(state.step)}", file=sys.stderr)
         log.cut(int(state.step))
-        labels = [alphabet.encode(utterance.transcript) for utterance in train_set]
+        skips = config.data.on_bad_utterance == "skip"
+        on_problem = functools.partial(record_problem, workdir) if skips else None
         for epoch in range(int(state.step) // epochs.num_steps, config.epochs):
             if stops_early(config, checkpoints, epochs.num_steps, epoch):
                 print(f"no better dev WER for {config.patience} epochs: stopping", file=sys.stderr)
@@ -77,12 +78,13 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
             stream = batches(
                 plan,
                 train_set,
-                labels,
+                alphabet,
                 sample_rate=config.features.sample_rate,
-                num_devices=mesh.size,
+                hop_length=config.features.hop_length,
+                label_width=max(len(alphabet.normalise(utterance.transcript)) for utterance in train_set),
+                row_multiple=mesh.size,
                 num_workers=config.data.num_workers,
-                on_bad_utterance=config.data.on_bad_utterance,
-                on_problem=functools.partial(record_problem, workdir),
+                on_problem=on_problem,
             )
             progress = Progress(f"epoch {epoch + 1}/{config.epochs}", plan, config.features.sample_rate)
             state = run_epoch(train_step, state, stream, epoch, schedule, train_set, log, progress)

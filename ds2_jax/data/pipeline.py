@@ -22,6 +22,7 @@ from ds2_jax.errors import InputError
 
 Arrays = dict[str, np.ndarray]
 Batches = Generator[Arrays, None, None]
+Row = tuple[np.ndarray, list[int]]  # waveform [S] float32, labels
 
 DTYPES = {"waveforms": "float32", "num_samples": "int32", "labels": "int32", "num_labels": "int32", "indices": "int32"}
 PREFETCHED_BATCHES = 2
@@ -67,28 +68,13 @@ def batches(
         InputError: while iterating, without `on_problem`: a file cannot be read, is longer than its manifest says, or
             its transcript does not fit the alphabet.
     """
-    longest_excess = hop_length - 1  # what the plan leaves room for
+
+    def read_row(index: int) -> Row | Problem:
+        return _read_utterance(utterances[index], alphabet, sample_rate, hop_length)
 
     def read(batch: Batch) -> tuple[Arrays, list[Problem]]:
         num_rows = -(-len(batch.indices) // row_multiple) * row_multiple
-        shapes = {"waveforms": (num_rows, batch.padded_samples), "labels": (num_rows, label_width)}
-        arrays = {name: np.zeros(shapes.get(name, num_rows), dtype) for name, dtype in DTYPES.items()}
-        arrays["indices"][:] = -1
-        problems = []
-        for row, index in enumerate(batch.indices.tolist()):
-            if index < 0:
-                continue
-            found = _read_utterance(utterances[index], alphabet, sample_rate, longest_excess)
-            if isinstance(found, Problem):
-                problems.append(found)
-                continue
-            waveform, labels = found
-            arrays["waveforms"][row, : len(waveform)] = waveform
-            arrays["num_samples"][row] = len(waveform)
-            arrays["labels"][row, : len(labels)] = labels
-            arrays["num_labels"][row] = len(labels)
-            arrays["indices"][row] = index
-        return arrays, problems
+        return _read_batch(batch, num_rows, label_width, read_row)
 
     generator = _generate(plan, read, num_workers or os.cpu_count() or 1, on_problem)
     _open_batches.add(generator)
@@ -104,7 +90,7 @@ def _generate(
     tf = _tensorflow()
 
     def read_step(step: np.int64) -> list[Any]:
-        arrays, problems = read(plan[step])
+        arrays, problems = read(plan[int(step)])
         # An exception would arrive wrapped in the text of TensorFlow's graph: problems travel as data.
         return [*arrays.values(), json.dumps([dataclasses.asdict(problem) for problem in problems]).encode()]
 
@@ -130,17 +116,37 @@ def _generate(
         yield dict(zip(DTYPES, arrays, strict=True))
 
 
-def _read_utterance(
-    utterance: Utterance, alphabet: Alphabet, sample_rate: int, longest_excess: int
-) -> tuple[np.ndarray, list[int]] | Problem:
-    """The waveform ([S] float32) and the labels of an utterance, or why it cannot be used."""
+def _read_batch(
+    batch: Batch, num_rows: int, label_width: int, read_row: Callable[[int], Row | Problem]
+) -> tuple[Arrays, list[Problem]]:
+    shapes = {"waveforms": (num_rows, batch.padded_samples), "labels": (num_rows, label_width)}
+    arrays = {name: np.zeros(shapes.get(name, num_rows), dtype) for name, dtype in DTYPES.items()}
+    arrays["indices"][:] = -1
+    problems = []
+    for row, index in enumerate(batch.indices.tolist()):
+        if index < 0:
+            continue
+        content = read_row(index)
+        if isinstance(content, Problem):
+            problems.append(content)
+            continue
+        waveform, labels = content
+        arrays["waveforms"][row, : len(waveform)] = waveform
+        arrays["num_samples"][row] = len(waveform)
+        arrays["labels"][row, : len(labels)] = labels
+        arrays["num_labels"][row] = len(labels)
+        arrays["indices"][row] = index
+    return arrays, problems
+
+
+def _read_utterance(utterance: Utterance, alphabet: Alphabet, sample_rate: int, hop_length: int) -> Row | Problem:
     problem = functools.partial(Problem, utterance.id, str(utterance.audio))
     try:
         waveform = read_audio(utterance.audio, sample_rate)
     except InputError as error:
         return problem("unreadable audio", str(error))
-    # The duration decides, not whether the bucket has room by chance: it has in one epoch and has not in another.
-    if len(waveform) > utterance.num_samples(sample_rate) + longest_excess:
+    # The duration decides, not whether the bucket has room: in one epoch it may have, in another not.
+    if len(waveform) > utterance.num_samples(sample_rate) + hop_length - 1:
         rule = f"last the {utterance.duration:g} s that its manifest says, got {len(waveform) / sample_rate:.3f} s"
         return problem("wrong duration", f"{utterance.audio} must {rule}. Correct its duration there.")
     try:

@@ -141,8 +141,8 @@ def _choose_buckets(frames: np.ndarray, batch_size: int, num_buckets: int) -> tu
     """Chooses the bucket lengths that leave the least padding, by dynamic programming.
 
     Leftovers move up, and empty rows count as utterances without length. So with N(t) the rows up to t frames, the
-    buckets up to edge t form floor(N(t) / B) batches whichever edges lie below, and a bucket between edges s and t costs
-    t * (floor(N(t) / B) - floor(N(s) / B)). The sum over the buckets is exact: it holds leftovers and empty rows.
+    buckets up to edge t form floor(N(t) / B) batches whichever edges lie below, and a bucket from edge s to edge t
+    costs t * (floor(N(t) / B) - floor(N(s) / B)). The sum is exact: it holds the leftovers and the empty rows.
 
     Args:
         frames: [U] int, frames that every utterance needs.

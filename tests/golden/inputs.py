@@ -6,7 +6,7 @@ layouts; `recurrent_to_ours` and `model_to_ours` turn them, or their gradients, 
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,7 +23,7 @@ NUM_GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 class RecurrentCase:
     """One recurrent layer; `lengths` has one entry per row of the batch."""
 
-    rnn_type: str
+    rnn_type: Literal["lstm", "gru", "rnn"]
     bidirectional: bool
     num_inputs: int
     hidden_size: int
