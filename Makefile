@@ -11,6 +11,7 @@ help: ## list the commands
 
 quickstart: .venv/installed ## make a small spoken corpus, train on it, evaluate and transcribe
 	$(BIN)/python main.py --config configs/quickstart.py
+	$(BIN)/python main.py transcribe runs/quickstart $$(ls datasets/synthetic/audio/en-gb-scotland*.wav | head -n 3)
 
 test: check ## the checks and the tests that take minutes; what CI runs
 	$(BIN)/pytest -m "not slow"

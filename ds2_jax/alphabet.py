@@ -36,12 +36,11 @@ class Alphabet:
 
     def normalise(self, text: str) -> str:
         """Composed Unicode (NFC), single spaces, and the alphabet's case where it knows only one."""
-        text = " ".join(unicodedata.normalize("NFC", text).split())
         if self.characters == self.characters.upper():
-            return text.upper()
-        if self.characters == self.characters.lower():
-            return text.lower()
-        return text
+            text = text.upper()
+        elif self.characters == self.characters.lower():
+            text = text.lower()
+        return " ".join(unicodedata.normalize("NFC", text).split())  # last: a change of case can leave text decomposed
 
     def unknown(self, text: str) -> list[str]:
         """The characters of the normalised text that have no label, sorted, each once."""

@@ -21,9 +21,7 @@ def row_keys(seed: int, epoch: jax.Array, indices: jax.Array) -> jax.Array:
     return jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
 
 
-def spec_augment(
-    spectrograms: jax.Array, num_frames: jax.Array, keys: jax.Array, config: AugmentConfig
-) -> jax.Array:
+def spec_augment(spectrograms: jax.Array, num_frames: jax.Array, keys: jax.Array, config: AugmentConfig) -> jax.Array:
     """Sets random bands of frequencies and runs of frames to 0, the mean of a normalised spectrogram.
 
     Args:

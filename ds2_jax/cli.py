@@ -60,7 +60,8 @@ class Transcribe:
     audio: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """WAV, FLAC, OGG, MP3 or Sphere files, or folders of them."""
     format: Literal["text", "json"] = "text"
-    """text: a line a file, behind its path and a tab where there are several; json: an object a line, with words and their times in seconds."""
+    """text: a line a file, behind its path and a tab where there are several; json: an object a line, with the words
+    and their times in seconds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,8 @@ class Prepare:
     """Fetch or build a corpus: manifests ROOT/CORPUS/{train,dev,test}.jsonl and the audio."""
 
     corpus: Annotated[Literal["an4", "synthetic"], tyro.conf.Positional]
-    """an4: 50 minutes of spelled and spoken words, 16 kHz (Carnegie Mellon University); synthetic: the quick start's digits and commands, spoken by espeak-ng."""
+    """an4: an hour of spelled and spoken words, 16 kHz (Carnegie Mellon University); synthetic: the quick start's
+    digits and commands, spoken by espeak-ng."""
     root: Path = Path("datasets")
     """Folder of the prepared corpora."""
     archive: Path | None = None
@@ -94,7 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words[0] in commands:
             return commands[words[0]](words[1:])
         if not words[0].startswith("-"):
-            raise InputError(f"COMMAND must be one of {', '.join(commands)}, got {words[0]!r}. See python main.py --help.")
+            raise InputError(
+                f"COMMAND must be one of {', '.join(commands)}, got {words[0]!r}. See python main.py --help."
+            )
         return _train(words)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -106,13 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(words: list[str]) -> int:
     path = _config_path(words)
-    default = tyro.MISSING if path is None else load_config(path)
-    command = tyro.cli(
-        tyro.conf.OmitSubcommandPrefixes[Train],
-        prog="python main.py train",
-        args=words,
-        default=None if path is None else Train(path, default),
-    )
+    if path is None and not {"-h", "--help"} & set(words):
+        raise InputError("--config must name a configuration file, got none. Try --config configs/quickstart.py.")
+    default = Train(path, load_config(path)) if path else Train(Path("FILE"), Config())
+    command = tyro.cli(Train, prog="python main.py train", args=words, default=default)
     from ds2_jax.train import train  # TensorFlow and Orbax load with it, so not before the command line is right
 
     train(command.settings, command.workdir or Path("runs") / command.config.stem, command.overwrite)

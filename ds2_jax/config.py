@@ -249,20 +249,20 @@ def load_config(path: Path) -> Config:
     """Runs a Python file and returns its `config`.
 
     Raises:
-        InputError: there is no such file, it fails, or it defines no `config: Config`.
+        InputError: there is no such file, it fails, it defines no `config: Config`, or a field has the wrong type.
     """
     if not path.is_file():
         known = ", ".join(str(p) for p in sorted(Path("configs").glob("*.py"))) or "none in configs/"
         raise InputError(f"--config must name a configuration file, got {path}, which does not exist. Known: {known}.")
     try:
         config = runpy.run_path(str(path)).get("config")
+        if not isinstance(config, Config):
+            raise InputError(f"`config` must be a ds2_jax.config.Config, got {config!r}. Define it in this file.")
+        return from_json(to_json(config))  # checks the types too, which Python does not
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:
         raise InputError(f"{path} must run without errors, got {type(error).__name__}: {error}. Mend it.") from error
-    if not isinstance(config, Config):
-        raise InputError(f"{path} must define `config` as a ds2_jax.config.Config, got {type(config).__name__}.")
-    return config
 
 
 def to_json(config: Config) -> str:

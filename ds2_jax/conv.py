@@ -40,6 +40,4 @@ def strided_conv(inputs: jax.Array, kernel: jax.Array, strides: tuple[int, int])
     kernel = jnp.pad(kernel, (*kernel_pads, (0, 0), (0, 0)))
     kernel = kernel.reshape(time_taps, time_stride, freq_taps, freq_stride, channels, -1)
     kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(time_taps, freq_taps, num_folded, -1)
-    return jax.lax.conv_general_dilated(
-        inputs, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    return jax.lax.conv_general_dilated(inputs, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))

@@ -25,6 +25,9 @@ from ds2_jax.decoding.greedy import greedy_decode, transcript_and_words
 from ds2_jax.error_rates import ErrorCount, char_errors, word_errors
 from ds2_jax.errors import InputError
 
+SHOWN_SPEAKERS = 10
+SHOWN_UTTERANCES = 5
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -65,16 +68,25 @@ class Evaluation:
         return sum((char_errors(*pair, spaces=spaces) for pair in pairs), start=ErrorCount())
 
     @property
-    def metrics(self) -> dict[str, Any]:
-        """Rates as fractions with the counts behind them, for JSON."""
-        counts = {
-            "wer": self.words,
-            "cer": self.characters(spaces=False),
-            "cer_with_spaces": self.characters(spaces=True),
+    def rates(self) -> dict[str, float]:
+        """Error rates as fractions, and the loss."""
+        return {
+            "loss": self.loss,
+            "wer": self.words.rate,
+            "cer": self.characters(spaces=False).rate,
+            "cer_with_spaces": self.characters(spaces=True).rate,
         }
-        rates = {name: count.rate for name, count in counts.items()}
-        details = {f"{name}_counts": dataclasses.asdict(count) for name, count in counts.items()}
-        return {"utterances": len(self.results), "loss": self.loss, "unalignable": self.unalignable, **rates, **details}
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Rates with the counts behind them, for JSON."""
+        counts = {
+            "wer_counts": self.words,
+            "cer_counts": self.characters(spaces=False),
+            "cer_with_spaces_counts": self.characters(spaces=True),
+        }
+        details = {name: dataclasses.asdict(count) for name, count in counts.items()}
+        return {"utterances": len(self.results), "unalignable": self.unalignable, **self.rates, **details}
 
     def __str__(self) -> str:
         words, characters = self.words, self.characters(spaces=False)
@@ -98,6 +110,7 @@ def evaluate_utterances(
     eval_step: Callable[..., Any],
     variables: Any,
     utterances: Sequence[Utterance],
+    *,
     config: Config,
     num_devices: int,
     title: str,
@@ -162,7 +175,7 @@ def write_evaluation(folder: Path, name: str, evaluation: Evaluation) -> Path:
         The path of NAME.jsonl.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(evaluation.metrics, indent=2) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(evaluation.summary, indent=2) + "\n")
     lines = [
         {
             "id": result.utterance.id,
@@ -179,17 +192,31 @@ def write_evaluation(folder: Path, name: str, evaluation: Evaluation) -> Path:
     return path
 
 
-def by_speaker(evaluation: Evaluation) -> str:
-    """A line for each speaker, worst first; empty where the manifest names none."""
-    speakers = sorted({result.utterance.speaker for result in evaluation.results} - {""})
-    counts = {
-        speaker: sum(
-            (result.words for result in evaluation.results if result.utterance.speaker == speaker), start=ErrorCount()
+def report(evaluation: Evaluation, title: str, path: Path) -> str:
+    """What a person reads of an evaluation: error rates, the worst speakers, a few utterances.
+
+    Args:
+        evaluation: of a split.
+        title: names the split.
+        path: from `write_evaluation`.
+    """
+    by_speaker: dict[str, ErrorCount] = {}
+    for result in evaluation.results:
+        speaker = result.utterance.speaker
+        by_speaker[speaker] = by_speaker.get(speaker, ErrorCount()) + result.words
+    lines = [f"{title}: {evaluation}"]
+    if len(by_speaker) > 1:
+        worst = sorted(by_speaker.items(), key=lambda item: -item[1].rate)[:SHOWN_SPEAKERS]
+        heading = (
+            "by speaker" if len(worst) == len(by_speaker) else f"the worst {len(worst)} of {len(by_speaker)} speakers"
         )
-        for speaker in speakers
-    }
-    rows = sorted(counts.items(), key=lambda item: -item[1].rate)
-    return "\n".join(f"  {name:24} WER {n.rate:7.2%} ({n.edits} of {n.reference_length} words)" for name, n in rows)
+        lines.append(f"{heading}:")
+        lines += [f"  {name:20} WER {n.rate:7.2%} ({n.edits} of {n.reference_length} words)" for name, n in worst]
+    shown = evaluation.results[:: -(-len(evaluation.results) // SHOWN_UTTERANCES)]
+    lines += ["some utterances, reference above hypothesis:"]
+    for result in shown:
+        lines += [f"  {result.reference}", f"  {result.hypothesis or '(nothing)'}", ""]
+    return "\n".join([*lines, f"all utterances, worst first: {path}"])
 
 
 def evaluate(run: Path, manifest: Path | None) -> Evaluation:
@@ -209,11 +236,9 @@ def evaluate(run: Path, manifest: Path | None) -> Evaluation:
     utterances = read_manifest(manifest)
     mesh = parallel.data_mesh()
     variables = load_variables(run, config, mesh)
-    eval_step = make_eval_step(config, mesh)
-    evaluation = evaluate_utterances(eval_step, variables, utterances, config, mesh.size, "evaluating")
+    evaluation = evaluate_utterances(
+        make_eval_step(config, mesh), variables, utterances, config=config, num_devices=mesh.size, title="evaluating"
+    )
     path = write_evaluation(run / "evaluations", manifest.stem, evaluation)
-    print(f"{manifest}: {evaluation}")
-    if speakers := by_speaker(evaluation):
-        print(speakers)
-    print(f"Utterance by utterance, worst first: {path}")
+    print(report(evaluation, str(manifest), path))
     return evaluation

@@ -1,4 +1,4 @@
-"""Waveforms -> log spectrograms, normalised per utterance; pure JAX, shared by training, evaluation and transcription."""
+"""Waveforms -> log spectrograms, normalised per utterance; shared by training, evaluation and transcription."""
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,7 @@ from ds2_jax import lengths
 from ds2_jax.config import FeatureConfig
 
 
-def log_spectrogram(
-    waveforms: jax.Array, num_samples: jax.Array, config: FeatureConfig
-) -> tuple[jax.Array, jax.Array]:
+def log_spectrogram(waveforms: jax.Array, num_samples: jax.Array, config: FeatureConfig) -> tuple[jax.Array, jax.Array]:
     """log1p of the magnitude of the short-time Fourier transform, centred, with zeros past both ends.
 
     A frame depends on its own samples only, so padding a row leaves its valid frames bitwise the same.

@@ -4,7 +4,7 @@ Inside this file arrays are time-major ([T', B, ...]); `recurrent` takes and ret
 """
 
 import functools
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from ds2_jax import lengths as lengths_lib
 
 RnnType = Literal["lstm", "gru", "rnn"]
 State = tuple[jax.Array, ...]  # ([B, H] hidden,) and for the LSTM ([B, H] cell,) behind it
+
+Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array, State]
 
 NUM_GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 NUM_STATES = {"lstm": 2, "gru": 1, "rnn": 1}
@@ -67,7 +69,7 @@ def recurrent(
 
 
 def _product(left: jax.Array, right: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
-    """left @ right, read as `dtype`, added up in at least float32."""
+    """Product of two matrices read as `dtype`, added up in at least float32."""
     sums = jnp.promote_types(dtype, jnp.float32)
     return jnp.matmul(left.astype(dtype), right.astype(dtype), preferred_element_type=sums)
 
@@ -102,7 +104,15 @@ def _scan(
     return _scan_forward(rnn_type, reverse, dtype, gates, mask, kernel, bias)[0]
 
 
-def _scan_forward(rnn_type, reverse, dtype, gates, mask, kernel, bias):  # type: ignore[no-untyped-def]
+def _scan_forward(
+    rnn_type: RnnType,
+    reverse: bool,
+    dtype: jax.typing.DTypeLike,
+    gates: jax.Array,
+    mask: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+) -> tuple[jax.Array, Residuals]:
     kernel_read = kernel.astype(dtype)
 
     def step(state: State, inputs: tuple[jax.Array, jax.Array]) -> tuple[State, State]:
@@ -117,7 +127,9 @@ def _scan_forward(rnn_type, reverse, dtype, gates, mask, kernel, bias):  # type:
     return states[0], (gates, mask, kernel, bias, states)
 
 
-def _scan_backward(rnn_type, reverse, dtype, residuals, d_hidden):  # type: ignore[no-untyped-def]
+def _scan_backward(
+    rnn_type: RnnType, reverse: bool, dtype: jax.typing.DTypeLike, residuals: Residuals, d_hidden: jax.Array
+) -> tuple[jax.Array, None, jax.Array, jax.Array]:
     gates, mask, kernel, bias, states = residuals
     # The state each frame started from: the neighbour's, zeros at the first.
     pad, keep = ((0, 1), slice(1, None)) if reverse else ((1, 0), slice(None, -1))
@@ -125,7 +137,7 @@ def _scan_backward(rnn_type, reverse, dtype, residuals, d_hidden):  # type: igno
     from_hidden = _product(previous[0], kernel, dtype) + bias[None, None, :]
     kernel_read = kernel.T.astype(dtype)
 
-    def step(d_state: State, inputs):  # type: ignore[no-untyped-def]
+    def step(d_state: State, inputs: tuple[Any, ...]) -> tuple[State, tuple[jax.Array, jax.Array]]:
         from_input, from_hidden, state, valid, d_output = inputs
         d_state = (d_state[0] + d_output, *d_state[1:])
         _, pullback = jax.vjp(functools.partial(_cell, rnn_type), from_input, from_hidden, state)

@@ -117,7 +117,8 @@ class MaskedBatchNorm(nn.Module):
     def _all_devices(self, x: jax.Array) -> jax.Array:
         if self.axis_name is None or self.is_initializing():
             return x
-        return jax.lax.psum(x, self.axis_name)
+        summed: jax.Array = jax.lax.psum(x, self.axis_name)
+        return summed
 
 
 class BatchRNN(nn.Module):

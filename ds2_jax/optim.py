@@ -24,11 +24,12 @@ def learning_rate_schedule(config: OptimConfig, steps_per_epoch: int, total_step
     return schedule
 
 
-def make_optimizer(config: OptimConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Global-norm clipping, then AdamW or SGD with Nesterov momentum.
+def make_optimizer(config: OptimConfig, steps_per_epoch: int, total_steps: int) -> optax.GradientTransformation:
+    """Global-norm clipping, then AdamW or SGD with Nesterov momentum, at the scheduled learning rate.
 
     Source: torch.optim.AdamW and SGD(nesterov=True); weight decay reaches every parameter, biases too.
     """
+    schedule = learning_rate_schedule(config, steps_per_epoch, total_steps)
     if config.optimizer == "adamw":
         update = optax.adamw(schedule, config.beta1, config.beta2, config.epsilon, weight_decay=config.weight_decay)
     else:

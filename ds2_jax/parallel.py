@@ -41,9 +41,7 @@ def parallel_train_step(
         mapped = jax.pmap(step, AXIS, in_axes=(None, 0, None), out_axes=None, devices=mesh.devices.tolist())
         return lambda state, batch, epoch: mapped(state, _split_rows(batch, mesh.size), epoch)
     # check_vma off: optax.ctc_loss starts its scan from constants, which the check refuses (jax 0.10).
-    sharded = jax.shard_map(
-        step, mesh=mesh, in_specs=(P(), P(AXIS), P()), out_specs=(P(), P()), check_vma=False
-    )
+    sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXIS), P()), out_specs=(P(), P()), check_vma=False)
     return jax.jit(sharded, donate_argnums=0)
 
 

@@ -73,4 +73,3 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
         elif value != new[name] and field not in PLACES:
             lines.append(f"{field}: {value} in the run, {new[name]} now")
     return lines
-

@@ -1,8 +1,8 @@
 """TrainState, train_step and eval_step: pure functions of one device's rows, with explicit collectives."""
 
+import dataclasses
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -15,7 +15,9 @@ from ds2_jax.model import DeepSpeech2
 Batch = dict[str, jax.Array]
 
 
-class TrainState(flax.struct.PyTreeNode):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
     """All that a step changes."""
 
     step: jax.Array
@@ -73,8 +75,7 @@ def train_step(
     spectrograms, num_frames = features.extract_features(batch["waveforms"], batch["num_samples"], config.features)
     spectrograms = augment.spec_augment(spectrograms, num_frames, keys, config.augment)
     # Known before the gradient: lengths alone decide which rows can be aligned.
-    counts = _row_counts(batch, num_frames, config)
-    counts = _all_devices(counts, axis_name)
+    counts = _all_devices(_row_counts(batch, num_frames, config), axis_name)
 
     def objective(params: Any) -> tuple[jax.Array, Any]:
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -109,8 +110,8 @@ def infer(
     """
     spectrograms, num_frames = features.extract_features(waveforms, num_samples, config.features)
     model = make_model(config, num_labels)
-    logits, output_lengths = model.apply(variables, spectrograms, num_frames)
-    return logits, output_lengths
+    outputs: tuple[jax.Array, jax.Array] = model.apply(variables, spectrograms, num_frames)  # type: ignore[assignment]
+    return outputs
 
 
 def eval_step(variables: dict[str, Any], batch: Batch, *, config: Config, num_labels: int) -> dict[str, jax.Array]:

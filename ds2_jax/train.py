@@ -1,31 +1,29 @@
 """The training loop: wiring only."""
 
+import dataclasses
 import functools
 import json
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tensorboardX import SummaryWriter
-from tqdm import tqdm
 
 from ds2_jax import optim, parallel, steps
 from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.checkpoint import Checkpoints
-from ds2_jax.config import Config, require
+from ds2_jax.config import Config
 from ds2_jax.corpora import split_manifests
 from ds2_jax.data import manifest as manifest_lib
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import Batch, plan_epoch, summarise
 from ds2_jax.errors import InputError
-from ds2_jax.evaluate import Evaluation, evaluate_utterances, make_eval_step, write_evaluation
+from ds2_jax.evaluate import Evaluation, evaluate_utterances, make_eval_step, report, write_evaluation
+from ds2_jax.progress import MetricLog, Progress, say
 
 
 def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation | None:
@@ -44,95 +42,59 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
     """
     alphabet = Alphabet(config.data.alphabet)
     splits = split_manifests(config.data)
-    require(splits.train is not None, "data.train", "be set", None, "Give a manifest, or a data.corpus.")
+    if splits.train is None:
+        raise InputError("data.train must be set, got None. Give a manifest, or a data.corpus.")
     run_lib.open_run(workdir, config, overwrite)
     train_set = read_split(splits.train, config, alphabet, workdir)
     dev_set = read_split(splits.dev, config, alphabet, workdir) if splits.dev else []
     test_set = manifest_lib.read_manifest(splits.test) if splits.test else []
 
+    plan_of = make_planner(config, train_set)
+    num_steps = len(plan_of(0))  # of every epoch
+    say(f"train: {len(train_set)} utterances; each epoch {describe_plan(plan_of(0), config, train_set)}")
     mesh = parallel.data_mesh()
-    epochs = EpochPlans(config, train_set)
-    print(f"train: {describe(train_set)}; each epoch {epochs.summary}", file=sys.stderr)
-    schedule = optim.learning_rate_schedule(config.optim, epochs.num_steps, epochs.num_steps * config.epochs)
-    tx = optim.make_optimizer(config.optim, schedule)
+    tx = optim.make_optimizer(config.optim, num_steps, num_steps * config.epochs)
     state = parallel.replicate(steps.init_state(config, alphabet.size, tx), mesh)
-    train_step = parallel.parallel_train_step(
-        functools.partial(steps.train_step, config=config, num_labels=alphabet.size, tx=tx), mesh, config.parallel
+    step = functools.partial(steps.train_step, config=config, num_labels=alphabet.size, tx=tx)
+    train_step = parallel.parallel_train_step(step, mesh, config.parallel)
+    evaluate = functools.partial(
+        evaluate_utterances, make_eval_step(config, mesh), config=config, num_devices=mesh.size
     )
-    eval_step = make_eval_step(config, mesh)
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    print(f"model: {num_parameters:,} parameters on {mesh.size} x {jax.devices()[0].device_kind}", file=sys.stderr)
+    say(f"model: {num_parameters:,} parameters on {mesh.size} x {jax.devices()[0].device_kind}")
 
-    with Checkpoints(workdir, alphabet.characters) as checkpoints, Log(workdir) as log:
+    with Checkpoints(workdir, alphabet.characters) as checkpoints:
         if checkpoints.latest_step is not None:
             state = checkpoints.restore(checkpoints.latest_step, state)
-            print(f"{workdir}: continuing after step {int(state.step)}", file=sys.stderr)
-        log.cut(int(state.step))
-        skips = config.data.on_bad_utterance == "skip"
-        on_problem = functools.partial(record_problem, workdir) if skips else None
-        for epoch in range(int(state.step) // epochs.num_steps, config.epochs):
-            if stops_early(config, checkpoints, epochs.num_steps, epoch):
-                print(f"no better dev WER for {config.patience} epochs: stopping", file=sys.stderr)
-                break
-            plan = epochs.plan(epoch)[int(state.step) % epochs.num_steps :]
-            stream = batches(
-                plan,
-                train_set,
-                alphabet,
-                sample_rate=config.features.sample_rate,
-                hop_length=config.features.hop_length,
-                label_width=max(len(alphabet.normalise(utterance.transcript)) for utterance in train_set),
-                row_multiple=mesh.size,
-                num_workers=config.data.num_workers,
-                on_problem=on_problem,
-            )
-            progress = Progress(f"epoch {epoch + 1}/{config.epochs}", plan, config.features.sample_rate)
-            state = run_epoch(train_step, state, stream, epoch, schedule, train_set, log, progress)
-            dev_wer = float(epoch)  # without a dev split the last epoch is the best
-            if dev_set:
-                variables = {"params": state.params, "batch_stats": state.batch_stats}
-                evaluation = evaluate_utterances(eval_step, variables, dev_set, config, mesh.size, "dev")
-                dev_wer = evaluation.words.rate
-                log.write(int(state.step), {"epoch": epoch + 1, **flat("dev", evaluation.metrics)})
-                print(f"epoch {epoch + 1}: {progress.summary}; dev loss {evaluation.loss:.2f}, {evaluation}", file=sys.stderr)
-            checkpoints.save(state, dev_wer if dev_set else -dev_wer)
+            say(f"{workdir}: continuing after step {int(state.step)}")
+        progress = Progress(config.features.sample_rate)
+        with MetricLog(workdir, int(state.step)) as log:
+            for epoch in range(int(state.step) // num_steps, config.epochs):
+                if stops_early(config.patience, checkpoints.best_step, num_steps, epoch):
+                    say(f"no better dev WER for {config.patience} epochs: stopping")
+                    break
+                plan = plan_of(epoch)[int(state.step) % num_steps :]
+                stream = make_stream(plan, train_set, config, alphabet, mesh.size, workdir)
+                watched = progress.epoch(stream, f"epoch {epoch + 1}/{config.epochs}", len(plan))
+                finish = functools.partial(finish_step, epoch=epoch, utterances=train_set, log=log, progress=progress)
+                state = run_epoch(train_step, state, watched, epoch, finish)
+                message, dev_wer = f"epoch {epoch + 1}: {progress.summary}", float(-epoch)  # without dev: the last
+                if dev_set:
+                    evaluation = evaluate(variables_of(state), dev_set, title="dev")
+                    dev_wer = evaluation.words.rate
+                    message += f"; dev loss {evaluation.loss:.2f}, {evaluation}"
+                    rates = {f"dev_{name}": value for name, value in evaluation.rates.items()}
+                    log.write(int(state.step), {"epoch": epoch + 1, **rates})
+                say(message)
+                checkpoints.save(state, dev_wer)
         checkpoints.wait()
-        if not test_set:
-            return None
         best = checkpoints.best_step
-        assert best is not None
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        variables = checkpoints.restore_variables(best, variables)
-        evaluation = evaluate_utterances(eval_step, variables, test_set, config, mesh.size, "test")
+        if not test_set or best is None:
+            return None
+        evaluation = evaluate(checkpoints.restore_variables(best, variables_of(state)), test_set, title="test")
     path = write_evaluation(workdir, "test", evaluation)
-    print(f"test, after epoch {best // epochs.num_steps}: {evaluation}")
-    print(f"Utterance by utterance, worst first: {path}")
+    print(report(evaluation, f"test, with the weights of epoch {best // num_steps}", path))
     return evaluation
-
-
-class EpochPlans:
-    """The batch plans of a run; every epoch has the same number of steps."""
-
-    def __init__(self, config: Config, utterances: Sequence[Utterance]) -> None:
-        self._config = config
-        sample_rate = config.features.sample_rate
-        self._num_samples = np.array([utterance.num_samples(sample_rate) for utterance in utterances])
-        plan = self.plan(0)
-        self.num_steps = len(plan)
-        self.summary = summarise(plan, self._num_samples, hop_length=config.features.hop_length)
-
-    def plan(self, epoch: int) -> list[Batch]:
-        """The batches of an epoch, counted from 0."""
-        config = self._config
-        return plan_epoch(
-            self._num_samples,
-            batch_size=config.data.batch_size,
-            num_buckets=config.data.num_buckets,
-            hop_length=config.features.hop_length,
-            seed=config.seed,
-            epoch=epoch,
-            sortagrad=config.data.sortagrad,
-        )
 
 
 def read_split(path: Path, config: Config, alphabet: Alphabet, workdir: Path) -> list[Utterance]:
@@ -151,167 +113,132 @@ def read_split(path: Path, config: Config, alphabet: Alphabet, workdir: Path) ->
         min_duration=config.data.min_duration,
         max_duration=config.data.max_duration,
     )
-    usable = manifest_lib.usable_utterances(
-        utterances, problems, on_bad_utterance=config.data.on_bad_utterance, manifest=path
-    )
+    on_bad = config.data.on_bad_utterance
+    usable = manifest_lib.usable_utterances(utterances, problems, on_bad_utterance=on_bad, manifest=path)
     if problems:
         listed = workdir / f"skipped_{path.stem}.jsonl"
         manifest_lib.write_problems(listed, problems)
         reasons = manifest_lib.count_reasons(problems)
-        print(f"{path}: {len(problems)} of {len(utterances)} left out ({reasons}), listed in {listed}", file=sys.stderr)
+        say(f"{path}: {len(problems)} of {len(utterances)} utterances left out ({reasons}), listed in {listed}")
     return usable
 
 
-def record_problem(workdir: Path, problem: Problem) -> None:
-    """Names an utterance that became an empty row while training."""
-    tqdm.write(f"left out: {problem.id} ({problem.reason}: {problem.detail})", file=sys.stderr)
-    with (workdir / "skipped_while_training.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(problem.__dict__, ensure_ascii=False) + "\n")
+def make_planner(config: Config, utterances: Sequence[Utterance]) -> Callable[[int], list[Batch]]:
+    """The function from an epoch, counted from 0, to its batches; every epoch has the same number of them."""
+    num_samples = np.array([utterance.num_samples(config.features.sample_rate) for utterance in utterances])
+
+    def plan_of(epoch: int) -> list[Batch]:
+        return plan_epoch(
+            num_samples,
+            batch_size=config.data.batch_size,
+            num_buckets=config.data.num_buckets,
+            hop_length=config.features.hop_length,
+            seed=config.seed,
+            epoch=epoch,
+            sortagrad=config.data.sortagrad,
+        )
+
+    return plan_of
 
 
-def describe(utterances: Sequence[Utterance]) -> str:
-    """Counts of a split in words."""
-    hours = sum(utterance.duration for utterance in utterances) / 3600
-    return f"{len(utterances)} utterances, {hours:.2f} hours"
+def describe_plan(plan: Sequence[Batch], config: Config, utterances: Sequence[Utterance]) -> str:
+    """Hours, batches, shapes, padding and empty rows of an epoch."""
+    num_samples = np.array([utterance.num_samples(config.features.sample_rate) for utterance in utterances])
+    hours = num_samples.sum() / config.features.sample_rate / 3600
+    return f"{hours:.2f} hours, {summarise(plan, num_samples, hop_length=config.features.hop_length)}"
 
 
-def stops_early(config: Config, checkpoints: Checkpoints, steps_per_epoch: int, epoch: int) -> bool:
-    """Whether the best epoch lies `patience` epochs back."""
-    best = checkpoints.best_step
-    return bool(config.patience and best is not None and epoch - best // steps_per_epoch >= config.patience)
+def make_stream(
+    plan: Sequence[Batch],
+    utterances: Sequence[Utterance],
+    config: Config,
+    alphabet: Alphabet,
+    num_devices: int,
+    workdir: Path,
+) -> Iterable[dict[str, np.ndarray]]:
+    """The arrays of a plan; with data.on_bad_utterance "skip", bad audio is named, listed and left empty."""
+
+    def left_out(problem: Problem) -> None:
+        say(f"left out: {problem.id} ({problem.reason}: {problem.detail})")
+        with (workdir / "skipped_while_training.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dataclasses.asdict(problem), ensure_ascii=False) + "\n")
+
+    return batches(
+        plan,
+        utterances,
+        alphabet,
+        sample_rate=config.features.sample_rate,
+        hop_length=config.features.hop_length,
+        label_width=max(len(alphabet.normalise(utterance.transcript)) for utterance in utterances),
+        row_multiple=num_devices,
+        num_workers=config.data.num_workers,
+        on_problem=left_out if config.data.on_bad_utterance == "skip" else None,
+    )
+
+
+def stops_early(patience: int, best_step: int | None, num_steps: int, epoch: int) -> bool:
+    """Whether the best checkpoint lies `patience` epochs back; `epoch` is the next one, counted from 0."""
+    return bool(patience) and best_step is not None and epoch - best_step // num_steps >= patience
+
+
+def variables_of(state: steps.TrainState) -> dict[str, Any]:
+    """What the model reads of a train state."""
+    return {"params": state.params, "batch_stats": state.batch_stats}
 
 
 def run_epoch(
     train_step: Callable[..., Any],
     state: steps.TrainState,
-    stream: Any,
+    stream: Iterable[dict[str, np.ndarray]],
     epoch: int,
-    schedule: Callable[..., Any],
-    utterances: Sequence[Utterance],
-    log: "Log",
-    progress: "Progress",
+    finish: Callable[[int, Mapping[str, jax.Array], np.ndarray], None],
 ) -> steps.TrainState:
     """Makes the updates of an epoch.
 
-    The metrics of a step are fetched while the next one runs, so that the device never waits for the host.
+    A step's metrics are fetched while the next step runs, so that the device never waits for the host.
 
-    Raises:
-        InputError: a loss is not finite; names the step and the utterances of its batch.
+    Args:
+        train_step: compiled by `parallel.parallel_train_step`.
+        state: before the epoch; its memory is reused.
+        stream: batches.
+        epoch: counted from 0.
+        finish: gets the number of updates, the metrics and the utterances' indices of every step, a step late.
     """
     step = int(state.step)
-    pending: list[tuple[int, Any, np.ndarray]] = []
-    with progress:
-        for batch in stream:
-            progress.before(batch)
-            state, metrics = train_step(state, batch, jnp.int32(epoch))
-            step += 1
-            pending.append((step, metrics, batch["indices"]))
-            if len(pending) > 1:
-                finish_step(*pending.pop(0), epoch, schedule, utterances, log, progress)
-        for item in pending:
-            finish_step(*item, epoch, schedule, utterances, log, progress)
+    previous: tuple[int, Mapping[str, jax.Array], np.ndarray] | None = None
+    for batch in stream:
+        state, metrics = train_step(state, batch, jnp.int32(epoch))
+        step += 1
+        if previous is not None:
+            finish(*previous)
+        previous = step, metrics, batch["indices"]
+    if previous is not None:
+        finish(*previous)
     return state
 
 
 def finish_step(
     step: int,
-    metrics: Mapping[str, Any],
+    metrics: Mapping[str, jax.Array],
     indices: np.ndarray,
+    *,
     epoch: int,
-    schedule: Callable[..., Any],
     utterances: Sequence[Utterance],
-    log: "Log",
-    progress: "Progress",
+    log: MetricLog,
+    progress: Progress,
 ) -> None:
-    """Waits for a step's metrics, checks and logs them."""
+    """Checks and logs a step's metrics.
+
+    Raises:
+        InputError: the loss or its gradient is not finite; names the step and the utterances of its batch.
+    """
     values = {name: float(value) for name, value in metrics.items()}
-    if not np.isfinite(values["loss"]) or not np.isfinite(values["grad_norm"]):
+    if not np.isfinite([values["loss"], values["grad_norm"]]).all():
         names = ", ".join(utterances[index].id for index in indices if index >= 0)
         raise InputError(
             f"The loss must be finite, got {values['loss']} (gradient norm {values['grad_norm']}) at step {step}, "
-            f"epoch {epoch + 1}. Utterances of the batch: {names}. Lower optim.learning_rate or optim.clip_norm, or look "
-            "at these recordings; the run continues from its last checkpoint."
+            f"epoch {epoch + 1}, utterances {names}. Lower optim.learning_rate or optim.clip_norm, or listen to these "
+            "recordings; the run continues from its last checkpoint."
         )
-    progress.after(values)
-    log.write(
-        step,
-        {"epoch": epoch + 1, "learning_rate": float(schedule(step - 1)), "hours_per_hour": progress.speed, **values},
-    )
-
-
-class Progress:
-    """A bar with loss, hours of audio an hour and time left; says when a new shape compiles."""
-
-    compiled: set[tuple[int, ...]] = set()
-
-    def __init__(self, title: str, plan: Sequence[Batch], sample_rate: int) -> None:
-        self._bar = tqdm(total=len(plan), desc=title, unit="step", leave=False, disable=not sys.stderr.isatty())
-        self._sample_rate = sample_rate
-        self._started = time.perf_counter()
-        self._seconds, self._losses = 0.0, []  # type: float, list[float]
-
-    def __enter__(self) -> None:
-        self._bar.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self._bar.__exit__(*error)
-
-    @property
-    def speed(self) -> float:
-        """Hours of audio in an hour of this epoch."""
-        return self._seconds / (time.perf_counter() - self._started)
-
-    @property
-    def summary(self) -> str:
-        """The epoch in words."""
-        elapsed = time.perf_counter() - self._started
-        return f"loss {np.mean(self._losses):.2f} in {elapsed:.0f} s ({self.speed:.0f} hours of audio an hour)"
-
-    def before(self, batch: Mapping[str, np.ndarray]) -> None:
-        """Tells of a shape that is new and so compiles."""
-        shape = batch["waveforms"].shape
-        if shape not in self.compiled:
-            self.compiled.add(shape)
-            seconds = shape[1] / self._sample_rate
-            self._bar.set_postfix_str(f"compiling for {shape[0]} x {seconds:.1f} s", refresh=True)
-
-    def after(self, metrics: Mapping[str, float]) -> None:
-        """Shows a finished step."""
-        self._seconds += metrics["num_samples"] / self._sample_rate
-        self._losses.append(metrics["loss"])
-        self._bar.set_postfix_str(f"loss {metrics['loss']:.1f}, {self.speed:.0f} h/h", refresh=False)
-        self._bar.update()
-
-
-class Log:
-    """Metrics to RUN/metrics.jsonl and RUN/tensorboard; a line a step, a line a dev evaluation."""
-
-    def __init__(self, workdir: Path) -> None:
-        self._path = workdir / "metrics.jsonl"
-        self._board = SummaryWriter(str(workdir / "tensorboard"))
-
-    def __enter__(self) -> "Log":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._board.close()
-
-    def cut(self, step: int) -> None:
-        """Removes lines after `step`: an interrupted run repeats those steps."""
-        if self._path.exists():
-            lines = self._path.read_text().splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-            self._path.write_text("".join(line + "\n" for line in kept))
-
-    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Appends metrics of a step (updates made so far)."""
-        with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
-        for name, value in metrics.items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(name, value, step)
-
-
-def flat(prefix: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The rates of an evaluation under names of their own."""
-    return {f"{prefix}_{name}": value for name, value in metrics.items() if isinstance(value, int | float)}
+    progress.step(values)
+    log.write(step, {"epoch": epoch + 1, **values, "hours_per_hour": progress.speed})

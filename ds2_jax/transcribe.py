@@ -92,7 +92,12 @@ class Transcriber:
         best_labels, output_lengths = map(np.asarray, self._best_labels(self._variables, batch, num_samples))
         spans = greedy_decode(best_labels, output_lengths)
         seconds_per_frame = self.config.model.time_reduction * features.window_stride
-        return [transcript_and_words(row, self._alphabet, seconds_per_frame) for row in spans[: len(waveforms)]]
+        results = []
+        for waveform, row in zip(waveforms, spans, strict=False):  # no results for the empty rows behind
+            text, words = transcript_and_words(row, self._alphabet, seconds_per_frame)
+            duration = len(waveform) / features.sample_rate  # the last output frame may reach past it
+            results.append((text, [word._replace(end=min(word.end, duration)) for word in words]))
+        return results
 
     def transcribe_files(self, files: Sequence[Path]) -> Iterator[Transcript | InputError]:
         """Reads and transcribes files; yields, in their order, a transcript or why a file has none."""
@@ -178,5 +183,3 @@ def _write_json(transcript: Transcript) -> None:
     words = [{"word": w.text, "start": round(w.start, 3), "end": round(w.end, 3)} for w in transcript.words]
     line = {"audio": str(transcript.audio), "duration": round(transcript.duration, 3), "text": transcript.text}
     print(json.dumps(line | {"words": words}, ensure_ascii=False), flush=True)
-
-

@@ -29,7 +29,7 @@ def gradients_of(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): value for name, value in outputs.items() if name.startswith(prefix)}
 
 
-def assert_close(actual: Any, expected: np.ndarray, tolerance: float, what: str = "") -> None:
+def assert_close(actual: Any, expected: np.ndarray, tolerance: float, what: str = "The output") -> None:
     actual = np.asarray(actual)
     assert actual.shape == expected.shape, what
     error = np.abs(actual - expected).max() / np.abs(expected).max()
@@ -204,6 +204,6 @@ def test_initial_weights_are_pytorchs(bidirectional: bool) -> None:
     for path, weights in jax.tree.leaves_with_path(params):
         scaled = np.asarray(weights) * np.sqrt(num_inputs[path[0].key])
         assert np.abs(scaled).max() <= 1 + 1e-6
-        if weights.size > 100:  # five standard errors
-            assert np.std(scaled) == pytest.approx(3**-0.5, abs=5 * np.sqrt(1 / 15 / weights.size))
-            assert np.mean(scaled) == pytest.approx(0, abs=5 * np.sqrt(1 / 3 / weights.size))
+        # Within five standard errors of the uniform distribution's mean and deviation.
+        assert np.mean(scaled) == pytest.approx(0, abs=5 * np.sqrt(1 / 3 / weights.size))
+        assert np.std(scaled) == pytest.approx(3**-0.5, abs=5 * np.sqrt(1 / 15 / weights.size))

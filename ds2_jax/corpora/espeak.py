@@ -47,10 +47,10 @@ class Engine:
         if self.sample_rate <= 0:
             sys.exit(f"espeak_Initialize returned {self.sample_rate}")
         self._library.espeak_SetSynthCallback(self._callback)
-        # Breath is noise; unseeded, it comes from the process number.
+        # Breath is drawn noise, which the library itself seeds with the second on the clock.
         self._call("espeak_ng_SetRandSeed", ctypes.c_long(0))
-        variant = voice.partition("+")[2]
-        if variant and not (Path(data) / "voices" / "!v" / variant).is_file():
+        _, plus, variant = voice.partition("+")
+        if plus and not (Path(data) / "voices" / "!v" / variant).is_file():
             sys.exit(f"no variant {variant!r}")  # the library would speak without it, and return 0
         self._call("espeak_SetVoiceByName", voice.encode())
         self._call("espeak_SetParameter", VOLUME, QUIET, 0)

@@ -74,22 +74,28 @@ VOICES = {
     "dev": ("en-us+m4", "en-gb-x-rp+steph", "en-029+Mike"),
     "test": ("en-us+f4", "en-gb-x-rp+m6", "en-gb-scotland+f3", "en-gb-scotland+m3"),
 }
-"""Accent: general British and American, New York, received pronunciation, Lancaster, West Midlands, Caribbean."""
+"""`LANGUAGE` or `LANGUAGE+VARIANT`, as espeak-ng names them: the accent, and the vocal tract. The accents are British,
+American, New York, received pronunciation, Lancaster, West Midlands, Caribbean and, in test alone, Scottish."""
 
 NUM_SENTENCES = {"train": 50, "dev": 20, "test": 45}
 """Utterances of each voice. The voices of test say the same sentences, so that their error rates compare."""
 
 RATES = (115, 165)
-"""Words per minute; no faster, so that every utterance has an output frame of 40 ms for each label CTC needs."""
+"""Slowest and fastest; any faster, and output frames of 40 ms would be fewer than the labels of some utterances."""
 PITCHES = (35, 65)
-"""Of 0 to 100; 50 is the voice's own."""
 LEVELS = (0.25, 0.9)
-"""Largest absolute sample."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """What a voice says, and how."""
+    """What a voice says, and how.
+
+    Attributes:
+        transcript: capital letters and spaces.
+        rate: words per minute, as espeak-ng counts them.
+        pitch: 0 to 100; 50 is the voice's own.
+        level: largest absolute sample.
+    """
 
     transcript: str
     rate: int
@@ -164,8 +170,8 @@ def speak(voice: str, prompts: list[Prompt]) -> list[np.ndarray]:
     """Speaks with one voice, in a process of its own, in the order given.
 
     Args:
-        voice: `LANGUAGE` or `LANGUAGE+VARIANT`, as espeak-ng names them.
-        prompts: what to say.
+        voice: as in `VOICES`.
+        prompts: what to say; at least one.
 
     Returns:
         For each prompt [S] float32 in [-1, 1], at `SAMPLE_RATE`.
@@ -184,7 +190,7 @@ def speak(voice: str, prompts: list[Prompt]) -> list[np.ndarray]:
         "library": espeakng_loader.get_library_path(),
         "data": espeakng_loader.get_data_path(),
         "voice": voice,
-        "requests": [(prompt.transcript.lower(), prompt.rate, prompt.pitch) for prompt in prompts],  # "UP" is spelled
+        "requests": [(prompt.transcript, prompt.rate, prompt.pitch) for prompt in prompts],
     }
     child = subprocess.run(
         [sys.executable, "-I", espeak.__file__], input=json.dumps(job).encode(), capture_output=True, check=False

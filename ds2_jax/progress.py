@@ -1,0 +1,97 @@
+"""What a training run tells while it runs: a bar on the terminal, metrics.jsonl, TensorBoard."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+def say(message: str) -> None:
+    """Prints a line on stderr, above the bar if there is one."""
+    tqdm.write(message, file=sys.stderr)
+
+
+class Progress:
+    """A bar with loss, hours of audio an hour and time left; says when a batch's shape is new and so compiles.
+
+    Args:
+        sample_rate: Hz.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        self._sample_rate = sample_rate
+        self._shapes: set[tuple[int, ...]] = set()
+
+    def epoch(
+        self, batches: Iterable[dict[str, np.ndarray]], title: str, total: int
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the batches of an epoch under a new bar of `total` steps."""
+        self._started, self._seconds, self._loss, self._steps = time.perf_counter(), 0.0, 0.0, 0
+        with tqdm(total=total, desc=title, unit="step", leave=False, disable=not sys.stderr.isatty()) as self._bar:
+            for batch in batches:
+                num_rows, num_samples = shape = batch["waveforms"].shape
+                if shape not in self._shapes:
+                    self._shapes.add(shape)
+                    self._bar.set_postfix_str(f"compiling for {num_rows} x {num_samples / self._sample_rate:.1f} s")
+                yield batch
+                self._bar.update()
+
+    def step(self, metrics: Mapping[str, float]) -> None:
+        """Counts a finished step's loss (nats an utterance) and num_samples."""
+        self._seconds += metrics["num_samples"] / self._sample_rate
+        self._loss += metrics["loss"]
+        self._steps += 1
+        self._bar.set_postfix_str(f"loss {metrics['loss']:.1f}, {self.speed:.0f} h/h", refresh=False)
+
+    @property
+    def speed(self) -> float:
+        """Hours of audio an hour, in this epoch."""
+        return self._seconds / (time.perf_counter() - self._started)
+
+    @property
+    def summary(self) -> str:
+        """The epoch so far, in words."""
+        elapsed = time.perf_counter() - self._started
+        return (
+            f"loss {self._loss / max(self._steps, 1):.2f} in {elapsed:.0f} s ({self.speed:.0f} hours of audio an hour)"
+        )
+
+
+class MetricLog:
+    """Appends metrics to metrics.jsonl and TensorBoard; a context manager.
+
+    Args:
+        run: folder of the run.
+        step: updates made so far; lines after it, of an interrupted run that repeats those steps, are removed.
+    """
+
+    def __init__(self, run: Path, step: int) -> None:
+        self._path = run / "metrics.jsonl"
+        lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
+        # A line without its end was being written when the run was killed.
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        self._path.write_text("".join(kept))
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if lines else None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._board.close()
+
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Appends the metrics known after `step` updates; numbers go to TensorBoard too."""
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        for name, value in metrics.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(name, value, step)

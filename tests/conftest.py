@@ -1,0 +1,57 @@
+"""Settings of every test: eight simulated devices, strict shapes, repeatable examples, and no silent skips."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"  # these three before anything imports JAX or TensorFlow
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+import hypothesis
+import jax
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NO_AN4 = "the AN4 archive is not there; DS2_JAX_AN4 names it"
+ALLOWED_SKIPS = (NO_AN4,)
+"""The only reasons for which a test may be skipped; any other skip is a failure."""
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+hypothesis.settings.register_profile("ds2_jax", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("ds2_jax")
+
+
+@pytest.fixture(scope="session")
+def an4_archive() -> Path:
+    """The archive of real speech: that of DS2_JAX_AN4, or of the folder shared/ beside the repository."""
+    archive = Path(os.environ.get("DS2_JAX_AN4", ROOT.parent / "shared/data/an4_sphere.tar.gz"))
+    if not archive.is_file():
+        pytest.skip(NO_AN4)
+    return archive
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_compilations() -> Iterator[None]:
+    """Frees a module's compiled programs: all together they can exceed the memory maps that Linux grants a process."""
+    yield
+    jax.clear_caches()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    return _fail_unlisted_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    return _fail_unlisted_skip((yield))
+
+
+def _fail_unlisted_skip(report: pytest.TestReport | pytest.CollectReport) -> pytest.TestReport | pytest.CollectReport:
+    if report.outcome == "skipped" and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if reason not in ALLOWED_SKIPS:
+            report.outcome = "failed"
+            report.longrepr = f"skipped for a reason that is not on ALLOWED_SKIPS of conftest.py: {reason}"
+    return report

@@ -1,0 +1,76 @@
+"""What the tests of training and of the commands share: a model that compiles in seconds, and runs that hold it."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from ds2_jax import optim, run, steps
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.checkpoint import Checkpoints
+from ds2_jax.config import Config, DataConfig, ModelConfig, OptimConfig
+from ds2_jax.data.manifest import Utterance, write_manifest
+
+RATE = 16_000
+SMALL = ModelConfig(
+    hidden_size=16,
+    num_layers=2,
+    channels=(2, 2),
+    frequency_kernels=(11, 5),
+    time_kernels=(5, 3),
+    frequency_strides=(4, 4),
+    time_reduction=4,
+)
+SMALL_CONFIG = Config(
+    epochs=2,
+    data=DataConfig(batch_size=8, num_buckets=1, num_workers=1),
+    model=SMALL,
+    optim=OptimConfig(optimizer="sgd", learning_rate=0.01, schedule="constant", weight_decay=0.0),
+)
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    """White noise, [S] float32."""
+    samples = np.random.default_rng(seed).uniform(-0.5, 0.5, round(seconds * RATE))
+    return samples.astype(np.float32)
+
+
+def write_noise(path: Path, seconds: float = 0.5, seed: int = 0) -> Path:
+    """A WAV file of white noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, noise(seconds, seed), RATE)
+    return path
+
+
+def write_noise_manifest(folder: Path, transcripts: tuple[str, ...] = ("GO", "YES", "NO"), name: str = "all") -> Path:
+    """A manifest FOLDER/NAME.jsonl of noise that is said to be words: enough where nothing has to be learned."""
+    utterances = []
+    for i, transcript in enumerate(transcripts):
+        seconds = 0.5 + 0.05 * i
+        audio = write_noise(folder / f"{name}{i}.wav", seconds, i)
+        utterances.append(Utterance(audio, seconds, transcript, f"{name}{i}", f"speaker{i % 2}"))
+    path = folder / f"{name}.jsonl"
+    write_manifest(path, utterances)
+    return path
+
+
+def with_manifests(config: Config, manifest: Path) -> Config:
+    """The configuration with one manifest as train, dev and test split."""
+    data = dataclasses.replace(config.data, train=manifest, dev=manifest, test=manifest)
+    return dataclasses.replace(config, data=data)
+
+
+def initial_state(config: Config) -> steps.TrainState:
+    """A state before the first step."""
+    tx = optim.make_optimizer(config.optim, steps_per_epoch=1, total_steps=1)
+    return steps.init_state(config, Alphabet(config.data.alphabet).size, tx)
+
+
+def write_untrained_run(folder: Path, config: Config) -> Path:
+    """A run whose only checkpoint holds the initial weights."""
+    run.open_run(folder, config, overwrite=False)
+    with Checkpoints(folder, config.data.alphabet) as checkpoints:
+        checkpoints.save(initial_state(config), 1.0)
+        checkpoints.wait()
+    return folder

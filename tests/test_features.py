@@ -1,0 +1,148 @@
+"""features.py against librosa, and what padding must not change."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import librosa
+import numpy as np
+import pytest
+
+from ds2_jax import features
+from ds2_jax.config import FeatureConfig
+
+TOLERANCE = 1e-5
+WINDOWS = ("hamming", "hann", "blackman", "bartlett")
+
+log_spectrogram = jax.jit(features.log_spectrogram, static_argnums=2)
+extract_features = jax.jit(features.extract_features, static_argnums=2)
+
+
+def speech_like(num_samples: int, sample_rate: int) -> np.ndarray:
+    """[S] float32: a gliding voice with harmonics, syllables and breath noise."""
+    rng = np.random.default_rng(num_samples)
+    seconds = np.arange(num_samples) / sample_rate
+    phase = 2 * np.pi * (120 * seconds + 15 * np.sin(2 * np.pi * 0.7 * seconds))
+    voice = sum(np.sin(k * phase) / k for k in range(1, 12))
+    syllables = np.clip(np.sin(2 * np.pi * 4 * seconds), 0, 1) ** 2
+    return (0.2 * syllables * voice + 0.003 * rng.standard_normal(num_samples)).astype(np.float32)
+
+
+def noise(num_samples: int) -> np.ndarray:
+    """[S] float32, uniform over the whole range."""
+    return np.random.default_rng(num_samples).uniform(-1, 1, num_samples).astype(np.float32)
+
+
+def librosa_spectrogram(waveform: np.ndarray, config: FeatureConfig) -> np.ndarray:
+    """[T, F] float64."""
+    transform = librosa.stft(
+        waveform.astype(np.float64),
+        n_fft=config.fft_length,
+        hop_length=config.hop_length,
+        window=config.window,
+        center=True,
+        pad_mode="constant",
+    )
+    return np.log1p(np.abs(transform)).T
+
+
+def padded(waveforms: list[np.ndarray], size: int, filler: float = np.nan) -> tuple[jax.Array, jax.Array]:
+    """Waveforms [B, S] with `filler` behind their samples, and the numbers of samples [B]."""
+    rows = np.full((len(waveforms), size), filler, np.float32)
+    for row, waveform in zip(rows, waveforms, strict=True):
+        row[: len(waveform)] = waveform
+    return jnp.asarray(rows), jnp.array([len(waveform) for waveform in waveforms], jnp.int32)
+
+
+def assert_close(actual: jax.Array, expected: np.ndarray) -> None:
+    assert actual.shape == expected.shape
+    assert np.abs(np.asarray(actual) - expected).max() <= TOLERANCE * max(1, np.abs(expected).max())
+
+
+@pytest.mark.filterwarnings("ignore:n_fft=:UserWarning")  # librosa's word on waveforms shorter than a window
+@pytest.mark.parametrize("sample_rate", [8_000, 16_000])
+@pytest.mark.parametrize("window", WINDOWS)
+def test_spectrogram_is_librosas(window: str, sample_rate: int) -> None:
+    config = FeatureConfig(sample_rate=sample_rate, window=window)  # type: ignore[arg-type]
+    assert (config.fft_length, config.hop_length) == (sample_rate // 50, sample_rate // 100)
+    hop = config.hop_length
+    sizes = [1, hop - 1, hop, 2 * hop - 1, 2 * hop, 13 * hop + 1, 40 * hop - 1, 40 * hop]
+    waveforms = [make for size in sizes for make in (noise(size), speech_like(size, sample_rate))]
+    spectrograms, num_frames = log_spectrogram(*padded(waveforms, 40 * hop), config)
+    assert spectrograms.dtype == jnp.float32
+    for row, waveform in enumerate(waveforms):
+        expected = librosa_spectrogram(waveform, config)
+        assert num_frames[row] == len(expected)
+        assert_close(spectrograms[row, : len(expected)], expected)
+        assert not spectrograms[row, len(expected) :].any()
+
+
+@pytest.mark.parametrize("size", [1_000, 16_000])
+def test_spectrogram_of_an_unpadded_waveform_is_librosas(size: int) -> None:
+    config, waveform = FeatureConfig(), speech_like(size, 16_000)
+    spectrograms, num_frames = log_spectrogram(*padded([waveform], size), config)
+    expected = librosa_spectrogram(waveform, config)
+    assert spectrograms.shape[1] == num_frames[0] == len(expected)
+    assert_close(spectrograms[0], expected)
+
+
+def test_stride_need_not_divide_the_window() -> None:
+    config = FeatureConfig(window_size=0.025)
+    waveform = speech_like(5_000, 16_000)
+    spectrograms, _ = log_spectrogram(*padded([waveform], 5_000), config)
+    assert_close(spectrograms[0], librosa_spectrogram(waveform, config))
+
+
+def test_features_have_mean_0_and_deviation_1() -> None:
+    waveforms = [speech_like(4_000, 16_000), 1e-3 * noise(2_345), noise(1)]
+    spectrograms, num_frames = extract_features(*padded(waveforms, 5_000), FeatureConfig())
+    for row, count in enumerate(num_frames):
+        valid = np.asarray(spectrograms[row, :count], np.float64)
+        if row < 2:  # the last is one sample, which is constant
+            assert abs(valid.mean()) <= TOLERANCE
+            assert valid.std(ddof=1) == pytest.approx(1, abs=TOLERANCE)
+        assert not spectrograms[row, count:].any()
+
+
+@pytest.mark.parametrize("level", [0.0, 0.1, -1.0, 1e-30])
+def test_constant_waveform_gives_zeros(level: float) -> None:
+    waveforms = [np.full(3_210, level, np.float32), np.full(5, level, np.float32)]
+    spectrograms, num_frames = extract_features(*padded(waveforms, 4_000), FeatureConfig())
+    np.testing.assert_array_equal(num_frames, [21, 1])
+    np.testing.assert_array_equal(spectrograms, 0)
+
+
+def test_constant_spectrogram_normalises_to_zeros() -> None:
+    values = jnp.stack([jnp.full((6, 4), 2.0), jnp.arange(24.0).reshape(6, 4)])
+    normalised = features.normalise(values, jnp.array([6, 6]))
+    np.testing.assert_array_equal(normalised[0], 0)
+    assert normalised[1].any()
+
+
+def test_empty_row_has_no_frames() -> None:
+    spectrograms, num_frames = extract_features(*padded([np.empty(0, np.float32), noise(400)], 400), FeatureConfig())
+    np.testing.assert_array_equal(num_frames, [0, 3])
+    np.testing.assert_array_equal(spectrograms[0], 0)
+    assert np.isfinite(spectrograms[1]).all()
+
+
+@pytest.mark.parametrize("function", [log_spectrogram, extract_features])
+def test_samples_past_the_end_do_not_matter(function: functools.partial[tuple[jax.Array, jax.Array]]) -> None:
+    waveforms = [speech_like(n, 16_000) for n in (3_000, 1_601, 1_599, 77)]
+    clean, _ = function(*padded(waveforms, 3_200, filler=0), FeatureConfig())
+    for filler in (np.nan, np.inf, 0.5):
+        dirty, _ = function(*padded(waveforms, 3_200, filler), FeatureConfig())
+        np.testing.assert_array_equal(dirty, clean)
+
+
+def test_padding_and_batch_mates_change_no_valid_frame() -> None:
+    config = FeatureConfig()
+    waveforms = [speech_like(n, 16_000) for n in (6_400, 3_333, 160, 159)]
+    batch, lengths = padded(waveforms, 8_000)
+    together, num_frames = log_spectrogram(batch, lengths, config)
+    normalised_together, _ = extract_features(batch, lengths, config)
+    for row, waveform in enumerate(waveforms):
+        alone = padded([waveform], len(waveform))
+        count = int(num_frames[row])
+        np.testing.assert_array_equal(together[row, :count], log_spectrogram(*alone, config)[0][0])
+        assert_close(normalised_together[row, :count], np.asarray(extract_features(*alone, config)[0][0]))

@@ -1,0 +1,153 @@
+"""loss.py: CTC as the sum over all paths, and rows that have none."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ds2_jax import lengths
+from ds2_jax.loss import ctc_losses
+
+NUM_FRAMES, NUM_LABELS, MAX_LABELS = 5, 4, 4
+ROWS = [  # valid frames, labels
+    (5, [1, 2, 3]),
+    (5, [2, 2, 1]),
+    (5, [3, 3, 3]),
+    (4, [1]),
+    (3, [2, 2]),
+    (2, [3, 1]),
+    (1, [2]),
+    (5, []),
+    (1, []),
+    (2, [1, 1]),  # from here on: no path
+    (4, [1, 2, 2, 1]),
+    (1, [3, 2]),
+    (0, [1]),
+    (0, []),
+]
+
+
+def batch() -> tuple[jax.Array, jax.Array, jax.Array]:
+    """output_lengths [B], labels [B, N] and num_labels [B] of ROWS; label padding is not blank, to be ignored."""
+    labels = np.full((len(ROWS), MAX_LABELS), 2, np.int32)
+    for row, (_, values) in zip(labels, ROWS, strict=True):
+        row[: len(values)] = values
+    return (
+        jnp.array([frames for frames, _ in ROWS], jnp.int32),
+        jnp.asarray(labels),
+        jnp.array([len(values) for _, values in ROWS], jnp.int32),
+    )
+
+
+def random_logits(scale: float = 2.0) -> np.ndarray:
+    """[B, T', V] float64."""
+    return scale * np.random.default_rng(0).standard_normal((len(ROWS), NUM_FRAMES, NUM_LABELS))
+
+
+@jax.jit
+def losses_and_gradients(logits: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Losses [B], alignable [B] and the gradients of their sum [B, T', V]."""
+    losses, pullback, alignable = jax.vjp(lambda x: ctc_losses(x, *batch()), logits, has_aux=True)
+    return losses, alignable, pullback(jnp.ones_like(losses))[0]
+
+
+def paths_of(num_frames: int, labels: list[int]) -> list[tuple[int, ...]]:
+    """All label sequences over the frames that read `labels` once repeats are merged and blanks dropped."""
+    return [
+        path
+        for path in itertools.product(range(NUM_LABELS), repeat=num_frames)
+        if [label for label, _ in itertools.groupby(path) if label] == labels
+    ]
+
+
+def probability_and_gradient(logits: np.ndarray, labels: list[int]) -> tuple[float, np.ndarray]:
+    """-log of the summed probability of all paths [T, V -> ()], and its gradient: softmax less expected occupancy."""
+    probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    total, occupancy = 0.0, np.zeros_like(probs)
+    for path in paths_of(len(logits), labels):
+        spot = (np.arange(len(logits)), np.array(path))
+        probability = probs[spot].prod()
+        total += probability
+        occupancy[spot] += probability
+    return -np.log(total), probs - occupancy / total
+
+
+def has_path(row: tuple[int, list[int]]) -> bool:
+    return row[0] > 0 and bool(paths_of(*row))
+
+
+@pytest.mark.parametrize(("float_type", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-5)])
+def test_loss_and_gradient_sum_over_all_paths(float_type: type, tolerance: float) -> None:
+    logits = random_logits()
+    with jax.enable_x64(float_type is np.float64):
+        losses, alignable, gradients = losses_and_gradients(logits.astype(float_type))
+    assert losses.dtype == gradients.dtype == float_type
+    for row, (num_frames, labels) in enumerate(ROWS):
+        assert bool(alignable[row]) == has_path(ROWS[row])
+        if alignable[row]:
+            loss, gradient = probability_and_gradient(logits[row, :num_frames], labels)
+            assert losses[row] == pytest.approx(loss, rel=tolerance)
+            np.testing.assert_allclose(gradients[row, :num_frames], gradient, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_row_without_a_path_has_neither_loss_nor_gradient(scale: float) -> None:
+    losses, alignable, gradients = losses_and_gradients(random_logits(scale).astype(np.float32))
+    assert not alignable[9:].any()
+    np.testing.assert_array_equal(losses[9:], 0)
+    np.testing.assert_array_equal(gradients[9:], 0)
+
+
+@pytest.mark.parametrize("filler", [np.nan, np.inf])
+def test_logits_past_the_length_and_of_rows_without_a_path_do_not_matter(filler: float) -> None:
+    clean = random_logits().astype(np.float32)
+    dirty = clean.copy()
+    for row, (num_frames, _) in enumerate(ROWS):
+        dirty[row, num_frames if has_path(ROWS[row]) else 0 :] = filler
+    for one, other in zip(losses_and_gradients(clean), losses_and_gradients(dirty), strict=True):
+        assert np.isfinite(other).all()
+        np.testing.assert_array_equal(one, other)
+    _, _, gradients = losses_and_gradients(dirty)
+    for row, (num_frames, _) in enumerate(ROWS):
+        assert not gradients[row, num_frames:].any()
+
+
+def test_loss_of_certain_logits_is_never_negative() -> None:
+    """A model sure of a path, at many levels of certainty; rounding would otherwise fall below 0."""
+    for seed, height in enumerate(np.linspace(5, 100, 20)):
+        logits = np.random.default_rng(seed).uniform(0, 1e-2, (len(ROWS), NUM_FRAMES, NUM_LABELS))
+        for row, (num_frames, labels) in enumerate(ROWS):
+            for frame, label in enumerate(paths_of(num_frames, labels)[0] if has_path(ROWS[row]) else ()):
+                logits[row, frame, label] += height
+        losses, _, gradients = losses_and_gradients(logits.astype(np.float32))
+        assert (losses >= 0).all()
+        assert (losses <= 5 * 1.1 * NUM_LABELS * np.exp(0.02 - height) + 1e-5).all()  # other paths are as unlikely
+        assert np.isfinite(gradients).all()
+
+
+alignable = jax.jit(lengths.alignable)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 17), st.lists(st.integers(1, 3), max_size=8)), min_size=6, max_size=6),
+    st.integers(1, 3),
+)
+def test_alignable_counts_labels_and_repeats(rows: list[tuple[int, list[int]]], filler: int) -> None:
+    labels = np.full((len(rows), 8), filler, np.int32)
+    for row, (_, values) in zip(labels, rows, strict=True):
+        row[: len(values)] = values
+    num_frames = jnp.array([frames for frames, _ in rows], jnp.int32)
+    actual = alignable(num_frames, jnp.asarray(labels), jnp.array([len(values) for _, values in rows], jnp.int32))
+    expected = [frames > 0 and lengths.ctc_min_frames(values) <= frames for frames, values in rows]
+    np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("labels", [[], [1], [1, 1], [1, 2, 1], [2, 2, 2], [1, 1, 2, 2]])
+def test_fewest_frames_are_those_of_the_shortest_path(labels: list[int]) -> None:
+    fewest = next(n for n in range(8) if paths_of(n, labels))
+    assert lengths.ctc_min_frames(labels) == fewest

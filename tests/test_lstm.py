@@ -1,0 +1,147 @@
+"""lstm.py: the written gradient against the derived one, and padding."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ds2_jax.lstm import NUM_GATES, RecurrentWeights, RnnType, recurrent
+
+LENGTHS = (5, 0, 3, 1, 6)
+NUM_FRAMES, NUM_INPUTS, HIDDEN = 7, 4, 3
+CASES = [(rnn_type, directions) for rnn_type in NUM_GATES for directions in (1, 2)]
+
+
+def arrays(rnn_type: str, directions: int, float_type: type) -> tuple[np.ndarray, RecurrentWeights, np.ndarray]:
+    """inputs [B, T', F], weights and a cotangent [B, T', H], all random; padding too."""
+    rng = np.random.default_rng(0)
+
+    def draw(*shape: int) -> Any:
+        return rng.standard_normal(shape).astype(float_type)
+
+    outputs = NUM_GATES[rnn_type] * HIDDEN  # type: ignore[index]
+    weights = RecurrentWeights(
+        draw(directions, NUM_INPUTS, outputs),
+        draw(directions, HIDDEN, outputs),
+        draw(directions, outputs),
+        draw(directions, outputs),
+    )
+    return draw(len(LENGTHS), NUM_FRAMES, NUM_INPUTS), weights, draw(len(LENGTHS), NUM_FRAMES, HIDDEN)
+
+
+def layer(rnn_type: RnnType, inputs: jax.Array, weights: RecurrentWeights) -> jax.Array:
+    return recurrent(rnn_type, inputs, jnp.array(LENGTHS, jnp.int32), weights, inputs.dtype)
+
+
+def one_frame(rnn_type: str, frame: jax.Array, state: tuple[jax.Array, ...], weights: Any) -> tuple[jax.Array, ...]:
+    """The cells as their papers write them, for one row: frame [F], state ([H],) or ([H], [H])."""
+    input_kernel, hidden_kernel, input_bias, hidden_bias = weights
+    (hidden, *cell), sigmoid = state, jax.nn.sigmoid
+    x = (frame @ input_kernel + input_bias).reshape(-1, HIDDEN)
+    h = (hidden @ hidden_kernel + hidden_bias).reshape(-1, HIDDEN)
+    if rnn_type == "lstm":
+        new_cell = sigmoid(x[1] + h[1]) * cell[0] + sigmoid(x[0] + h[0]) * jnp.tanh(x[2] + h[2])
+        return sigmoid(x[3] + h[3]) * jnp.tanh(new_cell), new_cell
+    if rnn_type == "gru":
+        reset, update = sigmoid(x[0] + h[0]), sigmoid(x[1] + h[1])
+        return ((1 - update) * jnp.tanh(x[2] + reset * h[2]) + update * hidden,)
+    return (jnp.tanh(x[0] + h[0]),)
+
+
+def reference(rnn_type: str, inputs: jax.Array, weights: RecurrentWeights) -> jax.Array:
+    """Each row by itself, cut to its frames, one frame after another."""
+    rows = []
+    for row, length in zip(inputs, LENGTHS, strict=True):
+        total = jnp.zeros((length, HIDDEN), inputs.dtype)
+        for direction in range(weights.input_kernel.shape[0]):
+
+            def step(state: Any, frame: jax.Array, direction: int = direction) -> Any:
+                state = one_frame(rnn_type, frame, state, [weight[direction] for weight in weights])
+                return state, state[0]
+
+            start = (jnp.zeros(HIDDEN, inputs.dtype),) * (2 if rnn_type == "lstm" else 1)
+            if length:
+                total += jax.lax.scan(step, start, row[:length], reverse=direction == 1)[1]
+        rows.append(jnp.pad(total, ((0, NUM_FRAMES - length), (0, 0))))
+    return jnp.stack(rows)
+
+
+@functools.cache
+def outputs_and_gradients(rnn_type: RnnType, use_reference: bool = False) -> Any:
+    function = reference if use_reference else layer
+
+    @jax.jit
+    def run(inputs: jax.Array, weights: RecurrentWeights, cotangent: jax.Array) -> Any:
+        outputs, pullback = jax.vjp(functools.partial(function, rnn_type), inputs, weights)
+        return outputs, pullback(cotangent)
+
+    return run
+
+
+@pytest.mark.parametrize(("float_type", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-5)])
+@pytest.mark.parametrize(("rnn_type", "directions"), CASES)
+def test_equals_the_derived_gradient(rnn_type: RnnType, directions: int, float_type: type, tolerance: float) -> None:
+    values = arrays(rnn_type, directions, float_type)
+    with jax.enable_x64(float_type is np.float64):
+        actual = outputs_and_gradients(rnn_type)(*values)
+        expected = outputs_and_gradients(rnn_type, use_reference=True)(*values)
+    for (path, one), other in zip(jax.tree.leaves_with_path(actual), jax.tree.leaves(expected), strict=True):
+        assert one.dtype == float_type
+        error = np.abs(one - other).max() / np.abs(other).max()
+        assert error <= tolerance, f"{jax.tree_util.keystr(path)} is off by {error:.1e} of its largest entry"
+
+
+@pytest.mark.parametrize(("rnn_type", "directions"), CASES)
+def test_padding_gets_no_gradient(rnn_type: RnnType, directions: int) -> None:
+    outputs, (d_inputs, _) = outputs_and_gradients(rnn_type)(*arrays(rnn_type, directions, np.float32))
+    for row, length in enumerate(LENGTHS):
+        assert not outputs[row, length:].any()
+        assert not d_inputs[row, length:].any()
+        assert (d_inputs[row, :length] != 0).all()
+
+
+@pytest.mark.parametrize(("rnn_type", "directions"), CASES)
+def test_nan_in_padding_does_not_spread(rnn_type: RnnType, directions: int) -> None:
+    inputs, weights, cotangent = arrays(rnn_type, directions, np.float32)
+    poisoned, poisoned_cotangent = inputs.copy(), cotangent.copy()
+    for row, length in enumerate(LENGTHS):
+        poisoned[row, length:] = np.nan
+        poisoned_cotangent[row, length:] = np.nan
+    run = outputs_and_gradients(rnn_type)
+    clean, dirty = run(inputs, weights, cotangent), run(poisoned, weights, poisoned_cotangent)
+    for one, other in zip(jax.tree.leaves(clean), jax.tree.leaves(dirty), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("rnn_type", NUM_GATES)
+def test_bfloat16_products_are_close(rnn_type: RnnType) -> None:
+    inputs, weights, cotangent = arrays(rnn_type, 2, np.float32)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(dtype: Any, inputs: jax.Array, weights: RecurrentWeights) -> Any:
+        def function(inputs: jax.Array, weights: RecurrentWeights) -> jax.Array:
+            return recurrent(rnn_type, inputs, jnp.array(LENGTHS, jnp.int32), weights, dtype)
+
+        outputs, pullback = jax.vjp(function, inputs, weights)
+        return outputs, pullback(cotangent)
+
+    for one, other in zip(
+        jax.tree.leaves(run(jnp.bfloat16, inputs, weights)),
+        jax.tree.leaves(run(jnp.float32, inputs, weights)),
+        strict=True,
+    ):
+        assert one.dtype == jnp.float32
+        assert 0 < np.abs(one - other).max() <= 0.03 * np.abs(other).max()
+
+
+def test_cell_state_stays_float32() -> None:
+    """1000 small steps add up; a bfloat16 cell would stand still from 0.5 on."""
+    num_frames, step = 1_000, 1e-3
+    weights = RecurrentWeights(
+        jnp.zeros((1, 1, 4)), jnp.zeros((1, 1, 4)), jnp.array([[30.0, 30.0, np.arctanh(step), 30.0]]), jnp.zeros((1, 4))
+    )
+    outputs = recurrent("lstm", jnp.zeros((1, num_frames, 1)), jnp.array([num_frames]), weights, jnp.bfloat16)
+    np.testing.assert_allclose(outputs[0, :, 0], np.tanh(step * np.arange(1, num_frames + 1)), rtol=1e-3)

@@ -1,0 +1,288 @@
+"""data/manifest.py: three formats, the answer to each fault, and the checks before training."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.config import ENGLISH
+from ds2_jax.data.manifest import (
+    Problem,
+    Utterance,
+    check_utterances,
+    count_reasons,
+    read_manifest,
+    usable_utterances,
+    write_manifest,
+    write_problems,
+)
+from ds2_jax.errors import InputError
+
+Write = Callable[..., Path]
+ROW = {"audio": "a.wav", "duration": 1.5, "transcript": "YES"}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a manifest: JSON values and raw strings, one a line."""
+
+    def write(*lines: Any) -> Path:
+        path = tmp_path / "set.jsonl"
+        path.write_text("".join((x if isinstance(x, str) else json.dumps(x)) + "\n" for x in lines), encoding="utf-8")
+        return path
+
+    return write
+
+
+def fails(path: Path, message: str) -> None:
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        read_manifest(path)
+
+
+def test_own_format_resolves_paths_and_keeps_ids_and_speakers(write: Write, tmp_path: Path) -> None:
+    elsewhere = tmp_path.parent / "b.flac"
+    path = write(
+        {"audio": "wav/a.wav", "duration": 1, "transcript": "YES", "id": "x", "speaker": "fash"},
+        "",
+        {"audio": str(elsewhere), "duration": 0.25, "transcript": "", "speaker": 84},
+    )
+    assert read_manifest(path) == [
+        Utterance(tmp_path / "wav/a.wav", 1.0, "YES", "x", "fash"),
+        Utterance(elsewhere, 0.25, "", "b", "84"),
+    ]
+
+
+def test_nemo_format(write: Write, tmp_path: Path) -> None:
+    path = write({"audio_filepath": "a.wav", "duration": 1.5, "text": "yes", "offset": 0, "lang": "en"})
+    assert read_manifest(path) == [Utterance(tmp_path / "a.wav", 1.5, "yes", "a")]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_deepspeech_pytorch_format(tmp_path: Path, indent: int | None) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    soundfile.write(root / "a.wav", np.zeros(12_000), 8_000)
+    (root / "a.txt").write_text("SEVEN É\n", encoding="utf-8")
+    (root / "gone.txt").write_text("NO")
+    samples = [{"wav_path": f"{name}.wav", "transcript_path": f"{name}.txt"} for name in ("a", "gone")]
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps({"root_path": "data", "samples": samples}, indent=indent))
+    assert read_manifest(path) == [
+        Utterance(root / "a.wav", 1.5, "SEVEN É", "a"),
+        Utterance(root / "gone.wav", 0.0, "NO", "gone"),  # counted by check_utterances
+    ]
+
+
+def test_missing_ids_are_made_unlike_all_others(write: Write) -> None:
+    rows = [ROW, ROW | {"audio": "b/a.wav"}, ROW | {"id": "a-2"}, ROW | {"audio": "c/a.wav"}]
+    assert [utterance.id for utterance in read_manifest(write(*rows))] == ["a", "a-3", "a-2", "a-4"]
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(ROW).encode() + b"\r\n\r\n" + json.dumps(ROW).encode())
+    assert len(read_manifest(path)) == 2
+
+
+texts = st.text(st.characters(codec="utf-8"), max_size=8)
+
+
+@given(st.lists(st.tuples(texts, st.floats(0, 1e6), texts), min_size=1, max_size=5))
+def test_what_is_written_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, float, str]]
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    utterances = [
+        Utterance(folder / "wav" / f"{i}.wav", duration, transcript, f"{i}", speaker)
+        for i, (transcript, duration, speaker) in enumerate(rows)
+    ]
+    write_manifest(folder / "set.jsonl", utterances)
+    assert read_manifest(folder / "set.jsonl") == utterances
+
+
+def test_audio_inside_the_folder_is_written_relative_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set").mkdir()
+    inside, outside = Path("set/wav/a.wav"), Path("b.wav")
+    write_manifest(Path("set/train.jsonl"), [Utterance(inside, 1.0, "É", "a"), Utterance(outside, 1.0, "", "b")])
+    first, second = (tmp_path / "set/train.jsonl").read_text(encoding="utf-8").splitlines()
+    assert first == '{"audio": "wav/a.wav", "duration": 1.0, "transcript": "É", "id": "a", "speaker": ""}'
+    assert json.loads(second)["audio"] == (tmp_path / "b.wav").as_posix()
+
+
+def test_missing_manifest(tmp_path: Path) -> None:
+    path = tmp_path / "none.jsonl"
+    fails(path, f"{path} must be a readable file, got: No such file or directory. Correct the path.")
+
+
+@pytest.mark.parametrize("text", ["", " \n\n", '{"root_path": "", "samples": []}'])
+def test_empty_manifest(write: Write, text: str) -> None:
+    path = write(text)
+    fails(path, f"{path} must hold at least one utterance, got 'an empty manifest'. Write it anew.")
+
+
+def test_manifest_that_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_bytes(b"RIFF\xff")
+    fails(path, f"{path} must be UTF-8 text, got invalid start byte at byte 4. Convert it.")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a.wav,a.txt", " must be a JSON object, got 'a.wav,a.txt'. Expecting value: line 1 column 1 (char 0)."),
+        ([1], " must be a JSON object, got [1]."),
+        ({"duration": 1.0}, ": audio must be there, got 'duration'. Add it."),
+        ({"audio": "a.wav", "duration": 1.0}, ": transcript must be there, got 'audio, duration'. Add it."),
+        ({"audio": "a.wav", "transcript": ""}, ": duration must be there, got 'audio, transcript'. Add it."),
+        ({"audio_filepath": "a.wav"}, ": text must be there, got 'audio_filepath'. Add it."),
+        (ROW | {"audio": None}, ": audio must be a string, got None. Put it in quotes."),
+        (ROW | {"transcript": ["A"]}, ": transcript must be a string, got ['A']. Put it in quotes."),
+        (ROW | {"id": 1.5}, ": id must be a string, got 1.5. Put it in quotes."),
+        (ROW | {"speaker": True}, ": speaker must be a string, got True. Put it in quotes."),
+        (ROW | {"duration": -1}, ": duration must be a number of seconds, 0 or more, got -1. Correct it."),
+        (ROW | {"duration": "1"}, ": duration must be a number of seconds, 0 or more, got '1'. Correct it."),
+        (ROW | {"duration": True}, ": duration must be a number of seconds, 0 or more, got True. Correct it."),
+        (ROW | {"duration": float("nan")}, ": duration must be a number of seconds, 0 or more, got nan. Correct it."),
+        (ROW | {"duration": float("inf")}, ": duration must be a number of seconds, 0 or more, got inf. Correct it."),
+        (
+            ROW | {"offset": 3.2},
+            ": offset must be 0 (whole files only), got 3.2. Cut the segment into its own file.",
+        ),
+        (ROW | {"id": "x"}, ": id must be unlike that of line 1, got 'x'. Rename one."),
+    ],
+)
+def test_faulty_line_is_named(write: Write, line: Any, message: str) -> None:
+    path = write(ROW | {"id": "x"}, line)
+    fails(path, f"{path}, line 2{message}")
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"samples": []}, ": root_path must be there, got 'samples'. Add it."),
+        ({"root_path": "", "samples": {}}, ": samples must be a list, got {}."),
+        ({"root_path": "", "samples": ["a"]}, ": samples[0] must be a JSON object, got 'a'."),
+        ({"root_path": "", "samples": [{}]}, ": samples[0]: wav_path must be there, got ''. Add it."),
+    ],
+)
+def test_faulty_deepspeech_pytorch_manifest_is_named(write: Write, document: Any, message: str) -> None:
+    path = write(document)
+    fails(path, f"{path}{message}")
+
+
+def test_missing_transcript_file_is_named(write: Write, tmp_path: Path) -> None:
+    path = write({"root_path": "", "samples": [{"wav_path": "a.wav", "transcript_path": "a.txt"}]})
+    message = f"{tmp_path / 'a.txt'} must be a readable file, got: No such file or directory. Correct the path."
+    fails(path, message)
+
+
+@pytest.fixture
+def audio(tmp_path: Path) -> Path:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(160), 16_000)
+    return path
+
+
+def check(*utterances: Utterance, time_reduction: int = 2) -> list[tuple[str, str, str]]:
+    problems = check_utterances(
+        utterances,
+        Alphabet(ENGLISH),
+        sample_rate=16_000,
+        hop_length=160,
+        time_reduction=time_reduction,
+        min_duration=0.1,
+        max_duration=20,
+    )
+    return [(problem.id, problem.reason, problem.detail) for problem in problems]
+
+
+def test_check_names_each_kind_of_bad_utterance(audio: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"")
+    found = check(
+        Utterance(audio, 1.0, "it's fine", "good"),
+        Utterance(tmp_path / "none.wav", 1.0, "YES", "missing"),
+        Utterance(broken, 0.0, "YES", "unreadable"),
+        Utterance(audio, 1.0, "ROOM 42 É", "unknown"),
+        Utterance(audio, 1.0, " \n", "empty"),
+        Utterance(audio, 0.09, "A", "short"),
+        Utterance(audio, 20.01, "A", "long"),
+        Utterance(audio, 0.0, "A", "zero"),
+    )
+    assert [(name, reason) for name, reason, _ in found] == [
+        ("missing", "missing audio"),
+        ("unreadable", "unreadable audio"),
+        ("unknown", "unknown characters"),
+        ("empty", "empty transcript"),
+        ("short", "duration outside the limits"),
+        ("long", "duration outside the limits"),
+        ("zero", "duration outside the limits"),
+    ]
+    details = {name: detail for name, _, detail in found}
+    assert details["missing"] == f"{tmp_path / 'none.wav'} does not exist"
+    assert details["unreadable"].startswith(f"{broken} must hold audio, got an empty file.")
+    assert details["unknown"] == "['2', '4', 'É'] in 'ROOM 42 É'"
+    assert details["long"] == "20.01 s, limits 0.1 to 20 s"
+
+
+@pytest.mark.parametrize(
+    ("time_reduction", "num_frames", "fits"), [(2, 14, False), (2, 15, True), (4, 28, False), (4, 29, True)]
+)
+def test_check_counts_the_output_frames_that_ctc_needs(
+    audio: Path, time_reduction: int, num_frames: int, fits: bool
+) -> None:
+    utterance = Utterance(audio, (num_frames - 1) * 0.01 + 0.005, "ALLOWED", "a")  # 7 letters, L twice: 8 frames
+    found = check(utterance, time_reduction=time_reduction)
+    detail = "7 for 'ALLOWED', which needs 8"
+    assert found == ([] if fits else [("a", "too few output frames", detail)])
+
+
+UTTERANCES = [Utterance(Path(f"{name}.wav"), 1.0, "YES", name) for name in "abcdef"]
+PROBLEMS = [
+    Problem("a", "a.wav", "missing audio", "a.wav does not exist"),
+    Problem("b", "b.wav", "empty transcript", "''"),
+    Problem("d", "d.wav", "missing audio", "d.wav does not exist"),
+    Problem("e", "e.wav", "missing audio", "e.wav does not exist"),
+]
+
+
+def test_bad_utterances_stop_with_counts_and_examples() -> None:
+    message = (
+        "set.jsonl must hold only usable utterances, got 4 of 6 that are not: 3 missing audio, 1 empty transcript. "
+        "Mend them, or leave them out with --data.on-bad-utterance skip. The first: "
+        "a (missing audio: a.wav does not exist); b (empty transcript: ''); d (missing audio: d.wav does not exist)."
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        usable_utterances(UTTERANCES, PROBLEMS, on_bad_utterance="error", manifest=Path("set.jsonl"))
+
+
+def test_bad_utterances_are_left_out_on_request() -> None:
+    usable = usable_utterances(UTTERANCES, PROBLEMS, on_bad_utterance="skip", manifest=Path("set.jsonl"))
+    assert [utterance.id for utterance in usable] == ["c", "f"]
+    assert usable_utterances(usable, [], on_bad_utterance="error", manifest=Path("set.jsonl")) == usable
+
+
+def test_a_manifest_of_only_bad_utterances_stops_always() -> None:
+    message = (
+        "set.jsonl must hold at least one usable utterance, got 1 of 1 that are not: 1 missing audio. Mend them. "
+        "The first: a (missing audio: a.wav does not exist)."
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        usable_utterances(UTTERANCES[:1], PROBLEMS[:1], on_bad_utterance="skip", manifest=Path("set.jsonl"))
+
+
+def test_problems_are_counted_and_written(tmp_path: Path) -> None:
+    assert count_reasons(PROBLEMS) == "3 missing audio, 1 empty transcript"
+    write_problems(tmp_path / "skipped.jsonl", PROBLEMS)
+    lines = (tmp_path / "skipped.jsonl").read_text().splitlines()
+    assert json.loads(lines[1]) == {"id": "b", "audio": "b.wav", "reason": "empty transcript", "detail": "''"}
+    assert len(lines) == 4

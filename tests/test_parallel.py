@@ -1,0 +1,121 @@
+"""parallel.py: eight devices do what one does."""
+
+import dataclasses
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_runs import SMALL_CONFIG, initial_state, noise
+
+from ds2_jax import optim, parallel, steps
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.config import AugmentConfig
+
+ROWS, NUM_SAMPLES, LABEL_WIDTH = 16, 8000, 4
+EMPTY_ROWS = (3, 6, 7)  # rows 6 and 7 are the whole fourth device
+UNALIGNABLE_ROW = 9
+CONFIG = dataclasses.replace(
+    SMALL_CONFIG,
+    augment=AugmentConfig(num_frequency_masks=1, num_time_masks=1, time_mask_width=10),
+    model=dataclasses.replace(SMALL_CONFIG.model, dropout=0.3),
+    # A step as large as the weights, so that a wrong gradient cannot hide behind them.
+    optim=dataclasses.replace(SMALL_CONFIG.optim, learning_rate=0.1),
+)
+NUM_LABELS = Alphabet(CONFIG.data.alphabet).size
+TX = optim.make_optimizer(CONFIG.optim, 1, 1)
+TRAIN_STEP = functools.partial(steps.train_step, config=CONFIG, num_labels=NUM_LABELS, tx=TX)
+EVAL_STEP = functools.partial(steps.eval_step, config=CONFIG, num_labels=NUM_LABELS)
+EPOCH = jnp.int32(3)
+
+
+def make_batch() -> dict[str, np.ndarray]:
+    """Rows of many lengths, some of them empty and one too short for its labels."""
+    generator = np.random.default_rng(0)
+    num_samples = generator.integers(4000, NUM_SAMPLES + 1, ROWS).astype(np.int32)
+    num_labels = generator.integers(1, LABEL_WIDTH + 1, ROWS).astype(np.int32)
+    num_samples[UNALIGNABLE_ROW], num_labels[UNALIGNABLE_ROW] = 700, LABEL_WIDTH
+    num_samples[[*EMPTY_ROWS]] = num_labels[[*EMPTY_ROWS]] = 0
+    waveforms = np.stack([noise(NUM_SAMPLES / 16_000, seed) for seed in range(ROWS)])
+    waveforms *= np.arange(NUM_SAMPLES) < num_samples[:, None]
+    labels = generator.integers(1, NUM_LABELS, (ROWS, LABEL_WIDTH)).astype(np.int32)
+    labels *= np.arange(LABEL_WIDTH) < num_labels[:, None]
+    indices = np.where(num_samples > 0, 100 + np.arange(ROWS), -1).astype(np.int32)
+    return dict(waveforms=waveforms, num_samples=num_samples, labels=labels, num_labels=num_labels, indices=indices)
+
+
+def largest_difference(actual: Any, expected: Any) -> float:
+    """Over all tensors, each relative to its largest entry."""
+
+    def one(a: Any, b: Any) -> float:
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        assert a.shape == b.shape
+        return float(np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-30))
+
+    return max(jax.tree.leaves(jax.tree.map(one, actual, expected)), default=0.0)
+
+
+@pytest.fixture(scope="module")
+def state() -> steps.TrainState:
+    return jax.device_get(initial_state(CONFIG))
+
+
+@pytest.fixture(scope="module")
+def single(state: steps.TrainState) -> tuple[steps.TrainState, dict[str, Any]]:
+    return jax.device_get(jax.jit(TRAIN_STEP)(state, make_batch(), EPOCH))
+
+
+@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
+def test_eight_devices_train_as_one(
+    mode: Literal["shard_map", "pmap"], state: steps.TrainState, single: tuple[steps.TrainState, dict[str, Any]]
+) -> None:
+    mesh = parallel.data_mesh()
+    assert mesh.size == 8
+    step = parallel.parallel_train_step(TRAIN_STEP, mesh, mode)
+    actual, metrics = jax.device_get(step(parallel.replicate(state, mesh), make_batch(), EPOCH))
+    expected, expected_metrics = single
+    assert metrics.keys() == expected_metrics.keys()
+    assert int(metrics["empty"]) == len(EMPTY_ROWS)
+    assert int(metrics["unalignable"]) == 1
+    assert largest_difference(metrics, expected_metrics) <= 1e-5
+    assert largest_difference(actual.params, expected.params) <= 1e-5
+    assert largest_difference(actual.batch_stats, expected.batch_stats) <= 1e-5
+    assert int(actual.step) == 1
+    moved = jax.tree.map(lambda new, old: np.abs(new - old).max() / np.abs(old).max(), expected.params, state.params)
+    assert max(jax.tree.leaves(moved)) > 0.05  # else the comparison would show nothing
+
+
+@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
+def test_every_device_gets_the_new_state(mode: Literal["shard_map", "pmap"], state: steps.TrainState) -> None:
+    mesh = parallel.data_mesh()
+
+    def step(state: dict[str, Any], batch: dict[str, Any], epoch: jax.Array, axis_name: str) -> Any:
+        total = jax.lax.psum(batch["indices"].sum(), axis_name)
+        return {"total": state["total"] + total}, {"epoch": epoch}
+
+    mapped = parallel.parallel_train_step(step, mesh, mode)
+    new, _ = mapped(parallel.replicate({"total": jnp.int32(1)}, mesh), {"indices": np.arange(16)}, EPOCH)
+    new, metrics = mapped(new, {"indices": np.arange(16)}, EPOCH)
+    assert int(new["total"]) == 1 + 2 * 120
+    assert int(metrics["epoch"]) == 3
+    assert len(new["total"].sharding.device_set) == 8
+
+
+@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
+def test_eight_devices_evaluate_as_one_in_row_order(
+    mode: Literal["shard_map", "pmap"], state: steps.TrainState
+) -> None:
+    mesh = parallel.data_mesh()
+    batch = make_batch()
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    expected = jax.device_get(jax.jit(EVAL_STEP)(variables, batch))
+    step = parallel.parallel_eval_step(EVAL_STEP, mesh, mode)
+    actual = jax.device_get(step(parallel.replicate(variables, mesh), batch))
+    assert actual.keys() == expected.keys()
+    for name in ("indices", "output_lengths", "alignable", "best_labels"):
+        np.testing.assert_array_equal(actual[name], expected[name], err_msg=name)
+    np.testing.assert_array_equal(actual["indices"], batch["indices"])
+    assert largest_difference(actual["losses"], expected["losses"]) <= 1e-5
+    assert len(np.unique(expected["losses"])) > 8  # rows can be told apart

@@ -1,0 +1,272 @@
+"""data/pipeline.py: what the plan says, decoded side by side, and what happens to files that cannot be used."""
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.audio import read_audio
+from ds2_jax.config import ENGLISH
+from ds2_jax.data import pipeline
+from ds2_jax.data.manifest import Problem, Utterance
+from ds2_jax.data.plan import Batch, plan_epoch
+
+RATE = 16_000
+HOP = 160
+ALPHABET = Alphabet(ENGLISH)
+NUM_UTTERANCES = 10
+
+
+@pytest.fixture
+def utterances(tmp_path: Path) -> list[Utterance]:
+    rng = np.random.default_rng(0)
+    made = []
+    for index in range(NUM_UTTERANCES):
+        waveform = rng.uniform(-0.5, 0.5, int(rng.integers(400, 4_000)))
+        path = tmp_path / f"{index}.wav"
+        soundfile.write(path, waveform, RATE)
+        made.append(Utterance(path, len(waveform) / RATE, "YES " * (index % 3) + "NO", f"u{index}"))
+    return made
+
+
+def plan_of(utterances: Sequence[Utterance], batch_size: int = 3) -> list[Batch]:
+    num_samples = np.array([utterance.num_samples(RATE) for utterance in utterances])
+    return plan_epoch(num_samples, batch_size=batch_size, num_buckets=2, hop_length=HOP, seed=0, epoch=0)
+
+
+def batches(
+    plan: Sequence[Batch],
+    utterances: Sequence[Utterance],
+    *,
+    row_multiple: int = 1,
+    num_workers: int = 2,
+    on_problem: Callable[[Problem], None] | None = None,
+) -> pipeline.Batches:
+    return pipeline.batches(
+        plan,
+        utterances,
+        ALPHABET,
+        sample_rate=RATE,
+        hop_length=HOP,
+        label_width=12,
+        row_multiple=row_multiple,
+        num_workers=num_workers,
+        on_problem=on_problem,
+    )
+
+
+def test_rows_hold_waveform_and_labels_and_zeros_after_them(utterances: list[Utterance]) -> None:
+    plan = plan_of(utterances)
+    seen = list(batches(plan, utterances))
+    assert len(seen) == 4
+    for planned, batch in zip(plan, seen, strict=True):
+        assert {name: (array.dtype.name, array.shape) for name, array in batch.items()} == {
+            "waveforms": ("float32", (3, planned.padded_samples)),
+            "num_samples": ("int32", (3,)),
+            "labels": ("int32", (3, 12)),
+            "num_labels": ("int32", (3,)),
+            "indices": ("int32", (3,)),
+        }
+        np.testing.assert_array_equal(batch["indices"], planned.indices)
+        for row, index in enumerate(planned.indices.tolist()):
+            num_samples, num_labels = batch["num_samples"][row], batch["num_labels"][row]
+            waveform, transcript = np.zeros(0), ""
+            if index >= 0:
+                waveform, transcript = read_audio(utterances[index].audio, RATE), utterances[index].transcript
+            np.testing.assert_array_equal(batch["waveforms"][row, :num_samples], waveform)
+            assert ALPHABET.decode(batch["labels"][row, :num_labels].tolist()) == transcript
+            assert not batch["waveforms"][row, num_samples:].any()
+            assert not batch["labels"][row, num_labels:].any()
+
+
+def test_batches_keep_the_order_of_the_plan_however_long_each_takes(
+    utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_slowly(path: Path, sample_rate: int) -> np.ndarray:
+        time.sleep(0.05 * (int(path.stem) % 3))
+        return read_audio(path, sample_rate)
+
+    monkeypatch.setattr(pipeline, "read_audio", read_slowly)
+    plan = plan_of(utterances, batch_size=1)
+    seen = [batch["indices"].tolist() for batch in batches(plan, utterances, num_workers=4)]
+    assert seen == [batch.indices.tolist() for batch in plan]
+
+
+def test_rest_of_a_plan_reads_no_audio_of_what_came_before(
+    utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    def read_counted(path: Path, sample_rate: int) -> np.ndarray:
+        read.append(int(path.stem))
+        return read_audio(path, sample_rate)
+
+    plan = plan_of(utterances)
+    whole = list(batches(plan, utterances))
+    monkeypatch.setattr(pipeline, "read_audio", read_counted)
+    rest = list(batches(plan[2:], utterances))
+    assert sorted(read) == sorted(i for batch in plan[2:] for i in batch.indices.tolist() if i >= 0)
+    for one, other in zip(whole[2:], rest, strict=True):
+        for name, array in one.items():
+            np.testing.assert_array_equal(array, other[name])
+
+
+def test_empty_rows_fill_up_to_a_multiple_of_the_devices(utterances: list[Utterance]) -> None:
+    plan = plan_of(utterances, batch_size=5)
+    for planned, batch in zip(plan, batches(plan, utterances, row_multiple=4), strict=True):
+        assert {len(array) for array in batch.values()} == {8}
+        assert batch["indices"].tolist() == [*planned.indices.tolist(), -1, -1, -1]
+        assert not batch["num_samples"][5:].any()
+        assert not batch["num_labels"][5:].any()
+
+
+def spoil(utterances: list[Utterance], kind: str) -> str:
+    """Makes utterance 4 unusable and returns the start of the message."""
+    utterance = utterances[4]
+    if kind == "unreadable audio":
+        utterance.audio.unlink()
+        return f"{utterance.audio} must be a readable file, got: No such file or directory."
+    if kind == "wrong duration":
+        utterances[4] = Utterance(utterance.audio, 0.02, utterance.transcript, "u4")
+        seconds = f"{utterance.duration:.3f}"
+        return (
+            f"{utterance.audio} must last the 0.02 s that its manifest says, got {seconds} s. "
+            "Correct its duration there."
+        )
+    utterances[4] = Utterance(utterance.audio, utterance.duration, "ÉTÉ", "u4")
+    return f"The transcript must use the alphabet {ENGLISH!r}, got ['É'] in 'ÉTÉ'."
+
+
+KINDS = ["unreadable audio", "wrong duration", "unknown characters"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unusable_utterance_stops_with_the_original_message(utterances: list[Utterance], kind: str) -> None:
+    plan = plan_of(utterances)
+    message = spoil(utterances, kind)
+    with pytest.raises(pipeline.InputError, match=f"^{re.escape(f'Utterance u4: {message}')}") as caught:
+        list(batches(plan, utterances))
+    assert type(caught.value) is pipeline.InputError
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unusable_utterance_becomes_a_named_empty_row_on_request(utterances: list[Utterance], kind: str) -> None:
+    plan = plan_of(utterances)
+    message = spoil(utterances, kind)
+    problems: list[Problem] = []
+    seen = list(batches(plan, utterances, on_problem=problems.append))
+    assert [(p.id, p.audio, p.reason) for p in problems] == [("u4", str(utterances[4].audio), kind)]
+    assert problems[0].detail.startswith(message)
+    for planned, batch in zip(plan, seen, strict=True):
+        expected = np.where(planned.indices == 4, -1, planned.indices)
+        np.testing.assert_array_equal(batch["indices"], expected)
+        np.testing.assert_array_equal(batch["num_samples"] > 0, expected >= 0)
+        np.testing.assert_array_equal(batch["num_labels"] > 0, expected >= 0)
+        np.testing.assert_array_equal(batch["waveforms"].any(1), expected >= 0)
+
+
+def test_problems_are_told_in_the_order_of_the_plan(utterances: list[Utterance]) -> None:
+    for utterance in utterances:
+        utterance.audio.unlink()
+    plan = plan_of(utterances)
+    problems: list[Problem] = []
+    list(batches(plan, utterances, on_problem=problems.append))
+    assert [p.id for p in problems] == [f"u{i}" for batch in plan for i in batch.indices.tolist() if i >= 0]
+
+
+@pytest.mark.parametrize(("excess", "fits"), [(HOP - 1, True), (HOP, False)])
+def test_a_file_may_be_less_than_one_hop_longer_than_its_manifest_says(tmp_path: Path, excess: int, fits: bool) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.ones(1_600 + excess), RATE)
+    problems: list[Problem] = []
+    utterance = Utterance(path, 0.1, "YES", "a")
+    (batch,) = batches(plan_of([utterance], batch_size=1), [utterance], on_problem=problems.append)
+    assert batch["num_samples"].tolist() == [1_600 + excess if fits else 0]
+    assert not problems == fits
+
+
+def test_batches_are_decoded_side_by_side(utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(3, timeout=10)
+
+    def read_together(path: Path, sample_rate: int) -> np.ndarray:
+        together.wait()
+        return read_audio(path, sample_rate)
+
+    monkeypatch.setattr(pipeline, "read_audio", read_together)
+    assert len(list(batches(plan_of(utterances[:9], batch_size=1), utterances, num_workers=3))) == 9
+
+
+def test_closing_early_stops_the_decoding(utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def read_slowly(path: Path, sample_rate: int) -> np.ndarray:
+        read.append(path)
+        time.sleep(0.1)
+        return read_audio(path, sample_rate)
+
+    monkeypatch.setattr(pipeline, "read_audio", read_slowly)
+    running = batches(plan_of(utterances, batch_size=1), utterances, num_workers=1)
+    next(running)
+    start = time.monotonic()
+    running.close()
+    assert time.monotonic() - start < 5
+    num_read = len(read)
+    time.sleep(0.3)
+    assert len(read) == num_read < NUM_UTTERANCES
+
+
+def test_tensorflow_sees_no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    hidden: list[tuple[list[str], str]] = []
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda devices, kind: hidden.append((devices, kind)))
+    pipeline._tensorflow.__wrapped__()
+    assert hidden == [([], "GPU"), ([], "TPU")]
+
+
+SCRIPT = """
+import pathlib, sys, time
+import numpy as np
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.data import pipeline
+from ds2_jax.data.manifest import Utterance
+from ds2_jax.data.plan import Batch
+
+assert "tensorflow" not in sys.modules
+
+def read_slowly(path, sample_rate):
+    time.sleep(0.1)
+    if path.name == "2":
+        raise pipeline.InputError("broken")
+    return np.ones(160, np.float32)
+
+pipeline.read_audio = read_slowly
+utterances = [Utterance(pathlib.Path(str(i)), 0.01, "A", str(i)) for i in range(50)]
+plan = [Batch(319, np.array([i], np.int32)) for i in range(50)]
+settings = dict(sample_rate=16_000, hop_length=160, label_width=1, num_workers=4)
+left_open = pipeline.batches(plan[3:], utterances, Alphabet("A"), **settings)
+print(next(left_open)["indices"])
+try:
+    list(pipeline.batches(plan, utterances, Alphabet("A"), **settings))
+except pipeline.InputError as error:
+    kept = error
+    print(error)
+import tensorflow as tf
+print({device.device_type for device in tf.config.get_visible_devices()})
+"""
+
+
+def test_a_process_ends_in_silence_with_batches_left_open() -> None:
+    """Without help it would hang: the decoders wait for Python's lock and the end of the process for them."""
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("[3]\nUtterance 2: broken\n{'CPU'}\n", "")
+    assert done.returncode == 0
