@@ -3,7 +3,7 @@
 from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig
 
 config = Config(
-    epochs=14,
+    epochs=10,
     data=DataConfig(corpus="synthetic", batch_size=16, num_buckets=2),
     augment=AugmentConfig(num_frequency_masks=1, frequency_mask_width=15, num_time_masks=1, time_mask_width=15),
     model=ModelConfig(

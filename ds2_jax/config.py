@@ -48,7 +48,7 @@ class FeatureConfig:
         for field in ("window_size", "window_stride"):
             samples = getattr(self, field) * self.sample_rate
             require(
-                abs(samples - round(samples)) < 1e-6,
+                round(samples) >= 1 and abs(samples - round(samples)) < 1e-6,
                 f"features.{field}",
                 f"be a whole number of samples at {self.sample_rate} Hz",
                 getattr(self, field),

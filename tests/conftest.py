@@ -1,7 +1,7 @@
 """Settings of every test: eight simulated devices, strict shapes, repeatable examples, and no silent skips."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # these three before anything imports JAX or TensorFlow
@@ -39,19 +39,24 @@ def forget_compilations() -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Iterator[None]:
-    return _fail_unlisted_skip((yield))
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _fail_unlisted_skip(report)
+    return report
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Iterator[None]:
-    return _fail_unlisted_skip((yield))
-
-
-def _fail_unlisted_skip(report: pytest.TestReport | pytest.CollectReport) -> pytest.TestReport | pytest.CollectReport:
-    if report.outcome == "skipped" and not hasattr(report, "wasxfail"):
-        reason = report.longrepr[2].removeprefix("Skipped: ")
-        if reason not in ALLOWED_SKIPS:
-            report.outcome = "failed"
-            report.longrepr = f"skipped for a reason that is not on ALLOWED_SKIPS of conftest.py: {reason}"
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _fail_unlisted_skip(report)
     return report
+
+
+def _fail_unlisted_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.outcome != "skipped" or hasattr(report, "wasxfail"):
+        return
+    assert isinstance(report.longrepr, tuple)  # file, line, reason
+    reason = report.longrepr[2].removeprefix("Skipped: ")
+    if reason not in ALLOWED_SKIPS:
+        report.outcome = "failed"
+        report.longrepr = f"skipped for a reason that is not on ALLOWED_SKIPS of conftest.py: {reason}"

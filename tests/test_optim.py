@@ -43,7 +43,7 @@ def test_warm_up_rises_to_the_peak(schedule: Any) -> None:
 
 def follow(config: OptimConfig, grads: list[np.ndarray], start: np.ndarray) -> list[np.ndarray]:
     """Parameters after each of the gradients, at a constant learning rate."""
-    tx = make_optimizer(config, optax.constant_schedule(config.learning_rate))
+    tx = make_optimizer(dataclasses.replace(config, schedule="constant"), steps_per_epoch=1, total_steps=len(grads))
     params = {"kernel": jnp.asarray(start[:-1]), "bias": jnp.asarray(start[-1:])}
     state, path = tx.init(params), []
     for grad in grads:
@@ -94,3 +94,13 @@ def test_clipping_bounds_the_update(scale: float) -> None:
     np.testing.assert_allclose(after, -grad * min(1, 2 / (5 * scale)), rtol=1e-5)
     (unclipped,) = follow(dataclasses.replace(config, clip_norm=0), [grad], np.zeros(3))
     np.testing.assert_allclose(unclipped, -grad, rtol=1e-5)
+
+
+def test_optimizer_follows_the_schedule() -> None:
+    config = OptimConfig("sgd", learning_rate=1.0, anneal=0.5, weight_decay=0, momentum=0, clip_norm=0)
+    tx = make_optimizer(config, steps_per_epoch=2, total_steps=4)
+    state, sizes = tx.init(jnp.zeros(1)), []
+    for _ in range(4):
+        updates, state = tx.update(jnp.ones(1), state, jnp.zeros(1))
+        sizes.append(-float(updates[0]))
+    assert sizes == [1.0, 1.0, 0.5, 0.5]

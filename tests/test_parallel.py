@@ -20,7 +20,7 @@ UNALIGNABLE_ROW = 9
 CONFIG = dataclasses.replace(
     SMALL_CONFIG,
     augment=AugmentConfig(num_frequency_masks=1, num_time_masks=1, time_mask_width=10),
-    model=dataclasses.replace(SMALL_CONFIG.model, dropout=0.3),
+    model=dataclasses.replace(SMALL_CONFIG.model, channels=(4, 4), dropout=0.3),
     # A step as large as the weights, so that a wrong gradient cannot hide behind them.
     optim=dataclasses.replace(SMALL_CONFIG.optim, learning_rate=0.1),
 )

@@ -1,0 +1,227 @@
+import dataclasses
+import json
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ds2_jax import config as config_lib
+from ds2_jax.config import AugmentConfig, Config, DataConfig, FeatureConfig, ModelConfig, OptimConfig
+from ds2_jax.errors import InputError
+
+text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+odd = st.integers(0, 30).map(lambda half: 2 * half + 1)
+BOUND_BY_RULES: dict[tuple[type, str], st.SearchStrategy[Any]] = {
+    (FeatureConfig, "sample_rate"): st.sampled_from([8_000, 16_000, 48_000]),
+    (FeatureConfig, "window_size"): st.sampled_from([0.02, 0.025]),
+    (FeatureConfig, "window_stride"): st.sampled_from([0.01, 0.005]),
+    (DataConfig, "max_duration"): st.floats(1.0, 60.0),
+    (ModelConfig, "frequency_kernels"): st.tuples(odd, odd),
+    (ModelConfig, "time_kernels"): st.tuples(odd, odd),
+}
+
+
+def settings_of(kind: Any) -> st.SearchStrategy[Any]:
+    """Values of the annotation `kind`; of a dataclass, with all its fields drawn."""
+    arguments = typing.get_args(kind)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        fields = {
+            name: BOUND_BY_RULES[kind, name] if (kind, name) in BOUND_BY_RULES else settings_of(hint)
+            for name, hint in typing.get_type_hints(kind).items()
+        }
+        return st.builds(kind, **fields)
+    if typing.get_origin(kind) is Literal:
+        return st.sampled_from(arguments)
+    if typing.get_origin(kind) is tuple:
+        return st.tuples(*map(settings_of, arguments))
+    if arguments:  # X | None
+        return st.one_of(*map(settings_of, arguments))
+    plain = {
+        bool: st.booleans(),
+        int: st.integers(1, 10_000),
+        float: st.floats(1e-9, 0.999),
+        str: text,
+        Path: text.map(Path),
+        type(None): st.none(),
+    }
+    return plain[kind]
+
+
+@given(settings_of(Config))
+def test_json_and_back(config: Config) -> None:
+    assert config_lib.from_json(config_lib.to_json(config)) == config
+
+
+def test_json_without_a_field_takes_its_default() -> None:
+    assert config_lib.from_json('{"model": {"hidden_size": 7}}') == Config(model=ModelConfig(hidden_size=7))
+
+
+def test_json_takes_whole_numbers_for_floats() -> None:
+    assert repr(config_lib.from_json('{"optim": {"clip_norm": 5}}').optim.clip_norm) == "5.0"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Config(seed=-1), "seed must be in [0, 2^31), got -1."),
+        (lambda: Config(seed=2**31), "seed must be in [0, 2^31), got 2147483648."),
+        (lambda: Config(epochs=0), "epochs must be at least 1, got 0."),
+        (lambda: Config(patience=-1), "patience must be 0 (never stop early) or more, got -1."),
+        (lambda: FeatureConfig(sample_rate=3_999), "features.sample_rate must be 4000 to 48000 Hz, got 3999."),
+        (lambda: FeatureConfig(sample_rate=48_001), "features.sample_rate must be 4000 to 48000 Hz, got 48001."),
+        (lambda: FeatureConfig(window_stride=0.0), "features.window_stride must be positive (seconds), got 0.0."),
+        (
+            lambda: FeatureConfig(window_size=0.005),
+            "features.window_size must be between features.window_stride and 0.1 seconds, got 0.005.",
+        ),
+        (
+            lambda: FeatureConfig(window_size=0.2),
+            "features.window_size must be between features.window_stride and 0.1 seconds, got 0.2.",
+        ),
+        (
+            lambda: FeatureConfig(window_size=0.02001),
+            "features.window_size must be a whole number of samples at 16000 Hz, got 0.02001.",
+        ),
+        (
+            lambda: FeatureConfig(window_stride=1e-12),
+            "features.window_stride must be a whole number of samples at 16000 Hz, got 1e-12.",
+        ),
+        (lambda: DataConfig(batch_size=0), "data.batch_size must be at least 1, got 0."),
+        (lambda: DataConfig(num_buckets=0), "data.num_buckets must be at least 1, got 0."),
+        (lambda: DataConfig(num_workers=-1), "data.num_workers must be 0 (one per core) or more, got -1."),
+        (lambda: DataConfig(min_duration=-0.5), "data.min_duration must be 0 seconds or more, got -0.5."),
+        (
+            lambda: DataConfig(max_duration=0.1),
+            "data.max_duration must be longer than data.min_duration (0.1 s), got 0.1.",
+        ),
+        (lambda: AugmentConfig(num_frequency_masks=-1), "augment.num_frequency_masks must be 0 or more, got -1."),
+        (lambda: AugmentConfig(frequency_mask_width=-1), "augment.frequency_mask_width must be 0 or more, got -1."),
+        (lambda: AugmentConfig(num_time_masks=-1), "augment.num_time_masks must be 0 or more, got -1."),
+        (lambda: AugmentConfig(time_mask_width=-1), "augment.time_mask_width must be 0 or more, got -1."),
+        (lambda: ModelConfig(hidden_size=0), "model.hidden_size must be at least 1, got 0."),
+        (lambda: ModelConfig(num_layers=0), "model.num_layers must be at least 1, got 0."),
+        (lambda: ModelConfig(lookahead_context=0), "model.lookahead_context must be at least 1, got 0."),
+        (lambda: ModelConfig(dropout=1.0), "model.dropout must be in [0, 1), got 1.0."),
+        (lambda: ModelConfig(channels=(32, 0)), "model.channels must be at least 1 each, got (32, 0)."),
+        (lambda: ModelConfig(frequency_strides=(0, 2)), "model.frequency_strides must be at least 1 each, got (0, 2)."),
+        (
+            lambda: ModelConfig(frequency_kernels=(41, 20)),
+            "model.frequency_kernels must be odd and positive, got (41, 20).",
+        ),
+        (lambda: ModelConfig(time_kernels=(-1, 11)), "model.time_kernels must be odd and positive, got (-1, 11)."),
+        (lambda: OptimConfig(learning_rate=0.0), "optim.learning_rate must be positive, got 0.0."),
+        (lambda: OptimConfig(learning_rate=float("nan")), "optim.learning_rate must be positive, got nan."),
+        (lambda: OptimConfig(anneal=1.1), "optim.anneal must be in (0, 1], got 1.1."),
+        (lambda: OptimConfig(warmup_steps=-1), "optim.warmup_steps must be 0 or more, got -1."),
+        (lambda: OptimConfig(weight_decay=-1.0), "optim.weight_decay must be 0 or more, got -1.0."),
+        (lambda: OptimConfig(clip_norm=-1.0), "optim.clip_norm must be 0 or more, got -1.0."),
+        (lambda: OptimConfig(momentum=1.0), "optim.momentum must be in [0, 1), got 1.0."),
+        (lambda: OptimConfig(beta1=-0.1), "optim.beta1 must be in [0, 1), got -0.1."),
+        (lambda: OptimConfig(beta2=1.0), "optim.beta2 must be in [0, 1), got 1.0."),
+        (lambda: OptimConfig(epsilon=0.0), "optim.epsilon must be positive, got 0.0."),
+    ],
+)
+def test_rules(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        make()
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ([], "The configuration must be an object, got []."),
+        ({"model": 3}, "model must be an object, got 3."),
+        (
+            {"model": {"hiden_size": 3}},
+            "model.hiden_size must be a known setting, got 'hiden_size'. Was the run made by a newer version?",
+        ),
+        ({"epochs": 1.5}, "epochs must be of type int, got 1.5."),
+        ({"epochs": True}, "epochs must be of type int, got True."),
+        ({"optim": {"anneal": "0.9"}}, "optim.anneal must be of type float, got '0.9'."),
+        ({"optim": {"anneal": True}}, "optim.anneal must be of type float, got True."),
+        ({"data": {"sortagrad": 1}}, "data.sortagrad must be of type bool, got 1."),
+        ({"data": {"train": 1}}, "data.train must be a path, got 1."),
+        ({"data": {"root": None}}, "data.root must be a path, got None."),
+        ({"model": {"rnn_type": "LSTM"}}, "model.rnn_type must be one of lstm, gru, rnn, got 'LSTM'."),
+        ({"model": {"time_reduction": 2.0}}, "model.time_reduction must be one of 2, 4, got 2.0."),
+        ({"model": {"channels": [1, 2, 3]}}, "model.channels must be a list of 2, got [1, 2, 3]."),
+        ({"model": {"channels": [1, "2"]}}, "model.channels must be of type int, got '2'."),
+        ({"model": {"dropout": 2.0}}, "model.dropout must be in [0, 1), got 2.0."),
+    ],
+)
+def test_json_that_is_no_configuration(tree: object, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        config_lib.from_json(json.dumps(tree))
+    assert str(error.value) == message
+
+
+def test_text_that_is_no_json() -> None:
+    with pytest.raises(InputError, match=r"^The configuration must be JSON, got Expecting value: line 1 column 1"):
+        config_lib.from_json("model: {}")
+
+
+def test_load_config_runs_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.py"
+    file.write_text("from ds2_jax.config import *\nconfig = Config(epochs=3, data=DataConfig(train=Path('a.jsonl')))")
+    assert config_lib.load_config(file) == Config(epochs=3, data=DataConfig(train=Path("a.jsonl")))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("config = Config(epochs=0)", "epochs must be at least 1, got 0."),
+        ("config = 3", "`config` must be a ds2_jax.config.Config, got 3. Define it in this file."),
+        ("recipe = Config()", "`config` must be a ds2_jax.config.Config, got None. Define it in this file."),
+        (
+            "config = Config(model=ModelConfig(rnn_type='LSTM'))",
+            "model.rnn_type must be one of lstm, gru, rnn, got 'LSTM'.",
+        ),
+        ("config = Config(epochs=2.5)", "epochs must be of type int, got 2.5."),
+    ],
+)
+def test_load_config_names_the_file_and_the_rule(source: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.py"
+    file.write_text(f"from ds2_jax.config import *\n{source}\n")
+    with pytest.raises(InputError) as error:
+        config_lib.load_config(file)
+    assert str(error.value) == f"{file}: {message}"
+
+
+def test_load_config_says_what_went_wrong_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.py"
+    file.write_text("config = Confg()\n")
+    with pytest.raises(InputError) as error:
+        config_lib.load_config(file)
+    assert str(error.value) == (f"{file} must run without errors, got NameError: name 'Confg' is not defined. Mend it.")
+
+
+@pytest.mark.parametrize(
+    ("files", "known"), [(["b.py", "a.py"], "configs/a.py, configs/b.py"), ([], "none in configs/")]
+)
+def test_load_config_lists_the_files_there_are(
+    files: list[str], known: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "configs").mkdir()
+    for name in files:
+        (tmp_path / "configs" / name).touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as error:
+        config_lib.load_config(Path("configs/c.py"))
+    assert str(error.value) == (
+        f"--config must name a configuration file, got configs/c.py, which does not exist. Known: {known}."
+    )
+
+
+def test_sizes_in_samples_and_bins() -> None:
+    features = FeatureConfig(sample_rate=8_000, window_size=0.025, window_stride=0.005)
+    assert (features.fft_length, features.hop_length, features.num_bins) == (200, 40, 101)
+
+
+@pytest.mark.parametrize(("time_reduction", "strides"), [(2, (2, 1)), (4, (2, 2))])
+def test_time_strides_multiply_to_the_reduction(time_reduction: Literal[2, 4], strides: tuple[int, int]) -> None:
+    assert ModelConfig(time_reduction=time_reduction).time_strides == strides

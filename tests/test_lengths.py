@@ -1,0 +1,67 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import librosa
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ds2_jax import lengths
+
+
+@pytest.mark.filterwarnings("ignore:n_fft=320 is too large for input signal")
+@pytest.mark.parametrize("num_samples", [1, 159, 160, 161, 320, 1_000, 15_999, 16_000])
+def test_num_frames_is_librosas(num_samples: int) -> None:
+    spectrogram = librosa.stft(np.zeros(num_samples, np.float32), n_fft=320, hop_length=160, pad_mode="constant")
+    assert lengths.num_frames(num_samples, 160) == spectrogram.shape[1]
+
+
+def test_an_empty_row_has_no_frames() -> None:
+    assert lengths.num_frames(0, 160) == 0
+    assert lengths.conv_output_lengths(0) == 0
+
+
+@pytest.mark.parametrize(("kernels", "strides"), [((11, 11), (2, 1)), ((11, 11), (2, 2)), ((1, 5), (2, 2))])
+def test_conv_output_lengths_are_those_of_real_convolutions(kernels: tuple[int, int], strides: tuple[int, int]) -> None:
+    def convolve(x: jax.Array) -> jax.Array:
+        for taps, stride in zip(kernels, strides, strict=True):
+            x = jax.lax.conv_general_dilated(x, jnp.zeros((1, 1, taps)), (stride,), [(taps // 2, taps // 2)])
+        return x
+
+    for size in range(1, 60):
+        shape = jax.eval_shape(convolve, jax.ShapeDtypeStruct((1, 1, size), jnp.float32)).shape
+        assert lengths.conv_output_lengths(size, time_reduction=strides[0] * strides[1]) == shape[-1]
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=4, max_size=4))
+def test_integers_numpy_and_jax_count_alike(counts: list[int]) -> None:
+    def output_lengths(num_samples: lengths.Count) -> lengths.Count:
+        return lengths.conv_output_lengths(lengths.num_frames(num_samples, 160), 4)
+
+    expected = [output_lengths(count) for count in counts]
+    for result in (output_lengths(np.array(counts, np.int32)), output_lengths(jnp.array(counts, jnp.int32))):
+        assert result.dtype == np.int32
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_masks_and_paddings() -> None:
+    mask = lengths.mask_from_lengths(jnp.array([0, 1, 3]), 3)
+    np.testing.assert_array_equal(mask, [[False, False, False], [True, False, False], [True, True, True]])
+    paddings = lengths.paddings_from_lengths(jnp.array([0, 1, 3]), 3)
+    assert paddings.dtype == jnp.float32
+    np.testing.assert_array_equal(paddings, [[1, 1, 1], [0, 1, 1], [0, 0, 0]])
+
+
+@given(st.lists(st.integers(1, 2), max_size=4))
+def test_ctc_min_frames_is_the_length_of_the_shortest_path(labels: list[int]) -> None:
+    def collapse(path: tuple[int, ...]) -> list[int]:
+        return [label for label, _ in itertools.groupby(path) if label != 0]
+
+    shortest = next(
+        size
+        for size in itertools.count()
+        if any(collapse(p) == labels for p in itertools.product(range(3), repeat=size))
+    )
+    assert lengths.ctc_min_frames(labels) == shortest

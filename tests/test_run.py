@@ -1,0 +1,101 @@
+"""run.py: the folder of a run is opened, continued, refused or started anew."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from ds2_jax.config import Config, DataConfig, ModelConfig, to_json
+from ds2_jax.errors import InputError
+from ds2_jax.run import load_config, open_run
+
+CONFIG = Config(data=DataConfig(train=Path("a/train.jsonl")), model=ModelConfig(channels=(4, 8)))
+
+
+def test_settings_are_kept(tmp_path: Path) -> None:
+    open_run(tmp_path / "runs/one", CONFIG, overwrite=False)
+    assert load_config(tmp_path / "runs/one") == CONFIG
+
+
+def test_empty_folder_is_taken(tmp_path: Path) -> None:
+    open_run(tmp_path, CONFIG, overwrite=False)
+    assert load_config(tmp_path) == CONFIG
+
+
+def test_same_settings_leave_the_run_as_it_is(tmp_path: Path) -> None:
+    open_run(tmp_path, CONFIG, overwrite=False)
+    (tmp_path / "kept").touch()
+    open_run(tmp_path, CONFIG, overwrite=False)
+    assert (tmp_path / "kept").exists()
+
+
+def test_other_settings_are_listed(tmp_path: Path) -> None:
+    open_run(tmp_path, CONFIG, overwrite=False)
+    other = dataclasses.replace(CONFIG, epochs=3, model=dataclasses.replace(CONFIG.model, channels=(4, 9)))
+    with pytest.raises(InputError) as caught:
+        open_run(tmp_path, other, overwrite=False)
+    assert str(caught.value) == (
+        f"{tmp_path} must be continued with its own settings, got others:\n"
+        "  epochs: 70 in the run, 3 now\n"
+        "  model.channels: [4, 8] in the run, [4, 9] now\n"
+        "Give another --workdir, or --overwrite to delete that run and start anew."
+    )
+    assert load_config(tmp_path) == CONFIG
+
+
+@pytest.mark.parametrize("field", ["root", "archive", "num_workers"])
+def test_places_may_change(tmp_path: Path, field: str) -> None:
+    open_run(tmp_path, CONFIG, overwrite=False)
+    value = 3 if field == "num_workers" else tmp_path
+    open_run(tmp_path, dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, **{field: value})), False)
+    open_run(tmp_path, dataclasses.replace(CONFIG, parallel="pmap"), overwrite=False)
+
+
+def test_overwrite_starts_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    open_run(folder, CONFIG, overwrite=False)
+    (folder / "checkpoints").mkdir()
+    other = dataclasses.replace(CONFIG, epochs=3)
+    open_run(folder, other, overwrite=True)
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+    assert load_config(folder) == other
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_folder_of_something_else_is_refused(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError) as caught:
+        open_run(tmp_path, CONFIG, overwrite)
+    assert str(caught.value) == (
+        f"--workdir must be empty or hold a run, got {tmp_path}, which has files but no config.json. "
+        "Give another --workdir."
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    with pytest.raises(InputError, match="--workdir must be a folder, got .*file, which is a file"):
+        open_run(path, CONFIG, overwrite=True)
+
+
+def test_folder_without_settings_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load_config(tmp_path)
+    assert str(caught.value) == f"RUN must be the folder of a training run, got {tmp_path}, which has no config.json."
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"{", "The configuration must be JSON"),
+        (b"\xff", "codec can't decode"),
+        (to_json(CONFIG).replace("lstm", "lsd").encode(), "model.rnn_type must be one of lstm, gru, rnn, got 'lsd'"),
+        (to_json(CONFIG).replace("seed", "sead").encode(), "sead must be a known setting"),
+    ],
+)
+def test_damaged_settings_are_named(tmp_path: Path, text: bytes, reason: str) -> None:
+    (tmp_path / "config.json").write_bytes(text)
+    with pytest.raises(InputError, match=f"config.json: .*{reason}"):
+        load_config(tmp_path)

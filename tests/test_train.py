@@ -1,0 +1,284 @@
+"""train.py: runs that learn, stop, go on and leave what they should."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+from jax.experimental.compilation_cache import compilation_cache
+from small_runs import SMALL_CONFIG, initial_state, noise, with_manifests, write_noise_manifest
+
+from ds2_jax import cli, parallel
+from ds2_jax.checkpoint import Checkpoints
+from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig, to_json
+from ds2_jax.corpora import an4
+from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
+from ds2_jax.errors import InputError
+from ds2_jax.train import train
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+EPOCHS = 3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Every call of `train` compiles its own step; the same program is compiled once for this file."""
+    settings = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled"))}
+    settings |= {"jax_persistent_compilation_cache_min_compile_time_secs": 0}
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A finished run, and for each compilation whether the first epoch was over."""
+
+    config: Config
+    run: Path
+    compiled_after_first_epoch: list[bool]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    config = dataclasses.replace(
+        with_manifests(SMALL_CONFIG, write_noise_manifest(folder)),
+        epochs=EPOCHS,
+        augment=AugmentConfig(num_frequency_masks=1, num_time_masks=1, time_mask_width=10),
+        model=dataclasses.replace(SMALL_CONFIG.model, dropout=0.2),
+        optim=OptimConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=2),
+    )
+    run, compiled = folder / "run", []
+
+    def listen(event: str, duration: float, **kwargs: Any) -> None:
+        if event == COMPILED:
+            log = run / "metrics.jsonl"
+            compiled.append(log.exists() and "dev_wer" in log.read_text())
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        train(config, run)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    return Trained(config, run, compiled)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def final_state(run: Path, config: Config) -> Any:
+    like = parallel.replicate(initial_state(config), parallel.data_mesh())
+    with Checkpoints(run, config.data.alphabet) as checkpoints:
+        step = checkpoints.latest_step
+        assert step is not None
+        return jax.device_get(checkpoints.restore(step, like))
+
+
+def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> None:
+    """Puts a step that learns nothing in the place of the real one."""
+
+    def parallel_train_step(*args: Any) -> Callable[..., Any]:
+        def step(state: Any, batch: dict[str, np.ndarray], epoch: Any) -> Any:
+            metrics = {"loss": loss, "grad_norm": 1.0, "num_samples": batch["num_samples"].sum()}
+            return state.replace(step=state.step + 1), metrics
+
+        return step
+
+    monkeypatch.setattr(parallel, "parallel_train_step", parallel_train_step)
+
+
+def test_nothing_compiles_after_the_first_epoch(trained: Trained) -> None:
+    assert trained.compiled_after_first_epoch.count(False) > 2
+    assert trained.compiled_after_first_epoch.count(True) == 0
+
+
+def test_metrics_are_logged_for_each_step_and_epoch(trained: Trained) -> None:
+    lines = read_lines(trained.run / "metrics.jsonl")
+    steps = [line for line in lines if "loss" in line]
+    assert [(line["step"], line["epoch"]) for line in steps] == [(1, 1), (2, 2), (3, 3)]
+    for line in steps:
+        assert line["alignable"] == 3
+        assert line["empty"] == 5
+        assert line["unalignable"] == 0
+        assert line["num_samples"] == round(1.65 * 16_000)
+        assert line["loss"] > 0
+        assert line["grad_norm"] > 0
+    epochs = [line for line in lines if "dev_wer" in line]
+    assert [line["epoch"] for line in epochs] == [1, 2, 3]
+    assert all({"dev_loss", "dev_cer", "dev_cer_with_spaces"} <= line.keys() for line in epochs)
+    assert [path.stat().st_size > 0 for path in (trained.run / "tensorboard").iterdir()] == [True]
+
+
+def test_run_folder_holds_settings_and_test_results(trained: Trained) -> None:
+    assert (trained.run / "config.json").read_text() == to_json(trained.config) + "\n"
+    summary = json.loads((trained.run / "test.json").read_text())
+    assert summary["utterances"] == 3
+    assert summary["wer_counts"]["reference_length"] == 3
+    lines = read_lines(trained.run / "test.jsonl")
+    assert sorted(line["reference"] for line in lines) == ["GO", "NO", "YES"]
+
+
+def test_interrupted_run_ends_as_the_uninterrupted_one(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, save = tmp_path / "run", Checkpoints.save
+
+    def stop_before_second(self: Checkpoints, state: Any, dev_wer: float) -> None:
+        if int(state.step) == 2:
+            raise KeyboardInterrupt
+        save(self, state, dev_wer)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoints, "save", stop_before_second)
+        train(trained.config, run)
+    train(trained.config, run)
+    assert f"{run}: continuing after step 1" in capsys.readouterr().err
+    jax.tree.map(np.testing.assert_array_equal, final_state(run, trained.config), final_state(trained.run, trained.config))
+    assert int(final_state(run, trained.config).step) == EPOCHS
+    expected, actual = (
+        [{k: v for k, v in line.items() if k != "hours_per_hour"} for line in read_lines(folder / "metrics.jsonl")]
+        for folder in (trained.run, run)
+    )
+    assert actual == expected
+
+
+def test_finished_run_is_only_evaluated_again(trained: Trained) -> None:
+    before = final_state(trained.run, trained.config)
+    log = (trained.run / "metrics.jsonl").read_text()
+    evaluation = train(trained.config, trained.run)
+    assert evaluation is not None
+    assert evaluation.summary == json.loads((trained.run / "test.json").read_text())
+    jax.tree.map(np.testing.assert_array_equal, final_state(trained.run, trained.config), before)
+    assert (trained.run / "metrics.jsonl").read_text() == log
+
+
+def test_without_dev_the_last_epoch_is_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_compiling(monkeypatch)
+    data = dataclasses.replace(SMALL_CONFIG.data, train=write_noise_manifest(tmp_path / "data"))
+    config = dataclasses.replace(SMALL_CONFIG, data=data)
+    assert train(config, tmp_path / "run") is None
+    with Checkpoints(tmp_path / "run", config.data.alphabet) as checkpoints:
+        assert checkpoints.best_step == checkpoints.latest_step == config.epochs
+    assert not (tmp_path / "run/test.json").exists()
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_loss_that_is_not_finite_names_step_and_utterances(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: float
+) -> None:
+    without_compiling(monkeypatch, loss)
+    data = dataclasses.replace(SMALL_CONFIG.data, train=write_noise_manifest(tmp_path / "data"))
+    with pytest.raises(InputError, match=f"The loss must be finite, got {loss} .* at step 1, epoch 1") as caught:
+        train(dataclasses.replace(SMALL_CONFIG, data=data), tmp_path / "run")
+    assert re.findall(r"\ball\d\b", str(caught.value)) and set(re.findall(r"\ball\d\b", str(caught.value))) == {
+        "all0",
+        "all1",
+        "all2",
+    }
+    assert "Lower optim.learning_rate" in str(caught.value)
+
+
+def test_bad_utterances_are_skipped_and_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_compiling(monkeypatch)
+    manifest = write_noise_manifest(tmp_path / "data", ("GO", "YES", "NO", "STOP"), name="train")
+    (tmp_path / "data/train0.wav").unlink()
+    samples = noise(0.55)
+    samples[100] = np.nan  # found only where the audio is decoded
+    soundfile.write(tmp_path / "data/train1.wav", samples, 16_000, subtype="FLOAT")
+    data = dataclasses.replace(SMALL_CONFIG.data, train=manifest, on_bad_utterance="skip")
+    train(dataclasses.replace(SMALL_CONFIG, epochs=1, data=data), tmp_path / "run")
+    [missing] = read_lines(tmp_path / "run/skipped_train.jsonl")
+    assert (missing["id"], missing["reason"]) == ("train0", "missing audio")
+    [damaged] = read_lines(tmp_path / "run/skipped_while_training.jsonl")
+    assert (damaged["id"], damaged["reason"]) == ("train1", "unreadable audio")
+    errors = capsys.readouterr().err
+    assert "1 of 4 utterances left out (1 missing audio)" in errors
+    assert "left out: train1 (unreadable audio: " in errors
+    [line] = read_lines(tmp_path / "run/metrics.jsonl")
+    assert line["num_samples"] == round((0.6 + 0.65) * 16_000)
+
+
+def test_damaged_audio_stops_training_where_it_is_not_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_compiling(monkeypatch)
+    manifest = write_noise_manifest(tmp_path / "data", name="train")
+    audio = tmp_path / "data/train1.wav"
+    audio.write_bytes(audio.read_bytes()[:1000])
+    data = dataclasses.replace(SMALL_CONFIG.data, train=manifest)
+    with pytest.raises(InputError, match=r"Utterance train1: .*train1\.wav"):
+        train(dataclasses.replace(SMALL_CONFIG, data=data), tmp_path / "run")
+
+
+def test_training_manifest_must_be_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data.train must be set, got None. Give a manifest, or a data.corpus."):
+        train(SMALL_CONFIG, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+WORDS = ("GO", "HELP", "NO", "STOP", "YES")
+"""Short utterances of AN4; each is heard often in an epoch, since an epoch ends with a checkpoint."""
+COPIES = 16
+
+
+def write_an4_words(root: Path, archive: Path) -> tuple[Path, Path]:
+    """Manifests of five utterances: for training, in many copies; and for evaluation, once."""
+    utterances = sorted(read_manifest(an4.prepare(root, archive) / "train.jsonl"), key=lambda u: u.duration)
+    chosen = [next(u for u in utterances if u.transcript == word) for word in WORDS]
+    write_manifest(root / "once.jsonl", chosen)
+    copies: list[Utterance] = [
+        dataclasses.replace(u, id=f"{u.id}-{copy}") for copy in range(COPIES) for u in chosen
+    ]
+    write_manifest(root / "often.jsonl", copies)
+    return root / "often.jsonl", root / "once.jsonl"
+
+
+def test_real_speech_is_learned_evaluated_and_transcribed(
+    an4_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    often, once = write_an4_words(tmp_path, an4_archive)
+    config = Config(
+        epochs=12,
+        data=DataConfig(train=often, test=once, batch_size=8, num_buckets=1),
+        model=ModelConfig(
+            hidden_size=64, num_layers=1, channels=(4, 4), frequency_strides=(4, 2), time_reduction=4
+        ),
+        optim=OptimConfig(learning_rate=3e-3, schedule="cosine", warmup_steps=10),
+    )
+    train(config, tmp_path / "run")
+    assert json.loads((tmp_path / "run/test.json").read_text())["wer"] == 0
+
+    run = (tmp_path / "run").rename(tmp_path / "moved")
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(run), "--manifest", str(once)]) == 0
+    assert "WER 0.00%" in capsys.readouterr().out
+    results = read_lines(run / "evaluations/once.jsonl")
+    assert sorted(line["hypothesis"] for line in results) == list(WORDS)
+
+    utterances = read_manifest(once)
+    assert cli.main(["transcribe", str(run), *(str(u.audio) for u in utterances), "--format", "json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["text"] for line in lines] == list(WORDS)
+    for line in lines:
+        times = [time for word in line["words"] for time in (word["start"], word["end"])]
+        assert [word["word"] for word in line["words"]] == line["text"].split()
+        assert 0 <= times[0]
+        assert times == sorted(times)
+        assert times[-1] <= line["duration"]
