@@ -16,6 +16,7 @@ from ds2_jax.errors import InputError
 from ds2_jax.steps import TrainState, make_model
 
 FOLDER = "checkpoints"
+NUM_EXAMPLES = 3
 
 
 class Checkpoints:
@@ -122,6 +123,13 @@ class Checkpoints:
                         f"{self._folder / str(step)} must belong to the alphabet {self._alphabet!r}, "
                         f"got a checkpoint of {meta['alphabet']!r}. Use the run's own data.alphabet."
                     )
+                # Checked here: a partial restore leaves out, in silence, what only one side has.
+                stored = ocp.PyTreeCheckpointHandler().metadata(self._folder / str(step) / "state").tree
+                if differing := _shape_differences({name: stored[name] for name in like}, like):
+                    raise InputError(
+                        f"{self._folder / str(step)} must hold the arrays of this configuration, got other sizes: "
+                        f"{differing}. Use the run's own configuration, or another checkpoint."
+                    )
                 restored: dict[str, Any] = dict(reader.restore(step, args=ocp.args.Composite(state=state)).state)
             except InputError:
                 raise
@@ -131,6 +139,17 @@ class Checkpoints:
                     f"{str(error).strip()[:600]}. Use the run's own configuration, or another checkpoint."
                 ) from error
         return restored
+
+
+def _shape_differences(stored: Any, wanted: Any) -> str:
+    """The first arrays that only one side has, or that differ in shape; "" where there are none."""
+    here, there = (
+        {jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves}
+        for leaves in map(jax.tree_util.tree_leaves_with_path, (wanted, stored))
+    )
+    names = [name for name in sorted(here | there) if here.get(name) != there.get(name)]
+    listed = [f"{name} {there.get(name, 'missing')}, not {here.get(name, 'there')}" for name in names[:NUM_EXAMPLES]]
+    return "; ".join(listed) + (f"; and {len(names) - NUM_EXAMPLES} more" if len(names) > NUM_EXAMPLES else "")
 
 
 def _dev_wer(metrics: Mapping[str, float]) -> float:

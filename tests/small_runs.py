@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import jax
 import numpy as np
 import soundfile
 
@@ -61,16 +62,25 @@ def with_manifests(config: Config, manifest: Path) -> Config:
     return dataclasses.replace(config, data=data)
 
 
-def initial_state(config: Config) -> steps.TrainState:
-    """A state before the first step."""
+def some_state(config: Config) -> steps.TrainState:
+    """A state with drawn weights, without compiling their initialisation."""
     tx = optim.make_optimizer(config.optim, steps_per_epoch=1, total_steps=1)
-    return steps.init_state(config, Alphabet(config.data.alphabet).size, tx)
+    shapes = jax.eval_shape(lambda: steps.init_state(config, Alphabet(config.data.alphabet).size, tx))
+    generator = np.random.default_rng(0)
+
+    def draw(shape: jax.ShapeDtypeStruct) -> np.ndarray:
+        return generator.normal(0, 0.2, shape.shape).astype(shape.dtype)
+
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    batch_stats = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes.batch_stats)
+    params = jax.tree.map(draw, shapes.params)
+    return dataclasses.replace(zeros, params=params, batch_stats=batch_stats)
 
 
 def write_untrained_run(folder: Path, config: Config) -> Path:
-    """A run whose only checkpoint holds the initial weights."""
+    """A run whose only checkpoint holds drawn weights."""
     run.open_run(folder, config, overwrite=False)
     with Checkpoints(folder, config.data.alphabet) as checkpoints:
-        checkpoints.save(initial_state(config), 1.0)
+        checkpoints.save(some_state(config), 1.0)
         checkpoints.wait()
     return folder

@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import SMALL_CONFIG, initial_state, write_untrained_run
+from small_runs import SMALL_CONFIG, some_state, write_untrained_run
 
 from ds2_jax import parallel
 from ds2_jax.checkpoint import Checkpoints, load_variables
@@ -26,7 +27,7 @@ CONFIG = dataclasses.replace(
 
 @pytest.fixture(scope="module")
 def state() -> TrainState:
-    return parallel.replicate(initial_state(CONFIG), parallel.data_mesh())
+    return parallel.replicate(some_state(CONFIG), parallel.data_mesh())
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +96,30 @@ def test_checkpoint_of_another_alphabet_is_refused(run: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("field", "value"), [("hidden_size", 5), ("num_layers", 2)])
-def test_checkpoint_of_another_size_is_refused(run: Path, field: str, value: int) -> None:
+@pytest.mark.parametrize(
+    ("field", "value", "difference"),
+    [
+        ("hidden_size", 5, "batch_stats.head_norm.mean (4,), not (5,); "),
+        ("num_layers", 2, "batch_stats.rnn_1.norm.mean missing, not (4,); "),
+        ("bidirectional", False, "params.lookahead missing, not "),
+        ("channels", (2, 3), "batch_stats.conv_norm_1.mean (2,), not (3,); "),
+    ],
+)
+def test_checkpoint_of_another_size_is_refused(run: Path, field: str, value: Any, difference: str) -> None:
     model = dataclasses.replace(CONFIG.model, **{field: value})
-    with pytest.raises(InputError, match="checkpoints/0 must hold the arrays of this configuration, got: .*rnn_") as e:
+    with pytest.raises(InputError) as caught:
         load_variables(run, dataclasses.replace(CONFIG, model=model), parallel.data_mesh())
-    assert "Use the run's own configuration, or another checkpoint." in str(e.value)
+    message = str(caught.value)
+    assert message.startswith(f"{run / 'checkpoints/0'} must hold the arrays of this configuration, got other sizes: ")
+    assert difference in message
+    assert message.endswith(". Use the run's own configuration, or another checkpoint.")
+
+
+def test_checkpoint_with_more_layers_is_refused(tmp_path: Path) -> None:
+    two_layers = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, num_layers=2))
+    run = write_untrained_run(tmp_path / "run", two_layers)
+    with pytest.raises(InputError, match=r"got other sizes: .*batch_stats.rnn_1.norm.mean \(4,\), not there; .* more\. "):
+        load_variables(run, CONFIG, parallel.data_mesh())
 
 
 def test_damaged_checkpoint_is_refused(run: Path, tmp_path: Path) -> None:
@@ -135,7 +154,7 @@ noise = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)  # 
 with Checkpoints(Path(sys.argv[1]), "ab") as checkpoints:
     for step in (1, 2):
         try:
-            checkpoints.save(TrainState(np.int32(step), {"w": noise}, {}, {}), 1 / step)
+            checkpoints.save(TrainState(np.array(step, np.int32), {"w": noise}, {}, {}), 1 / step)
             checkpoints.wait()
             print("saved", step)
         except InputError as error:
@@ -160,7 +179,7 @@ def test_full_disk_is_named_and_leaves_the_checkpoint_before(tmp_path: Path) -> 
     assert result.returncode == 0, result.stderr
     with Checkpoints(tmp_path, "ab") as checkpoints:
         assert checkpoints.latest_step == checkpoints.best_step == 1
-        empty = TrainState(np.int32(0), {"w": np.zeros(100_000, np.float32)}, {}, {})
+        empty = TrainState(np.array(0, np.int32), {"w": np.zeros(100_000, np.float32)}, {}, {})
         restored = checkpoints.restore(1, empty)
     expected = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
     np.testing.assert_array_equal(restored.params["w"], expected)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import SMALL_CONFIG, initial_state, noise
+from small_runs import SMALL_CONFIG, some_state, noise
 
 from ds2_jax import optim, parallel, steps
 from ds2_jax.alphabet import Alphabet
@@ -59,7 +59,7 @@ def largest_difference(actual: Any, expected: Any) -> float:
 
 @pytest.fixture(scope="module")
 def state() -> steps.TrainState:
-    return jax.device_get(initial_state(CONFIG))
+    return some_state(CONFIG)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from jax.experimental.compilation_cache import compilation_cache
-from small_runs import SMALL_CONFIG, initial_state, noise, with_manifests, write_noise_manifest
+from small_runs import SMALL_CONFIG, some_state, noise, with_manifests, write_noise_manifest
 
 from ds2_jax import cli, parallel
 from ds2_jax.checkpoint import Checkpoints
@@ -29,15 +29,10 @@ EPOCHS = 3
 @pytest.fixture(autouse=True, scope="module")
 def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Every call of `train` compiles its own step; the same program is compiled once for this file."""
-    settings = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled"))}
-    settings |= {"jax_persistent_compilation_cache_min_compile_time_secs": 0}
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     compilation_cache.reset_cache()
     yield
-    for name, value in before.items():
-        jax.config.update(name, value)
+    jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
 
 
@@ -80,7 +75,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def final_state(run: Path, config: Config) -> Any:
-    like = parallel.replicate(initial_state(config), parallel.data_mesh())
+    like = parallel.replicate(some_state(config), parallel.data_mesh())
     with Checkpoints(run, config.data.alphabet) as checkpoints:
         step = checkpoints.latest_step
         assert step is not None
@@ -93,7 +88,7 @@ def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> Non
     def parallel_train_step(*args: Any) -> Callable[..., Any]:
         def step(state: Any, batch: dict[str, np.ndarray], epoch: Any) -> Any:
             metrics = {"loss": loss, "grad_norm": 1.0, "num_samples": batch["num_samples"].sum()}
-            return state.replace(step=state.step + 1), metrics
+            return dataclasses.replace(state, step=state.step + 1), metrics
 
         return step
 

@@ -1,0 +1,125 @@
+"""What holds between the package, its settings files, its requirements and its README."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from packaging.requirements import Requirement
+
+from ds2_jax import cli
+from ds2_jax.config import load_config
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNTIME, DEVELOPMENT = ROOT / "requirements.txt", ROOT / "requirements-dev.txt"
+
+
+def test_import_layers_hold() -> None:
+    linter = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from importlinter.cli import lint_imports_command; lint_imports_command()",
+            "--no-cache",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert linter.returncode == 0, linter.stdout + linter.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("ds2_jax.cli", {"jax", "tensorflow", "librosa", "orbax"}),
+        ("ds2_jax.model", {"tensorflow", "librosa", "orbax"}),
+        ("ds2_jax.train", {"tensorflow", "librosa"}),
+        ("ds2_jax.transcribe", {"tensorflow", "librosa"}),
+    ],
+)
+def test_an_import_loads_little_and_starts_no_backend(module: str, absent: set[str]) -> None:
+    script = (
+        f"import sys, {module}; print(*sys.modules)\n"
+        "from jax._src import xla_bridge; print(xla_bridge.backends_are_initialized())"
+    )
+    printed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded, started = printed.stdout.splitlines()
+    assert absent.isdisjoint(loaded.split())
+    assert started == "False"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_every_file_in_configs_loads(path: Path) -> None:
+    load_config(path)
+
+
+def pins(path: Path) -> list[Requirement]:
+    lines = path.read_text().splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith(("#", "-r "))]
+
+
+def test_every_requirement_is_one_exact_version() -> None:
+    for pin in [*pins(RUNTIME), *pins(DEVELOPMENT)]:
+        assert re.fullmatch(r"==[^*,]+", str(pin.specifier)), pin
+
+
+def test_pins_satisfy_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"]
+    wanted = [(RUNTIME, each) for each in project["project"]["dependencies"]]
+    wanted += [(RUNTIME, each) for each in project["tool"]["uv"]["constraint-dependencies"]]
+    wanted += [(DEVELOPMENT, each) for each in extras["dev"] + extras["quickstart"]]
+    for path, text in wanted:
+        requirement = Requirement(text)
+        (pin,) = (each for each in pins(path) if each.name.lower() == requirement.name.lower())
+        assert requirement.specifier.contains(str(pin.specifier).removeprefix("==")), (text, path.name)
+
+
+def test_the_pinned_jax_is_the_one_that_computes_right() -> None:
+    assert {"jax==0.10.1", "jaxlib==0.10.1"} <= set(RUNTIME.read_text().splitlines())
+
+
+def test_compiled_reductions_are_right_past_32768_rows() -> None:
+    """jaxlib 0.10.2 on CPU gets every row past the 32768th wrong: jax issue 39103."""
+
+    def squared_norms(rows: jax.Array) -> jax.Array:
+        return jax.vmap(lambda row: jnp.sum((jnp.eye(3) @ row) ** 2))(rows)
+
+    rows = jnp.asarray(np.random.default_rng(0).integers(-8, 8, (32_769, 3)), jnp.float32)  # exact in float32
+    np.testing.assert_array_equal(squared_norms(rows), np.sum(np.asarray(rows) ** 2, axis=1))
+    np.testing.assert_array_equal(jax.jit(squared_norms)(rows), squared_norms(rows))
+
+
+def readme_code() -> str:
+    blocks = re.findall(r"^```\w*\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    return "".join(blocks).replace("\\\n", " ")
+
+
+def test_the_readmes_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in ("train.train", "evaluate.evaluate", "transcribe.transcribe", "corpora.prepare"):
+        monkeypatch.setattr(f"ds2_jax.{command}", lambda *_: 0)
+    monkeypatch.chdir(ROOT)
+    commands = re.findall(r"^(?:\S+/)?python main\.py\b(.*)$", readme_code(), flags=re.MULTILINE)
+    assert commands
+    for command in commands:
+        words = shlex.split(command, comments=True)
+        code: str | int | None
+        try:
+            code = cli.main(words)
+        except SystemExit as stop:  # --help and wrong options end the process
+            code = stop.code
+        assert code == 0, command
+
+
+def test_the_readmes_make_targets_exist() -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    used = re.findall(r"^make ([a-z-]+)", readme_code(), flags=re.MULTILINE)
+    assert used
+    assert set(used) <= set(targets)
