@@ -99,13 +99,14 @@ class MaskedBatchNorm(nn.Module):
         per_channel = functools.partial(jnp.expand_dims, axis=tuple(range(inputs.ndim - 1)))
         if training:
             axes = tuple(range(inputs.ndim - 1))
-            frames = mask.sum(dtype=inputs.dtype) * math.prod(inputs.shape[2:-1])
-            count = jnp.maximum(self._all_devices(frames), 1)
+            frames = self._all_devices(mask.sum(dtype=inputs.dtype)) * math.prod(inputs.shape[2:-1])
+            count = jnp.maximum(frames, 1)
             mean = self._all_devices(jnp.where(mask, inputs, 0).sum(axes)) / count
             centred = jnp.where(mask, inputs - per_channel(mean), 0)
             var = self._all_devices(jnp.square(centred).sum(axes)) / count  # two passes: no cancellation
             if not self.is_initializing():
-                kept, new = self.momentum, 1 - self.momentum
+                kept = jnp.where(frames > 0, self.momentum, 1)  # a batch of empty rows tells nothing
+                new = 1 - kept
                 running_mean.value = kept * running_mean.value + new * mean
                 running_var.value = kept * running_var.value + new * var * count / jnp.maximum(count - 1, 1)
         else:

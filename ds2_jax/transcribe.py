@@ -39,8 +39,10 @@ def find_audio(paths: Sequence[Path]) -> list[Path]:
     """The files named, and all audio files below the folders named, sorted within each.
 
     Raises:
-        InputError: a path does not exist, or a folder holds no audio.
+        InputError: no path is given, one does not exist, or a folder holds no audio.
     """
+    if not paths:
+        raise InputError("AUDIO must name at least one file or folder, got none. Add it behind RUN.")
     files = []
     for path in paths:
         if path.is_dir():
@@ -93,8 +95,8 @@ class Transcriber:
         spans = greedy_decode(best_labels, output_lengths)
         seconds_per_frame = self.config.model.time_reduction * features.window_stride
         results = []
-        for waveform, row in zip(waveforms, spans, strict=False):  # no results for the empty rows behind
-            text, words = transcript_and_words(row, self._alphabet, seconds_per_frame)
+        for waveform, row_spans in zip(waveforms, spans, strict=False):  # no results for the empty rows behind
+            text, words = transcript_and_words(row_spans, self._alphabet, seconds_per_frame)
             duration = len(waveform) / features.sample_rate  # the last output frame may reach past it
             results.append((text, [word._replace(end=min(word.end, duration)) for word in words]))
         return results

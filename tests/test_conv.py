@@ -48,7 +48,7 @@ def assert_same(
         assert error <= tolerance, f"{name} is off by {error:.1e}"
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     sizes=st.tuples(st.integers(1, 13), st.integers(1, 13)),
     taps=st.tuples(taps, taps),

@@ -223,7 +223,7 @@ def test_lookahead_only_in_unidirectional_models() -> None:
 @pytest.mark.parametrize("time_reduction", [2, 4])
 def test_output_lengths_are_those_of_real_convolutions(time_reduction: Any) -> None:
     config = ModelConfig(time_reduction=time_reduction)
-    for num_frames in range(1, 25):
+    for num_frames in range(1, 14):
         size = (num_frames, 161)
         for i in range(2):
             taps = (config.time_kernels[i], config.frequency_kernels[i])
@@ -280,13 +280,14 @@ def test_batch_norm_takes_its_statistics_from_valid_frames() -> None:
 
 def test_dropout_sets_its_share_to_zero_and_scales_the_rest() -> None:
     keys = augment.row_keys(0, jnp.int32(0), jnp.arange(8))
-    outputs = np.asarray(model.dropout(jnp.ones((8, 50, 10)), keys, 1, 0.3))
+    dropout = jax.jit(model.dropout, static_argnums=(2, 3))
+    outputs = np.asarray(dropout(jnp.ones((8, 50, 10)), keys, 1, 0.3))
     assert set(np.unique(outputs)) == {np.float32(0), np.float32(1) / np.float32(0.7)}
     assert np.mean(outputs == 0) == pytest.approx(0.3, abs=4 * math.sqrt(0.21 / 4_000))
     assert len({row.tobytes() for row in outputs}) == 8
-    other_layer = np.asarray(model.dropout(jnp.ones((8, 50, 10)), keys, 2, 0.3))
+    other_layer = np.asarray(dropout(jnp.ones((8, 50, 10)), keys, 2, 0.3))
     assert (outputs != other_layer).any((1, 2)).all()
-    longer = np.asarray(model.dropout(jnp.ones((3, 77, 10)), keys[5:], 1, 0.3))
+    longer = np.asarray(dropout(jnp.ones((3, 77, 10)), keys[5:], 1, 0.3))
     np.testing.assert_array_equal(longer[:, :50], outputs[5:])
 
 

@@ -61,7 +61,7 @@ def start_and_grads() -> tuple[np.ndarray, list[np.ndarray]]:
 
 def test_adamw_is_the_textbooks(start_and_grads: tuple[np.ndarray, list[np.ndarray]]) -> None:
     params, grads = start_and_grads
-    config = OptimConfig(learning_rate=0.1, weight_decay=0.3, beta1=0.8, beta2=0.95, epsilon=1e-3, clip_norm=0)
+    config = OptimConfig(learning_rate=0.125, weight_decay=0.3, beta1=0.8, beta2=0.95, epsilon=1e-3, clip_norm=0)
     with jax.enable_x64(True):
         path = follow(config, grads, params)
     first, second = np.zeros(5), np.zeros(5)
@@ -69,20 +69,20 @@ def test_adamw_is_the_textbooks(start_and_grads: tuple[np.ndarray, list[np.ndarr
         first = 0.8 * first + 0.2 * grad
         second = 0.95 * second + 0.05 * grad**2
         direction = first / (1 - 0.8**step) / (np.sqrt(second / (1 - 0.95**step)) + 1e-3)
-        params = params - 0.1 * (direction + 0.3 * params)  # biases decay too, as in torch.optim.AdamW
+        params = params - 0.125 * (direction + 0.3 * params)  # biases decay too, as in torch.optim.AdamW
         np.testing.assert_allclose(actual, params, rtol=1e-10)
 
 
 def test_sgd_is_nesterovs_with_an_l2_penalty(start_and_grads: tuple[np.ndarray, list[np.ndarray]]) -> None:
     params, grads = start_and_grads
-    config = OptimConfig("sgd", learning_rate=0.1, weight_decay=0.3, momentum=0.8, clip_norm=0)
+    config = OptimConfig("sgd", learning_rate=0.125, weight_decay=0.3, momentum=0.8, clip_norm=0)
     with jax.enable_x64(True):
         path = follow(config, grads, params)
     velocity = np.zeros(5)
     for grad, actual in zip(grads, path, strict=True):
         penalised = grad + 0.3 * params
         velocity = 0.8 * velocity + penalised
-        params = params - 0.1 * (penalised + 0.8 * velocity)
+        params = params - 0.125 * (penalised + 0.8 * velocity)
         np.testing.assert_allclose(actual, params, rtol=1e-10)
 
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_runs import SMALL_CONFIG, some_state, noise
 
 from ds2_jax import optim, parallel, steps
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import AugmentConfig
+from tests.small_runs import SMALL_CONFIG, noise, some_state
 
 ROWS, NUM_SAMPLES, LABEL_WIDTH = 16, 8000, 4
 EMPTY_ROWS = (3, 6, 7)  # rows 6 and 7 are the whole fourth device

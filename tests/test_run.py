@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,8 +47,8 @@ def test_other_settings_are_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("field", ["root", "archive", "num_workers"])
 def test_places_may_change(tmp_path: Path, field: str) -> None:
     open_run(tmp_path, CONFIG, overwrite=False)
-    value = 3 if field == "num_workers" else tmp_path
-    open_run(tmp_path, dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, **{field: value})), False)
+    place: dict[str, Any] = {field: 3 if field == "num_workers" else tmp_path}
+    open_run(tmp_path, dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, **place)), False)
     open_run(tmp_path, dataclasses.replace(CONFIG, parallel="pmap"), overwrite=False)
 
 

@@ -1,0 +1,234 @@
+"""cli.py: what a user may type, and what is said when it is wrong."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ds2_jax import cli
+from ds2_jax.errors import InputError
+from tests.small_runs import SMALL_CONFIG, noise, write_noise, write_noise_manifest, write_untrained_run
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    """A configuration of the small model."""
+    path = tmp_path / "small.py"
+    path.write_text("from tests.small_runs import SMALL_CONFIG as config\n")
+    return path
+
+
+def run_cli(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
+    """Exit code, and what was printed on stderr; nothing may be printed on stdout."""
+    try:
+        code = cli.main([str(word) for word in words])
+    except SystemExit as stop:  # tyro's
+        code = int(stop.code or 0)
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "Traceback" not in output.err
+    return code, " ".join(output.err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "transcribe", "prepare"])
+def test_commands_have_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"usage: python main.py {command}" in capsys.readouterr().out
+
+
+def test_help_lists_every_setting_with_the_defaults_of_the_file(
+    config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--config", str(config_file), "--help"])
+    assert stop.value.code == 0
+    output = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for section in ("", "features", "data", "augment", "model", "optim"):
+        settings = getattr(SMALL_CONFIG, section) if section else SMALL_CONFIG
+        for field in dataclasses.fields(settings):
+            if not dataclasses.is_dataclass(getattr(settings, field.name)):
+                assert f"--{section}{'.' if section else ''}{field.name}".replace("_", "-") in output
+    assert f"(default: {SMALL_CONFIG.model.hidden_size})" in output
+
+
+def test_main_script_lists_the_commands() -> None:
+    result = subprocess.run([sys.executable, "main.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for command in ("train", "evaluate", "transcribe", "prepare"):
+        assert f"  {command} " in result.stdout
+    assert result.stderr == ""
+
+
+def test_no_words_print_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert capsys.readouterr().out.startswith("usage: python main.py")
+
+
+def test_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(capsys, "trian") == (
+        1,
+        "error: COMMAND must be one of train, evaluate, transcribe, prepare, got 'trian'. See python main.py --help.",
+    )
+
+
+def test_missing_configuration_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    code, message = run_cli(capsys, "--config", "no.py")
+    assert code == 1
+    assert message.startswith("error: --config must name a configuration file, got no.py, which does not exist. Known:")
+    code, message = run_cli(capsys, "--epochs", "3")
+    assert code == 1
+    assert message.startswith("error: --config must name a configuration file, got none.")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--model.hidden-sise", "3"], 2, "Perhaps you meant: --model.hidden-size INT"),
+        (["--epochs", "many"], 2, "Error parsing --epochs: invalid literal for int() with base 10: 'many'"),
+        (["--model.rnn-type", "lsd"], 2, "invalid choice 'lsd' for argument '--model.rnn-type'"),
+        (["--epochs", "0"], 1, "error: epochs must be at least 1, got 0."),
+        (["--model.dropout", "1"], 2, "model.dropout must be in [0, 1), got 1.0."),
+        ([], 1, "error: data.train must be set, got None. Give a manifest, or a data.corpus."),
+    ],
+)
+def test_wrong_settings_are_named(
+    config_file: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
+) -> None:
+    actual, text = run_cli(capsys, "--config", config_file, *words, "--workdir", config_file.parent / "run")
+    assert actual == code
+    assert message in text
+    assert not (config_file.parent / "run").exists()
+
+
+def train_on(capsys: pytest.CaptureFixture[str], config_file: Path, manifest: Path) -> str:
+    workdir = config_file.parent / "run"
+    code, message = run_cli(capsys, "--config", config_file, "--data.train", manifest, "--workdir", workdir)
+    assert code == 1
+    return message
+
+
+def test_bad_manifests_are_named(config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = tmp_path / "train.jsonl"
+    message = train_on(capsys, config_file, manifest)
+    assert f"error: {manifest} must be a readable file, got: No such file or directory." in message
+    manifest.touch()
+    message = train_on(capsys, config_file, manifest)
+    assert f"error: {manifest} must hold at least one utterance, got 'an empty manifest'." in message
+    manifest.write_text("{")
+    assert f"error: {manifest}, line 1 must be a JSON object, got '{{'." in train_on(capsys, config_file, manifest)
+
+
+def test_bad_utterances_are_named(config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = write_noise_manifest(tmp_path / "data", ("GO", "ÉTÉ", "NO"), name="train")
+    (tmp_path / "data/train2.wav").unlink()
+    message = train_on(capsys, config_file, manifest)
+    assert f"error: {manifest} must hold only usable utterances, got 2 of 3 that are not: " in message
+    assert "1 unknown characters" in message
+    assert "1 missing audio" in message
+    assert "leave them out with --data.on-bad-utterance skip" in message
+    assert "train2.wav does not exist" in message
+
+
+def write_bad_audio(folder: Path, kind: str) -> Path:
+    path = write_noise(folder / f"{kind}.wav")
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif kind == "empty file":
+        path.write_bytes(b"")
+    elif kind == "zero length":
+        soundfile.write(path, np.zeros(0, np.float32), 16_000)
+    elif kind == "NaN":
+        samples = noise(0.5)
+        samples[7] = np.nan
+        soundfile.write(path, samples, 16_000, subtype="FLOAT")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_untrained_run(tmp_path_factory.mktemp("runs") / "run", SMALL_CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rule"),
+    [
+        ("truncated", "truncated.wav must"),
+        ("empty file", "empty file.wav must"),
+        ("zero length", "zero length.wav must"),
+        ("NaN", "NaN.wav must"),
+    ],
+)
+def test_bad_audio_is_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, rule: str
+) -> None:
+    code, message = run_cli(capsys, "transcribe", run, write_bad_audio(tmp_path, kind))
+    assert code == 1
+    assert rule in message
+    assert "0 files" in message
+    assert "1 files failed" in message
+
+
+@pytest.mark.parametrize("command", ["evaluate", "transcribe"])
+def test_missing_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    words = [write_noise(tmp_path / "a.wav")] if command == "transcribe" else []
+    assert run_cli(capsys, command, tmp_path / "no", *words) == (
+        1,
+        f"error: RUN must be the folder of a training run, got {tmp_path / 'no'}, which has no config.json.",
+    )
+    code, message = run_cli(capsys, command)
+    assert code == 2
+    assert "Folder of a training run. (required)" in message
+
+
+def test_missing_audio_is_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "no.wav"
+    assert run_cli(capsys, "transcribe", run, missing) == (
+        1,
+        f"error: AUDIO must be a file or folder, got {missing}, which does not exist. Correct the path.",
+    )
+    assert run_cli(capsys, "transcribe", run)[0] > 0
+
+
+def test_unknown_corpus_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    code, message = run_cli(capsys, "prepare", "timit")
+    assert code == 2
+    assert "invalid choice 'timit'" in message
+
+
+def test_prepare_prints_the_folder(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[object] = []
+
+    def prepare(*words: object) -> Path:
+        asked.extend(words)
+        return Path("data/an4")
+
+    monkeypatch.setattr("ds2_jax.corpora.prepare", prepare)
+    assert cli.main(["prepare", "an4", "--root", "data", "--archive", "an4.tar.gz"]) == 0
+    assert asked == ["an4", Path("data"), Path("an4.tar.gz")]
+    assert capsys.readouterr().out == "data/an4\n"
+
+
+def test_interruption_is_said_plainly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(*_: object) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ds2_jax.corpora.prepare", stop)
+    assert run_cli(capsys, "prepare", "an4") == (
+        130,
+        "interrupted; the same command continues from the last checkpoint",
+    )
+
+
+def test_errors_keep_their_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(*_: object) -> Path:
+        raise InputError("the archive must be whole, got half of it.")
+
+    monkeypatch.setattr("ds2_jax.corpora.prepare", fail)
+    assert run_cli(capsys, "prepare", "an4") == (1, "error: the archive must be whole, got half of it.")

@@ -1,0 +1,110 @@
+"""evaluate.py: error rates of a run, and the file that shows them."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ds2_jax import run as run_lib
+from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
+from ds2_jax.errors import InputError
+from ds2_jax.evaluate import Evaluation, Result, evaluate, report, write_evaluation
+from tests.small_runs import SMALL_CONFIG, write_noise_manifest, write_untrained_run
+
+
+def result(name: str, reference: str, hypothesis: str, speaker: str = "") -> Result:
+    return Result(Utterance(Path(f"{name}.wav"), 1.0, reference, name, speaker), reference, hypothesis)
+
+
+EVALUATION = Evaluation(
+    [
+        result("good", "GO ON", "GO ON", "anna"),
+        result("worst", "ONE TWO", "", "bert"),
+        result("bad", "STOP", "STOPS", "anna"),
+    ],
+    loss=1.5,
+    unalignable=0,
+)
+
+
+def test_summary_adds_up_the_counts() -> None:
+    summary = EVALUATION.summary
+    assert summary["utterances"] == 3
+    assert summary["wer"] == 3 / 5
+    assert summary["wer_counts"] == {"substitutions": 1, "deletions": 2, "insertions": 0, "reference_length": 5}
+    assert summary["cer"] == (6 + 1) / (4 + 6 + 4)
+    assert summary["cer_with_spaces"] == (7 + 1) / (5 + 7 + 4)
+    assert "WER 60.00% (3 errors in 5 words: 1 substituted, 2 deleted, 0 inserted)" in str(EVALUATION)
+
+
+def test_results_are_written_worst_first(tmp_path: Path) -> None:
+    path = write_evaluation(tmp_path / "new", "dev", EVALUATION)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert path == tmp_path / "new/dev.jsonl"
+    assert [line["id"] for line in lines] == ["worst", "bad", "good"]
+    assert lines[1] == {
+        "id": "bad",
+        "word_errors": 1,
+        "reference": "STOP",
+        "hypothesis": "STOPS",
+        "speaker": "anna",
+        "audio": "bad.wav",
+    }
+    assert json.loads((tmp_path / "new/dev.json").read_text()) == EVALUATION.summary
+
+
+def test_report_shows_the_worst_speakers_and_some_utterances() -> None:
+    lines = report(EVALUATION, "dev", Path("dev.jsonl")).splitlines()
+    assert lines[0] == f"dev: {EVALUATION}"
+    start = lines.index("by speaker:")
+    assert [line.split()[0] for line in lines[start + 1 : start + 3]] == ["bert", "anna"]
+    assert lines[start + 2].endswith("33.33% (1 of 3 words)")
+    assert lines[lines.index("  ONE TWO") + 1] == "  (nothing)"
+    assert lines[lines.index("  STOP") + 1] == "  STOPS"
+    assert lines[-1] == "all utterances, worst first: dev.jsonl"
+    assert "by speaker:" not in report(Evaluation([result("a", "GO", "GO")], 0.0, 0), "dev", Path("dev.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    manifest = write_noise_manifest(folder, ("GO", "YES NO", "ÉTÉ"), name="test")
+    config = dataclasses.replace(SMALL_CONFIG, data=dataclasses.replace(SMALL_CONFIG.data, test=manifest))
+    return write_untrained_run(folder / "run", config)
+
+
+def test_every_utterance_counts_even_one_outside_the_alphabet(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluation = evaluate(run, None)
+    assert [each.utterance.id for each in evaluation.results] == ["test0", "test1", "test2"]
+    assert evaluation.words.reference_length == 4
+    assert evaluation.unalignable == 1
+    assert evaluation.loss > 0
+    summary = json.loads((run / "evaluations/test.json").read_text())
+    assert summary == evaluation.summary
+    output = capsys.readouterr().out
+    assert f"{evaluation}" in output
+    assert "speaker0" in output
+    assert f"all utterances, worst first: {run / 'evaluations/test.jsonl'}" in output
+
+
+def test_hypotheses_do_not_depend_on_the_order(run: Path, tmp_path: Path) -> None:
+    utterances = read_manifest(run.parent / "test.jsonl")
+    write_manifest(tmp_path / "reversed.jsonl", reversed(utterances))
+    forward = {each.utterance.id: each.hypothesis for each in evaluate(run, None).results}
+    backward = {each.utterance.id: each.hypothesis for each in evaluate(run, tmp_path / "reversed.jsonl").results}
+    assert backward == forward
+
+
+def test_run_without_test_split_needs_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_lib, "load_config", lambda run: SMALL_CONFIG)
+    with pytest.raises(InputError, match="--manifest must be given, got none: the run names no data.test."):
+        evaluate(tmp_path, None)
+
+
+def test_unreadable_audio_stops_the_evaluation(run: Path, tmp_path: Path) -> None:
+    path: Any = write_noise_manifest(tmp_path)
+    (tmp_path / "all1.wav").write_bytes(b"")
+    with pytest.raises(InputError, match=r"Utterance all1: .*all1\.wav"):
+        evaluate(run, path)

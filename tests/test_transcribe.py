@@ -1,0 +1,124 @@
+"""transcribe.py: files and folders to lines of text, whatever is among them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ds2_jax.errors import InputError
+from ds2_jax.transcribe import FILES_AT_ONCE, Transcriber, Transcript, find_audio, transcribe
+from tests.small_runs import SMALL_CONFIG, noise, write_noise, write_untrained_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_untrained_run(tmp_path_factory.mktemp("runs") / "run", SMALL_CONFIG)
+
+
+@pytest.fixture(scope="module")
+def transcriber(run: Path) -> Transcriber:
+    return Transcriber(run)
+
+
+def test_folders_are_searched_and_files_taken_as_named(tmp_path: Path) -> None:
+    for name in ("b.WAV", "a.flac", "deep/c.sph", "notes.txt"):
+        path = tmp_path / "folder" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    named = tmp_path / "folder/notes.txt"
+    found = find_audio([named, tmp_path / "folder"])
+    assert [path.name for path in found] == ["notes.txt", "a.flac", "b.WAV", "c.sph"]
+
+
+def test_missing_and_empty_paths_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"AUDIO must be a file or folder, got {tmp_path / 'no.wav'}, which does not"):
+        find_audio([tmp_path / "no.wav"])
+    with pytest.raises(InputError, match=rf"{tmp_path} must hold audio files \(.*\.wav\), got none\."):
+        find_audio([tmp_path])
+    with pytest.raises(InputError, match="AUDIO must name at least one file or folder, got none"):
+        find_audio([])
+
+
+def test_bad_files_among_good_ones(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_noise(tmp_path / "1.wav", 0.5)
+    (tmp_path / "2.wav").touch()
+    truncated = write_noise(tmp_path / "3.wav")
+    truncated.write_bytes(truncated.read_bytes()[:1000])
+    samples = noise(0.5)
+    samples[7] = np.nan
+    soundfile.write(tmp_path / "4.wav", samples, 16_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "5.wav", np.zeros(0, np.float32), 16_000)
+    write_noise(tmp_path / "6.wav", 0.8)
+    assert transcribe(run, [tmp_path], "text") == 1
+    output = capsys.readouterr()
+    lines = output.out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == [str(tmp_path / "1.wav"), str(tmp_path / "6.wav")]
+    errors = output.err.splitlines()
+    for number, error in zip((2, 3, 4, 5), errors, strict=False):
+        assert str(tmp_path / f"{number}.wav") in error
+    assert errors[-1].startswith("2 files, 1.3 s of audio in ")
+    assert "real-time factor" in errors[-1]
+    assert errors[-1].endswith("; 4 files failed")
+
+
+def test_one_file_is_printed_without_its_path(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert transcribe(run, [write_noise(tmp_path / "one.wav")], "text") == 0
+    output = capsys.readouterr().out
+    assert output.count("\n") == 1
+    assert "\t" not in output
+    assert "one.wav" not in output
+
+
+def test_json_holds_the_span_of_every_word(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_noise(tmp_path / "one.wav", 0.9)
+    assert transcribe(run, [path], "json") == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line.keys() == {"audio", "duration", "text", "words"}
+    assert line["audio"] == str(path)
+    assert line["duration"] == 0.9
+    assert line["text"], "the drawn weights must write something for this test to show anything"
+    assert [word["word"] for word in line["words"]] == line["text"].split()
+    times = [time for word in line["words"] for time in (word["start"], word["end"])]
+    assert times == sorted(times)
+    assert times[0] >= 0
+    assert times[-1] <= 0.9
+
+
+def test_order_and_text_do_not_depend_on_the_batch(transcriber: Transcriber, tmp_path: Path) -> None:
+    seconds = [0.9, 0.3, 0.7, 0.2, 0.5, 0.8, 0.4, 0.6, 0.95, 0.35]
+    files = [write_noise(tmp_path / f"{i}.wav", length, i) for i, length in enumerate(seconds)]
+    together = list(transcriber.transcribe_files(files))
+    assert [each.audio for each in together if isinstance(each, Transcript)] == files
+    texts = [transcriber.transcribe([noise(length, i)])[0][0] for i, length in enumerate(seconds)]
+    assert [each.text for each in together if isinstance(each, Transcript)] == texts
+    assert len(set(texts)) > 1
+
+
+def test_more_files_than_are_read_at_once(
+    transcriber: Transcriber, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_noise(tmp_path / "a.wav")
+    monkeypatch.setattr(transcriber, "transcribe", lambda waveforms: [("GO", [])] * len(waveforms))
+    results = list(transcriber.transcribe_files([path] * (FILES_AT_ONCE + 3)))
+    assert [each.text for each in results if isinstance(each, Transcript)] == ["GO"] * (FILES_AT_ONCE + 3)
+
+
+def test_command_loads_no_tensorflow(run: Path, tmp_path: Path) -> None:
+    path = write_noise(tmp_path / "one.wav")
+    program = (
+        "import sys; from ds2_jax.cli import main; code = main(sys.argv[1:]); "
+        "sys.exit(code or ('TensorFlow' if 'tensorflow' in sys.modules else 0))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, "transcribe", str(run), str(path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("\n") == 1
