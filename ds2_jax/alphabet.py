@@ -1,6 +1,7 @@
 """Characters <-> CTC labels, and the normalisation of transcripts."""
 
 import dataclasses
+import functools
 import unicodedata
 from collections.abc import Iterable
 
@@ -29,6 +30,10 @@ class Alphabet:
 
     blank_index = 0
 
+    @functools.cached_property
+    def _labels(self) -> dict[str, int]:
+        return {character: index for index, character in enumerate(self.characters, start=1)}
+
     @property
     def size(self) -> int:
         """Labels with blank (V)."""
@@ -44,7 +49,7 @@ class Alphabet:
 
     def unknown(self, text: str) -> list[str]:
         """The characters of the normalised text that have no label, sorted, each once."""
-        return sorted(set(self.normalise(text)) - set(self.characters))
+        return sorted(set(self.normalise(text)) - self._labels.keys())
 
     def encode(self, text: str) -> list[int]:
         """The labels of `text`, normalised.
@@ -58,7 +63,7 @@ class Alphabet:
                 f"The transcript must use the alphabet {self.characters!r}, got {unknown} in {text!r}. "
                 "Mend the transcript or add the characters to data.alphabet."
             )
-        return [self.characters.index(c) + 1 for c in self.normalise(text)]
+        return [self._labels[c] for c in self.normalise(text)]
 
     def decode(self, labels: Iterable[int]) -> str:
         """The text of `labels`, none of them blank."""

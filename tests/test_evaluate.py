@@ -99,7 +99,7 @@ def test_hypotheses_do_not_depend_on_the_order(run: Path, tmp_path: Path) -> Non
 
 def test_run_without_test_split_needs_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_lib, "load_config", lambda run: SMALL_CONFIG)
-    with pytest.raises(InputError, match="--manifest must be given, got none: the run names no data.test."):
+    with pytest.raises(InputError, match=r"--manifest must be given, got none: the run names no data\.test\."):
         evaluate(tmp_path, None)
 
 

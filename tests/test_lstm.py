@@ -21,7 +21,7 @@ def arrays(rnn_type: str, directions: int, float_type: type) -> tuple[np.ndarray
     def draw(*shape: int) -> Any:
         return rng.standard_normal(shape).astype(float_type)
 
-    outputs = NUM_GATES[rnn_type] * HIDDEN  # type: ignore[index]
+    outputs = NUM_GATES[rnn_type] * HIDDEN
     weights = RecurrentWeights(
         draw(directions, NUM_INPUTS, outputs),
         draw(directions, HIDDEN, outputs),

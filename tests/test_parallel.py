@@ -43,7 +43,13 @@ def make_batch() -> dict[str, np.ndarray]:
     labels = generator.integers(1, NUM_LABELS, (ROWS, LABEL_WIDTH)).astype(np.int32)
     labels *= np.arange(LABEL_WIDTH) < num_labels[:, None]
     indices = np.where(num_samples > 0, 100 + np.arange(ROWS), -1).astype(np.int32)
-    return dict(waveforms=waveforms, num_samples=num_samples, labels=labels, num_labels=num_labels, indices=indices)
+    return {
+        "waveforms": waveforms,
+        "num_samples": num_samples,
+        "labels": labels,
+        "num_labels": num_labels,
+        "indices": indices,
+    }
 
 
 def largest_difference(actual: Any, expected: Any) -> float:

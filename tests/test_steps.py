@@ -44,7 +44,13 @@ def make_batch() -> Arrays:
     labels = np.array([[3, 3, 4], [5, 6, 0], [7, 8, 9], [0, 0, 0]], np.int32)
     num_labels = np.array([3, 2, 3, 0], np.int32)
     indices = np.array([10, 11, 12, -1], np.int32)
-    return dict(waveforms=waveforms, num_samples=num_samples, labels=labels, num_labels=num_labels, indices=indices)
+    return {
+        "waveforms": waveforms,
+        "num_samples": num_samples,
+        "labels": labels,
+        "num_labels": num_labels,
+        "indices": indices,
+    }
 
 
 def take(batch: Arrays, rows: list[int]) -> Arrays:

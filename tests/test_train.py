@@ -60,7 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     first: list[str] = []
     later: list[str] = []
 
-    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:  # noqa: ARG001
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == COMPILED:
             log = run / "metrics.jsonl"
             over = log.exists() and "dev_wer" in log.read_text()
