@@ -77,7 +77,7 @@ def test_folder_of_something_else_is_refused(tmp_path: Path, overwrite: bool) ->
 def test_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()
-    with pytest.raises(InputError, match="--workdir must be a folder, got .*file, which is a file"):
+    with pytest.raises(InputError, match=r"--workdir must be a folder, got .*file, which is a file"):
         open_run(path, CONFIG, overwrite=True)
 
 

@@ -6,6 +6,8 @@ The files carry the versions that made them. Running it again with the same vers
 
 from pathlib import Path
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -187,7 +189,9 @@ def main() -> None:
     }
     versions = np.array(f"torch {torch.__version__}, numpy {np.__version__}")
     for area, cases in areas.items():
-        stored = {f"{case}/{name}": value for case, outputs in cases.items() for name, value in outputs.items()}
+        stored: dict[str, Any] = {
+            f"{case}/{name}": value for case, outputs in cases.items() for name, value in outputs.items()
+        }
         np.savez_compressed(Path(__file__).with_name(f"{area}.npz"), versions=versions, **stored)
 
 
