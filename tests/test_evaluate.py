@@ -1,6 +1,8 @@
 """evaluate.py: error rates of a run, and the file that shows them."""
 
+import contextlib
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -75,30 +77,37 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_untrained_run(folder / "run", config)
 
 
-def test_every_utterance_counts_even_one_outside_the_alphabet(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluation = evaluate(run, None)
+@pytest.fixture(scope="module")
+def evaluated(run: Path) -> tuple[Evaluation, str]:
+    """The evaluation of the run's test split, and what it printed."""
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        evaluation = evaluate(run, None)
+    return evaluation, output.getvalue()
+
+
+def test_every_utterance_counts_even_one_outside_the_alphabet(run: Path, evaluated: tuple[Evaluation, str]) -> None:
+    evaluation, output = evaluated
     assert [each.utterance.id for each in evaluation.results] == ["test0", "test1", "test2"]
     assert evaluation.words.reference_length == 4
     assert evaluation.unalignable == 1
     assert evaluation.loss > 0
     summary = json.loads((run / "evaluations/test.json").read_text())
     assert summary == evaluation.summary
-    output = capsys.readouterr().out
     assert f"{evaluation}" in output
     assert "speaker0" in output
     assert f"all utterances, worst first: {run / 'evaluations/test.jsonl'}" in output
 
 
-def test_hypotheses_do_not_depend_on_the_order(run: Path, tmp_path: Path) -> None:
+def test_hypotheses_do_not_depend_on_the_order(run: Path, tmp_path: Path, evaluated: tuple[Evaluation, str]) -> None:
     utterances = read_manifest(run.parent / "test.jsonl")
     write_manifest(tmp_path / "reversed.jsonl", reversed(utterances))
-    forward = {each.utterance.id: each.hypothesis for each in evaluate(run, None).results}
+    forward = {each.utterance.id: each.hypothesis for each in evaluated[0].results}
     backward = {each.utterance.id: each.hypothesis for each in evaluate(run, tmp_path / "reversed.jsonl").results}
     assert backward == forward
 
 
 def test_run_without_test_split_needs_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_lib, "load_config", lambda run: SMALL_CONFIG)
+    monkeypatch.setattr(run_lib, "load_config", lambda _: SMALL_CONFIG)
     with pytest.raises(InputError, match=r"--manifest must be given, got none: the run names no data\.test\."):
         evaluate(tmp_path, None)
 

@@ -94,7 +94,7 @@ def test_eight_devices_train_as_one(
 
 
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
-def test_every_device_gets_the_new_state(mode: Literal["shard_map", "pmap"], state: steps.TrainState) -> None:
+def test_every_device_gets_the_new_state(mode: Literal["shard_map", "pmap"]) -> None:
     mesh = parallel.data_mesh()
 
     def step(state: dict[str, Any], batch: dict[str, Any], epoch: jax.Array, axis_name: str) -> Any:

@@ -101,7 +101,8 @@ def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> Non
 
 def test_nothing_compiles_after_the_first_epoch(trained: Trained) -> None:
     assert {"jit(train_step)", "jit(eval_step)"} <= set(trained.compiled_first)
-    assert trained.compiled_later == []
+    # Orbax shares large arrays out among the devices that hold copies: its first save, after the epoch, slices them.
+    assert set(trained.compiled_later) <= {"jit(slice)"}
 
 
 def test_metrics_are_logged_for_each_step_and_epoch(trained: Trained) -> None:

@@ -5,7 +5,6 @@ The files carry the versions that made them. Running it again with the same vers
 """
 
 from pathlib import Path
-
 from typing import Any
 
 import numpy as np
