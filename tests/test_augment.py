@@ -68,7 +68,7 @@ def test_widths_are_uniform(frequency_masks: np.ndarray) -> None:
 
 
 def test_number_of_masks_bounds_the_number_of_runs() -> None:
-    hits = masked(AugmentConfig(2, 2, 3, 4), [30] * 300, keys_of(range(300)))
+    hits = masked(AugmentConfig(2, 2, 3, 4), [30] * 3000, keys_of(range(3000)))
     in_time, in_frequency = np.asarray(hits.all(2)), np.asarray(hits.all(1))
     np.testing.assert_array_equal(hits, in_time[:, :, None] | in_frequency[:, None, :])
     for lines, count, width in ((in_time, 3, 4), (in_frequency, 2, 2)):
