@@ -1,4 +1,9 @@
-"""AN4 with the model of deepspeech.pytorch, for an accelerator."""
+"""AN4 with the model and settings of deepspeech.pytorch (5 x 1024, batch 8, clip 400 of the summed loss).
+
+    python main.py --config configs/an4.py
+
+For an accelerator; not trained here yet, so it has no figures.
+"""
 
 from ds2_jax.config import Config, DataConfig, ModelConfig, OptimConfig
 
