@@ -19,7 +19,7 @@ from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, Optim
 from ds2_jax.corpora import an4
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
 from ds2_jax.errors import InputError
-from ds2_jax.train import train
+from ds2_jax.train import stops_early, train
 from tests.small_runs import SMALL_CONFIG, noise, some_state, with_manifests, write_noise_manifest
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -273,3 +273,18 @@ def test_real_speech_is_learned_evaluated_and_transcribed(
         assert times[0] >= 0
         assert times == sorted(times)
         assert times[-1] <= line["duration"]
+
+
+@pytest.mark.parametrize(
+    ("patience", "best_step", "epoch", "stops"),
+    [
+        (0, 10, 99, False),  # never
+        (3, None, 0, False),  # nothing saved yet
+        (3, 10, 3, False),  # the best was epoch 1 of 10 steps; epochs 2 and 3 were worse
+        (3, 10, 4, True),
+    ],
+)
+def test_patience_counts_epochs_without_a_better_one(
+    patience: int, best_step: int | None, epoch: int, stops: bool
+) -> None:
+    assert stops_early(patience, best_step, 10, epoch) is stops
