@@ -1,4 +1,10 @@
-"""Quick start: digits and commands in synthesised voices, tested on voices never heard in training."""
+"""Quick start: digits and commands in synthesised voices, tested on voices never heard in training.
+
+    python main.py --config configs/quickstart.py
+
+Two CPU cores, 184 to 197 s with building the corpus: WER 5.06 %, 4.32 % on the four unheard voices (seeds 0, 1),
+greedy decoding. README.md has the figures voice by voice.
+"""
 
 from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig
 
