@@ -37,7 +37,7 @@ class Result:
     reference: str
     hypothesis: str
 
-    @property
+    @functools.cached_property
     def words(self) -> ErrorCount:
         """Word errors."""
         return word_errors(self.reference, self.hypothesis)
@@ -57,7 +57,7 @@ class Evaluation:
     loss: float
     unalignable: int
 
-    @property
+    @functools.cached_property
     def words(self) -> ErrorCount:
         """Word errors of the split."""
         return sum((result.words for result in self.results), start=ErrorCount())

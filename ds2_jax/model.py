@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,11 @@ from ds2_jax.conv import strided_conv
 from ds2_jax.lstm import NUM_GATES, RecurrentWeights, RnnType, recurrent
 
 
-def uniform(fan_in: int) -> nn.initializers.Initializer:
+def uniform(fan_in: int) -> Callable[..., jax.Array]:
     """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what PyTorch's convolution, linear and recurrent layers start from."""
     bound = 1 / math.sqrt(fan_in)
 
-    def init(key: jax.Array, shape, dtype=jnp.float32) -> jax.Array:  # type: ignore[no-untyped-def]
+    def init(key: jax.Array, shape: Sequence[int], dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init

@@ -1,5 +1,6 @@
 """Optimiser and learning-rate schedule."""
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -12,7 +13,7 @@ def learning_rate_schedule(config: OptimConfig, steps_per_epoch: int, total_step
     Source: deepspeech.pytorch multiplies by 0.99 after each epoch; the cosine ends at 0 after `total_steps`.
     """
 
-    def schedule(step):  # type: ignore[no-untyped-def]
+    def schedule(step: jax.Array | int) -> jax.Array:
         rate = config.learning_rate * jnp.minimum(1.0, (step + 1) / max(config.warmup_steps, 1))
         if config.schedule == "exponential":
             return rate * config.anneal ** (step // steps_per_epoch)

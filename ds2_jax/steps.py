@@ -1,7 +1,7 @@
 """TrainState, train_step and eval_step: pure functions of one device's rows, with explicit collectives."""
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -110,8 +110,8 @@ def infer(
     """
     spectrograms, num_frames = features.extract_features(waveforms, num_samples, config.features)
     model = make_model(config, num_labels)
-    outputs: tuple[jax.Array, jax.Array] = model.apply(variables, spectrograms, num_frames)  # type: ignore[assignment]
-    return outputs
+    # Flax types `apply` for calls that return changed variables too, which this one does not.
+    return cast(tuple[jax.Array, jax.Array], model.apply(variables, spectrograms, num_frames))
 
 
 def eval_step(variables: dict[str, Any], batch: Batch, *, config: Config, num_labels: int) -> dict[str, jax.Array]:
