@@ -5,6 +5,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -92,6 +93,26 @@ def test_loss_and_gradient_sum_over_all_paths(float_type: type, tolerance: float
             loss, gradient = probability_and_gradient(logits[row, :num_frames], labels)
             assert losses[row] == pytest.approx(loss, rel=tolerance)
             np.testing.assert_allclose(gradients[row, :num_frames], gradient, rtol=0, atol=tolerance)
+
+
+def test_gradient_is_that_of_optax_in_float64() -> None:
+    """The analytic rule against autodiff, on rows too long for a sum over paths, repeats and no labels among them."""
+    rng = np.random.default_rng(1)
+    num_frames, num_labels = np.array([90, 71, 40, 33, 12]), np.array([40, 23, 15, 11, 0])
+    labels = jnp.asarray(rng.integers(1, 4, (5, 40)), jnp.int32)  # three labels: many repeats
+    with jax.enable_x64(True):
+        logits = jnp.asarray(3 * rng.standard_normal((5, 90, 4)))
+        weights = jnp.asarray(rng.standard_normal(5))
+
+        def ours(logits: jax.Array) -> jax.Array:
+            return (weights * ctc_losses(logits, jnp.asarray(num_frames), labels, jnp.asarray(num_labels))[0]).sum()
+
+        def optaxs(logits: jax.Array) -> jax.Array:
+            paddings = [np.arange(size) >= count[:, None] for size, count in ((90, num_frames), (40, num_labels))]
+            return (weights * optax.ctc_loss(logits, paddings[0] * 1.0, labels, paddings[1] * 1.0)).sum()
+
+        assert lengths.alignable(jnp.asarray(num_frames), labels, jnp.asarray(num_labels)).all()
+        np.testing.assert_allclose(jax.grad(ours)(logits), jax.grad(optaxs)(logits), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e4])
