@@ -164,7 +164,7 @@ def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         synthetic.prepare(tmp_path)
     assert str(caught.value) == (
         "The quick-start corpus must have the package espeakng-loader, got none. "
-        "Install it: pip install 'ds2_jax[quickstart]' (it carries espeak-ng, under the GPL)."
+        "Install it: pip install espeakng-loader==0.2.4 (it carries espeak-ng, under the GPL)."
     )
     assert not list(tmp_path.iterdir())
 
@@ -184,6 +184,9 @@ def test_prepare_builds_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert all(row.audio.is_file() for split in SPLITS for row in read_manifest(folder / f"{split}.jsonl"))
     monkeypatch.setattr(synthetic, "build", refuse)
     assert synthetic.prepare(tmp_path / "data") == folder
+    monkeypatch.setattr(synthetic, "script", lambda: {split: {} for split in SPLITS})
+    with pytest.raises(InputError, match="must hold the quick-start corpus of this version, got another"):
+        synthetic.prepare(tmp_path / "data")
 
 
 def test_a_stop_leaves_nothing_to_believe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +216,7 @@ def test_folder_that_is_not_the_corpus_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         synthetic.prepare(tmp_path)
     assert str(caught.value) == (
-        f"{folder} must hold the prepared corpus, got a folder without dev.jsonl, test.jsonl. "
+        f"{folder} must hold the quick-start corpus of this version, got another, or something else. "
         "Delete the folder, or choose another data.root."
     )
     assert files(folder) == {"train.jsonl": b"mine"}

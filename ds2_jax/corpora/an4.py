@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-import shutil
 import sys
 from pathlib import Path
 
 from ds2_jax.audio import audio_duration
-from ds2_jax.corpora.archive import download, extract, file_sha256
+from ds2_jax.corpora.archive import building, download, extract, file_sha256
 from ds2_jax.data.manifest import Utterance, write_manifest
 from ds2_jax.errors import InputError
+from ds2_jax.files import write_text, writing
 
 # Reported gone at times (github.com/NVIDIA-NeMo/Speech, issues 3743 and 14136); the copies elsewhere are not CMU's.
 URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz"
@@ -40,31 +40,33 @@ def prepare(root: Path, archive: Path | None = None, seed: int = 0) -> Path:
             from another archive or with another seed.
     """
     folder = root / "an4"
-    if folder.exists():
-        _check_source(folder, archive, seed)
-        return folder
+    if not folder.exists():
+        with building(folder) as partial:
+            if not folder.exists():
+                _build(folder, partial, archive, seed)
+    _check_source(folder, archive, seed)
+    return folder
+
+
+def _build(folder: Path, partial: Path, archive: Path | None, seed: int) -> None:
+    root = folder.parent
     source = archive if archive is not None else root / Path(URL).name
     if archive is None:
         download(URL, source, advice="Run again to resume, or give a copy of the archive: --data.archive PATH.")
-    partial = root / "an4.partial"
-    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was stopped
-    try:
-        extract(source, partial)
-        corpus = partial / "an4"
-        splits = {split: _read_split(source, corpus, split) for split in ("train", "test")}
-        if archive is None:
-            _check_published(source, splits)
-        splits = _split_dev(source, splits["train"], seed) | {"test": splits["test"]}
-        for split, utterances in splits.items():
-            write_manifest(corpus / f"{split}.jsonl", utterances)
-        sha256 = file_sha256(source)
-        (corpus / "source.json").write_text(json.dumps({"sha256": sha256, "seed": seed}) + "\n", encoding="utf-8")
+    extract(source, partial)
+    corpus = partial / "an4"
+    splits = {split: _read_split(source, corpus, split) for split in ("train", "test")}
+    if archive is None:
+        _check_published(source, splits)
+    splits = _split_dev(source, splits["train"], seed) | {"test": splits["test"]}
+    for split, utterances in splits.items():
+        write_manifest(corpus / f"{split}.jsonl", utterances)
+    sha256 = file_sha256(source)
+    write_text(corpus / "source.json", json.dumps({"sha256": sha256, "seed": seed}) + "\n")
+    with writing(folder):
         corpus.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     counts = "".join(_summary(split, utterances) for split, utterances in splits.items())
     sys.stderr.write(f"{folder}: AN4 from {source} (SHA-256 {sha256})\n{counts}")
-    return folder
 
 
 def _check_source(folder: Path, archive: Path | None, seed: int) -> None:

@@ -1,21 +1,58 @@
-"""Published archives: download with resume and checksum, and unpacking that stays inside its folder."""
+"""Corpora on disk: built by one process at a time; archives downloaded with resume, unpacked inside their folder."""
 
+import contextlib
 import functools
 import gzip
 import hashlib
 import http.client
+import os
+import shutil
+import sys
 import tarfile
 import urllib.error
 import urllib.request
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
 from ds2_jax.errors import InputError
+from ds2_jax.files import writing
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows: two processes must not prepare one corpus there
+    fcntl = None  # type: ignore[assignment]
 
 CHUNK_BYTES = 1 << 16
 TIMEOUT_SECONDS = 30.0
+
+
+@contextlib.contextmanager
+def building(folder: Path) -> Iterator[Path]:
+    """A fresh folder FOLDER.partial in which to build `folder`, deleted in the end unless it was renamed.
+
+    One process at a time: another waits, and should then look whether `folder` is there.
+
+    Raises:
+        InputError: the folder above cannot be written.
+    """
+    root, partial = folder.parent, folder.with_name(f"{folder.name}.partial")
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            handle = os.open(root, os.O_RDONLY)
+            stack.callback(os.close, handle)  # which unlocks, as the end of the process does
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"{folder}: waiting for another process that prepares a corpus there", file=sys.stderr)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+        stack.callback(shutil.rmtree, partial, ignore_errors=True)
+        yield partial
 
 
 def download(url: str, path: Path, sha256: str | None = None, advice: str = "Run the command again.") -> None:

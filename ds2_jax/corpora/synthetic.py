@@ -5,11 +5,12 @@ tract of a test voice (its variant, after the `+`) occurs elsewhere, and the Sco
 """
 
 import dataclasses
+import hashlib
+import io
 import itertools
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,8 +22,10 @@ import soundfile
 import soxr
 
 from ds2_jax.corpora import espeak
+from ds2_jax.corpora.archive import building
 from ds2_jax.data.manifest import Utterance, write_manifest
 from ds2_jax.errors import InputError
+from ds2_jax.files import write_text, writing
 
 SAMPLE_RATE = 16_000
 """Hz, of the files; espeak-ng speaks at 22.05 kHz."""
@@ -119,21 +122,24 @@ def prepare(root: Path) -> Path:
         InputError: espeakng-loader is missing or lacks a voice; or ROOT/synthetic is there and is not this corpus.
     """
     folder = root / "synthetic"
-    if folder.exists():
-        missing = [f"{split}.jsonl" for split in VOICES if not (folder / f"{split}.jsonl").is_file()]
-        if missing:
-            raise InputError(
-                f"{folder} must hold the prepared corpus, got a folder without {', '.join(missing)}. "
-                "Delete the folder, or choose another data.root."
-            )
-        return folder
-    partial = root / "synthetic.partial"
-    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was stopped
-    try:
-        build(partial, script())
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    prompts = script()
+    rows = [
+        [split, voice, *map(dataclasses.astuple, said)] for split in prompts for voice, said in prompts[split].items()
+    ]
+    source = {"prompts_sha256": hashlib.sha256(json.dumps(rows).encode()).hexdigest()}
+    if not folder.exists():
+        with building(folder) as partial:
+            if not folder.exists():
+                build(partial, prompts)
+                write_text(partial / "source.json", json.dumps(source) + "\n")
+                with writing(folder):
+                    partial.rename(folder)
+    found = folder / "source.json"
+    if not found.is_file() or json.loads(found.read_text(encoding="utf-8")) != source:
+        raise InputError(
+            f"{folder} must hold the quick-start corpus of this version, got another, or something else. "
+            "Delete the folder, or choose another data.root."
+        )
     return folder
 
 
@@ -184,7 +190,7 @@ def speak(voice: str, prompts: list[Prompt]) -> list[np.ndarray]:
     except ModuleNotFoundError as error:
         raise InputError(
             "The quick-start corpus must have the package espeakng-loader, got none. "
-            "Install it: pip install 'ds2_jax[quickstart]' (it carries espeak-ng, under the GPL)."
+            "Install it: pip install espeakng-loader==0.2.4 (it carries espeak-ng, under the GPL)."
         ) from error
     job = {
         "library": espeakng_loader.get_library_path(),
@@ -216,7 +222,10 @@ def _record(folder: Path, voice: str, prompts: list[Prompt]) -> list[Utterance]:
     for index, (prompt, waveform) in enumerate(zip(prompts, speak(voice, prompts), strict=True)):
         name = f"{voice}-{index:02d}"
         path = folder / f"{name}.wav"
-        soundfile.write(path, waveform, SAMPLE_RATE, subtype="PCM_16")
+        encoded = io.BytesIO()  # libsndfile would report a full disk as an error of its own
+        soundfile.write(encoded, waveform, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+        with writing(path):
+            path.write_bytes(encoded.getvalue())
         utterances.append(Utterance(path, len(waveform) / SAMPLE_RATE, prompt.transcript, name, voice))
     return utterances
 

@@ -13,6 +13,7 @@ from ds2_jax.alphabet import Alphabet
 from ds2_jax.audio import audio_duration
 from ds2_jax.config import require
 from ds2_jax.errors import InputError
+from ds2_jax.files import write_text
 
 Row = dict[str, Any]
 Reason = Literal[
@@ -23,6 +24,7 @@ Reason = Literal[
     "duration outside the limits",
     "too few output frames",
     "wrong duration",
+    "unexpected error",
 ]
 NUM_EXAMPLES = 3
 
@@ -280,5 +282,4 @@ def _name(utterances: list[Utterance]) -> list[Utterance]:
 
 
 def _write_lines(path: Path, rows: Iterable[Row]) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
