@@ -15,15 +15,24 @@ import numpy as np
 from ds2_jax import parallel, steps
 from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
-from ds2_jax.audio import read_audio
+from ds2_jax.audio import audio_duration, read_audio
 from ds2_jax.checkpoint import load_variables
 from ds2_jax.config import Config
 from ds2_jax.decoding.greedy import Word, greedy_decode, transcript_and_words
 from ds2_jax.errors import InputError
 
 BATCH_SIZE = 8
-FILES_AT_ONCE = 64  # read together and sorted by length, so that little is padded and memory stays bounded
-AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".sph"}  # looked for in folders; a named file may have any
+BATCH_SECONDS = 300.0  # of audio, padding included; a longer recording is a batch of its own, or memory would not do
+FILES_AT_ONCE, SECONDS_AT_ONCE = 64, 3600.0  # read together and sorted by length, so that little is padded
+AUDIO_SUFFIXES = {
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".mp3",
+    ".sph",
+}  # looked for in folders; a named file may have any
 
 
 class Transcript(NamedTuple):
@@ -75,49 +84,71 @@ class Transcriber:
         self._best_labels = jax.jit(functools.partial(_best_labels, config=self.config, num_labels=self._alphabet.size))
 
     def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[tuple[str, list[Word]]]:
-        """Transcribes waveforms of any lengths, together.
+        """Transcribes waveforms, those of similar length together.
 
         Args:
-            waveforms: each [S] float32 in [-1, 1], at the model's sample rate.
+            waveforms: any number, each [S] float32 in [-1, 1], at the model's sample rate.
 
         Returns:
-            Text and words of each.
+            Text and words of each, in their order.
         """
+        sample_rate = self.config.features.sample_rate
+        results: dict[int, tuple[str, list[Word]]] = {}
+        order = sorted(range(len(waveforms)), key=lambda i: -len(waveforms[i]))
+        while order:
+            padded_samples = _padded_samples(len(waveforms[order[0]]), sample_rate)
+            alone = len(order) == 1 or BATCH_SIZE * padded_samples > BATCH_SECONDS * sample_rate
+            num_rows = 1 if alone else BATCH_SIZE  # no other numbers: every shape is compiled
+            rows, order = order[:num_rows], order[num_rows:]
+            batch = np.zeros((num_rows, padded_samples), np.float32)
+            num_samples = np.zeros(num_rows, np.int32)
+            for row, index in enumerate(rows):
+                num_samples[row] = len(waveforms[index])
+                batch[row, : num_samples[row]] = waveforms[index]
+            results |= zip(rows, self._transcribe_batch(batch, num_samples), strict=False)  # empty rows come last
+        return [results[i] for i in range(len(waveforms))]
+
+    def _transcribe_batch(self, batch: np.ndarray, num_samples: np.ndarray) -> Iterator[tuple[str, list[Word]]]:
         features = self.config.features
-        batch = np.zeros((BATCH_SIZE, _padded_samples(max(map(len, waveforms)), features.sample_rate)), np.float32)
-        num_samples = np.zeros(BATCH_SIZE, np.int32)
-        batch = batch[: 1 if len(waveforms) == 1 else BATCH_SIZE]  # a lone file does not pay for seven empty rows
-        num_samples = num_samples[: len(batch)]
-        for row, waveform in enumerate(waveforms):
-            batch[row, : len(waveform)] = waveform
-            num_samples[row] = len(waveform)
         best_labels, output_lengths = map(np.asarray, self._best_labels(self._variables, batch, num_samples))
-        spans = greedy_decode(best_labels, output_lengths)
         seconds_per_frame = self.config.model.time_reduction * features.window_stride
-        results = []
-        for waveform, row_spans in zip(waveforms, spans, strict=False):  # no results for the empty rows behind
-            text, words = transcript_and_words(row_spans, self._alphabet, seconds_per_frame)
-            duration = len(waveform) / features.sample_rate  # the last output frame may reach past it
-            results.append((text, [word._replace(end=min(word.end, duration)) for word in words]))
-        return results
+        for spans, duration in zip(
+            greedy_decode(best_labels, output_lengths), num_samples / features.sample_rate, strict=True
+        ):
+            text, words = transcript_and_words(spans, self._alphabet, seconds_per_frame)
+            # The last output frame may reach past the end of the recording.
+            yield text, [word._replace(end=min(word.end, float(duration))) for word in words]
 
     def transcribe_files(self, files: Sequence[Path]) -> Iterator[Transcript | InputError]:
         """Reads and transcribes files; yields, in their order, a transcript or why a file has none."""
         sample_rate = self.config.features.sample_rate
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            for start in range(0, len(files), FILES_AT_ONCE):
-                paths = files[start : start + FILES_AT_ONCE]
+            for paths in _groups(files):
                 audio = list(pool.map(lambda path: _read(path, sample_rate), paths))
-                results: dict[int, Transcript | InputError] = {
-                    i: waveform for i, waveform in enumerate(audio) if isinstance(waveform, InputError)
-                }
-                waveforms = {i: waveform for i, waveform in enumerate(audio) if isinstance(waveform, np.ndarray)}
-                order = sorted(waveforms, key=lambda i: len(waveforms[i]))
-                for first in range(0, len(order), BATCH_SIZE):
-                    rows = order[first : first + BATCH_SIZE]
-                    for i, (text, words) in zip(rows, self.transcribe([waveforms[i] for i in rows]), strict=True):
-                        results[i] = Transcript(paths[i], text, words, len(waveforms[i]) / sample_rate)
-                yield from (results[i] for i in range(len(paths)))
+                readable = [waveform for waveform in audio if isinstance(waveform, np.ndarray)]
+                transcribed = iter(self.transcribe(readable))
+                for path, waveform in zip(paths, audio, strict=True):
+                    if isinstance(waveform, InputError):
+                        yield waveform
+                    else:
+                        yield Transcript(path, *next(transcribed), len(waveform) / sample_rate)
+
+
+def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
+    """The files in their order, in groups that are read together."""
+    group: list[Path] = []
+    seconds = 0.0
+    for path in files:
+        try:
+            duration = audio_duration(path)
+        except InputError:  # told where it is read
+            duration = 0.0
+        if group and (len(group) == FILES_AT_ONCE or seconds + duration > SECONDS_AT_ONCE):
+            yield group
+            group, seconds = [], 0.0
+        group.append(path)
+        seconds += duration
+    yield group
 
 
 def _best_labels(
