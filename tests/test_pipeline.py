@@ -146,6 +146,33 @@ def spoil(utterances: list[Utterance], kind: str) -> str:
     return f"The transcript must use the alphabet {ENGLISH!r}, got ['É'] in 'ÉTÉ'."
 
 
+def test_recording_shorter_than_its_manifest_says(utterances: list[Utterance]) -> None:
+    plan = plan_of(utterances)
+    short = utterances[4]
+    for share, passes in ((0.95, True), (0.5, False)):
+        soundfile.write(short.audio, np.full(int(short.num_samples(RATE) * share), 0.1), RATE)
+        if passes:
+            list(batches(plan, utterances))
+        else:
+            with pytest.raises(InputError, match=r"^Utterance u4: .*4\.wav must last the .* s that its manifest says"):
+                list(batches(plan, utterances))
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_defect_in_a_worker_names_the_utterance_and_is_never_skipped(
+    utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch, skips: bool
+) -> None:
+    def fail(path: Path, sample_rate: int) -> np.ndarray:
+        if path.stem == "4":
+            raise ZeroDivisionError("a defect")
+        return read_audio(path, sample_rate)
+
+    monkeypatch.setattr(pipeline, "read_audio", fail)
+    with pytest.raises(RuntimeError, match=r"^Utterance u4, .*4\.wav: (?s:.*)ZeroDivisionError: a defect") as caught:
+        list(batches(plan_of(utterances), utterances, on_problem=(lambda _: None) if skips else None))
+    assert "PyFunc" not in str(caught.value)
+
+
 KINDS = ["unreadable audio", "wrong duration", "unknown characters"]
 
 

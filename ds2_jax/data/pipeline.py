@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import os
+import traceback
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
@@ -26,6 +27,8 @@ Row = tuple[np.ndarray, list[int]]  # waveform [S] float32, labels
 
 DTYPES = {"waveforms": "float32", "num_samples": "int32", "labels": "int32", "num_labels": "int32", "indices": "int32"}
 PREFETCHED_BATCHES = 2
+SHORTEST = 0.9
+"""Share of its stated duration that a recording must last; what coders trim off is less."""
 
 _open_batches: weakref.WeakSet[Batches] = weakref.WeakSet()
 
@@ -50,7 +53,7 @@ def batches(
         alphabet: that encodes the transcripts.
         sample_rate: Hz, of the waveforms.
         hop_length: samples between frames. A file may last less than one hop longer than its manifest says, since
-            durations are rounded.
+            durations are rounded, and up to a tenth shorter.
         label_width: label positions of every batch (N), at least the labels of the longest transcript.
         row_multiple: empty rows are added up to a multiple of this, the number of devices.
         num_workers: batches decoded at once; 0 means one per core.
@@ -65,12 +68,17 @@ def batches(
         indices: [B] int32, into `utterances`; -1 for an empty row.
 
     Raises:
-        InputError: while iterating, without `on_problem`: a file cannot be read, is longer than its manifest says, or
-            its transcript does not fit the alphabet.
+        InputError: while iterating, without `on_problem`: a file cannot be read, does not last what its manifest
+            says, or its transcript does not fit the alphabet.
+        RuntimeError: while iterating: anything else went wrong with an utterance, which is named.
     """
 
     def read_row(index: int) -> Row | Problem:
-        return _read_utterance(utterances[index], alphabet, sample_rate, hop_length)
+        utterance = utterances[index]
+        try:
+            return _read_utterance(utterance, alphabet, sample_rate, hop_length)
+        except Exception:  # a defect, and never to be skipped: `_generate` raises it
+            return Problem(utterance.id, str(utterance.audio), "unexpected error", traceback.format_exc())
 
     def read(batch: Batch) -> tuple[Arrays, list[Problem]]:
         num_rows = -(-len(batch.indices) // row_multiple) * row_multiple
@@ -110,6 +118,8 @@ def _generate(
     # error keeps this frame alive.
     for *arrays, problems in dataset.as_numpy_iterator():
         for problem in (Problem(**fields) for fields in json.loads(problems)):
+            if problem.reason == "unexpected error":
+                raise RuntimeError(f"Utterance {problem.id}, {problem.audio}: {problem.detail}")
             if on_problem is None:
                 raise InputError(f"Utterance {problem.id}: {problem.detail}")
             on_problem(problem)
@@ -146,7 +156,8 @@ def _read_utterance(utterance: Utterance, alphabet: Alphabet, sample_rate: int, 
     except InputError as error:
         return problem("unreadable audio", str(error))
     # The duration decides, not whether the bucket has room: in one epoch it may have, in another not.
-    if len(waveform) > utterance.num_samples(sample_rate) + hop_length - 1:
+    promised = utterance.num_samples(sample_rate)
+    if not promised * SHORTEST - hop_length < len(waveform) < promised + hop_length:
         rule = f"last the {utterance.duration:g} s that its manifest says, got {len(waveform) / sample_rate:.3f} s"
         return problem("wrong duration", f"{utterance.audio} must {rule}. Correct its duration there.")
     try:
