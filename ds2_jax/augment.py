@@ -12,7 +12,7 @@ def row_keys(seed: int, epoch: jax.Array, indices: jax.Array) -> jax.Array:
     Args:
         seed: of the run.
         epoch: [] int32.
-        indices: [B] int32, position of each utterance in its manifest; -1 for an empty row.
+        indices: [B] int32, position of each utterance in its split; -1 for an empty row.
 
     Returns:
         [B] typed random keys.

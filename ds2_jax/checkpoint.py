@@ -1,5 +1,6 @@
 """Orbax checkpoints of a run: the latest two and the best by dev WER; resume, and weights alone."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,9 +14,9 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import Config
 from ds2_jax.errors import InputError
+from ds2_jax.run import CHECKPOINTS
 from ds2_jax.steps import TrainState, make_model
 
-FOLDER = "checkpoints"
 NUM_EXAMPLES = 3
 
 
@@ -28,15 +29,16 @@ class Checkpoints:
     Args:
         run: folder of the run.
         alphabet: its characters; a checkpoint of others is refused.
+        utterances: digest of what it is trained and chosen on; the state of others is refused. None takes any.
     """
 
-    def __init__(self, run: Path, alphabet: str) -> None:
-        self._folder = (run / FOLDER).absolute()
-        self._alphabet = alphabet
-        best = preservation_policy.BestN(get_metric_fn=_dev_wer, reverse=True, n=1)
+    def __init__(self, run: Path, alphabet: str, utterances: str | None = None) -> None:
+        self._folder = (run / CHECKPOINTS).absolute()
+        self._meta = {"alphabet": alphabet, "utterances": utterances}
+        best = preservation_policy.BestN(get_metric_fn=_rank, reverse=True, n=1)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(2), best]),
-            best_fn=_dev_wer,  # without it Orbax does not write the metrics
+            best_fn=_rank,  # without it Orbax does not write the metrics
             best_mode="min",
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=("state", "meta"))
@@ -49,20 +51,21 @@ class Checkpoints:
     ) -> None:
         self._manager.close()
 
-    def save(self, state: TrainState, dev_wer: float) -> None:
-        """Begins to save a state under its step.
+    def save(self, state: TrainState, dev_wer: float | None) -> None:
+        """Begins to save a state under its step; `dev_wer` is None where it was not measured.
 
         Raises:
             InputError: this save, or the one before it, could not be written.
         """
+        step = int(state.step)
         try:
             self._manager.save(
-                int(state.step),
+                step,
                 args=ocp.args.Composite(
                     state=ocp.args.PyTreeSave(vars(state)),
-                    meta=ocp.args.JsonSave({"alphabet": self._alphabet}),
+                    meta=ocp.args.JsonSave(self._meta),
                 ),
-                metrics={"dev_wer": dev_wer},
+                metrics={"dev_wer": dev_wer, "step": step},
             )
         except (OSError, ValueError) as error:
             raise self._write_error(error) from error
@@ -94,7 +97,7 @@ class Checkpoints:
 
     @property
     def best_step(self) -> int | None:
-        """Step with the lowest dev WER; None without any."""
+        """Step with the lowest dev WER, the first of equals; without any dev WER the last; None without steps."""
         step: int | None = self._manager.best_step()
         return step
 
@@ -102,7 +105,7 @@ class Checkpoints:
         """The state saved at `step`, on the devices of `like`.
 
         Raises:
-            InputError: it was saved with another alphabet or other sizes, or cannot be read.
+            InputError: it was saved with another alphabet, other sizes or other utterances, or cannot be read.
         """
         return TrainState(**self._restore(step, vars(like), partial=False))
 
@@ -118,10 +121,16 @@ class Checkpoints:
         with ocp.CheckpointManager(self._folder, item_names=("state", "meta")) as reader:
             try:
                 meta = reader.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-                if meta["alphabet"] != self._alphabet:
+                if meta["alphabet"] != self._meta["alphabet"]:
                     raise InputError(
-                        f"{self._folder / str(step)} must belong to the alphabet {self._alphabet!r}, "
+                        f"{self._folder / str(step)} must belong to the alphabet {self._meta['alphabet']!r}, "
                         f"got a checkpoint of {meta['alphabet']!r}. Use the run's own data.alphabet."
+                    )
+                if not partial and self._meta["utterances"] not in (None, meta["utterances"]):
+                    raise InputError(
+                        f"{self._folder.parent} must go on with the utterances it began with, got others: a manifest "
+                        "of train or dev has changed, or files of it came or went. Restore them, or start anew with "
+                        "another --workdir or --overwrite."
                     )
                 # Checked here: a partial restore leaves out, in silence, what only one side has.
                 stored = ocp.PyTreeCheckpointHandler().metadata(self._folder / str(step) / "state").tree
@@ -136,7 +145,7 @@ class Checkpoints:
             except (OSError, ValueError, KeyError) as error:
                 raise InputError(
                     f"{self._folder / str(step)} must hold the arrays of this configuration, got: "
-                    f"{str(error).strip()[:600]}. Use the run's own configuration, or another checkpoint."
+                    f"{str(error).strip()[:600]}. Delete this folder to use the checkpoint before it."
                 ) from error
         return restored
 
@@ -152,8 +161,10 @@ def _shape_differences(stored: Any, wanted: Any) -> str:
     return "; ".join(listed) + (f"; and {len(names) - NUM_EXAMPLES} more" if len(names) > NUM_EXAMPLES else "")
 
 
-def _dev_wer(metrics: Mapping[str, float]) -> float:
-    return metrics["dev_wer"]
+def _rank(metrics: Mapping[str, Any]) -> tuple[float, int]:
+    """Smaller is better: by dev WER, the first of equals; then those without, the last first."""
+    wer, step = metrics["dev_wer"], metrics["step"]
+    return (math.inf, -step) if wer is None else (wer, step)
 
 
 def load_variables(run: Path, config: Config, mesh: Mesh) -> dict[str, Any]:
@@ -171,7 +182,7 @@ def load_variables(run: Path, config: Config, mesh: Mesh) -> dict[str, Any]:
     )
     everywhere = NamedSharding(mesh, PartitionSpec())
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)
-    if not (run / FOLDER).is_dir():
+    if not (run / CHECKPOINTS).is_dir():
         raise InputError(f"{run} must hold a checkpoint, got none. Train it: python main.py --workdir {run} ...")
     with Checkpoints(run, config.data.alphabet) as checkpoints:
         step = checkpoints.best_step

@@ -104,7 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        trains = words[0] == "train" or words[0] not in commands
+        advice = "; the same command continues from the last checkpoint" if trains else ""
+        print(f"interrupted{advice}", file=sys.stderr)
         return 130
 
 
@@ -121,13 +123,14 @@ def _train(words: list[str]) -> int:
 
 
 def _config_path(words: Sequence[str]) -> Path | None:
-    """The file behind --config: its settings are the defaults of all other options, so it is read first."""
+    """The file behind the last --config: its settings are the defaults of all other options, so it is read first."""
+    path = None
     for word, following in zip(words, [*words[1:], None], strict=True):
         if word == "--config" and following is not None:
-            return Path(following)
+            path = Path(following)
         if word.startswith("--config="):
-            return Path(word.removeprefix("--config="))
-    return None
+            path = Path(word.removeprefix("--config="))
+    return path
 
 
 def _evaluate(words: list[str]) -> int:

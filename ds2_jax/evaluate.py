@@ -18,12 +18,15 @@ from ds2_jax.alphabet import Alphabet
 from ds2_jax.checkpoint import load_variables
 from ds2_jax.config import Config
 from ds2_jax.corpora import split_manifests
-from ds2_jax.data.manifest import Utterance, read_manifest
+from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import plan_evaluation
+from ds2_jax.data.splits import Split, read_split
 from ds2_jax.decoding.greedy import greedy_decode, transcript_and_words
 from ds2_jax.error_rates import ErrorCount, char_errors, word_errors
 from ds2_jax.errors import InputError
+from ds2_jax.files import write_text
+from ds2_jax.progress import Skipped
 
 SHOWN_SPEAKERS = 10
 SHOWN_UTTERANCES = 5
@@ -51,11 +54,13 @@ class Evaluation:
         results: one for each utterance.
         loss: nats per utterance that CTC can align.
         unalignable: utterances without a loss: too few frames, or characters outside the alphabet.
+        left_out: utterances of the split that were not evaluated; training lists why.
     """
 
     results: Sequence[Result]
     loss: float
     unalignable: int
+    left_out: int = 0
 
     @functools.cached_property
     def words(self) -> ErrorCount:
@@ -86,7 +91,8 @@ class Evaluation:
             "cer_with_spaces_counts": self.characters(spaces=True),
         }
         details = {name: dataclasses.asdict(count) for name, count in counts.items()}
-        return {"utterances": len(self.results), "unalignable": self.unalignable, **self.rates, **details}
+        numbers = {"utterances": len(self.results), "unalignable": self.unalignable, "left_out": self.left_out}
+        return numbers | self.rates | details
 
     def __str__(self) -> str:
         words, characters = self.words, self.characters(spaces=False)
@@ -96,7 +102,7 @@ class Evaluation:
             f"{words.substitutions} substituted, {words.deletions} deleted, {words.insertions} inserted), "
             f"CER {characters.rate:.2%} ({characters.edits} in {characters.reference_length} characters; "
             f"{with_spaces.rate:.2%} with spaces), {len(self.results)} utterances"
-        )
+        ) + (f"; {self.left_out} left out" if self.left_out else "")
 
 
 def make_eval_step(config: Config, mesh: Mesh) -> Callable[..., Any]:
@@ -109,30 +115,38 @@ def make_eval_step(config: Config, mesh: Mesh) -> Callable[..., Any]:
 def evaluate_utterances(
     eval_step: Callable[..., Any],
     variables: Any,
-    utterances: Sequence[Utterance],
+    split: Split,
     *,
     config: Config,
     num_devices: int,
     title: str,
+    on_problem: Callable[[Problem], None] | None = None,
 ) -> Evaluation:
     """Decodes utterances greedily, in batches of similar length.
 
     Args:
         eval_step: compiled by `parallel.parallel_eval_step`.
         variables: params and batch_stats, on the devices.
-        utterances: of one split; all of them are decoded, whatever their transcripts hold.
+        split: its used utterances, or none; all of them are decoded, whatever their transcripts hold.
         config: of the run.
         num_devices: rows of a batch are filled up to a multiple of it.
         title: shown on the progress bar.
+        on_problem: told of every utterance whose audio cannot be read, which is left out; None: it stops the
+            evaluation.
 
     Raises:
         InputError: an audio file cannot be read.
     """
+    utterances = split.utterances
+    if not utterances:
+        return Evaluation([], 0.0, 0)
     alphabet = Alphabet(config.data.alphabet)
     sample_rate, hop_length = config.features.sample_rate, config.features.hop_length
-    num_samples = np.array([utterance.num_samples(sample_rate) for utterance in utterances])
     plan = plan_evaluation(
-        num_samples, batch_size=config.data.batch_size, num_buckets=config.data.num_buckets, hop_length=hop_length
+        split.num_samples(sample_rate),
+        batch_size=config.data.batch_size,
+        num_buckets=config.data.num_buckets,
+        hop_length=hop_length,
     )
     # A transcript outside the alphabet still counts in the error rates, but has no labels and so no loss.
     readable = [
@@ -140,7 +154,7 @@ def evaluate_utterances(
         for utterance in utterances
     ]
     seconds_per_frame = config.model.time_reduction * config.features.window_stride
-    hypotheses = [""] * len(utterances)
+    hypotheses: dict[int, str] = {}
     loss_sum, num_aligned = 0.0, 0
     stream = batches(
         plan,
@@ -151,6 +165,7 @@ def evaluate_utterances(
         label_width=max(len(alphabet.normalise(utterance.transcript)) for utterance in readable),
         row_multiple=num_devices,
         num_workers=config.data.num_workers,
+        on_problem=on_problem,
     )
     for batch in tqdm(stream, title, total=len(plan), unit="batch", leave=False, disable=not sys.stderr.isatty()):
         output = {name: np.asarray(value) for name, value in eval_step(variables, batch).items()}
@@ -160,12 +175,14 @@ def evaluate_utterances(
         decoded = greedy_decode(output["best_labels"], output["output_lengths"])
         for index, spans in zip(batch["indices"], decoded, strict=True):
             if index >= 0:
-                hypotheses[index] = transcript_and_words(spans, alphabet, seconds_per_frame)[0]
+                hypotheses[int(index)] = transcript_and_words(spans, alphabet, seconds_per_frame)[0]
     results = [
-        Result(utterance, alphabet.normalise(utterance.transcript), hypothesis)
-        for utterance, hypothesis in zip(utterances, hypotheses, strict=True)
+        Result(utterance, alphabet.normalise(utterance.transcript), hypotheses[index])
+        for index, utterance in enumerate(utterances)
+        if index in hypotheses
     ]
-    return Evaluation(results, loss_sum / max(num_aligned, 1), len(utterances) - num_aligned)
+    left_out = len(split.problems) + len(utterances) - len(results)
+    return Evaluation(results, loss_sum / max(num_aligned, 1), len(results) - num_aligned, left_out)
 
 
 def write_evaluation(folder: Path, name: str, evaluation: Evaluation) -> Path:
@@ -174,8 +191,7 @@ def write_evaluation(folder: Path, name: str, evaluation: Evaluation) -> Path:
     Returns:
         The path of NAME.jsonl.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(evaluation.summary, indent=2) + "\n")
+    write_text(folder / f"{name}.json", json.dumps(evaluation.summary, indent=2) + "\n")
     lines = [
         {
             "id": result.utterance.id,
@@ -188,7 +204,7 @@ def write_evaluation(folder: Path, name: str, evaluation: Evaluation) -> Path:
         for result in sorted(evaluation.results, key=lambda result: -result.words.edits)
     ]
     path = folder / f"{name}.jsonl"
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     return path
 
 
@@ -233,12 +249,24 @@ def evaluate(run: Path, manifest: Path | None) -> Evaluation:
     manifest = manifest or split_manifests(config.data).test
     if manifest is None:
         raise InputError("--manifest must be given, got none: the run names no data.test. Add --manifest FILE.")
-    utterances = read_manifest(manifest)
+    split = read_split(manifest, config, Alphabet(config.data.alphabet), prune=False)
+    name = f"{manifest.absolute().parent.name}-{manifest.stem}"  # many manifests are called test.jsonl
+    listed = run / "evaluations" / f"{name}_skipped.jsonl"
+    listed.unlink(missing_ok=True)
+    skipped = Skipped(listed)
+    for problem in split.problems:
+        skipped(problem)
     mesh = parallel.data_mesh()
     variables = load_variables(run, config, mesh)
     evaluation = evaluate_utterances(
-        make_eval_step(config, mesh), variables, utterances, config=config, num_devices=mesh.size, title="evaluating"
+        make_eval_step(config, mesh),
+        variables,
+        split,
+        config=config,
+        num_devices=mesh.size,
+        title="evaluating",
+        on_problem=skipped if config.data.on_bad_utterance == "skip" else None,
     )
-    path = write_evaluation(run / "evaluations", manifest.stem, evaluation)
+    path = write_evaluation(run / "evaluations", name, evaluation)
     print(report(evaluation, str(manifest), path))
     return evaluation

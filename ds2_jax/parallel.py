@@ -33,8 +33,8 @@ def parallel_train_step(
         mode: both compile the same per-device function; pmap is JAX's older interface.
 
     Returns:
-        (state, batch, epoch) -> (state, metrics); batch holds NumPy arrays [B, ...], B a multiple of the devices. The
-        old state's memory is reused.
+        (state, batch, epoch) -> (state, metrics); batch holds NumPy arrays [B, ...], B a multiple of the devices. With
+        shard_map the old state's memory is reused; pmap keeps it until the caller lets go of it.
     """
     step = functools.partial(step, axis_name=AXIS)
     if mode == "pmap":

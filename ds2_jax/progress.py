@@ -1,5 +1,6 @@
-"""What a training run tells while it runs: a bar on the terminal, metrics.jsonl, TensorBoard."""
+"""What a run tells while it goes: a bar or lines on stderr, metrics.jsonl, TensorBoard, what was left out."""
 
+import dataclasses
 import json
 import sys
 import time
@@ -12,6 +13,12 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from ds2_jax.data.manifest import Problem
+from ds2_jax.files import write_text, writing
+
+SECONDS_BETWEEN_LINES = 60.0
+"""Where stderr is no terminal and so shows no bar."""
+
 
 def say(message: str) -> None:
     """Prints a line on stderr, above the bar if there is one."""
@@ -19,7 +26,9 @@ def say(message: str) -> None:
 
 
 class Progress:
-    """A bar with loss, hours of audio an hour and time left; says when a batch's shape is new and so compiles.
+    """A bar with loss, hours of audio an hour and time left, or a line a minute where stderr is no terminal.
+
+    Says when a batch has a new shape, for which the step compiles.
 
     Args:
         sample_rate: Hz.
@@ -28,27 +37,42 @@ class Progress:
     def __init__(self, sample_rate: int) -> None:
         self._sample_rate = sample_rate
         self._shapes: set[tuple[int, ...]] = set()
+        self._begin("", 0)
+
+    def _begin(self, title: str, total: int) -> None:
+        self._title, self._total = title, total
+        self._started = self._told = time.perf_counter()
+        self._seconds, self._loss, self._steps, self._unalignable = 0.0, 0.0, 0, 0
 
     def epoch(
         self, batches: Iterable[dict[str, np.ndarray]], title: str, total: int
     ) -> Iterator[dict[str, np.ndarray]]:
         """Yields the batches of an epoch under a new bar of `total` steps."""
-        self._started, self._seconds, self._loss, self._steps = time.perf_counter(), 0.0, 0.0, 0
-        with tqdm(total=total, desc=title, unit="step", leave=False, disable=not sys.stderr.isatty()) as self._bar:
+        self._begin(title, total)
+        shows_bar = sys.stderr.isatty()
+        with tqdm(total=total, desc=title, unit="step", leave=False, disable=not shows_bar) as self._bar:
             for batch in batches:
                 num_rows, num_samples = shape = batch["waveforms"].shape
                 if shape not in self._shapes:
                     self._shapes.add(shape)
-                    self._bar.set_postfix_str(f"compiling for {num_rows} x {num_samples / self._sample_rate:.1f} s")
+                    compiling = f"compiling for {num_rows} x {num_samples / self._sample_rate:.1f} s"
+                    self._bar.set_postfix_str(compiling)
+                    if not shows_bar:
+                        say(f"{title}: {compiling}")
                 yield batch
                 self._bar.update()
 
     def step(self, metrics: Mapping[str, float]) -> None:
-        """Counts a finished step's loss (nats an utterance) and num_samples."""
+        """Counts a finished step's loss (nats an utterance), num_samples and unalignable."""
         self._seconds += metrics["num_samples"] / self._sample_rate
         self._loss += metrics["loss"]
+        self._unalignable += int(metrics["unalignable"])
         self._steps += 1
-        self._bar.set_postfix_str(f"loss {metrics['loss']:.1f}, {self.speed:.0f} h/h", refresh=False)
+        state = f"loss {metrics['loss']:.1f}, {self.speed:.0f} h/h"
+        self._bar.set_postfix_str(state, refresh=False)
+        if self._bar.disable and time.perf_counter() - self._told > SECONDS_BETWEEN_LINES:
+            self._told = time.perf_counter()
+            say(f"{self._title}: step {self._steps} of {self._total}, {state}")
 
     @property
     def speed(self) -> float:
@@ -59,9 +83,34 @@ class Progress:
     def summary(self) -> str:
         """The epoch so far, in words."""
         elapsed = time.perf_counter() - self._started
+        unalignable = f", {self._unalignable} utterances that CTC cannot align" if self._unalignable else ""
         return (
             f"loss {self._loss / max(self._steps, 1):.2f} in {elapsed:.0f} s ({self.speed:.0f} hours of audio an hour)"
+            f"{unalignable}"
         )
+
+
+class Skipped:
+    """Names utterances that turn out unusable when they are read, each once: on stderr and in a file.
+
+    Args:
+        path: JSON Lines, in the run folder; those that it lists already are not named again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self._named = {json.loads(line)["audio"] for line in lines}
+
+    def __call__(self, problem: Problem) -> None:
+        """Names an utterance, unless it was named before."""
+        if problem.audio in self._named:
+            return
+        self._named.add(problem.audio)
+        say(f"left out: {problem.id} ({problem.reason}: {problem.detail})")
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dataclasses.asdict(problem), ensure_ascii=False) + "\n")
 
 
 class MetricLog:
@@ -74,10 +123,10 @@ class MetricLog:
 
     def __init__(self, run: Path, step: int) -> None:
         self._path = run / "metrics.jsonl"
-        lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True) if self._path.exists() else []
         # A line without its end was being written when the run was killed.
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        self._path.write_text("".join(kept))
+        write_text(self._path, "".join(kept))
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if lines else None)
 
     def __enter__(self) -> Self:
@@ -90,7 +139,7 @@ class MetricLog:
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Appends the metrics known after `step` updates; numbers go to TensorBoard too."""
-        with self._path.open("a") as file:
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         for name, value in metrics.items():
             if isinstance(value, int | float):

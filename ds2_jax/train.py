@@ -1,8 +1,6 @@
 """The training loop: wiring only."""
 
-import dataclasses
 import functools
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,13 @@ from ds2_jax.alphabet import Alphabet
 from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.config import Config
 from ds2_jax.corpora import split_manifests
-from ds2_jax.data import manifest as manifest_lib
-from ds2_jax.data.manifest import Problem, Utterance
+from ds2_jax.data.manifest import Utterance, count_reasons, write_problems
 from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import Batch, plan_epoch, summarise
+from ds2_jax.data.splits import Split, digest, read_split
 from ds2_jax.errors import InputError
 from ds2_jax.evaluate import Evaluation, evaluate_utterances, make_eval_step, report, write_evaluation
-from ds2_jax.progress import MetricLog, Progress, say
+from ds2_jax.progress import MetricLog, Progress, Skipped, say
 
 
 def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation | None:
@@ -41,91 +39,93 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
         InputError: settings, data or the run folder are wrong, a loss is not finite, or a save fails.
     """
     alphabet = Alphabet(config.data.alphabet)
-    splits = split_manifests(config.data)
-    if splits.train is None:
-        raise InputError("data.train must be set, got None. Give a manifest, or a data.corpus.")
+    splits = read_splits(config, alphabet)  # all of it before the run's folder is touched
     run_lib.open_run(workdir, config, overwrite)
-    train_set = read_split(splits.train, config, alphabet, workdir)
-    dev_set = read_split(splits.dev, config, alphabet, workdir) if splits.dev else []
-    test_set = manifest_lib.read_manifest(splits.test) if splits.test else []
+    list_problems(splits, workdir)
+    skipped = Skipped(workdir / "skipped_while_reading.jsonl") if config.data.on_bad_utterance == "skip" else None
 
-    plan_of = make_planner(config, train_set)
+    plan_of = make_planner(config, splits["train"])
     num_steps = len(plan_of(0))  # of every epoch
-    say(f"train: {len(train_set)} utterances; each epoch {describe_plan(plan_of(0), config, train_set)}")
+    say(f"train: {describe_plan(plan_of(0), config, splits['train'])}")
     mesh = parallel.data_mesh()
     tx = optim.make_optimizer(config.optim, num_steps, num_steps * config.epochs)
     state = parallel.replicate(steps.init_state(config, alphabet.size, tx), mesh)
     step = functools.partial(steps.train_step, config=config, num_labels=alphabet.size, tx=tx)
     train_step = parallel.parallel_train_step(step, mesh, config.parallel)
     evaluate = functools.partial(
-        evaluate_utterances, make_eval_step(config, mesh), config=config, num_devices=mesh.size
+        evaluate_utterances, make_eval_step(config, mesh), config=config, num_devices=mesh.size, on_problem=skipped
     )
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     say(f"model: {num_parameters:,} parameters on {mesh.size} x {jax.devices()[0].device_kind}")
 
-    with Checkpoints(workdir, alphabet.characters) as checkpoints:
+    progress = Progress(config.features.sample_rate)
+    with Checkpoints(workdir, alphabet.characters, digest(splits["train"], splits["dev"])) as checkpoints:
         if checkpoints.latest_step is not None:
             state = checkpoints.restore(checkpoints.latest_step, state)
             say(f"{workdir}: continuing after step {int(state.step)}")
-        progress = Progress(config.features.sample_rate)
         with MetricLog(workdir, int(state.step)) as log:
             for epoch in range(int(state.step) // num_steps, config.epochs):
                 if stops_early(config.patience, checkpoints.best_step, num_steps, epoch):
                     say(f"no better dev WER for {config.patience} epochs: stopping")
                     break
                 plan = plan_of(epoch)[int(state.step) % num_steps :]
-                stream = make_stream(plan, train_set, config, alphabet, mesh.size, workdir)
+                stream = make_stream(plan, splits["train"], config, alphabet, mesh.size, skipped)
                 watched = progress.epoch(stream, f"epoch {epoch + 1}/{config.epochs}", len(plan))
-                finish = functools.partial(finish_step, epoch=epoch, utterances=train_set, log=log, progress=progress)
+                finish = functools.partial(
+                    finish_step, epoch=epoch, utterances=splits["train"].utterances, log=log, progress=progress
+                )
                 state = run_epoch(train_step, state, watched, epoch, finish)
-                message, dev_wer = f"epoch {epoch + 1}: {progress.summary}", float(-epoch)  # without dev: the last
-                if dev_set:
-                    evaluation = evaluate(variables_of(state), dev_set, title="dev")
-                    dev_wer = evaluation.words.rate
-                    message += f"; dev loss {evaluation.loss:.2f}, {evaluation}"
-                    rates = {f"dev_{name}": value for name, value in evaluation.rates.items()}
+                trained = f"epoch {epoch + 1}: {progress.summary}"
+                try:
+                    dev = evaluate(variables_of(state), splits["dev"], title="dev")
+                except InputError:  # a recording of dev cannot be read: keep what was learned
+                    checkpoints.save(state, None)
+                    raise
+                if dev.results:
+                    rates = {f"dev_{name}": value for name, value in dev.rates.items()}
                     log.write(int(state.step), {"epoch": epoch + 1, **rates})
-                say(message)
-                checkpoints.save(state, dev_wer)
+                say(f"{trained}; dev loss {dev.loss:.2f}, {dev}" if dev.results else trained)
+                checkpoints.save(state, dev.words.rate if dev.results else None)
         checkpoints.wait()
         best = checkpoints.best_step
-        if not test_set or best is None:
+        if not splits["test"].utterances or best is None:
             return None
-        evaluation = evaluate(checkpoints.restore_variables(best, variables_of(state)), test_set, title="test")
-    path = write_evaluation(workdir, "test", evaluation)
-    print(report(evaluation, f"test, with the weights of epoch {best // num_steps}", path))
-    return evaluation
+        variables = checkpoints.restore_variables(best, variables_of(state))
+        test = evaluate(variables, splits["test"], title="test")
+    path = write_evaluation(workdir, "test", test)
+    print(report(test, f"test, with the weights of epoch {best // num_steps}", path))
+    return test
 
 
-def read_split(path: Path, config: Config, alphabet: Alphabet, workdir: Path) -> list[Utterance]:
-    """Reads and checks a manifest; what is left out is listed in the run folder.
+def read_splits(config: Config, alphabet: Alphabet) -> dict[str, Split]:
+    """The splits train, dev and test, checked; dev and test may be empty.
 
     Raises:
-        InputError: an utterance cannot be used and data.on_bad_utterance is "error", or none is left.
+        InputError: there is no training manifest, or an utterance cannot be used and data.on_bad_utterance is "error".
     """
-    utterances = manifest_lib.read_manifest(path)
-    problems = manifest_lib.check_utterances(
-        utterances,
-        alphabet,
-        sample_rate=config.features.sample_rate,
-        hop_length=config.features.hop_length,
-        time_reduction=config.model.time_reduction,
-        min_duration=config.data.min_duration,
-        max_duration=config.data.max_duration,
-    )
-    on_bad = config.data.on_bad_utterance
-    usable = manifest_lib.usable_utterances(utterances, problems, on_bad_utterance=on_bad, manifest=path)
-    if problems:
-        listed = workdir / f"skipped_{path.stem}.jsonl"
-        manifest_lib.write_problems(listed, problems)
-        reasons = manifest_lib.count_reasons(problems)
-        say(f"{path}: {len(problems)} of {len(utterances)} utterances left out ({reasons}), listed in {listed}")
-    return usable
+    manifests = split_manifests(config.data)
+    if manifests.train is None:
+        raise InputError("data.train must be set, got None. Give a manifest, or a data.corpus.")
+    return {
+        name: read_split(path, config, alphabet, prune=name != "test") for name, path in manifests._asdict().items()
+    }
 
 
-def make_planner(config: Config, utterances: Sequence[Utterance]) -> Callable[[int], list[Batch]]:
+def list_problems(splits: Mapping[str, Split], workdir: Path) -> None:
+    """Says how many utterances are left out and lists them in the run's folder."""
+    for name, split in splits.items():
+        listed = workdir / f"skipped_{name}.jsonl"
+        listed.unlink(missing_ok=True)  # of an earlier start
+        if split.problems:
+            write_problems(listed, split.problems)
+            total = len(split.utterances) + len(split.problems)
+            reasons = count_reasons(split.problems)
+            say(f"{name}: {len(split.problems)} of {total} utterances left out ({reasons}), listed in {listed}")
+
+
+def make_planner(config: Config, split: Split) -> Callable[[int], list[Batch]]:
     """The function from an epoch, counted from 0, to its batches; every epoch has the same number of them."""
-    num_samples = np.array([utterance.num_samples(config.features.sample_rate) for utterance in utterances])
+    num_samples = split.num_samples(config.features.sample_rate)
 
     def plan_of(epoch: int) -> list[Batch]:
         return plan_epoch(
@@ -141,38 +141,33 @@ def make_planner(config: Config, utterances: Sequence[Utterance]) -> Callable[[i
     return plan_of
 
 
-def describe_plan(plan: Sequence[Batch], config: Config, utterances: Sequence[Utterance]) -> str:
+def describe_plan(plan: Sequence[Batch], config: Config, split: Split) -> str:
     """Hours, batches, shapes, padding and empty rows of an epoch."""
-    num_samples = np.array([utterance.num_samples(config.features.sample_rate) for utterance in utterances])
+    num_samples = split.num_samples(config.features.sample_rate)
     hours = num_samples.sum() / config.features.sample_rate / 3600
-    return f"{hours:.2f} hours, {summarise(plan, num_samples, hop_length=config.features.hop_length)}"
+    summary = summarise(plan, num_samples, hop_length=config.features.hop_length)
+    return f"{len(num_samples)} utterances, {hours:.2f} hours; each epoch {summary}"
 
 
 def make_stream(
     plan: Sequence[Batch],
-    utterances: Sequence[Utterance],
+    split: Split,
     config: Config,
     alphabet: Alphabet,
     num_devices: int,
-    workdir: Path,
+    skipped: Skipped | None,
 ) -> Iterable[dict[str, np.ndarray]]:
-    """The arrays of a plan; with data.on_bad_utterance "skip", bad audio is named, listed and left empty."""
-
-    def left_out(problem: Problem) -> None:
-        say(f"left out: {problem.id} ({problem.reason}: {problem.detail})")
-        with (workdir / "skipped_while_training.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dataclasses.asdict(problem), ensure_ascii=False) + "\n")
-
+    """The arrays of a plan; `skipped` is told of bad audio, whose row is left empty. Without it bad audio stops."""
     return batches(
         plan,
-        utterances,
+        split.utterances,
         alphabet,
         sample_rate=config.features.sample_rate,
         hop_length=config.features.hop_length,
-        label_width=max(len(alphabet.normalise(utterance.transcript)) for utterance in utterances),
+        label_width=max(len(alphabet.normalise(utterance.transcript)) for utterance in split.utterances),
         row_multiple=num_devices,
         num_workers=config.data.num_workers,
-        on_problem=left_out if config.data.on_bad_utterance == "skip" else None,
+        on_problem=skipped,
     )
 
 
@@ -237,8 +232,8 @@ def finish_step(
         names = ", ".join(utterances[index].id for index in indices if index >= 0)
         raise InputError(
             f"The loss must be finite, got {values['loss']} (gradient norm {values['grad_norm']}) at step {step}, "
-            f"epoch {epoch + 1}, utterances {names}. Lower optim.learning_rate or optim.clip_norm, or listen to these "
-            "recordings; the run continues from its last checkpoint."
+            f"epoch {epoch + 1}, utterances {names}. Listen to these recordings, or start anew (--workdir or "
+            "--overwrite) with a lower optim.learning_rate or optim.clip_norm."
         )
     progress.step(values)
     log.write(step, {"epoch": epoch + 1, **values, "hours_per_hour": progress.speed})

@@ -136,6 +136,11 @@ def test_bad_utterances_are_named(config_file: Path, tmp_path: Path, capsys: pyt
     assert "train2.wav does not exist" in message
 
 
+def test_last_config_counts(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, message = run_cli(capsys, "--config", "no.py", "--config", config_file)
+    assert (code, message[:31]) == (1, "error: data.train must be set, ")
+
+
 def write_bad_audio(folder: Path, kind: str) -> Path:
     path = write_noise(folder / f"{kind}.wav")
     if kind == "truncated":
@@ -220,7 +225,9 @@ def test_interruption_is_said_plainly(monkeypatch: pytest.MonkeyPatch, capsys: p
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ds2_jax.corpora.prepare", stop)
-    assert run_cli(capsys, "prepare", "an4") == (
+    assert run_cli(capsys, "prepare", "an4") == (130, "interrupted")
+    monkeypatch.setattr("ds2_jax.train.train", stop)
+    assert run_cli(capsys, "--config", "configs/quickstart.py") == (
         130,
         "interrupted; the same command continues from the last checkpoint",
     )

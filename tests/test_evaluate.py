@@ -91,11 +91,11 @@ def test_every_utterance_counts_even_one_outside_the_alphabet(run: Path, evaluat
     assert evaluation.words.reference_length == 4
     assert evaluation.unalignable == 1
     assert evaluation.loss > 0
-    summary = json.loads((run / "evaluations/test.json").read_text())
+    summary = json.loads((run / f"evaluations/{run.parent.name}-test.json").read_text())
     assert summary == evaluation.summary
     assert f"{evaluation}" in output
     assert "speaker0" in output
-    assert f"all utterances, worst first: {run / 'evaluations/test.jsonl'}" in output
+    assert f"all utterances, worst first: {run / f'evaluations/{run.parent.name}-test.jsonl'}" in output
 
 
 def test_hypotheses_do_not_depend_on_the_order(run: Path, tmp_path: Path, evaluated: tuple[Evaluation, str]) -> None:
@@ -117,3 +117,23 @@ def test_unreadable_audio_stops_the_evaluation(run: Path, tmp_path: Path) -> Non
     (tmp_path / "all1.wav").write_bytes(b"")
     with pytest.raises(InputError, match=r"Utterance all1: .*all1\.wav"):
         evaluate(run, path)
+
+
+def test_unreadable_audio_is_left_out_and_listed_where_the_run_skips(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_noise_manifest(tmp_path / "data")
+    (tmp_path / "data/all0.wav").unlink()
+    (tmp_path / "data/all1.wav").write_bytes(b"")
+    config = run_lib.load_config(run)
+    skips = dataclasses.replace(config, data=dataclasses.replace(config.data, on_bad_utterance="skip"))
+    monkeypatch.setattr(run_lib, "load_config", lambda _: skips)
+    evaluation = evaluate(run, path)
+    assert [each.utterance.id for each in evaluation.results] == ["all2"]
+    assert evaluation.left_out == 2
+    assert "; 2 left out" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (run / "evaluations/data-all_skipped.jsonl").read_text().splitlines()]
+    assert [(line["id"], line["reason"]) for line in lines] == [
+        ("all0", "missing audio"),
+        ("all1", "unreadable audio"),
+    ]

@@ -30,8 +30,22 @@ def test_same_settings_leave_the_run_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "kept").exists()
 
 
-def test_other_settings_are_listed(tmp_path: Path) -> None:
+def open_trained(folder: Path) -> None:
+    """A run that has something to lose."""
+    open_run(folder, CONFIG, overwrite=False)
+    (folder / "checkpoints/7").mkdir(parents=True)
+
+
+def test_run_without_a_checkpoint_takes_other_settings(tmp_path: Path) -> None:
     open_run(tmp_path, CONFIG, overwrite=False)
+    (tmp_path / "checkpoints/7.orbax-checkpoint-tmp").mkdir(parents=True)  # a save that was stopped
+    other = dataclasses.replace(CONFIG, epochs=3)
+    open_run(tmp_path, other, overwrite=False)
+    assert load_config(tmp_path) == other
+
+
+def test_other_settings_are_listed(tmp_path: Path) -> None:
+    open_trained(tmp_path)
     other = dataclasses.replace(CONFIG, epochs=3, model=dataclasses.replace(CONFIG.model, channels=(4, 9)))
     with pytest.raises(InputError) as caught:
         open_run(tmp_path, other, overwrite=False)
@@ -44,22 +58,38 @@ def test_other_settings_are_listed(tmp_path: Path) -> None:
     assert load_config(tmp_path) == CONFIG
 
 
-@pytest.mark.parametrize("field", ["root", "archive", "num_workers"])
-def test_places_may_change(tmp_path: Path, field: str) -> None:
-    open_run(tmp_path, CONFIG, overwrite=False)
-    place: dict[str, Any] = {field: 3 if field == "num_workers" else tmp_path}
-    open_run(tmp_path, dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, **place)), False)
-    open_run(tmp_path, dataclasses.replace(CONFIG, parallel="pmap"), overwrite=False)
+@pytest.mark.parametrize("field", ["root", "archive", "train", "test", "num_workers", "on_bad_utterance"])
+def test_places_may_change_and_are_kept(tmp_path: Path, field: str) -> None:
+    open_trained(tmp_path)
+    place: dict[str, Any] = {field: {"num_workers": 3, "on_bad_utterance": "skip"}.get(field, tmp_path)}
+    moved = dataclasses.replace(CONFIG, parallel="pmap", data=dataclasses.replace(CONFIG.data, **place))
+    open_run(tmp_path, moved, overwrite=False)
+    assert load_config(tmp_path) == moved
 
 
-def test_overwrite_starts_anew(tmp_path: Path) -> None:
+def test_overwrite_deletes_the_run_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    open_run(folder, CONFIG, overwrite=False)
-    (folder / "checkpoints").mkdir()
+    open_trained(folder)
+    (folder / "skipped_train.jsonl").touch()
+    (folder / "notes.txt").touch()
     other = dataclasses.replace(CONFIG, epochs=3)
     open_run(folder, other, overwrite=True)
-    assert [path.name for path in folder.iterdir()] == ["config.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "notes.txt"]
     assert load_config(folder) == other
+
+
+def test_overwrite_spares_a_folder_with_settings_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "metrics.jsonl").write_text("years of work")
+    with pytest.raises(InputError, match=r"config\.json: model_type must be a known setting"):
+        open_run(tmp_path, CONFIG, overwrite=True)
+    assert (tmp_path / "metrics.jsonl").read_text() == "years of work"
+
+
+def test_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"config\.json must be writable, got: Not a directory\. Make room or mend"):
+        open_run(tmp_path / "file/run", CONFIG, overwrite=False)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -1,0 +1,72 @@
+"""A split of a run: its manifest read and checked, before anything is trained or written."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.config import Config
+from ds2_jax.data import manifest as manifest_lib
+from ds2_jax.data.manifest import Problem, Utterance
+
+AUDIO_REASONS = ("missing audio", "unreadable audio")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """What a manifest holds.
+
+    Attributes:
+        utterances: those that are used, in the order of the manifest.
+        problems: why the others are not.
+    """
+
+    utterances: Sequence[Utterance] = ()
+    problems: Sequence[Problem] = ()
+
+    def num_samples(self, sample_rate: int) -> np.ndarray:
+        """[U] int, samples of every used utterance at `sample_rate` (Hz)."""
+        return np.array([utterance.num_samples(sample_rate) for utterance in self.utterances], np.int64)
+
+
+def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: bool) -> Split:
+    """Reads and checks a manifest.
+
+    Args:
+        path: manifest; None gives an empty split.
+        config: of the run.
+        alphabet: that the transcripts must be written in.
+        prune: True leaves out what cannot be trained on. False keeps every utterance whose audio is there: a test
+            split is never made easier.
+
+    Raises:
+        InputError: the manifest cannot be read, an utterance cannot be used and data.on_bad_utterance is "error", or
+            none is left.
+    """
+    if path is None:
+        return Split()
+    utterances = manifest_lib.read_manifest(path)
+    problems = manifest_lib.check_utterances(
+        utterances,
+        alphabet,
+        sample_rate=config.features.sample_rate,
+        hop_length=config.features.hop_length,
+        time_reduction=config.model.time_reduction,
+        min_duration=config.data.min_duration,
+        max_duration=config.data.max_duration,
+    )
+    if not prune:
+        problems = [problem for problem in problems if problem.reason in AUDIO_REASONS]
+    on_bad = config.data.on_bad_utterance
+    usable = manifest_lib.usable_utterances(utterances, problems, on_bad_utterance=on_bad, manifest=path)
+    return Split(usable, problems)
+
+
+def digest(*splits: Split) -> str:
+    """Hexadecimal SHA-256 of the utterances of splits: their order, ids, durations and transcripts, not their paths."""
+    rows = [[(u.id, u.duration, u.transcript) for u in split.utterances] for split in splits]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

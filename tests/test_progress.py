@@ -1,0 +1,81 @@
+"""progress.py: what is said while training goes, and the log that survives a stop."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ds2_jax import progress as progress_lib
+from ds2_jax.data.manifest import Problem
+from ds2_jax.progress import MetricLog, Progress, Skipped
+
+RATE = 16_000
+
+
+def batch(num_rows: int, seconds: float) -> dict[str, np.ndarray]:
+    return {"waveforms": np.zeros((num_rows, round(seconds * RATE)), np.float32)}
+
+
+def metrics(loss: float, unalignable: int = 0) -> dict[str, float]:
+    return {"loss": loss, "num_samples": RATE, "unalignable": unalignable}
+
+
+def test_without_a_terminal_new_shapes_and_each_minute_are_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_lib, "SECONDS_BETWEEN_LINES", 0.0)
+    progress = Progress(RATE)
+    shapes = [batch(4, 1.5), batch(4, 1.5), batch(2, 3.0)]
+    for _ in progress.epoch(shapes, "epoch 1/9", 3):
+        progress.step(metrics(7.0))
+    for _ in progress.epoch(shapes, "epoch 2/9", 3):
+        pass
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" h/h")[0].rsplit(",", 1)[0] for line in lines] == [
+        "epoch 1/9: compiling for 4 x 1.5 s",
+        "epoch 1/9: step 1 of 3, loss 7.0",
+        "epoch 1/9: step 2 of 3, loss 7.0",
+        "epoch 1/9: compiling for 2 x 3.0 s",
+        "epoch 1/9: step 3 of 3, loss 7.0",
+    ]
+
+
+def test_summary_is_that_of_the_epoch() -> None:
+    progress = Progress(RATE)
+    for epoch, losses in enumerate([(4.0, 8.0), (1.0, 2.0)]):
+        for loss, _ in zip(losses, progress.epoch([batch(4, 1.0)] * 2, "", 2), strict=True):
+            progress.step(metrics(loss, unalignable=1 - epoch))
+        assert progress.summary.startswith(f"loss {sum(losses) / 2:.2f} in ")
+        assert ("2 utterances that CTC cannot align" in progress.summary) is (epoch == 0)
+
+
+def test_speed_before_any_step_is_zero() -> None:
+    assert Progress(RATE).speed == 0
+
+
+def test_utterances_left_out_are_named_once_and_not_again_after_a_restart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "new/skipped.jsonl"
+    one, other = (Problem(name, f"{name}.wav", "unreadable audio", "it is broken") for name in ("a", "b"))
+    for problems in ([one, one], [one, other]):
+        skipped = Skipped(path)
+        for problem in problems:
+            skipped(problem)
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["a", "b"]
+    assert capsys.readouterr().err.splitlines() == [
+        "left out: a (unreadable audio: it is broken)",
+        "left out: b (unreadable audio: it is broken)",
+    ]
+
+
+def test_log_goes_on_after_the_restored_step(tmp_path: Path) -> None:
+    with MetricLog(tmp_path, 0) as log:
+        for step in (1, 2, 3):
+            log.write(step, {"loss": float(step)})
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 4, "lo')  # a kill in the middle of a line
+    with MetricLog(tmp_path, 2) as log:
+        log.write(3, {"loss": 9.0})
+    assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [1.0, 2.0, 9.0]
