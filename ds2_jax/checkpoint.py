@@ -1,6 +1,8 @@
 """Orbax checkpoints of a run: the latest two and the best by dev WER; resume, and weights alone."""
 
+import logging
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +35,7 @@ class Checkpoints:
     """
 
     def __init__(self, run: Path, alphabet: str, utterances: str | None = None) -> None:
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs at length what it also raises
         self._folder = (run / CHECKPOINTS).absolute()
         self._meta = {"alphabet": alphabet, "utterances": utterances}
         best = preservation_policy.BestN(get_metric_fn=_rank, reverse=True, n=1)
@@ -83,9 +86,10 @@ class Checkpoints:
             raise self._write_error(error) from error
 
     def _write_error(self, error: Exception) -> InputError:
-        reason = str(error).strip().splitlines()[-1][:300] if str(error).strip() else type(error).__name__
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        found = re.search(r"([^:\]]+) \[os_error_code", lines[-1])  # behind a long account of the attempt
         return InputError(
-            f"{self._folder} must have room for a checkpoint, got: {reason}. "
+            f"{self._folder} must have room for a checkpoint, got: {found[1].strip() if found else lines[-1]}. "
             "Free space (or lift the file size limit) and run the same command; it continues from the last whole one."
         )
 
