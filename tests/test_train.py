@@ -29,9 +29,11 @@ EPOCHS = 3
 @pytest.fixture(autouse=True, scope="module")
 def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Every call of `train` compiles its own step; the same program is compiled once for this file."""
+    jax.config.update("jax_enable_compilation_cache", True)
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     compilation_cache.reset_cache()
     yield
+    jax.config.update("jax_enable_compilation_cache", False)
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
 
