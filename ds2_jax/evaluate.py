@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -132,7 +133,11 @@ def evaluate_utterances(
     sample_rate, hop_length = config.features.sample_rate, config.features.hop_length
     num_samples = np.array([utterance.num_samples(sample_rate) for utterance in utterances])
     plan = plan_evaluation(
-        num_samples, batch_size=config.data.batch_size, num_buckets=config.data.num_buckets, hop_length=hop_length
+        num_samples,
+        batch_size=config.data.batch_size,
+        batch_samples=math.ceil(config.data.batch_seconds * sample_rate),
+        num_buckets=config.data.num_buckets,
+        hop_length=hop_length,
     )
     # A transcript outside the alphabet still counts in the error rates, but has no labels and so no loss.
     readable = [

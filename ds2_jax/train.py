@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,7 @@ def make_planner(config: Config, utterances: Sequence[Utterance]) -> Callable[[i
         return plan_epoch(
             num_samples,
             batch_size=config.data.batch_size,
+            batch_samples=math.ceil(config.data.batch_seconds * config.features.sample_rate),
             num_buckets=config.data.num_buckets,
             hop_length=config.features.hop_length,
             seed=config.seed,
