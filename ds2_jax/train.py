@@ -80,12 +80,13 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
                 finish = functools.partial(finish_step, epoch=epoch, utterances=train_set, log=log, progress=progress)
                 state = run_epoch(train_step, state, watched, epoch, finish)
                 message, dev_wer = f"epoch {epoch + 1}: {progress.summary}", float(-epoch)  # without dev: the last
+                metrics = {"epoch": epoch + 1, **progress.costs}
                 if dev_set:
                     evaluation = evaluate(variables_of(state), dev_set, title="dev")
                     dev_wer = evaluation.words.rate
                     message += f"; dev loss {evaluation.loss:.2f}, {evaluation}"
-                    rates = {f"dev_{name}": value for name, value in evaluation.rates.items()}
-                    log.write(int(state.step), {"epoch": epoch + 1, **rates})
+                    metrics |= {f"dev_{name}": value for name, value in evaluation.rates.items()}
+                log.write(int(state.step), metrics)
                 say(message)
                 checkpoints.save(state, dev_wer)
         checkpoints.wait()
