@@ -116,8 +116,10 @@ def _train(words: list[str]) -> int:
         raise InputError("--config must name a configuration file, got none. Try --config configs/quickstart.py.")
     default = Train(path, load_config(path)) if path else Train(Path("FILE"), Config())
     command = tyro.cli(Train, prog="python main.py train", args=words, default=default)
+    from ds2_jax.compilation import enable_cache
     from ds2_jax.train import train  # TensorFlow and Orbax load with it, so not before the command line is right
 
+    enable_cache()
     train(command.settings, command.workdir or Path("runs") / command.config.stem, command.overwrite)
     return 0
 
@@ -135,16 +137,20 @@ def _config_path(words: Sequence[str]) -> Path | None:
 
 def _evaluate(words: list[str]) -> int:
     command = tyro.cli(Evaluate, prog="python main.py evaluate", args=words)
+    from ds2_jax.compilation import enable_cache
     from ds2_jax.evaluate import evaluate
 
+    enable_cache()
     evaluate(command.run, command.manifest)
     return 0
 
 
 def _transcribe(words: list[str]) -> int:
     command = tyro.cli(Transcribe, prog="python main.py transcribe", args=words)
+    from ds2_jax.compilation import enable_cache
     from ds2_jax.transcribe import transcribe
 
+    enable_cache()
     return transcribe(command.run, command.audio, command.format)
 
 

@@ -89,7 +89,10 @@ class DataConfig:
     alphabet: str = ENGLISH
     """Characters the model can write, in label order; the CTC blank comes before them, at index 0."""
     batch_size: int = 16
-    """Utterances in a batch, over all devices."""
+    """Utterances in a batch, over all devices; not used where data.batch_seconds is set."""
+    batch_seconds: float = 0.0
+    """Seconds of audio in a batch, padding included, over all devices; short utterances make wide batches, and a longer
+    utterance is a batch of its own. 0: every batch has data.batch_size utterances."""
     num_buckets: int = 8
     """Lengths to which batches are padded; each is compiled once."""
     min_duration: float = 0.1
@@ -105,6 +108,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "data.batch_size", "be at least 1", self.batch_size)
+        seconds = self.batch_seconds
+        require(0 <= seconds < float("inf"), "data.batch_seconds", "be 0 (off) or a number of seconds", seconds)
         require(self.num_buckets >= 1, "data.num_buckets", "be at least 1", self.num_buckets)
         require(self.num_workers >= 0, "data.num_workers", "be 0 (one per core) or more", self.num_workers)
         require(self.min_duration >= 0, "data.min_duration", "be 0 seconds or more", self.min_duration)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -145,6 +146,7 @@ def evaluate_utterances(
     plan = plan_evaluation(
         split.num_samples(sample_rate),
         batch_size=config.data.batch_size,
+        batch_samples=math.ceil(config.data.batch_seconds * sample_rate),
         num_buckets=config.data.num_buckets,
         hop_length=hop_length,
     )

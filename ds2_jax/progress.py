@@ -43,6 +43,7 @@ class Progress:
         self._title, self._total = title, total
         self._started = self._told = time.perf_counter()
         self._seconds, self._loss, self._steps, self._unalignable = 0.0, 0.0, 0, 0
+        self._waited, self._computed, self._empty, self._valid = 0.0, 0, 0, 0  # seconds; samples
 
     def epoch(
         self, batches: Iterable[dict[str, np.ndarray]], title: str, total: int
@@ -51,8 +52,11 @@ class Progress:
         self._begin(title, total)
         shows_bar = sys.stderr.isatty()
         with tqdm(total=total, desc=title, unit="step", leave=False, disable=not shows_bar) as self._bar:
-            for batch in batches:
+            for batch in self._timed(batches):
                 num_rows, num_samples = shape = batch["waveforms"].shape
+                self._computed += num_rows * num_samples
+                self._empty += int((batch["num_samples"] == 0).sum()) * num_samples
+                self._valid += int(batch["num_samples"].sum())
                 if shape not in self._shapes:
                     self._shapes.add(shape)
                     compiling = f"compiling for {num_rows} x {num_samples / self._sample_rate:.1f} s"
@@ -61,6 +65,16 @@ class Progress:
                         say(f"{title}: {compiling}")
                 yield batch
                 self._bar.update()
+
+    def _timed(self, batches: Iterable[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+        iterator = iter(batches)
+        while True:
+            asked = time.perf_counter()
+            batch = next(iterator, None)
+            self._waited += time.perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
 
     def step(self, metrics: Mapping[str, float]) -> None:
         """Counts a finished step's loss (nats an utterance), num_samples and unalignable."""
@@ -80,13 +94,31 @@ class Progress:
         return self._seconds / (time.perf_counter() - self._started)
 
     @property
+    def costs(self) -> dict[str, float]:
+        """Where the epoch's time went so far.
+
+        Returns:
+            epoch_seconds; data_wait_seconds, in which the loop waited for a batch (the device may have been busy
+            meanwhile, so the time lost is at most this); padding_share and empty_share, the shares of all samples
+            computed that are padding behind an utterance and that lie in empty rows.
+        """
+        computed = max(self._computed, 1)
+        return {
+            "epoch_seconds": time.perf_counter() - self._started,
+            "data_wait_seconds": self._waited,
+            "padding_share": (self._computed - self._empty - self._valid) / computed,
+            "empty_share": self._empty / computed,
+        }
+
+    @property
     def summary(self) -> str:
         """The epoch so far, in words."""
-        elapsed = time.perf_counter() - self._started
-        unalignable = f", {self._unalignable} utterances that CTC cannot align" if self._unalignable else ""
+        costs = self.costs
+        unalignable = f"; {self._unalignable} utterances that CTC cannot align" if self._unalignable else ""
         return (
-            f"loss {self._loss / max(self._steps, 1):.2f} in {elapsed:.0f} s ({self.speed:.0f} hours of audio an hour)"
-            f"{unalignable}"
+            f"loss {self._loss / max(self._steps, 1):.2f} in {costs['epoch_seconds']:.0f} s ({self.speed:.0f} hours of "
+            f"audio an hour; padding {costs['padding_share']:.1%}, empty rows {costs['empty_share']:.1%}, waited "
+            f"{costs['data_wait_seconds']:.1f} s for data{unalignable})"
         )
 
 

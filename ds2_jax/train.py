@@ -1,6 +1,7 @@
 """The training loop: wiring only."""
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,14 +77,15 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
                 )
                 state = run_epoch(train_step, state, watched, epoch, finish)
                 trained = f"epoch {epoch + 1}: {progress.summary}"
+                metrics = {"epoch": epoch + 1, **progress.costs}
                 try:
                     dev = evaluate(variables_of(state), splits["dev"], title="dev")
                 except InputError:  # a recording of dev cannot be read: keep what was learned
                     checkpoints.save(state, None)
                     raise
                 if dev.results:
-                    rates = {f"dev_{name}": value for name, value in dev.rates.items()}
-                    log.write(int(state.step), {"epoch": epoch + 1, **rates})
+                    metrics |= {f"dev_{name}": value for name, value in dev.rates.items()}
+                log.write(int(state.step), metrics)
                 say(f"{trained}; dev loss {dev.loss:.2f}, {dev}" if dev.results else trained)
                 checkpoints.save(state, dev.words.rate if dev.results else None)
         checkpoints.wait()
@@ -131,6 +133,7 @@ def make_planner(config: Config, split: Split) -> Callable[[int], list[Batch]]:
         return plan_epoch(
             num_samples,
             batch_size=config.data.batch_size,
+            batch_samples=math.ceil(config.data.batch_seconds * config.features.sample_rate),
             num_buckets=config.data.num_buckets,
             hop_length=config.features.hop_length,
             seed=config.seed,

@@ -91,6 +91,10 @@ def test_json_takes_whole_numbers_for_floats() -> None:
             "features.window_stride must be a whole number of samples at 16000 Hz, got 1e-12.",
         ),
         (lambda: DataConfig(batch_size=0), "data.batch_size must be at least 1, got 0."),
+        (
+            lambda: DataConfig(batch_seconds=-1.0),
+            "data.batch_seconds must be 0 (off) or a number of seconds, got -1.0.",
+        ),
         (lambda: DataConfig(num_buckets=0), "data.num_buckets must be at least 1, got 0."),
         (lambda: DataConfig(num_workers=-1), "data.num_workers must be 0 (one per core) or more, got -1."),
         (lambda: DataConfig(min_duration=-0.5), "data.min_duration must be 0 seconds or more, got -0.5."),

@@ -1,6 +1,8 @@
 """progress.py: what is said while training goes, and the log that survives a stop."""
 
 import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,11 @@ RATE = 16_000
 
 
 def batch(num_rows: int, seconds: float) -> dict[str, np.ndarray]:
-    return {"waveforms": np.zeros((num_rows, round(seconds * RATE)), np.float32)}
+    num_samples = round(seconds * RATE)
+    return {
+        "waveforms": np.zeros((num_rows, num_samples), np.float32),
+        "num_samples": np.full(num_rows, num_samples),
+    }
 
 
 def metrics(loss: float, unalignable: int = 0) -> dict[str, float]:
@@ -79,3 +85,44 @@ def test_log_goes_on_after_the_restored_step(tmp_path: Path) -> None:
     with MetricLog(tmp_path, 2) as log:
         log.write(3, {"loss": 9.0})
     assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [1.0, 2.0, 9.0]
+
+
+class Clock:
+    """Stands for time.perf_counter; moves when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    return clock
+
+
+def test_epoch_tells_its_time_waiting_padding_and_empty_rows(clock: Clock) -> None:
+    def batches() -> Iterator[dict[str, np.ndarray]]:
+        for shape, num_samples in (((2, 100), [100, 80]), ((4, 50), [50, 40, 50, 0])):
+            clock.now += 2  # decoding
+            yield {"waveforms": np.zeros(shape, np.float32), "num_samples": np.array(num_samples, np.int32)}
+        clock.now += 1  # finding the end
+
+    progress = Progress(16_000)
+    for epoch in range(2):  # the second epoch counts from 0 again
+        for batch in progress.epoch(batches(), "title", 2):
+            clock.now += 10  # computing
+            progress.step({"loss": 3.0, "num_samples": float(batch["num_samples"].sum()), "unalignable": 0})
+        # 400 samples are computed: 20 + 10 behind the utterances, 50 in the empty row.
+        assert progress.costs == {
+            "epoch_seconds": 25,
+            "data_wait_seconds": 5,
+            "padding_share": 30 / 400,
+            "empty_share": 50 / 400,
+        }, epoch
+    assert progress.summary == (
+        "loss 3.00 in 25 s (0 hours of audio an hour; padding 7.5%, empty rows 12.5%, waited 5.0 s for data)"
+    )

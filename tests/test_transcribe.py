@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import soundfile
@@ -113,6 +114,23 @@ def test_long_recordings_are_batches_of_their_own(transcriber: Transcriber, monk
     assert [rows for rows, _ in shapes] == [1, 1, 8, 8, 8]
     assert max(samples for rows, samples in shapes if rows > 1) == 16_000
     assert transcriber.transcribe([]) == []
+
+
+def test_warm_process_answers_an_utterance_of_about_the_same_length_without_compiling(transcriber: Transcriber) -> None:
+    compiled: list[str] = []
+
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(str(kwargs["fun_name"]))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        transcriber.transcribe([noise(5.0)])
+        assert compiled == ["jit(_best_labels)"]
+        transcriber.transcribe([noise(5.2, seed=1)])
+        assert compiled == ["jit(_best_labels)"]
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_more_files_than_are_read_at_once(

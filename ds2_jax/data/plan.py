@@ -5,15 +5,17 @@ batches, and a run that continues, or another process, makes the same list.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from ds2_jax import lengths
 
-# Lengths considered as the end of a bucket. 1024 of them cost 0.1 s and 8 MiB; the unique lengths of 300,000 utterances
-# of up to 20 s are thinned to every second one, which moves an edge by at most 10 ms.
-MAX_CANDIDATES = 1024
+MAX_STARTS = 1024
+"""Places in the sorted utterances at which a bucket may begin: each of the first thousand utterances, every 293rd of
+300,000, where they move a bucket's edge by 0.1 % of the utterances and planning takes 0.4 s (16 buckets)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,29 +31,34 @@ class Batch:
     indices: np.ndarray
 
 
+class Bucket(NamedTuple):
+    """Batches of one shape: `num_batches` of `num_rows` (B) x `num_frames` (T)."""
+
+    num_frames: int
+    num_rows: int
+    num_batches: int
+
+
 @dataclasses.dataclass(frozen=True)
 class PlanSummary:
     """What an epoch costs; printed as one line.
 
     Attributes:
-        num_batches: steps of the epoch.
-        batch_size: rows of every batch (B).
-        bucket_frames: the frames of the batches (T), rising; each is one shape to compile.
+        buckets: the batches of each shape, rising in length; each shape is compiled once.
         padding: share of the frames that is padding, in rows that hold an utterance.
         num_empty_rows: rows that hold none.
         empty_frames: share of all frames that lies in empty rows.
     """
 
-    num_batches: int
-    batch_size: int
-    bucket_frames: tuple[int, ...]
+    buckets: tuple[Bucket, ...]
     padding: float
     num_empty_rows: int
     empty_frames: float
 
     def __str__(self) -> str:
+        shapes = ", ".join(f"{bucket.num_rows} x {bucket.num_frames}" for bucket in self.buckets)
         return (
-            f"{self.num_batches} batches of {self.batch_size} x {', '.join(map(str, self.bucket_frames))} frames; "
+            f"{sum(bucket.num_batches for bucket in self.buckets)} batches of {shapes} frames; "
             f"padding {self.padding:.1%}; empty rows {self.num_empty_rows} ({self.empty_frames:.1%} of the frames)"
         )
 
@@ -64,9 +71,10 @@ def plan_epoch(
     hop_length: int,
     seed: int,
     epoch: int,
+    batch_samples: int = 0,
     sortagrad: bool = False,
 ) -> list[Batch]:
-    """Plans one epoch of training: every utterance once, ceil(U / batch_size) batches in every epoch.
+    """Plans one epoch of training: every utterance once, in the same shapes and as many batches of each every epoch.
 
     Which utterances share a batch, which leftovers move to the next longer bucket and the order of the batches are
     drawn anew from (seed, epoch). Empty rows lie in the shortest bucket, spread over its batches, where they cost least
@@ -74,103 +82,130 @@ def plan_epoch(
 
     Args:
         num_samples: [U] int, samples of every utterance. A file may hold up to hop_length - 1 more and still fits.
-        batch_size: rows of a batch (B).
+        batch_size: rows of a batch (B), if batch_samples is 0.
         num_buckets: most lengths to which batches are padded.
         hop_length: samples between frames.
         seed: of the run.
         epoch: counted from 0.
+        batch_samples: most samples of a batch, padding included; the rows follow from the bucket's length (`_rows`).
+            A longer utterance is a batch of its own. 0: every batch has batch_size rows.
         sortagrad: epoch 0 goes from short to long utterances instead.
 
     Differs: deepspeech.pytorch's bins are fixed slices of the manifest, whose members never change.
     """
-    if sortagrad and epoch == 0:
-        return plan_evaluation(num_samples, batch_size=batch_size, num_buckets=num_buckets, hop_length=hop_length)
-    rng = np.random.default_rng([seed, epoch])
-    batches = _fill_buckets(num_samples, batch_size, num_buckets, hop_length, rng)
-    return [batches[position] for position in rng.permutation(len(batches))]
+    rng = None if sortagrad and epoch == 0 else np.random.default_rng([seed, epoch])
+    batches = _fill_buckets(num_samples, batch_size, num_buckets, hop_length, batch_samples, rng)
+    return batches if rng is None else [batches[position] for position in rng.permutation(len(batches))]
 
 
-def plan_evaluation(num_samples: np.ndarray, *, batch_size: int, num_buckets: int, hop_length: int) -> list[Batch]:
+def plan_evaluation(
+    num_samples: np.ndarray, *, batch_size: int, num_buckets: int, hop_length: int, batch_samples: int = 0
+) -> list[Batch]:
     """Plans one pass from short to long utterances, nothing drawn; otherwise as `plan_epoch`."""
-    return _fill_buckets(num_samples, batch_size, num_buckets, hop_length, None)
+    return _fill_buckets(num_samples, batch_size, num_buckets, hop_length, batch_samples, None)
 
 
 def summarise(batches: Sequence[Batch], num_samples: np.ndarray, *, hop_length: int) -> PlanSummary:
     """Counts the shapes, the padding and the empty rows of an epoch's batches; arguments as for `plan_epoch`."""
-    indices = np.stack([batch.indices for batch in batches])  # [batches, B]
-    frames = lengths.num_frames(np.array([batch.padded_samples for batch in batches]), hop_length)
-    empty = indices < 0
-    filled_frames = int(((~empty).sum(1) * frames).sum())
-    empty_frames = int((empty.sum(1) * frames).sum())
-    valid_frames = int(lengths.num_frames(num_samples[indices[~empty]], hop_length).sum())
+    shapes = Counter((lengths.num_frames(batch.padded_samples, hop_length), len(batch.indices)) for batch in batches)
+    all_frames = sum(frames * rows * count for (frames, rows), count in shapes.items())
+    empty = [int((batch.indices < 0).sum()) for batch in batches]
+    empty_frames = sum(
+        count * lengths.num_frames(batch.padded_samples, hop_length)
+        for count, batch in zip(empty, batches, strict=True)
+    )
+    indices = np.concatenate([batch.indices for batch in batches])
+    valid_frames = int(lengths.num_frames(num_samples[indices[indices >= 0]], hop_length).sum())
     return PlanSummary(
-        num_batches=len(batches),
-        batch_size=indices.shape[1],
-        bucket_frames=tuple(np.unique(frames).tolist()),
-        padding=1 - valid_frames / filled_frames,
-        num_empty_rows=int(empty.sum()),
-        empty_frames=empty_frames / (filled_frames + empty_frames),
+        buckets=tuple(Bucket(*shape, count) for shape, count in sorted(shapes.items())),
+        padding=1 - valid_frames / (all_frames - empty_frames),
+        num_empty_rows=sum(empty),
+        empty_frames=empty_frames / all_frames,
     )
 
 
 def _fill_buckets(
-    num_samples: np.ndarray, batch_size: int, num_buckets: int, hop_length: int, rng: np.random.Generator | None
+    num_samples: np.ndarray,
+    batch_size: int,
+    num_buckets: int,
+    hop_length: int,
+    batch_samples: int,
+    rng: np.random.Generator | None,
 ) -> list[Batch]:
     """The batches from the shortest bucket to the longest, members by length or drawn by `rng`."""
     frames = lengths.num_frames(num_samples + hop_length - 1, hop_length)
-    edges, batch_counts = _choose_buckets(frames, batch_size, num_buckets)
     order = np.argsort(frames, kind="stable")
-    bucket = np.searchsorted(edges, frames[order])
-    num_empty = -len(frames) % batch_size
-    leftovers = order[:0]
+    rows = _rows(frames[order], batch_samples // hop_length) if batch_samples else np.full(len(frames), batch_size)
+    buckets = _choose_buckets(frames[order], rows, num_buckets)
+    num_empty = sum(bucket.num_rows * bucket.num_batches for bucket in buckets) - len(frames)
+    waiting, begin = order[:0], 0
     batches = []
-    for position, (edge, count) in enumerate(zip(edges.tolist(), batch_counts.tolist(), strict=True)):
-        members = np.concatenate([leftovers, order[bucket == position]])
+    for bucket in buckets:
+        end = int(np.searchsorted(frames[order], bucket.num_frames, side="right"))
+        members = np.concatenate([waiting, order[begin:end]])
         if rng is not None:
             rng.shuffle(members)
-        used, leftovers = np.split(members, [count * batch_size - num_empty])
-        for rows in np.array_split(used, count):
-            indices = np.full(batch_size, -1, np.int32)
-            indices[: len(rows)] = rows
-            batches.append(Batch(edge * hop_length - 1, indices))
-        num_empty = 0
+        used, waiting = np.split(members, [bucket.num_rows * bucket.num_batches - num_empty])
+        for utterances in np.array_split(used, bucket.num_batches):
+            indices = np.full(bucket.num_rows, -1, np.int32)
+            indices[: len(utterances)] = utterances
+            batches.append(Batch(bucket.num_frames * hop_length - 1, indices))
+        begin, num_empty = end, 0
     return batches
 
 
-def _choose_buckets(frames: np.ndarray, batch_size: int, num_buckets: int) -> tuple[np.ndarray, np.ndarray]:
-    """Chooses the bucket lengths that leave the least padding, by dynamic programming.
+def _rows(frames: np.ndarray, batch_frames: int) -> np.ndarray:
+    """Rows that fill `batch_frames` at each length, at least 1, of 3 binary digits: 1 to 8, 10, 12, 14, 16, 20, ...
 
-    Leftovers move up, and empty rows count as utterances without length. So with N(t) the rows up to t frames, the
-    buckets up to edge t form floor(N(t) / B) batches whichever edges lie below, and a bucket from edge s to edge t
-    costs t * (floor(N(t) / B) - floor(N(s) / B)). The sum is exact: it holds the leftovers and the empty rows.
+    So batches of four rows a device or more divide among 2, 4 or 8 devices, without a plan that depends on them. On
+    AN4, 104 s a batch, 8 devices: 13.5 % of the frames lost to padding and empty rows instead of 22.7 %.
+    """
+    rows: np.ndarray = np.maximum(batch_frames // frames, 1)
+    rows -= rows % 2 ** np.maximum(np.frexp(rows)[1] - 3, 0)
+    return rows
+
+
+def _choose_buckets(frames: np.ndarray, rows: np.ndarray, num_buckets: int) -> list[Bucket]:
+    """Chooses the buckets with the fewest frames, padding and empty rows included, by dynamic programming.
+
+    Taken from the longest utterance down: a bucket is as long as the longest utterance that has no place yet, and its
+    batches are filled with the next shorter ones, so leftovers move up. How many utterances have a place is then all
+    that the shorter buckets need to know, and only the shortest bucket has empty rows. The sum is exact: it holds the
+    leftovers and the empty rows.
 
     Args:
-        frames: [U] int, frames that every utterance needs.
-        batch_size: rows of a batch.
+        frames: [U] int, frames that every utterance needs, rising.
+        rows: [U] int, rows of a batch of that length.
         num_buckets: most buckets.
 
     Returns:
-        edges: [K] int64, frames of each bucket (T), rising.
-        batch_counts: [K] int64, its batches, at least 1.
+        The buckets, rising in length.
     """
-    candidates = np.unique(frames)
-    step = -(-len(candidates) // MAX_CANDIDATES)
-    candidates = np.concatenate([[0], candidates[::-1][::step][::-1]])  # 0: no bucket yet
-    num_rows = np.searchsorted(np.sort(frames), candidates, side="right") + -len(frames) % batch_size
-    num_batches = num_rows // batch_size
-    cost = np.triu((num_batches[None, :] - num_batches[:, None]) * candidates[None, :]).astype(np.float64)  # [from, to]
-    cost[np.tril_indices(len(candidates), -1)] = np.inf
-    least = np.where(candidates == 0, 0, np.inf)  # [to], of the buckets so far
-    previous = []
-    for _ in range(min(num_buckets, len(candidates) - 1)):
-        totals = least[:, None] + cost
-        previous.append(totals.argmin(0))
-        least = totals.min(0)
-    position = len(candidates) - 1
-    chosen = [position]
-    for choice in reversed(previous):
-        position = int(choice[position])
-        chosen.append(position)
-    chosen.reverse()
-    batch_counts = np.diff(num_batches[chosen])
-    return candidates[chosen[1:]][batch_counts > 0], batch_counts[batch_counts > 0]
+    frames, rows = frames[::-1].astype(np.int64), rows[::-1].astype(np.int64)
+    spacing = -(-len(frames) // MAX_STARTS)
+    goals = np.append(np.arange(0, len(frames), spacing), len(frames))  # one state from each to the next; the end
+    least = np.where(goals == 0, 0.0, np.inf)  # [state], frames of the buckets so far
+    placed = np.zeros(len(goals), np.int64)  # [state], utterances (at the end, rows) that these hold
+    steps = []
+    for _ in range(min(num_buckets, len(np.unique(frames)))):
+        totals, ends, origins = np.full(len(goals), np.inf), np.zeros_like(placed), np.zeros_like(placed)
+        for state in np.flatnonzero(np.isfinite(least[:-1])).tolist():
+            start = placed[state]
+            end = start - (start - goals[state + 1 :]) // rows[start] * rows[start]  # whole batches that reach a goal
+            total = least[state] + (end - start) * frames[start]
+            reached = np.where(end < len(frames), end // spacing, len(goals) - 1)
+            better = total < totals[reached]
+            totals[reached[better]] = total[better]
+            ends[reached[better]] = end[better]
+            origins[reached[better]] = state
+        steps.append((totals[-1], placed, ends, origins))
+        least, placed = totals, ends
+    num_steps = 1 + int(np.argmin([total for total, *_ in steps]))  # no more buckets than help
+    buckets, state = [], len(goals) - 1
+    for _, starts, ends, origins in reversed(steps[:num_steps]):
+        origin = origins[state]
+        start = starts[origin]
+        size = int(rows[start])
+        buckets.append(Bucket(int(frames[start]), size, int(ends[state] - start) // size))
+        state = origin
+    return buckets

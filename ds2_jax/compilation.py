@@ -1,0 +1,134 @@
+"""The persistent compilation cache: what one start of a command compiled, the next one loads.
+
+JAX keeps the entries and decides which one fits (program, versions, flags, accelerator). Chosen here: where they lie,
+who may have written them, and how many of them stay. They are native code that will be run, so a folder that somebody
+else could have written to is not used.
+"""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import stat
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+import jax
+
+from ds2_jax.errors import InputError
+
+MAX_BYTES = 2 * 2**30
+PROBE_BYTES = 2**20  # about a large entry
+ENTRIES = "**/*-cache"
+
+
+def enable_cache() -> None:
+    """Turns JAX's compilation cache on, for this process; without a usable folder, says so and goes on without.
+
+    The user's JAX_COMPILATION_CACHE_DIR and JAX_ENABLE_COMPILATION_CACHE keep their meaning. To be called before the
+    first compilation.
+    """
+    settings = jax.config.values
+    if not settings["jax_enable_compilation_cache"]:
+        return
+    if settings["jax_compilation_cache_dir"] is None:
+        try:
+            jax.config.update("jax_compilation_cache_dir", str(_prepare(_user_cache() / "ds2_jax")))
+        except (OSError, RuntimeError, InputError) as error:  # RuntimeError: the user has no home
+            reason = str(error).rstrip(".")
+            print(f"compiling without a cache: {reason}. JAX_COMPILATION_CACHE_DIR may name another.", file=sys.stderr)
+            return
+    # By default JAX leaves out what compiles in less than a second: most of the programs of a start.
+    for setting, value in (("min_compile_time_secs", 0.0), ("min_entry_size_bytes", -1)):
+        if f"JAX_PERSISTENT_CACHE_{setting.upper()}" not in os.environ:
+            jax.config.update(f"jax_persistent_cache_{setting}", value)
+
+
+def machine_type() -> str:
+    """Names the processor and its features, which native code depends on.
+
+    The number of cores need not be in it: a step compiled on two gave, loaded on one, the bits of one compiled there.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        described = sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU "))})
+    except OSError:  # not Linux
+        described = [platform.processor()]
+    digest = hashlib.sha256("\n".join(described).encode()).hexdigest()
+    return f"{sys.platform}-{platform.machine()}-{digest[:12]}"
+
+
+def _user_cache() -> Path:
+    """The user's folder for what can be made again; a relative one does not count (XDG base directories)."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return named if named.is_absolute() else Path.home() / ".cache"
+
+
+def _prepare(root: Path) -> Path:
+    """Makes and checks the folder for this machine and version below `root`, and tidies them all.
+
+    Raises:
+        InputError: somebody else could have written to it.
+        OSError: it cannot be made or written.
+    """
+    root.parent.mkdir(parents=True, exist_ok=True)
+    machine = root / machine_type()
+    folder = machine / f"jax-{jax.__version__}-jaxlib-{importlib.metadata.version('jaxlib')}"
+    for each in (root, machine, folder):
+        each.mkdir(mode=0o700, exist_ok=True)
+        _check_owner(each)
+    _tidy(root)
+    with tempfile.TemporaryFile(dir=folder) as probe:  # a full disk shows here, once, and not at every program
+        probe.write(bytes(PROBE_BYTES))
+        probe.flush()
+    return folder
+
+
+def _check_owner(folder: Path) -> None:
+    if not hasattr(os, "getuid"):  # Windows keeps a user's folders to the user
+        return
+    status = folder.stat()
+    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise InputError(
+            f"{folder} must belong to you and be writable by nobody else, got owner {status.st_uid} and mode "
+            f"{stat.S_IMODE(status.st_mode):o}."
+        )
+
+
+def _tidy(root: Path) -> None:
+    """Deletes damaged entries, and the longest unused ones beyond MAX_BYTES.
+
+    JAX never writes over an entry: one cut off when its process was killed would be compiled anew, with a warning, at
+    every start. What was found whole is made read-only, so that each entry is read once. One that another process is
+    just writing is lost, and compiled once more. JAX's own limit on the size needs another package (filelock).
+    """
+    entries = []
+    for path in root.glob(ENTRIES):
+        try:
+            status = path.stat()
+            if status.st_mode & stat.S_IWUSR:
+                if _damaged(path):
+                    path.unlink()
+                    continue
+                path.chmod(stat.S_IRUSR)
+        except FileNotFoundError:  # another process tidies too
+            continue
+        entries.append((max(status.st_atime, status.st_mtime), status.st_size, path))
+    total = 0
+    for _, size, path in sorted(entries, reverse=True):
+        total += size
+        if total > MAX_BYTES:
+            path.unlink(missing_ok=True)
+
+
+def _damaged(path: Path) -> bool:
+    content = path.read_bytes()
+    if content and content[0] != 0x78:  # not zlib's first byte: JAX takes zstandard where it is installed
+        return False
+    try:
+        zlib.decompress(content)
+    except zlib.error:
+        return True
+    return False
