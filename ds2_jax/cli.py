@@ -1,4 +1,4 @@
-"""The commands: python main.py [train|evaluate|transcribe|prepare] ..."""
+"""The commands: python main.py [train|evaluate|transcribe|prepare|bench] ..."""
 
 import dataclasses
 import os
@@ -22,6 +22,7 @@ commands (train where none is named):
   evaluate RUN [--manifest FILE]                    word and character error rates of a trained run
   transcribe RUN AUDIO [AUDIO ...]                  transcripts of audio files and folders
   prepare an4|synthetic                             fetch or build a corpus
+  bench [WORK ...]                                  speed and memory, beside PyTorch where it is installed
 
 Every command has its own --help, for example:
   python main.py --config configs/quickstart.py --help
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    commands = {"train": _train, "evaluate": _evaluate, "transcribe": _transcribe, "prepare": _prepare}
+    commands = {"train": _train, "evaluate": _evaluate, "transcribe": _transcribe, "prepare": _prepare, "bench": _bench}
     if not words or words in (["--help"], ["-h"]):
         print(USAGE, end="")
         return 0 if words else 2
@@ -159,4 +160,14 @@ def _prepare(words: list[str]) -> int:
     from ds2_jax.corpora import prepare
 
     print(prepare(command.corpus, command.root, command.archive))
+    return 0
+
+
+def _bench(words: list[str]) -> int:
+    from ds2_jax.bench.options import Options
+
+    options = tyro.cli(Options, prog="python main.py bench", args=words)
+    from ds2_jax.bench.report import bench
+
+    bench(options)
     return 0

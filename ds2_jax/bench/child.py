@@ -1,0 +1,116 @@
+"""Processes that measure: the parent asks one at a time, in lines of JSON over pipes.
+
+Each side has its own process, so that neither's threads, memory or settings touch the other's.
+"""
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ds2_jax.errors import InputError
+
+PAUSE = 0.3
+"""Seconds before every timed run. The other side's threads go on spinning for up to 0.2 s after their work."""
+
+
+class Child:
+    """A Python module that serves requests (`serve`); a context manager.
+
+    Args:
+        module: to run.
+        environment: variables set or, where None, removed.
+    """
+
+    def __init__(self, module: str, environment: Mapping[str, str | None] | None = None) -> None:
+        root = str(Path(__file__).resolve().parents[2])
+        variables = dict(os.environ) | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+        for name, value in (environment or {}).items():
+            variables.pop(name, None)
+            if value is not None:
+                variables[name] = value
+        self._module = module
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module], env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if error is not None:
+            self._process.kill()
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def ask(self, request: str, **arguments: Any) -> Any:
+        """The answer to a request.
+
+        Raises:
+            InputError: the process has ended, or what it did was refused.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        line = ""
+        try:
+            self._process.stdin.write(json.dumps([request, arguments]) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            pass
+        if not line:
+            raise InputError(
+                f"{self._module} must answer {request!r}, got exit code {self._process.wait()}. Read what it printed. "
+                "Where the code is -9, memory ran out: try smaller --sizes, or --no-peer."
+            )
+        answer = json.loads(line)
+        if "error" in answer:
+            raise InputError(answer["error"])
+        return answer["result"]
+
+    def timed(self, request: str) -> float:
+        """Seconds that a request takes, as the child measures them, after a pause."""
+        time.sleep(PAUSE)
+        return float(self.ask(request))
+
+
+def serve(handlers: Mapping[str, Callable[..., Any]]) -> None:
+    """Answers requests until the parent closes the pipe; what handlers print goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        request, arguments = json.loads(line)
+        try:
+            answer = {"result": handlers[request](**arguments)}
+        except InputError as error:
+            answer = {"error": str(error)}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def peak_memory() -> float:
+    """MiB: the most resident memory that this process has had."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux's ru_maxrss starts at the peak of the process that started this one
+        found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) / 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

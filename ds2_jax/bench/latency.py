@@ -1,0 +1,81 @@
+"""Transcribing: a child process that loads a run and answers, and counts what it compiles."""
+
+import collections
+import time
+from pathlib import Path
+
+import jax
+import optax
+import soundfile
+
+from ds2_jax import run as run_lib
+from ds2_jax import steps
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.bench import child, speech
+from ds2_jax.bench.options import Size
+from ds2_jax.checkpoint import Checkpoints
+from ds2_jax.errors import InputError
+from ds2_jax.transcribe import Transcriber
+
+BUILT, FROM_CACHE = "/jax/core/compile/backend_compile_duration", "/jax/compilation_cache/cache_hits"
+"""JAX's events: a program was compiled or taken from the cache; it was taken from the cache."""
+
+
+def write_run(folder: Path, size: Size) -> None:
+    """A run whose only checkpoint holds the weights that training starts from."""
+    config = size.config
+    run_lib.open_run(folder, config, overwrite=False)
+    with Checkpoints(folder, config.data.alphabet) as checkpoints:
+        checkpoints.save(steps.init_state(config, Alphabet(config.data.alphabet).size, optax.identity()), 1.0)
+        checkpoints.wait()
+
+
+def write_audio(folder: Path, seconds: list[float]) -> None:
+    """Distinct FLAC files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, duration in enumerate(seconds):
+        samples = speech.utterance(duration, seed=index)
+        soundfile.write(folder / f"{index:02d}.flac", samples, speech.SAMPLE_RATE, subtype="PCM_16")
+
+
+def main() -> None:
+    """Serves a `Transcriber`: write_run and write_audio; load, then transcribe and peak_memory."""
+    loaded: list[Transcriber] = []
+    events: collections.Counter[str] = collections.Counter()
+
+    def count(event: str, **kwargs: str | int) -> None:  # noqa: ARG001 - JAX's names
+        events[event] += 1
+
+    def count_duration(event: str, duration_secs: float, **kwargs: str | int) -> None:  # noqa: ARG001
+        events[event] += 1
+
+    jax.monitoring.register_event_listener(count)
+    jax.monitoring.register_event_duration_secs_listener(count_duration)
+
+    def load(run: str) -> float:
+        started = time.perf_counter()
+        loaded.append(Transcriber(Path(run)))
+        return time.perf_counter() - started
+
+    def transcribe(folder: str) -> dict[str, float]:
+        events.clear()
+        started = time.perf_counter()
+        for result in loaded[0].transcribe_files(sorted(Path(folder).iterdir())):
+            if isinstance(result, InputError):
+                raise result
+        elapsed = time.perf_counter() - started
+        return {"seconds": elapsed, "compiled": events[BUILT] - events[FROM_CACHE], "from_cache": events[FROM_CACHE]}
+
+    child.serve(
+        {
+            "write_run": lambda folder, size: write_run(Path(folder), Size(**size)),
+            "write_audio": lambda folder, seconds: write_audio(Path(folder), seconds),
+            "load": load,
+            "transcribe": transcribe,
+            "peak_memory": child.peak_memory,
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""The measuring: starts the sides, asks them in turn, and makes a row of each piece of work."""
+
+import dataclasses
+import importlib.util
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.bench import costs
+from ds2_jax.bench.child import Child
+from ds2_jax.bench.options import Options, Size, parse_size
+
+OURS, PEER = "ds2_jax.bench.work", "ds2_jax.bench.peer"
+PRODUCT_SIDE = 4096
+"""Rows and columns of the matrix product that shows what the machine can do (64 MiB each)."""
+UTTERANCE_FRAMES = 501
+"""Of one utterance of 5 s."""
+FOLDER_SECONDS = [1.5, 14.8, 3.1, 7.4, 5.6, 2.2, 11.9, 9.3, 4.4, 12.7, 6.5, 8.1]
+"""Durations of the files of a folder to transcribe."""
+
+
+@dataclasses.dataclass
+class Row:
+    """A piece of work, measured. Seconds are medians; memory is in MiB; None: does not apply, or no peer.
+
+    Attributes:
+        work: its name.
+        seconds: this project.
+        peer_seconds: PyTorch.
+        gigaflops: operations on valid frames each second, by `costs.py`; the same operations for both sides.
+        peer_gigaflops: of the peer.
+        compile_seconds: a fresh process, empty cache.
+        cached_compile_seconds: a fresh process, the program in the cache.
+        peak_mib: largest resident memory of a process that does nothing else, its program from the cache.
+        peer_peak_mib: of the peer.
+        runs: timed.
+        times: every one of them.
+        peer_times: of the peer.
+        remarks: what else was found.
+        values: the numbers of the remarks.
+    """
+
+    work: str
+    seconds: float
+    peer_seconds: float | None = None
+    gigaflops: float | None = None
+    peer_gigaflops: float | None = None
+    compile_seconds: float | None = None
+    cached_compile_seconds: float | None = None
+    peak_mib: float | None = None
+    peer_peak_mib: float | None = None
+    runs: int = 0
+    times: list[float] = dataclasses.field(default_factory=list)
+    peer_times: list[float] = dataclasses.field(default_factory=list)
+    remarks: list[str] = dataclasses.field(default_factory=list)
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float | None:
+        """The peer's seconds over ours: the larger the better."""
+        return None if self.peer_seconds is None else self.peer_seconds / self.seconds
+
+
+@dataclasses.dataclass
+class Machine:
+    """What the sides say of themselves, and the best matrix products seen so far (Gflop/s)."""
+
+    ours: str = ""
+    peer: str = "PyTorch not installed"
+    product: float = 0.0
+    peer_product: float = 0.0
+
+    @property
+    def best_product(self) -> float:
+        """Of either side."""
+        return max(self.product, self.peer_product)
+
+
+@contextmanager
+def compilation_cache() -> Iterator[dict[str, str | None]]:
+    """Environment of processes that share a compilation cache, empty at first."""
+    with tempfile.TemporaryDirectory(prefix="ds2_jax_bench_") as folder:
+        yield {
+            "JAX_COMPILATION_CACHE_DIR": folder,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+
+
+def has_peer() -> bool:
+    """Whether PyTorch can be imported."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def say(message: str) -> None:
+    """Tells on stderr what is being measured."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def steps_to_measure(options: Options, kind: Literal["train", "forward"]) -> list[tuple[str, Size]]:
+    """Names and sizes of the rows of train or forward."""
+    sizes = [parse_size(text, options.batch_size, options.frames) for text in options.sizes]
+    rows = [(f"{kind} {size}", size) for size in sizes]
+    if kind == "forward":
+        alone = dataclasses.replace(sizes[0], batch_size=1, num_frames=UTTERANCE_FRAMES)
+        rows.append((f"forward {alone}", alone))
+    return rows
+
+
+def measure_step(kind: Literal["train", "forward"], name: str, size: Size, options: Options, machine: Machine) -> Row:
+    """Measures a training step or forward pass: both sides in turn, after one run of each to warm up."""
+    say(f"measuring {name}")
+    row = Row(name, 0.0, runs=options.runs)
+    with ExitStack() as stack:
+        environment = stack.enter_context(compilation_cache())
+        inputs = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "inputs.npz")
+        with Child(OURS, environment) as cold:
+            cold.ask("load", kind=kind, size=size.to_json())
+            row.compile_seconds = cold.ask("compile")
+            cold.ask("write_inputs", path=inputs)
+        ours = stack.enter_context(Child(OURS, environment))
+        ours.ask("load", kind=kind, size=size.to_json())
+        row.cached_compile_seconds = ours.ask("compile")
+        ours.timed("run")
+        peer = None
+        if options.peer and has_peer():
+            peer = stack.enter_context(Child(PEER))
+            peer.ask("load", kind=kind, size=size.to_json(), inputs=inputs)
+            peer.timed("run")
+        for _ in range(options.runs):
+            row.times.append(ours.timed("run"))
+            if peer:
+                row.peer_times.append(peer.timed("run"))
+        row.peak_mib = ours.ask("peak_memory")
+        machine.ours = ours.ask("describe")
+        machine.product = max(machine.product, ours.ask("matrix_product", side=PRODUCT_SIDE))
+        if peer:
+            row.peer_peak_mib = peer.ask("peak_memory")
+            machine.peer = peer.ask("describe")
+            machine.peer_product = max(machine.peer_product, peer.ask("matrix_product", side=PRODUCT_SIDE))
+    flops = useful_flops(kind, size)
+    row.seconds = statistics.median(row.times)
+    row.gigaflops = flops / row.seconds / 1e9
+    if row.peer_times:
+        row.peer_seconds = statistics.median(row.peer_times)
+        row.peer_gigaflops = flops / row.peer_seconds / 1e9
+    return row
+
+
+def measure_product(machine: Machine) -> float:
+    """Measures this project's side's matrix product where no other work has."""
+    with Child(OURS) as ours:
+        machine.ours = ours.ask("describe")
+        machine.product = ours.ask("matrix_product", side=PRODUCT_SIDE)
+    return machine.product
+
+
+def useful_flops(kind: Literal["train", "forward"], size: Size) -> float:
+    """Operations on the valid frames of a batch."""
+    count = costs.train_flops if kind == "train" else costs.forward_flops
+    return count(size.config, Alphabet(size.config.data.alphabet).size, size.frames_of_rows)
+
+
+def measure_pipeline(options: Options) -> Row:
+    """Measures epochs of planning, decoding and padding, after one that warms the file cache and TensorFlow up."""
+    say("measuring the pipeline")
+    with tempfile.TemporaryDirectory() as folder, Child("ds2_jax.bench.pipeline") as host:
+        manifest = str(options.manifest) if options.manifest else None
+        host.ask("load", folder=folder, minutes=options.minutes, manifest=manifest)
+        corpus = host.ask("describe")
+        host.ask("run")
+        epochs = [host.ask("run") for _ in range(options.runs)]
+        row = Row("pipeline", 0.0, runs=options.runs, times=[epoch["seconds"] for epoch in epochs])
+        row.peak_mib = host.ask("peak_memory")
+    row.seconds = statistics.median(row.times)
+    processor = statistics.median(epoch["processor_seconds"] for epoch in epochs)
+    speed = corpus["audio_seconds"] / (row.seconds * corpus["cores"])
+    processor_speed = corpus["audio_seconds"] / processor
+    row.values = corpus | {"times_real_time_per_core": speed, "times_real_time_per_processor_second": processor_speed}
+    row.remarks = [
+        f"{speed:,.0f} times real time a core ({corpus['cores']} cores; {processor_speed:,.0f} by processor time)",
+        f"{corpus['files']} {'files of ' + manifest if manifest else 'made FLAC files'}, "
+        f"{corpus['audio_seconds'] / 60:.1f} minutes, {corpus['bytes_per_second'] * 8 / 1000:.0f} kbit/s",
+        f"plan: {corpus['plan']}",
+    ]
+    return row
+
+
+def measure_transcribe(options: Options) -> Row:
+    """Measures answers to a file of 5 s and to a folder: a first process, a second one, and when warm."""
+    size = dataclasses.replace(parse_size(options.sizes[0], 1, UTTERANCE_FRAMES))
+    say(f"measuring transcribe {size.num_layers} x {size.hidden_size}")
+    processes: list[dict[str, Any]] = []
+    row = Row(f"transcribe {size.num_layers} x {size.hidden_size}, a file of 5 s", 0.0, runs=options.runs)
+    with compilation_cache() as environment, tempfile.TemporaryDirectory() as folder:
+        run, one, many = (str(Path(folder) / name) for name in ("run", "one", "many"))
+        with Child("ds2_jax.bench.latency") as maker:
+            maker.ask("write_run", folder=run, size=size.to_json())
+            maker.ask("write_audio", folder=one, seconds=[5.0])
+            maker.ask("write_audio", folder=many, seconds=FOLDER_SECONDS)
+        for _ in range(2):
+            with Child("ds2_jax.bench.latency", environment) as process:
+                found = {"load_seconds": process.ask("load", run=run), "first": process.ask("transcribe", folder=one)}
+                warm = [process.ask("transcribe", folder=one) for _ in range(options.runs)]
+                found |= {"warm": warm, "folder_first": process.ask("transcribe", folder=many)}
+                found["folder_again"] = process.ask("transcribe", folder=many)
+                row.peak_mib = process.ask("peak_memory")
+                processes.append(found)
+    first, second = processes
+    row.times = [answer["seconds"] for answer in second["warm"]]
+    row.seconds = statistics.median(row.times)
+    row.gigaflops = useful_flops("forward", size) / row.seconds / 1e9
+    row.compile_seconds = max(0.0, first["first"]["seconds"] - row.seconds)
+    row.cached_compile_seconds = max(0.0, second["first"]["seconds"] - row.seconds)
+    folder_seconds, again = sum(FOLDER_SECONDS), second["folder_again"]
+    row.values = {"first_process": first, "second_process": second, "folder_audio_seconds": folder_seconds}
+    compiled = sum(int(answer["compiled"]) for answer in second["warm"])
+    row.remarks = [
+        f"warm: real-time factor {row.seconds / 5:.3f}, {compiled} programs compiled in {options.runs} answers",
+        *(
+            f"{name} process: model loaded in {each['load_seconds']:.1f} s, {_answer('first file', each['first'])}, "
+            f"{_answer(f'folder of {len(FOLDER_SECONDS)} files', each['folder_first'])}"
+            for name, each in zip(("first", "second"), processes, strict=True)
+        ),
+        f"the same folder ({folder_seconds:.0f} s) again: {_answer('', again)}, real-time factor "
+        f"{again['seconds'] / folder_seconds:.3f}",
+    ]
+    return row
+
+
+def _answer(name: str, answer: dict[str, float]) -> str:
+    counts = f"{answer['compiled']:.0f} compiled, {answer['from_cache']:.0f} from the cache"
+    return f"{name} {answer['seconds']:.2f} s ({counts})".strip()
+
+
+def measure_all(options: Options, machine: Machine) -> list[Row]:
+    """The rows of the pieces of work that `options` names, in a fixed order."""
+    work = options.work or ("train", "forward", "pipeline", "transcribe")
+    rows: list[Row] = []
+    kinds: tuple[Literal["train", "forward"], ...] = ("train", "forward")
+    for kind in kinds:
+        if kind in work:
+            rows += [measure_step(kind, name, size, options, machine) for name, size in steps_to_measure(options, kind)]
+    others: dict[str, Callable[[Options], Row]] = {"pipeline": measure_pipeline, "transcribe": measure_transcribe}
+    rows += [function(options) for name, function in others.items() if name in work]
+    return rows

@@ -1,0 +1,152 @@
+"""The peer: deepspeech.pytorch's model and training step in plain torch.nn layers, as a child process.
+
+The only file that imports PyTorch. Written from the description of the model; the masks, which the source sets row by
+row in a loop, are one comparison here, which is faster.
+"""
+
+import time
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from ds2_jax.bench import child
+from ds2_jax.bench.options import Size
+
+NUM_LABELS = 29
+CLIP_NORM = 400.0
+"""Of the gradient of the batch's summed loss."""
+
+
+class DeepSpeech2(nn.Module):
+    """Two masked convolutions, bidirectional LSTMs whose directions are summed, and a head.
+
+    Args:
+        num_layers: recurrent layers.
+        hidden_size: units of each layer and direction (H).
+    """
+
+    def __init__(self, num_layers: int, hidden_size: int) -> None:
+        super().__init__()
+        self.front_end = nn.ModuleList(
+            [
+                nn.Conv2d(1, 32, (41, 11), (2, 2), (20, 5)),
+                nn.BatchNorm2d(32),
+                nn.Hardtanh(0, 20, inplace=True),
+                nn.Conv2d(32, 32, (21, 11), (2, 1), (10, 5)),
+                nn.BatchNorm2d(32),
+                nn.Hardtanh(0, 20, inplace=True),
+            ]
+        )
+        widths = [32 * 41] + [hidden_size] * (num_layers - 1)
+        self.recurrent = nn.ModuleList(nn.LSTM(width, hidden_size, bidirectional=True) for width in widths)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(hidden_size) for _ in range(num_layers))  # the last: the head's
+        self.head = nn.Linear(hidden_size, NUM_LABELS, bias=False)
+
+    def forward(self, spectrograms: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 1, F, T] and [B], falling -> logits [T', B, V] and the valid output frames [B]."""
+        output_lengths = (num_frames - 1) // 2 + 1
+        values = spectrograms
+        for module in self.front_end:
+            values = module(values)
+            padding = torch.arange(values.shape[-1]) >= output_lengths[:, None]
+            values = values.masked_fill(padding[:, None, None], 0)
+        values = values.flatten(1, 2).permute(2, 0, 1).contiguous()  # [T', B, C*F']
+        for layer, lstm in enumerate(self.recurrent):
+            if layer:
+                values = normalise(self.norms[layer - 1], values)
+            packed = pack_padded_sequence(values, output_lengths)
+            values, _ = pad_packed_sequence(lstm(packed)[0], total_length=values.shape[0])
+            values = values.unflatten(-1, (2, -1)).sum(2)
+        return self.head(normalise(self.norms[-1], values)), output_lengths
+
+
+def normalise(norm: nn.Module, values: Tensor) -> Tensor:
+    """Batch norm over all frames of all rows, [T', B, H]."""
+    return norm(values.flatten(0, 1)).view(values.shape)
+
+
+class Step:
+    """A training step or a forward pass.
+
+    Args:
+        kind: train: forward, CTC, backward, clipping, AdamW. forward: in evaluation mode, up to the probabilities.
+        size: model and batch.
+        inputs: file of spectrograms and labels, written by this project's side.
+    """
+
+    def __init__(self, kind: Literal["train", "forward"], size: Size, inputs: str) -> None:
+        torch.manual_seed(0)
+        with np.load(inputs) as arrays:
+            self._spectrograms = torch.tensor(arrays["spectrograms"]).transpose(1, 2)[:, None].contiguous()
+            self._num_frames = torch.tensor(arrays["num_frames"], dtype=torch.int64)
+            self._num_labels = torch.tensor(arrays["num_labels"], dtype=torch.int64)
+            rows = zip(arrays["labels"], arrays["num_labels"], strict=True)
+            self._labels = torch.tensor(np.concatenate([labels[:count] for labels, count in rows]), dtype=torch.int64)
+        self._model = DeepSpeech2(size.num_layers, size.hidden_size).train(kind == "train")
+        self._loss = nn.CTCLoss(reduction="sum", zero_infinity=True)
+        self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=1.5e-4, weight_decay=1e-5)
+        self._call = self._train if kind == "train" else self._forward
+
+    def run(self) -> float:
+        """Seconds of one call."""
+        started = time.perf_counter()
+        self._call()
+        return time.perf_counter() - started
+
+    def _train(self) -> None:
+        logits, output_lengths = self._model(self._spectrograms, self._num_frames)
+        loss = self._loss(logits.log_softmax(-1), self._labels, output_lengths, self._num_labels)
+        self._optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._model.parameters(), CLIP_NORM)
+        self._optimizer.step()
+
+    @torch.inference_mode()
+    def _forward(self) -> None:
+        self._model(self._spectrograms, self._num_frames)[0].softmax(-1)
+
+
+def matrix_product(side: int, repeats: int = 5) -> float:
+    """Gflop/s of the fastest of `repeats` products of two float32 matrices of `side` rows and columns."""
+    matrix = torch.randn(side, side)
+    seconds = []
+    for _ in range(1 + repeats):
+        started = time.perf_counter()
+        torch.mm(matrix, matrix)
+        seconds.append(time.perf_counter() - started)
+    return 2 * side**3 / min(seconds[1:]) / 1e9
+
+
+def describe() -> str:
+    """Version, threads and libraries, as set."""
+    return (
+        f"torch {torch.__version__} on the CPU, {torch.get_num_threads()} threads, oneDNN "
+        f"{'on' if torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled else 'off'}, MKL "
+        f"{'on' if torch.backends.mkl.is_available() else 'off'}, float32, inference_mode and eval() for forward"
+    )
+
+
+def main() -> None:
+    """Serves one `Step`: load, then run, peak_memory, matrix_product."""
+    torch.set_num_threads(child.num_cores())
+    loaded: list[Step] = []
+
+    def load(kind: Literal["train", "forward"], size: dict[str, int], inputs: str) -> float:
+        loaded.append(Step(kind, Size(**size), inputs))
+        return child.peak_memory()
+
+    handlers: dict[str, Any] = {
+        "load": load,
+        "run": lambda: loaded[0].run(),
+        "peak_memory": child.peak_memory,
+        "matrix_product": matrix_product,
+        "describe": describe,
+    }
+    child.serve(handlers)
+
+
+if __name__ == "__main__":
+    main()

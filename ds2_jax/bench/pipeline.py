@@ -1,0 +1,93 @@
+"""The host's side alone: a child process that plans, decodes and pads an epoch of FLAC files, as training does."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from ds2_jax import train
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.bench import child, speech
+from ds2_jax.bench.costs import librispeech_durations
+from ds2_jax.config import Config, DataConfig
+from ds2_jax.data.manifest import Utterance, read_manifest
+
+
+def write_corpus(folder: Path, minutes: float) -> list[Utterance]:
+    """Writes distinct FLAC files (16 kHz, 16 bits) that last at least `minutes`, of LibriSpeech's lengths."""
+    count = max(1, int(minutes * 60 // 12.3))
+    durations = librispeech_durations(count)
+    if missing := max(0.0, minutes * 60 - durations.sum()):
+        durations += missing / count
+    utterances = []
+    for index, duration in enumerate(durations.tolist()):
+        samples = speech.utterance(duration, seed=index)
+        path = folder / f"{index:04d}.flac"
+        soundfile.write(path, samples, speech.SAMPLE_RATE, subtype="PCM_16")
+        utterances.append(Utterance(path, len(samples) / speech.SAMPLE_RATE, "A", f"{index:04d}"))
+    return utterances
+
+
+class Epochs:
+    """Epochs of a corpus, read but not computed on.
+
+    Args:
+        utterances: of the corpus.
+        folder: may be written to.
+    """
+
+    def __init__(self, utterances: list[Utterance], folder: Path) -> None:
+        # Any alphabet will do for what is measured here.
+        self._utterances = [dataclasses.replace(utterance, transcript="A") for utterance in utterances]
+        self._folder = folder
+        longest = max(utterance.duration for utterance in utterances)
+        self._config = Config(data=DataConfig(num_workers=child.num_cores(), max_duration=max(20.0, longest)))
+        self._epoch = 0
+
+    def describe(self) -> dict[str, object]:
+        """Seconds of audio, files, bytes for each sample, cores, and the plan in words."""
+        seconds = sum(utterance.duration for utterance in self._utterances)
+        num_bytes = sum(utterance.audio.stat().st_size for utterance in self._utterances)
+        plan = train.make_planner(self._config, self._utterances)(0)
+        return {
+            "audio_seconds": seconds,
+            "files": len(self._utterances),
+            "bytes_per_second": num_bytes / seconds,
+            "cores": child.num_cores(),
+            "plan": train.describe_plan(plan, self._config, self._utterances),
+        }
+
+    def run(self) -> dict[str, float]:
+        """Seconds, and processor seconds, of the next epoch: planned, decoded, padded, handed over."""
+        started, used = time.perf_counter(), time.process_time()
+        plan = train.make_planner(self._config, self._utterances)(self._epoch)
+        alphabet = Alphabet(self._config.data.alphabet)
+        num_samples = 0
+        for batch in train.make_stream(plan, self._utterances, self._config, alphabet, 1, self._folder):
+            num_samples += int(batch["num_samples"].sum(dtype=np.int64))
+        self._epoch += 1
+        return {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - used}
+
+
+def main() -> None:
+    """Serves `Epochs`: load, then describe, run, peak_memory."""
+    loaded: list[Epochs] = []
+
+    def load(folder: str, minutes: float, manifest: str | None) -> None:
+        utterances = read_manifest(Path(manifest)) if manifest else write_corpus(Path(folder), minutes)
+        loaded.append(Epochs(utterances, Path(folder)))
+
+    child.serve(
+        {
+            "load": load,
+            "describe": lambda: loaded[0].describe(),
+            "run": lambda: loaded[0].run(),
+            "peak_memory": child.peak_memory,
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""python main.py bench: measures, and prints tables or JSON."""
+
+import dataclasses
+import json
+import platform
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ds2_jax import train
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.bench import costs, measure
+from ds2_jax.bench.child import num_cores
+from ds2_jax.bench.measure import Machine, Row
+from ds2_jax.bench.options import Options, parse_size
+from ds2_jax.bench.scaling import BASE, Growth, measure_scaling
+from ds2_jax.data.manifest import Utterance, read_manifest
+from ds2_jax.errors import InputError
+
+HEADER = (
+    "work",
+    "ours, s",
+    "PyTorch, s",
+    "ratio",
+    "Gflop/s",
+    "of best product",
+    "PyTorch, Gflop/s",
+    "compile, s",
+    "compile with cache, s",
+    "peak memory, MiB",
+    "PyTorch, MiB",
+    "runs",
+)
+
+
+def bench(options: Options) -> None:
+    """Measures what `options` names and prints it on stdout; what is under way is told on stderr.
+
+    Raises:
+        InputError: a manifest is wrong, or a measuring process fails.
+    """
+    machine = Machine()
+    if not options.peer:
+        machine.peer = "PyTorch left out (--no-peer)"
+    rows = measure.measure_all(options, machine)
+    growths = measure_scaling(options.runs) if not options.work or "scaling" in options.work else []
+    prediction = predict(options, machine) if not options.work or "librispeech" in options.work else None
+    result = {
+        "machine": describe_machine() | dataclasses.asdict(machine),
+        "options": dataclasses.asdict(options),
+        "rows": [dataclasses.asdict(row) | {"ratio": row.ratio} for row in rows],
+        "scaling": [dataclasses.asdict(growth) for growth in growths],
+        "prediction": prediction,
+    }
+    if options.json:
+        print(json.dumps(result, indent=2, default=str))
+        return
+    print("\n".join(header_lines(machine, options)))
+    for lines in (row_lines(rows, machine), scaling_lines(growths), prediction_lines(prediction)):
+        if lines:
+            print("\n" + "\n".join(lines))
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, cores, system and Python."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    if names:
+        cpu = names[0].partition(":")[2].strip()
+    system = f"{platform.system()} {platform.machine()}"
+    return {"cpu": cpu, "cores": num_cores(), "system": system, "python": platform.python_version()}
+
+
+def predict(options: Options, machine: Machine) -> dict[str, Any]:
+    """What an epoch costs by its plan and `costs.py`; hours are operations over an assumed speed, nothing measured.
+
+    Raises:
+        InputError: the manifest is wrong, or none of its utterances is short enough.
+    """
+    config = parse_size(options.sizes[0], options.batch_size, options.frames).config
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=options.batch_size))
+    longest = config.data.max_duration
+    if options.manifest:
+        all_durations = [utterance.duration for utterance in read_manifest(options.manifest)]
+    else:
+        all_durations = costs.librispeech_durations().tolist()
+    durations = [duration for duration in all_durations if 0 < duration <= longest]
+    if not durations:
+        raise InputError(f"{options.manifest} must hold an utterance of at most {longest:g} s, got none.")
+    utterances = [Utterance(Path(), duration, "", str(index)) for index, duration in enumerate(durations)]
+    num_samples = np.array([utterance.num_samples(config.features.sample_rate) for utterance in utterances])
+    plan = train.make_planner(config, utterances)(0)
+    num_labels = Alphabet(config.data.alphabet).size
+    epoch = costs.cost_of_epoch(plan, num_samples, config, num_labels)
+    peak = options.peak_gigaflops or machine.best_product or measure.measure_product(machine)
+    return {
+        "model": options.sizes[0],
+        "num_parameters": costs.num_parameters(config, num_labels),
+        "durations": str(options.manifest) if options.manifest else "assumed: see costs.librispeech_durations",
+        "left_out": len(all_durations) - len(durations),
+        "epoch": dataclasses.asdict(epoch),
+        "peak_gigaflops": peak,
+        "utilisation": options.utilisation,
+        "predicted_hours_per_epoch": epoch.flops / (peak * 1e9 * options.utilisation) / 3600,
+    }
+
+
+def header_lines(machine: Machine, options: Options) -> list[str]:
+    """Machine, versions, and how to read the numbers."""
+    about = describe_machine()
+    lines = [
+        f"machine: {about['cpu']}, {about['cores']} cores, {about['system']}, Python {about['python']}",
+        f"ours: {machine.ours}" if machine.ours else "",
+        f"peer: {machine.peer}" if machine.ours else "",
+    ]
+    if machine.best_product:
+        peer = f", PyTorch {machine.peer_product:.0f}" if machine.peer_product else ""
+        side = measure.PRODUCT_SIDE
+        lines += [
+            f"best float32 product of {side} x {side} matrices: JAX {machine.product:.0f}{peer} Gflop/s",
+            f"Times are medians of {options.runs} runs of each side in turn, each side in its own process. Ratio: the "
+            "peer's time over ours, the larger the better.",
+            "Ours starts from waveforms and computes the features in the step; the peer gets the same spectrograms "
+            "ready-made, which favours it. Gflop/s count valid frames only, for both.",
+            "Peak memory: of a fresh process that does nothing else, ours with its program in the compilation cache.",
+        ]
+    return [line for line in lines if line]
+
+
+def row_lines(rows: Sequence[Row], machine: Machine) -> list[str]:
+    """A table in Markdown, and below it the remarks."""
+    if not rows:
+        return []
+    lines = table(HEADER, [_cells(row, machine) for row in rows])
+    for row in rows:
+        if row.remarks:
+            lines += ["", f"{row.work}:", *(f"* {remark}" for remark in row.remarks)]
+    return lines
+
+
+def _cells(row: Row, machine: Machine) -> list[str]:
+    reached = row.gigaflops is not None and machine.best_product
+    share = f"{row.gigaflops / machine.best_product:.0%}" if row.gigaflops is not None and reached else "–"
+    return [
+        row.work,
+        f"{row.seconds:.3f}",
+        _number(row.peer_seconds, ".3f"),
+        _number(row.ratio, ".2f"),
+        _number(row.gigaflops, ".0f"),
+        share,
+        _number(row.peer_gigaflops, ".0f"),
+        _number(row.compile_seconds, ".1f"),
+        _number(row.cached_compile_seconds, ".1f"),
+        _number(row.peak_mib, ",.0f"),
+        _number(row.peer_peak_mib, ",.0f"),
+        str(row.runs),
+    ]
+
+
+def scaling_lines(growths: Sequence[Growth]) -> list[str]:
+    """The measured points and the exponents fitted to them."""
+    if not growths:
+        return []
+    rows = [
+        [
+            growth.axis,
+            ", ".join(map(str, growth.values)),
+            ", ".join(f"{seconds:.2f}" for seconds in growth.seconds),
+            f"{growth.exponents['seconds']:.2f}",
+            ", ".join(f"{value:.0f}" for value in growth.arrays_mib),
+            f"{growth.exponents['arrays_mib']:.2f}",
+            ", ".join(f"{value:.0f}" for value in growth.peak_mib),
+        ]
+        for growth in growths
+    ]
+    header = ("along", "values", "step, s", "exponent", "arrays, MiB", "exponent", "peak memory, MiB")
+    return [
+        f"How a training step grows from {BASE}: proportional to the axis to the power of the exponent.",
+        "Devices are simulated on the same cores and share the batch: what grows is the overhead of splitting a step.",
+        "",
+        *table(header, rows),
+    ]
+
+
+def prediction_lines(prediction: dict[str, Any] | None) -> list[str]:
+    """The prediction, marked as one."""
+    if prediction is None:
+        return []
+    epoch = prediction["epoch"]
+    rows, frames = epoch["largest_batch"]
+    return [
+        f"PREDICTION, not a measurement: an epoch of {epoch['hours']:.0f} hours, {prediction['model']} "
+        f"({prediction['num_parameters'] / 1e6:.1f} million parameters). Durations {prediction['durations']}; "
+        f"{prediction['left_out']} utterances left out as too long.",
+        f"* plan: {epoch['num_utterances']:,} utterances in {epoch['num_steps']:,} steps of "
+        f"{epoch['num_shapes']} shapes, padding {epoch['padding']:.1%} of the frames",
+        f"* operations, padding included: {epoch['flops'] / 1e15:.1f} Pflop",
+        f"* arrays of the largest batch ({rows} x {frames} frames): {epoch['memory'] / 2**30:.1f} GiB",
+        f"* {prediction['predicted_hours_per_epoch']:,.1f} hours, if {prediction['utilisation']:.0%} of "
+        f"{prediction['peak_gigaflops']:,.0f} Gflop/s were reached throughout",
+    ]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

@@ -1,0 +1,87 @@
+"""How time and memory of a training step grow with frames, batch, layers and simulated devices."""
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.bench import costs
+from ds2_jax.bench.child import Child
+from ds2_jax.bench.measure import OURS, compilation_cache, say
+from ds2_jax.bench.options import Size
+
+BASE = Size(num_layers=2, hidden_size=256, batch_size=8, num_frames=200)
+FACTORS = (1, 2, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Growth:
+    """Measurements along one axis.
+
+    Attributes:
+        axis: frames, batch, layers or devices.
+        values: of the axis.
+        seconds: medians of a training step.
+        arrays_mib: of the step's arguments, results and temporary arrays, as the compiler laid them out.
+        peak_mib: largest resident memory of the process; a few hundred MiB are Python's and the libraries'.
+        flops: of the padded batch.
+        exponents: k of "grows as the axis to the power of k", for seconds and arrays_mib.
+    """
+
+    axis: str
+    values: list[int]
+    seconds: list[float]
+    arrays_mib: list[float]
+    peak_mib: list[float]
+    flops: list[float]
+    exponents: dict[str, float]
+
+
+def measure_scaling(runs: int, base: Size = BASE, factors: Sequence[int] = FACTORS) -> list[Growth]:
+    """Trains at the base size and at multiples of it along each axis, each point in a fresh process.
+
+    The batch is the same for any number of devices, simulated ones that share the machine's cores: what grows along
+    that axis is the overhead of splitting a step.
+    """
+    growths = []
+    for axis in ("frames", "batch", "layers", "devices"):
+        growth = Growth(axis, [], [], [], [], [], {})
+        for factor in factors:
+            size, devices = grown(base, axis, factor)
+            value = {"frames": size.num_frames, "batch": size.batch_size, "layers": size.num_layers, "devices": devices}
+            say(f"measuring how a step grows: {value[axis]} {axis}")
+            seconds, arrays_mib, peak_mib = _measure(size, devices, runs)
+            growth.values.append(value[axis])
+            growth.seconds.append(seconds)
+            growth.arrays_mib.append(arrays_mib)
+            growth.peak_mib.append(peak_mib)
+            padded = [size.num_frames] * size.batch_size
+            growth.flops.append(costs.train_flops(size.config, Alphabet(size.config.data.alphabet).size, padded))
+        for name in ("seconds", "arrays_mib"):
+            growth.exponents[name] = costs.fit_exponent(growth.values, getattr(growth, name))
+        growths.append(growth)
+    return growths
+
+
+def grown(base: Size, axis: str, factor: int) -> tuple[Size, int]:
+    """The base size, `factor` times as large along an axis, and the number of devices."""
+    field = {"frames": "num_frames", "batch": "batch_size", "layers": "num_layers"}.get(axis)
+    if field is None:
+        return base, factor
+    return dataclasses.replace(base, **{field: getattr(base, field) * factor}), 1
+
+
+def _measure(size: Size, devices: int, runs: int) -> tuple[float, float, float]:
+    """Seconds, MiB of arrays and MiB of resident memory of a step."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    with compilation_cache() as cache:
+        environment = cache | {"XLA_FLAGS": flags}
+        with Child(OURS, environment) as cold:
+            cold.ask("load", kind="train", size=size.to_json())
+            cold.ask("compile")
+        with Child(OURS, environment) as ours:
+            ours.ask("load", kind="train", size=size.to_json())
+            ours.ask("compile")
+            ours.timed("run")
+            seconds = statistics.median(ours.timed("run") for _ in range(runs))
+            return seconds, ours.ask("arrays_memory"), ours.ask("peak_memory")

@@ -1,0 +1,137 @@
+"""This project's side: a child process that does one piece of work at a time, as training and transcribing do it."""
+
+import functools
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ds2_jax import features, optim, parallel, steps
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.bench import child, speech
+from ds2_jax.bench.options import Size
+
+LABELS_PER_SECOND = 14
+"""Of the made transcripts, as in read English."""
+
+
+class Step:
+    """A training step or a forward pass, compiled by `compile` and timed by `run`.
+
+    Args:
+        kind: train calls `steps.train_step` through `parallel.parallel_train_step`, state donated, as training does;
+            forward calls `steps.infer` as transcribing does.
+        size: model and batch.
+    """
+
+    def __init__(self, kind: Literal["train", "forward"], size: Size) -> None:
+        self._kind, self._config = kind, size.config
+        self._batch = make_batch(size)
+        num_labels = Alphabet(self._config.data.alphabet).size
+        tx = optim.make_optimizer(self._config.optim, steps_per_epoch=1000, total_steps=70_000)
+        if kind == "train":
+            mesh = parallel.data_mesh()
+            step = functools.partial(steps.train_step, config=self._config, num_labels=num_labels, tx=tx)
+            self._state: Any = parallel.replicate(steps.init_state(self._config, num_labels, tx), mesh)
+            self._function: Any = parallel.parallel_train_step(step, mesh, self._config.parallel)
+        else:
+            variables = steps.make_model(self._config, num_labels).init
+            shape = jnp.zeros((1, 8, self._config.features.num_bins)), jnp.full((1,), 8, jnp.int32)
+            self._state = jax.jit(variables)(jax.random.key(self._config.seed), *shape)
+            self._function = jax.jit(functools.partial(steps.infer, config=self._config, num_labels=num_labels))
+
+    def _arguments(self) -> tuple[Any, ...]:
+        if self._kind == "train":
+            return self._state, self._batch, jnp.int32(0)
+        return self._state, self._batch["waveforms"], self._batch["num_samples"]
+
+    def compile(self) -> float:
+        """Seconds to trace, lower and compile; calls reuse the program."""
+        started = time.perf_counter()
+        self._compiled = self._function.lower(*self._arguments()).compile()
+        return time.perf_counter() - started
+
+    def arrays_memory(self) -> float:
+        """MiB of arguments, results and temporary arrays of the compiled program, on each device."""
+        sizes = self._compiled.memory_analysis()
+        held = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+        return float(held + sizes.temp_size_in_bytes) / 2**20
+
+    def run(self) -> float:
+        """Seconds of one call, from NumPy arrays to results."""
+        jax.block_until_ready(self._state)
+        started = time.perf_counter()
+        results = jax.block_until_ready(self._function(*self._arguments()))
+        elapsed = time.perf_counter() - started
+        if self._kind == "train":
+            self._state = results[0]
+        return elapsed
+
+    def write_inputs(self, path: Path) -> None:
+        """Writes what the peer reads: the spectrograms of the same batch, and its labels."""
+        extract = jax.jit(functools.partial(features.extract_features, config=self._config.features))
+        spectrograms, num_frames = extract(self._batch["waveforms"], self._batch["num_samples"])
+        labels, num_labels = self._batch["labels"], self._batch["num_labels"]
+        np.savez(path, spectrograms=spectrograms, num_frames=num_frames, labels=labels, num_labels=num_labels)
+
+
+def make_batch(size: Size) -> dict[str, np.ndarray]:
+    """Rows of falling length with as many letters as read English has."""
+    config = size.config
+    rate, hop = config.features.sample_rate, config.features.hop_length
+    num_samples = np.array(size.frames_of_rows, np.int32) * hop - 1  # the most that give these frames
+    waveforms = np.zeros((len(num_samples), num_samples.max()), np.float32)
+    for row, count in enumerate(num_samples.tolist()):
+        waveforms[row, :count] = speech.utterance(count / rate, seed=row)
+    num_labels = np.maximum(1, num_samples * LABELS_PER_SECOND // rate).astype(np.int32)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(1, Alphabet(config.data.alphabet).size, (len(num_samples), num_labels.max()), np.int32)
+    labels = np.where(np.arange(labels.shape[1]) < num_labels[:, None], labels, 0).astype(np.int32)
+    return {
+        "waveforms": waveforms,
+        "num_samples": num_samples,
+        "labels": labels,
+        "num_labels": num_labels,
+        "indices": np.arange(len(num_samples), dtype=np.int32),
+    }
+
+
+def matrix_product(side: int, repeats: int = 5) -> float:
+    """Gflop/s of the fastest of `repeats` products of two float32 matrices of `side` rows and columns."""
+    matrix = jnp.asarray(np.random.default_rng(0).standard_normal((side, side)), jnp.float32)
+    product = jax.jit(functools.partial(jnp.matmul, precision="highest"))
+    seconds = []
+    for _ in range(1 + repeats):
+        started = time.perf_counter()
+        product(matrix, matrix).block_until_ready()
+        seconds.append(time.perf_counter() - started)
+    return 2 * side**3 / min(seconds[1:]) / 1e9
+
+
+def main() -> None:
+    """Serves one `Step`: load, then compile, run, arrays_memory, peak_memory, write_inputs, matrix_product."""
+    loaded: list[Step] = []
+
+    def load(kind: Literal["train", "forward"], size: dict[str, int]) -> float:
+        loaded.append(Step(kind, Size(**size)))
+        return child.peak_memory()
+
+    child.serve(
+        {
+            "load": load,
+            "compile": lambda: loaded[0].compile(),
+            "run": lambda: loaded[0].run(),
+            "arrays_memory": lambda: loaded[0].arrays_memory(),
+            "write_inputs": lambda path: loaded[0].write_inputs(Path(path)),
+            "peak_memory": child.peak_memory,
+            "matrix_product": matrix_product,
+            "describe": lambda: f"jax {jax.__version__}, {jax.local_device_count()} x {jax.devices()[0].device_kind}",
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()
