@@ -75,7 +75,8 @@ def _wait(reader: socket.socket, _: socket.socket) -> None:
     """Ends the process when told to by the socket; the other end is held so that it stays open."""
     while reader.recv(1)[0] != signal.SIGINT:
         pass
-    if _prospects is not None:
+    prospects = _prospects  # the main thread may leave `deferred` meanwhile
+    if prospects is not None:
         _requested.set()
         _say("\ninterrupted: finishing this step; Ctrl-C again leaves at once")
         reader.settimeout(GRACE_SECONDS)
@@ -85,7 +86,7 @@ def _wait(reader: socket.socket, _: socket.socket) -> None:
             if _answered.is_set():  # what takes so long is a save
                 reader.settimeout(None)
                 reader.recv(1)
-    _say("\ninterrupted" + (f"; {_prospects()}" if _prospects else ""))
+    _say("\ninterrupted" + (f"; {prospects()}" if prospects else ""))
     os._exit(EXIT_CODE)
 
 
