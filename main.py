@@ -1,6 +1,9 @@
 """python main.py [COMMAND] --config FILE [--section.field value ...]; see `python main.py --help`."""
 
-from ds2_jax.cli import main
+from ds2_jax import interrupts
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    interrupts.watch()
+    from ds2_jax.cli import main  # takes a second, in which Ctrl-C must work already
+
+    interrupts.leave(main())

@@ -1,6 +1,8 @@
 """The commands: python main.py [train|evaluate|transcribe|prepare|bench] ..."""
 
 import dataclasses
+import errno
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +30,15 @@ Every command has its own --help, for example:
   python main.py --config configs/quickstart.py --help
 """
 
+FAILURE, INTERRUPTED, BROKEN_PIPE = 1, 130, 141
+"""Exit codes: wrong input; Ctrl-C; whoever read the output has gone (both as shells count signals)."""
+
+PLACES = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.ENAMETOOLONG),
+}
+"""Errors of the place that a file lies in: the user's to mend, wherever they occur."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Train:
@@ -46,19 +57,22 @@ class Train:
 class Evaluate:
     """Word and character error rates of a run's best checkpoint, and a file with every utterance, worst first."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a training run."""
     manifest: Path | None = None
-    """Manifest to evaluate; by default the run's test split."""
+    """Manifest to evaluate; by default the run's test split. RUN/evaluations takes the results."""
+
+
+AUDIO = tyro.conf.arg(metavar="AUDIO [AUDIO ...]", help_behavior_hint="(required)")  # which `find_audio` checks
 
 
 @dataclasses.dataclass(frozen=True)
 class Transcribe:
     """Print a line of text for each audio file; the speed goes to stderr."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a training run."""
-    audio: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    audio: Annotated[tuple[Path, ...], tyro.conf.Positional, AUDIO]
     """WAV, FLAC, OGG, MP3 or Sphere files, or folders of them."""
     format: Literal["text", "json"] = "text"
     """text: a line a file, behind its path and a tab where there are several; json: an object a line, with the words
@@ -85,37 +99,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line; by default those of this process.
 
     Returns:
-        The exit code: 0, 1 after an error the user can mend, 2 for a wrong command line, 130 after Ctrl-C.
+        The exit code: 0, 1 after an error the user can mend, 130 after Ctrl-C, 141 where nobody reads the output.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if sys.stderr is None:  # closed, as stdout below
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    try:
+        if sys.stdout is None:
+            raise InputError("Standard output must be open, got a closed one. Send it to a file or to /dev/null.")
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except SystemExit as stop:  # tyro's, after --help or a wrong command line
+        return FAILURE if stop.code else 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILURE
+    except KeyboardInterrupt as stop:
+        print(f"interrupted; {stop}" if str(stop) else "interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in PLACES:
+            raise
+        place = error.filename or "Standard output"
+        advice = "Make room or mend the permissions, then run the same command again."
+        print(f"error: {place} must be readable and writable, got: {error.strerror}. {advice}", file=sys.stderr)
+        return FAILURE
+
+
+def _run(words: list[str]) -> int:
     commands = {"train": _train, "evaluate": _evaluate, "transcribe": _transcribe, "prepare": _prepare, "bench": _bench}
     if not words or words in (["--help"], ["-h"]):
         print(USAGE, end="")
-        return 0 if words else 2
-    try:
-        if words[0] in commands:
-            return commands[words[0]](words[1:])
-        if not words[0].startswith("-"):
-            raise InputError(
-                f"COMMAND must be one of {', '.join(commands)}, got {words[0]!r}. See python main.py --help."
-            )
-        return _train(words)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        trains = words[0] == "train" or words[0] not in commands
-        advice = "; the same command continues from the last checkpoint" if trains else ""
-        print(f"interrupted{advice}", file=sys.stderr)
-        return 130
+        return 0 if words else FAILURE
+    if words[0] in commands:
+        return commands[words[0]](words[1:])
+    if not words[0].startswith("-"):
+        raise InputError(f"COMMAND must be one of {', '.join(commands)}, got {words[0]!r}. See python main.py --help.")
+    return _train(words)
 
 
 def _train(words: list[str]) -> int:
     path = _config_path(words)
     if path is None and not {"-h", "--help"} & set(words):
         raise InputError("--config must name a configuration file, got none. Try --config configs/quickstart.py.")
-    default = Train(path, load_config(path)) if path else Train(Path("FILE"), Config())
+    default = Train(path, load_config(path)) if path else Train(tyro.MISSING, Config())
     command = tyro.cli(Train, prog="python main.py train", args=words, default=default)
     from ds2_jax.compilation import enable_cache
     from ds2_jax.train import train  # TensorFlow and Orbax load with it, so not before the command line is right
@@ -128,10 +159,10 @@ def _train(words: list[str]) -> int:
 def _config_path(words: Sequence[str]) -> Path | None:
     """The file behind the last --config: its settings are the defaults of all other options, so it is read first."""
     path = None
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in itertools.pairwise([*words, None]):
         if word == "--config" and following is not None:
             path = Path(following)
-        if word.startswith("--config="):
+        elif word is not None and word.startswith("--config="):
             path = Path(word.removeprefix("--config="))
     return path
 

@@ -75,7 +75,8 @@ class DataConfig:
     """Which utterances are read, and how they are batched."""
 
     corpus: Literal["an4", "synthetic"] | None = None
-    """Corpus to prepare under `data.root` if it is not there yet; its manifests fill train, dev and test."""
+    """Corpus to prepare under `data.root` if it is not there yet; its manifests are train, dev and test. None: they are
+    named below."""
     root: Path = Path("datasets")
     """Folder of the prepared corpora."""
     archive: Path | None = None
@@ -119,6 +120,14 @@ class DataConfig:
             f"be longer than data.min_duration ({self.min_duration} s)",
             self.max_duration,
         )
+        for field in ("train", "dev", "test") if self.corpus else ():
+            require(
+                getattr(self, field) is None,
+                f"data.{field}",
+                f"be left out where data.corpus is {self.corpus!r}",
+                str(getattr(self, field)),
+                "Add --data.corpus None to use manifests of your own for all splits.",
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from ds2_jax import parallel, steps
+from ds2_jax import interrupts, parallel, steps
 from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.checkpoint import load_variables
@@ -98,12 +98,19 @@ class Evaluation:
     def __str__(self) -> str:
         words, characters = self.words, self.characters(spaces=False)
         with_spaces = self.characters(spaces=True)
-        return (
+        rates = (
             f"WER {words.rate:.2%} ({words.edits} errors in {words.reference_length} words: "
             f"{words.substitutions} substituted, {words.deletions} deleted, {words.insertions} inserted), "
             f"CER {characters.rate:.2%} ({characters.edits} in {characters.reference_length} characters; "
-            f"{with_spaces.rate:.2%} with spaces), {len(self.results)} utterances"
-        ) + (f"; {self.left_out} left out" if self.left_out else "")
+            f"{with_spaces.rate:.2%} with spaces)"
+        )
+        if not words.reference_length:
+            rates = f"no words in the references, so no error rate; {words.insertions} words recognised"
+        return (
+            f"{rates}, {len(self.results)} utterances"
+            + (f"; {self.unalignable} without a loss (too short, or of other characters)" if self.unalignable else "")
+            + (f"; {self.left_out} left out" if self.left_out else "")
+        )
 
 
 def make_eval_step(config: Config, mesh: Mesh) -> Callable[..., Any]:
@@ -170,6 +177,7 @@ def evaluate_utterances(
         on_problem=on_problem,
     )
     for batch in tqdm(stream, title, total=len(plan), unit="batch", leave=False, disable=not sys.stderr.isatty()):
+        interrupts.check()
         output = {name: np.asarray(value) for name, value in eval_step(variables, batch).items()}
         counted = output["alignable"] & (batch["num_labels"] > 0)
         loss_sum += float(output["losses"][counted].sum())
@@ -192,8 +200,12 @@ def write_evaluation(folder: Path, name: str, evaluation: Evaluation) -> Path:
 
     Returns:
         The path of NAME.jsonl.
+
+    Raises:
+        InputError: the loss is not finite, so the weights are not worth a result; or a file cannot be written.
     """
-    write_text(folder / f"{name}.json", json.dumps(evaluation.summary, indent=2) + "\n")
+    if not np.isfinite(evaluation.loss):
+        raise InputError(f"The loss of {name} must be finite, got {evaluation.loss}. Use weights from before that.")
     lines = [
         {
             "id": result.utterance.id,
@@ -205,9 +217,34 @@ def write_evaluation(folder: Path, name: str, evaluation: Evaluation) -> Path:
         }
         for result in sorted(evaluation.results, key=lambda result: -result.words.edits)
     ]
-    path = folder / f"{name}.jsonl"
+    path = folder / f"{name}.jsonl"  # before the other, whose presence says that both are there
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_text(folder / f"{name}.json", json.dumps(evaluation.summary, indent=2, allow_nan=False) + "\n")
     return path
+
+
+def read_evaluation(folder: Path, name: str) -> Evaluation | None:
+    """Inverse of `write_evaluation`, but for the order and the durations; None where there is none.
+
+    Raises:
+        InputError: the files are damaged.
+    """
+    path = folder / f"{name}.json"
+    if not path.exists():
+        return None
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        lines = path.with_suffix(".jsonl").read_text(encoding="utf-8").split("\n")  # U+2028 may stand in a transcript
+        results = []
+        for row in map(json.loads, filter(None, lines)):
+            utterance = Utterance(Path(row["audio"]), 0.0, row["reference"], row["id"], row["speaker"])
+            results.append(Result(utterance, row["reference"], row["hypothesis"]))
+        return Evaluation(results, summary["loss"], summary["unalignable"], summary["left_out"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} and {path.stem}.jsonl must hold an evaluation, got {type(error).__name__}: {error}. "
+            f"Delete {path} to evaluate again."
+        ) from error
 
 
 def report(evaluation: Evaluation, title: str, path: Path) -> str:
@@ -229,7 +266,11 @@ def report(evaluation: Evaluation, title: str, path: Path) -> str:
             "by speaker" if len(worst) == len(by_speaker) else f"the worst {len(worst)} of {len(by_speaker)} speakers"
         )
         lines.append(f"{heading}:")
-        lines += [f"  {name:20} WER {n.rate:7.2%} ({n.edits} of {n.reference_length} words)" for name, n in worst]
+        lines += [
+            f"  {name:20} WER {n.rate:7.2%} ({n.edits} errors in {n.reference_length} words)"
+            for name, n in worst
+            if n.reference_length
+        ]
     shown = evaluation.results[:: -(-len(evaluation.results) // SHOWN_UTTERANCES)]
     lines += ["some utterances, reference above hypothesis:"]
     for result in shown:
@@ -248,9 +289,12 @@ def evaluate(run: Path, manifest: Path | None) -> Evaluation:
         InputError: no run, no manifest, or audio that cannot be read.
     """
     config = run_lib.load_config(run)
-    manifest = manifest or split_manifests(config.data).test
+    manifest = manifest or split_manifests(config.data, build=False).test
     if manifest is None:
         raise InputError("--manifest must be given, got none: the run names no data.test. Add --manifest FILE.")
+    if not manifest.is_file():
+        advice = "Give the path of a manifest: --manifest FILE."
+        raise InputError(f"{manifest.absolute()} must be a manifest to evaluate, got no such file. {advice}")
     split = read_split(manifest, config, Alphabet(config.data.alphabet), prune=False)
     name = f"{manifest.absolute().parent.name}-{manifest.stem}"  # many manifests are called test.jsonl
     listed = run / "evaluations" / f"{name}_skipped.jsonl"

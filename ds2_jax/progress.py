@@ -1,6 +1,7 @@
 """What a run tells while it goes: a bar or lines on stderr, metrics.jsonl, TensorBoard, what was left out."""
 
 import dataclasses
+import functools
 import json
 import sys
 import time
@@ -14,6 +15,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from ds2_jax.data.manifest import Problem
+from ds2_jax.errors import InputError
 from ds2_jax.files import write_text, writing
 
 SECONDS_BETWEEN_LINES = 60.0
@@ -26,7 +28,7 @@ def say(message: str) -> None:
 
 
 class Progress:
-    """A bar with loss, hours of audio an hour and time left, or a line a minute where stderr is no terminal.
+    """A bar with loss, speed and time left, or a line a minute where stderr is no terminal.
 
     Says when a batch has a new shape, for which the step compiles.
 
@@ -42,7 +44,8 @@ class Progress:
     def _begin(self, title: str, total: int) -> None:
         self._title, self._total = title, total
         self._started = self._told = time.perf_counter()
-        self._seconds, self._loss, self._steps, self._unalignable = 0.0, 0.0, 0, 0
+        self._seconds, self._loss, self._steps = 0.0, 0.0, 0
+        self.alignable, self._unalignable = 0, 0
         self._waited, self._computed, self._empty, self._valid = 0.0, 0, 0, 0  # seconds; samples
 
     def epoch(
@@ -77,12 +80,13 @@ class Progress:
             yield batch
 
     def step(self, metrics: Mapping[str, float]) -> None:
-        """Counts a finished step's loss (nats an utterance), num_samples and unalignable."""
+        """Counts a finished step's loss (nats an utterance), num_samples, alignable and unalignable."""
         self._seconds += metrics["num_samples"] / self._sample_rate
         self._loss += metrics["loss"]
+        self.alignable += int(metrics["alignable"])
         self._unalignable += int(metrics["unalignable"])
         self._steps += 1
-        state = f"loss {metrics['loss']:.1f}, {self.speed:.0f} h/h"
+        state = f"loss {metrics['loss']:.1f}, {self.speed:.0f}x real time"
         self._bar.set_postfix_str(state, refresh=False)
         if self._bar.disable and time.perf_counter() - self._told > SECONDS_BETWEEN_LINES:
             self._told = time.perf_counter()
@@ -90,7 +94,7 @@ class Progress:
 
     @property
     def speed(self) -> float:
-        """Hours of audio an hour, in this epoch."""
+        """Hours of audio an hour, in this epoch: how much faster than real time."""
         return self._seconds / (time.perf_counter() - self._started)
 
     @property
@@ -116,8 +120,8 @@ class Progress:
         costs = self.costs
         unalignable = f"; {self._unalignable} utterances that CTC cannot align" if self._unalignable else ""
         return (
-            f"loss {self._loss / max(self._steps, 1):.2f} in {costs['epoch_seconds']:.0f} s ({self.speed:.0f} hours of "
-            f"audio an hour; padding {costs['padding_share']:.1%}, empty rows {costs['empty_share']:.1%}, waited "
+            f"loss {self._loss / max(self._steps, 1):.2f} in {costs['epoch_seconds']:.0f} s ({self.speed:.0f}x real "
+            f"time; padding {costs['padding_share']:.1%}, empty rows {costs['empty_share']:.1%}, waited "
             f"{costs['data_wait_seconds']:.1f} s for data{unalignable})"
         )
 
@@ -151,15 +155,30 @@ class MetricLog:
     Args:
         run: folder of the run.
         step: updates made so far; lines after it, of an interrupted run that repeats those steps, are removed.
+
+    Raises:
+        InputError: a line of metrics.jsonl is damaged.
     """
 
     def __init__(self, run: Path, step: int) -> None:
         self._path = run / "metrics.jsonl"
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True) if self._path.exists() else []
         # A line without its end was being written when the run was killed.
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        whole = [line for line in lines if line.endswith("\n")]
+        kept = [line for number, line in enumerate(whole, start=1) if self._step(line, number) <= step]
         write_text(self._path, "".join(kept))
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if lines else None)
+        self._make_board = functools.partial(
+            SummaryWriter, str(run / "tensorboard"), purge_step=step + 1 if lines else None
+        )
+        self._board: Any = None  # made when there is something to write, since it makes a file
+
+    def _step(self, line: str, number: int) -> int:
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self._path}, line {number} must be a JSON object with a step, got {line[:60]!r}. Delete the line."
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -167,12 +186,14 @@ class MetricLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Appends the metrics known after `step` updates; numbers go to TensorBoard too."""
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+            file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
+        self._board = self._board or self._make_board()
         for name, value in metrics.items():
             if isinstance(value, int | float):
                 self._board.add_scalar(name, value, step)

@@ -1,7 +1,11 @@
 """The folder of a run: its configuration beside its checkpoints and results. It can be moved."""
 
+import contextlib
+import dataclasses
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,11 @@ from ds2_jax import config as config_lib
 from ds2_jax.config import Config
 from ds2_jax.errors import InputError
 from ds2_jax.files import write_text, writing
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows: two processes must not train one run there
+    fcntl = None  # type: ignore[assignment]
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
@@ -24,10 +33,38 @@ PLACES = {
 utterances themselves, so manifests may move and must not change."""
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Makes the folder of a run where there is none, and keeps other processes from training it.
+
+    Raises:
+        InputError: another process trains it, or it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--workdir must be a folder, got {folder}, which is a file. Give another --workdir.")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)  # which unlocks, as the end of the process does
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"{folder} must be trained by one process at a time, got a second one. "
+                    "Wait for the other, or give another --workdir."
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+        yield
+
+
 def open_run(folder: Path, config: Config, overwrite: bool) -> None:
     """Makes the folder of a run, or makes sure that it holds one with the same settings.
 
-    A run without a checkpoint has nothing to lose and takes new settings.
+    A run without a checkpoint has nothing to lose and takes new settings. Paths are kept absolute: a later command may
+    be called from another folder.
 
     Args:
         folder: of the run.
@@ -38,8 +75,6 @@ def open_run(folder: Path, config: Config, overwrite: bool) -> None:
         InputError: the folder holds a run with other settings, or something that is no run, or cannot be written.
     """
     path = folder / CONFIG
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--workdir must be a folder, got {folder}, which is a file. Give another --workdir.")
     if folder.is_dir() and any(folder.iterdir()) and not path.exists():
         raise InputError(
             f"--workdir must be empty or hold a run, got {folder}, which has files but no {CONFIG}. "
@@ -47,14 +82,21 @@ def open_run(folder: Path, config: Config, overwrite: bool) -> None:
         )
     if path.exists():
         old, new = (json.loads(config_lib.to_json(settings)) for settings in (load_config(folder), config))
-        differing = _differences(old, new)
+        differing = [
+            f"{field}: {before} in the run, {now} now"
+            for field, (before, now) in differences(old, new).items()
+            if field not in PLACES
+        ]
         if overwrite:
             _delete(folder)
-        elif differing and _has_checkpoint(folder):
+        elif differing and last_step(folder) is not None:
             raise InputError(
                 f"{folder} must be continued with its own settings, got others:\n  " + "\n  ".join(differing) + "\n"
                 "Give another --workdir, or --overwrite to delete that run and start anew."
             )
+    data = config.data
+    places: dict[str, Any] = {name: value.absolute() for name, value in vars(data).items() if isinstance(value, Path)}
+    config = dataclasses.replace(config, data=dataclasses.replace(data, **places))
     write_text(path, config_lib.to_json(config) + "\n")
 
 
@@ -62,20 +104,51 @@ def load_config(folder: Path) -> Config:
     """The settings of the run in `folder`.
 
     Raises:
-        InputError: there is none, or its configuration is damaged.
+        InputError: there is none, or its configuration is damaged or lacks a field.
     """
     path = folder / CONFIG
     if not path.is_file():
         raise InputError(f"RUN must be the folder of a training run, got {folder}, which has no {CONFIG}.")
     try:
-        return config_lib.from_json(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        config = config_lib.from_json(text)
+        # What is missing would silently become a default, which may not be what the run was trained with.
+        if missing := ", ".join(_missing(json.loads(text), json.loads(config_lib.to_json(config)))):
+            raise InputError(f"The configuration of a run must have every field, got none of {missing}. Restore it.")
     except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}") from error
+    return config
 
 
-def _has_checkpoint(folder: Path) -> bool:
-    checkpoints = folder / CHECKPOINTS
-    return checkpoints.is_dir() and any(path.name.isdecimal() for path in checkpoints.iterdir())
+def last_step(folder: Path) -> int | None:
+    """Step of the newest checkpoint of the run in `folder`; None without any."""
+    return max((int(path.name) for path in (folder / CHECKPOINTS).glob("*") if path.name.isdecimal()), default=None)
+
+
+def prospects(folder: Path) -> str:
+    """What an interruption of training costs."""
+    step = last_step(folder)
+    return "the same command " + ("starts anew" if step is None else f"continues after step {step}")
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """The fields in which two trees of settings differ, each with both values."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in old | new:
+        field, before, now = prefix + name, old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            found |= differences(before, now, f"{field}.")
+        elif before != now:
+            found[field] = before, now
+    return found
+
+
+def _missing(tree: dict[str, Any], whole: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in whole.items():
+        if name not in tree:
+            yield prefix + name
+        elif isinstance(value, dict):
+            yield from _missing(tree[name], value, f"{prefix}{name}.")
 
 
 def _delete(folder: Path) -> None:
@@ -85,14 +158,3 @@ def _delete(folder: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    lines = []
-    for name, value in old.items():
-        field = prefix + name
-        if isinstance(value, dict):
-            lines += _differences(value, new[name], f"{field}.")
-        elif value != new[name] and field not in PLACES:
-            lines.append(f"{field}: {value} in the run, {new[name]} now")
-    return lines

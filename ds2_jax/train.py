@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from ds2_jax import optim, parallel, steps
+from ds2_jax import interrupts, optim, parallel, steps
 from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.checkpoint import Checkpoints
@@ -21,12 +22,21 @@ from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import Batch, plan_epoch, summarise
 from ds2_jax.data.splits import Split, digest, read_split
 from ds2_jax.errors import InputError
-from ds2_jax.evaluate import Evaluation, evaluate_utterances, make_eval_step, report, write_evaluation
+from ds2_jax.evaluate import (
+    Evaluation,
+    evaluate_utterances,
+    make_eval_step,
+    read_evaluation,
+    report,
+    write_evaluation,
+)
 from ds2_jax.progress import MetricLog, Progress, Skipped, say
 
 
 def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation | None:
     """Trains, or goes on where the run stopped, then evaluates the test split once with the best checkpoint.
+
+    A finished run only tells again what it found.
 
     Args:
         config: of the run.
@@ -38,16 +48,37 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
 
     Raises:
         InputError: settings, data or the run folder are wrong, a loss is not finite, or a save fails.
+        KeyboardInterrupt: after Ctrl-C, when the step is made and a running save is on disk.
     """
-    alphabet = Alphabet(config.data.alphabet)
-    splits = read_splits(config, alphabet)  # all of it before the run's folder is touched
-    run_lib.open_run(workdir, config, overwrite)
-    list_problems(splits, workdir)
-    skipped = Skipped(workdir / "skipped_while_reading.jsonl") if config.data.on_bad_utterance == "skip" else None
+    splits = read_splits(config)  # all of it before the run's folder is touched
+    with run_lib.locked(workdir), interrupts.deferred(functools.partial(run_lib.prospects, workdir)):
+        run_lib.open_run(workdir, config, overwrite)
+        list_problems(splits, workdir)
+        with Checkpoints(workdir, config, digest(splits["train"], splits["dev"])) as checkpoints:
+            num_steps = len(make_planner(config, splits["train"])(0))  # of every epoch
+            num_epochs = (checkpoints.latest_step or 0) // num_steps
+            finished = num_epochs >= config.epochs or stops_early(
+                config.patience, checkpoints.best_step, num_steps, num_epochs
+            )
+            if finished:
+                say(f"{workdir}: finished: {num_epochs} of {config.epochs} epochs")
+            elif checkpoints.latest_step is not None:
+                say(f"{workdir}: continuing after step {checkpoints.latest_step}")
+            test = read_evaluation(workdir, "test") if finished else None
+            test = test or fit(config, workdir, splits, checkpoints)
+            best = checkpoints.best_step
+    if test is not None and best is not None:
+        print(report(test, f"test, with the weights of epoch {best // num_steps}", workdir / "test.jsonl"))
+    return test
 
+
+def fit(config: Config, workdir: Path, splits: Mapping[str, Split], checkpoints: Checkpoints) -> Evaluation | None:
+    """Trains the epochs that are left, then evaluates the test split."""
+    alphabet = Alphabet(config.data.alphabet)
+    skipped = Skipped(workdir / "skipped_while_reading.jsonl") if config.data.on_bad_utterance == "skip" else None
     plan_of = make_planner(config, splits["train"])
-    num_steps = len(plan_of(0))  # of every epoch
-    say(f"train: {describe_plan(plan_of(0), config, splits['train'])}")
+    num_steps = len(plan_of(0))
+    say(f"each epoch: {describe_plan(plan_of(0), config, splits['train'])}")
     mesh = parallel.data_mesh()
     tx = optim.make_optimizer(config.optim, num_steps, num_steps * config.epochs)
     state = parallel.replicate(steps.init_state(config, alphabet.size, tx), mesh)
@@ -58,59 +89,61 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
     )
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     say(f"model: {num_parameters:,} parameters on {mesh.size} x {jax.devices()[0].device_kind}")
+    if checkpoints.latest_step is not None:
+        state = checkpoints.restore(checkpoints.latest_step, state)
 
     progress = Progress(config.features.sample_rate)
-    with Checkpoints(workdir, alphabet.characters, digest(splits["train"], splits["dev"])) as checkpoints:
-        if checkpoints.latest_step is not None:
-            state = checkpoints.restore(checkpoints.latest_step, state)
-            say(f"{workdir}: continuing after step {int(state.step)}")
-        with MetricLog(workdir, int(state.step)) as log:
-            for epoch in range(int(state.step) // num_steps, config.epochs):
-                if stops_early(config.patience, checkpoints.best_step, num_steps, epoch):
-                    say(f"no better dev WER for {config.patience} epochs: stopping")
-                    break
-                plan = plan_of(epoch)[int(state.step) % num_steps :]
-                stream = make_stream(plan, splits["train"], config, alphabet, mesh.size, skipped)
-                watched = progress.epoch(stream, f"epoch {epoch + 1}/{config.epochs}", len(plan))
-                finish = functools.partial(
-                    finish_step, epoch=epoch, utterances=splits["train"].utterances, log=log, progress=progress
-                )
-                state = run_epoch(train_step, state, watched, epoch, finish)
-                trained = f"epoch {epoch + 1}: {progress.summary}"
-                metrics = {"epoch": epoch + 1, **progress.costs}
-                try:
-                    dev = evaluate(variables_of(state), splits["dev"], title="dev")
-                except InputError:  # a recording of dev cannot be read: keep what was learned
-                    checkpoints.save(state, None)
-                    raise
-                if dev.results:
-                    metrics |= {f"dev_{name}": value for name, value in dev.rates.items()}
-                log.write(int(state.step), metrics)
-                say(f"{trained}; dev loss {dev.loss:.2f}, {dev}" if dev.results else trained)
-                checkpoints.save(state, dev.words.rate if dev.results else None)
-        checkpoints.wait()
-        best = checkpoints.best_step
-        if not splits["test"].utterances or best is None:
-            return None
-        variables = checkpoints.restore_variables(best, variables_of(state))
-        test = evaluate(variables, splits["test"], title="test")
-    path = write_evaluation(workdir, "test", test)
-    print(report(test, f"test, with the weights of epoch {best // num_steps}", path))
+    with MetricLog(workdir, int(state.step)) as log:
+        for epoch in range(int(state.step) // num_steps, config.epochs):
+            if stops_early(config.patience, checkpoints.best_step, num_steps, epoch):
+                say(f"no better dev WER for {config.patience} epochs: stopping")
+                break
+            plan = plan_of(epoch)[int(state.step) % num_steps :]
+            stream = make_stream(plan, splits["train"], config, alphabet, mesh.size, skipped)
+            watched = progress.epoch(stream, f"epoch {epoch + 1}/{config.epochs}", len(plan))
+            finish = functools.partial(
+                finish_step, epoch=epoch, utterances=splits["train"].utterances, log=log, progress=progress
+            )
+            state = run_epoch(train_step, state, watched, epoch, finish)
+            check_epoch(state, epoch, progress)
+            trained = f"epoch {epoch + 1}: {progress.summary}"
+            metrics = {"epoch": epoch + 1, **progress.costs}
+            try:
+                dev = evaluate(variables_of(state), splits["dev"], title="dev")
+            except InputError:  # a recording of dev cannot be read: keep what was learned
+                checkpoints.save(state, None)
+                raise
+            if dev.results:
+                check_finite(dev.loss, "dev loss", epoch)
+                metrics |= {f"dev_{name}": value for name, value in dev.rates.items()}
+            log.write(int(state.step), metrics)
+            say(f"{trained}; dev loss {dev.loss:.2f}, {dev}" if dev.results else trained)
+            checkpoints.save(state, dev.words.rate if dev.results else None)
+    checkpoints.wait()
+    best = checkpoints.best_step
+    if not splits["test"].utterances or best is None:
+        return None
+    test = evaluate(checkpoints.restore_variables(best, variables_of(state)), splits["test"], title="test")
+    write_evaluation(workdir, "test", test)
     return test
 
 
-def read_splits(config: Config, alphabet: Alphabet) -> dict[str, Split]:
-    """The splits train, dev and test, checked; dev and test may be empty.
+def read_splits(config: Config) -> dict[str, Split]:
+    """The splits train, dev and test, checked; dev and test may be empty. Says what they are.
 
     Raises:
         InputError: there is no training manifest, or an utterance cannot be used and data.on_bad_utterance is "error".
     """
-    manifests = split_manifests(config.data)
+    manifests = split_manifests(config.data, build=True)
     if manifests.train is None:
         raise InputError("data.train must be set, got None. Give a manifest, or a data.corpus.")
-    return {
-        name: read_split(path, config, alphabet, prune=name != "test") for name, path in manifests._asdict().items()
-    }
+    alphabet = Alphabet(config.data.alphabet)
+    splits = {}
+    for name, path in manifests._asdict().items():
+        splits[name] = split = read_split(path, config, alphabet, prune=name != "test")
+        hours = sum(utterance.duration for utterance in split.utterances) / 3600
+        say(f"{name}: {path}, {len(split.utterances)} utterances, {hours:.2f} hours" if path else f"{name}: none")
+    return splits
 
 
 def list_problems(splits: Mapping[str, Split], workdir: Path) -> None:
@@ -145,11 +178,14 @@ def make_planner(config: Config, split: Split) -> Callable[[int], list[Batch]]:
 
 
 def describe_plan(plan: Sequence[Batch], config: Config, split: Split) -> str:
-    """Hours, batches, shapes, padding and empty rows of an epoch."""
-    num_samples = split.num_samples(config.features.sample_rate)
-    hours = num_samples.sum() / config.features.sample_rate / 3600
-    summary = summarise(plan, num_samples, hop_length=config.features.hop_length)
-    return f"{len(num_samples)} utterances, {hours:.2f} hours; each epoch {summary}"
+    """Batches, lengths, padding and empty rows of an epoch, for a person."""
+    features = config.features
+    summary = summarise(plan, split.num_samples(features.sample_rate), hop_length=features.hop_length)
+    lengths = ", ".join(f"{frames * features.window_stride:.1f}" for frames in summary.bucket_frames)
+    return (
+        f"{summary.num_batches} batches of {summary.batch_size} utterances, padded to {lengths} s "
+        f"({summary.padding:.1%} of them is padding); {summary.num_empty_rows} rows stay empty"
+    )
 
 
 def make_stream(
@@ -177,6 +213,32 @@ def make_stream(
 def stops_early(patience: int, best_step: int | None, num_steps: int, epoch: int) -> bool:
     """Whether the best checkpoint lies `patience` epochs back; `epoch` is the next one, counted from 0."""
     return bool(patience) and best_step is not None and epoch - best_step // num_steps >= patience
+
+
+def check_epoch(state: steps.TrainState, epoch: int, progress: Progress) -> None:
+    """Sees that an epoch has taught the model something, before it is saved; `epoch` is counted from 0.
+
+    Raises:
+        InputError: no utterance could be read and aligned, or a weight is not finite.
+    """
+    if not progress.alignable:
+        raise InputError(
+            f"data.train must hold utterances that can be read and aligned, got none in epoch {epoch + 1}. "
+            "The run's skipped_while_reading.jsonl says what is wrong with each."
+        )
+    check_finite(float(_norm(variables_of(state))), "norm of the weights", epoch)
+
+
+def check_finite(value: float, name: str, epoch: int) -> None:
+    """Raises InputError, before the weights of a diverged training replace better ones."""
+    if not np.isfinite(value):
+        raise InputError(
+            f"The {name} must be finite, got {value} after epoch {epoch + 1}. Start anew (--workdir or --overwrite) "
+            "with a lower optim.learning_rate or optim.clip_norm."
+        )
+
+
+_norm = jax.jit(optax.tree.norm)
 
 
 def variables_of(state: steps.TrainState) -> dict[str, Any]:
@@ -210,6 +272,7 @@ def run_epoch(
         if previous is not None:
             finish(*previous)
         previous = step, metrics, batch["indices"]
+        interrupts.check()
     if previous is not None:
         finish(*previous)
     return state

@@ -80,7 +80,7 @@ def some_state(config: Config) -> steps.TrainState:
 def write_untrained_run(folder: Path, config: Config) -> Path:
     """A run whose only checkpoint holds drawn weights."""
     run.open_run(folder, config, overwrite=False)
-    with Checkpoints(folder, config.data.alphabet) as checkpoints:
+    with Checkpoints(folder, config) as checkpoints:
         checkpoints.save(some_state(config), 1.0)
         checkpoints.wait()
     return folder

@@ -1,7 +1,9 @@
 """checkpoint.py: states come back whole, or an error says why not."""
 
 import dataclasses
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,10 +17,12 @@ import pytest
 
 from ds2_jax import parallel
 from ds2_jax.checkpoint import Checkpoints, load_variables
-from ds2_jax.config import ENGLISH
+from ds2_jax.config import ENGLISH, Config
 from ds2_jax.errors import InputError
 from ds2_jax.steps import TrainState
-from tests.small_runs import SMALL_CONFIG, some_state, write_untrained_run
+from tests.small_runs import SMALL_CONFIG, some_state, write_noise_manifest, write_untrained_run
+
+ROOT = Path(__file__).parent.parent
 
 CONFIG = dataclasses.replace(SMALL_CONFIG, model=dataclasses.replace(SMALL_CONFIG.model, num_layers=1, hidden_size=4))
 
@@ -46,7 +50,7 @@ def assert_equal(actual: object, expected: object) -> None:
 
 def test_state_comes_back_whole_and_on_its_devices(tmp_path: Path, state: TrainState) -> None:
     saved = at(state, 7)
-    with Checkpoints(tmp_path, ENGLISH) as checkpoints:
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         checkpoints.save(saved, 0.5)
         checkpoints.wait()
         restored = checkpoints.restore(7, state)
@@ -56,7 +60,7 @@ def test_state_comes_back_whole_and_on_its_devices(tmp_path: Path, state: TrainS
 
 def test_weights_come_back_without_the_optimiser(tmp_path: Path, state: TrainState) -> None:
     like = {"params": state.params, "batch_stats": state.batch_stats}
-    with Checkpoints(tmp_path, ENGLISH) as checkpoints:
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         checkpoints.save(at(state, 1), 0.5)
         checkpoints.wait()
         restored = checkpoints.restore_variables(1, like)
@@ -65,13 +69,13 @@ def test_weights_come_back_without_the_optimiser(tmp_path: Path, state: TrainSta
 
 def test_best_and_latest_two_are_kept(tmp_path: Path, state: TrainState) -> None:
     rates = {1: 0.9, 2: 0.4, 3: 0.6, 4: 0.5, 5: 0.7}
-    with Checkpoints(tmp_path, ENGLISH) as checkpoints:
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         assert checkpoints.latest_step is None
         assert checkpoints.best_step is None
         for step, rate in rates.items():
             checkpoints.save(at(state, step), rate)
         checkpoints.wait()
-    with Checkpoints(tmp_path, ENGLISH) as checkpoints:
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         assert checkpoints.latest_step == 5
         assert checkpoints.best_step == 2
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "4", "5"]
@@ -84,14 +88,35 @@ def test_variables_of_a_run_are_its_best_and_it_can_be_moved(run: Path, tmp_path
     assert_equal(jax.device_get(variables["params"]), jax.device_get(state.params))
 
 
-def test_checkpoint_of_another_alphabet_is_refused(run: Path) -> None:
-    other = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, alphabet=ENGLISH[::-1]))
+@pytest.mark.parametrize(
+    ("section", "change", "listed"),
+    [
+        ("data", {"alphabet": "ab"}, f"data.alphabet: {ENGLISH!r} there, 'ab' here"),
+        ("features", {"window": "hann"}, "features.window: 'hamming' there, 'hann' here"),
+        (
+            "model",
+            {"num_layers": 2, "dropout": 0.5},
+            "model.num_layers: 1 there, 2 here; model.dropout: 0.0 there, 0.5",
+        ),
+    ],
+)
+def test_checkpoint_of_other_settings_is_refused(run: Path, section: str, change: dict[str, Any], listed: str) -> None:
+    other = dataclasses.replace(CONFIG, **{section: dataclasses.replace(getattr(CONFIG, section), **change)})
     with pytest.raises(InputError) as caught:
         load_variables(run, other, parallel.data_mesh())
-    assert str(caught.value) == (
-        f"{run / 'checkpoints/0'} must belong to the alphabet {ENGLISH[::-1]!r}, got a checkpoint of {ENGLISH!r}. "
-        "Use the run's own data.alphabet."
-    )
+    message = str(caught.value)
+    assert message.startswith(f"{run / 'checkpoints/0'} must belong to the settings in config.json, got a checkpoint ")
+    assert listed in message
+    assert message.endswith(". Restore the run's own settings.")
+
+
+def disguised(run: Path, folder: Path, config: Config) -> Path:
+    """A copy of a run whose checkpoint claims to be of another configuration."""
+    shutil.copytree(run, folder)
+    with Checkpoints(folder.parent / "none", config) as checkpoints:
+        meta = json.dumps(checkpoints._meta)
+    (folder / "checkpoints/0/meta/metadata").write_text(meta)
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -103,33 +128,78 @@ def test_checkpoint_of_another_alphabet_is_refused(run: Path) -> None:
         ("channels", (2, 3), "batch_stats.conv_norm_1.mean (2,), not (3,); "),
     ],
 )
-def test_checkpoint_of_another_size_is_refused(run: Path, field: str, value: Any, difference: str) -> None:
-    model = dataclasses.replace(CONFIG.model, **{field: value})
+def test_checkpoint_of_another_size_is_refused(
+    run: Path, tmp_path: Path, field: str, value: Any, difference: str
+) -> None:
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, **{field: value}))
+    folder = disguised(run, tmp_path / "run", config)
     with pytest.raises(InputError) as caught:
-        load_variables(run, dataclasses.replace(CONFIG, model=model), parallel.data_mesh())
+        load_variables(folder, config, parallel.data_mesh())
     message = str(caught.value)
-    assert message.startswith(f"{run / 'checkpoints/0'} must hold the arrays of this configuration, got other sizes: ")
+    assert message.startswith(
+        f"{folder / 'checkpoints/0'} must hold the arrays of this configuration, got other sizes: "
+    )
     assert difference in message
     assert message.endswith(". Use the run's own configuration, or another checkpoint.")
 
 
 def test_checkpoint_with_more_layers_is_refused(tmp_path: Path) -> None:
     two_layers = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, num_layers=2))
-    run = write_untrained_run(tmp_path / "run", two_layers)
+    run = disguised(write_untrained_run(tmp_path / "run", two_layers), tmp_path / "copy", CONFIG)
     with pytest.raises(
         InputError, match=r"got other sizes: .*batch_stats.rnn_1.norm.mean \(4,\), not there; .* more\. "
     ):
         load_variables(run, CONFIG, parallel.data_mesh())
 
 
-def test_damaged_checkpoint_is_refused(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("pattern", "content"),
+    [
+        ("state/**/*", b""),
+        ("state/ocdbt.process_0/d/*", b"\x00" * 100),
+        ("state/d/*", b"\x00" * 100),
+        ("state/_METADATA", b"{"),
+        ("metrics/metrics", b""),
+        ("metrics/metrics", b"[]"),
+        ("meta/metadata", b"[]"),
+        ("meta/metadata", b"{}"),
+        ("meta/metadata", b"\xff"),
+    ],
+)
+def test_damaged_checkpoint_is_refused(run: Path, tmp_path: Path, pattern: str, content: bytes) -> None:
     damaged = tmp_path / "run"
     shutil.copytree(run, damaged)
-    for path in (damaged / "checkpoints/0/state").rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"")
-    with pytest.raises(InputError, match="checkpoints/0 must hold the arrays of this configuration, got: "):
+    paths = [path for path in (damaged / "checkpoints/0").glob(pattern) if path.is_file()]
+    assert paths
+    for path in paths:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
         load_variables(damaged, CONFIG, parallel.data_mesh())
+    message = str(caught.value)
+    assert message.startswith(f"{damaged / 'checkpoints/0'} must be a whole checkpoint, got: ")
+    assert message.endswith(". Delete this folder to use the checkpoint before it.")
+    assert len(message.splitlines()) == 1
+
+
+def test_stray_folder_is_named(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run/checkpoints/99").mkdir()
+    with pytest.raises(
+        InputError, match=r"checkpoints/99 must be a whole checkpoint, got: No such file or directory\. "
+    ):
+        load_variables(tmp_path / "run", CONFIG, parallel.data_mesh())
+
+
+def test_error_while_closing_does_not_hide_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.close", fail)
+    with pytest.raises(KeyError, match="first"), Checkpoints(tmp_path, CONFIG):
+        raise KeyError("first")
+    full = r"must have room for a checkpoint, got: No space left on device\. Free space"
+    with pytest.raises(InputError, match=full), Checkpoints(tmp_path, CONFIG):
+        pass
 
 
 def test_run_without_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -146,12 +216,13 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from ds2_jax.checkpoint import Checkpoints
+from ds2_jax.config import Config
 from ds2_jax.errors import InputError
 from ds2_jax.steps import TrainState
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing then fails as on a full disk
 noise = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)  # cannot be compressed
-with Checkpoints(Path(sys.argv[1]), "ab") as checkpoints:
+with Checkpoints(Path(sys.argv[1]), Config()) as checkpoints:
     for step in (1, 2):
         try:
             checkpoints.save(TrainState(np.array(step, np.int32), {"w": noise}, {}, {}), 1 / step)
@@ -177,9 +248,40 @@ def test_full_disk_is_named_and_leaves_the_checkpoint_before(tmp_path: Path) -> 
     assert f"{tmp_path / 'checkpoints'} must have room for a checkpoint, got: " in lines[1], result.stderr
     assert "Free space (or lift the file size limit) and run the same command" in lines[1]
     assert result.returncode == 0, result.stderr
-    with Checkpoints(tmp_path, "ab") as checkpoints:
+    with Checkpoints(tmp_path, Config()) as checkpoints:
         assert checkpoints.latest_step == checkpoints.best_step == 1
         empty = TrainState(jnp.int32(0), {"w": np.zeros(100_000, np.float32)}, {}, {})
         restored = checkpoints.restore(1, empty)
     expected = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
     np.testing.assert_array_equal(restored.params["w"], expected)
+
+
+TRAINS_ON_A_FULL_DISK = """
+import resource, runpy, signal, sys
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)), resource.RLIM_INFINITY))
+sys.argv[0] = "main.py"
+runpy.run_path("main.py", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("limit", [pytest.param(3_000, marks=pytest.mark.slow), 20_000])
+def test_full_disk_ends_training_with_one_line(tmp_path: Path, limit: int) -> None:
+    (tmp_path / "small.py").write_text("from tests.small_runs import SMALL_CONFIG as config\n")
+    manifest = write_noise_manifest(tmp_path / "data")
+    words = ["--config", tmp_path / "small.py", "--workdir", tmp_path / "run", "--data.train", manifest]
+    result = subprocess.run(
+        [sys.executable, "-c", TRAINS_ON_A_FULL_DISK, str(limit), *map(str, words), "--data.dev", str(manifest)],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,  # through pipes, which the limit does not bind
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert re.fullmatch(r"((train|dev|test|each epoch|model|epoch \S+): .*\n)+error: .*\n", result.stderr), (
+        result.stderr
+    )
+    assert "must have room for a checkpoint, got: File too large. Free space" in result.stderr

@@ -1,6 +1,7 @@
 """cli.py: what a user may type, and what is said when it is wrong."""
 
 import dataclasses
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -26,30 +27,49 @@ def config_file(tmp_path: Path) -> Path:
 
 def run_cli(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
     """Exit code, and what was printed on stderr; nothing may be printed on stdout."""
-    try:
-        code = cli.main([str(word) for word in words])
-    except SystemExit as stop:  # tyro's
-        code = int(stop.code or 0)
+    code = cli.main([str(word) for word in words])
     output = capsys.readouterr()
     assert output.out == ""
     assert "Traceback" not in output.err
     return code, " ".join(output.err.replace("│", " ").split())
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "transcribe", "prepare"])
-def test_commands_have_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.main([command, "--help"])
-    assert stop.value.code == 0
-    assert f"usage: python main.py {command}" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("train", "[-h] [OPTIONS] "),
+        ("evaluate", "[-h] RUN [--manifest "),
+        ("transcribe", "[-h] RUN AUDIO [AUDIO ...] [--format "),
+        ("prepare", "[-h] {an4,synthetic} "),
+    ],
+)
+def test_commands_have_help(command: str, usage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([command, "--help"]) == 0
+    output = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"usage: python main.py {command} {usage}" in output
+    assert "(default: FILE)" not in output
+    assert "(default: )" not in output
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train", "error: --config must name a configuration file, got none."),
+        ("evaluate", "Folder of a training run. (required)"),
+        ("transcribe", "Folder of a training run. (required)"),
+        ("prepare", "Missing from python main.py prepare: {an4,synthetic}"),
+    ],
+)
+def test_command_alone_says_what_is_missing(command: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, output = run_cli(capsys, command)
+    assert code == 1
+    assert message in output
 
 
 def test_help_lists_every_setting_with_the_defaults_of_the_file(
     config_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["--config", str(config_file), "--help"])
-    assert stop.value.code == 0
+    assert cli.main(["--config", str(config_file), "--help"]) == 0
     output = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for section in ("", "features", "data", "augment", "model", "optim"):
         settings = getattr(SMALL_CONFIG, section) if section else SMALL_CONFIG
@@ -67,7 +87,7 @@ def test_main_script_lists_the_commands() -> None:
 
 
 def test_no_words_print_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([]) == 2
+    assert cli.main([]) == 1
     assert capsys.readouterr().out.startswith("usage: python main.py")
 
 
@@ -90,11 +110,17 @@ def test_missing_configuration_is_named(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--model.hidden-sise", "3"], 2, "Perhaps you meant: --model.hidden-size INT"),
-        (["--epochs", "many"], 2, "Error parsing --epochs: invalid literal for int() with base 10: 'many'"),
-        (["--model.rnn-type", "lsd"], 2, "invalid choice 'lsd' for argument '--model.rnn-type'"),
+        (["--model.hidden-sise", "3"], 1, "Perhaps you meant: --model.hidden-size INT"),
+        (["--epochs", "many"], 1, "Error parsing --epochs: invalid literal for int() with base 10: 'many'"),
+        (["--model.rnn-type", "lsd"], 1, "invalid choice 'lsd' for argument '--model.rnn-type'"),
         (["--epochs", "0"], 1, "error: epochs must be at least 1, got 0."),
-        (["--model.dropout", "1"], 2, "model.dropout must be in [0, 1), got 1.0."),
+        (["--model.dropout", "1"], 1, "error: model.dropout must be in [0, 1), got 1.0."),
+        (["--data.batch-size", "0"], 1, "error: data.batch_size must be at least 1, got 0."),
+        (
+            ["--data.corpus", "an4", "--data.dev", "mine.jsonl"],
+            1,
+            "error: data.dev must be left out where data.corpus is 'an4', got 'mine.jsonl'. Add --data.corpus None to",
+        ),
         ([], 1, "error: data.train must be set, got None. Give a manifest, or a data.corpus."),
     ],
 )
@@ -188,7 +214,7 @@ def test_missing_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         f"error: RUN must be the folder of a training run, got {tmp_path / 'no'}, which has no config.json.",
     )
     code, message = run_cli(capsys, command)
-    assert code == 2
+    assert code == 1
     assert "Folder of a training run. (required)" in message
 
 
@@ -203,7 +229,7 @@ def test_missing_audio_is_named(run: Path, tmp_path: Path, capsys: pytest.Captur
 
 def test_unknown_corpus_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     code, message = run_cli(capsys, "prepare", "timit")
-    assert code == 2
+    assert code == 1
     assert "invalid choice 'timit'" in message
 
 
@@ -226,11 +252,62 @@ def test_interruption_is_said_plainly(monkeypatch: pytest.MonkeyPatch, capsys: p
 
     monkeypatch.setattr("ds2_jax.corpora.prepare", stop)
     assert run_cli(capsys, "prepare", "an4") == (130, "interrupted")
-    monkeypatch.setattr("ds2_jax.train.train", stop)
-    assert run_cli(capsys, "--config", "configs/quickstart.py") == (
-        130,
-        "interrupted; the same command continues from the last checkpoint",
-    )
+
+
+def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail(*_: object) -> Path:
+        raise error
+
+    monkeypatch.setattr("ds2_jax.corpora.prepare", fail)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt("the same command starts anew"), 130, "interrupted; the same command starts anew"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "data/x"),
+            1,
+            "error: data/x must be readable and writable, got: Permission denied. Make room or mend the permissions, "
+            "then run the same command again.",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            1,
+            "error: Standard output must be readable and writable, got: No space left on device. Make room or mend the "
+            "permissions, then run the same command again.",
+        ),
+    ],
+)
+def test_what_the_system_refuses_is_said_plainly(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, message: str
+) -> None:
+    raising(monkeypatch, error)
+    assert run_cli(capsys, "prepare", "an4") == (code, message)
+
+
+def test_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    raising(monkeypatch, ConnectionResetError(errno.ECONNRESET, "Connection reset"))
+    with pytest.raises(ConnectionResetError):
+        cli.main(["prepare", "an4"])
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "message"),
+    [
+        ("> /dev/full", 1, "error: Standard output must be readable and writable, got: No space left on device."),
+        (">&-", 1, "error: Standard output must be open, got a closed one."),
+        ("2>&-", 0, ""),
+        ("| true", 141, ""),
+    ],
+)
+def test_output_that_cannot_be_written(redirection: str, code: int, message: str) -> None:
+    command = f"set -o pipefail; {sys.executable} main.py train --help {redirection}"
+    result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr[: len(message)]) == (code, message)
+    assert "Traceback" not in result.stderr
+    assert "Exception" not in result.stderr
 
 
 def test_errors_keep_their_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ BOUND_BY_RULES: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (FeatureConfig, "window_size"): st.sampled_from([0.02, 0.025]),
     (FeatureConfig, "window_stride"): st.sampled_from([0.01, 0.005]),
     (DataConfig, "max_duration"): st.floats(1.0, 60.0),
+    **{(DataConfig, split): st.none() for split in ("train", "dev", "test")},  # where there is a corpus
     (ModelConfig, "frequency_kernels"): st.tuples(odd, odd),
     (ModelConfig, "time_kernels"): st.tuples(odd, odd),
 }
@@ -101,6 +102,11 @@ def test_json_takes_whole_numbers_for_floats() -> None:
         (
             lambda: DataConfig(max_duration=0.1),
             "data.max_duration must be longer than data.min_duration (0.1 s), got 0.1.",
+        ),
+        (
+            lambda: DataConfig(corpus="an4", test=Path("a.jsonl")),
+            "data.test must be left out where data.corpus is 'an4', got 'a.jsonl'. "
+            "Add --data.corpus None to use manifests of your own for all splits.",
         ),
         (lambda: AugmentConfig(num_frequency_masks=-1), "augment.num_frequency_masks must be 0 or more, got -1."),
         (lambda: AugmentConfig(frequency_mask_width=-1), "augment.frequency_mask_width must be 0 or more, got -1."),

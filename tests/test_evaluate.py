@@ -5,14 +5,15 @@ import dataclasses
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from ds2_jax import run as run_lib
+from ds2_jax.config import DataConfig
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
 from ds2_jax.errors import InputError
-from ds2_jax.evaluate import Evaluation, Result, evaluate, report, write_evaluation
+from ds2_jax.evaluate import Evaluation, Result, evaluate, read_evaluation, report, write_evaluation
 from tests.small_runs import SMALL_CONFIG, write_noise_manifest, write_untrained_run
 
 
@@ -62,7 +63,7 @@ def test_report_shows_the_worst_speakers_and_some_utterances() -> None:
     assert lines[0] == f"dev: {EVALUATION}"
     start = lines.index("by speaker:")
     assert [line.split()[0] for line in lines[start + 1 : start + 3]] == ["bert", "anna"]
-    assert lines[start + 2].endswith("33.33% (1 of 3 words)")
+    assert lines[start + 2].endswith("33.33% (1 errors in 3 words)")
     assert lines[lines.index("  ONE TWO") + 1] == "  (nothing)"
     assert lines[lines.index("  STOP") + 1] == "  STOPS"
     assert lines[-1] == "all utterances, worst first: dev.jsonl"
@@ -104,6 +105,54 @@ def test_hypotheses_do_not_depend_on_the_order(run: Path, tmp_path: Path, evalua
     forward = {each.utterance.id: each.hypothesis for each in evaluated[0].results}
     backward = {each.utterance.id: each.hypothesis for each in evaluate(run, tmp_path / "reversed.jsonl").results}
     assert backward == forward
+
+
+def test_what_has_no_loss_is_counted(evaluated: tuple[Evaluation, str]) -> None:
+    assert ", 3 utterances; 1 without a loss (too short, or of other characters)" in evaluated[1]
+
+
+def test_empty_references_have_no_error_rate() -> None:
+    nothing = Evaluation([result("a", "", "GO", "anna"), result("b", "", "", "bert")], 0.0, 2)
+    assert str(nothing).startswith("no words in the references, so no error rate; 1 words recognised, 2 utterances")
+    assert "WER" not in report(nothing, "dev", Path("dev.jsonl"))
+
+
+def test_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
+    written = dataclasses.replace(EVALUATION, results=[*EVALUATION.results, result("u", "A\u2028B", "")], left_out=3)
+    write_evaluation(tmp_path, "test", written)
+    read = read_evaluation(tmp_path, "test")
+    assert read is not None
+    assert read.summary == written.summary
+    assert str(read) == str(written)
+    assert read_evaluation(tmp_path, "dev") is None
+    (tmp_path / "test.jsonl").write_text("{}")
+    with pytest.raises(
+        InputError, match=r"test\.json and test\.jsonl must hold an evaluation, got KeyError: 'audio'\. "
+    ):
+        read_evaluation(tmp_path, "test")
+
+
+def test_loss_that_is_not_finite_is_no_result(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"The loss of dev must be finite, got nan\."):
+        write_evaluation(tmp_path, "dev", dataclasses.replace(EVALUATION, loss=float("nan")))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("corpus", ["an4", None])
+def test_missing_manifest_is_named_and_nothing_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: Literal["an4"] | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = DataConfig(corpus=corpus, root=Path("data"), test=None if corpus else Path("data/an4/test.jsonl"))
+    run_lib.open_run(tmp_path / "run", dataclasses.replace(SMALL_CONFIG, data=data), overwrite=False)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    with pytest.raises(InputError) as caught:
+        evaluate(tmp_path / "run", None)
+    assert str(caught.value) == (
+        f"{tmp_path}/data/an4/test.jsonl must be a manifest to evaluate, got no such file. "
+        "Give the path of a manifest: --manifest FILE."
+    )
 
 
 def test_run_without_test_split_needs_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """progress.py: what is said while training goes, and the log that survives a stop."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from ds2_jax import progress as progress_lib
 from ds2_jax.data.manifest import Problem
+from ds2_jax.errors import InputError
 from ds2_jax.progress import MetricLog, Progress, Skipped
 
 RATE = 16_000
@@ -24,7 +26,7 @@ def batch(num_rows: int, seconds: float) -> dict[str, np.ndarray]:
 
 
 def metrics(loss: float, unalignable: int = 0) -> dict[str, float]:
-    return {"loss": loss, "num_samples": RATE, "unalignable": unalignable}
+    return {"loss": loss, "num_samples": RATE, "alignable": 1, "unalignable": unalignable}
 
 
 def test_without_a_terminal_new_shapes_and_each_minute_are_lines(
@@ -38,7 +40,7 @@ def test_without_a_terminal_new_shapes_and_each_minute_are_lines(
     for _ in progress.epoch(shapes, "epoch 2/9", 3):
         pass
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split(" h/h")[0].rsplit(",", 1)[0] for line in lines] == [
+    assert [re.sub(r", \d+x real time$", "", line) for line in lines] == [
         "epoch 1/9: compiling for 4 x 1.5 s",
         "epoch 1/9: step 1 of 3, loss 7.0",
         "epoch 1/9: step 2 of 3, loss 7.0",
@@ -87,6 +89,23 @@ def test_log_goes_on_after_the_restored_step(tmp_path: Path) -> None:
     assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [1.0, 2.0, 9.0]
 
 
+@pytest.mark.parametrize("line", ["{", "[]", '{"loss": 1.0}', '{"step": null}'])
+def test_damaged_line_of_the_log_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
+    with pytest.raises(InputError) as caught:
+        MetricLog(tmp_path, 2)
+    assert str(caught.value) == (
+        f"{path}, line 2 must be a JSON object with a step, got {line + chr(10)!r}. Delete the line."
+    )
+
+
+def test_log_without_a_line_makes_no_tensorboard(tmp_path: Path) -> None:
+    with MetricLog(tmp_path, 0):
+        pass
+    assert not (tmp_path / "tensorboard").exists()
+
+
 class Clock:
     """Stands for time.perf_counter; moves when told."""
 
@@ -115,7 +134,8 @@ def test_epoch_tells_its_time_waiting_padding_and_empty_rows(clock: Clock) -> No
     for epoch in range(2):  # the second epoch counts from 0 again
         for batch in progress.epoch(batches(), "title", 2):
             clock.now += 10  # computing
-            progress.step({"loss": 3.0, "num_samples": float(batch["num_samples"].sum()), "unalignable": 0})
+            num_samples = float(batch["num_samples"].sum())
+            progress.step({"loss": 3.0, "num_samples": num_samples, "unalignable": 0, "alignable": 1})
         # 400 samples are computed: 20 + 10 behind the utterances, 50 in the empty row.
         assert progress.costs == {
             "epoch_seconds": 25,
@@ -124,5 +144,5 @@ def test_epoch_tells_its_time_waiting_padding_and_empty_rows(clock: Clock) -> No
             "empty_share": 50 / 400,
         }, epoch
     assert progress.summary == (
-        "loss 3.00 in 25 s (0 hours of audio an hour; padding 7.5%, empty rows 12.5%, waited 5.0 s for data)"
+        "loss 3.00 in 25 s (0x real time; padding 7.5%, empty rows 12.5%, waited 5.0 s for data)"
     )

@@ -1,6 +1,7 @@
 """run.py: the folder of a run is opened, continued, refused or started anew."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import pytest
 
 from ds2_jax.config import Config, DataConfig, ModelConfig, to_json
 from ds2_jax.errors import InputError
-from ds2_jax.run import load_config, open_run
+from ds2_jax.run import load_config, locked, open_run, prospects
 
-CONFIG = Config(data=DataConfig(train=Path("a/train.jsonl")), model=ModelConfig(channels=(4, 8)))
+CONFIG = Config(
+    data=DataConfig(root=Path("/data"), train=Path("/data/train.jsonl")), model=ModelConfig(channels=(4, 8))
+)
 
 
 def test_settings_are_kept(tmp_path: Path) -> None:
@@ -107,8 +110,48 @@ def test_folder_of_something_else_is_refused(tmp_path: Path, overwrite: bool) ->
 def test_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()
-    with pytest.raises(InputError, match=r"--workdir must be a folder, got .*file, which is a file"):
-        open_run(path, CONFIG, overwrite=True)
+    with pytest.raises(InputError, match=r"--workdir must be a folder, got .*file, which is a file"), locked(path):
+        pass
+
+
+def test_one_process_trains_a_run(tmp_path: Path) -> None:
+    folder = tmp_path / "runs/one"
+    with locked(folder):
+        with pytest.raises(InputError) as caught, locked(folder):
+            pass
+        with locked(tmp_path / "runs/two"):
+            pass
+    assert str(caught.value) == (
+        f"{folder} must be trained by one process at a time, got a second one. "
+        "Wait for the other, or give another --workdir."
+    )
+    with locked(folder):  # free again
+        assert list(folder.iterdir()) == []
+
+
+def test_relative_paths_are_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = DataConfig(root=Path("data"), train=Path("a/train.jsonl"))
+    open_run(Path("run"), Config(data=data), overwrite=False)
+    kept = load_config(Path("run")).data
+    assert (kept.root, kept.train, kept.dev) == (tmp_path / "data", tmp_path / "a/train.jsonl", None)
+
+
+def test_field_that_is_missing_is_no_default(tmp_path: Path) -> None:
+    tree = json.loads(to_json(CONFIG))
+    del tree["model"]["rnn_type"], tree["augment"]
+    (tmp_path / "config.json").write_text(json.dumps(tree))
+    with pytest.raises(
+        InputError, match=r"config\.json: .* must have every field, got none of augment, model\.rnn_type\."
+    ):
+        load_config(tmp_path)
+
+
+def test_prospects_name_the_last_whole_checkpoint(tmp_path: Path) -> None:
+    assert prospects(tmp_path) == "the same command starts anew"
+    for name in ("9", "10", "11.orbax-checkpoint-tmp"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert prospects(tmp_path) == "the same command continues after step 10"
 
 
 def test_folder_without_settings_is_no_run(tmp_path: Path) -> None:

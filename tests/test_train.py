@@ -18,11 +18,12 @@ from jax.experimental.compilation_cache import compilation_cache
 from ds2_jax import cli, parallel
 from ds2_jax import train as train_lib
 from ds2_jax.checkpoint import Checkpoints
-from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig, to_json
+from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig
 from ds2_jax.corpora import an4
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
 from ds2_jax.errors import InputError
 from ds2_jax.evaluate import Evaluation, Result
+from ds2_jax.run import load_config
 from ds2_jax.train import stops_early, train
 from tests.small_runs import SMALL_CONFIG, noise, some_state, with_manifests, write_noise_manifest
 
@@ -90,7 +91,7 @@ def without_times(line: dict[str, Any]) -> dict[str, Any]:
 
 def final_state(run: Path, config: Config) -> Any:
     like = parallel.replicate(some_state(config), parallel.data_mesh())
-    with Checkpoints(run, config.data.alphabet) as checkpoints:
+    with Checkpoints(run, config) as checkpoints:
         step = checkpoints.latest_step
         assert step is not None
         return jax.device_get(checkpoints.restore(step, like))
@@ -101,7 +102,9 @@ def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> Non
 
     def parallel_train_step(*_: Any) -> Callable[..., Any]:
         def step(state: Any, batch: dict[str, np.ndarray], _: Any) -> Any:
-            metrics = {"loss": loss, "grad_norm": 1.0, "num_samples": batch["num_samples"].sum(), "unalignable": 0}
+            samples = batch["num_samples"].sum()
+            alignable = (batch["num_samples"] > 0).sum()
+            metrics = {"loss": loss, "grad_norm": 1.0, "num_samples": samples, "alignable": alignable, "unalignable": 0}
             return dataclasses.replace(state, step=state.step + 1), metrics
 
         return step
@@ -138,7 +141,7 @@ def test_metrics_are_logged_for_each_step_and_epoch(trained: Trained) -> None:
 
 
 def test_run_folder_holds_settings_and_test_results(trained: Trained) -> None:
-    assert (trained.run / "config.json").read_text() == to_json(trained.config) + "\n"
+    assert load_config(trained.run).model == trained.config.model
     summary = json.loads((trained.run / "test.json").read_text())
     assert summary["utterances"] == 3
     assert summary["wer_counts"]["reference_length"] == 3
@@ -172,14 +175,27 @@ def test_interrupted_run_ends_as_the_uninterrupted_one(
     assert actual == expected
 
 
-def test_finished_run_is_only_evaluated_again(trained: Trained) -> None:
-    before = final_state(trained.run, trained.config)
-    log = (trained.run / "metrics.jsonl").read_text()
+def test_finished_run_tells_what_it_found(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in trained.run.rglob("*") if path.is_file()}
+    monkeypatch.setattr(train_lib, "fit", None)
     evaluation = train(trained.config, trained.run)
     assert evaluation is not None
     assert evaluation.summary == json.loads((trained.run / "test.json").read_text())
-    jax.tree.map(np.testing.assert_array_equal, final_state(trained.run, trained.config), before)
-    assert (trained.run / "metrics.jsonl").read_text() == log
+    assert {path: path.read_bytes() for path in trained.run.rglob("*") if path.is_file()} == before
+    output = capsys.readouterr()
+    assert f"{trained.run}: finished: 3 of 3 epochs\n" in output.err
+    assert re.match(r"test, with the weights of epoch \d: ", output.out)
+    assert str(evaluation) in output.out
+
+
+def test_finished_run_without_test_results_is_evaluated(trained: Trained, tmp_path: Path) -> None:
+    run = shutil.copytree(trained.run, tmp_path / "run")
+    (run / "test.json").unlink()
+    train(trained.config, run)
+    assert (run / "test.json").read_text() == (trained.run / "test.json").read_text()
+    assert len(list((run / "tensorboard").iterdir())) == 1
 
 
 def test_without_dev_the_last_epoch_is_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +203,7 @@ def test_without_dev_the_last_epoch_is_best(tmp_path: Path, monkeypatch: pytest.
     data = dataclasses.replace(SMALL_CONFIG.data, train=write_noise_manifest(tmp_path / "data"))
     config = dataclasses.replace(SMALL_CONFIG, data=data)
     assert train(config, tmp_path / "run") is None
-    with Checkpoints(tmp_path / "run", config.data.alphabet) as checkpoints:
+    with Checkpoints(tmp_path / "run", config) as checkpoints:
         assert checkpoints.best_step == checkpoints.latest_step == config.epochs
     assert not (tmp_path / "run/test.json").exists()
 
@@ -202,6 +218,55 @@ def test_loss_that_is_not_finite_names_step_and_utterances(
         train(dataclasses.replace(SMALL_CONFIG, data=data), tmp_path / "run")
     assert set(re.findall(r"\ball\d\b", str(caught.value))) == {"all0", "all1", "all2"}
     assert "start anew" in str(caught.value)
+
+
+@pytest.mark.parametrize("with_dev", [True, False])
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, with_dev: bool) -> None:
+    manifest = write_noise_manifest(tmp_path / "data")  # one step: its own loss is that of the first weights
+    data = dataclasses.replace(SMALL_CONFIG.data, train=manifest, dev=manifest if with_dev else None)
+    config = dataclasses.replace(SMALL_CONFIG, epochs=1, data=data, optim=OptimConfig(learning_rate=1e30))
+    with pytest.raises(
+        InputError, match=r"The norm of the weights must be finite, got (inf|nan) after epoch 1\. Start"
+    ):
+        train(config, tmp_path / "run")
+    assert list((tmp_path / "run/checkpoints").iterdir()) == []
+
+
+def test_dev_loss_that_is_not_finite_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_compiling(monkeypatch)
+    utterance = Utterance(Path("a.wav"), 1.0, "", "a")
+    diverged = Evaluation([Result(utterance, "A", "A")], float("nan"), 0)
+    monkeypatch.setattr(train_lib, "evaluate_utterances", lambda *_, **__: diverged)
+    config = with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path / "data"))
+    with pytest.raises(InputError, match=r"The dev loss must be finite, got nan after epoch 1\. Start anew"):
+        train(config, tmp_path / "run")
+    assert list((tmp_path / "run/checkpoints").iterdir()) == []
+
+
+def test_epoch_in_which_nothing_can_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_compiling(monkeypatch)
+    manifest = write_noise_manifest(tmp_path / "data")
+    for path in (tmp_path / "data").glob("*.wav"):
+        path.write_bytes(path.read_bytes()[:200])
+    data = dataclasses.replace(SMALL_CONFIG.data, train=manifest, on_bad_utterance="skip")
+    with pytest.raises(InputError, match=r"data\.train must hold utterances that can be .* got none in epoch 1\. "):
+        train(dataclasses.replace(SMALL_CONFIG, data=data), tmp_path / "run")
+
+
+def test_splits_and_plan_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_compiling(monkeypatch)
+    manifest = write_noise_manifest(tmp_path / "data")
+    data = dataclasses.replace(SMALL_CONFIG.data, train=manifest)
+    train(dataclasses.replace(SMALL_CONFIG, epochs=1, data=data), tmp_path / "run")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:4] == [
+        f"train: {manifest}, 3 utterances, 0.00 hours",
+        "dev: none",
+        "test: none",
+        "each epoch: 1 batches of 8 utterances, padded to 0.6 s (8.2% of them is padding); 5 rows stay empty",
+    ]
 
 
 def test_bad_utterances_are_skipped_and_listed(
@@ -265,7 +330,7 @@ def test_training_stops_after_epochs_without_progress(
     config = with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path / "data"))
     config = dataclasses.replace(config, epochs=6, patience=2, data=dataclasses.replace(config.data, test=None))
     train(config, tmp_path / "run")
-    with Checkpoints(tmp_path / "run", config.data.alphabet) as checkpoints:
+    with Checkpoints(tmp_path / "run", config) as checkpoints:
         assert checkpoints.best_step == best
         assert checkpoints.latest_step == min(best + 2, 6)
 
@@ -295,7 +360,7 @@ def test_unreadable_dev_recording_keeps_what_was_learned(tmp_path: Path, monkeyp
     config = with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path / "data"))
     with pytest.raises(InputError, match=r"dev1\.wav must hold finite samples"):
         train(config, tmp_path / "run")
-    with Checkpoints(tmp_path / "run", config.data.alphabet) as checkpoints:
+    with Checkpoints(tmp_path / "run", config) as checkpoints:
         assert checkpoints.latest_step == 1
 
 

@@ -34,10 +34,9 @@ def prepare(corpus: str, root: Path, archive: Path | None = None) -> Path:
     return folder
 
 
-def split_manifests(data: DataConfig) -> Splits:
-    """The manifests named in the settings; what is not named comes from `data.corpus`, prepared if it is not there."""
-    named = Splits(data.train, data.dev, data.test)
-    if data.corpus is None or all(named):
-        return named
-    folder = prepare(data.corpus, data.root, data.archive)
-    return Splits(*(path or folder / f"{split}.jsonl" for split, path in named._asdict().items()))
+def split_manifests(data: DataConfig, *, build: bool) -> Splits:
+    """The manifests of `data.corpus`, or without one those named in the settings; `build` prepares the corpus."""
+    if data.corpus is None:
+        return Splits(data.train, data.dev, data.test)
+    folder = prepare(data.corpus, data.root, data.archive) if build else data.root / data.corpus
+    return Splits(*(folder / f"{split}.jsonl" for split in Splits._fields))
