@@ -181,10 +181,10 @@ def describe_plan(plan: Sequence[Batch], config: Config, split: Split) -> str:
     """Batches, lengths, padding and empty rows of an epoch, for a person."""
     features = config.features
     summary = summarise(plan, split.num_samples(features.sample_rate), hop_length=features.hop_length)
-    lengths = ", ".join(f"{frames * features.window_stride:.1f}" for frames in summary.bucket_frames)
+    shapes = ", ".join(f"{b.num_rows} x {b.num_frames * features.window_stride:.1f} s" for b in summary.buckets)
     return (
-        f"{summary.num_batches} batches of {summary.batch_size} utterances, padded to {lengths} s "
-        f"({summary.padding:.1%} of them is padding); {summary.num_empty_rows} rows stay empty"
+        f"{sum(bucket.num_batches for bucket in summary.buckets)} batches of utterances padded to {shapes}; "
+        f"{summary.padding:.1%} is padding, {summary.num_empty_rows} rows stay empty ({summary.empty_frames:.1%})"
     )
 
 

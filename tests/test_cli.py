@@ -41,6 +41,7 @@ def run_cli(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, st
         ("evaluate", "[-h] RUN [--manifest "),
         ("transcribe", "[-h] RUN AUDIO [AUDIO ...] [--format "),
         ("prepare", "[-h] {an4,synthetic} "),
+        ("bench", "[-h] [OPTIONS] "),
     ],
 )
 def test_commands_have_help(command: str, usage: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +82,7 @@ def test_help_lists_every_setting_with_the_defaults_of_the_file(
 
 def test_main_script_lists_the_commands() -> None:
     result = subprocess.run([sys.executable, "main.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for command in ("train", "evaluate", "transcribe", "prepare"):
+    for command in ("train", "evaluate", "transcribe", "prepare", "bench"):
         assert f"  {command} " in result.stdout
     assert result.stderr == ""
 
@@ -94,7 +95,8 @@ def test_no_words_print_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(capsys, "trian") == (
         1,
-        "error: COMMAND must be one of train, evaluate, transcribe, prepare, got 'trian'. See python main.py --help.",
+        "error: COMMAND must be one of train, evaluate, transcribe, prepare, bench, got 'trian'. "
+        "See python main.py --help.",
     )
 
 

@@ -42,6 +42,8 @@ def test_import_layers_hold() -> None:
         ("ds2_jax.model", {"tensorflow", "librosa", "orbax"}),
         ("ds2_jax.train", {"tensorflow", "librosa"}),
         ("ds2_jax.transcribe", {"tensorflow", "librosa"}),
+        ("ds2_jax.bench.report", {"tensorflow", "librosa", "torch"}),
+        ("ds2_jax.bench.options", {"jax", "tensorflow", "librosa", "orbax", "torch"}),
     ],
 )
 def test_an_import_loads_little_and_starts_no_backend(module: str, absent: set[str]) -> None:
@@ -103,7 +105,13 @@ def readme_code() -> str:
 
 
 def test_the_readmes_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:
-    for command in ("train.train", "evaluate.evaluate", "transcribe.transcribe", "corpora.prepare"):
+    for command in (
+        "train.train",
+        "evaluate.evaluate",
+        "transcribe.transcribe",
+        "corpora.prepare",
+        "bench.report.bench",
+    ):
         monkeypatch.setattr(f"ds2_jax.{command}", lambda *_: 0)
     monkeypatch.chdir(ROOT)
     commands = re.findall(r"^(?:\S+/)?python main\.py\b(.*)$", readme_code(), flags=re.MULTILINE)

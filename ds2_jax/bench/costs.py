@@ -1,4 +1,4 @@
-"""Formulas: parameters, floating-point operations and memory of a model and batch, and what grows with what."""
+"""Formulas: parameters and floating-point operations of a model and batch, exponents of growth, costs of an epoch."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,6 @@ from ds2_jax.lstm import NUM_GATES
 
 TRAINING_FACTOR = 3
 """Products of a training step over those of forward: each product has two gradients of its own cost."""
-BYTES = 4
-"""Of a float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,25 +78,6 @@ def _layers(config: Config, num_labels: int) -> Iterator[tuple[int, _Layer]]:
     yield reduction, _Layer(model.hidden_size, num_labels)
 
 
-def train_memory(config: Config, num_labels: int, batch_size: int, num_frames: int) -> float:
-    """Bytes that the arrays of one training step with AdamW take, roughly.
-
-    Five float32 for each parameter (itself, two moments, gradient, update). For each padded output frame what the
-    gradient needs: of a convolution five copies of its outputs (before and after batch norm, their gradients, and the
-    second one's folded inputs); of a recurrent layer, in each direction, gate pre-activations (G H) and two states, and
-    three copies of the layer's outputs; and once, for the layer whose gradient is being taken, 3 G H.
-    """
-    model = config.model
-    per_frame = 0.0
-    for (reduction, layer), _ in zip(_layers(config, num_labels), range(2), strict=False):
-        per_frame += 5 * layer.outputs * layer.positions * model.time_reduction / reduction
-    gates = NUM_GATES[model.rnn_type] * model.hidden_size
-    directions = 1 + model.bidirectional
-    per_frame += model.num_layers * (directions * (gates + 2 * model.hidden_size) + 3 * model.hidden_size) + 3 * gates
-    output_frames = batch_size * lengths.conv_output_lengths(num_frames, model.time_reduction)
-    return BYTES * (5 * num_parameters(config, num_labels) + per_frame * output_frames)
-
-
 def fit_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
     """The k of values ~ sizes^k that fits best: the slope of a line through the logarithms."""
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
@@ -106,7 +85,7 @@ def fit_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:
-    """What an epoch of training costs, by its plan and the formulas above.
+    """What an epoch of training costs, by its plan and the formula above.
 
     Attributes:
         num_utterances: planned.
@@ -116,7 +95,6 @@ class Epoch:
         padding: share of the frames computed that hold no audio.
         flops: of all steps, padding included.
         largest_batch: its rows and frames, where rows times frames is largest.
-        memory: bytes of the arrays of that step.
     """
 
     num_utterances: int
@@ -126,7 +104,6 @@ class Epoch:
     padding: float
     flops: float
     largest_batch: tuple[int, int]
-    memory: float
 
 
 def cost_of_epoch(plan: Sequence[Batch], num_samples: np.ndarray, config: Config, num_labels: int) -> Epoch:
@@ -147,7 +124,6 @@ def cost_of_epoch(plan: Sequence[Batch], num_samples: np.ndarray, config: Config
         padding=1 - float(lengths.num_frames(num_samples, hop).sum()) / float(shapes.prod(1).sum()),
         flops=float(flops),
         largest_batch=(rows, frames),
-        memory=train_memory(config, num_labels, rows, frames),
     )
 
 

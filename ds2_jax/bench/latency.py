@@ -25,7 +25,7 @@ def write_run(folder: Path, size: Size) -> None:
     """A run whose only checkpoint holds the weights that training starts from."""
     config = size.config
     run_lib.open_run(folder, config, overwrite=False)
-    with Checkpoints(folder, config.data.alphabet) as checkpoints:
+    with Checkpoints(folder, config) as checkpoints:
         checkpoints.save(steps.init_state(config, Alphabet(config.data.alphabet).size, optax.identity()), 1.0)
         checkpoints.wait()
 

@@ -160,6 +160,15 @@ def measure_product(machine: Machine) -> float:
     return machine.product
 
 
+def arrays_memory(size: Size) -> float:
+    """MiB of the arrays of a training step, compiled but not run."""
+    say(f"compiling train {size}")
+    with Child(OURS) as ours:
+        ours.ask("load", kind="train", size=size.to_json())
+        ours.ask("compile")
+        return float(ours.ask("arrays_memory"))
+
+
 def useful_flops(kind: Literal["train", "forward"], size: Size) -> float:
     """Operations on the valid frames of a batch."""
     count = costs.train_flops if kind == "train" else costs.forward_flops

@@ -13,6 +13,7 @@ from ds2_jax.bench import child, speech
 from ds2_jax.bench.costs import librispeech_durations
 from ds2_jax.config import Config, DataConfig
 from ds2_jax.data.manifest import Utterance, read_manifest
+from ds2_jax.data.splits import Split
 
 
 def write_corpus(folder: Path, minutes: float) -> list[Utterance]:
@@ -35,37 +36,35 @@ class Epochs:
 
     Args:
         utterances: of the corpus.
-        folder: may be written to.
     """
 
-    def __init__(self, utterances: list[Utterance], folder: Path) -> None:
+    def __init__(self, utterances: list[Utterance]) -> None:
         # Any alphabet will do for what is measured here.
-        self._utterances = [dataclasses.replace(utterance, transcript="A") for utterance in utterances]
-        self._folder = folder
+        self._split = Split([dataclasses.replace(utterance, transcript="A") for utterance in utterances])
         longest = max(utterance.duration for utterance in utterances)
         self._config = Config(data=DataConfig(num_workers=child.num_cores(), max_duration=max(20.0, longest)))
         self._epoch = 0
 
     def describe(self) -> dict[str, object]:
         """Seconds of audio, files, bytes for each sample, cores, and the plan in words."""
-        seconds = sum(utterance.duration for utterance in self._utterances)
-        num_bytes = sum(utterance.audio.stat().st_size for utterance in self._utterances)
-        plan = train.make_planner(self._config, self._utterances)(0)
+        seconds = sum(utterance.duration for utterance in self._split.utterances)
+        num_bytes = sum(utterance.audio.stat().st_size for utterance in self._split.utterances)
+        plan = train.make_planner(self._config, self._split)(0)
         return {
             "audio_seconds": seconds,
-            "files": len(self._utterances),
+            "files": len(self._split.utterances),
             "bytes_per_second": num_bytes / seconds,
             "cores": child.num_cores(),
-            "plan": train.describe_plan(plan, self._config, self._utterances),
+            "plan": train.describe_plan(plan, self._config, self._split),
         }
 
     def run(self) -> dict[str, float]:
         """Seconds, and processor seconds, of the next epoch: planned, decoded, padded, handed over."""
         started, used = time.perf_counter(), time.process_time()
-        plan = train.make_planner(self._config, self._utterances)(self._epoch)
+        plan = train.make_planner(self._config, self._split)(self._epoch)
         alphabet = Alphabet(self._config.data.alphabet)
         num_samples = 0
-        for batch in train.make_stream(plan, self._utterances, self._config, alphabet, 1, self._folder):
+        for batch in train.make_stream(plan, self._split, self._config, alphabet, 1, None):
             num_samples += int(batch["num_samples"].sum(dtype=np.int64))
         self._epoch += 1
         return {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - used}
@@ -77,7 +76,7 @@ def main() -> None:
 
     def load(folder: str, minutes: float, manifest: str | None) -> None:
         utterances = read_manifest(Path(manifest)) if manifest else write_corpus(Path(folder), minutes)
-        loaded.append(Epochs(utterances, Path(folder)))
+        loaded.append(Epochs(utterances))
 
     child.serve(
         {

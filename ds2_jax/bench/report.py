@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ds2_jax import train
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.bench import costs, measure
@@ -17,6 +15,7 @@ from ds2_jax.bench.measure import Machine, Row
 from ds2_jax.bench.options import Options, parse_size
 from ds2_jax.bench.scaling import BASE, Growth, measure_scaling
 from ds2_jax.data.manifest import Utterance, read_manifest
+from ds2_jax.data.splits import Split
 from ds2_jax.errors import InputError
 
 HEADER = (
@@ -80,7 +79,8 @@ def predict(options: Options, machine: Machine) -> dict[str, Any]:
     Raises:
         InputError: the manifest is wrong, or none of its utterances is short enough.
     """
-    config = parse_size(options.sizes[0], options.batch_size, options.frames).config
+    size = parse_size(options.sizes[0], options.batch_size, options.frames)
+    config = size.config
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=options.batch_size))
     longest = config.data.max_duration
     if options.manifest:
@@ -91,10 +91,12 @@ def predict(options: Options, machine: Machine) -> dict[str, Any]:
     if not durations:
         raise InputError(f"{options.manifest} must hold an utterance of at most {longest:g} s, got none.")
     utterances = [Utterance(Path(), duration, "", str(index)) for index, duration in enumerate(durations)]
-    num_samples = np.array([utterance.num_samples(config.features.sample_rate) for utterance in utterances])
-    plan = train.make_planner(config, utterances)(0)
+    num_samples = Split(utterances).num_samples(config.features.sample_rate)
+    plan = train.make_planner(config, Split(utterances))(0)
     num_labels = Alphabet(config.data.alphabet).size
     epoch = costs.cost_of_epoch(plan, num_samples, config, num_labels)
+    rows, frames = epoch.largest_batch
+    largest = dataclasses.replace(size, batch_size=rows, num_frames=frames)
     peak = options.peak_gigaflops or machine.best_product or measure.measure_product(machine)
     return {
         "model": options.sizes[0],
@@ -102,6 +104,7 @@ def predict(options: Options, machine: Machine) -> dict[str, Any]:
         "durations": str(options.manifest) if options.manifest else "assumed: see costs.librispeech_durations",
         "left_out": len(all_durations) - len(durations),
         "epoch": dataclasses.asdict(epoch),
+        "largest_step_mib": measure.arrays_memory(largest),
         "peak_gigaflops": peak,
         "utilisation": options.utilisation,
         "predicted_hours_per_epoch": epoch.flops / (peak * 1e9 * options.utilisation) / 3600,
@@ -170,13 +173,23 @@ def scaling_lines(growths: Sequence[Growth]) -> list[str]:
             ", ".join(map(str, growth.values)),
             ", ".join(f"{seconds:.2f}" for seconds in growth.seconds),
             f"{growth.exponents['seconds']:.2f}",
+            f"{growth.exponents['flops']:.2f}",
             ", ".join(f"{value:.0f}" for value in growth.arrays_mib),
             f"{growth.exponents['arrays_mib']:.2f}",
             ", ".join(f"{value:.0f}" for value in growth.peak_mib),
         ]
         for growth in growths
     ]
-    header = ("along", "values", "step, s", "exponent", "arrays, MiB", "exponent", "peak memory, MiB")
+    header = (
+        "along",
+        "values",
+        "step, s",
+        "exponent",
+        "of operations",
+        "arrays of a device, MiB",
+        "exponent",
+        "peak memory, MiB",
+    )
     return [
         f"How a training step grows from {BASE}: proportional to the axis to the power of the exponent.",
         "Devices are simulated on the same cores and share the batch: what grows is the overhead of splitting a step.",
@@ -198,7 +211,8 @@ def prediction_lines(prediction: dict[str, Any] | None) -> list[str]:
         f"* plan: {epoch['num_utterances']:,} utterances in {epoch['num_steps']:,} steps of "
         f"{epoch['num_shapes']} shapes, padding {epoch['padding']:.1%} of the frames",
         f"* operations, padding included: {epoch['flops'] / 1e15:.1f} Pflop",
-        f"* arrays of the largest batch ({rows} x {frames} frames): {epoch['memory'] / 2**30:.1f} GiB",
+        f"* arrays of the largest batch ({rows} x {frames} frames): {prediction['largest_step_mib'] / 1024:.1f} GiB, "
+        "as the compiler lays them out",
         f"* {prediction['predicted_hours_per_epoch']:,.1f} hours, if {prediction['utilisation']:.0%} of "
         f"{prediction['peak_gigaflops']:,.0f} Gflop/s were reached throughout",
     ]

@@ -23,9 +23,9 @@ class Growth:
         values: of the axis.
         seconds: medians of a training step.
         arrays_mib: of the step's arguments, results and temporary arrays, as the compiler laid them out.
-        peak_mib: largest resident memory of the process; a few hundred MiB are Python's and the libraries'.
+        peak_mib: largest resident memory of the process, which also compiles; a few hundred MiB are the libraries'.
         flops: of the padded batch.
-        exponents: k of "grows as the axis to the power of k", for seconds and arrays_mib.
+        exponents: k of "grows as the axis to the power of k", for seconds, arrays_mib and flops.
     """
 
     axis: str
@@ -38,26 +38,28 @@ class Growth:
 
 
 def measure_scaling(runs: int, base: Size = BASE, factors: Sequence[int] = FACTORS) -> list[Growth]:
-    """Trains at the base size and at multiples of it along each axis, each point in a fresh process.
+    """Trains on the CPU at the base size and at multiples of it along each axis, each point in a fresh process.
 
     The batch is the same for any number of devices, simulated ones that share the machine's cores: what grows along
     that axis is the overhead of splitting a step.
     """
-    growths = []
+    growths, known = [], dict[tuple[Size, int], tuple[float, float, float]]()
     for axis in ("frames", "batch", "layers", "devices"):
         growth = Growth(axis, [], [], [], [], [], {})
         for factor in factors:
             size, devices = grown(base, axis, factor)
             value = {"frames": size.num_frames, "batch": size.batch_size, "layers": size.num_layers, "devices": devices}
-            say(f"measuring how a step grows: {value[axis]} {axis}")
-            seconds, arrays_mib, peak_mib = _measure(size, devices, runs)
+            if (size, devices) not in known:
+                say(f"measuring how a step grows: {value[axis]} {axis}")
+                known[size, devices] = _measure(size, devices, runs)
+            seconds, arrays_mib, peak_mib = known[size, devices]
             growth.values.append(value[axis])
             growth.seconds.append(seconds)
             growth.arrays_mib.append(arrays_mib)
             growth.peak_mib.append(peak_mib)
             padded = [size.num_frames] * size.batch_size
             growth.flops.append(costs.train_flops(size.config, Alphabet(size.config.data.alphabet).size, padded))
-        for name in ("seconds", "arrays_mib"):
+        for name in ("seconds", "arrays_mib", "flops"):
             growth.exponents[name] = costs.fit_exponent(growth.values, getattr(growth, name))
         growths.append(growth)
     return growths
@@ -73,15 +75,10 @@ def grown(base: Size, axis: str, factor: int) -> tuple[Size, int]:
 
 def _measure(size: Size, devices: int, runs: int) -> tuple[float, float, float]:
     """Seconds, MiB of arrays and MiB of resident memory of a step."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    with compilation_cache() as cache:
-        environment = cache | {"XLA_FLAGS": flags}
-        with Child(OURS, environment) as cold:
-            cold.ask("load", kind="train", size=size.to_json())
-            cold.ask("compile")
-        with Child(OURS, environment) as ours:
-            ours.ask("load", kind="train", size=size.to_json())
-            ours.ask("compile")
-            ours.timed("run")
-            seconds = statistics.median(ours.timed("run") for _ in range(runs))
-            return seconds, ours.ask("arrays_memory"), ours.ask("peak_memory")
+    environment = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    with compilation_cache() as cache, Child(OURS, cache | environment) as ours:
+        ours.ask("load", kind="train", size=size.to_json())
+        ours.ask("compile")
+        ours.timed("run")
+        seconds = statistics.median(ours.timed("run") for _ in range(runs))
+        return seconds, ours.ask("arrays_memory"), ours.ask("peak_memory")
