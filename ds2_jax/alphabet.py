@@ -6,7 +6,10 @@ import unicodedata
 from collections.abc import Iterable
 
 from ds2_jax.config import require
-from ds2_jax.errors import InputError
+from ds2_jax.errors import InputError, shorten
+
+NO_CHARACTERS = ("Cc", "Cs", "Zl", "Zp", "Zs")
+"""Unicode's categories of control characters, halves of surrogate pairs and separators."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +17,8 @@ class Alphabet:
     """The characters a model can write; label 0 is the CTC blank, label i + 1 is `characters[i]`.
 
     Raises:
-        InputError: `characters` is empty, repeats a character, or holds one that is not NFC.
+        InputError: `characters` is empty, repeats a character, holds one that is not NFC, a control character, half of
+            a surrogate pair, or white space other than the plain space, which is all that `normalise` leaves.
 
     Source: deepspeech.pytorch `labels.json` (blank, apostrophe, A to Z, space: 29 labels).
     """
@@ -27,6 +31,9 @@ class Alphabet:
         require(not repeated, "data.alphabet", "hold each character once", self.characters, f"Repeated: {repeated}.")
         nfc = unicodedata.is_normalized("NFC", self.characters)
         require(nfc, "data.alphabet", "be in Unicode's composed form (NFC)", self.characters)
+        odd = [c for c in self.characters if unicodedata.category(c) in NO_CHARACTERS and c != " "]
+        rule = "hold no white space but plain spaces and no control characters"
+        require(not odd, "data.alphabet", rule, self.characters, f"Remove {odd}.")
 
     blank_index = 0
 
@@ -60,7 +67,7 @@ class Alphabet:
         unknown = self.unknown(text)
         if unknown:
             raise InputError(
-                f"The transcript must use the alphabet {self.characters!r}, got {unknown} in {text!r}. "
+                f"The transcript must use the alphabet {self.characters!r}, got {unknown} in {shorten(repr(text))}. "
                 "Mend the transcript or add the characters to data.alphabet."
             )
         return [self._labels[c] for c in self.normalise(text)]

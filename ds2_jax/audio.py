@@ -1,11 +1,15 @@
 """Audio files -> mono waveforms at the model's sample rate.
 
-libsndfile decodes, soxr resamples. libsndfile 1.2 reads a WAV, Sphere or Ogg file that was cut short as a shorter
-recording and says nothing; here what the header promises is compared with what the file holds.
+libsndfile decodes, soxr resamples. libsndfile 1.2 reads a WAV, Sphere or Ogg file that was cut short, and an Ogg file
+damaged in the middle, as a shorter recording and says nothing; here what the headers promise is compared with what the
+file holds. What lies behind the end that a FLAC or MP3 file states (another recording, appended) is not looked at.
 """
 
+import os
 import re
+import stat
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +23,18 @@ FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "OGG", "MP3", "NIST"})
 # A program that writes WAV into a pipe cannot know the size and writes a large one: ffmpeg 0xFFFFFFFF, sox 0x7FFFF000.
 WAV_SIZE_UNKNOWN = 0x7FFFF000
 SPHERE_MAX_HEADER_BYTES = 1 << 16
-OGG_MAX_PAGE_BYTES = 27 + 255 + 255 * 255
+OGG_PAGE = struct.Struct("<4sxB8xII4sB")  # "OggS", flags, stream, page number, checksum, number of segments
+OGG_FIRST, OGG_LAST = 2, 4  # flags of a stream's first and last page
+REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+MIN_RATE, MAX_RATE = 4_000, 192_000  # Hz; another in a header is damage, and could ask for any amount of memory
+MAX_AMPLITUDE = 1e6  # float files of 16-bit numbers are within; far louder, the features would overflow
 # Without a Xing or Info header libsndfile estimates an MP3's length from the file's size and first frame. Tags counted
 # apart, the estimate was measured at most 0.5 % too long for constant bit rates (3 s of noise, 8 to 48 kHz).
 MP3_ESTIMATE_ERROR = 0.01
 
 
 def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
-    """Reads a recording: WAV, FLAC, Ogg (Vorbis, Opus), MP3 or NIST Sphere, of any rate and number of channels.
+    """Reads a recording: WAV, FLAC, Ogg (Vorbis, Opus), MP3 or NIST Sphere, 4 to 192 kHz, any number of channels.
 
     Args:
         path: the audio file.
@@ -37,7 +45,8 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
         [-1, 1]; samples of float files, and overshoot of lossy coding and resampling, may lie outside.
 
     Raises:
-        InputError: the file is missing, of another format, empty, cut short or damaged, or holds NaN or infinity.
+        InputError: the file is missing, of another format or rate, empty, cut short or damaged, or holds NaN, infinity
+            or samples beyond a million times full scale.
 
     Differs: deepspeech.pytorch does not resample and takes the file's rate for its own.
     """
@@ -45,7 +54,7 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
     with _open(path) as file:
         file_rate, num_samples = file.samplerate, file.frames
         try:
-            samples = file.read(dtype="float32", always_2d=True)  # [S, C]
+            samples = file.read(num_samples, dtype="float32", always_2d=True)  # [S, C]; GSM needs the number
         except soundfile.LibsndfileError as error:
             raise _unusable(path, "decode to its end", str(error)) from error
         except MemoryError as error:  # a damaged header can promise any number
@@ -53,9 +62,11 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
         excess = _mp3_length_excess(path) if file.format == "MP3" else 0.0
     if len(samples) < num_samples * (1 - excess):
         raise _unusable(path, f"hold the {num_samples} samples its header promises", f"{len(samples)}")
-    finite = np.isfinite(samples).all(axis=1)
-    if not finite.all():
-        raise _unusable(path, "hold finite samples", f"NaN or infinity at sample {int(finite.argmin())}")
+    in_range = np.abs(samples) <= MAX_AMPLITUDE  # False for NaN
+    if not in_range.all():
+        index, channel = np.argwhere(~in_range)[0]
+        rule = f"hold samples of at most {MAX_AMPLITUDE:g} (full scale is 1)"
+        raise _unusable(path, rule, f"{samples[index, channel]:g} at sample {index}")
     waveform: np.ndarray = samples.mean(axis=1)  # [S]
     if file_rate != sample_rate:
         waveform = soxr.resample(waveform, file_rate, sample_rate, quality="HQ")
@@ -77,27 +88,42 @@ def audio_duration(path: Path | str) -> float:
 
 
 def _open(path: Path) -> soundfile.SoundFile:
-    """The file opened, its format and length checked."""
-    try:
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise InputError(f"{path} must be a readable file, got: {error.strerror}. Correct the path.") from error
-    if path.stat().st_size == 0:
-        raise _unusable(path, "hold audio", "an empty file")
+    """The file opened, its format, rate and length checked."""
+    _check_file(path)
     formats = "WAV, FLAC, Ogg, MP3 or Sphere audio"
     try:
-        file = soundfile.SoundFile(path)
+        # As bytes: soundfile would encode the name itself, and fails where it is not UTF-8. Windows takes no bytes.
+        file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
     except soundfile.LibsndfileError as error:
         raise _unusable(path, f"be whole {formats}", f"a file libsndfile cannot open ({error.error_string})") from error
     try:
         if file.format not in FORMATS:
             raise InputError(f"{path} must be {formats}, got {file.format}. Convert it.")
+        if not MIN_RATE <= file.samplerate <= MAX_RATE:
+            raise _unusable(path, f"have a rate of {MIN_RATE} to {MAX_RATE} Hz", f"{file.samplerate} Hz")
         _check_length(path, file)
     except InputError:
         file.close()
         raise
     return file
+
+
+def _check_file(path: Path) -> None:
+    """Raises InputError unless it is a file, not empty, that may be read."""
+    try:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode):
+            with path.open("rb"):
+                pass
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        finding = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path} must be a readable file, got: {finding}. Correct the path.") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{path} must be a file, got a folder. Correct the path.")
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe could wait for ever, and audio is read more than once
+        raise InputError(f"{path} must be a file on disk, got a pipe or a device. Write the audio into a file first.")
+    if status.st_size == 0:
+        raise _unusable(path, "hold audio", "an empty file")
 
 
 def _check_length(path: Path, file: soundfile.SoundFile) -> None:
@@ -108,8 +134,8 @@ def _check_length(path: Path, file: soundfile.SoundFile) -> None:
             raise _unusable(path, f"hold the {promised} bytes of audio its header promises", f"{held}")
     if file.format == "NIST" and (sample_count := _sphere_sample_count(path)) not in (None, file.frames):
         raise _unusable(path, f"hold the {sample_count} samples its header promises", f"{file.frames}")
-    if file.format == "OGG" and not _ogg_ends(path):
-        raise _unusable(path, "end with the last page of its Ogg stream", "a file cut short")
+    if file.format == "OGG" and (fault := _ogg_fault(path)):
+        raise _unusable(path, "hold one whole Ogg stream", fault)
     if file.frames == 0:
         raise _unusable(path, "hold audio", "0 samples")
     if file.frames >= 2**62:  # libsndfile's mark for a FLAC stream of unknown length, as written into a pipe
@@ -117,7 +143,7 @@ def _check_length(path: Path, file: soundfile.SoundFile) -> None:
 
 
 def _unusable(path: Path, rule: str, value: str) -> InputError:
-    return InputError(f"{path} must {rule}, got {value}. Replace the file, or leave the utterance out.")
+    return InputError(f"{path} must {rule}, got {value}. Replace the file.")
 
 
 def _wav_data_bytes(path: Path) -> tuple[int, int]:
@@ -140,17 +166,35 @@ def _sphere_sample_count(path: Path) -> int | None:
     return int(found[1]) if found else None
 
 
-def _ogg_ends(path: Path) -> bool:
-    """Whether the last page is whole and flagged as the end of its stream (RFC 3533, section 6)."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - OGG_MAX_PAGE_BYTES))
-        tail = file.read()
-    page = tail[tail.rfind(b"OggS") :]
-    if len(page) < 27 or len(page) < 27 + page[26]:
-        return False
-    page_bytes = 27 + page[26] + sum(page[27 : 27 + page[26]])
-    end_of_stream = bool(page[5] & 4)
-    return end_of_stream and len(page) >= page_bytes
+def _ogg_fault(path: Path) -> str:
+    """What is wrong with the pages of an Ogg file, read to its end; "" where nothing is (RFC 3533, section 6)."""
+    data = path.read_bytes()
+    offset, flags, stream, expected = 0, 0, None, None
+    while header := data[offset : offset + OGG_PAGE.size]:
+        if len(header) < OGG_PAGE.size:
+            return "a file cut short"
+        capture, flags, serial, number, checksum, num_segments = OGG_PAGE.unpack(header)
+        end = offset + OGG_PAGE.size + num_segments
+        end += sum(data[offset + OGG_PAGE.size : end])
+        if capture != b"OggS":
+            return f"something else than a page at byte {offset}"
+        if end > len(data):
+            return "a file cut short"
+        if _ogg_checksum(data[offset:end]) != checksum:
+            return f"a damaged page at byte {offset}"
+        if stream not in (None, serial) or (flags & OGG_FIRST and offset):
+            return f"a second stream at byte {offset}"
+        if expected not in (None, number):
+            return f"a page missing before byte {offset}"
+        offset, stream, expected = end, serial, number + 1
+    return "" if flags & OGG_LAST else "a file cut short"
+
+
+def _ogg_checksum(page: bytes) -> bytes:
+    """Ogg's CRC-32 with its own four bytes taken as zero: zlib's of the bits in reverse, without its inversions."""
+    blank = page[:22] + bytes(4) + page[26:]
+    reverse = zlib.crc32(blank.translate(REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return reverse.to_bytes(4, "big").translate(REVERSED_BITS)
 
 
 def _mp3_length_excess(path: Path) -> float:

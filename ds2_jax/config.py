@@ -1,26 +1,89 @@
 """Every setting, once: frozen dataclasses, to and from JSON.
 
-Each field has a type, a default and its meaning and unit below it (`--help` prints them). A rule that binds a field is
-checked in `__post_init__`, so a wrong value stops before JAX starts.
+Each field has a type, a default and its meaning and unit below it (`--help` prints them). Its type, and a rule that
+binds it, are checked in `__post_init__`, so a wrong value stops before JAX starts.
 """
 
 import dataclasses
 import json
+import math
+import os
+import re
 import runpy
 import types
 import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from ds2_jax.errors import InputError
+from ds2_jax.errors import InputError, shorten
 
 ENGLISH = "'ABCDEFGHIJKLMNOPQRSTUVWXYZ "
+MAX_SIZE = 2**16
+"""Of a batch, a layer, a kernel and the like: nothing larger would fit into a device's memory."""
+UNPRINTABLE = re.compile("[\0\ud800-\udfff]")
+"""The null character, which no path may hold, and halves of surrogate pairs, which no file in UTF-8 may."""
+INFINITE = ("data.max_duration", "optim.clip_norm")
+"""The numbers for which infinity has a meaning: no limit."""
 
 
 def require(holds: bool, field: str, rule: str, value: object, advice: str = "") -> None:
     """Raises InputError in the project's form, "<field> must <rule>, got <value>. <advice>", unless `holds`."""
     if not holds:
-        raise InputError(f"{field} must {rule}, got {value!r}." + (f" {advice}" if advice else ""))
+        raise InputError(f"{field} must {rule}, got {shorten(repr(value))}." + (f" {advice}" if advice else ""))
+
+
+def check_fields(settings: Any, section: str = "", largest: int = 2**31 - 1) -> None:
+    """Brings each field to its type: takes a list for a tuple, an int for a float, a str for a Path, as JSON has them.
+
+    Args:
+        settings: a dataclass of this file, under construction.
+        section: what stands before its fields' names.
+        largest: of its integers.
+
+    Raises:
+        InputError: a field is of another type, an integer too large, or a float not finite and not in `INFINITE`.
+    """
+    for name, kind in typing.get_type_hints(type(settings)).items():
+        field = f"{section}{name}"
+        value = _build(kind, getattr(settings, name), f"{field}.")
+        for number in value if isinstance(value, tuple) else (value,):
+            if type(number) is int:
+                require(number <= largest, field, f"be at most {largest}", value)
+            if isinstance(number, float) and field not in INFINITE:
+                require(math.isfinite(number), field, "be finite", value)
+        object.__setattr__(settings, name, value)  # frozen, but not made yet
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """`value`, from JSON or of a setting, as an instance of the annotation `kind`."""
+    field = where.rstrip(".") or "The configuration"
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        if type(value) is kind:
+            return value
+        require(isinstance(value, dict), field, f"be an object ({kind.__name__})", value)
+        known = typing.get_type_hints(kind)
+        for name in value:
+            require(name in known, f"{where}{name}", "be a known setting", name, "Was the run made by a newer version?")
+        return kind(**value)  # which checks its fields
+    if origin is Literal:
+        right = any(value == each and type(value) is type(each) for each in arguments)
+        require(right, field, f"be one of {', '.join(map(str, arguments))}", value)
+        return value
+    if origin in (typing.Union, types.UnionType):  # only `X | None` occurs
+        return None if value is None else _build(arguments[0], value, where)
+    if origin is tuple:
+        right = isinstance(value, list | tuple) and len(value) == len(arguments)
+        require(right, field, f"be a list of {len(arguments)}", value)
+        return tuple(_build(each, item, where) for each, item in zip(arguments, value, strict=True))
+    if kind is Path:
+        require(isinstance(value, str | Path), field, "be a path", value)
+        require(not UNPRINTABLE.search(str(value)), field, "be a path in UTF-8", str(value), "Rename it.")
+        return Path(value)
+    if kind is float and type(value) is int and abs(value) < 2**53:
+        return float(value)
+    require(type(value) is kind, field, f"be of type {kind.__name__}", value)
+    return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +100,7 @@ class FeatureConfig:
     """Window function, periodic."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "features.")
         require(4_000 <= self.sample_rate <= 48_000, "features.sample_rate", "be 4000 to 48000 Hz", self.sample_rate)
         require(self.window_stride > 0, "features.window_stride", "be positive (seconds)", self.window_stride)
         require(
@@ -108,11 +172,12 @@ class DataConfig:
     """Batches decoded at once; 0 means one per core."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "data.", MAX_SIZE)
         require(self.batch_size >= 1, "data.batch_size", "be at least 1", self.batch_size)
         seconds = self.batch_seconds
         require(0 <= seconds < float("inf"), "data.batch_seconds", "be 0 (off) or a number of seconds", seconds)
         require(self.num_buckets >= 1, "data.num_buckets", "be at least 1", self.num_buckets)
-        require(self.num_workers >= 0, "data.num_workers", "be 0 (one per core) or more", self.num_workers)
+        require(0 <= self.num_workers <= 1024, "data.num_workers", "be 0 (one per core) to 1024", self.num_workers)
         require(self.min_duration >= 0, "data.min_duration", "be 0 seconds or more", self.min_duration)
         require(
             self.max_duration > self.min_duration,
@@ -144,6 +209,7 @@ class AugmentConfig:
     """Frames of 10 ms: a mask covers 0 to this many, and never more than the utterance has."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "augment.", MAX_SIZE)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             require(value >= 0, f"augment.{field.name}", "be 0 or more", value)
@@ -179,6 +245,7 @@ class ModelConfig:
     """Type of the large products; parameters, statistics, cell state, logits and loss stay float32."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "model.", MAX_SIZE)
         require(self.hidden_size >= 1, "model.hidden_size", "be at least 1", self.hidden_size)
         require(self.num_layers >= 1, "model.num_layers", "be at least 1", self.num_layers)
         require(self.lookahead_context >= 1, "model.lookahead_context", "be at least 1", self.lookahead_context)
@@ -226,6 +293,7 @@ class OptimConfig:
     """
 
     def __post_init__(self) -> None:
+        check_fields(self, "optim.")
         require(self.learning_rate > 0, "optim.learning_rate", "be positive", self.learning_rate)
         require(0 < self.anneal <= 1, "optim.anneal", "be in (0, 1]", self.anneal)
         for field in ("warmup_steps", "weight_decay", "clip_norm"):
@@ -254,7 +322,8 @@ class Config:
     optim: OptimConfig = OptimConfig()
 
     def __post_init__(self) -> None:
-        require(0 <= self.seed < 2**31, "seed", "be in [0, 2^31)", self.seed)
+        check_fields(self)
+        require(self.seed >= 0, "seed", "be 0 or more", self.seed)
         require(self.epochs >= 1, "epochs", "be at least 1", self.epochs)
         require(self.patience >= 0, "patience", "be 0 (never stop early) or more", self.patience)
 
@@ -265,17 +334,18 @@ def load_config(path: Path) -> Config:
     Raises:
         InputError: there is no such file, it fails, it defines no `config: Config`, or a field has the wrong type.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the name is too long
         known = ", ".join(str(p) for p in sorted(Path("configs").glob("*.py"))) or "none in configs/"
-        raise InputError(f"--config must name a configuration file, got {path}, which does not exist. Known: {known}.")
+        finding = "is a folder" if os.path.isdir(path) else "does not exist"  # noqa: PTH112
+        raise InputError(f"--config must name a configuration file, got {path}, which {finding}. Known: {known}.")
     try:
         config = runpy.run_path(str(path)).get("config")
         if not isinstance(config, Config):
             raise InputError(f"`config` must be a ds2_jax.config.Config, got {config!r}. Define it in this file.")
-        return from_json(to_json(config))  # checks the types too, which Python does not
+        return config
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{path} must run without errors, got {type(error).__name__}: {error}. Mend it.") from error
 
 
@@ -292,37 +362,8 @@ def from_json(text: str) -> Config:
     """
     try:
         tree = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no JSON, a number of thousands of digits, or brackets without end
         raise InputError(f"The configuration must be JSON, got {error}.") from error
     config = _build(Config, tree, "")
     assert isinstance(config, Config)
     return config
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """`value` from JSON as an instance of the annotation `kind`."""
-    field = where.rstrip(".") or "The configuration"
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        require(isinstance(value, dict), field, "be an object", value)
-        hints = typing.get_type_hints(kind)
-        for name in value:
-            require(name in hints, f"{where}{name}", "be a known setting", name, "Was the run made by a newer version?")
-        return kind(**{name: _build(hints[name], item, f"{where}{name}.") for name, item in value.items()})
-    if origin is Literal:
-        known = any(value == each and type(value) is type(each) for each in arguments)
-        require(known, field, f"be one of {', '.join(map(str, arguments))}", value)
-        return value
-    if origin in (typing.Union, types.UnionType):  # only `X | None` occurs
-        return None if value is None else _build(arguments[0], value, where)
-    if origin is tuple:
-        right = isinstance(value, list) and len(value) == len(arguments)
-        require(right, field, f"be a list of {len(arguments)}", value)
-        return tuple(_build(each, item, where) for each, item in zip(arguments, value, strict=True))
-    if kind is Path:
-        require(isinstance(value, str), field, "be a path", value)
-        return Path(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    require(type(value) is kind, field, f"be of type {kind.__name__}", value)
-    return value

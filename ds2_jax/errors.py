@@ -1,4 +1,4 @@
-"""The one exception that stands for wrong input: a setting, a manifest, an audio file, a checkpoint."""
+"""The one exception that stands for wrong input: a setting, a manifest, an audio file, a checkpoint; its wording."""
 
 
 class InputError(Exception):
@@ -7,3 +7,8 @@ class InputError(Exception):
     The commands print it without a traceback. Any other exception is a defect of this project and shows its traceback.
     No ValueError: tyro would frame it as one of its own.
     """
+
+
+def shorten(text: str, length: int = 80) -> str:
+    """The start of `text`, where it is longer than `length`: a message is no place for a megabyte."""
+    return text if len(text) <= length else f"{text[:length]} ..."

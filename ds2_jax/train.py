@@ -206,6 +206,7 @@ def make_stream(
         label_width=max(len(alphabet.normalise(utterance.transcript)) for utterance in split.utterances),
         row_multiple=num_devices,
         num_workers=config.data.num_workers,
+        time_reduction=config.model.time_reduction,
         on_problem=skipped,
     )
 

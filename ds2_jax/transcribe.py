@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import functools
+import io
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +19,7 @@ from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.audio import audio_duration, read_audio
 from ds2_jax.checkpoint import load_variables
-from ds2_jax.config import Config
+from ds2_jax.config import UNPRINTABLE, Config
 from ds2_jax.decoding.greedy import Word, greedy_decode, transcript_and_words
 from ds2_jax.errors import InputError
 
@@ -26,12 +28,14 @@ BATCH_SECONDS = 300.0  # of audio, padding included; a longer recording is a bat
 FILES_AT_ONCE, SECONDS_AT_ONCE = 64, 3600.0  # read together and sorted by length, so that little is padded
 AUDIO_SUFFIXES = {
     ".wav",
+    ".wave",
     ".flac",
     ".ogg",
     ".oga",
     ".opus",
     ".mp3",
     ".sph",
+    ".nist",
 }  # looked for in folders; a named file may have any
 
 
@@ -47,6 +51,8 @@ class Transcript(NamedTuple):
 def find_audio(paths: Sequence[Path]) -> list[Path]:
     """The files named, and all audio files below the folders named, sorted within each.
 
+    What else the folders hold is counted on stderr. Broken links are among the files: reading them fails, and is told.
+
     Raises:
         InputError: no path is given, one does not exist, or a folder holds no audio.
     """
@@ -54,12 +60,16 @@ def find_audio(paths: Sequence[Path]) -> list[Path]:
         raise InputError("AUDIO must name at least one file or folder, got none. Add it behind RUN.")
     files = []
     for path in paths:
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+        if os.path.isdir(path):  # noqa: PTH112 - Path's methods raise where the name is too long
+            below = sorted(each for each in path.rglob("*") if not each.is_dir())
+            found = [each for each in below if each.suffix.lower() in AUDIO_SUFFIXES]
+            if others := len(below) - len(found):
+                suffixes = sorted({each.suffix.lower() or "no suffix" for each in below} - AUDIO_SUFFIXES)
+                print(f"{path}: {others} other files ignored: {', '.join(suffixes)}", file=sys.stderr)
             if not found:
                 raise InputError(f"{path} must hold audio files ({' '.join(sorted(AUDIO_SUFFIXES))}), got none.")
             files += found
-        elif path.exists():
+        elif os.path.exists(path):  # noqa: PTH110
             files.append(path)
         else:
             raise InputError(f"AUDIO must be a file or folder, got {path}, which does not exist. Correct the path.")
@@ -186,6 +196,8 @@ def transcribe(run: Path, audio: Sequence[Path], output_format: Literal["text", 
         Exit code: 1 where a file could not be transcribed, else 0.
     """
     files = find_audio(audio)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name need not be UTF-8: its bytes as they are
     write = _write_json if output_format == "json" else functools.partial(_write_text, with_path=len(files) > 1)
     started = time.perf_counter()
     transcriber = Transcriber(run)
@@ -194,14 +206,15 @@ def transcribe(run: Path, audio: Sequence[Path], output_format: Literal["text", 
     for result in transcriber.transcribe_files(files):
         if isinstance(result, InputError):
             failed += 1
-            print(result, file=sys.stderr)
+            print(f"error: {result}", file=sys.stderr)
             continue
         seconds += result.duration
         write(result)
     elapsed = time.perf_counter() - loaded
     print(
-        f"{len(files) - failed} files, {seconds:.1f} s of audio in {elapsed:.1f} s (real-time factor "
-        f"{elapsed / max(seconds, 1e-9):.3f}, compiling included); model loaded in {loaded - started:.1f} s"
+        f"{len(files) - failed} files, {seconds:.1f} s of audio in {elapsed:.1f} s"
+        + (f" (real-time factor {elapsed / seconds:.3f}, compiling included)" if seconds else "")
+        + f"; model loaded in {loaded - started:.1f} s"
         + (f"; {failed} files failed" if failed else ""),
         file=sys.stderr,
     )
@@ -209,10 +222,16 @@ def transcribe(run: Path, audio: Sequence[Path], output_format: Literal["text", 
 
 
 def _write_text(transcript: Transcript, with_path: bool) -> None:
-    print(f"{transcript.audio}\t{transcript.text}" if with_path else transcript.text, flush=True)
+    path = str(transcript.audio).translate({9: r"\t", 10: r"\n", 13: r"\r"})  # a line stays a line, a tab the only one
+    print(f"{path}\t{transcript.text}" if with_path else transcript.text, flush=True)
 
 
 def _write_json(transcript: Transcript) -> None:
     words = [{"word": w.text, "start": round(w.start, 3), "end": round(w.end, 3)} for w in transcript.words]
-    line = {"audio": str(transcript.audio), "duration": round(transcript.duration, 3), "text": transcript.text}
-    print(json.dumps(line | {"words": words}, ensure_ascii=False), flush=True)
+    line: dict[str, Any] = {
+        "audio": str(transcript.audio),
+        "duration": round(transcript.duration, 3),
+        "text": transcript.text,
+    }
+    utf8 = not UNPRINTABLE.search(line["audio"])  # else the name's odd bytes are escaped
+    print(json.dumps(line | {"words": words}, ensure_ascii=not utf8), flush=True)

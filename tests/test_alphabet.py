@@ -11,7 +11,9 @@ from ds2_jax.errors import InputError
 alphabets = st.builds(
     lambda characters: Alphabet("".join(characters)),
     st.lists(
-        st.characters(exclude_categories=["Cs"]).filter(lambda c: unicodedata.is_normalized("NFC", c)),
+        st.characters(exclude_categories=["Cc", "Cs", "Z"], include_characters=" ").filter(
+            lambda c: unicodedata.is_normalized("NFC", c)
+        ),
         min_size=1,
         unique=True,
     ).filter(lambda characters: unicodedata.is_normalized("NFC", "".join(characters))),
@@ -77,6 +79,14 @@ def test_encode_names_the_unknown_characters() -> None:
     [
         ("", "data.alphabet must hold at least one character, got ''."),
         ("ABCAB", "data.alphabet must hold each character once, got 'ABCAB'. Repeated: ['A', 'B']."),
+        *(
+            (
+                f"A{character}",
+                "data.alphabet must hold no white space but plain spaces and no control characters, "
+                f"got {f'A{character}'!r}. Remove [{character!r}].",
+            )
+            for character in "\n\t\0\x1f\xa0\u3000\u2028\ud800"
+        ),
         ("a\u0308", "data.alphabet must be in Unicode's composed form (NFC), got 'a\u0308'."),
     ],
 )

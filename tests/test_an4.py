@@ -140,7 +140,22 @@ def test_another_archive_or_seed_is_not_taken_for_this(archive: Path, tmp_path: 
     with pytest.raises(InputError, match=f"^{folder} must be made with sha256 [0-9a-f]+, got [0-9a-f]+. Delete the"):
         an4.prepare(tmp_path / "data", other)
     (folder / "source.json").unlink()
-    with pytest.raises(InputError, match=f"^{folder} must be made by preparing AN4, got a folder without source.json."):
+    with pytest.raises(InputError, match=f"^{folder} must be made by preparing AN4, got no source.json in it."):
+        an4.prepare(tmp_path / "data", archive)
+
+
+def test_folder_that_was_changed_is_not_believed(archive: Path, tmp_path: Path) -> None:
+    folder = an4.prepare(tmp_path / "data", archive)
+    for content, finding in (
+        ("", "source.json must be as preparing AN4 wrote it, got something else"),
+        ("[]", "source.json must be as preparing AN4 wrote it, got something else"),
+        ("{}", "must be made with seed 0, got None"),
+    ):
+        (folder / "source.json").write_text(content)
+        with pytest.raises(InputError, match=f"^{folder}.?{finding}. Delete the folder, or choose another data.root.$"):
+            an4.prepare(tmp_path / "data", archive)
+    (folder / "dev.jsonl").unlink()
+    with pytest.raises(InputError, match=f"^{folder} must be made by preparing AN4, got no dev.jsonl in it. Delete"):
         an4.prepare(tmp_path / "data", archive)
 
 
@@ -205,6 +220,17 @@ def test_recording_cut_short(tmp_path: Path) -> None:
     refused(tmp_path, {name: recording(2720)[:-64]}, message)
 
 
+def test_lists_that_are_not_utf8(tmp_path: Path) -> None:
+    message = f" must hold {TRANSCRIPTS} in UTF-8, got invalid continuation byte at byte 0"
+    refused(tmp_path, {TRANSCRIPTS: b"\xc9T (an0-t1-b)\n"}, message + PUBLISHED)
+
+
+def test_empty_test_set(tmp_path: Path) -> None:
+    refused(
+        tmp_path, {FILEIDS: b"", TRANSCRIPTS: b""}, f" must list utterances in an4_test.fileids, got none{PUBLISHED}"
+    )
+
+
 def test_utterance_without_transcript(tmp_path: Path) -> None:
     ids = corpus_files()[FILEIDS] + b"an4test_clstk/t1/an9-t1-b\n"
     message = " must give one transcript for each line of an4_test.fileids, got none for an4test_clstk/t1/an9-t1-b"
@@ -265,7 +291,10 @@ def test_broken_archive(archive: Path, tmp_path: Path) -> None:
 def test_offline_names_the_archive_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(an4, "URL", "http://127.0.0.1:9/an4_sphere.tar.gz")  # discard: nothing listens
-    message = "^http://.*/an4_sphere.tar.gz must be downloadable, got .*refused.* give a copy .*: --data.archive PATH.$"
+    message = (
+        r"^http://.*/an4_sphere\.tar\.gz must be downloadable, got .*refused.* give a copy of the archive: "
+        r"prepare an4 --archive PATH, train --data\.archive PATH\.$"
+    )
     with pytest.raises(InputError, match=message):
         an4.prepare(tmp_path / "data")
 

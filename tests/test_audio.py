@@ -1,5 +1,6 @@
 """audio.py: every format, depth, rate and channel count; what is refused and how it says so."""
 
+import os
 import re
 import struct
 import tarfile
@@ -136,6 +137,23 @@ def test_mixed_down_to_the_mean(tmp_path: Path, channels: int, num_samples: int,
     np.testing.assert_allclose(waveform, noise.astype(np.float64).mean(axis=1), rtol=0, atol=1e-6)
 
 
+def test_gsm(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone(), RATE, "GSM610")
+    waveform = read_audio(path, RATE)
+    assert waveform.shape == (8320,)  # whole blocks of 320, and one more
+    assert np.corrcoef(waveform[:8000], tone()[:, 0])[0, 1] > 0.95
+    assert_refused(cut(path, 0.5), "hold the 1625 bytes of audio its header promises, got ")
+
+
+@pytest.mark.parametrize(("rate", "refused"), [(3_999, True), (4_000, False), (192_000, False), (192_001, True)])
+def test_rates_that_speech_has(tmp_path: Path, rate: int, refused: bool) -> None:
+    path = write(tmp_path / "a.wav", tone(rate=rate), rate)
+    if refused:
+        assert_refused(path, f"have a rate of 4000 to 192000 Hz, got {rate} Hz. Replace the file.$")
+    else:
+        assert abs(len(read_audio(path, RATE)) - 8000) <= 2
+
+
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "sph"])
 def test_stereo_in_every_format(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"a.{suffix}", tone(channels=2))
@@ -176,7 +194,28 @@ def test_missing(tmp_path: Path) -> None:
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    assert_refused(tmp_path, "be a readable file, got: Is a directory. Correct the path.$")
+    assert_refused(tmp_path, "be a file, got a folder. Correct the path.$")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.wav")
+    assert_refused(tmp_path / "a.wav", "be a file on disk, got a pipe or a device. Write the audio into a file first.$")
+
+
+@pytest.mark.parametrize(
+    ("name", "finding"), [("a\0.wav", "embedded null byte"), ("a" * 300, "File name too long")], ids=["null", "long"]
+)
+def test_a_path_that_no_file_can_have(tmp_path: Path, name: str, finding: str) -> None:
+    assert_refused(tmp_path / name, f"be a readable file, got: {finding}. Correct the path.$")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mp3"])
+def test_a_name_that_is_not_utf8(tmp_path: Path, suffix: str) -> None:
+    written = write(tmp_path / f"a.{suffix}", tone())
+    path = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    os.link(written, path)
+    np.testing.assert_array_equal(read_audio(path, RATE), read_audio(written, RATE))
+    assert audio_duration(path) == 0.5
 
 
 @pytest.mark.parametrize("content", [b"hello world\n" * 50, b"RIFF", b"NIST_1A\n   1024\n", b"ID3" + bytes(3000)])
@@ -199,7 +238,7 @@ def test_compressed_sphere_is_refused(tmp_path: Path) -> None:
 
 def test_empty_file(tmp_path: Path) -> None:
     (tmp_path / "a.wav").touch()
-    assert_refused(tmp_path / "a.wav", "hold audio, got an empty file. Replace the file, or leave the utterance out.$")
+    assert_refused(tmp_path / "a.wav", "hold audio, got an empty file. Replace the file.$")
 
 
 @pytest.mark.parametrize("suffix", ["wav", "sph"])
@@ -292,14 +331,35 @@ def test_ogg_cut_short(tmp_path: Path, subtype: str, lost_bytes: int) -> None:
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (6 * RATE, 1))
     path = write(tmp_path / "a.ogg", noise, RATE, subtype)
     path.write_bytes(path.read_bytes()[:-lost_bytes])
-    assert_refused(path, "end with the last page of its Ogg stream, got a file cut short. Replace")
+    assert_refused(path, "hold one whole Ogg stream, got a file cut short. Replace")
 
 
 def test_ogg_cut_between_pages(tmp_path: Path) -> None:
     path = write(tmp_path / "a.ogg", np.random.default_rng(0).uniform(-0.5, 0.5, (6 * RATE, 1)), RATE, "OPUS")
     data = path.read_bytes()
     path.write_bytes(data[: data.rindex(b"OggS")])
-    assert_refused(path, "end with the last page of its Ogg stream, got a file cut short. Replace")
+    assert_refused(path, "hold one whole Ogg stream, got a file cut short. Replace")
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_damaged_ogg(tmp_path: Path, subtype: str) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (6 * RATE, 1))
+    path = write(tmp_path / "a.ogg", noise, RATE, subtype)
+    assert audio_duration(path) == 6
+    data = path.read_bytes()
+    pages = [match.start() for match in re.finditer(b"OggS", data)]
+    assert len(pages) > 5
+    start, end = pages[4], pages[5]
+    middle = (start + end) // 2
+    for spoiled, fault in (
+        (data[:middle] + bytes(400) + data[middle + 400 :], f"a damaged page at byte {start}"),
+        (data[:middle] + data[middle + 100 :], f"a damaged page at byte {start}"),
+        (data[:start] + data[end:], f"a page missing before byte {start}"),
+        (data + data, f"a second stream at byte {len(data)}"),
+        (data + b"junk" * 10, f"something else than a page at byte {len(data)}"),
+    ):
+        path.write_bytes(spoiled)
+        assert_refused(path, f"hold one whole Ogg stream, got {fault}. Replace the file.$")
 
 
 def mp3(path: Path, mode: str, *, stated_length: bool = True, tag_bytes: int = 0) -> Path:
@@ -337,9 +397,16 @@ def test_mp3_of_variable_bit_rate_needs_its_length(tmp_path: Path) -> None:
     assert_refused(path, r"hold the \d+ samples its header promises, got \d+\. Replace", header=False)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
-def test_samples_that_are_not_finite(tmp_path: Path, value: float) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300, -1.1e6])
+def test_samples_that_are_not_finite_or_far_too_loud(tmp_path: Path, value: float) -> None:
     samples = tone(channels=2)
     samples[123, 1] = value
     path = write(tmp_path / "a.wav", samples, RATE, "DOUBLE")
-    assert_refused(path, "hold finite samples, got NaN or infinity at sample 123. Replace", header=False)
+    got = {1e300: "inf"}.get(value, f"{value:g}")
+    message = re.escape(f"hold samples of at most 1e+06 (full scale is 1), got {got} at sample 123. Replace the file.")
+    assert_refused(path, f"{message}$", header=False)
+
+
+def test_16_bit_numbers_in_a_float_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone() * 2**15, RATE, "FLOAT")
+    np.testing.assert_allclose(read_audio(path, RATE), tone()[:, 0] * 2**15, rtol=1e-6, atol=1e-2)

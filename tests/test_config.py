@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,8 @@ BOUND_BY_RULES: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (FeatureConfig, "sample_rate"): st.sampled_from([8_000, 16_000, 48_000]),
     (FeatureConfig, "window_size"): st.sampled_from([0.02, 0.025]),
     (FeatureConfig, "window_stride"): st.sampled_from([0.01, 0.005]),
-    (DataConfig, "max_duration"): st.floats(1.0, 60.0),
+    (DataConfig, "max_duration"): st.floats(1.0),  # infinity too
+    (DataConfig, "num_workers"): st.integers(0, 1024),
     **{(DataConfig, split): st.none() for split in ("train", "dev", "test")},  # where there is a corpus
     (ModelConfig, "frequency_kernels"): st.tuples(odd, odd),
     (ModelConfig, "time_kernels"): st.tuples(odd, odd),
@@ -68,8 +70,8 @@ def test_json_takes_whole_numbers_for_floats() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Config(seed=-1), "seed must be in [0, 2^31), got -1."),
-        (lambda: Config(seed=2**31), "seed must be in [0, 2^31), got 2147483648."),
+        (lambda: Config(seed=-1), "seed must be 0 or more, got -1."),
+        (lambda: Config(seed=2**31), "seed must be at most 2147483647, got 2147483648."),
         (lambda: Config(epochs=0), "epochs must be at least 1, got 0."),
         (lambda: Config(patience=-1), "patience must be 0 (never stop early) or more, got -1."),
         (lambda: FeatureConfig(sample_rate=3_999), "features.sample_rate must be 4000 to 48000 Hz, got 3999."),
@@ -97,7 +99,7 @@ def test_json_takes_whole_numbers_for_floats() -> None:
             "data.batch_seconds must be 0 (off) or a number of seconds, got -1.0.",
         ),
         (lambda: DataConfig(num_buckets=0), "data.num_buckets must be at least 1, got 0."),
-        (lambda: DataConfig(num_workers=-1), "data.num_workers must be 0 (one per core) or more, got -1."),
+        (lambda: DataConfig(num_workers=-1), "data.num_workers must be 0 (one per core) to 1024, got -1."),
         (lambda: DataConfig(min_duration=-0.5), "data.min_duration must be 0 seconds or more, got -0.5."),
         (
             lambda: DataConfig(max_duration=0.1),
@@ -124,7 +126,7 @@ def test_json_takes_whole_numbers_for_floats() -> None:
         ),
         (lambda: ModelConfig(time_kernels=(-1, 11)), "model.time_kernels must be odd and positive, got (-1, 11)."),
         (lambda: OptimConfig(learning_rate=0.0), "optim.learning_rate must be positive, got 0.0."),
-        (lambda: OptimConfig(learning_rate=float("nan")), "optim.learning_rate must be positive, got nan."),
+        (lambda: OptimConfig(learning_rate=float("nan")), "optim.learning_rate must be finite, got nan."),
         (lambda: OptimConfig(anneal=1.1), "optim.anneal must be in (0, 1], got 1.1."),
         (lambda: OptimConfig(warmup_steps=-1), "optim.warmup_steps must be 0 or more, got -1."),
         (lambda: OptimConfig(weight_decay=-1.0), "optim.weight_decay must be 0 or more, got -1.0."),
@@ -132,6 +134,33 @@ def test_json_takes_whole_numbers_for_floats() -> None:
         (lambda: OptimConfig(momentum=1.0), "optim.momentum must be in [0, 1), got 1.0."),
         (lambda: OptimConfig(beta1=-0.1), "optim.beta1 must be in [0, 1), got -0.1."),
         (lambda: OptimConfig(beta2=1.0), "optim.beta2 must be in [0, 1), got 1.0."),
+        (lambda: OptimConfig(learning_rate=float("inf")), "optim.learning_rate must be finite, got inf."),
+        (lambda: OptimConfig(clip_norm=float("nan")), "optim.clip_norm must be 0 or more, got nan."),
+        (lambda: Config(epochs=2**31), "epochs must be at most 2147483647, got 2147483648."),
+        (lambda: DataConfig(num_workers=1025), "data.num_workers must be 0 (one per core) to 1024, got 1025."),
+        (lambda: DataConfig(batch_size=2**16 + 1), "data.batch_size must be at most 65536, got 65537."),
+        (lambda: ModelConfig(hidden_size=10**20), f"model.hidden_size must be at most 65536, got {10**20}."),
+        (lambda: ModelConfig(channels=(2, 2**17)), "model.channels must be at most 65536, got (2, 131072)."),
+        (lambda: ModelConfig(channels=()), "model.channels must be a list of 2, got ()."),  # type: ignore[arg-type]
+        (lambda: ModelConfig(channels=2), "model.channels must be a list of 2, got 2."),  # type: ignore[arg-type]
+        (lambda: ModelConfig(dropout=False), "model.dropout must be of type float, got False."),
+        (lambda: Config(epochs="3"), "epochs must be of type int, got '3'."),  # type: ignore[arg-type]
+        (lambda: Config(epochs=np.int64(3)), "epochs must be of type int, got np.int64(3)."),  # type: ignore[arg-type]
+        (
+            lambda: OptimConfig(learning_rate=np.float32(0.1)),  # type: ignore[arg-type]
+            "optim.learning_rate must be of type float, got np.float32(0.1).",
+        ),
+        (
+            lambda: Config(model=OptimConfig()),  # type: ignore[arg-type]
+            "model must be an object (ModelConfig), got OptimConfig(optimizer='adamw', learning_rate=0.00015, "
+            "schedule='exponential', an ....",
+        ),
+        (lambda: DataConfig(train=b"x"), "data.train must be a path, got b'x'."),  # type: ignore[arg-type]
+        (
+            lambda: DataConfig(train=Path("caf\udce9")),
+            r"data.train must be a path in UTF-8, got 'caf\udce9'. Rename it.",
+        ),
+        (lambda: DataConfig(train=Path("a\0")), r"data.train must be a path in UTF-8, got 'a\x00'. Rename it."),
         (lambda: OptimConfig(epsilon=0.0), "optim.epsilon must be positive, got 0.0."),
     ],
 )
@@ -144,8 +173,8 @@ def test_rules(make: Callable[[], object], message: str) -> None:
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ([], "The configuration must be an object, got []."),
-        ({"model": 3}, "model must be an object, got 3."),
+        ([], "The configuration must be an object (Config), got []."),
+        ({"model": 3}, "model must be an object (ModelConfig), got 3."),
         (
             {"model": {"hiden_size": 3}},
             "model.hiden_size must be a known setting, got 'hiden_size'. Was the run made by a newer version?",
@@ -170,9 +199,25 @@ def test_json_that_is_no_configuration(tree: object, message: str) -> None:
     assert str(error.value) == message
 
 
-def test_text_that_is_no_json() -> None:
-    with pytest.raises(InputError, match=r"^The configuration must be JSON, got Expecting value: line 1 column 1"):
-        config_lib.from_json("model: {}")
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        ("model: {}", "Expecting value: line 1 column 1"),
+        ("[" * 100_000, "maximum recursion depth exceeded"),
+        ('{"epochs": ' + "1" * 5000 + "}", r"Exceeds the limit \(4300 digits\)"),
+    ],
+    ids=["text", "brackets", "digits"],
+)
+def test_text_that_is_no_json(text: str, finding: str) -> None:
+    with pytest.raises(InputError, match=f"^The configuration must be JSON, got {finding}"):
+        config_lib.from_json(text)
+
+
+def test_values_are_brought_to_their_types() -> None:
+    model = ModelConfig(channels=[2, 3])  # type: ignore[arg-type]
+    data = DataConfig(train="a.jsonl")  # type: ignore[arg-type]
+    assert (model.channels, data.train) == ((2, 3), Path("a.jsonl"))
+    assert type(OptimConfig(learning_rate=1).learning_rate) is float
 
 
 def test_load_config_runs_the_file(tmp_path: Path) -> None:
@@ -235,3 +280,19 @@ def test_sizes_in_samples_and_bins() -> None:
 @pytest.mark.parametrize(("time_reduction", "strides"), [(2, (2, 1)), (4, (2, 2))])
 def test_time_strides_multiply_to_the_reduction(time_reduction: Literal[2, 4], strides: tuple[int, int]) -> None:
     assert ModelConfig(time_reduction=time_reduction).time_strides == strides
+
+
+def test_load_config_survives_a_file_that_exits(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.py"
+    file.write_text("import sys; sys.exit(3)\n")
+    with pytest.raises(InputError) as error:
+        config_lib.load_config(file)
+    assert str(error.value) == f"{file} must run without errors, got SystemExit: 3. Mend it."
+
+
+@pytest.mark.parametrize(("name", "finding"), [("", "is a folder"), ("a" * 300, "does not exist")])
+def test_load_config_needs_a_file(tmp_path: Path, name: str, finding: str) -> None:
+    with pytest.raises(InputError) as error:
+        config_lib.load_config(tmp_path / name)
+    message = f"--config must name a configuration file, got {tmp_path / name}, which {finding}. Known:"
+    assert str(error.value).startswith(message)

@@ -92,10 +92,10 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> Non
     assert len(read_manifest(path)) == 2
 
 
-texts = st.text(st.characters(codec="utf-8"), max_size=8)
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 
 
-@given(st.lists(st.tuples(texts, st.floats(0, 1e6), texts), min_size=1, max_size=5))
+@given(st.lists(st.tuples(texts, st.floats(0, 3600), texts), min_size=1, max_size=5))
 def test_what_is_written_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, float, str]]
 ) -> None:
@@ -148,11 +148,37 @@ def test_manifest_that_is_not_text(tmp_path: Path) -> None:
         (ROW | {"transcript": ["A"]}, ": transcript must be a string, got ['A']. Put it in quotes."),
         (ROW | {"id": 1.5}, ": id must be a string, got 1.5. Put it in quotes."),
         (ROW | {"speaker": True}, ": speaker must be a string, got True. Put it in quotes."),
-        (ROW | {"duration": -1}, ": duration must be a number of seconds, 0 or more, got -1. Correct it."),
-        (ROW | {"duration": "1"}, ": duration must be a number of seconds, 0 or more, got '1'. Correct it."),
-        (ROW | {"duration": True}, ": duration must be a number of seconds, 0 or more, got True. Correct it."),
-        (ROW | {"duration": float("nan")}, ": duration must be a number of seconds, 0 or more, got nan. Correct it."),
-        (ROW | {"duration": float("inf")}, ": duration must be a number of seconds, 0 or more, got inf. Correct it."),
+        (ROW | {"duration": -1}, ": duration must be 0 to 3600 seconds, got -1. Correct it."),
+        (ROW | {"duration": "1"}, ": duration must be 0 to 3600 seconds, got '1'. Correct it."),
+        (ROW | {"duration": True}, ": duration must be 0 to 3600 seconds, got True. Correct it."),
+        (ROW | {"duration": float("nan")}, ": duration must be 0 to 3600 seconds, got nan. Correct it."),
+        (ROW | {"duration": float("inf")}, ": duration must be 0 to 3600 seconds, got inf. Correct it."),
+        (ROW | {"duration": 3601}, ": duration must be 0 to 3600 seconds, got 3601. Correct it."),
+        (ROW | {"duration": 10**400}, f": duration must be 0 to 3600 seconds, got 1{'0' * 79} .... Correct it."),
+        (
+            ROW | {"transcript": "GO \ud800"},
+            r": transcript must hold no null character and no half of a surrogate pair, got 'GO \ud800'. Mend it.",
+        ),
+        (
+            ROW | {"audio": "a\0.wav"},
+            r": audio must hold no null character and no half of a surrogate pair, got 'a\x00.wav'. Mend it.",
+        ),
+        (ROW | {"text": "NO"}, " must have one of transcript and text, got 'both'. Remove one."),
+        (
+            ROW | {"audio_filepath": "b", "text": "NO"},
+            " must have one of audio and audio_filepath, got 'both'. Remove one.",
+        ),
+        (
+            "[" * 100_000,
+            f" must be a JSON object, got '{'[' * 79} .... "
+            "maximum recursion depth exceeded while decoding a JSON array from a unicode string.",
+        ),
+        (
+            '{"duration": ' + "1" * 5000 + "}",
+            f' must be a JSON object, got \'{{"duration": {"1" * 66} .... '
+            "Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits; "
+            "use sys.set_int_max_str_digits() to increase the limit.",
+        ),
         (
             ROW | {"offset": 3.2},
             ": offset must be 0 (whole files only), got 3.2. Cut the segment into its own file.",
@@ -242,7 +268,7 @@ def test_check_counts_the_output_frames_that_ctc_needs(
 ) -> None:
     utterance = Utterance(audio, (num_frames - 1) * 0.01 + 0.005, "ALLOWED", "a")  # 7 letters, L twice: 8 frames
     found = check(utterance, time_reduction=time_reduction)
-    detail = "7 for 'ALLOWED', which needs 8"
+    detail = "'ALLOWED' must have 8 output frames, got 7"
     assert found == ([] if fits else [("a", "too few output frames", detail)])
 
 
@@ -262,13 +288,47 @@ def test_bad_utterances_stop_with_counts_and_examples() -> None:
         "a (missing audio: a.wav does not exist); b (empty transcript: ''); d (missing audio: d.wav does not exist)."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-        usable_utterances(UTTERANCES, PROBLEMS, on_bad_utterance="error", manifest=Path("set.jsonl"))
+        usable_utterances(UTTERANCES, PROBLEMS, Alphabet(ENGLISH), on_bad_utterance="error", manifest=Path("set.jsonl"))
+
+
+def test_all_unknown_characters_are_listed_and_texts_cut(audio: Path) -> None:
+    utterances = [
+        Utterance(audio, 1.0, "É" * 10**6, "a"),
+        Utterance(Path("x" * 10**6), 1.0, "42", "b" * 10**6),
+        *(Utterance(audio, 1.0, f"ROOM {number}", f"c{number}") for number in range(5)),
+    ]
+    problems = check_utterances(
+        utterances,
+        Alphabet(ENGLISH),
+        sample_rate=16_000,
+        hop_length=160,
+        time_reduction=2,
+        min_duration=0.1,
+        max_duration=20,
+    )
+    assert problems[1].reason == "missing audio"
+    with pytest.raises(InputError) as error:
+        usable_utterances(
+            [*utterances, UTTERANCES[5]],
+            problems,
+            Alphabet(ENGLISH),
+            on_bad_utterance="error",
+            manifest=Path("set.jsonl"),
+        )
+    message = str(error.value)
+    advice = "Mend them, or leave them out with --data.on-bad-utterance skip, or add to --data.alphabet "
+    assert f"{advice}['0', '1', '2', '3', '4', 'É']. The first: a (unknown characters: ['É'] in 'ÉÉ" in message
+    assert len(message) < 1000
 
 
 def test_bad_utterances_are_left_out_on_request() -> None:
-    usable = usable_utterances(UTTERANCES, PROBLEMS, on_bad_utterance="skip", manifest=Path("set.jsonl"))
+    usable = usable_utterances(
+        UTTERANCES, PROBLEMS, Alphabet(ENGLISH), on_bad_utterance="skip", manifest=Path("set.jsonl")
+    )
     assert [utterance.id for utterance in usable] == ["c", "f"]
-    assert usable_utterances(usable, [], on_bad_utterance="error", manifest=Path("set.jsonl")) == usable
+    assert (
+        usable_utterances(usable, [], Alphabet(ENGLISH), on_bad_utterance="error", manifest=Path("set.jsonl")) == usable
+    )
 
 
 def test_a_manifest_of_only_bad_utterances_stops_always() -> None:
@@ -277,7 +337,9 @@ def test_a_manifest_of_only_bad_utterances_stops_always() -> None:
         "The first: a (missing audio: a.wav does not exist)."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-        usable_utterances(UTTERANCES[:1], PROBLEMS[:1], on_bad_utterance="skip", manifest=Path("set.jsonl"))
+        usable_utterances(
+            UTTERANCES[:1], PROBLEMS[:1], Alphabet(ENGLISH), on_bad_utterance="skip", manifest=Path("set.jsonl")
+        )
 
 
 def test_problems_are_counted_and_written(tmp_path: Path) -> None:

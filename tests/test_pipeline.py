@@ -1,5 +1,6 @@
 """data/pipeline.py: what the plan says, decoded side by side, and what happens to files that cannot be used."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -49,6 +50,7 @@ def batches(
     *,
     row_multiple: int = 1,
     num_workers: int = 2,
+    time_reduction: int | None = None,
     on_problem: Callable[[Problem], None] | None = None,
 ) -> pipeline.Batches:
     return pipeline.batches(
@@ -60,6 +62,7 @@ def batches(
         label_width=12,
         row_multiple=row_multiple,
         num_workers=num_workers,
+        time_reduction=time_reduction,
         on_problem=on_problem,
     )
 
@@ -156,6 +159,21 @@ def test_recording_shorter_than_its_manifest_says(utterances: list[Utterance]) -
         else:
             with pytest.raises(InputError, match=r"^Utterance u4: .*4\.wav must last the .* s that its manifest says"):
                 list(batches(plan, utterances))
+
+
+def test_recording_too_short_for_its_transcript(utterances: list[Utterance]) -> None:
+    utterances[:] = [dataclasses.replace(utterance, transcript="A") for utterance in utterances]
+    utterances[4] = Utterance(utterances[4].audio, 0.37, "IT'S FOURS", "u4")  # 38 frames: 10 of 40 ms, one a letter
+    plan = plan_of(utterances)
+    soundfile.write(utterances[4].audio, np.full(round(0.355 * RATE), 0.1), RATE)
+    list(batches(plan, utterances))  # an evaluation
+    message = r"^Utterance u4: \"IT'S FOURS\" must have 10 output frames, got 9$"
+    with pytest.raises(InputError, match=message):
+        list(batches(plan, utterances, time_reduction=4))
+    problems: list[Problem] = []
+    seen = list(batches(plan, utterances, time_reduction=4, on_problem=problems.append))
+    assert [(problem.id, problem.reason) for problem in problems] == [("u4", "too few output frames")]
+    assert 4 not in np.concatenate([batch["indices"] for batch in seen])
 
 
 @pytest.mark.parametrize("skips", [False, True])

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ds2_jax import lengths
+from ds2_jax import corpora, lengths
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.audio import read_audio
 from ds2_jax.config import ENGLISH
@@ -173,13 +173,22 @@ def refuse(*_: object) -> None:
     raise AssertionError("built again")
 
 
-def test_prepare_builds_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_no_archive_of_it(tmp_path: Path) -> None:
+    message = r"^--archive must be left out for synthetic, which is built here, got a\.tar\.gz\. Remove it\.$"
+    with pytest.raises(InputError, match=message):
+        corpora.prepare("synthetic", tmp_path, Path("a.tar.gz"))
+
+
+def test_prepare_builds_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(synthetic, "script", small_script)
     stale = tmp_path / "data" / "synthetic.partial" / "audio"  # as a killed run leaves it
     stale.mkdir(parents=True)
     (stale / "en-us-00.wav").write_bytes(b"half")
     folder = synthetic.prepare(tmp_path / "data")
     assert folder == tmp_path / "data" / "synthetic"
+    assert capsys.readouterr().err == "building the quick-start corpus: 18 utterances in 6 voices ...\n"
     assert list(folder.parent.iterdir()) == [folder]
     assert all(row.audio.is_file() for split in SPLITS for row in read_manifest(folder / f"{split}.jsonl"))
     monkeypatch.setattr(synthetic, "build", refuse)
@@ -216,7 +225,7 @@ def test_folder_that_is_not_the_corpus_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         synthetic.prepare(tmp_path)
     assert str(caught.value) == (
-        f"{folder} must hold the quick-start corpus of this version, got another, or something else. "
+        f"{folder} must be made by preparing the quick-start corpus, got no source.json in it. "
         "Delete the folder, or choose another data.root."
     )
     assert files(folder) == {"train.jsonl": b"mine"}

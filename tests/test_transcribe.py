@@ -1,6 +1,7 @@
 """transcribe.py: files and folders to lines of text, whatever is among them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,10 +37,47 @@ def test_folders_are_searched_and_files_taken_as_named(tmp_path: Path) -> None:
     assert [path.name for path in found] == ["notes.txt", "a.flac", "b.WAV", "c.sph"]
 
 
+def test_other_files_are_counted_and_broken_links_fail(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.aiff", "b.txt", "c.TXT", "README"):
+        (tmp_path / name).touch()
+    (tmp_path / "d.wav").symlink_to(tmp_path / "gone.wav")
+    (tmp_path / "folder.wav").mkdir()
+    assert transcribe(run, [tmp_path], "text") == 1
+    ignored, failed, total = capsys.readouterr().err.splitlines()
+    assert ignored == f"{tmp_path}: 4 other files ignored: .aiff, .txt, no suffix"
+    assert failed.startswith(f"error: {tmp_path}/d.wav must be a readable file, got: No such file or directory.")
+    assert total.startswith("0 files, 0.0 s of audio in ")
+    assert "real-time factor" not in total
+
+
+def test_odd_names_keep_a_line_a_file(run: Path, tmp_path: Path) -> None:
+    program = "import sys; from ds2_jax.cli import main; sys.exit(main(sys.argv[1:]))"
+    names = [b"caf\xe9.wav", b"line\nbreak\ttab.wav"]
+    for name in names:
+        write_noise(tmp_path / "new.wav").rename(tmp_path / os.fsdecode(name))
+    text, jsonl = (
+        subprocess.run(
+            [sys.executable, "-c", program, "transcribe", str(run), str(tmp_path), "--format", output_format],
+            capture_output=True,
+            timeout=300,
+            check=True,
+        ).stdout.splitlines()
+        for output_format in ("text", "json")
+    )
+    paths = [os.fsencode(tmp_path) + b"/" + name for name in (names[0], rb"line\nbreak\ttab.wav")]
+    assert [line.split(b"\t")[0] for line in text] == paths
+    assert [os.fsencode(Path(json.loads(line)["audio"]).name) for line in jsonl] == names
+
+
 def test_missing_and_empty_paths_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"AUDIO must be a file or folder, got {tmp_path / 'no.wav'}, which does not"):
         find_audio([tmp_path / "no.wav"])
-    with pytest.raises(InputError, match=rf"{tmp_path} must hold audio files \(.*\.wav\), got none\."):
+    for name in ("a\0.wav", "a" * 300):
+        with pytest.raises(InputError, match=r"^AUDIO must be a file or folder, got .*, which does not exist"):
+            find_audio([tmp_path / name])
+    with pytest.raises(InputError, match=rf"{tmp_path} must hold audio files \(.*\.wav.*\), got none\."):
         find_audio([tmp_path])
     with pytest.raises(InputError, match="AUDIO must name at least one file or folder, got none"):
         find_audio([])
@@ -61,7 +99,8 @@ def test_bad_files_among_good_ones(run: Path, tmp_path: Path, capsys: pytest.Cap
     assert [line.split("\t")[0] for line in lines] == [str(tmp_path / "1.wav"), str(tmp_path / "6.wav")]
     errors = output.err.splitlines()
     for number, error in zip((2, 3, 4, 5), errors[:-1], strict=True):
-        assert str(tmp_path / f"{number}.wav") in error
+        assert error.startswith(f"error: {tmp_path / f'{number}.wav'} must ")
+        assert error.endswith(". Replace the file.")
     assert errors[-1].startswith("2 files, 1.3 s of audio in ")
     assert "real-time factor" in errors[-1]
     assert errors[-1].endswith("; 4 files failed")

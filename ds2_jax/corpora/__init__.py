@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ds2_jax.config import DataConfig
+from ds2_jax.errors import InputError
 
 
 class Splits(NamedTuple):
@@ -29,6 +30,8 @@ def prepare(corpus: str, root: Path, archive: Path | None = None) -> Path:
     Raises:
         InputError: the corpus cannot be had; the message says what to do.
     """
+    if corpus == "synthetic" and archive is not None:
+        raise InputError(f"--archive must be left out for synthetic, which is built here, got {archive}. Remove it.")
     module = importlib.import_module(f"ds2_jax.corpora.{corpus}")
     folder: Path = module.prepare(root) if corpus == "synthetic" else module.prepare(root, archive)
     return folder

@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 
 from ds2_jax.audio import audio_duration
-from ds2_jax.corpora.archive import building, download, extract, file_sha256
+from ds2_jax.corpora.archive import ANOTHER_FOLDER, building, download, extract, file_sha256, read_source
 from ds2_jax.data.manifest import Utterance, write_manifest
 from ds2_jax.errors import InputError
 from ds2_jax.files import write_text, writing
 
 # Reported gone at times (github.com/NVIDIA-NeMo/Speech, issues 3743 and 14136); the copies elsewhere are not CMU's.
 URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz"
+OFFLINE = "Run again to resume, or give a copy of the archive: prepare an4 --archive PATH, train --data.archive PATH."
 NUM_DEV_SPEAKERS = 8
 NUM_PUBLISHED = {"train": 948, "test": 130}
 """Utterances of the published archive."""
@@ -52,7 +53,7 @@ def _build(folder: Path, partial: Path, archive: Path | None, seed: int) -> None
     root = folder.parent
     source = archive if archive is not None else root / Path(URL).name
     if archive is None:
-        download(URL, source, advice="Run again to resume, or give a copy of the archive: --data.archive PATH.")
+        download(URL, source, advice=OFFLINE)
     extract(source, partial)
     corpus = partial / "an4"
     splits = {split: _read_split(source, corpus, split) for split in ("train", "test")}
@@ -74,17 +75,13 @@ def _check_source(folder: Path, archive: Path | None, seed: int) -> None:
 
     A run goes on without the archive, so one that is gone is no error.
     """
-    source = folder / "source.json"
-    advice = "Delete the folder, or choose another data.root."
-    if not source.is_file():
-        raise InputError(f"{folder} must be made by preparing AN4, got a folder without source.json. {advice}")
-    made_from = json.loads(source.read_text(encoding="utf-8"))
+    made_from = read_source(folder, "AN4")
     wanted: dict[str, object] = {"seed": seed}
     if archive is not None and archive.is_file():
         wanted["sha256"] = file_sha256(archive)
     for name, value in wanted.items():
-        if made_from[name] != value:
-            raise InputError(f"{folder} must be made with {name} {value}, got {made_from[name]}. {advice}")
+        if made_from.get(name) != value:
+            raise InputError(f"{folder} must be made with {name} {value}, got {made_from.get(name)}. {ANOTHER_FOLDER}")
 
 
 def _read_split(archive: Path, corpus: Path, split: str) -> list[Utterance]:
@@ -106,6 +103,8 @@ def _read_split(archive: Path, corpus: Path, split: str) -> list[Utterance]:
         except InputError as error:
             raise InputError(f"{archive}: {error}") from error
         utterances.append(Utterance(audio, duration, transcripts.pop(name), name, speaker))
+    if not utterances:
+        raise _not_an4(archive, f"list utterances in an4_{split}.fileids, got none")
     if transcripts:
         raise _not_an4(archive, f"list each transcript in an4_{split}.fileids, got {min(transcripts)} without a line")
     return utterances
@@ -128,7 +127,10 @@ def _lines(archive: Path, corpus: Path, name: str) -> list[str]:
     path = corpus / name
     if not path.is_file():
         raise _not_an4(archive, f"hold an4/{name}, got none")
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise _not_an4(archive, f"hold an4/{name} in UTF-8, got {error.reason} at byte {error.start}") from error
 
 
 def _not_an4(archive: Path, finding: str) -> InputError:

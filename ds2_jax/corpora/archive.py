@@ -5,6 +5,7 @@ import functools
 import gzip
 import hashlib
 import http.client
+import json
 import os
 import shutil
 import sys
@@ -27,6 +28,7 @@ except ModuleNotFoundError:  # Windows: two processes must not prepare one corpu
 
 CHUNK_BYTES = 1 << 16
 TIMEOUT_SECONDS = 30.0
+ANOTHER_FOLDER = "Delete the folder, or choose another data.root."
 
 
 @contextlib.contextmanager
@@ -53,6 +55,25 @@ def building(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
         stack.callback(shutil.rmtree, partial, ignore_errors=True)
         yield partial
+
+
+def read_source(folder: Path, corpus: str) -> dict[str, object]:
+    """What the finished corpus in `folder` was made from: its source.json.
+
+    Raises:
+        InputError: it is broken, or it or a manifest is missing.
+    """
+    for name in ("source.json", "train.jsonl", "dev.jsonl", "test.jsonl"):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} must be made by preparing {corpus}, got no {name} in it. {ANOTHER_FOLDER}")
+    path = folder / "source.json"
+    try:
+        source = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # neither JSON nor UTF-8
+        source = None
+    if not isinstance(source, dict):
+        raise InputError(f"{path} must be as preparing {corpus} wrote it, got something else. {ANOTHER_FOLDER}")
+    return source
 
 
 def download(url: str, path: Path, sha256: str | None = None, advice: str = "Run the command again.") -> None:

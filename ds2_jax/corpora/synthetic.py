@@ -22,7 +22,7 @@ import soundfile
 import soxr
 
 from ds2_jax.corpora import espeak
-from ds2_jax.corpora.archive import building
+from ds2_jax.corpora.archive import ANOTHER_FOLDER, building, read_source
 from ds2_jax.data.manifest import Utterance, write_manifest
 from ds2_jax.errors import InputError
 from ds2_jax.files import write_text, writing
@@ -130,16 +130,15 @@ def prepare(root: Path) -> Path:
     if not folder.exists():
         with building(folder) as partial:
             if not folder.exists():
+                voices = [len(said) for split in prompts.values() for said in split.values()]
+                counts = f"{sum(voices):,} utterances in {len(voices)} voices"
+                print(f"building the quick-start corpus: {counts} ...", file=sys.stderr)
                 build(partial, prompts)
                 write_text(partial / "source.json", json.dumps(source) + "\n")
                 with writing(folder):
                     partial.rename(folder)
-    found = folder / "source.json"
-    if not found.is_file() or json.loads(found.read_text(encoding="utf-8")) != source:
-        raise InputError(
-            f"{folder} must hold the quick-start corpus of this version, got another, or something else. "
-            "Delete the folder, or choose another data.root."
-        )
+    if read_source(folder, "the quick-start corpus") != source:
+        raise InputError(f"{folder} must hold the quick-start corpus of this version, got another. {ANOTHER_FOLDER}")
     return folder
 
 

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import json
-import sys
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +11,8 @@ from typing import Any, Literal
 from ds2_jax import lengths
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.audio import audio_duration
-from ds2_jax.config import require
-from ds2_jax.errors import InputError
+from ds2_jax.config import UNPRINTABLE, require
+from ds2_jax.errors import InputError, shorten
 from ds2_jax.files import write_text
 
 Row = dict[str, Any]
@@ -26,7 +26,13 @@ Reason = Literal[
     "wrong duration",
     "unexpected error",
 ]
+NO_JSON = (ValueError, RecursionError)
+"""What `json` raises: a fault, a number of thousands of digits, brackets without end."""
 NUM_EXAMPLES = 3
+EXAMPLE_LENGTH = 300
+"""Characters of an example's detail in a message; the file of problems holds it whole."""
+MAX_DURATION = 3600
+"""Seconds; longer is a slip of the unit, and evaluation, which has no limit of its own, would ask for all memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +80,14 @@ def read_manifest(path: Path) -> list[Utterance]:
     An utterance without an id is named after its audio file, with a number where that name is taken.
 
     Raises:
-        InputError: no such file, no utterance in it, not JSON, a key is missing or of the wrong type, a duration is not
-            a number of seconds, an id occurs twice, or a transcript file cannot be read.
+        InputError: no such file, no utterance in it, not JSON, a key is missing, twice there or of the wrong type, a
+            duration is not a number of seconds up to an hour, an id occurs twice, or a transcript file cannot be
+            read.
     """
     text = _read_text(path)
     try:
         document = json.loads(text)
-    except json.JSONDecodeError:  # more than one line of JSON, or a fault that the reader of lines names
+    except NO_JSON:  # more than one line of JSON, or a fault that the reader of lines names
         document = None
     if isinstance(document, dict) and "samples" in document:
         utterances = _read_samples(path, document)
@@ -128,33 +135,44 @@ def check_utterances(
     problems = []
     for utterance in utterances:
         labels = [] if (unknown := alphabet.unknown(utterance.transcript)) else alphabet.encode(utterance.transcript)
-        num_frames = lengths.num_frames(utterance.num_samples(sample_rate), hop_length)
-        output_frames = lengths.conv_output_lengths(num_frames, time_reduction)
-        min_frames = lengths.ctc_min_frames(labels)
+        num_samples = utterance.num_samples(sample_rate)
         reason: Reason
-        if not utterance.audio.is_file():
+        if not os.path.isfile(utterance.audio):  # noqa: PTH113 - Path.is_file raises where the name is too long
             reason, detail = "missing audio", f"{utterance.audio} does not exist"
         elif utterance.duration == 0 and (error := _read_duration(utterance.audio)[1]):
             reason, detail = "unreadable audio", error
         elif unknown:
-            reason, detail = "unknown characters", f"{unknown} in {utterance.transcript!r}"
+            reason, detail = "unknown characters", f"{unknown} in {shorten(repr(utterance.transcript))}"
         elif not labels:
             reason, detail = "empty transcript", repr(utterance.transcript)
         elif not min_duration <= utterance.duration <= max_duration:
             reason = "duration outside the limits"
             detail = f"{utterance.duration} s, limits {min_duration} to {max_duration} s"
-        elif output_frames < min_frames:
-            reason = "too few output frames"
-            detail = f"{output_frames} for {utterance.transcript!r}, which needs {min_frames}"
+        elif problem := too_few_frames(utterance, labels, num_samples, hop_length, time_reduction):
+            problems.append(problem)
+            continue
         else:
             continue
         problems.append(Problem(utterance.id, str(utterance.audio), reason, detail))
     return problems
 
 
+def too_few_frames(
+    utterance: Utterance, labels: Sequence[int], num_samples: int, hop_length: int, time_reduction: int
+) -> Problem | None:
+    """Why CTC cannot align `labels` with the output frames of `num_samples`; None where it can."""
+    output_frames = lengths.conv_output_lengths(lengths.num_frames(num_samples, hop_length), time_reduction)
+    min_frames = lengths.ctc_min_frames(labels)
+    if output_frames >= min_frames:
+        return None
+    detail = f"{shorten(repr(utterance.transcript))} must have {min_frames} output frames, got {output_frames}"
+    return Problem(utterance.id, str(utterance.audio), "too few output frames", detail)
+
+
 def usable_utterances(
     utterances: Sequence[Utterance],
     problems: Sequence[Problem],
+    alphabet: Alphabet,
     *,
     on_bad_utterance: Literal["error", "skip"],
     manifest: Path,
@@ -169,7 +187,12 @@ def usable_utterances(
     if problems and (on_bad_utterance == "error" or not usable):
         rule = "hold only usable utterances" if usable else "hold at least one usable utterance"
         advice = "Mend them, or leave them out with --data.on-bad-utterance skip" if usable else "Mend them"
-        examples = "; ".join(f"{p.id} ({p.reason}: {p.detail})" for p in problems[:NUM_EXAMPLES])
+        strange = {problem.id for problem in problems if problem.reason == "unknown characters"}
+        if unknown := alphabet.unknown("".join(u.transcript for u in utterances if u.id in strange)):
+            advice += f", or add to --data.alphabet {shorten(str(unknown), EXAMPLE_LENGTH)}"
+        examples = "; ".join(
+            f"{shorten(p.id)} ({p.reason}: {shorten(p.detail, EXAMPLE_LENGTH)})" for p in problems[:NUM_EXAMPLES]
+        )
         raise InputError(
             f"{manifest} must {rule}, got {len(bad)} of {len(utterances)} that are not: {count_reasons(problems)}. "
             f"{advice}. The first: {examples}."
@@ -191,10 +214,11 @@ def write_problems(path: Path, problems: Iterable[Problem]) -> None:
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path} must be a readable file, got: {error.strerror}. Correct the path.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} must be UTF-8 text, got {error.reason} at byte {error.start}. Convert it.") from error
+    except OSError as error:
+        name = shorten(str(path), EXAMPLE_LENGTH)
+        raise InputError(f"{name} must be a readable file, got: {error.strerror}. Correct the path.") from error
 
 
 def _read_lines(path: Path, text: str) -> list[Utterance]:
@@ -207,8 +231,8 @@ def _read_lines(path: Path, text: str) -> list[Utterance]:
         where = f"{path}, line {number}"
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where} must be a JSON object, got {line[:60]!r}. {error}.") from error
+        except NO_JSON as error:
+            raise InputError(f"{where} must be a JSON object, got {shorten(repr(line))}. {error}.") from error
         utterance = _utterance(row, where, path.parent)
         if utterance.id:
             first = lines.setdefault(utterance.id, number)
@@ -223,10 +247,12 @@ def _utterance(row: Row, where: str, folder: Path) -> Utterance:
     nemo = "audio_filepath" in row
     audio = _string(row, "audio_filepath" if nemo else "audio", where)
     transcript = _string(row, "text" if nemo else "transcript", where)
+    for one, other in (("audio", "audio_filepath"), ("transcript", "text")):
+        require(not {one, other} <= row.keys(), where, f"have one of {one} and {other}", "both", "Remove one.")
     duration = _required(row, "duration", where)
     number = isinstance(duration, int | float) and not isinstance(duration, bool)
-    seconds = number and 0 <= duration <= sys.float_info.max  # not NaN either
-    require(seconds, f"{where}: duration", "be a number of seconds, 0 or more", duration, "Correct it.")
+    seconds = number and 0 <= duration <= MAX_DURATION  # not NaN either
+    require(seconds, f"{where}: duration", f"be 0 to {MAX_DURATION} seconds", duration, "Correct it.")
     offset = row.get("offset") or 0
     require(offset == 0, f"{where}: offset", "be 0 (whole files only)", offset, "Cut the segment into its own file.")
     name, speaker = (_string({key: ""} | row, key, where) for key in ("id", "speaker"))
@@ -255,6 +281,8 @@ def _required(row: Row, key: str, where: str) -> Any:
 def _string(row: Row, key: str, where: str) -> str:
     value = _required(row, key, where)
     require(type(value) in (str, int), f"{where}: {key}", "be a string", value, "Put it in quotes.")
+    found = UNPRINTABLE.search(str(value))
+    require(not found, f"{where}: {key}", "hold no null character and no half of a surrogate pair", value, "Mend it.")
     return str(value)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.audio import read_audio
-from ds2_jax.data.manifest import Problem, Utterance
+from ds2_jax.data.manifest import Problem, Utterance, too_few_frames
 from ds2_jax.data.plan import Batch
 from ds2_jax.errors import InputError
 
@@ -43,6 +43,7 @@ def batches(
     label_width: int,
     row_multiple: int = 1,
     num_workers: int = 0,
+    time_reduction: int | None = None,
     on_problem: Callable[[Problem], None] | None = None,
 ) -> Batches:
     """Reads the audio of a plan, or of the part of it that is left.
@@ -57,6 +58,8 @@ def batches(
         label_width: label positions of every batch (N), at least the labels of the longest transcript.
         row_multiple: empty rows are added up to a multiple of this, the number of devices.
         num_workers: batches decoded at once; 0 means one per core.
+        time_reduction: spectrogram frames for one output frame, in training: a recording whose real length leaves CTC
+            too few of them cannot be used. None, in evaluation: it can.
         on_problem: told of every utterance that cannot be used, in the order of the plan; its row is left empty.
             None: such an utterance stops the iteration.
 
@@ -69,14 +72,18 @@ def batches(
 
     Raises:
         InputError: while iterating, without `on_problem`: a file cannot be read, does not last what its manifest
-            says, or its transcript does not fit the alphabet.
+            says, is too short for its transcript, or the transcript does not fit the alphabet.
         RuntimeError: while iterating: anything else went wrong with an utterance, which is named.
     """
 
     def read_row(index: int) -> Row | Problem:
         utterance = utterances[index]
         try:
-            return _read_utterance(utterance, alphabet, sample_rate, hop_length)
+            content = _read_utterance(utterance, alphabet, sample_rate, hop_length)
+            if time_reduction is not None and not isinstance(content, Problem):
+                waveform, labels = content
+                return too_few_frames(utterance, labels, len(waveform), hop_length, time_reduction) or content
+            return content
         except Exception:  # a defect, and never to be skipped: `_generate` raises it
             return Problem(utterance.id, str(utterance.audio), "unexpected error", traceback.format_exc())
 

@@ -62,7 +62,7 @@ def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: 
     if not prune:
         problems = [problem for problem in problems if problem.reason in AUDIO_REASONS]
     on_bad = config.data.on_bad_utterance
-    usable = manifest_lib.usable_utterances(utterances, problems, on_bad_utterance=on_bad, manifest=path)
+    usable = manifest_lib.usable_utterances(utterances, problems, alphabet, on_bad_utterance=on_bad, manifest=path)
     return Split(usable, problems)
 
 
