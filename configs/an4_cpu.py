@@ -12,7 +12,7 @@ from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, Optim
 
 config = Config(
     epochs=40,
-    data=DataConfig(corpus="an4", batch_size=8, num_buckets=6),
+    data=DataConfig(corpus="an4", batch_size=8, num_buckets=8),
     augment=AugmentConfig(num_frequency_masks=2, frequency_mask_width=20, num_time_masks=2, time_mask_width=20),
     model=ModelConfig(
         hidden_size=256, num_layers=3, channels=(16, 16), frequency_strides=(4, 2), time_reduction=4, dropout=0.2

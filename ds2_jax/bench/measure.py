@@ -249,12 +249,11 @@ def _answer(name: str, answer: dict[str, float]) -> str:
 
 def measure_all(options: Options, machine: Machine) -> list[Row]:
     """The rows of the pieces of work that `options` names, in a fixed order."""
-    work = options.work or ("train", "forward", "pipeline", "transcribe")
     rows: list[Row] = []
     kinds: tuple[Literal["train", "forward"], ...] = ("train", "forward")
     for kind in kinds:
-        if kind in work:
+        if kind in options.work:
             rows += [measure_step(kind, name, size, options, machine) for name, size in steps_to_measure(options, kind)]
     others: dict[str, Callable[[Options], Row]] = {"pipeline": measure_pipeline, "transcribe": measure_transcribe}
-    rows += [function(options) for name, function in others.items() if name in work]
+    rows += [function(options) for name, function in others.items() if name in options.work]
     return rows

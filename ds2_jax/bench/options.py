@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,8 +22,8 @@ class Options:
     librispeech: what an epoch of 960 hours would take, predicted.
     """
 
-    work: Annotated[tuple[Work, ...], tyro.conf.Positional] = ()
-    """Pieces of work; all where none is named."""
+    work: Annotated[tuple[Work, ...], tyro.conf.Positional] = typing.get_args(Work)
+    """Pieces of work."""
     sizes: tuple[str, ...] = ("5x1024", "3x512")
     """Bidirectional LSTMs, LAYERSxUNITS, of train and forward. The first one also forwards a single utterance of 5 s,
     transcribes, and is what librispeech predicts."""

@@ -44,8 +44,8 @@ def bench(options: Options) -> None:
     if not options.peer:
         machine.peer = "PyTorch left out (--no-peer)"
     rows = measure.measure_all(options, machine)
-    growths = measure_scaling(options.runs) if not options.work or "scaling" in options.work else []
-    prediction = predict(options, machine) if not options.work or "librispeech" in options.work else None
+    growths = measure_scaling(options.runs) if "scaling" in options.work else []
+    prediction = predict(options, machine) if "librispeech" in options.work else None
     result = {
         "machine": describe_machine() | dataclasses.asdict(machine),
         "options": dataclasses.asdict(options),
