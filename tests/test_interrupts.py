@@ -59,6 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", np.random.default_rng(0).uniform(*SECONDS, 5).round(1).tolist())
 def test_training_ends_soon_and_says_how_it_goes_on(folder: Path, tmp_path: Path, offset: float) -> None:
     process = start("--config", folder / "small.py", "--workdir", tmp_path)

@@ -265,7 +265,7 @@ def test_splits_and_plan_are_told(
         f"train: {manifest}, 3 utterances, 0.00 hours",
         "dev: none",
         "test: none",
-        "each epoch: 1 batches of 8 utterances, padded to 0.6 s (8.2% of them is padding); 5 rows stay empty",
+        "each epoch: 1 batches of utterances padded to 8 x 0.6 s; 8.2% is padding, 5 rows stay empty (62.5%)",
     ]
 
 
