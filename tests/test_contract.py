@@ -126,6 +126,21 @@ def test_the_readmes_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:
         assert code == 0, command
 
 
+def test_the_readmes_shapes_are_what_its_code_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "README.md").read_text()
+    [code] = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    exec(code, {})  # noqa: S102 - our own
+    printed = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines())
+    assert printed.pop("parameters") == "86,618,400"
+    rows = {"features": "features", "conv_norm_0": "first convolution", "conv_norm_1": "second convolution"}
+    rows |= {"rnn_0": "recurrent layers, each", "rnn_4": "recurrent layers, each", "logits": "head"}
+    assert printed.pop("head_norm") == printed["rnn_4"]
+    assert printed.keys() == rows.keys()
+    for name, row in rows.items():
+        [line] = re.findall(rf"^\| {row} \|.*$", text, flags=re.MULTILINE)
+        assert f"`{printed[name]}`" in line, (row, printed[name])
+
+
 def test_the_readmes_make_targets_exist() -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     used = re.findall(r"^make ([a-z-]+)", readme_code(), flags=re.MULTILINE)
