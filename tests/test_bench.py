@@ -152,7 +152,7 @@ def test_the_table_holds_the_ratio_and_the_share() -> None:
         Row("train", seconds=2.0, peer_seconds=5.0, gigaflops=60.0, peer_gigaflops=24.0, peak_mib=1500.4, runs=3),
         Row("pipeline", seconds=0.25, runs=3, remarks=["quick"]),
     ]
-    lines = report.row_lines(rows, Machine(product=100, peer_product=150))[len(report.NOTES) + 1 :]
+    lines = report.row_lines(rows, Machine(product=100, peer_product=150))
     assert lines[2] == "| train | 2.000 | 5.000 | 2.50 | 60 | 40% | 24 | – | – | 1,500 | – | 3 |"
     assert lines[3] == "| pipeline | 0.250 | – | – | – | – | – | – | – | – | – | 3 |"
     assert lines[4:] == ["", "pipeline:", "* quick"]
@@ -162,7 +162,7 @@ def test_the_table_holds_the_ratio_and_the_share() -> None:
 def test_without_pytorch_the_header_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert not measure.has_peer()
-    assert "peer: PyTorch not installed" in report.header_lines(Machine(ours="jax"))
+    assert "peer: PyTorch not installed" in report.header_lines(Machine(ours="jax"), Options())
 
 
 def test_peak_memory_is_this_processs() -> None:

@@ -202,7 +202,7 @@ def measure_pipeline(options: Options) -> Row:
 
 def measure_transcribe(options: Options) -> Row:
     """Measures answers to a file of 5 s and to a folder: a first process, a second one, and when warm."""
-    size = parse_size(options.sizes[0], 1, UTTERANCE_FRAMES)
+    size = dataclasses.replace(parse_size(options.sizes[0], 1, UTTERANCE_FRAMES))
     say(f"measuring transcribe {size.num_layers} x {size.hidden_size}")
     processes: list[dict[str, Any]] = []
     row = Row(f"transcribe {size.num_layers} x {size.hidden_size}, a file of 5 s", 0.0, runs=options.runs)

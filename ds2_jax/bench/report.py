@@ -33,15 +33,6 @@ HEADER = (
     "runs",
 )
 
-NOTES = (
-    "Times are medians, the sides run in turn, each in its own process. Ratio: the peer's time over ours, the larger "
-    "the better.",
-    "Ours starts from waveforms and computes the features in the step; the peer gets the same spectrograms ready-made, "
-    "which favours it.",
-    "Gflop/s count valid frames only, for both. Peak memory: of a fresh process that does nothing else, ours with its "
-    "program in the compilation cache.",
-)
-
 
 def bench(options: Options) -> None:
     """Measures what `options` names and prints it on stdout; what is under way is told on stderr.
@@ -65,7 +56,7 @@ def bench(options: Options) -> None:
     if options.json:
         print(json.dumps(result, indent=2, default=str))
         return
-    print("\n".join(header_lines(machine)))
+    print("\n".join(header_lines(machine, options)))
     for lines in (row_lines(rows, machine), scaling_lines(growths), prediction_lines(prediction)):
         if lines:
             print("\n" + "\n".join(lines))
@@ -120,8 +111,8 @@ def predict(options: Options, machine: Machine) -> dict[str, Any]:
     }
 
 
-def header_lines(machine: Machine) -> list[str]:
-    """Machine and versions."""
+def header_lines(machine: Machine, options: Options) -> list[str]:
+    """Machine, versions, and how to read the numbers."""
     about = describe_machine()
     lines = [
         f"machine: {about['cpu']}, {about['cores']} cores, {about['system']}, Python {about['python']}",
@@ -131,15 +122,22 @@ def header_lines(machine: Machine) -> list[str]:
     if machine.best_product:
         peer = f", PyTorch {machine.peer_product:.0f}" if machine.peer_product else ""
         side = measure.PRODUCT_SIDE
-        lines.append(f"best float32 product of {side} x {side} matrices: JAX {machine.product:.0f}{peer} Gflop/s")
+        lines += [
+            f"best float32 product of {side} x {side} matrices: JAX {machine.product:.0f}{peer} Gflop/s",
+            f"Times are medians of {options.runs} runs of each side in turn, each side in its own process. Ratio: the "
+            "peer's time over ours, the larger the better.",
+            "Ours starts from waveforms and computes the features in the step; the peer gets the same spectrograms "
+            "ready-made, which favours it. Gflop/s count valid frames only, for both.",
+            "Peak memory: of a fresh process that does nothing else, ours with its program in the compilation cache.",
+        ]
     return [line for line in lines if line]
 
 
 def row_lines(rows: Sequence[Row], machine: Machine) -> list[str]:
-    """How to read the table, the table in Markdown, and below it the remarks."""
+    """A table in Markdown, and below it the remarks."""
     if not rows:
         return []
-    lines = [*NOTES, "", *table(HEADER, [_cells(row, machine) for row in rows])]
+    lines = table(HEADER, [_cells(row, machine) for row in rows])
     for row in rows:
         if row.remarks:
             lines += ["", f"{row.work}:", *(f"* {remark}" for remark in row.remarks)]
