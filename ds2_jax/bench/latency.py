@@ -1,10 +1,8 @@
 """Transcribing: a child process that loads a run and answers, and counts what it compiles."""
 
-import collections
 import time
 from pathlib import Path
 
-import jax
 import optax
 import soundfile
 
@@ -13,12 +11,10 @@ from ds2_jax import steps
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.bench import child, speech
 from ds2_jax.bench.options import Size
+from ds2_jax.bench.programs import Programs
 from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.errors import InputError
 from ds2_jax.transcribe import Transcriber
-
-BUILT, FROM_CACHE = "/jax/core/compile/backend_compile_duration", "/jax/compilation_cache/cache_hits"
-"""JAX's events: a program was compiled or taken from the cache; it was taken from the cache."""
 
 
 def write_run(folder: Path, size: Size) -> None:
@@ -41,16 +37,7 @@ def write_audio(folder: Path, seconds: list[float]) -> None:
 def main() -> None:
     """Serves a `Transcriber`: write_run and write_audio; load, then transcribe and peak_memory."""
     loaded: list[Transcriber] = []
-    events: collections.Counter[str] = collections.Counter()
-
-    def count(event: str, **kwargs: str | int) -> None:  # noqa: ARG001 - JAX's names
-        events[event] += 1
-
-    def count_duration(event: str, duration_secs: float, **kwargs: str | int) -> None:  # noqa: ARG001
-        events[event] += 1
-
-    jax.monitoring.register_event_listener(count)
-    jax.monitoring.register_event_duration_secs_listener(count_duration)
+    programs = Programs()
 
     def load(run: str) -> float:
         started = time.perf_counter()
@@ -58,13 +45,13 @@ def main() -> None:
         return time.perf_counter() - started
 
     def transcribe(folder: str) -> dict[str, float]:
-        events.clear()
+        programs.take()
         started = time.perf_counter()
         for result in loaded[0].transcribe_files(sorted(Path(folder).iterdir())):
             if isinstance(result, InputError):
                 raise result
         elapsed = time.perf_counter() - started
-        return {"seconds": elapsed, "compiled": events[BUILT] - events[FROM_CACHE], "from_cache": events[FROM_CACHE]}
+        return {"seconds": elapsed, **programs.take()}
 
     child.serve(
         {

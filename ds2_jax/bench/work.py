@@ -13,6 +13,7 @@ from ds2_jax import features, optim, parallel, steps
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.bench import child, speech
 from ds2_jax.bench.options import Size
+from ds2_jax.bench.programs import Programs
 
 LABELS_PER_SECOND = 14
 """Of the made transcripts, as in read English."""
@@ -114,6 +115,11 @@ def matrix_product(side: int, repeats: int = 5) -> float:
 def main() -> None:
     """Serves one `Step`: load, then compile, run, arrays_memory, peak_memory, write_inputs, matrix_product."""
     loaded: list[Step] = []
+    programs = Programs()
+
+    def compile_program() -> dict[str, float]:
+        programs.take()
+        return {"seconds": loaded[0].compile(), **programs.take()}
 
     def load(kind: Literal["train", "forward"], size: dict[str, int]) -> float:
         loaded.append(Step(kind, Size(**size)))
@@ -122,7 +128,7 @@ def main() -> None:
     child.serve(
         {
             "load": load,
-            "compile": lambda: loaded[0].compile(),
+            "compile": compile_program,
             "run": lambda: loaded[0].run(),
             "arrays_memory": lambda: loaded[0].arrays_memory(),
             "write_inputs": lambda path: loaded[0].write_inputs(Path(path)),
