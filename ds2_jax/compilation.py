@@ -1,4 +1,4 @@
-"""The persistent compilation cache: what one start of a command compiled, the next one loads.
+"""Compiler options, and the persistent compilation cache: what one start of a command compiled, the next one loads.
 
 JAX keeps the entries and decides which one fits (program, versions, flags, accelerator). Chosen here: where they lie,
 who may have written them, and how many of them stay. They are native code that will be run, so a folder that somebody
@@ -44,6 +44,15 @@ def enable_cache() -> None:
     for setting, value in (("min_compile_time_secs", 0.0), ("min_entry_size_bytes", -1)):
         if f"JAX_PERSISTENT_CACHE_{setting.upper()}" not in os.environ:
             jax.config.update(f"jax_persistent_cache_{setting}", value)
+
+
+def compiler_options() -> dict[str, str]:
+    """What `jax.jit` is told to make of the optimisation barriers of lstm.py and conv.py: to keep them, on a CPU.
+
+    XLA's CPU compiler takes them out before it puts the instructions in order, each as early as can be. A training step
+    of 5 x 1024 then holds 3.4 GiB of arrays instead of 2.2, and one utterance of 5 s takes 0.41 instead of 0.36 s.
+    """
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if jax.default_backend() == "cpu" else {}
 
 
 def machine_type() -> str:

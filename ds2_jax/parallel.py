@@ -9,6 +9,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ds2_jax.compilation import compiler_options
+
 AXIS = "data"
 
 
@@ -30,7 +32,7 @@ def parallel_train_step(
     Args:
         step: (state, batch, epoch, axis_name=...) -> (state, metrics), the same on every device.
         mesh: from `data_mesh`.
-        mode: both compile the same per-device function; pmap is JAX's older interface.
+        mode: both compile the same per-device function; pmap is JAX's older interface, and takes no compiler options.
 
     Returns:
         (state, batch, epoch) -> (state, metrics); batch holds NumPy arrays [B, ...], B a multiple of the devices. With
@@ -42,7 +44,7 @@ def parallel_train_step(
         return lambda state, batch, epoch: mapped(state, _split_rows(batch, mesh.size), epoch)
     # check_vma off: optax.ctc_loss starts its scan from constants, which the check refuses (jax 0.10).
     sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXIS), P()), out_specs=(P(), P()), check_vma=False)
-    return jax.jit(sharded, donate_argnums=0)
+    return jax.jit(sharded, donate_argnums=0, compiler_options=compiler_options())
 
 
 def parallel_eval_step(
@@ -56,7 +58,7 @@ def parallel_eval_step(
             for name, value in mapped(variables, _split_rows(batch, mesh.size)).items()
         }
     sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False)
-    return jax.jit(sharded)
+    return jax.jit(sharded, compiler_options=compiler_options())
 
 
 def _split_rows(batch: Mapping[str, np.ndarray], num_devices: int) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.audio import audio_duration, read_audio
 from ds2_jax.checkpoint import load_variables
+from ds2_jax.compilation import compiler_options
 from ds2_jax.config import UNPRINTABLE, Config
 from ds2_jax.decoding.greedy import Word, greedy_decode, transcript_and_words
 from ds2_jax.errors import InputError
@@ -91,7 +92,8 @@ class Transcriber:
         self._alphabet = Alphabet(self.config.data.alphabet)
         mesh = parallel.data_mesh(jax.local_devices()[:1])
         self._variables = load_variables(run, self.config, mesh)
-        self._best_labels = jax.jit(functools.partial(_best_labels, config=self.config, num_labels=self._alphabet.size))
+        best_labels = functools.partial(_best_labels, config=self.config, num_labels=self._alphabet.size)
+        self._best_labels = jax.jit(best_labels, compiler_options=compiler_options())
 
     def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[tuple[str, list[Word]]]:
         """Transcribes waveforms, those of similar length together.

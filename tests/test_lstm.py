@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ds2_jax.compilation import compiler_options
 from ds2_jax.lstm import NUM_GATES, RecurrentWeights, RnnType, recurrent
 
 LENGTHS = (6, 0, 3, 1)
@@ -135,3 +136,25 @@ def test_cell_state_stays_float32() -> None:
     )
     outputs = recurrent("lstm", jnp.zeros((1, num_frames, 1)), jnp.array([num_frames]), weights, jnp.bfloat16)
     np.testing.assert_allclose(outputs[0, :, 0], np.tanh(step * np.arange(1, num_frames + 1)), rtol=1e-3)
+
+
+def test_barriers_that_stay_save_memory() -> None:
+    num_layers, hidden, num_frames, batch = 4, 32, 100, 8
+    kernel, bias = jnp.zeros((2, hidden, 4 * hidden)), jnp.zeros((2, 4 * hidden))
+    weights = [RecurrentWeights(kernel, kernel, bias, bias)] * num_layers
+
+    def loss(weights: list[RecurrentWeights], inputs: jax.Array) -> jax.Array:
+        for each in weights:
+            inputs = recurrent("lstm", inputs, jnp.full(batch, num_frames), each)
+        return inputs.sum()
+
+    def temporaries(options: dict[str, str]) -> float:
+        lowered = jax.jit(jax.grad(loss), compiler_options=options).lower(
+            weights, jnp.zeros((batch, num_frames, hidden))
+        )
+        analysis: Any = lowered.compile().memory_analysis()
+        return float(analysis.temp_size_in_bytes)
+
+    # At the best, what the gradient needs: gates, cells, sum of the directions.
+    kept = num_layers * num_frames * batch * hidden * (2 * 4 + 2 + 1) * 4
+    assert kept < temporaries(compiler_options()) < 0.7 * temporaries({})

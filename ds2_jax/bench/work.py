@@ -14,6 +14,7 @@ from ds2_jax.alphabet import Alphabet
 from ds2_jax.bench import child, speech
 from ds2_jax.bench.options import Size
 from ds2_jax.bench.programs import Programs
+from ds2_jax.compilation import compiler_options
 
 LABELS_PER_SECOND = 14
 """Of the made transcripts, as in read English."""
@@ -42,7 +43,8 @@ class Step:
             variables = steps.make_model(self._config, num_labels).init
             shape = jnp.zeros((1, 8, self._config.features.num_bins)), jnp.full((1,), 8, jnp.int32)
             self._state = jax.jit(variables)(jax.random.key(self._config.seed), *shape)
-            self._function = jax.jit(functools.partial(steps.infer, config=self._config, num_labels=num_labels))
+            infer = functools.partial(steps.infer, config=self._config, num_labels=num_labels)
+            self._function = jax.jit(infer, compiler_options=compiler_options())
 
     def _arguments(self) -> tuple[Any, ...]:
         if self._kind == "train":
