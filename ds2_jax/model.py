@@ -25,8 +25,8 @@ def uniform(fan_in: int) -> Callable[..., jax.Array]:
 
 
 def clipped_relu(x: jax.Array) -> jax.Array:
-    """Clips to [0, 20], as Deep Speech 2's Hardtanh."""
-    return jnp.clip(x, 0, 20)
+    """Clips to [0, 20], as Deep Speech 2's Hardtanh; NaN stays. The gradient at the ends is 0, as PyTorch's."""
+    return jnp.where(x <= 0, 0, jnp.where(x >= 20, 20, x))
 
 
 class MaskedConv(nn.Module):
