@@ -2,12 +2,16 @@
 
 import dataclasses
 import functools
+import re
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from ds2_jax import optim, parallel, steps
 from ds2_jax.alphabet import Alphabet
@@ -125,3 +129,70 @@ def test_eight_devices_evaluate_as_one_in_row_order(
     np.testing.assert_array_equal(actual["indices"], batch["indices"])
     assert largest_difference(actual["losses"], expected["losses"]) <= 1e-5
     assert len(np.unique(expected["losses"])) > 8  # rows can be told apart
+
+
+COLLECTIVE = re.compile(r" (?:all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")
+
+
+def computations(program: str) -> dict[str, list[str]]:
+    """The instructions of every computation of a compiled program."""
+    found: dict[str, list[str]] = {}
+    for line in program.splitlines():
+        if line.endswith("{") and (start := re.match(r"(?:ENTRY )?%([\w.-]+) \(", line)):
+            instructions = found.setdefault(start[1], [])
+        elif line.startswith("  "):
+            instructions.append(line)
+    return found
+
+
+def num_collectives(program: str) -> tuple[int, int]:
+    """Collectives inside the bodies of loops, at any depth, and all of them."""
+    bodies = computations(program)
+
+    def reached_from(name: str) -> Iterator[str]:
+        yield name
+        for line in bodies[name]:
+            for other in re.findall(r"(?:body|calls|to_apply|computations?)=\{?%([\w.-]+)", line):
+                yield from reached_from(other)
+
+    def count(names: Any) -> int:
+        return sum(bool(COLLECTIVE.search(line)) for name in names for line in bodies[name])
+
+    loops = [match[1] for lines in bodies.values() for line in lines if (match := re.search(r" body=%([\w.-]+)", line))]
+    assert loops
+    return count({name for loop in loops for name in reached_from(loop)}), count(bodies)
+
+
+def test_the_collective_that_plain_jit_puts_into_a_time_loop_is_found() -> None:
+    mesh = parallel.data_mesh()
+
+    def loss(kernel: jax.Array, inputs: jax.Array) -> jax.Array:
+        def step(state: jax.Array, frame: jax.Array) -> tuple[jax.Array, jax.Array]:
+            state = jnp.tanh(frame + state @ kernel)
+            return state, state
+
+        return jax.lax.scan(step, jnp.zeros_like(inputs[0]), inputs)[1].sum()
+
+    kernel = jax.device_put(np.eye(4, dtype=np.float32), NamedSharding(mesh, P()))
+    inputs = jax.device_put(np.ones((5, ROWS, 4), np.float32), NamedSharding(mesh, P(None, parallel.AXIS)))
+    replicated = NamedSharding(mesh, P())
+    program: Any = jax.jit(jax.grad(loss), out_shardings=replicated).lower(kernel, inputs).compile().as_text()
+    assert num_collectives(program) == (1, 1)
+
+
+def compiled_step(num_layers: int, num_samples: int = NUM_SAMPLES) -> Any:
+    """The training step of `num_layers` layers, compiled for eight devices and waveforms of `num_samples`."""
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, num_layers=num_layers))
+    batch = make_batch()
+    batch["waveforms"] = np.resize(batch["waveforms"], (ROWS, num_samples))
+    mesh = parallel.data_mesh()
+    step = parallel.parallel_train_step(functools.partial(TRAIN_STEP, config=config), mesh)
+    return step.lower(parallel.replicate(some_state(config), mesh), batch, EPOCH).compile()  # type: ignore[attr-defined]
+
+
+def test_a_step_reduces_outside_its_loops_and_no_oftener_than_it_must() -> None:
+    for num_layers, num_samples in ((2, NUM_SAMPLES), (2, 2 * NUM_SAMPLES), (3, NUM_SAMPLES)):
+        num_norms = 2 + num_layers
+        # Each norm: mean and variance, and their gradients. Once: the counts, and loss and gradients together.
+        expected = 4 * num_norms + 2
+        assert num_collectives(compiled_step(num_layers, num_samples).as_text()) == (0, expected)

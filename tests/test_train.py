@@ -122,6 +122,26 @@ def test_nothing_compiles_after_the_first_epoch(trained: Trained) -> None:
     assert set(trained.compiled_later) <= {"jit(slice)"}
 
 
+def test_no_more_shapes_are_compiled_than_were_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = write_noise_manifest(tmp_path, ("GO",) * 24)  # 0.5 to 1.65 s
+    config = dataclasses.replace(with_manifests(SMALL_CONFIG, manifest), epochs=2, seed=1)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, num_buckets=2))
+    steps = []
+
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == COMPILED and kwargs["fun_name"] == "jit(train_step)":
+            steps.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        train(config, tmp_path / "run")
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    told = re.search(r"batches of utterances padded to ([^;]+);", capsys.readouterr().err)
+    assert told
+    assert len(steps) == len(told[1].split(", ")) == 2
+
+
 def test_metrics_are_logged_for_each_step_and_epoch(trained: Trained) -> None:
     lines = read_lines(trained.run / "metrics.jsonl")
     steps = [line for line in lines if "loss" in line]
