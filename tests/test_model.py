@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ds2_jax import augment, lengths, model, steps
 from ds2_jax.config import AugmentConfig, Config, FeatureConfig, ModelConfig
 from ds2_jax.conv import strided_conv
-from ds2_jax.model import DeepSpeech2, MaskedBatchNorm
+from ds2_jax.model import DeepSpeech2, MaskedBatchNorm, clipped_relu
 
 NUM_LABELS = 6
 SMALL = Config(
@@ -294,3 +294,10 @@ def test_dropout_sets_its_share_to_zero_and_scales_the_rest() -> None:
 def test_dropout_without_keys_says_so() -> None:
     with pytest.raises(ValueError, match=r"row_keys must be given in training with dropout, got None\."):
         model.dropout(jnp.ones((1, 2, 3)), None, 1, 0.3)
+
+
+def test_clipped_relu_has_no_gradient_at_its_ends_and_keeps_nan() -> None:
+    inputs = jnp.array([-1.0, 0, 1, 19, 20, 21])
+    np.testing.assert_array_equal(clipped_relu(inputs), [0, 0, 1, 19, 20, 20])
+    np.testing.assert_array_equal(jax.grad(lambda x: clipped_relu(x).sum())(inputs), [0, 0, 1, 1, 0, 0])
+    assert jnp.isnan(clipped_relu(jnp.array(jnp.nan)))

@@ -4,6 +4,7 @@ The only file that imports PyTorch. Written from the description of the model; t
 row in a loop, are one comparison here, which is faster.
 """
 
+import os
 import time
 from typing import Any, Literal
 
@@ -122,10 +123,14 @@ def matrix_product(side: int, repeats: int = 5) -> float:
 
 def describe() -> str:
     """Version, threads and libraries, as set."""
+    allocator = ", ".join(
+        f"{name}={value}" for name, value in os.environ.items() if name.startswith(("GLIBC_", "MALLOC_"))
+    )
     return (
         f"torch {torch.__version__} on the CPU, {torch.get_num_threads()} threads, oneDNN "
         f"{'on' if torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled else 'off'}, MKL "
-        f"{'on' if torch.backends.mkl.is_available() else 'off'}, float32, inference_mode and eval() for forward"
+        f"{'on' if torch.backends.mkl.is_available() else 'off'}, float32, inference_mode and eval() for forward, "
+        f"{allocator or 'glibc as it is'}"
     )
 
 
