@@ -1,6 +1,7 @@
 """checkpoint.py: states come back whole, or an error says why not."""
 
 import dataclasses
+import gc
 import json
 import os
 import re
@@ -166,6 +167,8 @@ def test_checkpoint_with_more_layers_is_refused(tmp_path: Path) -> None:
         ("meta/metadata", b"\xff"),
     ],
 )
+# Orbax leaves the reads of the other arrays unfinished: errors that nobody catches, at the next garbage collection.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_damaged_checkpoint_is_refused(run: Path, tmp_path: Path, pattern: str, content: bytes) -> None:
     damaged = tmp_path / "run"
     shutil.copytree(run, damaged)
@@ -176,6 +179,8 @@ def test_damaged_checkpoint_is_refused(run: Path, tmp_path: Path, pattern: str, 
     with pytest.raises(InputError) as caught:
         load_variables(damaged, CONFIG, parallel.data_mesh())
     message = str(caught.value)
+    del caught
+    gc.collect()
     assert message.startswith(f"{damaged / 'checkpoints/0'} must be a whole checkpoint, got: ")
     assert message.endswith(". Delete this folder to use the checkpoint before it.")
     assert len(message.splitlines()) == 1

@@ -243,7 +243,7 @@ def test_entry_cut_off_is_compiled_anew_and_mended_at_the_next_start(settings: N
     assert entry.stat().st_size == whole - 10  # JAX leaves it as it is
     jax.config.update("jax_compilation_cache_dir", None)  # as a new process would find it
     enabled()
-    assert files_below(tmp_path) == others
+    assert set(files_below(tmp_path)) == set(others)
     compile_something()
     assert entry.exists()
     compile_something()  # warnings are errors: it is read without one
