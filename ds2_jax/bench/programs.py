@@ -1,6 +1,7 @@
 """Counts the programs that this process compiles or takes from the compilation cache."""
 
 import collections
+from typing import Any
 
 import jax
 
@@ -14,7 +15,7 @@ class Programs:
     def __init__(self) -> None:
         self._events: collections.Counter[str] = collections.Counter()
         jax.monitoring.register_event_listener(self._count)
-        jax.monitoring.register_event_duration_secs_listener(self._count_duration)
+        jax.monitoring.register_event_duration_secs_listener(self._count)
 
     def take(self) -> dict[str, int]:
         """Programs compiled and programs found in the cache since the last call."""
@@ -25,8 +26,5 @@ class Programs:
         self._events.clear()
         return counts
 
-    def _count(self, event: str, **kwargs: str | int) -> None:  # noqa: ARG002 - JAX's names
-        self._events[event] += 1
-
-    def _count_duration(self, event: str, duration_secs: float, **kwargs: str | int) -> None:  # noqa: ARG002
+    def _count(self, event: str, *_: Any, **__: Any) -> None:
         self._events[event] += 1
