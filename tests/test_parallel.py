@@ -173,9 +173,9 @@ def test_the_collective_that_plain_jit_puts_into_a_time_loop_is_found() -> None:
 
         return jax.lax.scan(step, jnp.zeros_like(inputs[0]), inputs)[1].sum()
 
-    kernel = jax.device_put(np.eye(4, dtype=np.float32), NamedSharding(mesh, P()))
-    inputs = jax.device_put(np.ones((5, ROWS, 4), np.float32), NamedSharding(mesh, P(None, parallel.AXIS)))
     replicated = NamedSharding(mesh, P())
+    kernel = jax.device_put(np.eye(4, dtype=np.float32), replicated)
+    inputs = jax.device_put(np.ones((5, ROWS, 4), np.float32), NamedSharding(mesh, P(None, parallel.AXIS)))
     program: Any = jax.jit(jax.grad(loss), out_shardings=replicated).lower(kernel, inputs).compile().as_text()
     assert num_collectives(program) == (1, 1)
 
@@ -186,8 +186,8 @@ def compiled_step(num_layers: int, num_samples: int = NUM_SAMPLES) -> Any:
     batch = make_batch()
     batch["waveforms"] = np.resize(batch["waveforms"], (ROWS, num_samples))
     mesh = parallel.data_mesh()
-    step = parallel.parallel_train_step(functools.partial(TRAIN_STEP, config=config), mesh)
-    return step.lower(parallel.replicate(some_state(config), mesh), batch, EPOCH).compile()  # type: ignore[attr-defined]
+    step: Any = parallel.parallel_train_step(functools.partial(TRAIN_STEP, config=config), mesh)
+    return step.lower(parallel.replicate(some_state(config), mesh), batch, EPOCH).compile()
 
 
 def test_a_step_reduces_outside_its_loops_and_no_oftener_than_it_must() -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,21 @@ def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     compilation_cache.reset_cache()
 
 
+@contextmanager
+def each_program(tell: Callable[[str], None]) -> Iterator[None]:
+    """Tells the name of every program that is compiled or loaded from the cache meanwhile."""
+
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == COMPILED:
+            tell(str(kwargs["fun_name"]))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
 @dataclasses.dataclass(frozen=True)
 class Trained:
     """A finished run, and the programs that were compiled until the end of its first epoch and after it."""
@@ -71,17 +87,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     first: list[str] = []
     later: list[str] = []
 
-    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
-        if event == COMPILED:
-            log = run / "metrics.jsonl"
-            over = log.exists() and "dev_wer" in log.read_text()
-            (later if over else first).append(str(kwargs["fun_name"]))
+    def tell(name: str) -> None:
+        log = run / "metrics.jsonl"
+        over = log.exists() and "dev_wer" in log.read_text()
+        (later if over else first).append(name)
 
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
+    with each_program(tell):
         train(config, run)
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
     return Trained(config, run, first, later)
 
 
@@ -126,20 +138,12 @@ def test_no_more_shapes_are_compiled_than_were_told(tmp_path: Path, capsys: pyte
     manifest = write_noise_manifest(tmp_path, ("GO",) * 24)  # 0.5 to 1.65 s
     config = dataclasses.replace(with_manifests(SMALL_CONFIG, manifest), epochs=2, seed=1)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, num_buckets=2))
-    steps = []
-
-    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
-        if event == COMPILED and kwargs["fun_name"] == "jit(train_step)":
-            steps.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
+    programs: list[str] = []
+    with each_program(programs.append):
         train(config, tmp_path / "run")
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
     told = re.search(r"batches of utterances padded to ([^;]+);", capsys.readouterr().err)
     assert told
-    assert len(steps) == len(told[1].split(", ")) == 2
+    assert programs.count("jit(train_step)") == len(told[1].split(", ")) == 2
 
 
 def test_metrics_are_logged_for_each_step_and_epoch(trained: Trained) -> None:
