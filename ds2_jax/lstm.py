@@ -137,7 +137,7 @@ def _cell(rnn_type: RnnType, preactivations: jax.Array, state: State) -> State:
 #
 # The barriers hold the layers apart where `compilation.compiler_options` leaves them in: what a layer needs for itself
 # (its own copies of the weights, zeros to write into, transposed inputs) is made when its turn has come, and freed.
-# They take a training step of 5 x 1024 from 3.4 to 2.2 GiB of arrays, at the same speed.
+# They take a training step of 5 x 1024 from 3.3 to 2.2 GiB of arrays.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _layer(rnn_type: RnnType, dtype: DType, inputs: jax.Array, mask: jax.Array, weights: RecurrentWeights) -> jax.Array:
     """The sum of the directions' hidden states [T', B, H], zeros on padding; inputs [T', B, F], mask [T', B, 1]."""
