@@ -1,18 +1,22 @@
-"""The commands: python main.py [train|evaluate|transcribe|prepare|bench] ..."""
+"""The commands: python main.py [train|evaluate|transcribe|prepare|data|bench] ..."""
 
 import dataclasses
 import errno
+import functools
+import importlib
 import itertools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
 from ds2_jax.config import Config, load_config
 from ds2_jax.errors import InputError
+
+Result = TypeVar("Result")
 
 USAGE = """\
 usage: python main.py [COMMAND] ...
@@ -23,7 +27,8 @@ commands (train where none is named):
   train --config FILE [--section.field value ...]   train, or go on; then evaluate the test split
   evaluate RUN [--manifest FILE]                    word and character error rates of a trained run
   transcribe RUN AUDIO [AUDIO ...]                  transcripts of audio files and folders
-  prepare an4|synthetic                             fetch or build a corpus
+  prepare CORPUS [--root FOLDER] ...                fetch or build a corpus; prepare --help lists them
+  data TOOL ...                                     look at manifests and change them; data --help lists the tools
   bench [WORK ...]                                  speed and memory, beside PyTorch where it is installed
 
 Every command has its own --help, for example:
@@ -38,6 +43,10 @@ PLACES = {
     *(errno.ENOTDIR, errno.ENAMETOOLONG),
 }
 """Errors of the place that a file lies in: the user's to mend, wherever they occur."""
+
+
+DATA_TOOLS: dict[str, tuple[str, str]] = {}
+"""Of `data`: the function below `ds2_jax` whose parameters are the options and which returns the exit code; about."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,19 +88,6 @@ class Transcribe:
     and their times in seconds."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Prepare:
-    """Fetch or build a corpus: manifests ROOT/CORPUS/{train,dev,test}.jsonl and the audio."""
-
-    corpus: Annotated[Literal["an4", "synthetic"], tyro.conf.Positional]
-    """an4: an hour of spelled and spoken words, 16 kHz (Carnegie Mellon University); synthetic: the quick start's
-    digits and commands, spoken by espeak-ng."""
-    root: Path = Path("datasets")
-    """Folder of the prepared corpora."""
-    archive: Path | None = None
-    """Copy of AN4's published an4_sphere.tar.gz, used instead of downloading."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
@@ -131,7 +127,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    commands = {"train": _train, "evaluate": _evaluate, "transcribe": _transcribe, "prepare": _prepare, "bench": _bench}
+    commands = {
+        "train": _train,
+        "evaluate": _evaluate,
+        "transcribe": _transcribe,
+        "prepare": _prepare,
+        "data": _data,
+        "bench": _bench,
+    }
     if not words or words in (["--help"], ["-h"]):
         print(USAGE, end="")
         return 0 if words else FAILURE
@@ -187,11 +190,53 @@ def _transcribe(words: list[str]) -> int:
 
 
 def _prepare(words: list[str]) -> int:
-    command = tyro.cli(Prepare, prog="python main.py prepare", args=words)
-    from ds2_jax.corpora import prepare
+    from ds2_jax.corpora import CORPORA, preparer
 
-    print(prepare(command.corpus, command.root, command.archive))
+    if not _is_one_of(CORPORA, words, "prepare CORPUS", "Fetches or builds a corpus."):
+        return 0
+    print(_parse(preparer(words[0]), f"prepare {words[0]}", words[1:])())
     return 0
+
+
+def _data(words: list[str]) -> int:
+    about = {name: text for name, (_, text) in DATA_TOOLS.items()}
+    if not _is_one_of(about, words, "data TOOL", "Looks at manifests and changes them."):
+        return 0
+    module, function = DATA_TOOLS[words[0]][0].rsplit(".", 1)
+    tool: Callable[..., int] = getattr(importlib.import_module(f"ds2_jax.{module}"), function)
+    return _parse(tool, f"data {words[0]}", words[1:])()
+
+
+def _is_one_of(names: Mapping[str, str], words: list[str], usage: str, about: str) -> bool:
+    """Whether `words` begin with one of `names`; prints what there is where they ask for help.
+
+    Raises:
+        InputError: they begin with something else.
+    """
+    command, kind = usage.split()
+    if words and words[0] in ("--help", "-h"):
+        width = max(map(len, names))
+        listing = "".join(f"  {name:{width}}  {text}\n" for name, text in names.items())
+        print(f"usage: python main.py {usage} [--help] ...\n\n{about}\n\n{listing}", end="")
+        return False
+    if not words or words[0] not in names:
+        got = repr(words[0]) if words else "none"
+        raise InputError(f"{kind} must be one of {', '.join(names)}, got {got}. See python main.py {command} --help.")
+    return True
+
+
+def _parse(function: Callable[..., Result], command: str, words: list[str]) -> Callable[[], Result]:
+    """`function` with its arguments read from the command line; its signature and docstring make the help.
+
+    It is called by us and not by tyro, which would take its errors for wrong arguments.
+    """
+
+    @functools.wraps(function)
+    def bind(*positional: Any, **named: Any) -> Callable[[], Result]:
+        return functools.partial(function, *positional, **named)
+
+    call: Callable[[], Result] = tyro.cli(bind, prog=f"python main.py {command}", args=words)
+    return call
 
 
 def _bench(words: list[str]) -> int:

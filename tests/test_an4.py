@@ -1,6 +1,7 @@
 """corpora/an4.py, on small archives of the published layout and on the real one."""
 
 import functools
+import importlib
 import io
 import json
 import re
@@ -114,9 +115,9 @@ def test_summary(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     output = capsys.readouterr()
     assert output.out == ""
     assert re.search(r"/data/an4: AN4 from .*/an4\.tar\.gz \(SHA-256 [0-9a-f]{64}\)\n", output.err)
-    assert "  train  0.00 h     8 utterances   4 speakers    24 words\n" in output.err
-    assert "  dev    0.00 h    16 utterances   8 speakers    48 words\n" in output.err
-    assert "  test   0.00 h     6 utterances   2 speakers    18 words\n" in output.err
+    assert "  train  0.00 h  8 utterances  4 speakers  24 words\n" in output.err
+    assert "  dev    0.00 h  16 utterances  8 speakers  48 words\n" in output.err
+    assert "  test   0.00 h  6 utterances  2 speakers  18 words\n" in output.err
 
 
 def test_complete_folder_is_left_alone(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,18 +160,19 @@ def test_folder_that_was_changed_is_not_believed(archive: Path, tmp_path: Path) 
         an4.prepare(tmp_path / "data", archive)
 
 
-@pytest.mark.parametrize("stage", ["extract", "audio_duration", "write_manifest", "file_sha256"])
+@pytest.mark.parametrize("stage", ["an4.extract", "an4.audio_duration", "an4.file_sha256", "build.write_manifest"])
 def test_a_stop_in_the_middle_is_not_believed(
     archive: Path, tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = getattr(an4, stage)
+    module, _, name = stage.partition(".")
+    done = getattr(importlib.import_module(f"ds2_jax.corpora.{module}"), name)
 
     def stop_after(*args: object) -> None:
         done(*args)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(an4, stage, stop_after)
+        patch.setattr(f"ds2_jax.corpora.{stage}", stop_after)
         patch.setattr("shutil.rmtree", lambda *_, **__: None)  # as after a kill: nothing is tidied up
         with pytest.raises(KeyboardInterrupt):
             an4.prepare(tmp_path / "data", archive)

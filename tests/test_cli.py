@@ -40,7 +40,7 @@ def run_cli(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, st
         ("train", "[-h] [OPTIONS] "),
         ("evaluate", "[-h] RUN [--manifest "),
         ("transcribe", "[-h] RUN AUDIO [AUDIO ...] [--format "),
-        ("prepare", "[-h] {an4,synthetic} "),
+        ("prepare", "CORPUS [--help] ..."),
         ("bench", "[-h] [OPTIONS] "),
     ],
 )
@@ -58,7 +58,7 @@ def test_commands_have_help(command: str, usage: str, capsys: pytest.CaptureFixt
         ("train", "error: --config must name a configuration file, got none."),
         ("evaluate", "Folder of a training run. (required)"),
         ("transcribe", "Folder of a training run. (required)"),
-        ("prepare", "Missing from python main.py prepare: {an4,synthetic}"),
+        ("prepare", "error: CORPUS must be one of an4,"),
     ],
 )
 def test_command_alone_says_what_is_missing(command: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,7 +95,7 @@ def test_no_words_print_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(capsys, "trian") == (
         1,
-        "error: COMMAND must be one of train, evaluate, transcribe, prepare, bench, got 'trian'. "
+        "error: COMMAND must be one of train, evaluate, transcribe, prepare, data, bench, got 'trian'. "
         "See python main.py --help.",
     )
 
@@ -232,35 +232,36 @@ def test_missing_audio_is_named(run: Path, tmp_path: Path, capsys: pytest.Captur
 def test_unknown_corpus_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     code, message = run_cli(capsys, "prepare", "timit")
     assert code == 1
-    assert "invalid choice 'timit'" in message
+    assert message.startswith("error: CORPUS must be one of an4,")
+    assert message.endswith("got 'timit'. See python main.py prepare --help.")
 
 
 def test_prepare_prints_the_folder(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked: list[object] = []
 
-    def prepare(*words: object) -> Path:
-        asked.extend(words)
+    def prepare(root: Path, archive: Path) -> Path:
+        asked.extend((root, archive))
         return Path("data/an4")
 
-    monkeypatch.setattr("ds2_jax.corpora.prepare", prepare)
+    monkeypatch.setattr("ds2_jax.corpora.an4.prepare", prepare)
     assert cli.main(["prepare", "an4", "--root", "data", "--archive", "an4.tar.gz"]) == 0
-    assert asked == ["an4", Path("data"), Path("an4.tar.gz")]
+    assert asked == [Path("data"), Path("an4.tar.gz")]
     assert capsys.readouterr().out == "data/an4\n"
 
 
 def test_interruption_is_said_plainly(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def stop(*_: object) -> Path:
+    def stop() -> Path:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ds2_jax.corpora.prepare", stop)
+    monkeypatch.setattr("ds2_jax.corpora.an4.prepare", stop)
     assert run_cli(capsys, "prepare", "an4") == (130, "interrupted")
 
 
 def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def fail(*_: object) -> Path:
+    def fail() -> Path:
         raise error
 
-    monkeypatch.setattr("ds2_jax.corpora.prepare", fail)
+    monkeypatch.setattr("ds2_jax.corpora.an4.prepare", fail)
 
 
 @pytest.mark.parametrize(
@@ -313,8 +314,8 @@ def test_output_that_cannot_be_written(redirection: str, code: int, message: str
 
 
 def test_errors_keep_their_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def fail(*_: object) -> Path:
+    def fail() -> Path:
         raise InputError("the archive must be whole, got half of it.")
 
-    monkeypatch.setattr("ds2_jax.corpora.prepare", fail)
+    monkeypatch.setattr("ds2_jax.corpora.an4.prepare", fail)
     assert run_cli(capsys, "prepare", "an4") == (1, "error: the archive must be whole, got half of it.")

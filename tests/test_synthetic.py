@@ -9,7 +9,7 @@ import pytest
 from ds2_jax import corpora, lengths
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.audio import read_audio
-from ds2_jax.config import ENGLISH
+from ds2_jax.config import ENGLISH, DataConfig
 from ds2_jax.corpora import synthetic
 from ds2_jax.corpora.synthetic import Prompt
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
@@ -174,9 +174,10 @@ def refuse(*_: object) -> None:
 
 
 def test_there_is_no_archive_of_it(tmp_path: Path) -> None:
-    message = r"^--archive must be left out for synthetic, which is built here, got a\.tar\.gz\. Remove it\.$"
+    data = DataConfig(corpus="synthetic", root=tmp_path, archive=Path("a.tar.gz"))
+    message = r"^data\.archive must be None for synthetic, which is built here, got a\.tar\.gz\. Remove it\.$"
     with pytest.raises(InputError, match=message):
-        corpora.prepare("synthetic", tmp_path, Path("a.tar.gz"))
+        corpora.split_manifests(data, build=True)
 
 
 def test_prepare_builds_once(

@@ -1,11 +1,21 @@
-"""One module for each corpus: the published archive -> manifests train.jsonl, dev.jsonl and test.jsonl."""
+"""One module for each corpus: the published archive -> a manifest for each split, and the audio.
+
+Every module has a function `prepare`; its parameters are the command's options, its docstring is their help.
+"""
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from ds2_jax.config import DataConfig
 from ds2_jax.errors import InputError
+
+CORPORA = {
+    "an4": "an hour of spelled and spoken words, 16 kHz (Carnegie Mellon University)",
+    "synthetic": "the quick start's digits and commands, spoken by espeak-ng",
+}
+"""What `prepare` knows, and what it is."""
 
 
 class Splits(NamedTuple):
@@ -16,30 +26,26 @@ class Splits(NamedTuple):
     test: Path | None
 
 
-def prepare(corpus: str, root: Path, archive: Path | None = None) -> Path:
-    """Prepares a corpus unless it is there: ROOT/CORPUS/{train,dev,test}.jsonl and the audio.
+def preparer(corpus: str) -> Callable[..., Path]:
+    """The function that prepares one of `CORPORA`: takes `root` and its own options, returns the corpus' folder."""
+    function: Callable[..., Path] = importlib.import_module(f"ds2_jax.corpora.{corpus.replace('-', '_')}").prepare
+    return function
 
-    Args:
-        corpus: "an4" or "synthetic".
-        root: folder of all corpora.
-        archive: copy of the published archive; None downloads it. The synthetic corpus has none.
 
-    Returns:
-        ROOT/CORPUS.
+def split_manifests(data: DataConfig, *, build: bool) -> Splits:
+    """The manifests of `data.corpus`, or without one those named in the settings; `build` prepares the corpus.
 
     Raises:
         InputError: the corpus cannot be had; the message says what to do.
     """
-    if corpus == "synthetic" and archive is not None:
-        raise InputError(f"--archive must be left out for synthetic, which is built here, got {archive}. Remove it.")
-    module = importlib.import_module(f"ds2_jax.corpora.{corpus}")
-    folder: Path = module.prepare(root) if corpus == "synthetic" else module.prepare(root, archive)
-    return folder
-
-
-def split_manifests(data: DataConfig, *, build: bool) -> Splits:
-    """The manifests of `data.corpus`, or without one those named in the settings; `build` prepares the corpus."""
     if data.corpus is None:
         return Splits(data.train, data.dev, data.test)
-    folder = prepare(data.corpus, data.root, data.archive) if build else data.root / data.corpus
+    if data.corpus == "synthetic" and data.archive is not None:
+        raise InputError(
+            f"data.archive must be None for synthetic, which is built here, got {data.archive}. Remove it."
+        )
+    folder = data.root / data.corpus
+    if build:
+        options = {} if data.corpus == "synthetic" else {"archive": data.archive}
+        folder = preparer(data.corpus)(root=data.root, **options)
     return Splits(*(folder / f"{split}.jsonl" for split in Splits._fields))

@@ -1,15 +1,13 @@
 """AN4: about an hour of spelled words, numbers and commands (Carnegie Mellon University, 1991; 16 kHz, NIST Sphere)."""
 
 import hashlib
-import json
-import sys
 from pathlib import Path
 
 from ds2_jax.audio import audio_duration
-from ds2_jax.corpora.archive import ANOTHER_FOLDER, building, download, extract, file_sha256, read_source
-from ds2_jax.data.manifest import Utterance, write_manifest
+from ds2_jax.corpora.archive import download, extract, file_sha256
+from ds2_jax.corpora.build import ANOTHER_FOLDER, Gathered, building, finish, read_source, report
+from ds2_jax.data.manifest import Utterance
 from ds2_jax.errors import InputError
-from ds2_jax.files import write_text, writing
 
 # Reported gone at times (github.com/NVIDIA-NeMo/Speech, issues 3743 and 14136); the copies elsewhere are not CMU's.
 URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz"
@@ -19,7 +17,7 @@ NUM_PUBLISHED = {"train": 948, "test": 130}
 """Utterances of the published archive."""
 
 
-def prepare(root: Path, archive: Path | None = None, seed: int = 0) -> Path:
+def prepare(root: Path = Path("datasets"), archive: Path | None = None, seed: int = 0) -> Path:
     """Makes ROOT/an4 from the published archive: train.jsonl, dev.jsonl, test.jsonl, and the recordings as they are.
 
     dev holds `NUM_DEV_SPEAKERS` speakers taken out of the archive's training set; test is the archive's test set. A
@@ -30,7 +28,8 @@ def prepare(root: Path, archive: Path | None = None, seed: int = 0) -> Path:
 
     Args:
         root: folder of the prepared corpora; a download is kept in it.
-        archive: a copy of the archive already on disk; its number of utterances is free.
+        archive: a copy of the published an4_sphere.tar.gz, used instead of downloading it; its number of utterances
+            is free.
         seed: draws the dev speakers.
 
     Returns:
@@ -60,14 +59,10 @@ def _build(folder: Path, partial: Path, archive: Path | None, seed: int) -> None
     if archive is None:
         _check_published(source, splits)
     splits = _split_dev(source, splits["train"], seed) | {"test": splits["test"]}
-    for split, utterances in splits.items():
-        write_manifest(corpus / f"{split}.jsonl", utterances)
+    gathered = {split: Gathered(utterances) for split, utterances in splits.items()}
     sha256 = file_sha256(source)
-    write_text(corpus / "source.json", json.dumps({"sha256": sha256, "seed": seed}) + "\n")
-    with writing(folder):
-        corpus.rename(folder)
-    counts = "".join(_summary(split, utterances) for split, utterances in splits.items())
-    sys.stderr.write(f"{folder}: AN4 from {source} (SHA-256 {sha256})\n{counts}")
+    finish(corpus, folder, gathered, {"sha256": sha256, "seed": seed})
+    report(folder, f"AN4 from {source} (SHA-256 {sha256})", gathered)
 
 
 def _check_source(folder: Path, archive: Path | None, seed: int) -> None:
@@ -155,10 +150,3 @@ def _split_dev(archive: Path, utterances: list[Utterance], seed: int) -> dict[st
         "train": [utterance for utterance in utterances if utterance.speaker not in dev],
         "dev": [utterance for utterance in utterances if utterance.speaker in dev],
     }
-
-
-def _summary(split: str, utterances: list[Utterance]) -> str:
-    hours = sum(utterance.duration for utterance in utterances) / 3600
-    words = sum(len(utterance.transcript.split()) for utterance in utterances)
-    speakers = len({utterance.speaker for utterance in utterances})
-    return f"  {split:5} {hours:5.2f} h {len(utterances):5d} utterances {speakers:3d} speakers {words:5d} words\n"

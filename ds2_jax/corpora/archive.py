@@ -1,79 +1,21 @@
-"""Corpora on disk: built by one process at a time; archives downloaded with resume, unpacked inside their folder."""
+"""Archives: downloaded with resume, unpacked inside their folder."""
 
-import contextlib
 import functools
 import gzip
 import hashlib
 import http.client
-import json
-import os
-import shutil
-import sys
 import tarfile
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
 from ds2_jax.errors import InputError
-from ds2_jax.files import writing
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows: two processes must not prepare one corpus there
-    fcntl = None  # type: ignore[assignment]
 
 CHUNK_BYTES = 1 << 16
 TIMEOUT_SECONDS = 30.0
-ANOTHER_FOLDER = "Delete the folder, or choose another data.root."
-
-
-@contextlib.contextmanager
-def building(folder: Path) -> Iterator[Path]:
-    """A fresh folder FOLDER.partial in which to build `folder`, deleted in the end unless it was renamed.
-
-    One process at a time: another waits, and should then look whether `folder` is there.
-
-    Raises:
-        InputError: the folder above cannot be written.
-    """
-    root, partial = folder.parent, folder.with_name(f"{folder.name}.partial")
-    with writing(root):
-        root.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        if fcntl is not None:
-            handle = os.open(root, os.O_RDONLY)
-            stack.callback(os.close, handle)  # which unlocks, as the end of the process does
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"{folder}: waiting for another process that prepares a corpus there", file=sys.stderr)
-                fcntl.flock(handle, fcntl.LOCK_EX)
-        shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
-        stack.callback(shutil.rmtree, partial, ignore_errors=True)
-        yield partial
-
-
-def read_source(folder: Path, corpus: str) -> dict[str, object]:
-    """What the finished corpus in `folder` was made from: its source.json.
-
-    Raises:
-        InputError: it is broken, or it or a manifest is missing.
-    """
-    for name in ("source.json", "train.jsonl", "dev.jsonl", "test.jsonl"):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder} must be made by preparing {corpus}, got no {name} in it. {ANOTHER_FOLDER}")
-    path = folder / "source.json"
-    try:
-        source = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # neither JSON nor UTF-8
-        source = None
-    if not isinstance(source, dict):
-        raise InputError(f"{path} must be as preparing {corpus} wrote it, got something else. {ANOTHER_FOLDER}")
-    return source
 
 
 def download(url: str, path: Path, sha256: str | None = None, advice: str = "Run the command again.") -> None:

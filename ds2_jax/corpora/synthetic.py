@@ -22,7 +22,7 @@ import soundfile
 import soxr
 
 from ds2_jax.corpora import espeak
-from ds2_jax.corpora.archive import ANOTHER_FOLDER, building, read_source
+from ds2_jax.corpora.build import ANOTHER_FOLDER, building, read_source
 from ds2_jax.data.manifest import Utterance, write_manifest
 from ds2_jax.errors import InputError
 from ds2_jax.files import write_text, writing
@@ -106,7 +106,7 @@ class Prompt:
     level: float
 
 
-def prepare(root: Path) -> Path:
+def prepare(root: Path = Path("datasets")) -> Path:
     """Makes ROOT/synthetic: train.jsonl, dev.jsonl, test.jsonl and their audio, the same bytes each time.
 
     The bytes repeat on one machine with one version of espeakng-loader; another may round otherwise. A folder that is
