@@ -196,6 +196,49 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PerturbConfig:
+    """Changes of the waveforms of training, never of evaluation: each is drawn anew every epoch for each utterance."""
+
+    speed_probability: float = 0.0
+    """Share of the utterances that are played faster or slower, by resampling: the pitch changes too."""
+    speed: tuple[float, float] = (0.9, 1.1)
+    """Smallest and largest factor, drawn uniformly; above 1 is faster and shorter."""
+    tempo_probability: float = 0.0
+    """Share of the utterances that are spoken faster or slower, the pitch kept."""
+    tempo: tuple[float, float] = (0.85, 1.15)
+    """Smallest and largest factor, drawn uniformly; above 1 is faster and shorter."""
+    responses: Path | None = None
+    """Folder or manifest of impulse responses of rooms; None: no reverberation."""
+    response_probability: float = 0.5
+    """Share of the utterances that sound as if recorded in one of those rooms."""
+    noise: Path | None = None
+    """Folder or manifest of noise recordings; None: no noise."""
+    noise_probability: float = 0.4
+    """Share of the utterances to which noise is added."""
+    noise_snr: tuple[float, float] = (0.0, 30.0)
+    """Smallest and largest ratio of speech to noise in dB (of mean powers over the utterance), drawn uniformly."""
+    gain_probability: float = 0.0
+    """Share of the utterances that are made louder or softer, after all other changes."""
+    gain: tuple[float, float] = (-6.0, 8.0)
+    """Smallest and largest gain in dB, drawn uniformly."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "perturb.")
+        for name, share in vars(self).items():
+            if name.endswith("_probability"):
+                require(0 <= share <= 1, f"perturb.{name}", "be in [0, 1]", share)
+        for name, smallest, largest, unit in (
+            ("speed", 0.5, 2.0, ""),
+            ("tempo", 0.5, 2.0, ""),
+            ("noise_snr", -50.0, 100.0, " dB"),
+            ("gain", -100.0, 40.0, " dB"),
+        ):
+            low, high = getattr(self, name)
+            rule = f"be a range, smallest first, within {smallest:g} to {largest:g}{unit}"
+            require(smallest <= low <= high <= largest, f"perturb.{name}", rule, (low, high))
+
+
+@dataclasses.dataclass(frozen=True)
 class AugmentConfig:
     """SpecAugment: masks over the spectrograms of training, never of evaluation."""
 
@@ -308,7 +351,7 @@ class Config:
     """All settings of a run."""
 
     seed: int = 0
-    """Of weights, order, SpecAugment and dropout."""
+    """Of weights, order, perturbation, SpecAugment and dropout."""
     epochs: int = 70
     """Passes over the training utterances."""
     patience: int = 0
@@ -317,6 +360,7 @@ class Config:
     """How one step uses all local devices; both give the same numbers."""
     features: FeatureConfig = FeatureConfig()
     data: DataConfig = DataConfig()
+    perturb: PerturbConfig = PerturbConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()

@@ -24,6 +24,7 @@ Reason = Literal[
     "duration outside the limits",
     "too few output frames",
     "wrong duration",
+    "unreadable noise or response",
     "unexpected error",
 ]
 NO_JSON = (ValueError, RecursionError)
