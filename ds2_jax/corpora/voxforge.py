@@ -97,6 +97,7 @@ def _build(folder: Path, partial: Path, archives: Path | None, shares: Sequence[
     store = archives if archives is not None else folder.with_name("voxforge-archives")
     missing = _fetch(partial, store) if archives is None else []
     paths = _submissions(store)
+    source = _source(_listing(paths), shares, seed)  # before damaged archives are deleted
 
     def unpack(path: Path) -> Submission:
         return _unpack(path, partial, is_ours=archives is None)
@@ -114,7 +115,7 @@ def _build(folder: Path, partial: Path, archives: Path | None, shares: Sequence[
         for split, rows in splits.items()
     }
     others = [*missing, *(problem for where, problem in problems if where is None)]
-    finish(partial, folder, complete, _source(_listing(paths), shares, seed), others)
+    finish(partial, folder, complete, source, others)
     report(folder, f"VoxForge, {len(paths):,} submissions from {store}", complete, others)
     if archives is None and any(problem.reason in NOT_HAD for problem in others):
         print(f"  delete {folder} and run again to fetch them; what was downloaded is kept", file=sys.stderr)
@@ -188,8 +189,8 @@ def _fetch(partial: Path, store: Path) -> list[Problem]:
 
 def _linked(page: str) -> list[str]:
     """The archives beside an HTML index that it links to, as it writes them; each once, sorted."""
-    links = re.findall(r"""href\s*=\s*["']?([^"'\s>]+)""", page, flags=re.IGNORECASE)
-    names = {link.removeprefix(URL).removeprefix(urlsplit(URL).path).removeprefix("./") for link in links}
+    links = re.findall(r"""href\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+))""", page, flags=re.IGNORECASE)
+    names = {"".join(link).removeprefix(URL).removeprefix(urlsplit(URL).path).removeprefix("./") for link in links}
     return sorted(name for name in names if re.fullmatch(r"[^/?#]+\.tgz", name) and name[0] != ".")
 
 
