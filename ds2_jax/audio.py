@@ -20,8 +20,8 @@ from ds2_jax.errors import InputError
 
 # libsndfile's names. It knows more formats, but only of these is it known how a damaged file shows.
 FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "OGG", "MP3", "NIST"})
-AUDIO_SUFFIXES = {".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".nist"}
-"""Of the files that are looked for in folders; a file that is named may have any."""
+# Looked for in folders; a named file may have any.
+AUDIO_SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".nist"})
 # A program that writes WAV into a pipe cannot know the size and writes a large one: ffmpeg 0xFFFFFFFF, sox 0x7FFFF000.
 WAV_SIZE_UNKNOWN = 0x7FFFF000
 SPHERE_MAX_HEADER_BYTES = 1 << 16

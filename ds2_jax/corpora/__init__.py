@@ -13,6 +13,9 @@ from ds2_jax.errors import InputError
 
 CORPORA = {
     "an4": "an hour of spelled and spoken words, 16 kHz (Carnegie Mellon University)",
+    "librispeech": "1,000 hours of read audiobooks, 16 kHz (openslr.org/12)",
+    "voxforge": "English read by volunteers, 16 kHz (voxforge.org)",
+    "folder": "recordings of your own with their transcripts, in one of three layouts",
     "synthetic": "the quick start's digits and commands, spoken by espeak-ng",
 }
 """What `prepare` knows, and what it is."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -13,8 +14,18 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from ds2_jax.data.manifest import Problem, Utterance, count_reasons, write_manifest, write_problems
-from ds2_jax.errors import InputError
+from ds2_jax.audio import audio_duration
+from ds2_jax.config import UNPRINTABLE
+from ds2_jax.data.manifest import (
+    MAX_DURATION,
+    Problem,
+    Reason,
+    Utterance,
+    count_reasons,
+    write_manifest,
+    write_problems,
+)
+from ds2_jax.errors import InputError, shorten
 from ds2_jax.files import write_text, writing
 
 try:
@@ -23,6 +34,7 @@ except ModuleNotFoundError:  # Windows: two processes must not prepare one corpu
     fcntl = None  # type: ignore[assignment]
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 ANOTHER_FOLDER = "Delete the folder, or choose another data.root."
 LEFT_OUT = "left_out.jsonl"
 
@@ -36,7 +48,23 @@ def building(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: the folder above cannot be written.
     """
-    root, partial = folder.parent, folder.with_name(f"{folder.name}.partial")
+    partial = folder.with_name(f"{folder.name}.partial")
+    with locked(folder):
+        shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+        try:
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes away from `folder` and its neighbours, after waiting for one that does so.
+
+    Raises:
+        InputError: the folder above cannot be written.
+    """
+    root = folder.parent
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -48,9 +76,7 @@ def building(folder: Path) -> Iterator[Path]:
             except BlockingIOError:
                 print(f"{folder}: waiting for another process that prepares a corpus there", file=sys.stderr)
                 fcntl.flock(handle, fcntl.LOCK_EX)
-        shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
-        stack.callback(shutil.rmtree, partial, ignore_errors=True)
-        yield partial
+        yield
 
 
 def read_source(folder: Path, corpus: str, manifests: Iterable[str] = ("train", "dev", "test")) -> dict[str, object]:
@@ -91,31 +117,119 @@ def gather(
         title: of the progress bar on stderr.
         num_workers: threads; 0 means one per core.
     """
-    with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
-        try:
-            made = list(tqdm(pool.map(make, items), desc=title, total=len(items), unit=" utterances", delay=1))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C or an error: no hours of work that nobody will read
-            raise
+    made = in_parallel(items, make, title=title, unit="utterances", num_workers=num_workers)
     return Gathered(
         [each for each in made if isinstance(each, Utterance)], [each for each in made if isinstance(each, Problem)]
     )
 
 
-def finish(partial: Path, folder: Path, splits: Mapping[str, Gathered], source: Mapping[str, object]) -> None:
-    """Writes the manifests, left_out.jsonl and source.json into `partial`, then renames it to `folder`."""
+def in_parallel(
+    items: Sequence[Item], function: Callable[[Item], Result], *, title: str, unit: str, num_workers: int = 0
+) -> list[Result]:
+    """The results of `function`, in the order of `items`, several at a time; arguments as those of `gather`."""
+    with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
+        try:
+            return list(tqdm(pool.map(function, items), desc=title, total=len(items), unit=f" {unit}", delay=1))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C or an error: no hours of work that nobody will read
+            raise
+
+
+def pair(recordings: Iterable[tuple[str, Utterance]], transcripts: Mapping[str, str]) -> list[Utterance | Problem]:
+    """Gives every recording its transcript; what lacks its other half becomes a problem.
+
+    Args:
+        recordings: the key of its transcript, and the utterance without one.
+        transcripts: by key; one without a recording is named by its key.
+    """
+    paired: list[Utterance | Problem] = []
+    without_audio = dict(transcripts)
+    for key, utterance in recordings:
+        if key in transcripts:
+            without_audio.pop(key, None)
+            paired.append(dataclasses.replace(utterance, transcript=transcripts[key]))
+        else:
+            detail = f"{utterance.audio.name} has no transcript"
+            paired.append(Problem(utterance.id, str(utterance.audio), "missing transcript", detail))
+    for key, transcript in without_audio.items():
+        paired.append(Problem(key, "", "missing audio", f"no recording of {shorten(repr(transcript))}"))
+    return paired
+
+
+def measure(found: Utterance | Problem) -> Utterance | Problem:
+    """`found` with its duration, or why a manifest cannot list it: for `gather`. The audio is not decoded."""
+    if isinstance(found, Problem):
+        return found
+    reason: Reason
+    if UNPRINTABLE.search(found.transcript):
+        reason, detail = "unreadable transcript", repr(found.transcript)
+    elif not found.transcript.strip():
+        reason, detail = "empty transcript", repr(found.transcript)
+    elif UNPRINTABLE.search(f"{found.audio}{found.id}{found.speaker}"):
+        reason, detail = "unreadable audio", "its name must be in UTF-8; rename it"
+    else:
+        try:
+            duration = audio_duration(found.audio)
+        except InputError as error:
+            reason, detail = "unreadable audio", str(error)
+        else:
+            if duration <= MAX_DURATION:
+                return dataclasses.replace(found, duration=duration)
+            reason, detail = "duration outside the limits", f"{duration} s, a manifest takes {MAX_DURATION} s"
+    return Problem(found.id, str(found.audio), reason, detail)
+
+
+def draw(speakers: Iterable[str], seed: int) -> list[str]:
+    """The speakers, each once, in the order of a hash of seed and name: the first ones are drawn.
+
+    It depends on no library's generator, and little on who else is there.
+    """
+    return sorted(set(speakers), key=lambda speaker: hashlib.sha256(f"{seed} {speaker}".encode()).digest())
+
+
+def finish(
+    partial: Path,
+    folder: Path,
+    splits: Mapping[str, Gathered],
+    source: Mapping[str, object],
+    left_out: Sequence[Problem] = (),
+) -> None:
+    """Writes the manifests, left_out.jsonl and source.json into `partial`, then renames it to `folder`.
+
+    Args:
+        partial: from `building`, or a folder in it.
+        folder: of the finished corpus.
+        splits: by the name of the manifest.
+        source: what the corpus was made from.
+        left_out: what belongs to no split.
+    """
     for name, split in splits.items():
         write_manifest(partial / f"{name}.jsonl", split.utterances)
-    if left_out := [problem for split in splits.values() for problem in split.left_out]:
+    if problems := [*left_out, *(problem for split in splits.values() for problem in split.left_out)]:
         # Named as they will be found: the folder has its name only in a moment.
-        write_problems(partial / LEFT_OUT, left_out)
+        write_problems(partial / LEFT_OUT, (_renamed(problem, partial, folder) for problem in problems))
     write_text(partial / "source.json", json.dumps(source) + "\n")
     with writing(folder):
         partial.rename(folder)
 
 
-def report(folder: Path, corpus: str, splits: Mapping[str, Gathered]) -> None:
-    """Says on stderr how many hours, utterances, speakers and words each split has, and what was left out and why."""
+def _renamed(problem: Problem, partial: Path, folder: Path) -> Problem:
+    """With `folder` for `partial`, and names that are not UTF-8 in a form that is."""
+    texts = {field: getattr(problem, field) for field in ("id", "audio", "detail")}
+    for field, text in texts.items():
+        texts[field] = text.replace(str(partial), str(folder)).encode(errors="backslashreplace").decode()
+    return dataclasses.replace(problem, **texts)
+
+
+def report(folder: Path, corpus: str, splits: Mapping[str, Gathered], left_out: Sequence[Problem] = ()) -> None:
+    """Says on stderr how many hours, utterances, speakers and words each split has, and what was left out and why.
+
+    Args:
+        folder: of the finished corpus.
+        corpus: what it is, and what it was made from.
+        splits: by name.
+        left_out: what belongs to no split.
+    """
     lines = [f"{folder}: {corpus}"]
     width = max(map(len, splits))
     for name, split in splits.items():
@@ -124,7 +238,12 @@ def report(folder: Path, corpus: str, splits: Mapping[str, Gathered]) -> None:
         speakers = len({utterance.speaker for utterance in split.utterances if utterance.speaker})
         counts = f"{len(split.utterances):,} utterances  {speakers:,} speakers  {words:,} words"
         lines.append(f"  {name:{width}}  {hours:.2f} h  {counts}")
-        if split.left_out:
-            reasons = count_reasons(split.left_out)
-            lines.append(f"  {'':{width}}  left out {len(split.left_out):,}: {reasons}; {folder / LEFT_OUT} names them")
+        lines += _left_out(split.left_out, f"  {'':{width}}  left out", folder)
+    lines += _left_out(left_out, "  left out, of no split:", folder)
     sys.stderr.write("\n".join(lines) + "\n")
+
+
+def _left_out(problems: Sequence[Problem], title: str, folder: Path) -> list[str]:
+    if not problems:
+        return []
+    return [f"{title} {len(problems):,}: {count_reasons(problems)}; {folder / LEFT_OUT} names them"]

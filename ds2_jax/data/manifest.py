@@ -17,14 +17,19 @@ from ds2_jax.files import write_text
 
 Row = dict[str, Any]
 Reason = Literal[
+    "missing archive",
+    "unreadable archive",
     "missing audio",
     "unreadable audio",
+    "missing transcript",
+    "unreadable transcript",
     "empty transcript",
     "unknown characters",
     "duration outside the limits",
     "too few output frames",
     "wrong duration",
     "unreadable noise or response",
+    "outside the splits",
     "unexpected error",
 ]
 NO_JSON = (ValueError, RecursionError)
@@ -85,7 +90,7 @@ def read_manifest(path: Path) -> list[Utterance]:
             duration is not a number of seconds up to an hour, an id occurs twice, or a transcript file cannot be
             read.
     """
-    text = _read_text(path)
+    text = read_text(path)
     try:
         document = json.loads(text)
     except NO_JSON:  # more than one line of JSON, or a fault that the reader of lines names
@@ -212,7 +217,12 @@ def write_problems(path: Path, problems: Iterable[Problem]) -> None:
     _write_lines(path, [dataclasses.asdict(problem) for problem in problems])
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, without a byte order mark.
+
+    Raises:
+        InputError: it cannot be read, or has another encoding.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -269,7 +279,7 @@ def _read_samples(path: Path, document: Row) -> list[Utterance]:
         where = f"{path}: samples[{position}]"
         require(isinstance(sample, dict), where, "be a JSON object", sample)
         audio = folder / _string(sample, "wav_path", where)
-        transcript = _read_text(folder / _string(sample, "transcript_path", where)).strip()
+        transcript = read_text(folder / _string(sample, "transcript_path", where)).strip()
         utterances.append(Utterance(audio, _read_duration(audio)[0], transcript, ""))
     return _name(utterances)
 
