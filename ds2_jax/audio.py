@@ -51,17 +51,7 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
     Differs: deepspeech.pytorch does not resample and takes the file's rate for its own.
     """
     path = Path(path)
-    with _open(path) as file:
-        file_rate, num_samples = file.samplerate, file.frames
-        try:
-            samples = file.read(num_samples, dtype="float32", always_2d=True)  # [S, C]; GSM needs the number
-        except soundfile.LibsndfileError as error:
-            raise _unusable(path, "decode to its end", str(error)) from error
-        except MemoryError as error:  # a damaged header can promise any number
-            raise _unusable(path, "fit into memory", f"{num_samples} samples") from error
-        excess = _mp3_length_excess(path) if file.format == "MP3" else 0.0
-    if len(samples) < num_samples * (1 - excess):
-        raise _unusable(path, f"hold the {num_samples} samples its header promises", f"{len(samples)}")
+    samples, file_rate = _decode(path)  # [S, C]
     in_range = np.abs(samples) <= MAX_AMPLITUDE  # False for NaN
     if not in_range.all():
         index, channel = np.argwhere(~in_range)[0]
@@ -71,7 +61,7 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
     if file_rate != sample_rate:
         waveform = soxr.resample(waveform, file_rate, sample_rate, quality="HQ")
     if not waveform.size:
-        raise _unusable(path, f"last at least one sample of {sample_rate} Hz", f"{num_samples} of {file_rate} Hz")
+        raise _unusable(path, f"last at least one sample of {sample_rate} Hz", f"{len(samples)} of {file_rate} Hz")
     return waveform
 
 
@@ -85,6 +75,32 @@ def audio_duration(path: Path | str) -> float:
     """
     with _open(Path(path)) as file:
         return float(file.frames / file.samplerate)
+
+
+def decoded_duration(path: Path | str) -> float:
+    """Seconds of a recording, decoded to its end: exact where the header of an MP3 is not.
+
+    Raises:
+        InputError: as `read_audio`, but for NaN and loud samples.
+    """
+    samples, file_rate = _decode(Path(path))
+    return len(samples) / file_rate
+
+
+def _decode(path: Path) -> tuple[np.ndarray, int]:
+    """[S, C] float32, the samples as they are, and their rate in Hz."""
+    with _open(path) as file:
+        file_rate, num_samples = file.samplerate, file.frames
+        try:
+            samples = file.read(num_samples, dtype="float32", always_2d=True)  # [S, C]; GSM needs the number
+        except soundfile.LibsndfileError as error:
+            raise _unusable(path, "decode to its end", str(error)) from error
+        except MemoryError as error:  # a damaged header can promise any number
+            raise _unusable(path, "fit into memory", f"{num_samples} samples") from error
+        excess = _mp3_length_excess(path) if file.format == "MP3" else 0.0
+    if len(samples) < num_samples * (1 - excess):
+        raise _unusable(path, f"hold the {num_samples} samples its header promises", f"{len(samples)}")
+    return samples, file_rate
 
 
 def _open(path: Path) -> soundfile.SoundFile:

@@ -25,6 +25,10 @@ Reason = Literal[
     "too few output frames",
     "wrong duration",
     "unexpected error",
+    "not in the split",
+    "not transcribed",
+    "outside the recording",
+    "unusable line",
 ]
 NO_JSON = (ValueError, RecursionError)
 """What `json` raises: a fault, a number of thousands of digits, brackets without end."""
