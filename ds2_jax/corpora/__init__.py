@@ -13,6 +13,8 @@ from ds2_jax.errors import InputError
 
 CORPORA = {
     "an4": "an hour of spelled and spoken words, 16 kHz (Carnegie Mellon University)",
+    "common-voice": "sentences read by volunteers in more than a hundred languages (Mozilla)",
+    "tedlium": "TED talks in English, releases 2 and 3 (University of Le Mans)",
     "synthetic": "the quick start's digits and commands, spoken by espeak-ng",
 }
 """What `prepare` knows, and what it is."""
