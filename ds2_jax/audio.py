@@ -52,17 +52,30 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
 
     Differs: deepspeech.pytorch does not resample and takes the file's rate for its own.
     """
+    samples, file_rate = read_samples(path)
+    return to_waveform(samples, file_rate, sample_rate, path)
+
+
+def read_samples(path: Path | str) -> tuple[np.ndarray, int]:
+    """The samples of a recording as they are in the file: [S, C] float32, and their rate in Hz; as `read_audio`."""
     path = Path(path)
     with _open(path) as file:
-        num_samples = file.frames
+        file_rate, num_samples = file.samplerate, file.frames
         samples = _decode(path, file, 0, num_samples)
         excess = _mp3_length_excess(path) if file.format == "MP3" else 0.0
-        file_rate = file.samplerate
     if len(samples) < num_samples * (1 - excess):
         raise _unusable(path, f"hold the {num_samples} samples its header promises", f"{len(samples)}")
-    waveform = _mono(samples, file_rate, sample_rate)
+    return samples, file_rate
+
+
+def to_waveform(samples: np.ndarray, file_rate: int, sample_rate: int, path: Path | str) -> np.ndarray:
+    """Mixes down and resamples what `read_samples` gave; `path` names it in an error."""
+    waveform: np.ndarray = samples.mean(axis=1)  # [S]
+    if file_rate != sample_rate:
+        waveform = soxr.resample(waveform, file_rate, sample_rate, quality="HQ")
     if not waveform.size:
-        raise _unusable(path, f"last at least one sample of {sample_rate} Hz", f"{num_samples} of {file_rate} Hz")
+        got = f"{len(samples)} of {file_rate} Hz"
+        raise _unusable(Path(path), f"last at least one sample of {sample_rate} Hz", got)
     return waveform
 
 
@@ -88,10 +101,32 @@ def read_excerpt(path: Path | str, sample_rate: int, num_samples: int, position:
         if wanted <= file.frames:
             samples = _decode(path, file, int(position * (file.frames - wanted + 1)), wanted)
             if len(samples) == wanted:
-                part = _mono(samples, file_rate, sample_rate)
+                part = to_waveform(samples, file_rate, sample_rate, path)
                 return np.pad(part, (0, max(0, num_samples - len(part))))[:num_samples]
     whole = read_audio(path, sample_rate)
     return np.resize(np.roll(whole, -int(position * len(whole))), num_samples)
+
+
+def audio_duration(path: Path | str) -> float:
+    """Seconds of a recording, from its header; nothing is decoded.
+
+    An MP3 without a Xing or Info header gives an estimate: good to 1 % for a constant bit rate and no large tag.
+
+    Raises:
+        InputError: as `read_audio`, as far as it shows without decoding: not for a cut FLAC or MP3, nor for NaN.
+    """
+    with _open(Path(path)) as file:
+        return float(file.frames / file.samplerate)
+
+
+def decoded_duration(path: Path | str) -> float:
+    """Seconds of a recording, decoded to its end: exact where the header of an MP3 is not.
+
+    Raises:
+        InputError: as `read_audio`.
+    """
+    samples, file_rate = read_samples(path)
+    return len(samples) / file_rate
 
 
 def _decode(path: Path, file: soundfile.SoundFile, start: int, num_samples: int) -> np.ndarray:
@@ -110,26 +145,6 @@ def _decode(path: Path, file: soundfile.SoundFile, start: int, num_samples: int)
         rule = f"hold samples of at most {MAX_AMPLITUDE:g} (full scale is 1)"
         raise _unusable(path, rule, f"{samples[index, channel]:g} at sample {index}")
     return samples
-
-
-def _mono(samples: np.ndarray, file_rate: int, sample_rate: int) -> np.ndarray:
-    """The mean of the channels at `sample_rate`."""
-    waveform: np.ndarray = samples.mean(axis=1)  # [S]
-    if file_rate != sample_rate:
-        waveform = soxr.resample(waveform, file_rate, sample_rate, quality="HQ")
-    return waveform
-
-
-def audio_duration(path: Path | str) -> float:
-    """Seconds of a recording, from its header; nothing is decoded.
-
-    An MP3 without a Xing or Info header gives an estimate: good to 1 % for a constant bit rate and no large tag.
-
-    Raises:
-        InputError: as `read_audio`, as far as it shows without decoding: not for a cut FLAC or MP3, nor for NaN.
-    """
-    with _open(Path(path)) as file:
-        return float(file.frames / file.samplerate)
 
 
 def _open(path: Path) -> soundfile.SoundFile:

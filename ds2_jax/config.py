@@ -138,7 +138,7 @@ class FeatureConfig:
 class DataConfig:
     """Which utterances are read, and how they are batched."""
 
-    corpus: Literal["an4", "synthetic"] | None = None
+    corpus: Literal["an4", "common-voice", "tedlium", "synthetic"] | None = None
     """Corpus to prepare under `data.root` if it is not there yet; its manifests are train, dev and test. None: they are
     named below."""
     root: Path = Path("datasets")

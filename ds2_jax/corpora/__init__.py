@@ -14,6 +14,8 @@ from ds2_jax.errors import InputError
 CORPORA = {
     "an4": "an hour of spelled and spoken words, 16 kHz (Carnegie Mellon University)",
     "librispeech": "1,000 hours of read audiobooks, 16 kHz (openslr.org/12)",
+    "common-voice": "sentences read by volunteers in more than a hundred languages (Mozilla)",
+    "tedlium": "TED talks in English, releases 2 and 3 (University of Le Mans)",
     "voxforge": "English read by volunteers, 16 kHz (voxforge.org)",
     "folder": "recordings of your own with their transcripts, in one of three layouts",
     "synthetic": "the quick start's digits and commands, spoken by espeak-ng",

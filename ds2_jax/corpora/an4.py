@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ds2_jax.audio import audio_duration
 from ds2_jax.corpora.archive import download, extract, file_sha256
-from ds2_jax.corpora.build import ANOTHER_FOLDER, Gathered, building, draw, finish, read_source, report
+from ds2_jax.corpora.build import Gathered, building, check_source, draw, finish, report
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.errors import InputError
 
@@ -69,13 +69,10 @@ def _check_source(folder: Path, archive: Path | None, seed: int) -> None:
 
     A run goes on without the archive, so one that is gone is no error.
     """
-    made_from = read_source(folder, "AN4")
     wanted: dict[str, object] = {"seed": seed}
     if archive is not None and archive.is_file():
         wanted["sha256"] = file_sha256(archive)
-    for name, value in wanted.items():
-        if made_from.get(name) != value:
-            raise InputError(f"{folder} must be made with {name} {value}, got {made_from.get(name)}. {ANOTHER_FOLDER}")
+    check_source(folder, "AN4", wanted)
 
 
 def _read_split(archive: Path, corpus: Path, split: str) -> list[Utterance]:

@@ -9,6 +9,7 @@ import tarfile
 import urllib.error
 import urllib.request
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -17,9 +18,12 @@ from tqdm import tqdm
 from ds2_jax.errors import InputError
 
 CHUNK_BYTES = 1 << 16
+GZIP_TRAILER_BYTES = 8  # CRC-32 and size of the content (RFC 1952)
 TIMEOUT_SECONDS = 30.0
 SECONDS_BEFORE_BAR = 3.0
 """Until then unpacking shows no bar."""
+Choose = Callable[[tarfile.TarInfo], str | None]
+"""Where below the folder a member is written; None where it is left out."""
 
 
 class BadArchiveError(InputError):
@@ -78,28 +82,66 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def extract(archive: Path, folder: Path) -> None:
-    """Unpacks a .tar.gz into `folder`, all of it or an error; gzip's own checksum is verified.
-
-    What takes longer than a few seconds shows a progress bar on stderr.
-
-    Only plain files and folders below `folder` are written, whatever the archive holds. After an error part of it may
-    be there: unpack into a temporary folder.
+def fingerprint(archive: Path) -> dict[str, object]:
+    """What tells a .tar.gz from another without reading all of it: its size, and gzip's checksum of its content.
 
     Raises:
-        BadArchiveError: it is not a .tar.gz, it is cut short or damaged, or a member is a link, a device or lies
-            outside the folder.
+        InputError: there is no such file.
+    """
+    if not archive.is_file():
+        raise InputError(f"{archive} must be a file, got none of that name. Correct the path.")
+    num_bytes = archive.stat().st_size
+    with archive.open("rb") as file:
+        file.seek(max(0, num_bytes - GZIP_TRAILER_BYTES))
+        checksum = file.read(4)
+    return {"archive_bytes": num_bytes, "archive_crc32": checksum[::-1].hex()}
+
+
+def extract(archive: Path, folder: Path, choose: Choose | None = None) -> None:
+    """Unpacks a .tar.gz into `folder`, all of it or an error; gzip's own checksum is verified.
+
+    Only plain files and folders below `folder` are written, whatever the archive holds. After an error part of it may
+    be there: unpack into a temporary folder. What takes longer than a few seconds shows a progress bar on stderr.
+
+    Args:
+        archive: .tar.gz file.
+        folder: where to unpack.
+        choose: asked for every member, links too, in the order of the archive, what to do with it. Links, folders and
+            devices are then never written, and a file that is there in its full size counts as unpacked. None: all of
+            the archive, which must then hold nothing but files and folders.
+
+    Raises:
+        BadArchiveError: it is not a .tar.gz, it is cut short or damaged, or a member is a link or a device (without
+            `choose`) or lies outside the folder.
         InputError: there is no such file, or the folder cannot be written (a full disk).
 
     Differs: tarfile's "data" filter takes links that stay inside and strips the root from absolute names; no corpus
         needs that, and escapes through links were found in the filter itself (CVE-2025-4517).
     """
+    with _reading(archive, folder) as tar:
+        while member := tar.next():
+            tar.members.clear()  # type: ignore[attr-defined] # kept for each, 2.5 million clips would take gigabytes
+            if choose is not None:
+                name = choose(member)
+                if name is None or not member.isfile():
+                    continue
+                _check_member(archive, member)
+                member = member.replace(name=name)
+                if _is_there(folder / name, member.size):
+                    continue
+            _check_member(archive, member)
+            tar.extract(member, folder, filter="data")
+
+
+@contextlib.contextmanager
+def _reading(archive: Path, folder: Path) -> Iterator[tarfile.TarFile]:
+    """The opened archive; afterwards gzip's checksum is verified."""
     if not archive.is_file():
         raise InputError(f"{archive} must be a file, got none of that name. Correct the path.")
     try:
         with archive.open("rb") as file, _bar(archive, file) as packed, gzip.open(packed) as stream:
             with tarfile.open(fileobj=stream, mode="r|") as tar:
-                tar.extractall(folder, filter=functools.partial(_plain_member, archive))
+                yield tar
             while stream.read(CHUNK_BYTES):  # tarfile stops before gzip's checksum
                 pass
     except (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError) as error:
@@ -109,8 +151,8 @@ def extract(archive: Path, folder: Path) -> None:
         raise InputError(f"{folder} must take what {archive} holds, got: {error}. Mend that and try again.") from error
 
 
-def _plain_member(archive: Path, member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
-    """Refuses what a corpus has no use for, then applies tarfile's "data" filter (owner, mode)."""
+def _check_member(archive: Path, member: tarfile.TarInfo) -> None:
+    """Raises BadArchiveError for what a corpus has no use for; tarfile's "data" filter then sees to owner and mode."""
     name = PurePosixPath(member.name)
     plain = member.isfile() or member.isdir()
     if "\0" in member.name or not plain or name.is_absolute() or ".." in name.parts:
@@ -119,13 +161,17 @@ def _plain_member(archive: Path, member: tarfile.TarInfo, folder: str) -> tarfil
             f"{archive} must hold nothing but files and folders below its own, got the {kind} {member.name!r}. "
             "Do not use this archive."
         )
-    return tarfile.data_filter(member, folder)
+
+
+def _is_there(path: Path, num_bytes: int) -> bool:
+    """Whether a call that was stopped had unpacked the file: they are written from start to end."""
+    return path.is_file() and path.stat().st_size == num_bytes
 
 
 def _bar(archive: Path, file: BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:
     """`file`, whose reading moves a progress bar."""
     wrapped: contextlib.AbstractContextManager[BinaryIO] = tqdm.wrapattr(
-        file, "read", archive.stat().st_size, desc=f"unpacking {archive.name}", delay=SECONDS_BEFORE_BAR
+        file, "read", archive.stat().st_size, desc=f"reading {archive.name}", delay=SECONDS_BEFORE_BAR
     )
     return wrapped
 

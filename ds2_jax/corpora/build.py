@@ -1,5 +1,6 @@
 """What every corpus needs to be built: a folder that appears when it is complete, work in parallel, a report."""
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -7,8 +8,9 @@ import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,24 +39,36 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 ANOTHER_FOLDER = "Delete the folder, or choose another data.root."
 LEFT_OUT = "left_out.jsonl"
+SOURCE = "source.json"
+ITEMS_AHEAD = 1000
+"""Most items that wait for a thread, or for the one before them."""
 
 
 @contextlib.contextmanager
-def building(folder: Path) -> Iterator[Path]:
-    """A fresh folder FOLDER.partial in which to build `folder`, deleted in the end unless it was renamed.
+def building(folder: Path, source: Mapping[str, object] | None = None) -> Iterator[Path]:
+    """A folder FOLDER.partial in which to build `folder`: empty, and deleted in the end unless it was renamed.
 
     One process at a time: another waits, and should then look whether `folder` is there.
+
+    Args:
+        folder: of the corpus.
+        source: what the corpus is made from. Where FOLDER.partial has a source.json that says the same, it is what
+            a stopped run left, and is gone on with; and one that has it in the end stays. None: always begun anew.
 
     Raises:
         InputError: the folder above cannot be written.
     """
     partial = folder.with_name(f"{folder.name}.partial")
     with locked(folder):
-        shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+        if is_begun(partial, source):
+            print(f"{partial}: going on with what a stopped run left", file=sys.stderr)
+        else:
+            shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
         try:
             yield partial
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            if not is_begun(partial, source):
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -79,23 +93,87 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def begin(partial: Path, source: Mapping[str, object]) -> None:
+    """Says in source.json that `partial` holds work on `source` that is worth keeping after a stop."""
+    write_text(partial / SOURCE, json.dumps(source) + "\n")
+
+
+def is_begun(partial: Path, source: Mapping[str, object] | None) -> bool:
+    """Whether the source.json in `partial` says all that `source` says."""
+    made_from = _load_source(partial / SOURCE)
+    return source is not None and made_from is not None and source.items() <= made_from.items()
+
+
 def read_source(folder: Path, corpus: str, manifests: Iterable[str] = ("train", "dev", "test")) -> dict[str, object]:
     """What the finished corpus in `folder` was made from: its source.json.
 
     Raises:
         InputError: it is broken, or it or one of `manifests` is missing.
     """
-    for name in ("source.json", *(f"{split}.jsonl" for split in manifests)):
+    for name in (SOURCE, *(f"{split}.jsonl" for split in manifests)):
         if not (folder / name).is_file():
             raise InputError(f"{folder} must be made by preparing {corpus}, got no {name} in it. {ANOTHER_FOLDER}")
-    path = folder / "source.json"
-    try:
-        source = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # neither JSON nor UTF-8
-        source = None
-    if not isinstance(source, dict):
+    path = folder / SOURCE
+    source = _load_source(path)
+    if source is None:
         raise InputError(f"{path} must be as preparing {corpus} wrote it, got something else. {ANOTHER_FOLDER}")
     return source
+
+
+def check_source(folder: Path, corpus: str, wanted: Mapping[str, object]) -> None:
+    """Raises InputError unless `folder` holds the finished corpus and its source.json says all of `wanted`."""
+    made_from = read_source(folder, corpus)
+    for name, value in wanted.items():
+        if made_from.get(name) != value:
+            raise InputError(f"{folder} must be made with {name} {value}, got {made_from.get(name)}. {ANOTHER_FOLDER}")
+
+
+def _load_source(path: Path) -> dict[str, object] | None:
+    """A source.json; None where there is none or it is broken."""
+    try:
+        source = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # neither JSON nor UTF-8
+        return None
+    return source if isinstance(source, dict) else None
+
+
+class Journal:
+    """Results of work that must not be done twice, kept in a file line by line.
+
+    Args:
+        path: JSON Lines, which an earlier run may have begun.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._results: dict[str, int | float | str] = {}
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]  # the last was cut where the run was killed
+        for line in whole:
+            self._results |= json.loads(line)
+        if len(whole) < len(lines):
+            write_text(path, "".join(whole))
+        with writing(path):
+            self._file = path.open("a", encoding="utf-8")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._results
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def once(self, name: str, work: Callable[[], float | str]) -> float | str:
+        """The result of `work`, done now or by an earlier run. May be called from several threads."""
+        if name not in self._results:
+            result = work()
+            with self._lock, writing(Path(self._file.name)):
+                self._results[name] = result
+                self._file.write(json.dumps({name: result}) + "\n")
+                self._file.flush()
+        return self._results[name]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,22 +195,38 @@ def gather(
         title: of the progress bar on stderr.
         num_workers: threads; 0 means one per core.
     """
-    made = in_parallel(items, make, title=title, unit="utterances", num_workers=num_workers)
-    return Gathered(
-        [each for each in made if isinstance(each, Utterance)], [each for each in made if isinstance(each, Problem)]
-    )
+    return sort_out(in_parallel(items, make, title=title, unit="utterances", num_workers=num_workers))
 
 
 def in_parallel(
-    items: Sequence[Item], function: Callable[[Item], Result], *, title: str, unit: str, num_workers: int = 0
+    items: Sequence[Item], make: Callable[[Item], Result], *, title: str, unit: str, num_workers: int = 0
 ) -> list[Result]:
-    """The results of `function`, in the order of `items`, several at a time; arguments as those of `gather`."""
+    """`make` of every item, in their order, several at a time; as `gather`, where the items are no utterances."""
     with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
         try:
-            return list(tqdm(pool.map(function, items), desc=title, total=len(items), unit=f" {unit}", delay=1))
+            return list(tqdm(_in_order(pool, make, items), desc=title, total=len(items), unit=f" {unit}", delay=1))
         except BaseException:
             pool.shutdown(cancel_futures=True)  # Ctrl-C or an error: no hours of work that nobody will read
             raise
+
+
+def _in_order(pool: ThreadPoolExecutor, make: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """As `pool.map`, which would make a future for each of a million items at once: two gigabytes."""
+    pending: collections.deque[Future[Result]] = collections.deque()
+    for item in items:
+        pending.append(pool.submit(make, item))
+        if len(pending) > ITEMS_AHEAD:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def sort_out(made: Iterable[Utterance | Problem]) -> Gathered:
+    """The utterances and the problems among `made`."""
+    made = list(made)
+    return Gathered(
+        [each for each in made if isinstance(each, Utterance)], [each for each in made if isinstance(each, Problem)]
+    )
 
 
 def pair(recordings: Iterable[tuple[str, Utterance]], transcripts: Mapping[str, str]) -> list[Utterance | Problem]:
@@ -208,7 +302,7 @@ def finish(
     if problems := [*left_out, *(problem for split in splits.values() for problem in split.left_out)]:
         # Named as they will be found: the folder has its name only in a moment.
         write_problems(partial / LEFT_OUT, (_renamed(problem, partial, folder) for problem in problems))
-    write_text(partial / "source.json", json.dumps(source) + "\n")
+    begin(partial, source)
     with writing(folder):
         partial.rename(folder)
 

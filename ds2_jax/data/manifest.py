@@ -31,6 +31,10 @@ Reason = Literal[
     "unreadable noise or response",
     "outside the splits",
     "unexpected error",
+    "not in the split",
+    "not transcribed",
+    "outside the recording",
+    "unusable line",
 ]
 NO_JSON = (ValueError, RecursionError)
 """What `json` raises: a fault, a number of thousands of digits, brackets without end."""
