@@ -74,7 +74,7 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
 
 def fit(config: Config, workdir: Path, splits: Mapping[str, Split], checkpoints: Checkpoints) -> Evaluation | None:
     """Trains the epochs that are left, then evaluates the test split."""
-    alphabet = Alphabet(config.data.alphabet)
+    alphabet = Alphabet.of(config.data)
     skipped = Skipped(workdir / "skipped_while_reading.jsonl") if config.data.on_bad_utterance == "skip" else None
     plan_of = make_planner(config, splits["train"])
     num_steps = len(plan_of(0))
@@ -137,7 +137,7 @@ def read_splits(config: Config) -> dict[str, Split]:
     manifests = split_manifests(config.data, build=True)
     if manifests.train is None:
         raise InputError("data.train must be set, got None. Give a manifest, or a data.corpus.")
-    alphabet = Alphabet(config.data.alphabet)
+    alphabet = Alphabet.of(config.data)
     splits = {}
     for name, path in manifests._asdict().items():
         splits[name] = split = read_split(path, config, alphabet, prune=name != "test")

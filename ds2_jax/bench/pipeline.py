@@ -62,7 +62,7 @@ class Epochs:
         """Seconds, and processor seconds, of the next epoch: planned, decoded, padded, handed over."""
         started, used = time.perf_counter(), time.process_time()
         plan = train.make_planner(self._config, self._split)(self._epoch)
-        alphabet = Alphabet(self._config.data.alphabet)
+        alphabet = Alphabet.of(self._config.data)
         num_samples = 0
         for batch in train.make_stream(plan, self._split, self._config, alphabet, 1, None):
             num_samples += int(batch["num_samples"].sum(dtype=np.int64))
