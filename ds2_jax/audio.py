@@ -50,6 +50,12 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
 
     Differs: deepspeech.pytorch does not resample and takes the file's rate for its own.
     """
+    samples, file_rate = read_samples(path)
+    return to_waveform(samples, file_rate, sample_rate, path)
+
+
+def read_samples(path: Path | str) -> tuple[np.ndarray, int]:
+    """The samples of a recording as they are in the file: [S, C] float32, and their rate in Hz; as `read_audio`."""
     path = Path(path)
     with _open(path) as file:
         file_rate, num_samples = file.samplerate, file.frames
@@ -67,11 +73,17 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
         index, channel = np.argwhere(~in_range)[0]
         rule = f"hold samples of at most {MAX_AMPLITUDE:g} (full scale is 1)"
         raise _unusable(path, rule, f"{samples[index, channel]:g} at sample {index}")
+    return samples, file_rate
+
+
+def to_waveform(samples: np.ndarray, file_rate: int, sample_rate: int, path: Path | str) -> np.ndarray:
+    """Mixes down and resamples what `read_samples` gave; `path` names it in an error."""
     waveform: np.ndarray = samples.mean(axis=1)  # [S]
     if file_rate != sample_rate:
         waveform = soxr.resample(waveform, file_rate, sample_rate, quality="HQ")
     if not waveform.size:
-        raise _unusable(path, f"last at least one sample of {sample_rate} Hz", f"{num_samples} of {file_rate} Hz")
+        got = f"{len(samples)} of {file_rate} Hz"
+        raise _unusable(Path(path), f"last at least one sample of {sample_rate} Hz", got)
     return waveform
 
 

@@ -50,6 +50,14 @@ def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: 
     if path is None:
         return Split()
     utterances = manifest_lib.read_manifest(path)
+    problems = find_problems(utterances, config, alphabet, prune=prune)
+    on_bad = config.data.on_bad_utterance
+    usable = manifest_lib.usable_utterances(utterances, problems, alphabet, on_bad_utterance=on_bad, manifest=path)
+    return Split(usable, problems)
+
+
+def find_problems(utterances: Sequence[Utterance], config: Config, alphabet: Alphabet, *, prune: bool) -> list[Problem]:
+    """Why utterances of a manifest are not used, without decoding their audio; arguments as for `read_split`."""
     problems = manifest_lib.check_utterances(
         utterances,
         alphabet,
@@ -59,11 +67,7 @@ def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: 
         min_duration=config.data.min_duration,
         max_duration=config.data.max_duration,
     )
-    if not prune:
-        problems = [problem for problem in problems if problem.reason in AUDIO_REASONS]
-    on_bad = config.data.on_bad_utterance
-    usable = manifest_lib.usable_utterances(utterances, problems, alphabet, on_bad_utterance=on_bad, manifest=path)
-    return Split(usable, problems)
+    return problems if prune else [problem for problem in problems if problem.reason in AUDIO_REASONS]
 
 
 def digest(*splits: Split) -> str:
