@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ds2_jax.alphabet import Alphabet
-from ds2_jax.config import Config
+from ds2_jax.config import Config, DataConfig
 from ds2_jax.data import manifest as manifest_lib
 from ds2_jax.data.manifest import Problem, Utterance
 
@@ -31,6 +31,14 @@ class Split:
     def num_samples(self, sample_rate: int) -> np.ndarray:
         """[U] int, samples of every used utterance at `sample_rate` (Hz)."""
         return np.array([utterance.num_samples(sample_rate) for utterance in self.utterances], np.int64)
+
+
+def manifests_of(data: DataConfig) -> dict[str, Path]:
+    """The manifests of a configuration by split, those it has; nothing is prepared."""
+    names = ("train", "dev", "test")
+    if data.corpus is not None:
+        return {name: data.root / data.corpus / f"{name}.jsonl" for name in names}
+    return {name: path for name in names if (path := getattr(data, name)) is not None}
 
 
 def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: bool) -> Split:
