@@ -16,8 +16,8 @@ Kind = Literal["alphabet", "inside words", "removed", "spoken", "rare"]
 
 RARE = 1e-5
 """Share of all characters below which a letter is more likely a slip or of a foreign name."""
-FOREIGN = 1e-3
-"""Share of all letters below which those of another script are more likely look-alikes."""
+FOREIGN = 0.03
+"""Share of all letters below which those of another script are more likely look-alikes or foreign words."""
 INSIDE = 1e-4
 """Share of all characters from which a mark between two letters belongs to the language's spelling."""
 APOSTROPHES = SHAPES[0]
@@ -149,7 +149,7 @@ def classify(counts: Counter[str], inside: Counter[str]) -> dict[str, Kind]:
 
 def _script(letter: str) -> str:
     """For example LATIN or CYRILLIC: the first word of the letter's name in Unicode."""
-    return unicodedata.name(letter, "UNKNOWN").split()[0]
+    return unicodedata.name(letter, "UNKNOWN").split()[0].split("-")[0]
 
 
 def describe(proposal: Proposal) -> Iterator[str]:
