@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
 from ds2_jax.audio import read_samples, to_waveform
@@ -18,7 +17,9 @@ GROUP = 16
 """Utterances of a task: so many small ones cost a thread more than being handed over."""
 FULL_SCALE = 0.999
 FLAT = 1e-4
-"""Relative distance from the largest sample at which another counts as equal to it: resampled or coded, it may move."""
+"""Relative distance from the largest sample at which another counts as equal to it."""
+SMALLEST_STEP = 1.1 / 2**15
+"""A step of 16 bits and its rounding."""
 
 
 class Recording(NamedTuple):
@@ -29,7 +30,7 @@ class Recording(NamedTuple):
         sample_rate: Hz, of the file.
         num_samples: at the model's rate.
         level: standard deviation of the samples; full scale is 1.
-        clipped: share of the samples that are as large as the largest, or at full scale.
+        clipped: share of the samples that are as high as the highest, as low as the lowest, or at full scale.
     """
 
     digest: bytes
@@ -48,8 +49,9 @@ def measure(utterance: Utterance, sample_rate: int) -> Recording | Problem:
         return Problem(utterance.id, str(utterance.audio), "unreadable audio", str(error))
     digest = hashlib.blake2b(f"{file_rate} {samples.shape}".encode(), digest_size=16)
     digest.update(samples.data)
-    loudness = np.abs(samples)
-    at_peak = loudness >= min(loudness.max() * (1 - FLAT), FULL_SCALE)
+    low, high = float(samples.min()), float(samples.max())
+    tolerance = max(FLAT * max(high, -low), SMALLEST_STEP)
+    at_peak = (samples >= min(high - tolerance, FULL_SCALE)) | (samples <= max(low + tolerance, -FULL_SCALE))
     return Recording(digest.digest(), file_rate, num_samples, float(samples.std()), float(at_peak.mean()))
 
 
