@@ -102,7 +102,9 @@ def propose(transcripts: Sequence[str]) -> Proposal:
             at = text.index(character)
             examples[character] = text[max(0, at - CONTEXT) : at + CONTEXT]
     kinds = classify(counts, inside)
-    letters = sorted(c for c, kind in kinds.items() if kind in ("alphabet", "inside words") and c != " ")
+    written_as = [c for c, kind in kinds.items() if kind in ("alphabet", "inside words") and c != " "]
+    # Accents that have no letter of their own come first: behind another letter they could compose with it.
+    letters = sorted(written_as, key=lambda c: (not unicodedata.combining(c), unicodedata.combining(c), c))
     if not any(c.isalpha() for c in letters):
         raise InputError("The transcripts must hold letters, got none. Check that these are the right manifests.")
     # What is kept inside words and also occurs elsewhere, as quotation marks do, is removed there.
