@@ -88,8 +88,8 @@ def check(
         InputError: the settings or a manifest cannot be read, or none is there.
     """
     settings, source = read_settings(config, run, data)
-    roles = choose_manifests(manifests, test, settings)
     alphabet = Alphabet.of(settings.data)
+    roles = choose_manifests(manifests, test, settings)
     rows = {path: read_manifest(path) for path in roles}
     print("\n".join(describe_settings(settings, source)), flush=True)
     started = time.perf_counter()
