@@ -45,7 +45,13 @@ PLACES = {
 """Errors of the place that a file lies in: the user's to mend, wherever they occur."""
 
 
-DATA_TOOLS: dict[str, tuple[str, str]] = {}
+DATA_TOOLS = {
+    "check": ("data.check.check", "decode every recording; say what stops training and what looks wrong"),
+    "stats": ("data.stats.stats", "hours, speakers, words and durations, without decoding"),
+    "merge": ("data.edit.merge", "one manifest of several"),
+    "split": ("data.edit.split", "train, dev and test of one manifest, by speaker"),
+    "alphabet": ("data.propose.alphabet", "propose data.alphabet and data.remove for transcripts of any language"),
+}
 """Of `data`: the function below `ds2_jax` whose parameters are the options and which returns the exit code; about."""
 
 

@@ -153,6 +153,13 @@ class DataConfig:
     """Manifest read once, after training."""
     alphabet: str = ENGLISH
     """Characters the model can write, in label order; the CTC blank comes before them, at index 0."""
+    case: Literal["alphabet", "upper", "lower", "keep"] = "alphabet"
+    """Case that transcripts are brought to; alphabet: that of data.alphabet, where all its letters have one. The
+    rules are Unicode's: upper makes SS of ß, and I of the Turkish ı and i alike. keep: the case is left as it is."""
+    remove: str = ""
+    """Characters that transcripts may hold and the model does not write, such as '.,!?-': each is read as a space. One
+    that is in data.alphabet too, or an apostrophe or hyphen of another shape than the one there, is kept, in that one's
+    shape, between two letters or digits: l'eau, arc-en-ciel. Accents and invisible characters leave no space."""
     batch_size: int = 16
     """Utterances in a batch, over all devices; not used where data.batch_seconds is set."""
     batch_seconds: float = 0.0

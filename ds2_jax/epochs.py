@@ -27,7 +27,7 @@ class Epochs:
 
     def __init__(self, config: Config, split: Split) -> None:
         self._config = config
-        alphabet, features = Alphabet(config.data.alphabet), config.features
+        alphabet, features = Alphabet.of(config.data), config.features
         min_frames = np.array([lengths.ctc_min_frames(alphabet.encode(u.transcript)) for u in split.utterances])
         self._recorded = split.num_samples(features.sample_rate)
         self._perturber = Perturber(

@@ -32,6 +32,9 @@ PLACES = {
 """Settings that may change when a run goes on: they do not change what is learned. The checkpoints know the
 utterances themselves, so manifests may move and must not change."""
 
+ADDED_LATER = {"data.case", "data.remove"}
+"""Settings that older runs do not have; their defaults are what was done before there was a choice."""
+
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
@@ -113,7 +116,8 @@ def load_config(folder: Path) -> Config:
         text = path.read_text(encoding="utf-8")
         config = config_lib.from_json(text)
         # What is missing would silently become a default, which may not be what the run was trained with.
-        if missing := ", ".join(_missing(json.loads(text), json.loads(config_lib.to_json(config)))):
+        whole = json.loads(config_lib.to_json(config))
+        if missing := ", ".join(name for name in _missing(json.loads(text), whole) if name not in ADDED_LATER):
             raise InputError(f"The configuration of a run must have every field, got none of {missing}. Restore it.")
     except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}") from error

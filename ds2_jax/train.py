@@ -76,7 +76,7 @@ def fit(
     config: Config, workdir: Path, splits: Mapping[str, Split], epochs: Epochs, checkpoints: Checkpoints
 ) -> Evaluation | None:
     """Trains the epochs that are left, then evaluates the test split."""
-    alphabet = Alphabet(config.data.alphabet)
+    alphabet = Alphabet.of(config.data)
     skipped = Skipped(workdir / "skipped_while_reading.jsonl") if config.data.on_bad_utterance == "skip" else None
     num_steps = epochs.num_steps
     say(f"each epoch: {epochs}")
@@ -138,7 +138,7 @@ def read_splits(config: Config) -> dict[str, Split]:
     manifests = split_manifests(config.data, build=True)
     if manifests.train is None:
         raise InputError("data.train must be set, got None. Give a manifest, or a data.corpus.")
-    alphabet = Alphabet(config.data.alphabet)
+    alphabet = Alphabet.of(config.data)
     splits = {}
     for name, path in manifests._asdict().items():
         splits[name] = split = read_split(path, config, alphabet, prune=name != "test")

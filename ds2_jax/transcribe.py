@@ -78,7 +78,7 @@ class Transcriber:
 
     def __init__(self, run: Path) -> None:
         self.config: Config = run_lib.load_config(run)
-        self._alphabet = Alphabet(self.config.data.alphabet)
+        self._alphabet = Alphabet.of(self.config.data)
         mesh = parallel.data_mesh(jax.local_devices()[:1])
         self._variables = load_variables(run, self.config, mesh)
         best_labels = functools.partial(_best_labels, config=self.config, num_labels=self._alphabet.size)

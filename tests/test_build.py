@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ds2_jax.corpora.build import Gathered, building, draw, finish, gather, in_parallel, measure, pair, report
+from ds2_jax.corpora.build import Gathered, building, finish, gather, in_parallel, measure, pair, report
 from ds2_jax.data.manifest import Problem, Utterance, read_manifest
 
 
@@ -67,13 +67,6 @@ def test_measure_leaves_out_more_than_an_hour(tmp_path: Path) -> None:
     problem = measure(found(path))
     assert isinstance(problem, Problem)
     assert (problem.reason, problem.detail) == ("duration outside the limits", "3601.0 s, a manifest takes 3600 s")
-
-
-def test_draw_depends_little_on_who_else_is_there() -> None:
-    everyone = draw(["a", "b", "c", "d", "a"], seed=0)
-    assert sorted(everyone) == ["a", "b", "c", "d"]
-    assert draw(["d", "c", "a"], seed=0) == [speaker for speaker in everyone if speaker != "b"]
-    assert everyone != draw(["a", "b", "c", "d"], seed=1)
 
 
 def test_parallel_work_keeps_the_order() -> None:

@@ -88,7 +88,7 @@ class Epochs:
         config = dataclasses.replace(self._config, perturb=self._perturbations[perturbation])
         started, used = time.perf_counter(), time.process_time()
         source = epochs.Epochs(config, self._split)
-        alphabet = Alphabet(config.data.alphabet)
+        alphabet = Alphabet.of(config.data)
         plan, perturb = source.plan(self._epoch), source.perturb(self._epoch)
         num_samples = 0
         for batch in train.make_stream(plan, self._split, config, alphabet, 1, None, perturb):

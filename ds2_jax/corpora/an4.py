@@ -4,7 +4,8 @@ from pathlib import Path
 
 from ds2_jax.audio import audio_duration
 from ds2_jax.corpora.archive import download, extract, file_sha256
-from ds2_jax.corpora.build import Gathered, building, check_source, draw, finish, report
+from ds2_jax.corpora.build import Gathered, building, check_source, finish, report
+from ds2_jax.data.draw import drawn_order
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.errors import InputError
 
@@ -139,7 +140,7 @@ def _split_dev(archive: Path, utterances: list[Utterance], seed: int) -> dict[st
     speakers = {utterance.speaker for utterance in utterances}
     if len(speakers) <= NUM_DEV_SPEAKERS:
         raise _not_an4(archive, f"hold more than {NUM_DEV_SPEAKERS} training speakers, got {len(speakers)}")
-    dev = set(draw(speakers, seed)[:NUM_DEV_SPEAKERS])
+    dev = set(drawn_order(speakers, seed)[:NUM_DEV_SPEAKERS])
     return {
         "train": [utterance for utterance in utterances if utterance.speaker not in dev],
         "dev": [utterance for utterance in utterances if utterance.speaker in dev],

@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -271,14 +270,6 @@ def measure(found: Utterance | Problem) -> Utterance | Problem:
                 return dataclasses.replace(found, duration=duration)
             reason, detail = "duration outside the limits", f"{duration} s, a manifest takes {MAX_DURATION} s"
     return Problem(found.id, str(found.audio), reason, detail)
-
-
-def draw(speakers: Iterable[str], seed: int) -> list[str]:
-    """The speakers, each once, in the order of a hash of seed and name: the first ones are drawn.
-
-    It depends on no library's generator, and little on who else is there.
-    """
-    return sorted(set(speakers), key=lambda speaker: hashlib.sha256(f"{seed} {speaker}".encode()).digest())
 
 
 def finish(

@@ -22,7 +22,6 @@ from ds2_jax.corpora.build import (
     ANOTHER_FOLDER,
     Gathered,
     building,
-    draw,
     finish,
     gather,
     in_parallel,
@@ -31,6 +30,7 @@ from ds2_jax.corpora.build import (
     read_source,
     report,
 )
+from ds2_jax.data.draw import drawn_order
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.errors import InputError
 from ds2_jax.files import writing
@@ -287,7 +287,7 @@ def _files(folder: Path, name: str | None = None) -> list[Path]:
 
 def _split(store: Path, gathered: Gathered, shares: Sequence[float], seed: int) -> dict[str, list[Utterance]]:
     """The utterances of each split that has a share; at least one speaker in each."""
-    speakers = draw((utterance.speaker for utterance in gathered.utterances), seed)
+    speakers = drawn_order((utterance.speaker for utterance in gathered.utterances), seed)
     wanted = {split: share for split, share in zip(SPLITS, shares, strict=True) if share}
     if len(speakers) < len(wanted):
         raise InputError(

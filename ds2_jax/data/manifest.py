@@ -44,6 +44,9 @@ EXAMPLE_LENGTH = 300
 MAX_DURATION = 3600
 """Seconds; longer is a slip of the unit, and evaluation, which has no limit of its own, would ask for all memory."""
 
+SHORTEST = 0.9
+"""Share of its stated duration that a recording must last; what coders trim off is less."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Utterance:
@@ -177,6 +180,19 @@ def too_few_frames(
         return None
     detail = f"{shorten(repr(utterance.transcript))} must have {min_frames} output frames, got {output_frames}"
     return Problem(utterance.id, str(utterance.audio), "too few output frames", detail)
+
+
+def wrong_duration(utterance: Utterance, num_samples: int, sample_rate: int, hop_length: int) -> Problem | None:
+    """Why a recording of `num_samples` at `sample_rate` (Hz) is not what its manifest says; None where it is.
+
+    The duration decides, not whether a batch has room: in one epoch it may have, in another not.
+    """
+    promised = utterance.num_samples(sample_rate)
+    if promised * SHORTEST - hop_length < num_samples < promised + hop_length:
+        return None
+    rule = f"last the {utterance.duration:g} s that its manifest says, got {num_samples / sample_rate:.3f} s"
+    detail = f"{utterance.audio} must {rule}. Correct its duration there."
+    return Problem(utterance.id, str(utterance.audio), "wrong duration", detail)
 
 
 def usable_utterances(

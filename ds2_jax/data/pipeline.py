@@ -17,7 +17,7 @@ import numpy as np
 
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.audio import read_audio
-from ds2_jax.data.manifest import Problem, Utterance, too_few_frames
+from ds2_jax.data.manifest import Problem, Utterance, too_few_frames, wrong_duration
 from ds2_jax.data.plan import Batch
 from ds2_jax.errors import InputError
 
@@ -28,8 +28,6 @@ Perturb = Callable[[int, np.ndarray], np.ndarray]
 
 DTYPES = {"waveforms": "float32", "num_samples": "int32", "labels": "int32", "num_labels": "int32", "indices": "int32"}
 PREFETCHED_BATCHES = 2
-SHORTEST = 0.9
-"""Share of its stated duration that a recording must last; what coders trim off is less."""
 
 _open_batches: weakref.WeakSet[Batches] = weakref.WeakSet()
 
@@ -172,11 +170,8 @@ def _read_utterance(utterance: Utterance, alphabet: Alphabet, sample_rate: int, 
         waveform = read_audio(utterance.audio, sample_rate)
     except InputError as error:
         return problem("unreadable audio", str(error))
-    # The duration decides, not whether the bucket has room: in one epoch it may have, in another not.
-    promised = utterance.num_samples(sample_rate)
-    if not promised * SHORTEST - hop_length < len(waveform) < promised + hop_length:
-        rule = f"last the {utterance.duration:g} s that its manifest says, got {len(waveform) / sample_rate:.3f} s"
-        return problem("wrong duration", f"{utterance.audio} must {rule}. Correct its duration there.")
+    if wrong := wrong_duration(utterance, len(waveform), sample_rate, hop_length):
+        return wrong
     try:
         return waveform, alphabet.encode(utterance.transcript)
     except InputError as error:
