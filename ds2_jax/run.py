@@ -33,6 +33,13 @@ PLACES = {
 utterances themselves, so manifests may move and must not change."""
 
 
+LATER = {
+    *("augment.frequency_mask_probability", "augment.time_mask_probability", "augment.time_mask_share"),
+    *("augment.frames_per_time_mask", "augment.time_warp_frames", "augment.time_warp_probability"),
+}
+"""Settings that older runs do not have; the defaults are what those runs were trained with."""
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Makes the folder of a run where there is none, and keeps other processes from training it.
@@ -113,7 +120,8 @@ def load_config(folder: Path) -> Config:
         text = path.read_text(encoding="utf-8")
         config = config_lib.from_json(text)
         # What is missing would silently become a default, which may not be what the run was trained with.
-        if missing := ", ".join(_missing(json.loads(text), json.loads(config_lib.to_json(config)))):
+        whole = json.loads(config_lib.to_json(config))
+        if missing := ", ".join(field for field in _missing(json.loads(text), whole) if field not in LATER):
             raise InputError(f"The configuration of a run must have every field, got none of {missing}. Restore it.")
     except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}") from error
