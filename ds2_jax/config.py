@@ -247,7 +247,7 @@ class PerturbConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """SpecAugment: masks over the spectrograms of training, never of evaluation."""
+    """SpecAugment: warps and masks of the spectrograms of training, never of evaluation, drawn anew every epoch."""
 
     num_frequency_masks: int = 0
     """Masks over frequency for each utterance."""
@@ -257,12 +257,28 @@ class AugmentConfig:
     """Masks over time for each utterance."""
     time_mask_width: int = 70
     """Frames of 10 ms: a mask covers 0 to this many, and never more than the utterance has."""
+    frequency_mask_probability: float = 1.0
+    """Share of the utterances that get their masks over frequency."""
+    time_mask_probability: float = 1.0
+    """Share of the utterances that get their masks over time."""
+    time_mask_share: float = 1.0
+    """Share of the utterance's frames that one mask covers at most; `time_mask_width` holds too. Adaptive masks of Park
+    et al. 2020: 0.04, and a large width."""
+    frames_per_time_mask: int = 0
+    """Frames of 10 ms: an utterance gets one mask over time for each this many that it lasts, and num_time_masks at
+    most. 0: it gets num_time_masks, however short. Park et al. 2020: 25, and 20 masks at most."""
+    time_warp_frames: int = 0
+    """Frames of 10 ms: a point of the utterance, drawn uniformly, moves by up to this many, back or forward, and what
+    lies before and behind it is stretched or squeezed, to no less than half. 0: off."""
+    time_warp_probability: float = 1.0
+    """Share of the utterances that are warped."""
 
     def __post_init__(self) -> None:
         check_fields(self, "augment.", MAX_SIZE)
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            require(value >= 0, f"augment.{field.name}", "be 0 or more", value)
+        for name, value in vars(self).items():
+            if isinstance(value, float):
+                require(0 <= value <= 1, f"augment.{name}", "be in [0, 1]", value)
+            require(value >= 0, f"augment.{name}", "be 0 or more", value)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,11 @@ PLACES = {
 """Settings that may change when a run goes on: they do not change what is learned. The checkpoints know the
 utterances themselves, so manifests may move and must not change."""
 
-ADDED_LATER = {"data.case", "data.remove"}
+ADDED_LATER = {
+    *("data.case", "data.remove", "perturb"),
+    *("augment.frequency_mask_probability", "augment.time_mask_probability", "augment.time_mask_share"),
+    *("augment.frames_per_time_mask", "augment.time_warp_frames", "augment.time_warp_probability"),
+}
 """Settings that older runs do not have; their defaults are what was done before there was a choice."""
 
 

@@ -116,6 +116,13 @@ def test_json_takes_whole_numbers_for_floats() -> None:
         (lambda: AugmentConfig(frequency_mask_width=-1), "augment.frequency_mask_width must be 0 or more, got -1."),
         (lambda: AugmentConfig(num_time_masks=-1), "augment.num_time_masks must be 0 or more, got -1."),
         (lambda: AugmentConfig(time_mask_width=-1), "augment.time_mask_width must be 0 or more, got -1."),
+        (lambda: AugmentConfig(time_mask_share=1.5), "augment.time_mask_share must be in [0, 1], got 1.5."),
+        (
+            lambda: AugmentConfig(time_warp_probability=-0.1),
+            "augment.time_warp_probability must be in [0, 1], got -0.1.",
+        ),
+        (lambda: AugmentConfig(time_warp_frames=-1), "augment.time_warp_frames must be 0 or more, got -1."),
+        (lambda: AugmentConfig(frames_per_time_mask=-1), "augment.frames_per_time_mask must be 0 or more, got -1."),
         (lambda: ModelConfig(hidden_size=0), "model.hidden_size must be at least 1, got 0."),
         (lambda: ModelConfig(num_layers=0), "model.num_layers must be at least 1, got 0."),
         (lambda: ModelConfig(lookahead_context=0), "model.lookahead_context must be at least 1, got 0."),

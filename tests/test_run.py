@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ds2_jax.config import Config, DataConfig, ModelConfig, to_json
+from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, to_json
 from ds2_jax.errors import InputError
 from ds2_jax.run import ADDED_LATER, load_config, locked, open_run, prospects
 
@@ -150,11 +150,29 @@ def test_field_that_is_missing_is_no_default(tmp_path: Path) -> None:
 def test_run_from_before_a_setting_was_there_is_read(tmp_path: Path) -> None:
     tree = json.loads(to_json(CONFIG))
     for name in ADDED_LATER:
-        section, field = name.split(".")
-        del tree[section][field]
+        *section, field = name.split(".")
+        del (tree[section[0]] if section else tree)[field]
     (tmp_path / "config.json").write_text(json.dumps(tree))
     assert load_config(tmp_path) == CONFIG
     open_run(tmp_path, CONFIG, overwrite=False)
+
+
+def test_settings_that_came_later_are_what_older_runs_did(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, augment=AugmentConfig(2, 20, 2, 20))
+    tree = json.loads(to_json(config))
+    tree["augment"] = {
+        "num_frequency_masks": 2,
+        "frequency_mask_width": 20,
+        "num_time_masks": 2,
+        "time_mask_width": 20,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(tree))
+    assert load_config(tmp_path) == config
+    (tmp_path / "checkpoints/3").mkdir(parents=True)
+    open_run(tmp_path, config, overwrite=False)  # goes on
+    other = dataclasses.replace(config, augment=AugmentConfig(2, 20, 2, 20, time_warp_frames=5))
+    with pytest.raises(InputError, match=r"augment\.time_warp_frames: 0 in the run, 5 now"):
+        open_run(tmp_path, other, overwrite=False)
 
 
 def test_prospects_name_the_last_whole_checkpoint(tmp_path: Path) -> None:
