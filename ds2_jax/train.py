@@ -17,7 +17,7 @@ from ds2_jax.alphabet import Alphabet
 from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.config import Config
 from ds2_jax.corpora import split_manifests
-from ds2_jax.data.manifest import Utterance, count_reasons, write_problems
+from ds2_jax.data.manifest import Problem, Utterance, count_reasons, write_problems
 from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import Batch, plan_epoch, summarise
 from ds2_jax.data.splits import Split, digest, read_split
@@ -194,7 +194,7 @@ def make_stream(
     config: Config,
     alphabet: Alphabet,
     num_devices: int,
-    skipped: Skipped | None,
+    skipped: Callable[[Problem], None] | None,
 ) -> Iterable[dict[str, np.ndarray]]:
     """The arrays of a plan; `skipped` is told of bad audio, whose row is left empty. Without it bad audio stops."""
     return batches(
