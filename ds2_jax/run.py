@@ -47,8 +47,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process trains it, or it is a file.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--workdir must be a folder, got {folder}, which is a file. Give another --workdir.")
+    _check_is_folder(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -70,8 +69,7 @@ def locked(folder: Path) -> Iterator[None]:
 def open_run(folder: Path, config: Config, overwrite: bool) -> None:
     """Makes the folder of a run, or makes sure that it holds one with the same settings.
 
-    A run without a checkpoint has nothing to lose and takes new settings. Paths are kept absolute: a later command may
-    be called from another folder.
+    Paths are kept absolute: a later command may be called from another folder.
 
     Args:
         folder: of the run.
@@ -79,8 +77,27 @@ def open_run(folder: Path, config: Config, overwrite: bool) -> None:
         overwrite: deletes a run that is there.
 
     Raises:
-        InputError: the folder holds a run with other settings, or something that is no run, or cannot be written.
+        InputError: as `check_run`, or the folder cannot be written.
     """
+    check_run(folder, config, overwrite)
+    path = folder / CONFIG
+    if path.exists() and overwrite:
+        _delete(folder)
+    data = config.data
+    places: dict[str, Any] = {name: value.absolute() for name, value in vars(data).items() if isinstance(value, Path)}
+    config = dataclasses.replace(config, data=dataclasses.replace(data, **places))
+    write_text(path, config_lib.to_json(config) + "\n")
+
+
+def check_run(folder: Path, config: Config, overwrite: bool) -> None:
+    """Sees whether `open_run` would take the folder, and writes nothing.
+
+    A run without a checkpoint has nothing to lose and takes new settings.
+
+    Raises:
+        InputError: the folder is a file, or holds a run with other settings, or something that is no run.
+    """
+    _check_is_folder(folder)
     path = folder / CONFIG
     if folder.is_dir() and any(folder.iterdir()) and not path.exists():
         raise InputError(
@@ -94,17 +111,11 @@ def open_run(folder: Path, config: Config, overwrite: bool) -> None:
             for field, (before, now) in differences(old, new).items()
             if field not in PLACES
         ]
-        if overwrite:
-            _delete(folder)
-        elif differing and last_step(folder) is not None:
+        if differing and not overwrite and last_step(folder) is not None:
             raise InputError(
                 f"{folder} must be continued with its own settings, got others:\n  " + "\n  ".join(differing) + "\n"
                 "Give another --workdir, or --overwrite to delete that run and start anew."
             )
-    data = config.data
-    places: dict[str, Any] = {name: value.absolute() for name, value in vars(data).items() if isinstance(value, Path)}
-    config = dataclasses.replace(config, data=dataclasses.replace(data, **places))
-    write_text(path, config_lib.to_json(config) + "\n")
 
 
 def load_config(folder: Path) -> Config:
@@ -149,6 +160,11 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> d
         elif before != now:
             found[field] = before, now
     return found
+
+
+def _check_is_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--workdir must be a folder, got {folder}, which is a file. Give another --workdir.")
 
 
 def _missing(tree: dict[str, Any], whole: dict[str, Any], prefix: str = "") -> Iterator[str]:

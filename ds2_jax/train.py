@@ -16,7 +16,7 @@ from ds2_jax.alphabet import Alphabet
 from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.config import Config
 from ds2_jax.corpora import split_manifests
-from ds2_jax.data.manifest import Utterance, count_reasons, write_problems
+from ds2_jax.data.manifest import Problem, Utterance, count_reasons, write_problems
 from ds2_jax.data.pipeline import Perturb, batches
 from ds2_jax.data.plan import Batch
 from ds2_jax.data.splits import Split, digest, read_split
@@ -165,7 +165,7 @@ def make_stream(
     config: Config,
     alphabet: Alphabet,
     num_devices: int,
-    skipped: Skipped | None,
+    skipped: Callable[[Problem], None] | None,
     perturb: Perturb | None = None,
 ) -> Iterable[dict[str, np.ndarray]]:
     """The arrays of a plan, `perturb` applied to the waveforms.
