@@ -1,4 +1,4 @@
-"""The recipes and train --dry-run: what they print on a corpus in the right layout, what they leave alone and refuse."""
+"""The recipes and train --dry-run: what they print on a corpus in the right layout, leave alone, and refuse."""
 
 import re
 import shutil
@@ -112,6 +112,7 @@ def test_missing_manifests_name_the_command_that_makes_them(
     monkeypatch.chdir(tmp_path)
     code, out, err = run_cli(capsys, "--config", ROOT / f"configs/{name}.py", "--dry-run")
     path = load_config(ROOT / f"configs/{name}.py").data.train
+    assert path is not None
     assert (code, out) == (1, "")
     assert err == (
         f"error: data.train must be a manifest, got {path}, which does not exist. Make it: "

@@ -171,7 +171,7 @@ def _is_there(path: Path, num_bytes: int) -> bool:
 def _bar(archive: Path, file: BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:
     """`file`, whose reading moves a progress bar."""
     wrapped: contextlib.AbstractContextManager[BinaryIO] = tqdm.wrapattr(
-        file, "read", archive.stat().st_size, desc=f"reading {archive.name}", delay=SECONDS_BEFORE_BAR
+        file, "read", archive.stat().st_size, desc=f"unpacking {archive.name}", delay=SECONDS_BEFORE_BAR
     )
     return wrapped
 
