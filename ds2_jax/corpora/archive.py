@@ -78,10 +78,10 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def extract(archive: Path, folder: Path) -> None:
+def extract(archive: Path, folder: Path, *, shows_bar: bool = True) -> None:
     """Unpacks a .tar.gz into `folder`, all of it or an error; gzip's own checksum is verified.
 
-    What takes longer than a few seconds shows a progress bar on stderr.
+    What takes longer than a few seconds shows a progress bar on stderr, unless the caller shows one for several.
 
     Only plain files and folders below `folder` are written, whatever the archive holds. After an error part of it may
     be there: unpack into a temporary folder.
@@ -97,7 +97,7 @@ def extract(archive: Path, folder: Path) -> None:
     if not archive.is_file():
         raise InputError(f"{archive} must be a file, got none of that name. Correct the path.")
     try:
-        with archive.open("rb") as file, _bar(archive, file) as packed, gzip.open(packed) as stream:
+        with archive.open("rb") as file, _bar(archive, file, shows_bar) as packed, gzip.open(packed) as stream:
             with tarfile.open(fileobj=stream, mode="r|") as tar:
                 tar.extractall(folder, filter=functools.partial(_plain_member, archive))
             while stream.read(CHUNK_BYTES):  # tarfile stops before gzip's checksum
@@ -122,10 +122,11 @@ def _plain_member(archive: Path, member: tarfile.TarInfo, folder: str) -> tarfil
     return tarfile.data_filter(member, folder)
 
 
-def _bar(archive: Path, file: BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:
+def _bar(archive: Path, file: BinaryIO, shows_bar: bool) -> contextlib.AbstractContextManager[BinaryIO]:
     """`file`, whose reading moves a progress bar."""
+    title, size = f"unpacking {archive.name}", archive.stat().st_size
     wrapped: contextlib.AbstractContextManager[BinaryIO] = tqdm.wrapattr(
-        file, "read", archive.stat().st_size, desc=f"unpacking {archive.name}", delay=SECONDS_BEFORE_BAR
+        file, "read", size, desc=title, delay=SECONDS_BEFORE_BAR, disable=not shows_bar
     )
     return wrapped
 
