@@ -189,6 +189,8 @@ def test_unpacking_that_takes_time_shows_a_bar(
     monkeypatch.setattr(archive_lib, "SECONDS_BEFORE_BAR", 0.0)
     extract(archive, tmp_path / "out")
     assert "unpacking a.tar.gz: 100%" in capsys.readouterr().err
+    extract(archive, tmp_path / "silent", shows_bar=False)
+    assert capsys.readouterr().err == ""
 
 
 null_in_name = member("a")

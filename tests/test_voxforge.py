@@ -167,8 +167,8 @@ def test_a_stop_in_the_middle_is_not_believed(
     module, _, name = stage.partition(".")
     done = getattr(importlib.import_module(f"ds2_jax.corpora.{module}"), name)
 
-    def stop_after(*args: object) -> None:
-        done(*args)
+    def stop_after(*args: Any, **named: Any) -> None:
+        done(*args, **named)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
