@@ -110,6 +110,7 @@ def readme_code() -> str:
 def test_the_readmes_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:
     for command in (
         "train.train",
+        "dry_run.dry_run",
         "evaluate.evaluate",
         "transcribe.transcribe",
         "bench.report.bench",
