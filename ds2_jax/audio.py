@@ -33,6 +33,10 @@ MAX_AMPLITUDE = 1e6  # float files of 16-bit numbers are within; far louder, the
 # Without a Xing or Info header libsndfile estimates an MP3's length from the file's size and first frame. Tags counted
 # apart, the estimate was measured at most 0.5 % too long for constant bit rates (3 s of noise, 8 to 48 kHz).
 MP3_ESTIMATE_ERROR = 0.01
+# Of layer III, by the two bits of the version (ISO 11172-3 and 13818-3; 0 is MPEG 2.5): kbit/s, Hz.
+MP3_BIT_RATES = {3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)}
+MP3_BIT_RATES |= dict.fromkeys((0, 2), (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160))
+MP3_SAMPLE_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 
 
 def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
@@ -196,6 +200,9 @@ def _check_length(path: Path, file: soundfile.SoundFile) -> None:
         raise _unusable(path, f"hold the {sample_count} samples its header promises", f"{file.frames}")
     if file.format == "OGG" and (fault := _ogg_fault(path)):
         raise _unusable(path, "hold one whole Ogg stream", fault)
+    if file.format == "MP3" and _mp3_varies(path):  # libsndfile may take it for shorter, and reads no more than that
+        rule = "state its length in a Xing or Info header where its bit rate varies"
+        raise InputError(f"{path} must {rule}, got none. Rewrite it: ffmpeg -i OLD NEW.flac.")
     if file.frames == 0:
         raise _unusable(path, "hold audio", "0 samples")
     if file.frames >= 2**62:  # libsndfile's mark for a FLAC stream of unknown length, as written into a pipe
@@ -260,12 +267,35 @@ def _ogg_checksum(page: bytes) -> bytes:
 def _mp3_length_excess(path: Path) -> float:
     """Share by which libsndfile's length of an undamaged MP3 may be too long; 0 where the first frame states it."""
     with path.open("rb") as file:
-        tag = file.read(10)
-        tag_bytes = 0
-        if tag.startswith(b"ID3"):  # size in four bytes of 7 bits, without these ten
-            tag_bytes = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
-        file.seek(tag_bytes)
-        first_frame = file.read(64)
-    if b"Xing" in first_frame or b"Info" in first_frame:
-        return 0.0
-    return MP3_ESTIMATE_ERROR + tag_bytes / path.stat().st_size
+        start = _mp3_start(file.read(10))
+        file.seek(start)
+        return 0.0 if _states_length(file.read(64)) else MP3_ESTIMATE_ERROR + start / path.stat().st_size
+
+
+def _mp3_start(tag: bytes) -> int:
+    """Bytes before the first frame: of an ID3 tag, whose size stands in four bytes of 7 bits, without these ten."""
+    if not tag.startswith(b"ID3"):
+        return 0
+    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=True))
+
+
+def _states_length(first_frame: bytes) -> bool:
+    return b"Xing" in first_frame or b"Info" in first_frame
+
+
+def _mp3_varies(path: Path) -> bool:
+    """Whether the frames differ in bit rate and the first does not state the length."""
+    data = path.read_bytes()
+    offset = _mp3_start(data[:10])
+    if _states_length(data[offset : offset + 64]):
+        return False
+    found = set()
+    while len(header := data[offset : offset + 4]) == 4 and header[0] == 0xFF and header[1] & 0xE6 == 0xE2:
+        version, rate, frequency = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
+        if version == 1 or rate in (0, 15) or frequency == 3:  # reserved, or a frame of unstated size
+            break
+        found.add(rate)
+        factor = 144 if version == 3 else 72
+        size = factor * 1000 * MP3_BIT_RATES[version][rate] // MP3_SAMPLE_RATES[version][frequency]
+        offset += size + (header[2] >> 1 & 1)
+    return len(found) > 1
