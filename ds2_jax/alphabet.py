@@ -1,29 +1,39 @@
-"""Characters <-> CTC labels, and the normalisation of transcripts."""
+"""Characters <-> CTC labels; how transcripts are normalised, alike in training, evaluation and `data check`."""
 
 import dataclasses
 import functools
+import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Literal
 
-from ds2_jax.config import require
+from ds2_jax.config import DataConfig, require
 from ds2_jax.errors import InputError, shorten
 
 NO_CHARACTERS = ("Cc", "Cs", "Zl", "Zp", "Zs")
 """Unicode's categories of control characters, halves of surrogate pairs and separators."""
+SHAPES = ("'’ʼ‘`´", "-‐‑")
+"""Characters that stand for one another: apostrophes, the typewriter's first, and hyphens. Dashes are none."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Alphabet:
-    """The characters a model can write; label 0 is the CTC blank, label i + 1 is `characters[i]`.
+    """The characters a model can write, and how a transcript is brought to them.
+
+    Label 0 is the CTC blank, label i + 1 is `characters[i]`. `characters`, `case` and `remove` are `data.alphabet`,
+    `data.case` and `data.remove`, which config.py describes.
 
     Raises:
         InputError: `characters` is empty, repeats a character, holds one that is not NFC, a control character, half of
-            a surrogate pair, or white space other than the plain space, which is all that `normalise` leaves.
+            a surrogate pair, or white space other than the plain space, which is all that `normalise` leaves; `remove`
+            holds a letter, a digit or white space.
 
     Source: deepspeech.pytorch `labels.json` (blank, apostrophe, A to Z, space: 29 labels).
     """
 
     characters: str
+    case: Literal["alphabet", "upper", "lower", "keep"] = "alphabet"
+    remove: str = ""
 
     def __post_init__(self) -> None:
         require(bool(self.characters), "data.alphabet", "hold at least one character", self.characters)
@@ -34,12 +44,28 @@ class Alphabet:
         odd = [c for c in self.characters if unicodedata.category(c) in NO_CHARACTERS and c != " "]
         rule = "hold no white space but plain spaces and no control characters"
         require(not odd, "data.alphabet", rule, self.characters, f"Remove {odd}.")
+        said = [c for c in self.remove if (c.isalnum() and c not in "".join(SHAPES)) or c.isspace()]
+        require(not said, "data.remove", "hold no letters, digits and white space", self.remove, f"Remove {said}.")
 
     blank_index = 0
+
+    @classmethod
+    def of(cls, data: DataConfig) -> "Alphabet":
+        """The alphabet and the rules of a configuration."""
+        return cls(data.alphabet, data.case, data.remove)
 
     @functools.cached_property
     def _labels(self) -> dict[str, int]:
         return {character: index for index, character in enumerate(self.characters, start=1)}
+
+    @functools.cached_property
+    def _deleted(self) -> dict[int, None]:
+        """Of `remove`, what leaves no space: accents and invisible characters."""
+        return {ord(c): None for c in self.remove if unicodedata.category(c) in ("Mn", "Mc", "Me", "Cf")}
+
+    @functools.cached_property
+    def _removed(self) -> re.Pattern[str]:
+        return re.compile(f"[{re.escape(self.remove)}]")
 
     @property
     def size(self) -> int:
@@ -47,12 +73,29 @@ class Alphabet:
         return len(self.characters) + 1
 
     def normalise(self, text: str) -> str:
-        """Composed Unicode (NFC), single spaces, and the alphabet's case where it knows only one."""
-        if self.characters == self.characters.upper():
+        """The case that is asked for, composed Unicode (NFC), without what is to be removed, single spaces."""
+        one_case = self.case == "alphabet"
+        if self.case == "upper" or (one_case and self.characters == self.characters.upper()):
             text = text.upper()
-        elif self.characters == self.characters.lower():
+        elif self.case == "lower" or (one_case and self.characters == self.characters.lower()):
             text = text.lower()
-        return " ".join(unicodedata.normalize("NFC", text).split())  # last: a change of case can leave text decomposed
+        text = unicodedata.normalize("NFC", text)  # last: a change of case can leave text decomposed
+        if self.remove:
+            text = unicodedata.normalize("NFC", text.translate(self._deleted))
+            text = self._removed.sub(self._replacement, text)
+        return " ".join(text.split())
+
+    def _replacement(self, match: re.Match[str]) -> str:
+        start, end = match.span()
+        before, after = match.string[max(start - 1, 0) : start], match.string[end : end + 1]
+        accent = unicodedata.category(before or " ").startswith("M")  # behind a letter
+        inside = (before.isalnum() or accent) and after.isalnum()
+        return self._kept_as(match[0]) if inside else " "
+
+    def _kept_as(self, character: str) -> str:
+        """What stands for a character of `remove` inside words: itself or its like in the alphabet, or a space."""
+        like = next((shapes for shapes in SHAPES if character in shapes), "")
+        return next((each for each in (character, *like) if each in self.characters), " ")
 
     def unknown(self, text: str) -> list[str]:
         """The characters of the normalised text that have no label, sorted, each once."""

@@ -20,6 +20,8 @@ from ds2_jax.errors import InputError
 
 # libsndfile's names. It knows more formats, but only of these is it known how a damaged file shows.
 FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "OGG", "MP3", "NIST"})
+# Looked for in folders; a named file may have any.
+AUDIO_SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".nist"})
 # A program that writes WAV into a pipe cannot know the size and writes a large one: ffmpeg 0xFFFFFFFF, sox 0x7FFFF000.
 WAV_SIZE_UNKNOWN = 0x7FFFF000
 SPHERE_MAX_HEADER_BYTES = 1 << 16
@@ -50,29 +52,59 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
 
     Differs: deepspeech.pytorch does not resample and takes the file's rate for its own.
     """
+    samples, file_rate = read_samples(path)
+    return to_waveform(samples, file_rate, sample_rate, path)
+
+
+def read_samples(path: Path | str) -> tuple[np.ndarray, int]:
+    """The samples of a recording as they are in the file: [S, C] float32, and their rate in Hz; as `read_audio`."""
     path = Path(path)
     with _open(path) as file:
         file_rate, num_samples = file.samplerate, file.frames
-        try:
-            samples = file.read(num_samples, dtype="float32", always_2d=True)  # [S, C]; GSM needs the number
-        except soundfile.LibsndfileError as error:
-            raise _unusable(path, "decode to its end", str(error)) from error
-        except MemoryError as error:  # a damaged header can promise any number
-            raise _unusable(path, "fit into memory", f"{num_samples} samples") from error
+        samples = _decode(path, file, 0, num_samples)
         excess = _mp3_length_excess(path) if file.format == "MP3" else 0.0
     if len(samples) < num_samples * (1 - excess):
         raise _unusable(path, f"hold the {num_samples} samples its header promises", f"{len(samples)}")
-    in_range = np.abs(samples) <= MAX_AMPLITUDE  # False for NaN
-    if not in_range.all():
-        index, channel = np.argwhere(~in_range)[0]
-        rule = f"hold samples of at most {MAX_AMPLITUDE:g} (full scale is 1)"
-        raise _unusable(path, rule, f"{samples[index, channel]:g} at sample {index}")
+    return samples, file_rate
+
+
+def to_waveform(samples: np.ndarray, file_rate: int, sample_rate: int, path: Path | str) -> np.ndarray:
+    """Mixes down and resamples what `read_samples` gave; `path` names it in an error."""
     waveform: np.ndarray = samples.mean(axis=1)  # [S]
     if file_rate != sample_rate:
         waveform = soxr.resample(waveform, file_rate, sample_rate, quality="HQ")
     if not waveform.size:
-        raise _unusable(path, f"last at least one sample of {sample_rate} Hz", f"{num_samples} of {file_rate} Hz")
+        got = f"{len(samples)} of {file_rate} Hz"
+        raise _unusable(Path(path), f"last at least one sample of {sample_rate} Hz", got)
     return waveform
+
+
+def read_excerpt(path: Path | str, sample_rate: int, num_samples: int, position: float) -> np.ndarray:
+    """Reads a part of a recording, and only that part of the file; one that is too short is heard again and again.
+
+    Args:
+        path: the audio file, as for `read_audio`.
+        sample_rate: Hz, of the result.
+        num_samples: of the result (S), at least 1.
+        position: in [0, 1): which of the possible parts, from the first to the last; in a recording that is too short,
+            where it begins.
+
+    Returns:
+        [S] float32.
+
+    Raises:
+        InputError: as `read_audio`, as far as the part shows it.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        file_rate, wanted = file.samplerate, -(-num_samples * file.samplerate // sample_rate)
+        if wanted <= file.frames:
+            samples = _decode(path, file, int(position * (file.frames - wanted + 1)), wanted)
+            if len(samples) == wanted:
+                part = to_waveform(samples, file_rate, sample_rate, path)
+                return np.pad(part, (0, max(0, num_samples - len(part))))[:num_samples]
+    whole = read_audio(path, sample_rate)
+    return np.resize(np.roll(whole, -int(position * len(whole))), num_samples)
 
 
 def audio_duration(path: Path | str) -> float:
@@ -85,6 +117,34 @@ def audio_duration(path: Path | str) -> float:
     """
     with _open(Path(path)) as file:
         return float(file.frames / file.samplerate)
+
+
+def decoded_duration(path: Path | str) -> float:
+    """Seconds of a recording, decoded to its end: exact where the header of an MP3 is not.
+
+    Raises:
+        InputError: as `read_audio`.
+    """
+    samples, file_rate = read_samples(path)
+    return len(samples) / file_rate
+
+
+def _decode(path: Path, file: soundfile.SoundFile, start: int, num_samples: int) -> np.ndarray:
+    """Samples of an open file, [S, C] float32, fewer where it ends."""
+    try:
+        if start:
+            file.seek(start)
+        samples: np.ndarray = file.read(num_samples, dtype="float32", always_2d=True)  # GSM needs the number
+    except soundfile.LibsndfileError as error:
+        raise _unusable(path, "decode to its end", str(error)) from error
+    except MemoryError as error:  # a damaged header can promise any number
+        raise _unusable(path, "fit into memory", f"{num_samples} samples") from error
+    in_range = np.abs(samples) <= MAX_AMPLITUDE  # False for NaN
+    if not in_range.all():
+        index, channel = np.argwhere(~in_range)[0]
+        rule = f"hold samples of at most {MAX_AMPLITUDE:g} (full scale is 1)"
+        raise _unusable(path, rule, f"{samples[index, channel]:g} at sample {index}")
+    return samples
 
 
 def _open(path: Path) -> soundfile.SoundFile:

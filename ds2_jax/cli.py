@@ -45,7 +45,14 @@ PLACES = {
 """Errors of the place that a file lies in: the user's to mend, wherever they occur."""
 
 
-DATA_TOOLS: dict[str, tuple[str, str]] = {}
+DATA_TOOLS = {
+    "check": ("data.check.check", "decode every recording; say what stops training and what looks wrong"),
+    "stats": ("data.stats.stats", "hours, speakers, words and durations, without decoding"),
+    "merge": ("data.edit.merge", "one manifest of several"),
+    "split": ("data.edit.split", "train, dev and test of one manifest, by speaker"),
+    "alphabet": ("data.propose.alphabet", "propose data.alphabet and data.remove for transcripts of any language"),
+    "batch-seconds": ("memory.batch_seconds", "the largest data.batch_seconds that fits the memory of a device"),
+}
 """Of `data`: the function below `ds2_jax` whose parameters are the options and which returns the exit code; about."""
 
 
@@ -60,6 +67,9 @@ class Train:
     """Folder of the run; by default runs/<name of the config file>."""
     overwrite: bool = False
     """Delete the run in that folder and start anew."""
+    dry_run: bool = False
+    """Print the plan of the batches and an estimate of the memory, try the largest batch once on a tiny model, and
+    write nothing into the run's folder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +165,13 @@ def _train(words: list[str]) -> int:
     from ds2_jax.train import train  # TensorFlow and Orbax load with it, so not before the command line is right
 
     enable_cache()
-    train(command.settings, command.workdir or Path("runs") / command.config.stem, command.overwrite)
+    workdir = command.workdir or Path("runs") / command.config.stem
+    if command.dry_run:
+        from ds2_jax.dry_run import dry_run
+
+        dry_run(command.settings, workdir, command.overwrite)
+    else:
+        train(command.settings, workdir, command.overwrite)
     return 0
 
 

@@ -138,7 +138,7 @@ class FeatureConfig:
 class DataConfig:
     """Which utterances are read, and how they are batched."""
 
-    corpus: Literal["an4", "synthetic"] | None = None
+    corpus: Literal["an4", "common-voice", "tedlium", "synthetic"] | None = None
     """Corpus to prepare under `data.root` if it is not there yet; its manifests are train, dev and test. None: they are
     named below."""
     root: Path = Path("datasets")
@@ -153,6 +153,13 @@ class DataConfig:
     """Manifest read once, after training."""
     alphabet: str = ENGLISH
     """Characters the model can write, in label order; the CTC blank comes before them, at index 0."""
+    case: Literal["alphabet", "upper", "lower", "keep"] = "alphabet"
+    """Case that transcripts are brought to; alphabet: that of data.alphabet, where all its letters have one. The
+    rules are Unicode's: upper makes SS of ß, and I of the Turkish ı and i alike. keep: the case is left as it is."""
+    remove: str = ""
+    """Characters that transcripts may hold and the model does not write, such as '.,!?-': each is read as a space. One
+    that is in data.alphabet too, or an apostrophe or hyphen of another shape than the one there, is kept, in that one's
+    shape, between two letters or digits: l'eau, arc-en-ciel. Accents and invisible characters leave no space."""
     batch_size: int = 16
     """Utterances in a batch, over all devices; not used where data.batch_seconds is set."""
     batch_seconds: float = 0.0
@@ -193,6 +200,49 @@ class DataConfig:
                 str(getattr(self, field)),
                 "Add --data.corpus None to use manifests of your own for all splits.",
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class PerturbConfig:
+    """Changes of the waveforms of training, never of evaluation: each is drawn anew every epoch for each utterance."""
+
+    speed_probability: float = 0.0
+    """Share of the utterances that are played faster or slower, by resampling: the pitch changes too."""
+    speed: tuple[float, float] = (0.9, 1.1)
+    """Smallest and largest factor, drawn uniformly; above 1 is faster and shorter."""
+    tempo_probability: float = 0.0
+    """Share of the utterances that are spoken faster or slower, the pitch kept."""
+    tempo: tuple[float, float] = (0.85, 1.15)
+    """Smallest and largest factor, drawn uniformly; above 1 is faster and shorter."""
+    responses: Path | None = None
+    """Folder or manifest of impulse responses of rooms; None: no reverberation."""
+    response_probability: float = 0.5
+    """Share of the utterances that sound as if recorded in one of those rooms."""
+    noise: Path | None = None
+    """Folder or manifest of noise recordings; None: no noise."""
+    noise_probability: float = 0.4
+    """Share of the utterances to which noise is added."""
+    noise_snr: tuple[float, float] = (0.0, 30.0)
+    """Smallest and largest ratio of speech to noise in dB (of mean powers over the utterance), drawn uniformly."""
+    gain_probability: float = 0.0
+    """Share of the utterances that are made louder or softer, after all other changes."""
+    gain: tuple[float, float] = (-6.0, 8.0)
+    """Smallest and largest gain in dB, drawn uniformly."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "perturb.")
+        for name, share in vars(self).items():
+            if name.endswith("_probability"):
+                require(0 <= share <= 1, f"perturb.{name}", "be in [0, 1]", share)
+        for name, smallest, largest, unit in (
+            ("speed", 0.5, 2.0, ""),
+            ("tempo", 0.5, 2.0, ""),
+            ("noise_snr", -50.0, 100.0, " dB"),
+            ("gain", -100.0, 40.0, " dB"),
+        ):
+            low, high = getattr(self, name)
+            rule = f"be a range, smallest first, within {smallest:g} to {largest:g}{unit}"
+            require(smallest <= low <= high <= largest, f"perturb.{name}", rule, (low, high))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -324,7 +374,7 @@ class Config:
     """All settings of a run."""
 
     seed: int = 0
-    """Of weights, order, SpecAugment and dropout."""
+    """Of weights, order, perturbation, SpecAugment and dropout."""
     epochs: int = 70
     """Passes over the training utterances."""
     patience: int = 0
@@ -333,6 +383,7 @@ class Config:
     """How one step uses all local devices; both give the same numbers."""
     features: FeatureConfig = FeatureConfig()
     data: DataConfig = DataConfig()
+    perturb: PerturbConfig = PerturbConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()

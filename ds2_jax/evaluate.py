@@ -115,7 +115,7 @@ class Evaluation:
 
 def make_eval_step(config: Config, mesh: Mesh) -> Callable[..., Any]:
     """`steps.eval_step` of a configuration, over the devices of a mesh."""
-    num_labels = Alphabet(config.data.alphabet).size
+    num_labels = Alphabet.of(config.data).size
     step = functools.partial(steps.eval_step, config=config, num_labels=num_labels)
     return parallel.parallel_eval_step(step, mesh, config.parallel)
 
@@ -148,7 +148,7 @@ def evaluate_utterances(
     utterances = split.utterances
     if not utterances:
         return Evaluation([], 0.0, 0)
-    alphabet = Alphabet(config.data.alphabet)
+    alphabet = Alphabet.of(config.data)
     sample_rate, hop_length = config.features.sample_rate, config.features.hop_length
     plan = plan_evaluation(
         split.num_samples(sample_rate),
@@ -295,7 +295,7 @@ def evaluate(run: Path, manifest: Path | None) -> Evaluation:
     if not manifest.is_file():
         advice = "Give the path of a manifest: --manifest FILE."
         raise InputError(f"{manifest.absolute()} must be a manifest to evaluate, got no such file. {advice}")
-    split = read_split(manifest, config, Alphabet(config.data.alphabet), prune=False)
+    split = read_split(manifest, config, Alphabet.of(config.data), prune=False)
     name = f"{manifest.absolute().parent.name}-{manifest.stem}"  # many manifests are called test.jsonl
     listed = run / "evaluations" / f"{name}_skipped.jsonl"
     listed.unlink(missing_ok=True)

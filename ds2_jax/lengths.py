@@ -61,6 +61,11 @@ def ctc_min_frames(labels: Sequence[int]) -> int:
     return len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
 
 
+def ctc_min_samples(min_frames: Count, hop_length: int, time_reduction: int) -> Count:
+    """Fewest samples that give `min_frames` output frames ([...] int, at least 1); of no frame they are 1 too."""
+    return (min_frames - 1) * time_reduction * hop_length
+
+
 def alignable(output_lengths: jax.Array, labels: jax.Array, num_labels: jax.Array) -> jax.Array:
     """Which rows CTC can align: some frames, and at least `ctc_min_frames` of them.
 

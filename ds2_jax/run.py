@@ -32,12 +32,12 @@ PLACES = {
 """Settings that may change when a run goes on: they do not change what is learned. The checkpoints know the
 utterances themselves, so manifests may move and must not change."""
 
-
-LATER = {
+ADDED_LATER = {
+    *("data.case", "data.remove", "perturb"),
     *("augment.frequency_mask_probability", "augment.time_mask_probability", "augment.time_mask_share"),
     *("augment.frames_per_time_mask", "augment.time_warp_frames", "augment.time_warp_probability"),
 }
-"""Settings that older runs do not have; the defaults are what those runs were trained with."""
+"""Settings that older runs do not have; their defaults are what was done before there was a choice."""
 
 
 @contextlib.contextmanager
@@ -47,8 +47,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process trains it, or it is a file.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--workdir must be a folder, got {folder}, which is a file. Give another --workdir.")
+    _check_is_folder(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -70,8 +69,7 @@ def locked(folder: Path) -> Iterator[None]:
 def open_run(folder: Path, config: Config, overwrite: bool) -> None:
     """Makes the folder of a run, or makes sure that it holds one with the same settings.
 
-    A run without a checkpoint has nothing to lose and takes new settings. Paths are kept absolute: a later command may
-    be called from another folder.
+    Paths are kept absolute: a later command may be called from another folder.
 
     Args:
         folder: of the run.
@@ -79,8 +77,27 @@ def open_run(folder: Path, config: Config, overwrite: bool) -> None:
         overwrite: deletes a run that is there.
 
     Raises:
-        InputError: the folder holds a run with other settings, or something that is no run, or cannot be written.
+        InputError: as `check_run`, or the folder cannot be written.
     """
+    check_run(folder, config, overwrite)
+    path = folder / CONFIG
+    if path.exists() and overwrite:
+        _delete(folder)
+    data = config.data
+    places: dict[str, Any] = {name: value.absolute() for name, value in vars(data).items() if isinstance(value, Path)}
+    config = dataclasses.replace(config, data=dataclasses.replace(data, **places))
+    write_text(path, config_lib.to_json(config) + "\n")
+
+
+def check_run(folder: Path, config: Config, overwrite: bool) -> None:
+    """Sees whether `open_run` would take the folder, and writes nothing.
+
+    A run without a checkpoint has nothing to lose and takes new settings.
+
+    Raises:
+        InputError: the folder is a file, or holds a run with other settings, or something that is no run.
+    """
+    _check_is_folder(folder)
     path = folder / CONFIG
     if folder.is_dir() and any(folder.iterdir()) and not path.exists():
         raise InputError(
@@ -94,17 +111,11 @@ def open_run(folder: Path, config: Config, overwrite: bool) -> None:
             for field, (before, now) in differences(old, new).items()
             if field not in PLACES
         ]
-        if overwrite:
-            _delete(folder)
-        elif differing and last_step(folder) is not None:
+        if differing and not overwrite and last_step(folder) is not None:
             raise InputError(
                 f"{folder} must be continued with its own settings, got others:\n  " + "\n  ".join(differing) + "\n"
                 "Give another --workdir, or --overwrite to delete that run and start anew."
             )
-    data = config.data
-    places: dict[str, Any] = {name: value.absolute() for name, value in vars(data).items() if isinstance(value, Path)}
-    config = dataclasses.replace(config, data=dataclasses.replace(data, **places))
-    write_text(path, config_lib.to_json(config) + "\n")
 
 
 def load_config(folder: Path) -> Config:
@@ -121,7 +132,7 @@ def load_config(folder: Path) -> Config:
         config = config_lib.from_json(text)
         # What is missing would silently become a default, which may not be what the run was trained with.
         whole = json.loads(config_lib.to_json(config))
-        if missing := ", ".join(field for field in _missing(json.loads(text), whole) if field not in LATER):
+        if missing := ", ".join(name for name in _missing(json.loads(text), whole) if name not in ADDED_LATER):
             raise InputError(f"The configuration of a run must have every field, got none of {missing}. Restore it.")
     except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}") from error
@@ -149,6 +160,11 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> d
         elif before != now:
             found[field] = before, now
     return found
+
+
+def _check_is_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--workdir must be a folder, got {folder}, which is a file. Give another --workdir.")
 
 
 def _missing(tree: dict[str, Any], whole: dict[str, Any], prefix: str = "") -> Iterator[str]:

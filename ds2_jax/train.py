@@ -1,7 +1,6 @@
 """The training loop: wiring only."""
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ from ds2_jax.alphabet import Alphabet
 from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.config import Config
 from ds2_jax.corpora import split_manifests
-from ds2_jax.data.manifest import Utterance, count_reasons, write_problems
-from ds2_jax.data.pipeline import batches
-from ds2_jax.data.plan import Batch, plan_epoch, summarise
+from ds2_jax.data.manifest import Problem, Utterance, count_reasons, write_problems
+from ds2_jax.data.pipeline import Perturb, batches
+from ds2_jax.data.plan import Batch
 from ds2_jax.data.splits import Split, digest, read_split
+from ds2_jax.epochs import Epochs
 from ds2_jax.errors import InputError
 from ds2_jax.evaluate import (
     Evaluation,
@@ -51,34 +51,35 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
         KeyboardInterrupt: after Ctrl-C, when the step is made and a running save is on disk.
     """
     splits = read_splits(config)  # all of it before the run's folder is touched
+    epochs = Epochs(config, splits["train"])
     with run_lib.locked(workdir), interrupts.deferred(functools.partial(run_lib.prospects, workdir)):
         run_lib.open_run(workdir, config, overwrite)
         list_problems(splits, workdir)
         with Checkpoints(workdir, config, digest(splits["train"], splits["dev"])) as checkpoints:
-            num_steps = len(make_planner(config, splits["train"])(0))  # of every epoch
-            num_epochs = (checkpoints.latest_step or 0) // num_steps
+            num_epochs = (checkpoints.latest_step or 0) // epochs.num_steps
             finished = num_epochs >= config.epochs or stops_early(
-                config.patience, checkpoints.best_step, num_steps, num_epochs
+                config.patience, checkpoints.best_step, epochs.num_steps, num_epochs
             )
             if finished:
                 say(f"{workdir}: finished: {num_epochs} of {config.epochs} epochs")
             elif checkpoints.latest_step is not None:
                 say(f"{workdir}: continuing after step {checkpoints.latest_step}")
             test = read_evaluation(workdir, "test") if finished else None
-            test = test or fit(config, workdir, splits, checkpoints)
+            test = test or fit(config, workdir, splits, epochs, checkpoints)
             best = checkpoints.best_step
     if test is not None and best is not None:
-        print(report(test, f"test, with the weights of epoch {best // num_steps}", workdir / "test.jsonl"))
+        print(report(test, f"test, with the weights of epoch {best // epochs.num_steps}", workdir / "test.jsonl"))
     return test
 
 
-def fit(config: Config, workdir: Path, splits: Mapping[str, Split], checkpoints: Checkpoints) -> Evaluation | None:
+def fit(
+    config: Config, workdir: Path, splits: Mapping[str, Split], epochs: Epochs, checkpoints: Checkpoints
+) -> Evaluation | None:
     """Trains the epochs that are left, then evaluates the test split."""
-    alphabet = Alphabet(config.data.alphabet)
+    alphabet = Alphabet.of(config.data)
     skipped = Skipped(workdir / "skipped_while_reading.jsonl") if config.data.on_bad_utterance == "skip" else None
-    plan_of = make_planner(config, splits["train"])
-    num_steps = len(plan_of(0))
-    say(f"each epoch: {describe_plan(plan_of(0), config, splits['train'])}")
+    num_steps = epochs.num_steps
+    say(f"each epoch: {epochs}")
     mesh = parallel.data_mesh()
     tx = optim.make_optimizer(config.optim, num_steps, num_steps * config.epochs)
     state = parallel.replicate(steps.init_state(config, alphabet.size, tx), mesh)
@@ -98,8 +99,8 @@ def fit(config: Config, workdir: Path, splits: Mapping[str, Split], checkpoints:
             if stops_early(config.patience, checkpoints.best_step, num_steps, epoch):
                 say(f"no better dev WER for {config.patience} epochs: stopping")
                 break
-            plan = plan_of(epoch)[int(state.step) % num_steps :]
-            stream = make_stream(plan, splits["train"], config, alphabet, mesh.size, skipped)
+            plan = epochs.plan(epoch)[int(state.step) % num_steps :]
+            stream = make_stream(plan, splits["train"], config, alphabet, mesh.size, skipped, epochs.perturb(epoch))
             watched = progress.epoch(stream, f"epoch {epoch + 1}/{config.epochs}", len(plan))
             finish = functools.partial(
                 finish_step, epoch=epoch, utterances=splits["train"].utterances, log=log, progress=progress
@@ -137,7 +138,7 @@ def read_splits(config: Config) -> dict[str, Split]:
     manifests = split_manifests(config.data, build=True)
     if manifests.train is None:
         raise InputError("data.train must be set, got None. Give a manifest, or a data.corpus.")
-    alphabet = Alphabet(config.data.alphabet)
+    alphabet = Alphabet.of(config.data)
     splits = {}
     for name, path in manifests._asdict().items():
         splits[name] = split = read_split(path, config, alphabet, prune=name != "test")
@@ -158,45 +159,19 @@ def list_problems(splits: Mapping[str, Split], workdir: Path) -> None:
             say(f"{name}: {len(split.problems)} of {total} utterances left out ({reasons}), listed in {listed}")
 
 
-def make_planner(config: Config, split: Split) -> Callable[[int], list[Batch]]:
-    """The function from an epoch, counted from 0, to its batches; every epoch has the same number of them."""
-    num_samples = split.num_samples(config.features.sample_rate)
-
-    def plan_of(epoch: int) -> list[Batch]:
-        return plan_epoch(
-            num_samples,
-            batch_size=config.data.batch_size,
-            batch_samples=math.ceil(config.data.batch_seconds * config.features.sample_rate),
-            num_buckets=config.data.num_buckets,
-            hop_length=config.features.hop_length,
-            seed=config.seed,
-            epoch=epoch,
-            sortagrad=config.data.sortagrad,
-        )
-
-    return plan_of
-
-
-def describe_plan(plan: Sequence[Batch], config: Config, split: Split) -> str:
-    """Batches, lengths, padding and empty rows of an epoch, for a person."""
-    features = config.features
-    summary = summarise(plan, split.num_samples(features.sample_rate), hop_length=features.hop_length)
-    shapes = ", ".join(f"{b.num_rows} x {b.num_frames * features.window_stride:.1f} s" for b in summary.buckets)
-    return (
-        f"{sum(bucket.num_batches for bucket in summary.buckets)} batches of utterances padded to {shapes}; "
-        f"{summary.padding:.1%} is padding, {summary.num_empty_rows} rows stay empty ({summary.empty_frames:.1%})"
-    )
-
-
 def make_stream(
     plan: Sequence[Batch],
     split: Split,
     config: Config,
     alphabet: Alphabet,
     num_devices: int,
-    skipped: Skipped | None,
+    skipped: Callable[[Problem], None] | None,
+    perturb: Perturb | None = None,
 ) -> Iterable[dict[str, np.ndarray]]:
-    """The arrays of a plan; `skipped` is told of bad audio, whose row is left empty. Without it bad audio stops."""
+    """The arrays of a plan, `perturb` applied to the waveforms.
+
+    `skipped` is told of bad audio, whose row is left empty. Without it bad audio stops.
+    """
     return batches(
         plan,
         split.utterances,
@@ -207,6 +182,7 @@ def make_stream(
         row_multiple=num_devices,
         num_workers=config.data.num_workers,
         time_reduction=config.model.time_reduction,
+        perturb=perturb,
         on_problem=skipped,
     )
 

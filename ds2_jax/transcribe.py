@@ -17,7 +17,7 @@ import numpy as np
 from ds2_jax import parallel, steps
 from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
-from ds2_jax.audio import audio_duration, read_audio
+from ds2_jax.audio import AUDIO_SUFFIXES, audio_duration, read_audio
 from ds2_jax.checkpoint import load_variables
 from ds2_jax.compilation import compiler_options
 from ds2_jax.config import UNPRINTABLE, Config
@@ -27,17 +27,6 @@ from ds2_jax.errors import InputError
 BATCH_SIZE = 8
 BATCH_SECONDS = 300.0  # of audio, padding included; a longer recording is a batch of its own, or memory would not do
 FILES_AT_ONCE, SECONDS_AT_ONCE = 64, 3600.0  # read together and sorted by length, so that little is padded
-AUDIO_SUFFIXES = {
-    ".wav",
-    ".wave",
-    ".flac",
-    ".ogg",
-    ".oga",
-    ".opus",
-    ".mp3",
-    ".sph",
-    ".nist",
-}  # looked for in folders; a named file may have any
 
 
 class Transcript(NamedTuple):
@@ -89,7 +78,7 @@ class Transcriber:
 
     def __init__(self, run: Path) -> None:
         self.config: Config = run_lib.load_config(run)
-        self._alphabet = Alphabet(self.config.data.alphabet)
+        self._alphabet = Alphabet.of(self.config.data)
         mesh = parallel.data_mesh(jax.local_devices()[:1])
         self._variables = load_variables(run, self.config, mesh)
         best_labels = functools.partial(_best_labels, config=self.config, num_labels=self._alphabet.size)

@@ -1,11 +1,14 @@
 """What the tests of training and of the commands share: a model that compiles in seconds, and runs that hold it."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 import soundfile
+from jax.experimental.compilation_cache import compilation_cache
 
 from ds2_jax import optim, run, steps
 from ds2_jax.alphabet import Alphabet
@@ -84,3 +87,17 @@ def write_untrained_run(folder: Path, config: Config) -> Path:
         checkpoints.save(some_state(config), 1.0)
         checkpoints.wait()
     return folder
+
+
+@contextlib.contextmanager
+def compilation_cache_in(folder: Path) -> Iterator[None]:
+    """Programs compiled meanwhile are compiled once, as in the commands."""
+    jax.config.update("jax_enable_compilation_cache", True)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", False)
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()

@@ -1,11 +1,12 @@
 import unicodedata
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ds2_jax.alphabet import Alphabet
-from ds2_jax.config import ENGLISH
+from ds2_jax.config import ENGLISH, DataConfig
 from ds2_jax.errors import InputError
 
 alphabets = st.builds(
@@ -59,6 +60,86 @@ def test_normalising_twice_changes_nothing(alphabet: Alphabet, text: str) -> Non
 )
 def test_normalise(characters: str, text: str, expected: str) -> None:
     assert Alphabet(characters).normalise(text) == expected
+
+
+FRENCH = "'-abcdefghijklmnopqrstuvwxyzàâçèéêëîïôùûœ "
+
+
+@pytest.mark.parametrize(
+    ("remove", "text", "expected"),
+    [
+        ("", "l'eau, oui", "l'eau, oui"),
+        (".,!?…«»", "«\u202fOui\u202f», dit-il… Non!", "oui dit-il non"),
+        (",", "un,deux ,trois", "un deux trois"),  # two words never become one
+        ("'’", "l’eau d'été ‘", "l'eau d'été ‘"),  # the typographic apostrophe is the alphabet's
+        ("'’‘", "‘l’eau’, 'l'eau', aujourd'hui'", "l'eau , l'eau , aujourd'hui"),  # and as a quotation mark is none
+        ("’", "'l’eau'", "'l'eau'"),  # what is not listed stays
+        ("-‐–", "arc-en-ciel, arc‐en‐ciel - arc – ciel –ciel", "arc-en-ciel, arc-en-ciel arc ciel ciel"),
+        ("-–", "Paris–Lyon -", "paris lyon"),  # a dash is no hyphen
+        ("\u00ad\u200b", "aujour\u00add'hui\u200b", "aujourd'hui"),
+        ("-'", "-'", ""),
+    ],
+)
+def test_remove(remove: str, text: str, expected: str) -> None:
+    assert Alphabet(FRENCH, remove=remove).normalise(text) == expected
+
+
+def test_what_the_alphabet_lacks_is_removed_inside_words_too() -> None:
+    letters = Alphabet("abcdefghijklmnopqrstuvwxyz ", remove="'’-")
+    assert letters.normalise("l'eau l’eau arc-en-ciel") == "l eau l eau arc en ciel"
+    stressed = Alphabet("абвгдезийкмоъ ", remove="\u0301")
+    assert stressed.normalise("за\u0301мок вой") == "замок вой"
+    assert stressed.unknown("за\u0301мок") == []
+
+
+def test_an_accent_before_an_apostrophe_belongs_to_its_letter() -> None:
+    assert Alphabet("абвгде\u0301' ", remove="'").normalise("де\u0301'бе 'де\u0301'") == "де\u0301'бе де\u0301"
+
+
+@given(
+    st.text(st.sampled_from("aBé'’-– .\u0301\u00adŉßİ")),
+    st.sets(st.sampled_from("'’ʼ-–.,\u0301\u00ad")).map("".join),
+    st.sampled_from(["ab' ", "AB'- ", "aB’ ", "b\u0301 "]),
+)
+def test_removing_twice_changes_nothing(text: str, remove: str, characters: str) -> None:
+    alphabet = Alphabet(characters, remove=remove)
+    once = alphabet.normalise(text)
+    assert alphabet.normalise(once) == once
+    assert {c for c in once if c in remove} <= set(characters)
+
+
+@pytest.mark.parametrize(
+    ("case", "text", "expected"),
+    [
+        ("upper", "Straße ŉ", "STRASSE ʼN"),  # one letter becomes two
+        ("lower", "Straße ΟΔΟΣ", "straße οδος"),
+        ("lower", "İzmir Iğdır", "i\u0307zmir iğdır"),  # not Turkish: İ is i with a dot above it, I is i
+        ("upper", "ılık iyi", "ILIK IYI"),
+        ("keep", "Straße", "Straße"),
+        ("alphabet", "Straße", "STRASSE"),
+    ],
+)
+def test_case(case: Literal["alphabet", "upper", "lower", "keep"], text: str, expected: str) -> None:
+    assert Alphabet("ABC ", case).normalise(text) == expected
+
+
+def test_an_alphabet_with_two_cases_keeps_that_of_the_text_unless_told() -> None:
+    assert Alphabet("ABCß ").normalise("aB ß") == "aB ß"
+    assert Alphabet("ABCß ", "upper").normalise("aB ß") == "AB SS"
+
+
+def test_the_rules_are_those_of_the_configuration() -> None:
+    data = DataConfig(alphabet="abc ", case="lower", remove=".")
+    assert Alphabet.of(data) == Alphabet("abc ", "lower", ".")
+    assert Alphabet.of(DataConfig()) == Alphabet(ENGLISH)
+
+
+def test_letters_are_not_removed() -> None:
+    with pytest.raises(InputError) as error:
+        Alphabet("abc ", remove=".,a 7ʼ")
+    assert str(error.value) == (
+        "data.remove must hold no letters, digits and white space, got '.,a 7ʼ'. Remove ['a', ' ', '7']."
+    )
 
 
 def test_unknown_characters_are_listed_once_each() -> None:

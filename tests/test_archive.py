@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ds2_jax.corpora.archive import download, extract, file_sha256
+from ds2_jax.corpora import archive as archive_lib
+from ds2_jax.corpora.archive import BadArchiveError, download, extract, file_md5, file_sha256
 from ds2_jax.errors import InputError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -123,6 +124,19 @@ def test_wrong_checksum(server: Server, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # else the next call would resume from wrong bytes
 
 
+def test_md5(server: Server, tmp_path: Path) -> None:
+    found = hashlib.md5(CONTENT).hexdigest()
+    download(server.url, tmp_path / "corpus.tar.gz", found)
+    assert file_md5(tmp_path / "corpus.tar.gz") == found
+    with pytest.raises(InputError, match=f"^{server.url} must have the MD5 {'0' * 32}, got {found}. Run the command"):
+        download(server.url, tmp_path / "other.tar.gz", "0" * 32)
+
+
+def test_no_bar_where_the_caller_has_one(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    download(server.url, tmp_path / "corpus.tar.gz", shows_bar=False)
+    assert capsys.readouterr().err == ""
+
+
 def test_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with Server() as closed:  # its port is then free
@@ -166,7 +180,21 @@ def test_extract(tmp_path: Path) -> None:
     assert unpacked.stat().st_mode & 0o7777 == 0o755  # neither set-uid nor writable by all
 
 
+def test_unpacking_that_takes_time_shows_a_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = make_archive(tmp_path / "a.tar.gz", [(member("a"), CONTENT)])
+    extract(archive, tmp_path / "quick")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(archive_lib, "SECONDS_BEFORE_BAR", 0.0)
+    extract(archive, tmp_path / "out")
+    assert "unpacking a.tar.gz: 100%" in capsys.readouterr().err
+
+
+null_in_name = member("a")
+null_in_name.pax_headers = {"path": "a\0b"}
 HOSTILE = [
+    (null_in_name, "file 'a\\x00b'"),
     (member("/absolute"), "file '/absolute'"),
     (member("../outside"), "file '../outside'"),
     (member("a/../../outside"), "file 'a/../../outside'"),
@@ -192,7 +220,7 @@ def test_hostile_archives_write_nothing_outside(tmp_path: Path, hostile: tarfile
     message = (
         f"{archive} must hold nothing but files and folders below its own, got the {name}. Do not use this archive."
     )
-    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(BadArchiveError, match=f"^{re.escape(message)}$"):
         extract(archive, tmp_path / "out" / "in")
     assert set(tmp_path.rglob("*")) - before == {tmp_path / "out", tmp_path / "out/in", tmp_path / "out/in/fine"}
     assert (tmp_path / "secret").read_bytes() == b"secret"
@@ -231,7 +259,7 @@ def test_damaged_archive(tmp_path: Path, how: str) -> None:
     archive = make_archive(tmp_path / "a.tar.gz", [(member("a"), content), (member("b"), content)])
     archive.write_bytes(damage(archive.read_bytes(), how))
     with pytest.raises(
-        InputError, match=r"a\.tar\.gz must be a whole \.tar\.gz archive, got: .+\. Delete it and fetch"
+        BadArchiveError, match=r"a\.tar\.gz must be a whole \.tar\.gz archive, got: .+\. Delete it and fetch"
     ):
         extract(archive, tmp_path / "out")
 
@@ -241,5 +269,6 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"a file")
     with pytest.raises(
         InputError, match=r"out must take what .*a\.tar\.gz holds, got: .+\. Mend that and try again\.$"
-    ):
+    ) as failure:
         extract(archive, tmp_path / "out")
+    assert not isinstance(failure.value, BadArchiveError)  # the archive is not to blame

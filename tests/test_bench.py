@@ -63,7 +63,8 @@ def test_the_pipeline_is_measured_on_own_recordings(tmp_path: Path, capsys: pyte
     assert values["audio_seconds"] == pytest.approx(0.5 + 0.55 + 0.6)
     speed = values["audio_seconds"] / row["seconds"] / values["cores"]
     assert values["times_real_time_per_core"] == pytest.approx(speed)
-    assert row["remarks"][1].startswith(f"3 files of {manifest}, 0.0 minutes, ")
+    assert values["times_real_time_per_core_perturbed"].keys() == {"speed, gain and noise", "everything"}
+    assert row["remarks"][3].startswith(f"3 files of {manifest}, 0.0 minutes, ")
 
 
 @pytest.mark.slow

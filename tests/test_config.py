@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds2_jax import config as config_lib
-from ds2_jax.config import AugmentConfig, Config, DataConfig, FeatureConfig, ModelConfig, OptimConfig
+from ds2_jax.config import AugmentConfig, Config, DataConfig, FeatureConfig, ModelConfig, OptimConfig, PerturbConfig
 from ds2_jax.errors import InputError
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 odd = st.integers(0, 30).map(lambda half: 2 * half + 1)
+ranges = st.tuples(st.floats(0.5, 1.0), st.floats(1.0, 2.0))
 BOUND_BY_RULES: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (FeatureConfig, "sample_rate"): st.sampled_from([8_000, 16_000, 48_000]),
     (FeatureConfig, "window_size"): st.sampled_from([0.02, 0.025]),
@@ -23,6 +24,7 @@ BOUND_BY_RULES: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (DataConfig, "max_duration"): st.floats(1.0),  # infinity too
     (DataConfig, "num_workers"): st.integers(0, 1024),
     **{(DataConfig, split): st.none() for split in ("train", "dev", "test")},  # where there is a corpus
+    **{(PerturbConfig, name): ranges for name in ("speed", "tempo", "noise_snr", "gain")},
     (ModelConfig, "frequency_kernels"): st.tuples(odd, odd),
     (ModelConfig, "time_kernels"): st.tuples(odd, odd),
 }

@@ -9,7 +9,7 @@ import pytest
 
 from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, to_json
 from ds2_jax.errors import InputError
-from ds2_jax.run import load_config, locked, open_run, prospects
+from ds2_jax.run import ADDED_LATER, load_config, locked, open_run, prospects
 
 CONFIG = Config(
     data=DataConfig(root=Path("/data"), train=Path("/data/train.jsonl")), model=ModelConfig(channels=(4, 8))
@@ -145,6 +145,16 @@ def test_field_that_is_missing_is_no_default(tmp_path: Path) -> None:
         InputError, match=r"config\.json: .* must have every field, got none of augment, model\.rnn_type\."
     ):
         load_config(tmp_path)
+
+
+def test_run_from_before_a_setting_was_there_is_read(tmp_path: Path) -> None:
+    tree = json.loads(to_json(CONFIG))
+    for name in ADDED_LATER:
+        *section, field = name.split(".")
+        del (tree[section[0]] if section else tree)[field]
+    (tmp_path / "config.json").write_text(json.dumps(tree))
+    assert load_config(tmp_path) == CONFIG
+    open_run(tmp_path, CONFIG, overwrite=False)
 
 
 def test_settings_that_came_later_are_what_older_runs_did(tmp_path: Path) -> None:

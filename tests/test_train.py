@@ -18,7 +18,6 @@ import jax
 import numpy as np
 import pytest
 import soundfile
-from jax.experimental.compilation_cache import compilation_cache
 
 from ds2_jax import cli, parallel
 from ds2_jax import train as train_lib
@@ -30,7 +29,7 @@ from ds2_jax.errors import InputError
 from ds2_jax.evaluate import Evaluation, Result
 from ds2_jax.run import load_config
 from ds2_jax.train import stops_early, train
-from tests.small_runs import SMALL_CONFIG, noise, some_state, with_manifests, write_noise_manifest
+from tests.small_runs import SMALL_CONFIG, compilation_cache_in, noise, some_state, with_manifests, write_noise_manifest
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 EPOCHS = 3
@@ -39,13 +38,8 @@ EPOCHS = 3
 @pytest.fixture(autouse=True, scope="module")
 def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Every call of `train` compiles its own step; the same program is compiled once for this file."""
-    jax.config.update("jax_enable_compilation_cache", True)
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_enable_compilation_cache", False)
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
+    with compilation_cache_in(tmp_path_factory.mktemp("compiled")):
+        yield
 
 
 @contextmanager

@@ -192,17 +192,26 @@ def measure_pipeline(options: Options) -> Row:
         manifest = str(options.manifest) if options.manifest else None
         host.ask("load", folder=folder, minutes=options.minutes, manifest=manifest)
         corpus = host.ask("describe")
-        host.ask("run")
-        epochs = [host.ask("run") for _ in range(options.runs)]
+        perturbed: dict[str, float] = {}
+        for name in corpus.pop("perturbations"):  # nothing comes last
+            host.ask("run", perturbation=name)
+            epochs = [host.ask("run", perturbation=name) for _ in range(options.runs)]
+            seconds = statistics.median(epoch["seconds"] for epoch in epochs)
+            perturbed[name] = corpus["audio_seconds"] / (seconds * corpus["cores"])
         row = Row("pipeline", 0.0, runs=options.runs, times=[epoch["seconds"] for epoch in epochs])
         row.peak_mib = host.ask("peak_memory")
     row.seconds = statistics.median(row.times)
     processor = statistics.median(epoch["processor_seconds"] for epoch in epochs)
-    speed = corpus["audio_seconds"] / (row.seconds * corpus["cores"])
+    speed = perturbed.pop("nothing")
     processor_speed = corpus["audio_seconds"] / processor
     row.values = corpus | {"times_real_time_per_core": speed, "times_real_time_per_processor_second": processor_speed}
+    row.values["times_real_time_per_core_perturbed"] = perturbed
     row.remarks = [
         f"{speed:,.0f} times real time a core ({corpus['cores']} cores; {processor_speed:,.0f} by processor time)",
+        *(
+            f"{each:,.0f} times real time a core with {name} of every utterance changed"
+            for name, each in perturbed.items()
+        ),
         f"{corpus['files']} {'files of ' + manifest if manifest else 'made FLAC files'}, "
         f"{corpus['audio_seconds'] / 60:.1f} minutes, {corpus['bytes_per_second'] * 8 / 1000:.0f} kbit/s",
         f"plan: {corpus['plan']}",

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ds2_jax import train
+from ds2_jax import epochs, train
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.bench import child, speech
 from ds2_jax.bench.costs import librispeech_durations
-from ds2_jax.config import Config, DataConfig
+from ds2_jax.config import Config, DataConfig, PerturbConfig
 from ds2_jax.data.manifest import Utterance, read_manifest
 from ds2_jax.data.splits import Split
 
@@ -31,40 +31,67 @@ def write_corpus(folder: Path, minutes: float) -> list[Utterance]:
     return utterances
 
 
+def write_sounds(folder: Path) -> tuple[Path, Path]:
+    """Writes noise, eight FLAC files of 30 s, and four impulse responses of rooms of 0.5 s; returns their folders."""
+    generator = np.random.default_rng(0)
+    noise, responses = folder / "noise", folder / "responses"
+    for each in (noise, responses):
+        each.mkdir()
+    for index in range(8):
+        samples = generator.normal(0, 0.1, 30 * speech.SAMPLE_RATE)
+        soundfile.write(noise / f"{index}.flac", samples, speech.SAMPLE_RATE, subtype="PCM_16")
+    decay = np.exp(-np.arange(speech.SAMPLE_RATE // 2) / (0.1 * speech.SAMPLE_RATE))
+    for index in range(4):
+        response = decay * generator.normal(0, 0.1, len(decay))
+        response[0] = 1
+        soundfile.write(responses / f"{index}.flac", response / 2, speech.SAMPLE_RATE, subtype="PCM_16")
+    return noise, responses
+
+
 class Epochs:
     """Epochs of a corpus, read but not computed on.
 
     Args:
         utterances: of the corpus.
+        folder: takes the sounds that perturb them.
     """
 
-    def __init__(self, utterances: list[Utterance]) -> None:
+    def __init__(self, utterances: list[Utterance], folder: Path) -> None:
         # Any alphabet will do for what is measured here.
         self._split = Split([dataclasses.replace(utterance, transcript="A") for utterance in utterances])
         longest = max(utterance.duration for utterance in utterances)
         self._config = Config(data=DataConfig(num_workers=child.num_cores(), max_duration=max(20.0, longest)))
+        noise, responses = write_sounds(folder)
+        plain = PerturbConfig()
+        some = PerturbConfig(
+            speed_probability=1.0, gain_probability=1.0, noise=noise, noise_probability=1.0, noise_snr=(10.0, 10.0)
+        )
+        every = dataclasses.replace(some, tempo_probability=1.0, responses=responses, response_probability=1.0)
+        self._perturbations = {"speed, gain and noise": some, "everything": every, "nothing": plain}
         self._epoch = 0
 
     def describe(self) -> dict[str, object]:
-        """Seconds of audio, files, bytes for each sample, cores, and the plan in words."""
+        """Seconds of audio, files, bytes for each sample, cores, what `run` can change, and the plan in words."""
         seconds = sum(utterance.duration for utterance in self._split.utterances)
         num_bytes = sum(utterance.audio.stat().st_size for utterance in self._split.utterances)
-        plan = train.make_planner(self._config, self._split)(0)
         return {
             "audio_seconds": seconds,
             "files": len(self._split.utterances),
             "bytes_per_second": num_bytes / seconds,
             "cores": child.num_cores(),
-            "plan": train.describe_plan(plan, self._config, self._split),
+            "perturbations": list(self._perturbations),
+            "plan": str(epochs.Epochs(self._config, self._split)),
         }
 
-    def run(self) -> dict[str, float]:
-        """Seconds, and processor seconds, of the next epoch: planned, decoded, padded, handed over."""
+    def run(self, perturbation: str) -> dict[str, float]:
+        """Seconds, and processor seconds, of the next epoch: planned, decoded, perturbed, padded, handed over."""
+        config = dataclasses.replace(self._config, perturb=self._perturbations[perturbation])
         started, used = time.perf_counter(), time.process_time()
-        plan = train.make_planner(self._config, self._split)(self._epoch)
-        alphabet = Alphabet(self._config.data.alphabet)
+        source = epochs.Epochs(config, self._split)
+        alphabet = Alphabet.of(config.data)
+        plan, perturb = source.plan(self._epoch), source.perturb(self._epoch)
         num_samples = 0
-        for batch in train.make_stream(plan, self._split, self._config, alphabet, 1, None):
+        for batch in train.make_stream(plan, self._split, config, alphabet, 1, None, perturb):
             num_samples += int(batch["num_samples"].sum(dtype=np.int64))
         self._epoch += 1
         return {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - used}
@@ -76,13 +103,13 @@ def main() -> None:
 
     def load(folder: str, minutes: float, manifest: str | None) -> None:
         utterances = read_manifest(Path(manifest)) if manifest else write_corpus(Path(folder), minutes)
-        loaded.append(Epochs(utterances))
+        loaded.append(Epochs(utterances, Path(folder)))
 
     child.serve(
         {
             "load": load,
             "describe": lambda: loaded[0].describe(),
-            "run": lambda: loaded[0].run(),
+            "run": lambda perturbation: loaded[0].run(perturbation),
             "peak_memory": child.peak_memory,
         }
     )

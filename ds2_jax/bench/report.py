@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ds2_jax import train
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.bench import costs, measure
 from ds2_jax.bench.child import num_cores
@@ -16,6 +15,7 @@ from ds2_jax.bench.options import Options, parse_size
 from ds2_jax.bench.scaling import BASE, Growth, measure_scaling
 from ds2_jax.data.manifest import Utterance, read_manifest
 from ds2_jax.data.splits import Split
+from ds2_jax.epochs import Epochs
 from ds2_jax.errors import InputError
 
 HEADER = (
@@ -92,7 +92,7 @@ def predict(options: Options, machine: Machine) -> dict[str, Any]:
         raise InputError(f"{options.manifest} must hold an utterance of at most {longest:g} s, got none.")
     utterances = [Utterance(Path(), duration, "", str(index)) for index, duration in enumerate(durations)]
     num_samples = Split(utterances).num_samples(config.features.sample_rate)
-    plan = train.make_planner(config, Split(utterances))(0)
+    plan = Epochs(config, Split(utterances)).plan(0)
     num_labels = Alphabet(config.data.alphabet).size
     epoch = costs.cost_of_epoch(plan, num_samples, config, num_labels)
     rows, frames = epoch.largest_batch

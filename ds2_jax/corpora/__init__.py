@@ -13,6 +13,11 @@ from ds2_jax.errors import InputError
 
 CORPORA = {
     "an4": "an hour of spelled and spoken words, 16 kHz (Carnegie Mellon University)",
+    "librispeech": "1,000 hours of read audiobooks, 16 kHz (openslr.org/12)",
+    "common-voice": "sentences read by volunteers in more than a hundred languages (Mozilla)",
+    "tedlium": "TED talks in English, releases 2 and 3 (University of Le Mans)",
+    "voxforge": "English read by volunteers, 16 kHz (voxforge.org)",
+    "folder": "recordings of your own with their transcripts, in one of three layouts",
     "synthetic": "the quick start's digits and commands, spoken by espeak-ng",
 }
 """What `prepare` knows, and what it is."""
@@ -36,10 +41,14 @@ def split_manifests(data: DataConfig, *, build: bool) -> Splits:
     """The manifests of `data.corpus`, or without one those named in the settings; `build` prepares the corpus.
 
     Raises:
-        InputError: the corpus cannot be had; the message says what to do.
+        InputError: the corpus cannot be had, or a manifest lies where `prepare` would put it and has not been made; the
+            message says what to do.
     """
     if data.corpus is None:
-        return Splits(data.train, data.dev, data.test)
+        manifests = Splits(data.train, data.dev, data.test)
+        for name, path in manifests._asdict().items():
+            _check_is_prepared(f"data.{name}", path)
+        return manifests
     if data.corpus == "synthetic" and data.archive is not None:
         raise InputError(
             f"data.archive must be None for synthetic, which is built here, got {data.archive}. Remove it."
@@ -49,3 +58,15 @@ def split_manifests(data: DataConfig, *, build: bool) -> Splits:
         options = {} if data.corpus == "synthetic" else {"archive": data.archive}
         folder = preparer(data.corpus)(root=data.root, **options)
     return Splits(*(folder / f"{split}.jsonl" for split in Splits._fields))
+
+
+def _check_is_prepared(field: str, path: Path | None) -> None:
+    """Names the command that makes the manifest `path`, where it lies in the folder of a corpus that is not there."""
+    corpus = next((part for part in path.parts[-3:-1] if part in CORPORA), None) if path else None
+    if path is None or corpus is None or path.parent.is_dir():
+        return
+    root = Path(*path.parts[: path.parts.index(corpus)])
+    raise InputError(
+        f"{field} must be a manifest, got {path}, which does not exist. Make it: python main.py prepare {corpus} "
+        f"--root {root} (--help tells its options)."
+    )

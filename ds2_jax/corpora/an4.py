@@ -1,11 +1,11 @@
 """AN4: about an hour of spelled words, numbers and commands (Carnegie Mellon University, 1991; 16 kHz, NIST Sphere)."""
 
-import hashlib
 from pathlib import Path
 
 from ds2_jax.audio import audio_duration
 from ds2_jax.corpora.archive import download, extract, file_sha256
-from ds2_jax.corpora.build import ANOTHER_FOLDER, Gathered, building, finish, read_source, report
+from ds2_jax.corpora.build import Gathered, building, check_source, finish, report
+from ds2_jax.data.draw import drawn_order
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.errors import InputError
 
@@ -70,13 +70,10 @@ def _check_source(folder: Path, archive: Path | None, seed: int) -> None:
 
     A run goes on without the archive, so one that is gone is no error.
     """
-    made_from = read_source(folder, "AN4")
     wanted: dict[str, object] = {"seed": seed}
     if archive is not None and archive.is_file():
         wanted["sha256"] = file_sha256(archive)
-    for name, value in wanted.items():
-        if made_from.get(name) != value:
-            raise InputError(f"{folder} must be made with {name} {value}, got {made_from.get(name)}. {ANOTHER_FOLDER}")
+    check_source(folder, "AN4", wanted)
 
 
 def _read_split(archive: Path, corpus: Path, split: str) -> list[Utterance]:
@@ -143,9 +140,7 @@ def _split_dev(archive: Path, utterances: list[Utterance], seed: int) -> dict[st
     speakers = {utterance.speaker for utterance in utterances}
     if len(speakers) <= NUM_DEV_SPEAKERS:
         raise _not_an4(archive, f"hold more than {NUM_DEV_SPEAKERS} training speakers, got {len(speakers)}")
-    # Speakers in the order of a hash: the draw depends on no library's generator, and little on who else is there.
-    drawn = sorted(speakers, key=lambda speaker: hashlib.sha256(f"{seed} {speaker}".encode()).digest())
-    dev = set(drawn[:NUM_DEV_SPEAKERS])
+    dev = set(drawn_order(speakers, seed)[:NUM_DEV_SPEAKERS])
     return {
         "train": [utterance for utterance in utterances if utterance.speaker not in dev],
         "dev": [utterance for utterance in utterances if utterance.speaker in dev],

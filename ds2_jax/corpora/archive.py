@@ -1,5 +1,6 @@
 """Archives: downloaded with resume, unpacked inside their folder."""
 
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -8,44 +9,71 @@ import tarfile
 import urllib.error
 import urllib.request
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from tqdm import tqdm
 
 from ds2_jax.errors import InputError
 
 CHUNK_BYTES = 1 << 16
+GZIP_TRAILER_BYTES = 8  # CRC-32 and size of the content (RFC 1952)
 TIMEOUT_SECONDS = 30.0
+SECONDS_BEFORE_BAR = 3.0
+"""Until then unpacking shows no bar."""
+Choose = Callable[[tarfile.TarInfo], str | None]
+"""Where below the folder a member is written; None where it is left out."""
 
 
-def download(url: str, path: Path, sha256: str | None = None, advice: str = "Run the command again.") -> None:
+class BadArchiveError(InputError):
+    """The archive itself is at fault, and not the place where it is unpacked."""
+
+
+def download(
+    url: str,
+    path: Path,
+    checksum: str | None = None,
+    advice: str = "Run the command again.",
+    *,
+    shows_bar: bool = True,
+) -> None:
     """Downloads `url` to `path`, with a progress bar on stderr; does nothing where `path` exists.
 
     The bytes collect in PATH.part, from which a later call resumes where the server allows it; `path` appears only
-    when it is complete. Without `sha256` nothing proves that a resumed file is the one that was begun.
+    when it is complete. Without `checksum` nothing proves that a resumed file is the one that was begun.
 
     Args:
         url: http or https address.
         path: file to write.
-        sha256: hexadecimal digest the file must have; None: not checked.
+        checksum: hexadecimal MD5 or SHA-256 that the file must have, told apart by their length; None: not checked.
         advice: what the user can do when the download fails.
+        shows_bar: False where the caller shows the progress of several downloads.
 
     Raises:
         InputError: the server cannot be reached, refuses, or the connection breaks (PATH.part stays); or the file has
-            another digest (it is deleted).
+            another checksum (it is deleted).
     """
     if path.exists():
         return
     part = path.with_name(path.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _fetch(url, part)
+        _fetch(url, part, shows_bar)
     except (OSError, http.client.HTTPException) as error:
         raise InputError(f"{url} must be downloadable, got {error}. {advice}") from error
-    if sha256 is not None and (found := file_sha256(part)) != sha256:
-        part.unlink()
-        raise InputError(f"{url} must have the SHA-256 {sha256}, got {found}. {advice}")
+    if checksum is not None:
+        name, digest = {32: ("MD5", file_md5), 64: ("SHA-256", file_sha256)}[len(checksum)]
+        if (found := digest(part)) != checksum:
+            part.unlink()
+            raise InputError(f"{url} must have the {name} {checksum}, got {found}. {advice}")
     part.replace(path)
+
+
+def file_md5(path: Path) -> str:
+    """Hexadecimal MD5 of a file, which finds damage and not forgery."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, functools.partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
@@ -54,48 +82,101 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def extract(archive: Path, folder: Path) -> None:
+def fingerprint(archive: Path) -> dict[str, object]:
+    """What tells a .tar.gz from another without reading all of it: its size, and gzip's checksum of its content.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    if not archive.is_file():
+        raise InputError(f"{archive} must be a file, got none of that name. Correct the path.")
+    num_bytes = archive.stat().st_size
+    with archive.open("rb") as file:
+        file.seek(max(0, num_bytes - GZIP_TRAILER_BYTES))
+        checksum = file.read(4)
+    return {"archive_bytes": num_bytes, "archive_crc32": checksum[::-1].hex()}
+
+
+def extract(archive: Path, folder: Path, choose: Choose | None = None) -> None:
     """Unpacks a .tar.gz into `folder`, all of it or an error; gzip's own checksum is verified.
 
     Only plain files and folders below `folder` are written, whatever the archive holds. After an error part of it may
-    be there: unpack into a temporary folder.
+    be there: unpack into a temporary folder. What takes longer than a few seconds shows a progress bar on stderr.
+
+    Args:
+        archive: .tar.gz file.
+        folder: where to unpack.
+        choose: asked for every member, links too, in the order of the archive, what to do with it. Links, folders and
+            devices are then never written, and a file that is there in its full size counts as unpacked. None: all of
+            the archive, which must then hold nothing but files and folders.
 
     Raises:
-        InputError: there is no such file, it is not a .tar.gz, it is cut short or damaged, a member is a link, a
-            device or lies outside the folder, or the folder cannot be written (a full disk).
+        BadArchiveError: it is not a .tar.gz, it is cut short or damaged, or a member is a link or a device (without
+            `choose`) or lies outside the folder.
+        InputError: there is no such file, or the folder cannot be written (a full disk).
 
     Differs: tarfile's "data" filter takes links that stay inside and strips the root from absolute names; no corpus
         needs that, and escapes through links were found in the filter itself (CVE-2025-4517).
     """
+    with _reading(archive, folder) as tar:
+        while member := tar.next():
+            tar.members.clear()  # type: ignore[attr-defined] # kept for each, 2.5 million clips would take gigabytes
+            if choose is not None:
+                name = choose(member)
+                if name is None or not member.isfile():
+                    continue
+                _check_member(archive, member)
+                member = member.replace(name=name)
+                if _is_there(folder / name, member.size):
+                    continue
+            _check_member(archive, member)
+            tar.extract(member, folder, filter="data")
+
+
+@contextlib.contextmanager
+def _reading(archive: Path, folder: Path) -> Iterator[tarfile.TarFile]:
+    """The opened archive; afterwards gzip's checksum is verified."""
     if not archive.is_file():
         raise InputError(f"{archive} must be a file, got none of that name. Correct the path.")
     try:
-        with gzip.open(archive) as stream:
+        with archive.open("rb") as file, _bar(archive, file) as packed, gzip.open(packed) as stream:
             with tarfile.open(fileobj=stream, mode="r|") as tar:
-                tar.extractall(folder, filter=functools.partial(_plain_member, archive))
+                yield tar
             while stream.read(CHUNK_BYTES):  # tarfile stops before gzip's checksum
                 pass
     except (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError) as error:
         advice = "Delete it and fetch it again."
-        raise InputError(f"{archive} must be a whole .tar.gz archive, got: {error}. {advice}") from error
+        raise BadArchiveError(f"{archive} must be a whole .tar.gz archive, got: {error}. {advice}") from error
     except OSError as error:
         raise InputError(f"{folder} must take what {archive} holds, got: {error}. Mend that and try again.") from error
 
 
-def _plain_member(archive: Path, member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
-    """Refuses what a corpus has no use for, then applies tarfile's "data" filter (owner, mode)."""
+def _check_member(archive: Path, member: tarfile.TarInfo) -> None:
+    """Raises BadArchiveError for what a corpus has no use for; tarfile's "data" filter then sees to owner and mode."""
     name = PurePosixPath(member.name)
     plain = member.isfile() or member.isdir()
-    if not plain or name.is_absolute() or ".." in name.parts:
+    if "\0" in member.name or not plain or name.is_absolute() or ".." in name.parts:
         kind = "file" if plain else "link or device"
-        raise InputError(
+        raise BadArchiveError(
             f"{archive} must hold nothing but files and folders below its own, got the {kind} {member.name!r}. "
             "Do not use this archive."
         )
-    return tarfile.data_filter(member, folder)
 
 
-def _fetch(url: str, part: Path) -> None:
+def _is_there(path: Path, num_bytes: int) -> bool:
+    """Whether a call that was stopped had unpacked the file: they are written from start to end."""
+    return path.is_file() and path.stat().st_size == num_bytes
+
+
+def _bar(archive: Path, file: BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:
+    """`file`, whose reading moves a progress bar."""
+    wrapped: contextlib.AbstractContextManager[BinaryIO] = tqdm.wrapattr(
+        file, "read", archive.stat().st_size, desc=f"reading {archive.name}", delay=SECONDS_BEFORE_BAR
+    )
+    return wrapped
+
+
+def _fetch(url: str, part: Path, shows_bar: bool) -> None:
     """Downloads what `part` lacks."""
     offset = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={offset}-"} if offset else {})
@@ -106,7 +187,7 @@ def _fetch(url: str, part: Path) -> None:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not offset:
             raise
         part.unlink()  # as long as the file or longer: of no use
-        _fetch(url, part)
+        _fetch(url, part, shows_bar)
         return
     with response:
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
@@ -115,7 +196,7 @@ def _fetch(url: str, part: Path) -> None:
         total = None if length is None else offset + int(length)
         with (
             part.open("ab" if offset else "wb") as file,
-            tqdm(desc=part.stem, initial=offset, total=total, unit="B", unit_scale=True) as bar,
+            tqdm(desc=part.stem, initial=offset, total=total, unit="B", unit_scale=True, disable=not shows_bar) as bar,
         ):
             while chunk := response.read(CHUNK_BYTES):
                 file.write(chunk)

@@ -1,20 +1,32 @@
 """What every corpus needs to be built: a folder that appears when it is complete, work in parallel, a report."""
 
+import collections
 import contextlib
 import dataclasses
 import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
-from ds2_jax.data.manifest import Problem, Utterance, count_reasons, write_manifest, write_problems
-from ds2_jax.errors import InputError
+from ds2_jax.audio import audio_duration
+from ds2_jax.config import UNPRINTABLE
+from ds2_jax.data.manifest import (
+    MAX_DURATION,
+    Problem,
+    Reason,
+    Utterance,
+    count_reasons,
+    write_manifest,
+    write_problems,
+)
+from ds2_jax.errors import InputError, shorten
 from ds2_jax.files import write_text, writing
 
 try:
@@ -23,20 +35,49 @@ except ModuleNotFoundError:  # Windows: two processes must not prepare one corpu
     fcntl = None  # type: ignore[assignment]
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 ANOTHER_FOLDER = "Delete the folder, or choose another data.root."
 LEFT_OUT = "left_out.jsonl"
+SOURCE = "source.json"
+ITEMS_AHEAD = 1000
+"""Most items that wait for a thread, or for the one before them."""
 
 
 @contextlib.contextmanager
-def building(folder: Path) -> Iterator[Path]:
-    """A fresh folder FOLDER.partial in which to build `folder`, deleted in the end unless it was renamed.
+def building(folder: Path, source: Mapping[str, object] | None = None) -> Iterator[Path]:
+    """A folder FOLDER.partial in which to build `folder`: empty, and deleted in the end unless it was renamed.
 
     One process at a time: another waits, and should then look whether `folder` is there.
+
+    Args:
+        folder: of the corpus.
+        source: what the corpus is made from. Where FOLDER.partial has a source.json that says the same, it is what
+            a stopped run left, and is gone on with; and one that has it in the end stays. None: always begun anew.
 
     Raises:
         InputError: the folder above cannot be written.
     """
-    root, partial = folder.parent, folder.with_name(f"{folder.name}.partial")
+    partial = folder.with_name(f"{folder.name}.partial")
+    with locked(folder):
+        if is_begun(partial, source):
+            print(f"{partial}: going on with what a stopped run left", file=sys.stderr)
+        else:
+            shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+        try:
+            yield partial
+        finally:
+            if not is_begun(partial, source):
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes away from `folder` and its neighbours, after waiting for one that does so.
+
+    Raises:
+        InputError: the folder above cannot be written.
+    """
+    root = folder.parent
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -48,9 +89,18 @@ def building(folder: Path) -> Iterator[Path]:
             except BlockingIOError:
                 print(f"{folder}: waiting for another process that prepares a corpus there", file=sys.stderr)
                 fcntl.flock(handle, fcntl.LOCK_EX)
-        shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
-        stack.callback(shutil.rmtree, partial, ignore_errors=True)
-        yield partial
+        yield
+
+
+def begin(partial: Path, source: Mapping[str, object]) -> None:
+    """Says in source.json that `partial` holds work on `source` that is worth keeping after a stop."""
+    write_text(partial / SOURCE, json.dumps(source) + "\n")
+
+
+def is_begun(partial: Path, source: Mapping[str, object] | None) -> bool:
+    """Whether the source.json in `partial` says all that `source` says."""
+    made_from = _load_source(partial / SOURCE)
+    return source is not None and made_from is not None and source.items() <= made_from.items()
 
 
 def read_source(folder: Path, corpus: str, manifests: Iterable[str] = ("train", "dev", "test")) -> dict[str, object]:
@@ -59,17 +109,70 @@ def read_source(folder: Path, corpus: str, manifests: Iterable[str] = ("train", 
     Raises:
         InputError: it is broken, or it or one of `manifests` is missing.
     """
-    for name in ("source.json", *(f"{split}.jsonl" for split in manifests)):
+    for name in (SOURCE, *(f"{split}.jsonl" for split in manifests)):
         if not (folder / name).is_file():
             raise InputError(f"{folder} must be made by preparing {corpus}, got no {name} in it. {ANOTHER_FOLDER}")
-    path = folder / "source.json"
-    try:
-        source = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # neither JSON nor UTF-8
-        source = None
-    if not isinstance(source, dict):
+    path = folder / SOURCE
+    source = _load_source(path)
+    if source is None:
         raise InputError(f"{path} must be as preparing {corpus} wrote it, got something else. {ANOTHER_FOLDER}")
     return source
+
+
+def check_source(folder: Path, corpus: str, wanted: Mapping[str, object]) -> None:
+    """Raises InputError unless `folder` holds the finished corpus and its source.json says all of `wanted`."""
+    made_from = read_source(folder, corpus)
+    for name, value in wanted.items():
+        if made_from.get(name) != value:
+            raise InputError(f"{folder} must be made with {name} {value}, got {made_from.get(name)}. {ANOTHER_FOLDER}")
+
+
+def _load_source(path: Path) -> dict[str, object] | None:
+    """A source.json; None where there is none or it is broken."""
+    try:
+        source = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # neither JSON nor UTF-8
+        return None
+    return source if isinstance(source, dict) else None
+
+
+class Journal:
+    """Results of work that must not be done twice, kept in a file line by line.
+
+    Args:
+        path: JSON Lines, which an earlier run may have begun.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._results: dict[str, int | float | str] = {}
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]  # the last was cut where the run was killed
+        for line in whole:
+            self._results |= json.loads(line)
+        if len(whole) < len(lines):
+            write_text(path, "".join(whole))
+        with writing(path):
+            self._file = path.open("a", encoding="utf-8")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._results
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def once(self, name: str, work: Callable[[], float | str]) -> float | str:
+        """The result of `work`, done now or by an earlier run. May be called from several threads."""
+        if name not in self._results:
+            result = work()
+            with self._lock, writing(Path(self._file.name)):
+                self._results[name] = result
+                self._file.write(json.dumps({name: result}) + "\n")
+                self._file.flush()
+        return self._results[name]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,31 +194,127 @@ def gather(
         title: of the progress bar on stderr.
         num_workers: threads; 0 means one per core.
     """
+    return sort_out(in_parallel(items, make, title=title, unit="utterances", num_workers=num_workers))
+
+
+def in_parallel(
+    items: Sequence[Item], make: Callable[[Item], Result], *, title: str, unit: str, num_workers: int = 0
+) -> list[Result]:
+    """`make` of every item, in their order, several at a time; as `gather`, where the items are no utterances."""
     with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
         try:
-            made = list(tqdm(pool.map(make, items), desc=title, total=len(items), unit=" utterances", delay=1))
+            return list(tqdm(_in_order(pool, make, items), desc=title, total=len(items), unit=f" {unit}", delay=1))
         except BaseException:
             pool.shutdown(cancel_futures=True)  # Ctrl-C or an error: no hours of work that nobody will read
             raise
+
+
+def _in_order(pool: ThreadPoolExecutor, make: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """As `pool.map`, which would make a future for each of a million items at once: two gigabytes."""
+    pending: collections.deque[Future[Result]] = collections.deque()
+    for item in items:
+        pending.append(pool.submit(make, item))
+        if len(pending) > ITEMS_AHEAD:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def sort_out(made: Iterable[Utterance | Problem]) -> Gathered:
+    """The utterances and the problems among `made`."""
+    made = list(made)
     return Gathered(
         [each for each in made if isinstance(each, Utterance)], [each for each in made if isinstance(each, Problem)]
     )
 
 
-def finish(partial: Path, folder: Path, splits: Mapping[str, Gathered], source: Mapping[str, object]) -> None:
-    """Writes the manifests, left_out.jsonl and source.json into `partial`, then renames it to `folder`."""
+def pair(recordings: Iterable[tuple[str, Utterance]], transcripts: Mapping[str, str]) -> list[Utterance | Problem]:
+    """Gives every recording its transcript; what lacks its other half becomes a problem.
+
+    Args:
+        recordings: the key of its transcript, and the utterance without one.
+        transcripts: by key; one without a recording is named by its key.
+    """
+    paired: list[Utterance | Problem] = []
+    without_audio = dict(transcripts)
+    for key, utterance in recordings:
+        if key in transcripts:
+            without_audio.pop(key, None)
+            paired.append(dataclasses.replace(utterance, transcript=transcripts[key]))
+        else:
+            detail = f"{utterance.audio.name} has no transcript"
+            paired.append(Problem(utterance.id, str(utterance.audio), "missing transcript", detail))
+    for key, transcript in without_audio.items():
+        paired.append(Problem(key, "", "missing audio", f"no recording of {shorten(repr(transcript))}"))
+    return paired
+
+
+def measure(found: Utterance | Problem) -> Utterance | Problem:
+    """`found` with its duration, or why a manifest cannot list it: for `gather`. The audio is not decoded."""
+    if isinstance(found, Problem):
+        return found
+    reason: Reason
+    if UNPRINTABLE.search(found.transcript):
+        reason, detail = "unreadable transcript", repr(found.transcript)
+    elif not found.transcript.strip():
+        reason, detail = "empty transcript", repr(found.transcript)
+    elif UNPRINTABLE.search(f"{found.audio}{found.id}{found.speaker}"):
+        reason, detail = "unreadable audio", "its name must be in UTF-8; rename it"
+    else:
+        try:
+            duration = audio_duration(found.audio)
+        except InputError as error:
+            reason, detail = "unreadable audio", str(error)
+        else:
+            if duration <= MAX_DURATION:
+                return dataclasses.replace(found, duration=duration)
+            reason, detail = "duration outside the limits", f"{duration} s, a manifest takes {MAX_DURATION} s"
+    return Problem(found.id, str(found.audio), reason, detail)
+
+
+def finish(
+    partial: Path,
+    folder: Path,
+    splits: Mapping[str, Gathered],
+    source: Mapping[str, object],
+    left_out: Sequence[Problem] = (),
+) -> None:
+    """Writes the manifests, left_out.jsonl and source.json into `partial`, then renames it to `folder`.
+
+    Args:
+        partial: from `building`, or a folder in it.
+        folder: of the finished corpus.
+        splits: by the name of the manifest.
+        source: what the corpus was made from.
+        left_out: what belongs to no split.
+    """
     for name, split in splits.items():
         write_manifest(partial / f"{name}.jsonl", split.utterances)
-    if left_out := [problem for split in splits.values() for problem in split.left_out]:
+    if problems := [*left_out, *(problem for split in splits.values() for problem in split.left_out)]:
         # Named as they will be found: the folder has its name only in a moment.
-        write_problems(partial / LEFT_OUT, left_out)
-    write_text(partial / "source.json", json.dumps(source) + "\n")
+        write_problems(partial / LEFT_OUT, (_renamed(problem, partial, folder) for problem in problems))
+    begin(partial, source)
     with writing(folder):
         partial.rename(folder)
 
 
-def report(folder: Path, corpus: str, splits: Mapping[str, Gathered]) -> None:
-    """Says on stderr how many hours, utterances, speakers and words each split has, and what was left out and why."""
+def _renamed(problem: Problem, partial: Path, folder: Path) -> Problem:
+    """With `folder` for `partial`, and names that are not UTF-8 in a form that is."""
+    texts = {field: getattr(problem, field) for field in ("id", "audio", "detail")}
+    for field, text in texts.items():
+        texts[field] = text.replace(str(partial), str(folder)).encode(errors="backslashreplace").decode()
+    return dataclasses.replace(problem, **texts)
+
+
+def report(folder: Path, corpus: str, splits: Mapping[str, Gathered], left_out: Sequence[Problem] = ()) -> None:
+    """Says on stderr how many hours, utterances, speakers and words each split has, and what was left out and why.
+
+    Args:
+        folder: of the finished corpus.
+        corpus: what it is, and what it was made from.
+        splits: by name.
+        left_out: what belongs to no split.
+    """
     lines = [f"{folder}: {corpus}"]
     width = max(map(len, splits))
     for name, split in splits.items():
@@ -124,7 +323,12 @@ def report(folder: Path, corpus: str, splits: Mapping[str, Gathered]) -> None:
         speakers = len({utterance.speaker for utterance in split.utterances if utterance.speaker})
         counts = f"{len(split.utterances):,} utterances  {speakers:,} speakers  {words:,} words"
         lines.append(f"  {name:{width}}  {hours:.2f} h  {counts}")
-        if split.left_out:
-            reasons = count_reasons(split.left_out)
-            lines.append(f"  {'':{width}}  left out {len(split.left_out):,}: {reasons}; {folder / LEFT_OUT} names them")
+        lines += _left_out(split.left_out, f"  {'':{width}}  left out", folder)
+    lines += _left_out(left_out, "  left out, of no split:", folder)
     sys.stderr.write("\n".join(lines) + "\n")
+
+
+def _left_out(problems: Sequence[Problem], title: str, folder: Path) -> list[str]:
+    if not problems:
+        return []
+    return [f"{title} {len(problems):,}: {count_reasons(problems)}; {folder / LEFT_OUT} names them"]

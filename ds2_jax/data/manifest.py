@@ -17,14 +17,24 @@ from ds2_jax.files import write_text
 
 Row = dict[str, Any]
 Reason = Literal[
+    "missing archive",
+    "unreadable archive",
     "missing audio",
     "unreadable audio",
+    "missing transcript",
+    "unreadable transcript",
     "empty transcript",
     "unknown characters",
     "duration outside the limits",
     "too few output frames",
     "wrong duration",
+    "unreadable noise or response",
+    "outside the splits",
     "unexpected error",
+    "not in the split",
+    "not transcribed",
+    "outside the recording",
+    "unusable line",
 ]
 NO_JSON = (ValueError, RecursionError)
 """What `json` raises: a fault, a number of thousands of digits, brackets without end."""
@@ -33,6 +43,9 @@ EXAMPLE_LENGTH = 300
 """Characters of an example's detail in a message; the file of problems holds it whole."""
 MAX_DURATION = 3600
 """Seconds; longer is a slip of the unit, and evaluation, which has no limit of its own, would ask for all memory."""
+
+SHORTEST = 0.9
+"""Share of its stated duration that a recording must last; what coders trim off is less."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +97,7 @@ def read_manifest(path: Path) -> list[Utterance]:
             duration is not a number of seconds up to an hour, an id occurs twice, or a transcript file cannot be
             read.
     """
-    text = _read_text(path)
+    text = read_text(path)
     try:
         document = json.loads(text)
     except NO_JSON:  # more than one line of JSON, or a fault that the reader of lines names
@@ -169,6 +182,19 @@ def too_few_frames(
     return Problem(utterance.id, str(utterance.audio), "too few output frames", detail)
 
 
+def wrong_duration(utterance: Utterance, num_samples: int, sample_rate: int, hop_length: int) -> Problem | None:
+    """Why a recording of `num_samples` at `sample_rate` (Hz) is not what its manifest says; None where it is.
+
+    The duration decides, not whether a batch has room: in one epoch it may have, in another not.
+    """
+    promised = utterance.num_samples(sample_rate)
+    if promised * SHORTEST - hop_length < num_samples < promised + hop_length:
+        return None
+    rule = f"last the {utterance.duration:g} s that its manifest says, got {num_samples / sample_rate:.3f} s"
+    detail = f"{utterance.audio} must {rule}. Correct its duration there."
+    return Problem(utterance.id, str(utterance.audio), "wrong duration", detail)
+
+
 def usable_utterances(
     utterances: Sequence[Utterance],
     problems: Sequence[Problem],
@@ -211,7 +237,12 @@ def write_problems(path: Path, problems: Iterable[Problem]) -> None:
     _write_lines(path, [dataclasses.asdict(problem) for problem in problems])
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, without a byte order mark.
+
+    Raises:
+        InputError: it cannot be read, or has another encoding.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -268,7 +299,7 @@ def _read_samples(path: Path, document: Row) -> list[Utterance]:
         where = f"{path}: samples[{position}]"
         require(isinstance(sample, dict), where, "be a JSON object", sample)
         audio = folder / _string(sample, "wav_path", where)
-        transcript = _read_text(folder / _string(sample, "transcript_path", where)).strip()
+        transcript = read_text(folder / _string(sample, "transcript_path", where)).strip()
         utterances.append(Utterance(audio, _read_duration(audio)[0], transcript, ""))
     return _name(utterances)
 

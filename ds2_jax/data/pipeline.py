@@ -17,18 +17,17 @@ import numpy as np
 
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.audio import read_audio
-from ds2_jax.data.manifest import Problem, Utterance, too_few_frames
+from ds2_jax.data.manifest import Problem, Utterance, too_few_frames, wrong_duration
 from ds2_jax.data.plan import Batch
 from ds2_jax.errors import InputError
 
 Arrays = dict[str, np.ndarray]
 Batches = Generator[Arrays, None, None]
 Row = tuple[np.ndarray, list[int]]  # waveform [S] float32, labels
+Perturb = Callable[[int, np.ndarray], np.ndarray]
 
 DTYPES = {"waveforms": "float32", "num_samples": "int32", "labels": "int32", "num_labels": "int32", "indices": "int32"}
 PREFETCHED_BATCHES = 2
-SHORTEST = 0.9
-"""Share of its stated duration that a recording must last; what coders trim off is less."""
 
 _open_batches: weakref.WeakSet[Batches] = weakref.WeakSet()
 
@@ -44,6 +43,7 @@ def batches(
     row_multiple: int = 1,
     num_workers: int = 0,
     time_reduction: int | None = None,
+    perturb: Perturb | None = None,
     on_problem: Callable[[Problem], None] | None = None,
 ) -> Batches:
     """Reads the audio of a plan, or of the part of it that is left.
@@ -60,6 +60,7 @@ def batches(
         num_workers: batches decoded at once; 0 means one per core.
         time_reduction: spectrogram frames for one output frame, in training: a recording whose real length leaves CTC
             too few of them cannot be used. None, in evaluation: it can.
+        perturb: changes the waveform [S] of an utterance, given its index, to the length that the plan knows.
         on_problem: told of every utterance that cannot be used, in the order of the plan; its row is left empty.
             None: such an utterance stops the iteration.
 
@@ -80,10 +81,17 @@ def batches(
         utterance = utterances[index]
         try:
             content = _read_utterance(utterance, alphabet, sample_rate, hop_length)
-            if time_reduction is not None and not isinstance(content, Problem):
-                waveform, labels = content
-                return too_few_frames(utterance, labels, len(waveform), hop_length, time_reduction) or content
-            return content
+            if isinstance(content, Problem):
+                return content
+            waveform, labels = content
+            if time_reduction is not None and (
+                problem := too_few_frames(utterance, labels, len(waveform), hop_length, time_reduction)
+            ):
+                return problem
+            try:
+                return (waveform if perturb is None else perturb(index, waveform)), labels
+            except InputError as error:
+                return Problem(utterance.id, str(utterance.audio), "unreadable noise or response", str(error))
         except Exception:  # a defect, and never to be skipped: `_generate` raises it
             return Problem(utterance.id, str(utterance.audio), "unexpected error", traceback.format_exc())
 
@@ -162,11 +170,8 @@ def _read_utterance(utterance: Utterance, alphabet: Alphabet, sample_rate: int, 
         waveform = read_audio(utterance.audio, sample_rate)
     except InputError as error:
         return problem("unreadable audio", str(error))
-    # The duration decides, not whether the bucket has room: in one epoch it may have, in another not.
-    promised = utterance.num_samples(sample_rate)
-    if not promised * SHORTEST - hop_length < len(waveform) < promised + hop_length:
-        rule = f"last the {utterance.duration:g} s that its manifest says, got {len(waveform) / sample_rate:.3f} s"
-        return problem("wrong duration", f"{utterance.audio} must {rule}. Correct its duration there.")
+    if wrong := wrong_duration(utterance, len(waveform), sample_rate, hop_length):
+        return wrong
     try:
         return waveform, alphabet.encode(utterance.transcript)
     except InputError as error:

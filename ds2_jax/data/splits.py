@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ds2_jax.alphabet import Alphabet
-from ds2_jax.config import Config
+from ds2_jax.config import Config, DataConfig
 from ds2_jax.data import manifest as manifest_lib
 from ds2_jax.data.manifest import Problem, Utterance
 
@@ -33,6 +33,14 @@ class Split:
         return np.array([utterance.num_samples(sample_rate) for utterance in self.utterances], np.int64)
 
 
+def manifests_of(data: DataConfig) -> dict[str, Path]:
+    """The manifests of a configuration by split, those it has; nothing is prepared."""
+    names = ("train", "dev", "test")
+    if data.corpus is not None:
+        return {name: data.root / data.corpus / f"{name}.jsonl" for name in names}
+    return {name: path for name in names if (path := getattr(data, name)) is not None}
+
+
 def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: bool) -> Split:
     """Reads and checks a manifest.
 
@@ -50,6 +58,14 @@ def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: 
     if path is None:
         return Split()
     utterances = manifest_lib.read_manifest(path)
+    problems = find_problems(utterances, config, alphabet, prune=prune)
+    on_bad = config.data.on_bad_utterance
+    usable = manifest_lib.usable_utterances(utterances, problems, alphabet, on_bad_utterance=on_bad, manifest=path)
+    return Split(usable, problems)
+
+
+def find_problems(utterances: Sequence[Utterance], config: Config, alphabet: Alphabet, *, prune: bool) -> list[Problem]:
+    """Why utterances of a manifest are not used, without decoding their audio; arguments as for `read_split`."""
     problems = manifest_lib.check_utterances(
         utterances,
         alphabet,
@@ -59,11 +75,7 @@ def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: 
         min_duration=config.data.min_duration,
         max_duration=config.data.max_duration,
     )
-    if not prune:
-        problems = [problem for problem in problems if problem.reason in AUDIO_REASONS]
-    on_bad = config.data.on_bad_utterance
-    usable = manifest_lib.usable_utterances(utterances, problems, alphabet, on_bad_utterance=on_bad, manifest=path)
-    return Split(usable, problems)
+    return problems if prune else [problem for problem in problems if problem.reason in AUDIO_REASONS]
 
 
 def digest(*splits: Split) -> str:

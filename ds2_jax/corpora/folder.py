@@ -1,0 +1,330 @@
+"""Recordings of one's own: a folder of audio and transcripts, in one of three layouts -> manifests that refer to it."""
+
+import collections
+import dataclasses
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Annotated, Literal, NamedTuple, NoReturn, cast
+
+import tyro
+
+from ds2_jax.audio import AUDIO_SUFFIXES
+from ds2_jax.config import UNPRINTABLE
+from ds2_jax.corpora.build import Gathered, building, finish, gather, in_parallel, measure, pair, read_source, report
+from ds2_jax.data.manifest import Problem, Utterance, count_reasons, read_text
+from ds2_jax.errors import InputError, shorten
+
+Layout = Literal["metadata", "wav-txt", "beside"]
+LAYOUTS: dict[Layout, str] = {
+    "metadata": "wavs/a.wav, and a line a|as written|as spoken in metadata.csv",
+    "wav-txt": "wav/a.wav, txt/a.txt",
+    "beside": "a.wav, a.txt beside it",
+}
+"""Looked for in this order."""
+METADATA = "metadata.csv"
+TEXT_SUFFIX = ".txt"
+SPLIT_OF = {"train": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
+"""The split that a folder of this name holds; beside such a one, test_NAME and test-NAME are splits too."""
+ALL = "all"
+"""The manifest of a source without splits."""
+
+
+class Part(NamedTuple):
+    """The files of a split, relative to its folder `top` in the source; "" is the source itself."""
+
+    top: str
+    files: Sequence[PurePath]
+
+
+class Scan(NamedTuple):
+    """What a source holds: audio and text, relative to it; how many other files of each kind; the files by split."""
+
+    source: Path
+    files: Sequence[PurePath]
+    others: collections.Counter[str]
+    parts: Mapping[str, Part]
+
+
+def prepare(
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")],
+    name: str,
+    layout: Literal["auto", "beside", "wav-txt", "metadata"] = "auto",
+    root: Path = Path("datasets"),
+) -> Path:
+    """Makes ROOT/NAME from a folder of recordings and transcripts. The audio stays where it is: keep it there.
+
+    Layouts: beside (a.wav, a.txt), wav-txt (wav/a.wav, txt/a.txt, as deepspeech.pytorch has it) and metadata
+    (wavs/a.wav and a line a|as written|as spoken in metadata.csv, as LJSpeech has it). Text is UTF-8. Audio is WAV,
+    FLAC, OGG, MP3 or NIST Sphere.
+
+    Where SOURCE has folders train, dev (or val, valid, validation) and test (also test_NAME), each becomes a manifest;
+    otherwise there is one, all.jsonl. The first folder level below those, or below wav/ and wavs/, names the speaker
+    where it has several folders: anna/a.wav, ben/a.wav.
+
+    Recordings without a transcript, transcripts without a recording and audio that cannot be read are left out, named
+    and counted. Hidden files are not looked at.
+
+    Args:
+        source: folder of recordings and transcripts.
+        name: of the corpus.
+        layout: where the transcripts are; auto finds out, and says what it found.
+        root: folder of the prepared corpora.
+
+    Returns:
+        ROOT/NAME.
+
+    Raises:
+        InputError: SOURCE is no folder, has no such layout, or nothing in it can be used; a text is not UTF-8; or
+            ROOT/NAME is something else, or was made from another folder or another state of it.
+    """
+    folder = root / name
+    _check_place(source, name, folder)
+    scan = _scan(source)
+    if not folder.exists():
+        with building(folder) as partial:
+            if not folder.exists():
+                _build(folder, partial, scan, layout)
+    _check_source(folder, scan, layout)
+    return folder
+
+
+def _check_place(source: Path, name: str, folder: Path) -> None:
+    if not source.is_dir():
+        raise InputError(f"SOURCE must be a folder, got {source}. Correct the path.")
+    if not name or name != Path(name).name or name[0] == "." or UNPRINTABLE.search(name):
+        raise InputError(f"--name must be the name of a folder in --root, got {name!r}. Try --name mine.")
+    if folder.exists() and not (folder / "source.json").is_file():
+        raise _in_use(folder)  # and no advice to delete what may be the recordings
+
+
+def _in_use(folder: Path) -> InputError:
+    rule = "be new, or that of a corpus made from a folder"
+    return InputError(f"--name must {rule}, got {folder.name}: {folder} holds something else. Choose another name.")
+
+
+def _scan(source: Path) -> Scan:
+    """Looks through a folder; links to folders are counted among the others, as they may run in circles.
+
+    Raises:
+        InputError: a folder cannot be read; or two folders hold the same split.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise InputError(f"{error.filename} must be readable, got: {error.strerror}. Mend that and try again.")
+
+    files: list[PurePath] = []
+    others: collections.Counter[str] = collections.Counter()
+    for path, folders, names in os.walk(source, onerror=refuse):
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        others.update("links to folders" for name in folders if os.path.islink(os.path.join(path, name)))  # noqa: PTH114, PTH118
+        for file in (PurePath(path, name).relative_to(source) for name in sorted(names) if name[0] != "."):
+            suffix = file.suffix.lower()
+            if suffix in AUDIO_SUFFIXES or suffix == TEXT_SUFFIX or file.name == METADATA:
+                files.append(file)
+            else:
+                others[suffix or "without a suffix"] += 1
+    return Scan(source.absolute(), files, others, _parts(source, files))
+
+
+def _parts(source: Path, files: Iterable[PurePath]) -> dict[str, Part]:
+    """The files of each split."""
+    below: dict[str, list[PurePath]] = {}
+    for file in files:
+        below.setdefault(file.parts[0] if len(file.parts) > 1 else "", []).append(file)
+    tops: dict[str, str] = {}
+    for top in below:
+        if split := SPLIT_OF.get(top):
+            other = tops.setdefault(split, top)
+            if other != top:
+                raise InputError(f"{source} must hold one folder for {split}, got {other} and {top}. Rename one.")
+    if not tops:
+        return {ALL: Part("", list(files))}
+    tops |= {top: top for top in below if re.match("test[-_].", top)}
+    order = [split for split in dict.fromkeys(SPLIT_OF.values()) if split in tops]
+    order += sorted(tops.keys() - order)
+    return {split: Part(tops[split], [file.relative_to(tops[split]) for file in below[tops[split]]]) for split in order}
+
+
+def _build(folder: Path, partial: Path, scan: Scan, wanted: str) -> None:
+    layout = _find_layout(scan, wanted)
+    print(f"{scan.source}: layout {layout} ({LAYOUTS[layout]})", file=sys.stderr)
+    if scan.others:
+        print(f"{scan.source}: other files ignored: {_listing(scan.others)}", file=sys.stderr)
+    found = _with_speakers({split: _read(scan.source, part, layout) for split, part in scan.parts.items()})
+    splits = {split: gather(items, measure, title=f"reading {split}") for split, items in found.items()}
+    for split, gathered in splits.items():
+        _check_used(scan.source / scan.parts[split].top, gathered)
+    outside = [
+        Problem(file.as_posix(), str(scan.source / file), "outside the splits", "in no folder that is a split")
+        for file in _audio(scan.files)
+        if ALL not in splits and file.parts[0] not in {part.top for part in scan.parts.values()}
+    ]
+    partial.mkdir()
+    made_from = {"source": str(scan.source), "layout": layout, "files": _digest(scan)}
+    finish(partial, folder, splits, made_from, outside)
+    report(folder, f"from {scan.source}", splits, outside)
+    if ALL in splits:
+        print(f"  {folder / ALL}.jsonl holds everything; python main.py data split splits it", file=sys.stderr)
+
+
+def _check_source(folder: Path, scan: Scan, layout: str) -> None:
+    """Raises InputError unless the complete `folder` is what these arguments would give."""
+    corpus = f"{scan.source} under the name {folder.name}"
+    made_from = read_source(folder, corpus, ())
+    if "source" not in made_from:
+        raise _in_use(folder)
+    wanted = {"source": str(scan.source), "files": _digest(scan)}
+    if layout != "auto":
+        wanted["layout"] = layout
+    for name, value in wanted.items():
+        if (found := made_from.get(name)) == value:
+            continue
+        finding = f"{name} {value}, got {found}"
+        if name == "files" and found is not None:
+            finding = f"{scan.source} as it is, got an earlier state of it"
+        raise InputError(
+            f"{folder} must be made from {finding}. Choose another --name, or delete that folder: it holds manifests "
+            "and no audio."
+        )
+    read_source(folder, corpus, scan.parts)
+
+
+def _digest(scan: Scan) -> str:
+    """Changes with the files' names, sizes and dates."""
+    digest = hashlib.sha256()
+    for file in scan.files:
+        status = (scan.source / file).lstat()
+        digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _audio(files: Iterable[PurePath]) -> list[PurePath]:
+    return [file for file in files if file.suffix.lower() in AUDIO_SUFFIXES]
+
+
+def _find_layout(scan: Scan, wanted: str) -> Layout:
+    """The layout wanted, or the first that fits.
+
+    Raises:
+        InputError: it does not fit, or none does.
+    """
+    fitting = [layout for layout in LAYOUTS if any(_fits(part, layout) for part in scan.parts.values())]
+    found = _listing(collections.Counter(file.suffix.lower() for file in scan.files) + scan.others) or "no file"
+    if wanted == "auto":
+        if fitting:
+            return fitting[0]
+        known = "; ".join(f"{layout}: {about}" for layout, about in LAYOUTS.items())
+        raise InputError(
+            f"{scan.source} must have one of the layouts {known}; got {found}, and no audio with its transcript. "
+            "Arrange it so, or write a manifest yourself."
+        )
+    for layout in fitting:
+        if layout == wanted:
+            return layout
+    others = f"--layout {fitting[0]} fits" if fitting else "None of the others fits either"
+    about = LAYOUTS[cast(Layout, wanted)]
+    raise InputError(f"{scan.source} must have the layout {wanted} ({about}), got {found}. {others}.")
+
+
+def _fits(part: Part, layout: Layout) -> bool:
+    keys = {_audio_key(file, layout) for file in _audio(part.files)} - {""}
+    if layout == "metadata":
+        return PurePath(METADATA) in part.files and bool(keys)
+    return not keys.isdisjoint(_texts(part, layout))
+
+
+def _audio_key(file: PurePath, layout: Layout) -> str:
+    """What a recording and its transcript share; "" where the layout has no transcript for it."""
+    if layout == "metadata":
+        return _without(file, "wavs") if file.parts[0] == "wavs" else ""
+    return _without(file, "wav" if layout == "wav-txt" else "")
+
+
+def _texts(part: Part, layout: Layout) -> dict[str, PurePath]:
+    """The text files with a transcript, by key."""
+    files = [file for file in part.files if file.suffix.lower() == TEXT_SUFFIX]
+    texts = {_without(file, "txt" if layout == "wav-txt" else ""): file for file in files}
+    return {key: file for key, file in texts.items() if key}
+
+
+def _without(file: PurePath, folder: str) -> str:
+    """The path without its suffix and without the first folder of that name; "" where there is none."""
+    *folders, _ = file.parts
+    if not folder:
+        return file.with_suffix("").as_posix()
+    if folder not in folders:
+        return ""
+    folders.remove(folder)
+    return PurePath(*folders, file.stem).as_posix()
+
+
+def _read(source: Path, part: Part, layout: Layout) -> list[Utterance | Problem]:
+    """What the files of a split hold; the durations are still missing, ids begin with the split's folder."""
+    top = source / part.top
+    if layout == "metadata":
+        transcripts = _read_metadata(top / METADATA) if PurePath(METADATA) in part.files else {}
+    else:
+        texts = _texts(part, layout)
+        read = in_parallel(
+            [top / file for file in texts.values()], read_text, title="reading transcripts", unit="files"
+        )
+        transcripts = {key: " ".join(text.split()) for key, text in zip(texts, read, strict=True)}
+    prefix = f"{part.top}/" if part.top else ""
+    recordings = []
+    for file in _audio(part.files):
+        key = _audio_key(file, layout)
+        first, slash, _ = key.partition("/")
+        utterance = Utterance(top / file, 0.0, "", f"{prefix}{file.as_posix()}", first if slash else "")
+        recordings.append((f"{prefix}{key}", utterance))
+    return pair(recordings, {f"{prefix}{key}": transcript for key, transcript in transcripts.items()})
+
+
+def _with_speakers(found: dict[str, list[Utterance | Problem]]) -> dict[str, list[Utterance | Problem]]:
+    """`found`, where the only first folder is taken for no speaker."""
+    speakers = {each.speaker for items in found.values() for each in items if isinstance(each, Utterance)}
+    if len(speakers - {""}) > 1:
+        return found
+    return {
+        split: [dataclasses.replace(each, speaker="") if isinstance(each, Utterance) else each for each in items]
+        for split, items in found.items()
+    }
+
+
+def _check_used(folder: Path, gathered: Gathered) -> None:
+    if gathered.utterances:
+        return
+    problems = gathered.left_out
+    finding = "none"
+    if problems:
+        finding = f"{count_reasons(problems)}. The first: {problems[0].id} ({shorten(problems[0].detail, 300)})"
+    raise InputError(f"{folder} must hold at least one recording with its transcript, got {finding}. Mend that.")
+
+
+def _listing(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    """Transcript by name of recording: the last of the columns.
+
+    Raises:
+        InputError: a line has another number of columns, or a name occurs twice.
+    """
+    transcripts: dict[str, str] = {}
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        name, *columns = (column.strip() for column in line.split("|"))
+        if not name or len(columns) not in (1, 2):
+            raise InputError(
+                f"{path}, line {number}, must be NAME|TRANSCRIPT or NAME|WRITTEN|SPOKEN, got {shorten(repr(line))}. "
+                "Correct it."
+            )
+        if name in transcripts:
+            raise InputError(f"{path}, line {number}, must name each recording once, got {name!r} again. Remove one.")
+        transcripts[name] = columns[-1]
+    return transcripts

@@ -1,0 +1,340 @@
+"""TED-LIUM releases 2 and 3: TED talks in English (University of Le Mans, 2014 and 2018; 16 kHz, NIST Sphere).
+
+The talks are cut into their segments, sample by sample, as FLAC of 16 bits. In release 3 the folder data/ holds every
+talk once, legacy/train names those of the training set by links, and legacy/dev and legacy/test hold release 2's.
+"""
+
+import dataclasses
+import functools
+import io
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Set
+from pathlib import Path, PurePosixPath
+from tarfile import TarInfo
+from typing import Literal
+
+import numpy as np
+import soundfile
+
+from ds2_jax.audio import read_audio
+from ds2_jax.config import UNPRINTABLE
+from ds2_jax.corpora.archive import download, extract, fingerprint
+from ds2_jax.corpora.build import (
+    Journal,
+    begin,
+    building,
+    check_source,
+    finish,
+    in_parallel,
+    is_begun,
+    read_source,
+    report,
+    sort_out,
+)
+from ds2_jax.data.manifest import Problem, Utterance
+from ds2_jax.errors import InputError, shorten
+from ds2_jax.files import write_text, writing
+
+URLS = {
+    2: "https://www.openslr.org/resources/19/TEDLIUM_release2.tar.gz",
+    3: "https://www.openslr.org/resources/51/TEDLIUM_release-3.tgz",
+}
+SHA256 = {  # OpenSLR publishes none; these are torchaudio's (src/torchaudio/datasets/tedlium.py)
+    2: "93281b5fcaaae5c88671c9d000b443cb3c7ea3499ad12010b3934ca41a7b9c58",
+    3: "ad1e454d14d1ad550bc2564c462d87c7a7ec83d4dc2b9210f22ab4973b9eccdb",
+}
+OFFLINE = (
+    "Run again to resume, or give a copy of the archive: prepare tedlium --archive FILE, train --data.archive FILE."
+)
+ROOTS = {2: "TEDLIUM_release2", 3: "TEDLIUM_release-3"}
+SPLITS = ("train", "dev", "test")
+SAMPLE_RATE = 16_000
+"""Hz, of all talks."""
+MAX_OVERSHOOT = 0.5
+"""Seconds by which a segment may end behind its talk and is then cut there, as Kaldi's extract-segments does."""
+IGNORED = "ignore_time_segment_in_scoring"
+VARIANT = re.compile(r"\(\d+\)")
+"""Behind a word: which of the dictionary's pronunciations was heard."""
+MARKUP = re.compile(r"<[^<>]*>|\{[^{}]*\}|\[[^\[\]]*\]")
+SUFFIX = re.compile(r" (?='(?:s|re|ve|ll|d|m|t)?(?: |$))")
+"""The space before the second half of a contraction, or before the apostrophe of a plural."""
+STM, TALKS, NAMES, JOURNAL = "stm", "talks", "names.json", "talks.jsonl"
+"""In the folder while it is made: the segments, the recordings still to be cut, what the archive holds, what is cut."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Talk:
+    """A talk of a split: its name, which stands for its speaker, and its files in the archive."""
+
+    split: str
+    name: str
+    stm: str
+    sph: str
+
+    @property
+    def key(self) -> str:
+        """Unlike that of any other."""
+        return f"{self.split}/{self.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A line of an STM file: what is said from sample `start` to before sample `end` of its talk."""
+
+    id: str
+    start: int
+    end: int
+    transcript: str
+
+
+def prepare(root: Path = Path("datasets"), archive: Path | None = None, release: Literal[2, 3] | None = None) -> Path:
+    """Makes ROOT/tedlium from TED-LIUM: train.jsonl, dev.jsonl, test.jsonl, and each segment as a FLAC file.
+
+    Release 2 has 207 hours (an archive of about 37 GB), release 3 has 452 (54 GB); dev and test are the same talks.
+    The training set of release 3 is that of its folder legacy. Beside the archive this takes about its size again
+    while the talks are cut, half of it in the end; the archive is not needed afterwards.
+
+    Transcripts are the archive's without its markup: <unk>, <sil>, {NOISE} and other words in brackets and the (2)
+    behind a word go, contractions written in two halves are joined ("it 's" becomes "it's"). Left out, and named in
+    left_out.jsonl: segments marked ignore_time_segment_in_scoring, those with no word, and those whose times are not
+    in their talk.
+
+    A second run does nothing where the folder is complete; after a stop it goes on.
+
+    Args:
+        root: folder of the prepared corpora; a download is kept in it.
+        archive: a copy of TEDLIUM_release2.tar.gz or TEDLIUM_release-3.tgz, used instead of downloading it.
+        release: the one to download, by default 3; with an archive, the one it must be.
+
+    Returns:
+        ROOT/tedlium.
+
+    Raises:
+        InputError: the archive is not there and cannot be downloaded, is damaged, or is not TED-LIUM; or ROOT/tedlium
+            was made from another.
+    """
+    folder = root / "tedlium"
+    wanted: dict[str, object] = {} if release is None else {"release": release}
+    if not folder.exists() and archive is None:
+        archive = root / PurePosixPath(URLS[release or 3]).name
+        download(URLS[release or 3], archive, SHA256[release or 3], OFFLINE)
+    if archive is not None and (archive.is_file() or not folder.exists()):
+        wanted |= fingerprint(archive)
+    if not folder.exists() and archive is not None:
+        with building(folder, wanted) as partial:
+            if not folder.exists():
+                _build(folder, partial, archive, wanted)
+    check_source(folder, "TED-LIUM", wanted)
+    return folder
+
+
+def _build(folder: Path, partial: Path, archive: Path, wanted: Mapping[str, object]) -> None:
+    if not is_begun(partial, wanted):
+        files, links = _unpack_lists(archive, partial / STM)
+        release = _find_release(archive, files | links, wanted.get("release"))
+        for split, items in _find_talks(ROOTS[release], files, links).items():
+            if not any(isinstance(each, Talk) for each in items):
+                raise InputError(f"{archive} must hold talks for {split}, got none. Use the archive as published.")
+        write_text(partial / NAMES, json.dumps([sorted(files), sorted(links)]))
+        begin(partial, {**wanted, "release": release})
+    source = read_source(partial, "TED-LIUM", manifests=())
+    files, links = map(set, json.loads((partial / NAMES).read_text(encoding="utf-8")))
+    found = _find_talks(ROOTS[3 if source["release"] == 3 else 2], files, links)
+    splits = {}
+    with Journal(partial / JOURNAL) as journal:
+        if not source.get("unpacked"):
+            talks = [each for items in found.values() for each in items if isinstance(each, Talk)]
+            missing = {talk.sph: f"{TALKS}/{talk.key}.sph" for talk in talks if talk.key not in journal}
+            extract(archive, partial, lambda member: missing.get(str(PurePosixPath(member.name))))
+            begin(partial, source | {"unpacked": True})
+        make = functools.partial(_make_utterances, partial, journal)
+        for split, items in found.items():
+            made = in_parallel(items, make, title=split, unit="talks")
+            splits[split] = sort_out(each for utterances in made for each in utterances)
+    finish(partial, folder, splits, {name: value for name, value in source.items() if name != "unpacked"})
+    shutil.rmtree(folder / TALKS, ignore_errors=True)
+    for name in (NAMES, JOURNAL):
+        (folder / name).unlink()
+    report(folder, f"TED-LIUM release {source['release']}, from {archive}", splits)
+
+
+def _unpack_lists(archive: Path, folder: Path) -> tuple[set[str], set[str]]:
+    """Unpacks the STM files; returns the names of the STM and Sphere files, and of the links of such names.
+
+    The whole archive is read and checked.
+    """
+    files: set[str] = set()
+    links: set[str] = set()
+
+    def choose(member: TarInfo) -> str | None:
+        path = PurePosixPath(member.name)
+        if path.suffix not in (".stm", ".sph"):
+            return None
+        (files if member.isfile() else links).add(str(path))
+        return str(path) if path.suffix == ".stm" else None
+
+    extract(archive, folder, choose)
+    return files, links
+
+
+def _find_release(archive: Path, names: Set[str], wanted: object) -> int:
+    """The release that the archive holds.
+
+    Raises:
+        InputError: none, or not the one wanted.
+    """
+    found = [release for release, root in ROOTS.items() if any(name.startswith(f"{root}/") for name in names)]
+    if not found:
+        raise InputError(
+            f"{archive} must hold {' or '.join(ROOTS.values())} with its talks, got neither. Use the archive as "
+            f"published: {' or '.join(URLS.values())}."
+        )
+    if wanted not in (None, found[0]):
+        raise InputError(f"{archive} must be release {wanted}, got release {found[0]}. Correct --release or --archive.")
+    return found[0]
+
+
+def _find_talks(root: str, files: Set[str], links: Set[str]) -> dict[str, list[Talk | Problem]]:
+    """The talks of each split, by name; a problem for each that is of no use.
+
+    A link in release 3's legacy/ stands for the talk of its name in data/; where it points is not looked at. No talk
+    of dev or test enters train.
+
+    Differs: TFDS and torchaudio take all of data/ for release 3's training set; Kaldi and lhotse take legacy/train.
+    """
+    legacy = root == ROOTS[3]
+    folders = {split: [f"{root}/legacy/{split}", f"{root}/data"] if legacy else [f"{root}/{split}"] for split in SPLITS}
+    names = {split: _stems(files | links, folders[split][0]) for split in SPLITS}
+    everything = _stems(files, f"{root}/data")
+    names["train"] = names["train"] or everything
+    reserved = names["dev"] | names["test"]
+    found: dict[str, list[Talk | Problem]] = {}
+    for split in SPLITS:
+        usable = names[split] - reserved if split == "train" else names[split]
+        found[split] = [_find_files(split, name, folders[split], files) for name in sorted(usable)]
+    for name in sorted(names["train"] & reserved | (everything - names["train"] - reserved)):
+        detail = "it is in dev or test" if name in reserved else "legacy/train does not name it"
+        found["train"].append(Problem(name, f"{root}/data/sph/{name}.sph", "not in the split", detail))
+    return found
+
+
+def _stems(names: Set[str], folder: str) -> set[str]:
+    """Names of the talks that have a file in FOLDER/stm or FOLDER/sph."""
+    paths = map(PurePosixPath, names)
+    return {path.stem for path in paths if str(path.parent) in (f"{folder}/stm", f"{folder}/sph")}
+
+
+def _find_files(split: str, name: str, folders: Iterable[str], files: Set[str]) -> Talk | Problem:
+    """The talk with the first folder that has both of its files: segments fit no other recording."""
+    pairs = [(f"{folder}/stm/{name}.stm", f"{folder}/sph/{name}.sph") for folder in folders]
+    for stm, sph in pairs:
+        if stm in files and sph in files:
+            return Talk(split, name, stm, sph)
+    if any(stm in files for stm, _ in pairs):
+        return Problem(name, pairs[0][1], "missing audio", f"the archive holds no {pairs[0][1]}")
+    return Problem(name, pairs[0][1], "not transcribed", f"the archive holds no {pairs[0][0]}")
+
+
+def _make_utterances(partial: Path, journal: Journal, talk: Talk | Problem) -> list[Utterance | Problem]:
+    """Cuts a talk, where no earlier run did; then deletes its recording."""
+    if isinstance(talk, Problem):
+        return [talk]
+    segments = list(_read_segments(partial / STM / talk.stm, talk))
+    recording = partial / TALKS / f"{talk.key}.sph"
+    num_samples = journal.once(talk.key, lambda: _cut(recording, partial, talk, segments))
+    recording.unlink(missing_ok=True)
+    if isinstance(num_samples, str):
+        return [Problem(talk.name, talk.sph, "unreadable audio", num_samples)]
+    made: list[Utterance | Problem] = []
+    for segment in segments:
+        fitted = _fit(segment, talk, int(num_samples)) if isinstance(segment, Segment) else segment
+        if isinstance(fitted, Problem):
+            made.append(fitted)
+        else:
+            duration = (fitted.end - fitted.start) / SAMPLE_RATE
+            path = _audio_path(partial, talk, fitted)
+            made.append(Utterance(path, duration, fitted.transcript, fitted.id, talk.name))
+    return made
+
+
+def _cut(recording: Path, partial: Path, talk: Talk, segments: Iterable[Segment | Problem]) -> int | str:
+    """Writes the segments of a talk; returns the talk's number of samples, or why it cannot be read."""
+    try:
+        waveform = read_audio(recording, SAMPLE_RATE)
+    except InputError as error:
+        return str(error).replace(str(recording), talk.sph)
+    samples = np.clip(np.rint(waveform * 2**15), -(2**15), 2**15 - 1).astype(np.int16)  # those of the file, if 16 kHz
+    for segment in segments:
+        fitted = _fit(segment, talk, len(samples)) if isinstance(segment, Segment) else segment
+        if isinstance(fitted, Segment):
+            encoded = io.BytesIO()  # libsndfile would report a full disk as an error of its own
+            soundfile.write(encoded, samples[fitted.start : fitted.end], SAMPLE_RATE, format="FLAC")
+            path = _audio_path(partial, talk, fitted)
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(encoded.getvalue())
+    return len(samples)
+
+
+def _audio_path(partial: Path, talk: Talk, segment: Segment) -> Path:
+    return partial / "audio" / talk.key / f"{segment.id}.flac"
+
+
+def _read_segments(path: Path, talk: Talk) -> Iterator[Segment | Problem]:
+    """The segments of a talk, named TALK-LINE; a problem for each line that gives none.
+
+    A line is `TALK CHANNEL SPEAKER START END <LABELS> WORDS`, times in seconds; lines that begin with ;; are comments.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        yield Problem(talk.name, talk.sph, "unusable line", f"{talk.stm} must be UTF-8, got {error.reason}")
+        return
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith(";;"):
+            continue
+        name = f"{talk.name}-{number:04d}"
+        problem = functools.partial(Problem, name, talk.sph)
+        where = f"{talk.stm}, line {number}"
+        fields = line.split(maxsplit=5)
+        try:
+            start, end = float(fields[3]), float(fields[4])
+        except (IndexError, ValueError):
+            start = end = math.nan
+        if math.isnan(start + end) or UNPRINTABLE.search(line):
+            yield problem("unusable line", f"{where} must give a start and an end, got {shorten(repr(line))}")
+        elif IGNORED in line.lower():
+            yield problem("not transcribed", f"{where}: {IGNORED}")
+        elif not 0 <= start < end < math.inf:
+            yield problem("outside the recording", f"{where} must end after it starts, got {start:g} to {end:g} s")
+        elif not (transcript := clean("".join(fields[5:]))):
+            yield problem("empty transcript", f"{where} has no word: {shorten(repr(line))}")
+        else:
+            yield Segment(name, round(start * SAMPLE_RATE), round(end * SAMPLE_RATE), transcript)
+
+
+def clean(text: str) -> str:
+    """What is said, of the labels and words of an STM line.
+
+    Words in <>, {} or [] go (labels, <unk>, <sil>, {NOISE}), as do the marks (2) of pronunciations; the halves of
+    contractions are joined.
+
+    Source: Kaldi's egs/tedlium/s5_r3 (prepare_data.sh, join_suffix.py), SpeechBrain's recipe for TED-LIUM 2.
+    Differs: Kaldi keeps <unk> and {NOISE} as words, which a model of characters cannot write; and it joins all that
+        begins with an apostrophe ("get 'em" becomes "get'em"), SpeechBrain only the contractions.
+    """
+    words = MARKUP.sub(" ", VARIANT.sub("", text)).split()
+    return SUFFIX.sub("", " ".join(words))
+
+
+def _fit(segment: Segment, talk: Talk, num_samples: int) -> Segment | Problem:
+    """The segment inside its talk, or the reason why it is not."""
+    end = min(segment.end, num_samples)
+    if segment.start < end and segment.end <= num_samples + MAX_OVERSHOOT * SAMPLE_RATE:
+        return dataclasses.replace(segment, end=end)
+    times = f"{segment.start / SAMPLE_RATE:g} to {segment.end / SAMPLE_RATE:g} s"
+    detail = f"must lie within the {num_samples / SAMPLE_RATE:g} s of {talk.sph}, got {times}"
+    return Problem(segment.id, talk.sph, "outside the recording", detail)

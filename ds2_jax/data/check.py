@@ -1,0 +1,242 @@
+"""`data check`: every recording and transcript of manifests, held against the settings of a training run."""
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ds2_jax import run as run_lib
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.config import Config, load_config
+from ds2_jax.data import stats
+from ds2_jax.data.findings import Checked, Finding, Level, Role, find, write_findings
+from ds2_jax.data.manifest import (
+    NUM_EXAMPLES,
+    Problem,
+    Utterance,
+    read_manifest,
+    too_few_frames,
+    usable_utterances,
+    wrong_duration,
+)
+from ds2_jax.data.recordings import measure_all
+from ds2_jax.data.splits import AUDIO_REASONS, find_problems, manifests_of
+from ds2_jax.errors import InputError, shorten
+
+DETAIL_LENGTH = 200
+"""Characters of an example."""
+CHARACTERS_A_LINE = 10
+ROLES: tuple[Role, ...] = ("train", "dev", "test")
+LEVELS: tuple[Level, ...] = ("error", "warning", "remark")
+MANIFESTS = tyro.conf.arg(metavar="[MANIFEST ...]", help_behavior_hint="(default: those of the settings)")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """Settings in place of those of --config or --run, as in training."""
+
+    alphabet: str | None = None
+    """Characters the model can write."""
+    case: Literal["alphabet", "upper", "lower", "keep"] | None = None
+    """Case that transcripts are brought to."""
+    remove: str | None = None
+    """Characters that transcripts may hold and the model does not write."""
+    min_duration: float | None = None
+    """Seconds."""
+    max_duration: float | None = None
+    """Seconds."""
+    on_bad_utterance: Literal["error", "skip"] | None = None
+    """skip: training leaves out what cannot be used, so it is a warning here."""
+
+
+def check(
+    manifests: Annotated[tuple[Path, ...], tyro.conf.Positional, MANIFESTS] = (),
+    config: Path | None = None,
+    run: Path | None = None,
+    test: Path | None = None,
+    data: DataSettings = DataSettings(),
+    findings: Path | None = None,
+    picture: Path | None = None,
+    num_workers: int = 0,
+) -> int:
+    """Decodes every recording and says what stops training (errors), and what looks wrong (warnings).
+
+    Without manifests, those of the settings are checked, each in its role. Those named are checked as training and dev
+    splits: an utterance that cannot be used is an error unless data.on_bad_utterance is skip. What two manifests share
+    is told of the later one.
+
+    Args:
+        manifests: in any of the formats that training reads.
+        config: configuration file; its sample rate, alphabet, limits and model decide. Default: those of an empty
+            configuration.
+        run: folder of a training run, instead of --config.
+        test: manifest of a test split, checked behind the others: only its audio must be right, transcripts give
+            warnings.
+        data: settings in place of those of --config or --run.
+        findings: file for all findings, a JSON object a line; the report has three examples of each kind.
+        picture: PNG file for histograms of durations and speech rates.
+        num_workers: recordings decoded at once; 0 means one per core.
+
+    Returns:
+        0 where training can start with these settings, else 1.
+
+    Raises:
+        InputError: the settings or a manifest cannot be read, or none is there.
+    """
+    settings, source = read_settings(config, run, data)
+    alphabet = Alphabet.of(settings.data)
+    roles = choose_manifests(manifests, test, settings)
+    rows = {path: read_manifest(path) for path in roles}
+    print("\n".join(describe_settings(settings, source)), flush=True)
+    started = time.perf_counter()
+    checked = [
+        check_manifest(path, roles[path], utterances, settings, alphabet, num_workers)
+        for path, utterances in rows.items()
+    ]
+    elapsed = time.perf_counter() - started
+    unusable: Literal["error", "warning"] = "warning" if settings.data.on_bad_utterance == "skip" else "error"
+    found = find(checked, settings.features.sample_rate, unusable)
+    if findings is not None:
+        write_findings(findings, found)
+    if picture is not None:
+        from ds2_jax.data.picture import draw_histograms  # Matplotlib loads with it
+
+        draw_histograms(picture, checked, settings.data)
+    print("\n".join(describe(checked, found, findings)))
+    hours = sum(utterance.duration for each in checked for utterance in each.utterances) / 3600
+    print(f"\n{hours:.2f} hours decoded in {elapsed:.1f} s ({hours * 3600 / max(elapsed, 1e-9):,.0f} times real time)")
+    stopping = [reason for each in checked if (reason := stops_training(each, settings, alphabet))]
+    counts = Counter(finding.level for finding in found)
+    print(f"{counts['error']:,} errors, {counts['warning']:,} warnings, {counts['remark']:,} remarks")
+    print("\n".join(f"training cannot start: {reason}" for reason in stopping) or "training can start")
+    return 1 if stopping else 0
+
+
+def read_settings(config: Path | None, run: Path | None, data: DataSettings) -> tuple[Config, str]:
+    """The settings to check against, and where they are from.
+
+    Raises:
+        InputError: both a file and a run are named, one cannot be read, or a value is wrong.
+    """
+    if config is not None and run is not None:
+        raise InputError(f"--config must be left out beside --run, got {config} and {run}. Remove one.")
+    if run is not None:
+        settings, source = run_lib.load_config(run), f"those of the run {run}"
+    elif config is not None:
+        settings, source = load_config(config), f"those of {config}"
+    else:
+        settings, source = Config(), "the defaults (--config FILE or --run RUN takes others)"
+    given = {name: value for name, value in vars(data).items() if value is not None}
+    if given:
+        settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, **given))
+        source += ", and " + ", ".join(f"data.{name}" for name in given) + " as given"
+    return settings, source
+
+
+def choose_manifests(manifests: Sequence[Path], test: Path | None, settings: Config) -> dict[Path, Role]:
+    """The manifests to check, each with its role.
+
+    Raises:
+        InputError: there is none, or one is named twice.
+    """
+    chosen: list[tuple[Path, Role]] = [(path, "train") for path in manifests]
+    if not manifests and test is None:
+        named = manifests_of(settings.data)
+        if "train" not in named:
+            raise InputError("MANIFEST must be given where the settings have no data.train, got none. Add it.")
+        chosen = [(named[role], role) for role in ROLES if role in named]
+    if test is not None:
+        chosen.append((test, "test"))
+    stats.require_distinct([path for path, _ in chosen])
+    return dict(chosen)
+
+
+def check_manifest(
+    path: Path, role: Role, utterances: Sequence[Utterance], config: Config, alphabet: Alphabet, num_workers: int
+) -> Checked:
+    """Measures the recordings of a manifest and finds the problems that training in that role would find."""
+    features = config.features
+    problems = find_problems(utterances, config, alphabet, prune=True)
+    unusable = {problem.id: problem.reason for problem in problems}
+    recordings = measure_all(utterances, features.sample_rate, title=path.name, num_workers=num_workers)
+    for utterance, recording in zip(utterances, recordings, strict=True):
+        if unusable.get(utterance.id) in AUDIO_REASONS:
+            continue
+        if isinstance(recording, Problem):
+            problems.append(recording)
+            continue
+        sizes = recording.num_samples, features.sample_rate, features.hop_length
+        problem = wrong_duration(utterance, *sizes)
+        if problem is None and role == "train" and utterance.id not in unusable:
+            labels = alphabet.encode(utterance.transcript)
+            reduction = config.model.time_reduction
+            problem = too_few_frames(utterance, labels, recording.num_samples, features.hop_length, reduction)
+        if problem is not None:
+            problems.append(problem)
+    transcripts = [alphabet.normalise(utterance.transcript) for utterance in utterances]
+    return Checked(path, role, utterances, recordings, problems, transcripts)
+
+
+def stops_training(checked: Checked, config: Config, alphabet: Alphabet) -> str:
+    """Why training would stop at a manifest, in its own words; "" where it would not."""
+    problems = [problem for problem in checked.problems if checked.leaves_out(problem)]
+    on_bad = config.data.on_bad_utterance
+    try:
+        usable_utterances(checked.utterances, problems, alphabet, on_bad_utterance=on_bad, manifest=checked.path)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def describe_settings(config: Config, source: str) -> list[str]:
+    """What the manifests are held against, for a person."""
+    features, data = config.features, config.data
+    milliseconds = 1000 * features.window_stride * config.model.time_reduction
+    removed = f"; read as spaces, or kept inside words: {data.remove!r}" if data.remove else ""
+    return [
+        f"settings: {source}",
+        f"  {features.sample_rate} Hz, {data.min_duration:g} to {data.max_duration:g} s, an output frame of "
+        f"{milliseconds:g} ms, data.on_bad_utterance {data.on_bad_utterance}",
+        f"  alphabet {data.alphabet!r}, case: {data.case}{removed}",
+        "",
+    ]
+
+
+def describe(checked: Sequence[Checked], findings: Sequence[Finding], path: Path | None) -> Iterator[str]:
+    """The tables and the findings, for a person."""
+    names = stats.column_names([each.path for each in checked])
+    columns = {}
+    for name, each in zip(names, checked, strict=True):
+        rates = {f"{row} ": value for row, value in stats.quantiles(each.rates()).items()}  # unlike the durations' rows
+        columns[name] = stats.describe(each.utterances) | {"characters a second": ""} | rates
+    yield stats.table(columns)
+    counts = Counter(character for each in checked for text in each.transcripts for character in text)
+    shown = [f"{character!r} {count:,}" for character, count in counts.most_common()]
+    yield "\ncharacters, normalised:"
+    yield from (
+        "  " + "  ".join(row)
+        for row in [shown[i : i + CHARACTERS_A_LINE] for i in range(0, len(shown), CHARACTERS_A_LINE)]
+    )
+    kinds: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault((finding.manifest, finding.level, finding.kind), []).append(finding)
+    for name, each in zip(names, checked, strict=True):
+        mine = {key: found for key, found in kinds.items() if key[0] == str(each.path)}
+        yield f"\n{name}, as a {each.role} split:" + ("" if mine else " nothing found")
+        for level in LEVELS:
+            for (_, its_level, kind), found in mine.items():
+                if its_level == level:
+                    yield from describe_kind(level, kind, found)
+    if path is not None:
+        yield f"\nall findings: {path}"
+
+
+def describe_kind(level: str, kind: str, findings: Sequence[Finding]) -> Iterator[str]:
+    """The number of findings of a kind, and examples."""
+    yield f"  {level}: {kind}: {len(findings):,}"
+    for finding in findings[:NUM_EXAMPLES]:
+        yield f"    {shorten(finding.id)}: {shorten(finding.detail, DETAIL_LENGTH)}"

@@ -1,0 +1,170 @@
+"""`data merge` and `data split`: manifests made of manifests; audio stays where it is."""
+
+import dataclasses
+import itertools
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ds2_jax.config import require
+from ds2_jax.data.draw import drawn_order
+from ds2_jax.data.manifest import NUM_EXAMPLES, Utterance, read_manifest, write_manifest
+from ds2_jax.data.stats import Manifests, describe, read_manifests, table
+from ds2_jax.errors import InputError, shorten
+
+SPLITS = ("train", "dev", "test")
+Manifest = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
+
+
+def merge(manifests: Manifests, out: Path) -> int:
+    """Writes one manifest of several, in their order. Audio is neither copied nor linked: it is named where it lies.
+
+    An id that an earlier manifest has too becomes "NAME-ID" after its manifest's file. Recordings that are listed more
+    than once stay and are told; data check finds those that are there under two names. Only audio, duration,
+    transcript, id and speaker are written, whatever else the rows held.
+
+    Args:
+        manifests: in any of the formats that training reads.
+        out: manifest to write; it must not exist.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: a manifest cannot be read, or `out` is there or cannot be written.
+
+    Differs: deepspeech.pytorch links the files of all manifests into one folder, where two of one name become one.
+    """
+    require_new(out, "--out")
+    rows = read_manifests(manifests)
+    merged, renamed = with_distinct_ids(rows)
+    write_manifest(out, merged)
+    if renamed:
+        tell(f"{len(renamed):,} ids were there before and are now", [f"{now} ({was})" for was, now in renamed])
+    files = Counter(os.path.realpath(utterance.audio) for utterance in merged)
+    if repeated := [path for path, count in files.items() if count > 1]:
+        tell(f"{len(repeated):,} recordings are listed more than once", repeated)
+    print(f"{out}: {len(merged):,} utterances of {len(rows)} manifests")
+    return 0
+
+
+def split(
+    manifest: Manifest,
+    out: Path,
+    dev: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+    by: Literal["speaker", "utterance"] = "speaker",
+) -> int:
+    """Writes OUT/train.jsonl, dev.jsonl and test.jsonl of one manifest; no speaker is in two of them.
+
+    Speakers are drawn by a hash of the seed and their name, so another who joins changes little. Each drawn one is
+    taken who brings the hours nearer to the share.
+
+    Args:
+        manifest: in any of the formats that training reads.
+        out: folder for the manifests, which must not be there yet.
+        dev: share of the hours; 0 writes no dev.jsonl.
+        test: share of the hours; 0 writes no test.jsonl.
+        seed: of the draw.
+        by: utterance draws utterances, whoever speaks: for manifests without speakers. The same voices are then in all
+            three, so error rates come out lower than for new speakers.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: the manifest cannot be read, does not name every speaker, has too few, the shares are no shares, or
+            a file is there or cannot be written.
+    """
+    for name, share in (("--dev", dev), ("--test", test)):
+        require(0 <= share < 1, name, "be a share of the hours, 0 to below 1", share)
+    require(0 < dev + test < 1, "--dev and --test", "leave a share for train and take one", (dev, test))
+    for name in SPLITS:
+        require_new(out / f"{name}.jsonl", "--out")
+    utterances = read_manifest(manifest)
+    keys = [utterance.speaker if by == "speaker" else utterance.id for utterance in utterances]
+    if unnamed := keys.count(""):
+        raise InputError(
+            f"{manifest} must name the speaker of every utterance, got {unnamed} of {len(keys)} without. Add them, or "
+            "split with --by utterance: the same voices may then be in all splits, and error rates come out lower."
+        )
+    seconds: dict[str, float] = dict.fromkeys(keys, 0.0)
+    for key, utterance in zip(keys, utterances, strict=True):
+        seconds[key] += utterance.duration
+    shares = {name: share for name, share in (("test", test), ("dev", dev)) if share}
+    fewest = len(shares) + 1
+    require(len(seconds) >= fewest, str(manifest), f"hold at least {fewest} {by}s", len(seconds), "Add some.")
+    home = draw_split(seconds, shares, seed)
+    columns = {}
+    for name in [name for name in SPLITS if name in home.values()]:
+        rows = [utterance for key, utterance in zip(keys, utterances, strict=True) if home[key] == name]
+        write_manifest(out / f"{name}.jsonl", rows)
+        share = sum(utterance.duration for utterance in rows) / (sum(seconds.values()) or 1.0)
+        asked = shares.get(name, 1 - dev - test)
+        columns[name] = {"share of the hours": f"{share:.3f}", "  asked for": f"{asked:.3f}"} | describe(rows)
+    print(table(columns))
+    print(f"{out}: {', '.join(f'{name}.jsonl' for name in columns)}, by {by}, seed {seed}")
+    return 0
+
+
+def with_distinct_ids(
+    manifests: Mapping[Path, Sequence[Utterance]],
+) -> tuple[list[Utterance], list[tuple[str, str]]]:
+    """The utterances of all manifests with ids that differ, and the changed ids, before and after."""
+    merged: list[Utterance] = []
+    renamed = []
+    taken = {utterance.id for rows in manifests.values() for utterance in rows}  # a new id must not be one of these
+    used: set[str] = set()
+    for path, rows in manifests.items():
+        for utterance in rows:
+            name = utterance.id
+            if name in used:
+                numbered = (f"{path.stem}-{name}-{number}" for number in itertools.count(2))
+                name = next(each for each in itertools.chain([f"{path.stem}-{name}"], numbered) if each not in taken)
+                renamed.append((utterance.id, name))
+                taken.add(name)
+            used.add(name)
+            merged.append(dataclasses.replace(utterance, id=name))
+    return merged, renamed
+
+
+def draw_split(seconds: Mapping[str, float], shares: Mapping[str, float], seed: int) -> dict[str, str]:
+    """The split of every speaker: one of `shares`, which each get at least one speaker, or train.
+
+    Args:
+        seconds: of speech of every speaker, more than there are `shares`.
+        shares: of the seconds, for each split but train.
+        seed: of the draw.
+    """
+    left = drawn_order(seconds, seed)
+    home = dict.fromkeys(seconds, "train")
+    for position, (name, share) in enumerate(shares.items()):
+        goal, held, taken = share * sum(seconds.values()), 0.0, list[str]()
+        spare = len(left) - (len(shares) - position)  # one is left to train and to each split to come
+        for speaker in left:
+            nearer = abs(held + seconds[speaker] - goal) < abs(held - goal)
+            if nearer and len(taken) < spare:
+                taken.append(speaker)
+                held += seconds[speaker]
+        taken = taken or [min(left, key=seconds.__getitem__)]
+        home |= dict.fromkeys(taken, name)
+        left = [speaker for speaker in left if speaker not in set(taken)]
+    return home
+
+
+def require_new(path: Path, field: str) -> None:
+    """Raises InputError where there is a file already: a slip of the keyboard must not cost a manifest."""
+    if os.path.lexists(path):
+        raise InputError(f"{field} must not exist yet, got {path}, which does. Delete it, or give another {field}.")
+
+
+def tell(finding: str, examples: Sequence[str]) -> None:
+    """Says on stderr what was found, with the first examples."""
+    listed = "".join(f"\n  {shorten(each, 200)}" for each in examples[:NUM_EXAMPLES])
+    print(f"{finding}:{listed}" + ("\n  ..." if len(examples) > NUM_EXAMPLES else ""), file=sys.stderr)

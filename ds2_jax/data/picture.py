@@ -1,0 +1,51 @@
+"""Histograms of checked manifests, drawn without a display."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ds2_jax.config import DataConfig
+from ds2_jax.data.findings import Checked
+from ds2_jax.data.stats import column_names
+from ds2_jax.files import writing
+
+NUM_BINS = 50
+SIZE = (9.0, 7.0)
+"""Inches, of 100 pixels."""
+
+
+def draw_histograms(path: Path, manifests: Sequence[Checked], data: DataConfig) -> None:
+    """Draws how many utterances of each manifest have which duration and speech rate; the limits are dashed.
+
+    Args:
+        path: PNG file.
+        manifests: their utterances and normalised transcripts.
+        data: its limits of the duration.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, and no global state as in pyplot
+    from matplotlib.figure import Figure
+
+    figure = Figure(SIZE, dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    names = column_names([each.path for each in manifests])
+    durations = [np.array([utterance.duration for utterance in each.utterances]) for each in manifests]
+    rates = [(values := each.rates())[np.isfinite(values)] for each in manifests]
+    top, bottom = figure.subplots(2)
+    for axes, samples, label in (
+        (top, durations, "duration, seconds"),
+        (bottom, rates, "speech rate, characters a second"),
+    ):
+        axes.hist(samples, bins=NUM_BINS, stacked=True, label=names)
+        axes.set(xlabel=label, ylabel="utterances")
+        axes.legend()
+    left, right = top.get_xlim()
+    for limit in (data.min_duration, data.max_duration):
+        if left <= limit <= right:
+            top.axvline(limit, color="black", linestyle="dashed", linewidth=1)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png")

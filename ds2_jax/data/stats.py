@@ -1,0 +1,106 @@
+"""`data stats`: how much there is in manifests, and tables of it."""
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from ds2_jax.data.manifest import Utterance, read_manifest
+from ds2_jax.errors import InputError
+
+Manifests = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST [MANIFEST ...]")]
+QUANTILES = {"least": 0.0, "1 %": 0.01, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "99 %": 0.99, "most": 1.0}
+NONE = "-"
+
+
+def stats(manifests: Manifests) -> int:
+    """Prints hours, speakers, words and durations of manifests, a column each; no audio is decoded.
+
+    Words are what white space separates, as written: with their case and punctuation.
+
+    Args:
+        manifests: in any of the formats that training reads.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: a manifest cannot be read.
+    """
+    utterances = read_manifests(manifests)
+    columns = {
+        name: describe(rows) for name, rows in zip(column_names(list(utterances)), utterances.values(), strict=True)
+    }
+    if len(columns) > 1:
+        columns["all"] = describe([utterance for rows in utterances.values() for utterance in rows])
+    print(table(columns))
+    return 0
+
+
+def read_manifests(paths: Sequence[Path]) -> dict[Path, list[Utterance]]:
+    """The utterances of each manifest.
+
+    Raises:
+        InputError: none is named, one is named twice, or one cannot be read.
+    """
+    if not paths:
+        raise InputError("MANIFEST must name at least one file, got none. Add it.")
+    require_distinct(paths)
+    return {path: read_manifest(path) for path in paths}
+
+
+def require_distinct(paths: Sequence[Path]) -> None:
+    """Raises InputError where a file is named twice."""
+    for path, count in Counter(map(os.path.realpath, paths)).items():
+        if count > 1:
+            raise InputError(f"MANIFEST must name each file once, got {path} {count} times. Keep one.")
+
+
+def column_names(paths: Sequence[Path]) -> list[str]:
+    """The names of files, or their whole paths where two have one name."""
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def describe(utterances: Sequence[Utterance]) -> dict[str, str]:
+    """Counts, hours, words and quantiles of durations, for a person."""
+    seconds = sum(utterance.duration for utterance in utterances)
+    texts = [unicodedata.normalize("NFC", utterance.transcript) for utterance in utterances]
+    words = [word for text in texts for word in text.split()]
+    speakers = {utterance.speaker for utterance in utterances}
+    unnamed = sum(not utterance.speaker for utterance in utterances)
+    return {
+        "utterances": f"{len(utterances):,}",
+        "hours": f"{seconds / 3600:,.2f}",
+        "speakers": f"{len(speakers - {''}):,}",
+        "  utterances without one": f"{unnamed:,}",
+        "words": f"{len(words):,}",
+        "  a minute": f"{len(words) / seconds * 60:.0f}" if seconds else NONE,
+        "  different": f"{len(set(words)):,}",
+        "characters": f"{sum(map(len, texts)):,}",
+        "  different ones": f"{len(set().union(*texts)):,}",
+        "duration, s": "",
+        **quantiles(utterance.duration for utterance in utterances),
+    }
+
+
+def quantiles(values: Iterable[float]) -> dict[str, str]:
+    """The finite values at `QUANTILES`."""
+    known = np.array([value for value in values if np.isfinite(value)])
+    return {f"  {name}": f"{np.quantile(known, at):.2f}" if known.size else NONE for name, at in QUANTILES.items()}
+
+
+def table(columns: Mapping[str, Mapping[str, str]]) -> str:
+    """Columns of the same rows, under their names."""
+    rows = list(next(iter(columns.values())))
+    first = max(map(len, rows))
+    widths = {name: max(len(name), *map(len, column.values())) for name, column in columns.items()}
+    lines = ["  ".join(["".ljust(first), *(name.rjust(width) for name, width in widths.items())])]
+    for row in rows:
+        lines.append("  ".join([row.ljust(first), *(columns[name][row].rjust(widths[name]) for name in columns)]))
+    return "\n".join(line.rstrip() for line in lines)

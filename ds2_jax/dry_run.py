@@ -1,0 +1,201 @@
+"""python main.py train --dry-run: the plan, the memory of a step, and one real batch through pipeline and step."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ds2_jax import lengths, memory, optim, parallel, steps
+from ds2_jax import run as run_lib
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.config import Config
+from ds2_jax.data.manifest import Problem, count_reasons
+from ds2_jax.data.pipeline import Perturb
+from ds2_jax.data.plan import Batch, summarise
+from ds2_jax.data.splits import Split
+from ds2_jax.epochs import Epochs
+from ds2_jax.errors import InputError
+from ds2_jax.progress import say
+from ds2_jax.train import make_stream, read_splits
+
+TINY = {"hidden_size": 4, "num_layers": 2, "channels": (1, 1)}
+"""Sizes of the model that tries the largest batch, in place of the configuration's."""
+
+
+def dry_run(config: Config, workdir: Path, overwrite: bool = False) -> None:
+    """Says on stdout what training would do, and tries what can be tried in seconds.
+
+    Reads all that training reads first, so it stops where training would, and with the same words. Writes nothing into
+    the run's folder; `data.corpus` is prepared where it is not there yet.
+
+    Args:
+        config: of the run.
+        workdir: folder that the run would have.
+        overwrite: whether training would delete the run that is there.
+
+    Raises:
+        InputError: settings, data or the run folder are wrong, the largest batch cannot be read or gives no finite
+            loss, or its step does not fit the device.
+    """
+    splits = read_splits(config)
+    run_lib.check_run(workdir, config, overwrite)
+    mesh = parallel.data_mesh()
+    epochs = Epochs(config, splits["train"])
+    plan = epochs.plan(0)
+    largest = max(plan, key=lambda batch: num_rows(batch, mesh.size) * batch.padded_samples)
+    print("\n".join(plan_lines(plan, epochs.num_samples(0), config, splits)))
+    print("\n".join(memory_lines(largest, len(plan), config, splits["train"], mesh)))
+    print(try_batch(largest, config, splits["train"], mesh, epochs.perturb(0)))
+    step = None if overwrite else run_lib.last_step(workdir)
+    if step is None:
+        print(f"Training could begin in {workdir}: the same command without --dry-run.")
+    elif step >= len(plan) * config.epochs:
+        print(f"The run in {workdir} is finished, after step {step}.")
+    else:
+        print(f"Training could go on in {workdir} after step {step}: the same command without --dry-run.")
+
+
+def num_rows(batch: Batch, num_devices: int) -> int:
+    """Rows of a planned batch (B), those included that make it a multiple of the devices."""
+    return -(-len(batch.indices) // num_devices) * num_devices
+
+
+def plan_lines(
+    plan: Sequence[Batch], num_samples: np.ndarray, config: Config, splits: Mapping[str, Split]
+) -> list[str]:
+    """The data, and how an epoch, whose training utterances have `num_samples`, batches them: a line for each shape."""
+    lines = []
+    for name, split in splits.items():
+        hours = sum(utterance.duration for utterance in split.utterances) / 3600
+        left_out = f"; left out: {count_reasons(split.problems)}" if split.problems else ""
+        lines.append(f"{name}: {len(split.utterances):,} utterances, {hours:.2f} hours{left_out}")
+    features = config.features
+    summary = summarise(plan, num_samples, hop_length=features.hop_length)
+    lines += [
+        f"an epoch: {len(plan):,} batches; {summary.padding:.1%} of their frames are padding, "
+        f"{summary.num_empty_rows:,} rows stay empty ({summary.empty_frames:.1%}); "
+        f"{len(plan) * config.epochs:,} steps in {config.epochs} epochs"
+    ]
+    for bucket in summary.buckets:
+        seconds = bucket.num_frames * features.window_stride
+        lines.append(f"  {bucket.num_batches:6,} batches of {bucket.num_rows:5,} x {seconds:5.2f} s")
+    return lines
+
+
+def memory_lines(
+    largest: Batch, steps_per_epoch: int, config: Config, split: Split, mesh: jax.sharding.Mesh
+) -> list[str]:
+    """The estimate for the largest batch, part by part, and the compiler's own figure.
+
+    Raises:
+        InputError: the device has less.
+    """
+    alphabet = Alphabet.of(config.data)
+    rows = num_rows(largest, mesh.size)
+    num_frames = lengths.num_frames(largest.padded_samples, config.features.hop_length)
+    parts = memory.estimate(config, alphabet.size, rows // mesh.size, num_frames)
+    say(f"compiling the step of the largest batch for {jax.devices()[0].device_kind}, to see what it takes")
+    compiled = memory.compiled_bytes(
+        config,
+        alphabet.size,
+        num_rows=rows,
+        padded_samples=largest.padded_samples,
+        label_width=label_width(split, alphabet),
+        mesh=mesh,
+        steps_per_epoch=steps_per_epoch,
+    )
+    about = {
+        "parameters": "",
+        "gradients": "",
+        "optimizer_state": "",
+        "activations": "kept for the backward pass",
+        "temporaries": "the largest that are needed at one time besides",
+    }
+    lines = [
+        f"memory of a step with the largest batch, {rows} x {num_frames * config.features.window_stride:.2f} s, "
+        f"on each device ({mesh.size} x {jax.devices()[0].device_kind}):"
+    ]
+    lines += [
+        f"  {_mebibytes(value)}  {name.replace('_', ' ')}" + (f", {about[name]}" if about[name] else "")
+        for name, value in dataclasses.asdict(parts).items()
+    ]
+    lines += [
+        f"  {_mebibytes(parts.total)}  estimated in all",
+        f"  {_mebibytes(compiled)}  as the compiler lays it out for this {jax.devices()[0].platform}",
+        "  left out: what the framework takes for itself, fragmentation, work space of an accelerator's libraries; "
+        "the compiler of another device may lay it out otherwise",
+    ]
+    limit = device_limit()
+    if limit is not None and compiled > limit:
+        raise InputError(
+            f"data.batch_seconds (or data.batch_size) must leave the step in the {limit / 2**20:,.0f} MiB that the "
+            f"device has for arrays, got a step of {compiled / 2**20:,.0f} MiB. python main.py data batch-seconds "
+            "tells the largest that fits."
+        )
+    return lines
+
+
+def device_limit() -> int | None:
+    """Bytes that JAX can hand out on a device; None where it does not say, as on a CPU."""
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    return None if limit is None else int(limit)
+
+
+def label_width(split: Split, alphabet: Alphabet) -> int:
+    """Labels of the longest transcript: the width of every batch."""
+    return max(len(alphabet.normalise(utterance.transcript)) for utterance in split.utterances)
+
+
+def try_batch(
+    batch: Batch, config: Config, split: Split, mesh: jax.sharding.Mesh, perturb: Perturb | None = None
+) -> str:
+    """Reads a batch's recordings and makes one update of a tiny model with them, as training would.
+
+    Returns:
+        A line about it.
+
+    Raises:
+        InputError: a recording cannot be used and data.on_bad_utterance is "error", none can, or the loss is not
+            finite.
+    """
+    tiny: dict[str, Any] = TINY
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **tiny))
+    alphabet = Alphabet.of(config.data)
+    problems: list[Problem] = []
+    collect = problems.append if config.data.on_bad_utterance == "skip" else None
+    started = time.perf_counter()
+    [arrays] = make_stream([batch], split, config, alphabet, mesh.size, collect, perturb)
+    read = time.perf_counter() - started
+    for problem in problems:
+        say(f"left out: {problem.id} ({problem.reason}: {problem.detail})")
+
+    tx = optim.make_optimizer(config.optim, steps_per_epoch=1, total_steps=1)
+    step = functools.partial(steps.train_step, config=config, num_labels=alphabet.size, tx=tx)
+    train_step = parallel.parallel_train_step(step, mesh, config.parallel)
+    state = parallel.replicate(steps.init_state(config, alphabet.size, tx), mesh)
+    _, metrics = train_step(state, arrays, jnp.int32(0))
+    values = {name: float(value) for name, value in metrics.items()}
+    counts = f"{int((arrays['indices'] >= 0).sum()):,} utterances, {len(problems)} of the batch unusable"
+    if not values["alignable"]:
+        raise InputError(f"data.train must hold utterances that can be read and aligned, got {counts}. Mend them.")
+    if not np.isfinite([values["loss"], values["grad_norm"]]).all():
+        names = ", ".join(split.utterances[index].id for index in arrays["indices"] if index >= 0)
+        raise InputError(
+            f"The loss must be finite, got {values['loss']} (gradient norm {values['grad_norm']}) with a tiny model, "
+            f"utterances {names}. Listen to these recordings."
+        )
+    model = f"a tiny model ({config.model.num_layers} layers of {config.model.hidden_size} units)"
+    return (
+        f"tried the largest batch with {model}: {counts}; read in {read:.1f} s; forward, backward and update; "
+        f"loss {values['loss']:.1f}"
+    )
+
+
+def _mebibytes(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:11,.1f} MiB"

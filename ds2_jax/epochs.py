@@ -1,0 +1,79 @@
+"""What each epoch of training reads: its batches, and how it changes each waveform."""
+
+import functools
+import math
+
+import numpy as np
+
+from ds2_jax import lengths
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.config import Config
+from ds2_jax.data.pipeline import Perturb
+from ds2_jax.data.plan import Batch, envelope_of, plan_epoch, summarise
+from ds2_jax.data.splits import Split
+from ds2_jax.perturb import Perturber
+
+
+class Epochs:
+    """The epochs of a run; each has as many batches of each shape as any other. Epochs are counted from 0.
+
+    Args:
+        config: of the run.
+        split: the training utterances.
+
+    Raises:
+        InputError: perturb.noise or perturb.responses cannot be used.
+    """
+
+    def __init__(self, config: Config, split: Split) -> None:
+        self._config = config
+        alphabet, features = Alphabet.of(config.data), config.features
+        min_frames = np.array([lengths.ctc_min_frames(alphabet.encode(u.transcript)) for u in split.utterances])
+        self._recorded = split.num_samples(features.sample_rate)
+        self._perturber = Perturber(
+            config.perturb,
+            features.sample_rate,
+            config.seed,
+            self._recorded,
+            lengths.ctc_min_samples(min_frames, features.hop_length, config.model.time_reduction),
+        )
+        same = not self._perturber.changes_lengths
+        self._envelope = None if same else envelope_of(map(self.num_samples, range(config.epochs)))
+        self.num_steps = len(self.plan(0))
+        """Of every epoch."""
+
+    def num_samples(self, epoch: int) -> np.ndarray:
+        """[U] int, samples of every utterance as the epoch hears it, but for up to a hop that a file may hold more."""
+        if not self._perturber.changes_lengths:
+            return self._recorded
+        spare = self._config.features.hop_length - 1
+        return self._perturber.num_samples(self._recorded + spare, epoch) - spare
+
+    def plan(self, epoch: int) -> list[Batch]:
+        """The batches of an epoch, in their order."""
+        data, features = self._config.data, self._config.features
+        return plan_epoch(
+            self.num_samples(epoch),
+            batch_size=data.batch_size,
+            batch_samples=math.ceil(data.batch_seconds * features.sample_rate),
+            num_buckets=data.num_buckets,
+            hop_length=features.hop_length,
+            seed=self._config.seed,
+            epoch=epoch,
+            sortagrad=data.sortagrad,
+            envelope=self._envelope,
+        )
+
+    def perturb(self, epoch: int) -> Perturb | None:
+        """What changes the waveforms of an epoch; None where nothing does."""
+        return functools.partial(self._perturber.apply, epoch) if self._perturber.active else None
+
+    def __str__(self) -> str:
+        """Batches, lengths, padding and empty rows of the first epoch, for a person."""
+        features = self._config.features
+        summary = summarise(self.plan(0), self.num_samples(0), hop_length=features.hop_length)
+        shapes = ", ".join(f"{b.num_rows} x {b.num_frames * features.window_stride:.1f} s" for b in summary.buckets)
+        return (
+            f"{self.num_steps} batches of utterances padded to {shapes}; "
+            f"{summary.padding:.1%} is padding, {summary.num_empty_rows} rows stay empty ({summary.empty_frames:.1%})"
+        )

@@ -1,0 +1,242 @@
+"""data/check.py: the report, and that its exit code is what training would do."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib.image
+import numpy as np
+import pytest
+import soundfile
+
+from ds2_jax import cli
+from ds2_jax import run as run_lib
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.config import Config, DataConfig
+from ds2_jax.data.check import DataSettings, check, read_settings
+from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
+from ds2_jax.data.pipeline import batches
+from ds2_jax.data.plan import plan_evaluation
+from ds2_jax.data.splits import read_split
+from ds2_jax.errors import InputError
+from tests.small_runs import RATE, noise, write_noise, write_noise_manifest
+
+
+def bad_utterance(folder: Path, kind: str) -> Utterance:
+    """An utterance with a fault."""
+    path = write_noise(folder / f"{kind}.wav", 0.5, seed=99)
+    good = Utterance(path, 0.5, "GO ON", kind, "ann")
+    samples = noise(0.5, seed=99)
+    match kind:
+        case "missing audio":
+            path.unlink()
+        case "unreadable audio":
+            path.write_bytes(path.read_bytes()[:-2000])
+        case "not a number":
+            samples[7] = np.nan
+            soundfile.write(path, samples, RATE, subtype="FLOAT")
+        case "wrong duration":
+            return dataclasses.replace(good, duration=1.5)
+        case "unknown characters":
+            return dataclasses.replace(good, transcript="GO 4 IT")
+        case "empty transcript":
+            return dataclasses.replace(good, transcript=" ")
+        case "duration outside the limits":
+            return dataclasses.replace(good, duration=30.0)
+        case "too few output frames":
+            return dataclasses.replace(good, transcript="A" * 20)
+        case "too few real frames":  # those of 0.5 s would do: the file is shorter, within what is tolerated
+            return dataclasses.replace(good, duration=0.55, transcript="AB" * 14)
+    return good
+
+
+def training_stops(path: Path, config: Config, role: str) -> str:
+    """What the reading of a split in training says where it stops; "" where it does not."""
+    alphabet = Alphabet.of(config.data)
+    try:
+        split = read_split(path, config, alphabet, prune=role != "test")
+        readable = [
+            dataclasses.replace(u, transcript="") if alphabet.unknown(u.transcript) else u for u in split.utterances
+        ]
+        num_samples = split.num_samples(RATE)
+        plan = plan_evaluation(num_samples, batch_size=4, num_buckets=1, hop_length=160)
+        stream = batches(
+            plan,
+            readable,
+            alphabet,
+            sample_rate=RATE,
+            hop_length=160,
+            label_width=50,
+            num_workers=1,
+            time_reduction=config.model.time_reduction if role == "train" else None,
+            on_problem=None if config.data.on_bad_utterance == "error" else lambda _: None,
+        )
+        list(stream)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+KINDS = [
+    *("missing audio", "unreadable audio", "not a number", "wrong duration", "unknown characters", "empty transcript"),
+    *("duration outside the limits", "too few output frames", "too few real frames", "good"),
+]
+
+
+@pytest.mark.parametrize("role", ["train", "dev", "test"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_exit_code_is_what_training_does(
+    kind: str, role: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = [bad_utterance(tmp_path / str(i), "good") for i in range(2)]
+    rows = [dataclasses.replace(each, id=str(i)) for i, each in enumerate(good)]
+    path = tmp_path / "set.jsonl"
+    write_manifest(path, [*rows, bad_utterance(tmp_path, kind)])
+    for on_bad in ("error", "skip"):
+        data = DataConfig(train=path, dev=path, on_bad_utterance=on_bad)
+        stops = training_stops(path, Config(data=data), role)
+        if role == "test":
+            code = check(test=path, data=DataSettings(on_bad_utterance=on_bad))
+        elif role == "train":
+            code = check((path,), data=DataSettings(on_bad_utterance=on_bad))
+        else:
+            write_manifest(tmp_path / "train.jsonl", rows)
+            config = tmp_path / "config.py"
+            config.write_text(
+                "from ds2_jax.config import Config, DataConfig\nconfig = Config(data=DataConfig("
+                f"train={str(tmp_path / 'train.jsonl')!r}, dev={str(path)!r}, on_bad_utterance={on_bad!r}))\n"
+            )
+            code = check(config=config)
+        printed = capsys.readouterr().out
+        assert code == bool(stops), (on_bad, stops, printed)
+        assert ("training cannot start: " in printed) == bool(code)
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """A manifest with one utterance of each kind that is told."""
+    rows = [bad_utterance(tmp_path, kind) for kind in KINDS if kind != "good"]
+    rows.append(dataclasses.replace(bad_utterance(tmp_path, "good"), id="fine"))
+    soundfile.write(tmp_path / "loud.wav", np.clip(4 * noise(0.5, 5), -0.9, 0.9), RATE)
+    soundfile.write(tmp_path / "quiet.wav", np.zeros(4_000), 8_000)
+    rows.append(Utterance(tmp_path / "loud.wav", 0.5, "LOUD", "loud"))
+    rows.append(Utterance(tmp_path / "quiet.wav", 0.5, "QUIET", "quiet"))
+    write_manifest(tmp_path / "odd.jsonl", rows)
+    return tmp_path / "odd.jsonl"
+
+
+def test_report_counts_every_kind_and_shows_examples(
+    odd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = write_noise_manifest(tmp_path / "test", ("LOUD", "LOUD"))
+    findings = tmp_path / "findings.jsonl"
+    words = ["data", "check", str(odd), "--test", str(test), "--findings", str(findings)]
+    assert cli.main([*words, "--data.max-duration", "10"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    lines = printed.out.splitlines()
+    assert lines[0] == (
+        "settings: the defaults (--config FILE or --run RUN takes others), and data.max_duration as given"
+    )
+    assert lines[1] == "  16000 Hz, 0.1 to 10 s, an output frame of 20 ms, data.on_bad_utterance error"
+    told = re.findall(r"^  (error|warning|remark): (.*): (\d+)$", printed.out, flags=re.MULTILINE)
+    assert told == [
+        ("error", "missing audio", "1"),
+        ("error", "unknown characters", "1"),
+        ("error", "empty transcript", "1"),
+        ("error", "duration outside the limits", "1"),
+        ("error", "too few output frames", "2"),
+        ("error", "unreadable audio", "2"),
+        ("error", "wrong duration", "2"),  # of the 30 s too
+        ("warning", "clipping", "1"),
+        ("warning", "silence", "1"),
+        ("warning", "mixed sample rates", "1"),
+        ("warning", "sample rate below the model's", "1"),
+        ("warning", "same recording twice", "6"),
+        ("warning", f"text also in {odd}", "1"),
+    ]
+    assert "    unknown characters: ['4'] in 'GO 4 IT'" in lines
+    assert "10 errors, 11 warnings, 0 remarks" in lines
+    assert lines[-1].startswith(f"training cannot start: {odd} must hold only usable utterances, got 9 of 12")
+    rows = [json.loads(line) for line in findings.read_text().splitlines()]
+    assert len(rows) == 21
+    assert rows[0] == {
+        **{"level": "error", "manifest": str(odd), "kind": "missing audio", "id": "missing audio"},
+        **{"audio": str(tmp_path / "missing audio.wav"), "detail": f"{tmp_path}/missing audio.wav does not exist"},
+    }
+
+
+def test_picture_is_drawn(odd: Path, tmp_path: Path) -> None:
+    check((odd,), picture=tmp_path / "new" / "odd.png")
+    pixels = matplotlib.image.imread(tmp_path / "new" / "odd.png")
+    assert pixels.shape == (700, 900, 4)
+    assert len(np.unique(pixels.reshape(-1, 4), axis=0)) > 10
+
+
+def test_punctuation_is_removed_as_in_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = write_noise_manifest(tmp_path, ("l’eau, oui!", "NON"))
+    alphabet, remove = "'aeilnou ", "’,!"
+    assert check((manifest,), data=DataSettings(alphabet=alphabet)) == 1
+    assert check((manifest,), data=DataSettings(alphabet=alphabet, remove=remove)) == 0
+    assert "'o' 2" in capsys.readouterr().out
+    data = DataConfig(train=manifest, alphabet=alphabet, remove=remove)
+    [first, _] = read_split(manifest, Config(data=data), Alphabet.of(data), prune=True).utterances
+    assert Alphabet.of(data).normalise(first.transcript) == "l'eau oui"
+
+
+def test_settings_of_a_run_name_the_manifests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train, test = (write_noise_manifest(tmp_path / name, (text,)) for name, text in (("a", "ja"), ("b", "nein, 3")))
+    data = DataConfig(train=train, test=test, alphabet="aeijn ", case="lower")
+    run_lib.open_run(tmp_path / "run", Config(data=data), overwrite=False)
+    assert check(run=tmp_path / "run") == 0
+    printed = capsys.readouterr().out
+    assert f"settings: those of the run {tmp_path / 'run'}\n" in printed
+    assert f"{train}, as a train split: nothing found" in printed
+    assert f"{test}, as a test split:\n  warning: unknown characters: 1" in printed
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "MANIFEST must be given where the settings have no data.train, got none. Add it."),
+        (
+            {"config": Path("c.py"), "run": Path("r")},
+            "--config must be left out beside --run, got c.py and r. Remove one.",
+        ),
+        ({"data": DataSettings(alphabet="")}, "data.alphabet must hold at least one character, got ''."),
+        (
+            {"data": DataSettings(max_duration=0.05)},
+            "data.max_duration must be longer than data.min_duration (0.1 s), got 0.05.",
+        ),
+        ({"manifests": (Path("a"), Path("./a"))}, "MANIFEST must name each file once, got {a} 2 times. Keep one."),
+        (
+            {"manifests": (Path("none"),)},
+            "none must be a readable file, got: No such file or directory. Correct the path.",
+        ),
+    ],
+)
+def test_wrong_use_is_explained(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        check(**given)
+    assert str(error.value) == message.replace("{a}", str(Path("a").resolve()))
+
+
+def test_settings_given_come_before_those_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "c.py"
+    file.write_text("from ds2_jax.config import *\nconfig = Config(data=DataConfig(case='upper', remove='.'))\n")
+    case: Literal["lower"] = "lower"
+    settings, source = read_settings(file, None, DataSettings(case=case))
+    assert (settings.data.case, settings.data.remove) == ("lower", ".")
+    assert source == f"those of {file}, and data.case as given"
+
+
+def test_real_speech_passes(an4_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from ds2_jax.corpora import an4
+
+    folder = an4.prepare(tmp_path, an4_archive)
+    assert check((folder / "train.jsonl", folder / "dev.jsonl"), test=folder / "test.jsonl") == 0
+    kinds = re.findall(r"^  (\w+): ([^:/]*)", capsys.readouterr().out, flags=re.MULTILINE)
+    assert set(kinds) == {("warning", "text also in ")}
+    assert len(read_manifest(folder / "train.jsonl")) > 700

@@ -1,0 +1,139 @@
+"""memory.py: the formula beside the compiler's layout, and batches that fill a device."""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import pytest
+
+from ds2_jax import cli, conv, memory, parallel
+from ds2_jax.config import Config, ModelConfig
+from ds2_jax.errors import InputError
+from ds2_jax.lengths import num_frames
+from tests.small_runs import SMALL_CONFIG, compilation_cache_in
+
+CASES = {  # rows, frames
+    "2 x 256": (ModelConfig(hidden_size=256, num_layers=2), 8, 400),
+    "5 x 1024": (ModelConfig(), 16, 1600),
+    "gru, bfloat16": (ModelConfig(hidden_size=512, num_layers=3, rnn_type="gru", dtype="bfloat16"), 32, 800),
+    "unidirectional rnn": (ModelConfig(hidden_size=512, num_layers=3, rnn_type="rnn", bidirectional=False), 32, 800),
+    "an4_cpu": (
+        ModelConfig(
+            hidden_size=256, num_layers=3, channels=(16, 16), frequency_strides=(4, 2), time_reduction=4, dropout=0.2
+        ),
+        *(8, 400),
+    ),
+}
+
+QUICK = dataclasses.replace(  # to compile
+    SMALL_CONFIG, model=dataclasses.replace(SMALL_CONFIG.model, num_layers=1, rnn_type="rnn", dtype="bfloat16")
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The same program is compiled once for this file."""
+    with compilation_cache_in(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
+def compiled(config: Config, num_rows: int, frames: int, num_devices: int = 1) -> int:
+    return memory.compiled_bytes(
+        config,
+        29,
+        num_rows=num_rows,
+        padded_samples=frames * 160 - 1,
+        label_width=frames // 7,
+        mesh=parallel.data_mesh(jax.devices()[:num_devices]),
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["2 x 256", *(pytest.param(name, marks=pytest.mark.slow) for name in CASES if name != "2 x 256")]
+)
+def test_the_formula_is_near_the_compilers_layout(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within 15 %, with the convolutions as on an accelerator: those of a CPU take Fourier transforms besides."""
+    monkeypatch.setattr(conv, "_conv_on_cpu", conv.direct_conv)
+    model, num_rows, frames = CASES[name]
+    config = Config(model=model)
+    assert memory.estimate(config, 29, num_rows, frames).total / compiled(config, num_rows, frames) == pytest.approx(
+        1, abs=0.15
+    )
+
+
+def test_the_parts_of_the_default_model() -> None:
+    parts = memory.estimate(Config(), 29, 64, 1600)
+    assert parts.parameters == parts.gradients == 4 * 86_618_400
+    assert parts.optimizer_state == pytest.approx(2 * parts.parameters, abs=100)  # and the counts of steps
+    gates = 2 * 4 * 1024 * 800 * 64 * 4  # both directions, every frame and row
+    assert parts.temporaries == gates
+    # Of five layers the gates, the cells and, in and out of batch norm, the inputs are kept; the rest is the front end.
+    layers = 5 * (gates + gates // 4) + 4 * 2 * gates // 8
+    assert layers < parts.activations < 1.2 * layers
+    assert memory.estimate(Config(), 29, 128, 1600).activations == 2 * parts.activations
+    assert parts.total == sum(dataclasses.astuple(parts))
+
+
+def test_devices_share_the_rows_and_pmap_keeps_the_old_state() -> None:
+    whole = compiled(QUICK, 64, 200)
+    shared = compiled(QUICK, 64, 200, num_devices=8)
+    assert whole / 16 < shared < whole / 4
+    kept = compiled(dataclasses.replace(QUICK, parallel="pmap"), 64, 200, num_devices=8)
+    parts = memory.estimate(QUICK, 29, 8, 200)
+    assert kept - shared >= parts.parameters + parts.optimizer_state
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.py"
+    path.write_text("from tests.test_memory import QUICK as config\n")
+    return path
+
+
+def test_the_largest_batch_fills_the_memory_and_no_more(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "batch-seconds", "--config", str(config_file), "--memory", "0.5"]) == 0
+    printed = capsys.readouterr()
+    seconds = int(printed.out)
+    assert re.fullmatch(
+        r"an estimate by the compiler for cpu: \d+ MiB, and \d\.\d MiB for each second of audio on a device; "
+        r"358 MiB \(75% of 0.5 GB\) to fill\n",
+        printed.err,
+    )
+    longest = QUICK.data.max_duration
+    held = memory.compiled_bytes(
+        QUICK,
+        29,
+        num_rows=int(seconds / longest),
+        padded_samples=num_frames(int(longest * 16_000), 160) * 160 - 1,
+        label_width=int(longest * memory.LABELS_PER_SECOND),
+        mesh=parallel.data_mesh(jax.devices()[:1]),
+        barriers=False,
+    )
+    assert 0.85 * 375e6 < held < 1.02 * 375e6
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--memory", "0"], "--memory must be positive (GB), got 0.0."),
+        (["--memory", "nan"], "--memory must be positive (GB), got nan."),
+        (["--memory", "1", "--devices", "0"], "--devices must be at least 1, got 0."),
+        (["--memory", "0.01"], "--memory must hold one utterance of 20 s, got 0.01 GB, of which 7 MiB are for arrays;"),
+    ],
+)
+def test_impossible_devices_are_named(
+    config_file: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert cli.main(["data", "batch-seconds", "--config", str(config_file), *words]) == 1
+    assert f"error: {message}" in capsys.readouterr().err
+
+
+def test_endless_utterances_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "endless.py"
+    path.write_text(
+        "from ds2_jax.config import Config, DataConfig\nconfig = Config(data=DataConfig(max_duration=float('inf')))\n"
+    )
+    with pytest.raises(InputError, match=r"^data\.max_duration must be finite here, got inf\. Give the longest"):
+        memory.batch_seconds(path, 80)

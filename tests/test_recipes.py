@@ -1,0 +1,180 @@
+"""The recipes and train --dry-run: what they print on a corpus in the right layout, what they leave alone and refuse."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import pytest
+
+from ds2_jax import cli, dry_run, parallel
+from ds2_jax.config import Config, load_config
+from ds2_jax.corpora import CORPORA
+from tests.small_runs import SMALL_CONFIG, compilation_cache_in, write_noise_manifest, write_untrained_run
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPES = {"librispeech": "librispeech", "tedlium": "tedlium", "commonvoice": "common-voice", "voxforge": "voxforge"}
+"""Configuration and corpus."""
+QUICK = "--model.num-layers 1 --model.hidden-size 8 --model.dtype bfloat16 --data.num-workers 1".split()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with compilation_cache_in(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = parallel.data_mesh(jax.devices()[:1])
+    monkeypatch.setattr(parallel, "data_mesh", lambda: mesh)
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every corpus in the layout that the recipes name; real paths, made recordings."""
+    root = tmp_path_factory.mktemp("work")
+    made = root / "made"
+    for split in ("train", "dev", "test"):
+        write_noise_manifest(made, ("GO", "YES", "NO", "STOP")[: 4 if split == "train" else 2], split)
+    for name in RECIPES:
+        data = load_config(ROOT / f"configs/{name}.py").data
+        for split in ("train", "dev", "test"):
+            path: Path = getattr(data, split)
+            (root / path.parent).mkdir(parents=True, exist_ok=True)
+            shutil.copy(made / f"{split}.jsonl", root / path)
+            for audio in made.glob(f"{split}*.wav"):
+                shutil.copy(audio, root / path.parent)
+    return root
+
+
+def run_cli(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = cli.main([str(word) for word in words])
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_holds_the_settings_of_the_original_and_names_its_commands(name: str) -> None:
+    path = ROOT / f"configs/{name}.py"
+    config = load_config(path)
+    default = Config()
+    assert (config.epochs, config.model, config.optim) == (16, default.model, default.optim)
+    augment = config.augment
+    assert (augment.num_frequency_masks, augment.frequency_mask_width) == (1, 27)
+    assert (augment.num_time_masks, augment.time_mask_width) == (1, 70)
+    about = path.read_text()
+    for command in (
+        f"    python main.py prepare {RECIPES[name]}\n",
+        f"    python main.py --config configs/{name}.py\n",
+        f"    python main.py data batch-seconds --config configs/{name}.py --memory 80\n",
+    ):
+        assert command in about
+    [largest] = re.findall(r"^printed (\d+),", about, flags=re.MULTILINE)
+    assert 0 < config.data.batch_seconds < int(largest)
+    assert f"{config.data.batch_seconds:g} s of audio in a batch" in about
+    assert f"{config.data.batch_seconds:g} s take about" in about
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipes_dry_run(
+    name: str, datasets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(datasets)
+    before = sorted(datasets.rglob("*"))
+    code, out, err = run_cli(capsys, "train", "--config", ROOT / f"configs/{name}.py", "--dry-run", *QUICK)
+    assert code == 0, err
+    assert sorted(datasets.rglob("*")) == before
+    assert f"train: {load_config(ROOT / f'configs/{name}.py').data.train}, 4 utterances, 0.00 hours" in err
+    lines = out.splitlines()
+    assert lines[0] == "train: 4 utterances, 0.00 hours"
+    assert re.fullmatch(
+        r"an epoch: 1 batches; \S+% of their frames are padding, \d+ rows stay empty \(\S+%\); "
+        r"16 steps in 16 epochs",
+        lines[3],
+    )
+    assert re.fullmatch(r" +1 batches of +\d+ x  0\.\d\d s", lines[4])
+    assert re.fullmatch(
+        r"memory of a step with the largest batch, \d+ x 0\.\d\d s, on each device \(1 x .*\):", lines[5]
+    )
+    sizes = [float(size) for size in re.findall(r"^ +(\S+) MiB ", out, flags=re.MULTILINE)]
+    assert sum(sizes[:5]) == pytest.approx(sizes[5], abs=0.3)
+    assert sizes[6] > sizes[0] + sizes[2]
+    assert "4 utterances, 0 of the batch unusable" in lines[-2]
+    assert lines[-1] == f"Training could begin in runs/{name}: the same command without --dry-run."
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_missing_manifests_name_the_command_that_makes_them(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(CORPORA, RECIPES[name], "a corpus")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run_cli(capsys, "--config", ROOT / f"configs/{name}.py", "--dry-run")
+    path = load_config(ROOT / f"configs/{name}.py").data.train
+    assert (code, out) == (1, "")
+    assert err == (
+        f"error: data.train must be a manifest, got {path}, which does not exist. Make it: "
+        f"python main.py prepare {RECIPES[name]} --root datasets (--help tells its options).\n"
+    )
+    assert not any(tmp_path.iterdir())
+    # A manifest of the user's own, or a slip in a corpus that is there, is not made by preparing.
+    (tmp_path / path).parent.mkdir(parents=True)
+    for wrong in (path, Path("mine/train.jsonl")):
+        code, _, err = run_cli(capsys, "--config", ROOT / f"configs/{name}.py", "--dry-run", "--data.train", wrong)
+        assert code == 1
+        assert "prepare" not in err or wrong != path
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> list[str]:
+    """The command for a small model and four made recordings, the run's folder last."""
+    manifest = write_noise_manifest(tmp_path / "data", ("GO", "YES", "NO", "STOP"))
+    path = tmp_path / "small.py"
+    path.write_text("from tests.small_runs import SMALL_CONFIG as config\n")
+    words = ["--config", str(path), "--dry-run", "--data.train", str(manifest), *QUICK]
+    return [*words, "--workdir", str(tmp_path / "run")]
+
+
+def test_a_folder_that_training_would_refuse_is_refused(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_untrained_run(tmp_path / "run", SMALL_CONFIG)
+    code, _, err = run_cli(capsys, *small)
+    assert code == 1
+    assert "must be continued with its own settings, got others:\n  model.hidden_size: 16 in the run, 8 now" in err
+    assert (tmp_path / "run/checkpoints").is_dir()
+    (tmp_path / "file").touch()
+    code, _, err = run_cli(capsys, *small[:-1], tmp_path / "file")
+    assert (code, "error: --workdir must be a folder, got " in err) == (1, True)
+
+
+def test_unusable_recordings_are_named(small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    audio = tmp_path / "data/all1.wav"
+    audio.write_bytes(audio.read_bytes()[:3000])
+    code, _, err = run_cli(capsys, *small)
+    assert code == 1
+    assert "error: Utterance all1: " in err
+    code, out, err = run_cli(capsys, *small, "--data.on-bad-utterance", "skip")
+    assert code == 0
+    assert "left out: all1 (" in err
+    assert "3 utterances, 1 of the batch unusable" in out
+    for other in (tmp_path / "data").glob("*.wav"):
+        shutil.copy(audio, other) if other != audio else None
+    code, _, err = run_cli(capsys, *small, "--data.on-bad-utterance", "skip")
+    assert code == 1
+    assert "data.train must hold utterances that can be read and aligned, got 0 utterances, 4 of the batch" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_step_too_large_for_the_device_is_refused(
+    small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dry_run, "device_limit", lambda: 2**20)
+    code, _, err = run_cli(capsys, *small)
+    assert code == 1
+    assert re.search(
+        r"error: data\.batch_seconds \(or data\.batch_size\) must leave the step in the 1 MiB that the device has for "
+        r"arrays, got a step of \d+ MiB\. python main\.py data batch-seconds tells the largest that fits\.",
+        err,
+    )
