@@ -113,9 +113,7 @@ def _time_masks(num_frames: jax.Array, config: AugmentConfig) -> tuple[jax.Array
     if config.frames_per_time_mask:
         counts = jnp.minimum(counts, num_frames // config.frames_per_time_mask)
     if config.time_mask_share < 1:
-        # A thousandth of a frame more: in float32 0.29 of 100 frames are 28.999998.
-        share = jnp.floor(config.time_mask_share * num_frames + 1e-3)
-        widths = jnp.minimum(widths, share.astype(jnp.int32))
+        widths = jnp.minimum(widths, jnp.floor(config.time_mask_share * num_frames).astype(jnp.int32))
     return counts, widths
 
 

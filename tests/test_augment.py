@@ -265,9 +265,21 @@ def test_utterance_decides_its_warp_not_its_row_its_neighbours_or_the_padding() 
     lengths, indices = [60, 34, 10, 1], [4, 8, 2, 6]
     places = read_places(WARP, lengths, keys_of(indices), 60)
     others = read_places(WARP, [0, *lengths[::-1]], keys_of([-1, *indices[::-1]]), 75)
-    assert (places[0] != np.arange(60)).any()
+    shorter = read_places(WARP, lengths[1:], keys_of(indices[1:]), 60)
+    assert (places[1] != np.arange(60)).any()
     for row, length in enumerate(lengths):
         np.testing.assert_array_equal(others[4 - row, :length], places[row, :length])
+        if row:
+            np.testing.assert_array_equal(shorter[row - 1, :length], places[row, :length])
+
+
+def test_warps_and_masks_are_drawn_apart() -> None:
+    """From the same bits, places 1 to 58 would be the widths 0 to 57 of the same utterances."""
+    places = read_places(WARP, [60] * 200, keys_of(range(200)), 60)
+    targets = np.abs(places - np.arange(60)).argmax(1)
+    centres = places[np.arange(200), targets].round()
+    widths = masked(AugmentConfig(0, 0, 1, 57), [60] * 200, keys_of(range(200)), size=60)[:, :, 0].sum(1)
+    assert (centres - 1 == widths).mean() < 0.1
 
 
 def test_warp_comes_before_the_masks() -> None:

@@ -23,7 +23,7 @@ from ds2_jax.model import DeepSpeech2, MaskedBatchNorm, clipped_relu
 NUM_LABELS = 6
 SMALL = Config(
     features=FeatureConfig(sample_rate=4_000),  # 41 bins, a hop of 40 samples
-    augment=AugmentConfig(2, 6, 2, 4),
+    augment=AugmentConfig(2, 6, 2, 4, time_warp_frames=6, time_warp_probability=0.8),
     model=ModelConfig(
         hidden_size=5, num_layers=2, channels=(3, 2), frequency_kernels=(7, 5), time_kernels=(5, 3), dropout=0.3
     ),

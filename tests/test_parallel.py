@@ -23,7 +23,7 @@ EMPTY_ROWS = (3, 6, 7)  # rows 6 and 7 are the whole fourth device
 UNALIGNABLE_ROW = 9
 CONFIG = dataclasses.replace(
     SMALL_CONFIG,
-    augment=AugmentConfig(num_frequency_masks=1, num_time_masks=1, time_mask_width=10),
+    augment=AugmentConfig(num_frequency_masks=1, num_time_masks=1, time_mask_width=10, time_warp_frames=8),
     model=dataclasses.replace(SMALL_CONFIG.model, channels=(4, 4), dropout=0.3),
     # A step as large as the weights, so that a wrong gradient cannot hide behind them.
     optim=dataclasses.replace(SMALL_CONFIG.optim, learning_rate=0.1),
