@@ -5,12 +5,15 @@ damaged in the middle, as a shorter recording and says nothing; here what the he
 file holds. What lies behind the end that a FLAC or MP3 file states (another recording, appended) is not looked at.
 """
 
+import dataclasses
+import io
 import os
 import re
 import stat
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -31,13 +34,33 @@ MAX_AMPLITUDE = 1e6  # float files of 16-bit numbers are within; far louder, the
 # Without a Xing or Info header libsndfile estimates an MP3's length from the file's size and first frame. Tags counted
 # apart, the estimate was measured at most 0.5 % too long for constant bit rates (3 s of noise, 8 to 48 kHz).
 MP3_ESTIMATE_ERROR = 0.01
+FLAC_MAX_CHANNELS = 8
 
 
-def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class AudioBytes:
+    """An audio file in memory.
+
+    Attributes:
+        name: stands in messages where the path of a file does.
+        data: what the file would hold.
+    """
+
+    name: str
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source = Path | AudioBytes
+
+
+def read_audio(path: Path | str | AudioBytes, sample_rate: int) -> np.ndarray:
     """Reads a recording: WAV, FLAC, Ogg (Vorbis, Opus), MP3 or NIST Sphere, 4 to 192 kHz, any number of channels.
 
     Args:
-        path: the audio file.
+        path: the audio file, or what is in it.
         sample_rate: Hz, of the result.
 
     Returns:
@@ -50,32 +73,40 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
 
     Differs: deepspeech.pytorch does not resample and takes the file's rate for its own.
     """
-    path = Path(path)
-    with _open(path) as file:
-        file_rate, num_samples = file.samplerate, file.frames
-        try:
-            samples = file.read(num_samples, dtype="float32", always_2d=True)  # [S, C]; GSM needs the number
-        except soundfile.LibsndfileError as error:
-            raise _unusable(path, "decode to its end", str(error)) from error
-        except MemoryError as error:  # a damaged header can promise any number
-            raise _unusable(path, "fit into memory", f"{num_samples} samples") from error
-        excess = _mp3_length_excess(path) if file.format == "MP3" else 0.0
-    if len(samples) < num_samples * (1 - excess):
-        raise _unusable(path, f"hold the {num_samples} samples its header promises", f"{len(samples)}")
+    source = path if isinstance(path, AudioBytes) else Path(path)
+    with _open(source) as file:
+        return mono_waveform(_read(source, file, "float32"), file.samplerate, sample_rate, str(source))
+
+
+def mono_waveform(samples: np.ndarray, file_rate: int, sample_rate: int, name: str) -> np.ndarray:
+    """Mixes down and resamples.
+
+    Args:
+        samples: [S, C] float32, of any number of channels.
+        file_rate: Hz, of the samples.
+        sample_rate: Hz, of the result.
+        name: of the recording, for messages.
+
+    Returns:
+        [S] float32.
+
+    Raises:
+        InputError: samples are not numbers or beyond a million times full scale, or there are none.
+    """
     in_range = np.abs(samples) <= MAX_AMPLITUDE  # False for NaN
     if not in_range.all():
         index, channel = np.argwhere(~in_range)[0]
         rule = f"hold samples of at most {MAX_AMPLITUDE:g} (full scale is 1)"
-        raise _unusable(path, rule, f"{samples[index, channel]:g} at sample {index}")
+        raise _unusable(name, rule, f"{samples[index, channel]:g} at sample {index}")
     waveform: np.ndarray = samples.mean(axis=1)  # [S]
     if file_rate != sample_rate:
         waveform = soxr.resample(waveform, file_rate, sample_rate, quality="HQ")
     if not waveform.size:
-        raise _unusable(path, f"last at least one sample of {sample_rate} Hz", f"{num_samples} of {file_rate} Hz")
+        raise _unusable(name, f"last at least one sample of {sample_rate} Hz", f"{len(samples)} of {file_rate} Hz")
     return waveform
 
 
-def audio_duration(path: Path | str) -> float:
+def audio_duration(path: Path | str | AudioBytes) -> float:
     """Seconds of a recording, from its header; nothing is decoded.
 
     An MP3 without a Xing or Info header gives an estimate: good to 1 % for a constant bit rate and no large tag.
@@ -83,17 +114,69 @@ def audio_duration(path: Path | str) -> float:
     Raises:
         InputError: as `read_audio`, as far as it shows without decoding: not for a cut FLAC or MP3, nor for NaN.
     """
-    with _open(Path(path)) as file:
+    with _open(path if isinstance(path, AudioBytes) else Path(path)) as file:
         return float(file.frames / file.samplerate)
 
 
-def _open(path: Path) -> soundfile.SoundFile:
+def lossless_flac(path: Source) -> bytes | None:
+    """A WAV or Sphere recording of 16-bit samples as FLAC of the same samples, rate and channels.
+
+    Returns:
+        The FLAC file; None where the recording is of another kind, or FLAC does not hold so many channels.
+
+    Raises:
+        InputError: as `read_audio`.
+    """
+    with _open(path) as file:
+        pcm = file.format in ("WAV", "WAVEX", "NIST") and file.subtype == "PCM_16"
+        if not pcm or file.channels > FLAC_MAX_CHANNELS:
+            return None
+        return encode_flac(_read(path, file, "int16"), file.samplerate)
+
+
+def encode_flac(samples: np.ndarray, sample_rate: int) -> bytes:
+    """A FLAC file of [S, C] int16 samples at `sample_rate` (Hz); the same bytes each time."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def _read(source: Source, file: soundfile.SoundFile, dtype: str) -> np.ndarray:
+    """All samples, [S, C] `dtype`, as many as the header promises."""
+    num_samples = file.frames
+    try:
+        samples: np.ndarray = file.read(num_samples, dtype=dtype, always_2d=True)  # GSM needs the number
+    except soundfile.LibsndfileError as error:
+        raise _unusable(source, "decode to its end", str(error)) from error
+    except MemoryError as error:  # a damaged header can promise any number
+        raise _unusable(source, "fit into memory", f"{num_samples} samples") from error
+    excess = _mp3_length_excess(source) if file.format == "MP3" else 0.0
+    if len(samples) < num_samples * (1 - excess):
+        raise _unusable(source, f"hold the {num_samples} samples its header promises", f"{len(samples)}")
+    return samples
+
+
+def _open_binary(source: Source) -> BinaryIO:
+    return io.BytesIO(source.data) if isinstance(source, AudioBytes) else source.open("rb")
+
+
+def _num_bytes(source: Source) -> int:
+    return len(source.data) if isinstance(source, AudioBytes) else source.stat().st_size
+
+
+def _open(path: Source) -> soundfile.SoundFile:
     """The file opened, its format, rate and length checked."""
-    _check_file(path)
+    if isinstance(path, Path):
+        _check_file(path)
+    elif not path.data:
+        raise _unusable(path, "hold audio", "an empty file")
     formats = "WAV, FLAC, Ogg, MP3 or Sphere audio"
     try:
-        # As bytes: soundfile would encode the name itself, and fails where it is not UTF-8. Windows takes no bytes.
-        file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
+        if isinstance(path, AudioBytes):
+            file = soundfile.SoundFile(io.BytesIO(path.data))
+        else:
+            # As bytes: soundfile would encode the name itself, and fails where it is not UTF-8. Windows takes no bytes.
+            file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
     except soundfile.LibsndfileError as error:
         raise _unusable(path, f"be whole {formats}", f"a file libsndfile cannot open ({error.error_string})") from error
     try:
@@ -126,7 +209,7 @@ def _check_file(path: Path) -> None:
         raise _unusable(path, "hold audio", "an empty file")
 
 
-def _check_length(path: Path, file: soundfile.SoundFile) -> None:
+def _check_length(path: Source, file: soundfile.SoundFile) -> None:
     """Raises InputError unless the file states its length, is not empty and is not cut short."""
     if file.format in ("WAV", "WAVEX"):
         promised, held = _wav_data_bytes(path)
@@ -142,33 +225,34 @@ def _check_length(path: Path, file: soundfile.SoundFile) -> None:
         raise InputError(f"{path} must state its length, got a stream without it. Rewrite it: ffmpeg -i OLD NEW.flac.")
 
 
-def _unusable(path: Path, rule: str, value: str) -> InputError:
+def _unusable(path: Source | str, rule: str, value: str) -> InputError:
     return InputError(f"{path} must {rule}, got {value}. Replace the file.")
 
 
-def _wav_data_bytes(path: Path) -> tuple[int, int]:
+def _wav_data_bytes(path: Source) -> tuple[int, int]:
     """Bytes of samples: as the header promises, and from the start of the samples to the end of the file."""
-    with path.open("rb") as file:
+    with _open_binary(path) as file:
         order = ">" if file.read(12).startswith(b"RIFX") else "<"
         while len(header := file.read(8)) == 8:
             name, size = struct.unpack(order + "4sI", header)
             if name == b"data":
-                return size, path.stat().st_size - file.tell()
+                return size, _num_bytes(path) - file.tell()
             file.seek(size + size % 2, 1)
     return 0, 0
 
 
-def _sphere_sample_count(path: Path) -> int | None:
+def _sphere_sample_count(path: Source) -> int | None:
     """Samples of each channel that the header promises; None where it does not say."""
-    with path.open("rb") as file:
+    with _open_binary(path) as file:
         header, _, _ = file.read(SPHERE_MAX_HEADER_BYTES).partition(b"end_head")
     found = re.search(rb"^sample_count -i (\d+)", header, re.MULTILINE)
     return int(found[1]) if found else None
 
 
-def _ogg_fault(path: Path) -> str:
+def _ogg_fault(path: Source) -> str:
     """What is wrong with the pages of an Ogg file, read to its end; "" where nothing is (RFC 3533, section 6)."""
-    data = path.read_bytes()
+    with _open_binary(path) as file:
+        data = file.read()
     offset, flags, stream, expected = 0, 0, None, None
     while header := data[offset : offset + OGG_PAGE.size]:
         if len(header) < OGG_PAGE.size:
@@ -197,9 +281,9 @@ def _ogg_checksum(page: bytes) -> bytes:
     return reverse.to_bytes(4, "big").translate(REVERSED_BITS)
 
 
-def _mp3_length_excess(path: Path) -> float:
+def _mp3_length_excess(path: Source) -> float:
     """Share by which libsndfile's length of an undamaged MP3 may be too long; 0 where the first frame states it."""
-    with path.open("rb") as file:
+    with _open_binary(path) as file:
         tag = file.read(10)
         tag_bytes = 0
         if tag.startswith(b"ID3"):  # size in four bytes of 7 bits, without these ten
@@ -208,4 +292,4 @@ def _mp3_length_excess(path: Path) -> float:
         first_frame = file.read(64)
     if b"Xing" in first_frame or b"Info" in first_frame:
         return 0.0
-    return MP3_ESTIMATE_ERROR + tag_bytes / path.stat().st_size
+    return MP3_ESTIMATE_ERROR + tag_bytes / _num_bytes(path)

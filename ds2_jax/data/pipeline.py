@@ -159,7 +159,10 @@ def _read_batch(
 def _read_utterance(utterance: Utterance, alphabet: Alphabet, sample_rate: int, hop_length: int) -> Row | Problem:
     problem = functools.partial(Problem, utterance.id, str(utterance.audio))
     try:
-        waveform = read_audio(utterance.audio, sample_rate)
+        if utterance.record is not None:
+            waveform = utterance.record.read(sample_rate)
+        else:
+            waveform = read_audio(utterance.audio, sample_rate)
     except InputError as error:
         return problem("unreadable audio", str(error))
     # The duration decides, not whether the bucket has room: in one epoch it may have, in another not.

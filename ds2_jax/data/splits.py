@@ -12,6 +12,7 @@ from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import Config
 from ds2_jax.data import manifest as manifest_lib
 from ds2_jax.data.manifest import Problem, Utterance
+from ds2_jax.files import is_tfds
 
 AUDIO_REASONS = ("missing audio", "unreadable audio")
 
@@ -33,11 +34,24 @@ class Split:
         return np.array([utterance.num_samples(sample_rate) for utterance in self.utterances], np.int64)
 
 
+def read_utterances(path: Path) -> list[Utterance]:
+    """Reads a manifest, or the length table of a TensorFlow data set: tfds:NAME#SPLIT.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if is_tfds(path):
+        from ds2_jax.data.length_table import read_tfds  # a second, and many megabytes, that manifests need not pay
+
+        return read_tfds(path)
+    return manifest_lib.read_manifest(path)
+
+
 def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: bool) -> Split:
-    """Reads and checks a manifest.
+    """Reads and checks a manifest or a TensorFlow data set.
 
     Args:
-        path: manifest; None gives an empty split.
+        path: manifest or tfds:NAME#SPLIT; None gives an empty split.
         config: of the run.
         alphabet: that the transcripts must be written in.
         prune: True leaves out what cannot be trained on. False keeps every utterance whose audio is there: a test
@@ -49,7 +63,7 @@ def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: 
     """
     if path is None:
         return Split()
-    utterances = manifest_lib.read_manifest(path)
+    utterances = read_utterances(path)
     problems = manifest_lib.check_utterances(
         utterances,
         alphabet,
