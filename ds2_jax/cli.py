@@ -6,6 +6,7 @@ import functools
 import importlib
 import itertools
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,9 @@ PLACES = {
 """Errors of the place that a file lies in: the user's to mend, wherever they occur."""
 
 
-DATA_TOOLS: dict[str, tuple[str, str]] = {}
+DATA_TOOLS: dict[str, tuple[str, str]] = {
+    "pack": ("data.pack.pack", "recordings and transcripts into a few large files, for fast reading"),
+}
 """Of `data`: the function below `ds2_jax` whose parameters are the options and which returns the exit code; about."""
 
 
@@ -202,6 +205,9 @@ def _data(words: list[str]) -> int:
     about = {name: text for name, (_, text) in DATA_TOOLS.items()}
     if not _is_one_of(about, words, "data TOOL", "Looks at manifests and changes them."):
         return 0
+    if "--" in words:  # what follows is for Apache Beam
+        mark = words.index("--")
+        words = [*words[:mark], f"--beam-options={shlex.join(words[mark + 1 :])}"]
     module, function = DATA_TOOLS[words[0]][0].rsplit(".", 1)
     tool: Callable[..., int] = getattr(importlib.import_module(f"ds2_jax.{module}"), function)
     return _parse(tool, f"data {words[0]}", words[1:])()

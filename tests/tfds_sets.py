@@ -30,7 +30,6 @@ def prepare(
     version: str = "1.0.0",
 ) -> Path:
     """Prepares DATA_DIR/spoken/VERSION as TFDS itself does, shuffled; returns that folder."""
-
     with tfds.core.registered.skip_registration():  # a second class of that name would be refused
 
         class Spoken(tfds.core.GeneratorBasedBuilder):

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -77,21 +78,22 @@ def length_table(split: TfdsSplit) -> list[SplitRow]:
 
 
 def count(split: TfdsSplit) -> list[SplitRow]:
-    """Reads all records; a progress bar is on stderr. An id that occurred before gets its record's number behind it.
+    """Reads all records; a progress bar is on stderr.
 
     Raises:
         InputError: a record is damaged.
     """
-    rows: list[SplitRow] = []
-    seen: set[str] = set()
-    title = f"counting {split.name}, once"
-    for i in tqdm(range(len(split)), desc=title, unit=" utterances", delay=1):
-        row = split.row(split.record(i), i)
-        if row.id in seen:
-            row = row._replace(id=f"{row.id}[{i}]")
-        seen.add(row.id)
-        rows.append(row)
-    return rows
+    indices = tqdm(range(len(split)), desc=f"counting {split.name}, once", unit=" utterances", delay=1)
+    return unique_ids(split.row(split.record(i), i) for i in indices)
+
+
+def unique_ids(rows: Iterable[SplitRow]) -> list[SplitRow]:
+    """The rows; an id that has occurred before gets its record's number behind it."""
+    unique: dict[str, SplitRow] = {}
+    for index, row in enumerate(rows):
+        name = f"{row.id}[{index}]" if row.id in unique else row.id
+        unique[name] = row._replace(id=name)
+    return list(unique.values())
 
 
 def table_name(split: str) -> str:
@@ -117,13 +119,17 @@ def parse_table(text: str) -> list[SplitRow] | None:
 
 def _cache_path(split: TfdsSplit) -> Path | None:
     """Where the table is kept, named after the set's files: one that was prepared anew is counted anew."""
-    files = sorted(split.folder.iterdir())
-    if os.path.isdir(split.folder):  # noqa: PTH112 - not a pathlib path where it is a bucket
-        states = [(path.name, path.lstat().st_size, path.lstat().st_mtime_ns) for path in map(Path, files)]
-    else:
-        states = [(path.name, path.stat().length, path.stat().mtime) for path in files]
+    states = file_states(split.folder)
     key = hashlib.sha256(json.dumps([VERSION, os.fspath(split.folder), split.split, states]).encode()).hexdigest()
     try:
         return user_cache() / "ds2_jax" / "lengths" / f"{key}.jsonl"
     except RuntimeError:  # the user has no home
         return None
+
+
+def file_states(folder: Any) -> list[tuple[str, int, float]]:
+    """Name, size and time of change of the files of a data set, on a disk or in a bucket."""
+    files = sorted(folder.iterdir())
+    if "://" in os.fspath(folder):
+        return [(path.name, path.stat().length, path.stat().mtime) for path in files]
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in map(Path, files)]

@@ -36,6 +36,20 @@ def library() -> Any:
     return tensorflow_datasets
 
 
+def serialize(features: Any, example: Mapping[str, Any]) -> bytes:
+    """The record of an example, the same bytes each time: TFDS leaves the order of the features to chance."""
+    record = features.serialize_example(features.encode_example(example))
+    serialized: bytes = _example(record).SerializeToString(deterministic=True)
+    return serialized
+
+
+def _example(record: bytes) -> Any:
+    library()
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    return tf_example_pb2.Example.FromString(record)
+
+
 class Features(NamedTuple):
     """Names of the features that are read; "" where a set has none for an id or a speaker.
 
@@ -180,7 +194,7 @@ class TfdsSplit:
         Raises:
             InputError: a text is not UTF-8.
         """
-        values = self._values(record)
+        values = _example(record).features.feature  # as stored: decoding the audio would take most of the time
         name = self._text(values, self.features.id, index) if self.features.id else str(index)
         transcript = self._text(values, self.features.text, index)
         speaker = self._text(values, self.features.speaker, index) if self.features.speaker else ""
@@ -206,14 +220,6 @@ class TfdsSplit:
         if audio.dtype.kind != "f":
             audio = int16_samples(audio, name) / np.float32(2**15)  # [S, C]
         return mono_waveform(audio.astype(np.float32), self.features.sample_rate, sample_rate, name)
-
-    def _values(self, record: bytes) -> Mapping[str, Any]:
-        """The features of a record by name, as they are stored: decoding the audio would take most of the time."""
-        library()
-        from tensorflow_datasets.proto import tf_example_pb2
-
-        values: Mapping[str, Any] = tf_example_pb2.Example.FromString(record).features.feature
-        return values
 
     def _text(self, values: Mapping[str, Any], name: str, index: int) -> str:
         value = values[name]
@@ -330,4 +336,8 @@ def _find(where: str, name: str) -> Any:
             f"it, which may download it: tfds build {where} --file_format=array_record; or name its folder: {SPELLING}."
         ) from error
     except ImportError as error:
-        raise InputError(f"{name} must need installed packages only, got: {error}. Install what is missing.") from error
+        advice = "Install it; librispeech/lazy_decode needs tensorflow_io, the other configuration does not."
+        raise InputError(f"{name} must need nothing that is not installed, got: {error}. {advice}") from error
+    except (OSError, _tensorflow().errors.OpError) as error:  # the second is what buckets raise
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{name} must be readable, got: {reason}. Correct the name or mend the access.") from error
