@@ -72,7 +72,7 @@ class Evaluate:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a training run."""
     manifest: Path | None = None
-    """Manifest to evaluate; by default the run's test split. RUN/evaluations takes the results."""
+    """Manifest or tfds:NAME#SPLIT to evaluate; by default the run's test split. RUN/evaluations takes the results."""
 
 
 AUDIO = tyro.conf.arg(metavar="AUDIO [AUDIO ...]", help_behavior_hint="(required)")  # which `find_audio` checks

@@ -104,6 +104,7 @@ def name_splits(sources: Sequence[str]) -> dict[str, Path]:
         split = found[1] if found else str(path).rpartition("#")[2] if is_tfds(path) else path.stem
         rule, advice = "be of letters, digits and _", f"Put another before the source: SPLIT={source}."
         require(bool(re.fullmatch(r"[A-Za-z]\w*", split, re.ASCII)), "The name of a split", rule, split, advice)
+        require(split != "all", "The name of a split", 'be another than "all", which is TFDS\'s own', split, advice)
         require(split not in named, "The name of a split", "be there once", split, advice)
         named[split] = path
     return named

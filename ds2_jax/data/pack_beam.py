@@ -24,5 +24,9 @@ def run(tasks: Sequence[Task], runner: str, options: Sequence[str]) -> None:
         raise InputError(
             f"--beam-runner must find Apache Beam, got: {error}. Install it: pip install 'apache-beam>=2.73,<3'."
         ) from error
-    with beam.Pipeline(runner, PipelineOptions(list(options))) as pipeline:
-        pipeline | beam.Create(tasks) | beam.Reshuffle() | beam.Map(write_shard)
+    try:
+        with beam.Pipeline(runner, PipelineOptions(list(options))) as pipeline:
+            pipeline | beam.Create(tasks) | beam.Reshuffle() | beam.Map(write_shard)
+    except (ValueError, RuntimeError, OSError) as error:  # an unknown runner; no Java for Flink; a worker's error
+        advice = "Mend that, then run the same command again: the files that are written already are kept."
+        raise InputError(f"--beam-runner {runner} must write the files, got: {str(error).strip()}. {advice}") from error
