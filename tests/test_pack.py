@@ -101,7 +101,7 @@ def test_every_kind_of_file_is_kept_without_loss(
     pack((f"every={kinds}",), str(out))
     printed = capsys.readouterr()
     assert printed.out == f"tfds:{out}#every\n"
-    assert re.search(r"^  every  0\.00 h  \d\.\d MB in 1 files  2 16-bit samples as FLAC, 7 copied$", printed.err, re.M)
+    assert re.search(r"^  every  0\.00 h  \d\.\d MB in 1 file  2 16-bit samples as FLAC, 7 copied$", printed.err, re.M)
     source = tfds.builder_from_directory(out).as_data_source("every")  # as anybody would read it
     assert len(source) == len(KINDS)
     for utterance, packed, example in zip(

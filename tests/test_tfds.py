@@ -1,6 +1,7 @@
 """data/tfds.py, data/length_table.py: sets as TFDS prepares them, read at random; what is asked of them, and said."""
 
 import dataclasses
+import io
 import os
 import re
 from collections.abc import Callable
@@ -70,7 +71,7 @@ def noise(num_samples: int, *channels: int) -> np.ndarray:
     return np.random.default_rng(0).integers(-9_000, 9_000, (num_samples, *channels), np.int16)
 
 
-def example(speech: np.ndarray, name: str = "a", text: str = "GO") -> dict[str, Any]:
+def example(speech: np.ndarray | io.BytesIO, name: str = "a", text: str = "GO") -> dict[str, Any]:
     return {"speech": speech, "text": text, "speaker_id": 1, "chapter_id": 1, "id": name}
 
 
@@ -93,7 +94,12 @@ def test_names_are_found_in_the_data_dir_with_and_without_version(
     prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared.parent.parent))
-    for name, num in (("spoken#train", NUM), ("spoken:1.0.0#dev", 3), ("spoken:1.*.*#train[:50%]", 4)):
+    for name, num in (
+        ("spoken#train", NUM),
+        ("spoken:1.0.0#dev", 3),
+        ("spoken:1.*.*#train[:50%]", 4),
+        ("spoken#all", NUM + 3),
+    ):
         assert len(read_utterances(Path(f"tfds:{name}"))) == num
     both = read_utterances(Path("tfds:spoken#train+dev"))  # whose ids come twice
     assert len({each.id for each in both}) == len(both) == NUM + 3
@@ -113,6 +119,11 @@ def test_names_are_found_in_the_data_dir_with_and_without_version(
             "tfds:librispeech#train_clean100 must be prepared in {none} (TFDS_DATA_DIR names another folder), got no "
             "such set there. Prepare it, which may download it: tfds build librispeech --file_format=array_record; or "
             "name its folder: tfds:NAME[/CONFIG][:VERSION]#SPLIT or tfds:FOLDER#SPLIT.",
+        ),
+        (
+            "my set#train",
+            "tfds:my set#train must name a data set that can be opened, got: Parsing builder name string my set failed. "
+            "Correct the name.",
         ),
         (
             "{tmp}#train",
@@ -168,6 +179,18 @@ def test_samples_become_what_their_file_would(tmp_path: Path, audio: Callable[[]
     assert utterance.record is not None
     np.testing.assert_array_equal(utterance.record.read(RATE), read_audio(tmp_path / "a.wav", RATE))
     assert utterance.duration == len(samples) / feature.sample_rate
+
+
+def test_whole_files_kept_as_they_are_need_no_decoder_of_tfds(tmp_path: Path) -> None:
+    """As librispeech/lazy_decode: TFDS itself would ask for tensorflow_io, which has no release for this TensorFlow."""
+    soundfile.write(tmp_path / "a.flac", noise(8_001), 22_050)
+    audio = tfds.features.Audio(sample_rate=16_000, dtype=np.int16, file_format="flac", lazy_decode=True)
+    file = io.BytesIO((tmp_path / "a.flac").read_bytes())
+    folder = prepare(tmp_path, {"train": [example(file)]}, librispeech() | {"speech": audio})
+    [utterance] = read_utterances(Path(f"tfds:{folder}#train"))
+    assert utterance.record is not None
+    assert utterance.duration == 8_001 / 22_050
+    np.testing.assert_array_equal(utterance.record.read(RATE), read_audio(tmp_path / "a.flac", RATE))
 
 
 def test_records_without_known_full_scale_and_bad_transcripts_are_named(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from ds2_jax.config import require
 from ds2_jax.data.length_table import file_states, format_table, table_name, unique_ids
 from ds2_jax.data.manifest import NUM_EXAMPLES, Problem, Utterance, count_reasons, read_manifest
 from ds2_jax.data.pack_shard import NAME, NOTES, Note, Task, folder_path, pack_features, read_note, write_shard
-from ds2_jax.data.tfds import TfdsSplit, library
+from ds2_jax.data.tfds import TfdsSplit, is_data_set, library
 from ds2_jax.errors import InputError, shorten
-from ds2_jax.files import DATASET_INFO, is_tfds
+from ds2_jax.files import is_tfds
 
 VERSION = 1
 """Of what a shard holds; another writes all shards anew."""
@@ -74,7 +74,7 @@ def pack(
     folder = folder_path(out)
     tasks = [task for split, path in named.items() for task in plan(split, path, str(folder), shard_mb * 10**6)]
     source = {"pack": VERSION, "digest": _digest([(task.split, task.digest) for task in tasks])}
-    if (folder / DATASET_INFO).exists():
+    if is_data_set(folder):
         check_source(folder, source)
         print(f"{out}: complete already", file=sys.stderr)
     else:
@@ -267,8 +267,9 @@ def _report(folder: Any, notes: Mapping[str, Sequence[Note]], problems: Sequence
         hours = sum(row.duration for note in parts for row in note.rows) / 3600
         kinds = sum((collections.Counter(note.kinds) for note in parts), start=collections.Counter[str]())
         counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+        files = "1 file" if len(parts) == 1 else f"{len(parts):,} files"
         megabytes = sum(note.num_bytes for note in parts) / 1e6
-        lines.append(f"  {split:{width}}  {hours:.2f} h  {megabytes:,.1f} MB in {len(parts)} files  {counts}")
+        lines.append(f"  {split:{width}}  {hours:.2f} h  {megabytes:,.1f} MB in {files}  {counts}")
     if problems:
         lines.append(f"  left out {len(problems):,}: {count_reasons(problems)}; {folder / LEFT_OUT} names them")
     print("\n".join(lines), file=sys.stderr)

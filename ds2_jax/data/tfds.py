@@ -313,31 +313,41 @@ def find_features(features: Mapping[str, Any], supervised: tuple[Any, ...] | Non
     return Features(audio, text, identity, speaker, rate)
 
 
+def is_data_set(folder: Any) -> bool:
+    """Whether a folder, on a disk or in a bucket, holds a data set that is complete.
+
+    Raises:
+        InputError: nobody can tell: no access, no network.
+    """
+    try:
+        return bool((folder / DATASET_INFO).exists())
+    except (OSError, _tensorflow().errors.OpError) as error:  # the second is what buckets raise
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{folder} must be readable, got: {reason}. Correct the name or mend the access.") from error
+
+
 def _find(where: str, name: str) -> Any:
     """The builder of a prepared data set, made from its files: its own code is not run."""
     tfds = library()
     from etils import epath
 
     folder = epath.Path(re.sub(r"^(\w+):/(?!/)", r"\1://", where))  # of gs://BUCKET pathlib has kept one slash
+    data_dir = os.environ.get("TFDS_DATA_DIR")  # asked for here: TFDS itself looks only when it is imported
     try:
-        if (folder / DATASET_INFO).exists():
+        if is_data_set(folder):
             return tfds.builder_from_directory(folder)
         if folder.is_dir() or where.startswith((".", "/", "~")) or "://" in os.fspath(folder):
             raise InputError(
                 f"{name} must name a folder with a data set, got no {DATASET_INFO} in {folder}. If data pack was "
                 "stopped while it wrote there, run the same command again."
             )
-        data_dir = os.environ.get("TFDS_DATA_DIR")
         return tfds.core.read_only_builder.builder_from_files(where, data_dir=data_dir)
-    except ValueError as error:  # DatasetNotFoundError among them
-        place = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    except tfds.core.registered.DatasetNotFoundError as error:
+        place = data_dir or "~/tensorflow_datasets"
         raise InputError(
             f"{name} must be prepared in {place} (TFDS_DATA_DIR names another folder), got no such set there. Prepare "
             f"it, which may download it: tfds build {where} --file_format=array_record; or name its folder: {SPELLING}."
         ) from error
-    except ImportError as error:
-        advice = "Install it; librispeech/lazy_decode needs tensorflow_io, the other configuration does not."
-        raise InputError(f"{name} must need nothing that is not installed, got: {error}. {advice}") from error
-    except (OSError, _tensorflow().errors.OpError) as error:  # the second is what buckets raise
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{name} must be readable, got: {reason}. Correct the name or mend the access.") from error
+    except ValueError as error:  # no name of a set, one that is in two folders, or one of TFDS before 3.2
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"{name} must name a data set that can be opened, got: {reason}. Correct the name.") from error
