@@ -18,6 +18,7 @@ from pathlib import Path
 import jax
 
 from ds2_jax.errors import InputError
+from ds2_jax.files import user_cache
 
 MAX_BYTES = 2 * 2**30
 PROBE_BYTES = 2**20  # about a large entry
@@ -35,7 +36,7 @@ def enable_cache() -> None:
         return
     if settings["jax_compilation_cache_dir"] is None:
         try:
-            jax.config.update("jax_compilation_cache_dir", str(_prepare(_user_cache() / "ds2_jax")))
+            jax.config.update("jax_compilation_cache_dir", str(_prepare(user_cache() / "ds2_jax")))
         except (OSError, RuntimeError, InputError) as error:  # RuntimeError: the user has no home
             reason = str(error).rstrip(".")
             print(f"compiling without a cache: {reason}. JAX_COMPILATION_CACHE_DIR may name another.", file=sys.stderr)
@@ -67,12 +68,6 @@ def machine_type() -> str:
         described = [platform.processor()]
     digest = hashlib.sha256("\n".join(described).encode()).hexdigest()
     return f"{sys.platform}-{platform.machine()}-{digest[:12]}"
-
-
-def _user_cache() -> Path:
-    """The user's folder for what can be made again; a relative one does not count (XDG base directories)."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return named if named.is_absolute() else Path.home() / ".cache"
 
 
 def _prepare(root: Path) -> Path:
