@@ -159,9 +159,6 @@ class Journal:
         with writing(path):
             self._file = path.open("a", encoding="utf-8")
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._results
-
     def __enter__(self) -> "Journal":
         return self
 
