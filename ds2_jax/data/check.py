@@ -120,13 +120,13 @@ def check(
     elapsed = time.perf_counter() - started
     unusable: Literal["error", "warning"] = "warning" if settings.data.on_bad_utterance == "skip" else "error"
     found = find(checked, settings.features.sample_rate, unusable)
+    print("\n".join(describe(checked, found, findings)), flush=True)
     if findings is not None:
         write_findings(findings, found)
     if picture is not None:
         from ds2_jax.data.picture import draw_histograms  # Matplotlib loads with it
 
         draw_histograms(picture, checked, settings.data)
-    print("\n".join(describe(checked, found, findings)))
     hours = sum(utterance.duration for each in checked for utterance in each.utterances) / 3600
     print(f"\n{hours:.2f} hours decoded in {elapsed:.1f} s ({hours * 3600 / max(elapsed, 1e-9):,.0f} times real time)")
     stopping = [reason for each in checked if (reason := stops_training(each, settings, alphabet))]

@@ -228,7 +228,8 @@ def usable_utterances(
         advice = "Mend them, or leave them out with --data.on-bad-utterance skip" if usable else "Mend them"
         strange = {problem.id for problem in problems if problem.reason == "unknown characters"}
         if unknown := alphabet.unknown("".join(u.transcript for u in utterances if u.id in strange)):
-            advice += f", or add to --data.alphabet {shorten(str(unknown), EXAMPLE_LENGTH)}"
+            characters = shorten(str(unknown), EXAMPLE_LENGTH)
+            advice += f", or add to --data.alphabet or --data.remove (see data alphabet) {characters}"
         examples = "; ".join(
             f"{shorten(p.id)} ({p.reason}: {shorten(p.detail, EXAMPLE_LENGTH)})" for p in problems[:NUM_EXAMPLES]
         )
