@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import functools
 import importlib
+import inspect
 import itertools
 import os
 import shlex
@@ -52,6 +53,10 @@ DATA_TOOLS = {
     "merge": ("data.edit.merge", "one manifest of several"),
     "split": ("data.edit.split", "train, dev and test of one manifest, by speaker"),
     "alphabet": ("data.propose.alphabet", "propose data.alphabet and data.remove for transcripts of any language"),
+    "preview": (
+        "preview.command.preview",
+        "hear and see utterances before and after what training changes; add noise to a file",
+    ),
     "batch-seconds": ("memory.batch_seconds", "the largest data.batch_seconds that fits the memory of a device"),
     "pack": ("data.pack.pack", "recordings and transcripts into a few large files, for fast reading"),
 }
@@ -225,7 +230,21 @@ def _data(words: list[str]) -> int:
         words = [*words[:mark], f"--beam-options={shlex.join(words[mark + 1 :])}"]
     module, function = DATA_TOOLS[words[0]][0].rsplit(".", 1)
     tool: Callable[..., int] = getattr(importlib.import_module(f"ds2_jax.{module}"), function)
+    if path := _config_path(words):
+        tool = _with_settings(tool, load_config(path))
     return _parse(tool, f"data {words[0]}", words[1:])()
+
+
+def _with_settings(tool: Callable[..., int], config: Config) -> Callable[..., int]:
+    """`tool` with those of its parameters that are a section of the settings taken from `config` where not given."""
+    sections = {
+        name: getattr(config, name)
+        for name, parameter in inspect.signature(tool).parameters.items()
+        if dataclasses.is_dataclass(parameter.default) and type(parameter.default) is type(getattr(config, name, None))
+    }
+    settled = functools.partial(tool, **sections)
+    settled.__doc__ = tool.__doc__  # of which `_parse` makes the help
+    return settled
 
 
 def _is_one_of(names: Mapping[str, str], words: list[str], usage: str, about: str) -> bool:

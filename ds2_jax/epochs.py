@@ -27,16 +27,8 @@ class Epochs:
 
     def __init__(self, config: Config, split: Split) -> None:
         self._config = config
-        alphabet, features = Alphabet.of(config.data), config.features
-        min_frames = np.array([lengths.ctc_min_frames(alphabet.encode(u.transcript)) for u in split.utterances])
-        self._recorded = split.num_samples(features.sample_rate)
-        self._perturber = Perturber(
-            config.perturb,
-            features.sample_rate,
-            config.seed,
-            self._recorded,
-            lengths.ctc_min_samples(min_frames, features.hop_length, config.model.time_reduction),
-        )
+        self._recorded = split.num_samples(config.features.sample_rate)
+        self._perturber = perturber_of(config, split)
         same = not self._perturber.changes_lengths
         self._envelope = None if same else envelope_of(map(self.num_samples, range(config.epochs)))
         self.num_steps = len(self.plan(0))
@@ -77,3 +69,16 @@ class Epochs:
             f"{self.num_steps} batches of utterances padded to {shapes}; "
             f"{summary.padding:.1%} is padding, {summary.num_empty_rows} rows stay empty ({summary.empty_frames:.1%})"
         )
+
+
+def perturber_of(config: Config, split: Split) -> Perturber:
+    """What changes the waveforms of a run; arguments and errors as of `Epochs`."""
+    alphabet, features = Alphabet.of(config.data), config.features
+    min_frames = np.array([lengths.ctc_min_frames(alphabet.encode(u.transcript)) for u in split.utterances])
+    return Perturber(
+        config.perturb,
+        features.sample_rate,
+        config.seed,
+        split.num_samples(features.sample_rate),
+        lengths.ctc_min_samples(min_frames, features.hop_length, config.model.time_reduction),
+    )

@@ -1,0 +1,1 @@
+"""`data preview`: what training changes in recordings, to hear and to see."""

@@ -1,0 +1,69 @@
+"""WAV files, and noise added to a recording."""
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from ds2_jax.audio import read_excerpt, read_samples
+from ds2_jax.config import require
+from ds2_jax.errors import InputError
+from ds2_jax.files import writing
+from ds2_jax.perturb import add_noise
+
+
+def mix(audio: Path, noise: Path, snr: float, out: Path, seed: int) -> str:
+    """Writes a recording with noise, at its own rate, mono, 16 bits; made softer where it would be clipped.
+
+    Args:
+        audio: the recording.
+        noise: heard from a drawn place, again and again where it is shorter.
+        snr: dB, of the mean powers.
+        out: WAV file.
+        seed: of the place.
+
+    Returns:
+        What was done, with the ratio that the written samples have: 16 bits cannot hold a very faint noise.
+
+    Raises:
+        InputError: a file cannot be read or written, is silent, or `out` would replace one that is read.
+
+    Differs: deepspeech.pytorch's noise_inject.py fails before it writes.
+    """
+    require(-50 <= snr <= 100, "--snr", "be within -50 to 100 dB", snr)
+    require(out.suffix.lower() == ".wav" and not out.is_dir(), "--out", "be a WAV file beside --noise", str(out))
+    for path in (audio, noise):
+        same = out.exists() and path.exists() and out.samefile(path)
+        require(not same, "--out", "be another file than those that are read", str(out))
+    samples, sample_rate = read_samples(audio)
+    speech = samples.mean(axis=1)
+    heard = read_excerpt(noise, sample_rate, len(speech), np.random.default_rng(seed).random())
+    for path, waveform in ((audio, speech), (noise, heard)):
+        if not waveform.any():
+            raise InputError(f"{path} must hold sound, got silence. Take another file, or another --seed.")
+    noisy = add_noise(speech, heard, snr)
+    scale = min(1.0, (1 - 2**-15) / float(np.abs(noisy).max()))
+    write_wav(out, noisy * np.float32(scale), sample_rate, "PCM_16")
+    rest = soundfile.read(out)[0] / scale - speech
+    reached = 10 * math.log10(np.square(speech, dtype=np.float64).sum() / np.square(rest).sum())
+    told = f"{out}: {audio.name} with {noise.name} at {round(reached, 1) + 0.0:.1f} dB"
+    if abs(reached - snr) > 0.1:
+        told += f" instead of {snr:g} dB, which 16 bits cannot hold"
+    if scale < 1:
+        told += f", {-20 * math.log10(scale):.1f} dB softer so that nothing is clipped"
+    return told
+
+
+def write_wav(path: Path, waveform: np.ndarray, sample_rate: int, subtype: str) -> None:
+    """Writes a WAV file, [S] float32.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    encoded = io.BytesIO()  # libsndfile would report a full disk as an error of its own
+    soundfile.write(encoded, waveform, sample_rate, format="WAV", subtype=subtype)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded.getvalue())

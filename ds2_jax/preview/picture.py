@@ -1,0 +1,77 @@
+"""Two spectrograms above each other, drawn without a display."""
+
+import textwrap
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ds2_jax.config import FeatureConfig
+from ds2_jax.files import writing
+from ds2_jax.preview.look import Look
+
+SIZE = (11.0, 7.0)
+"""Inches, of 100 pixels."""
+QUIETEST, LOUDEST = -0.8, 3.5
+"""Ends of the colours, in standard deviations of the spectrogram."""
+SHARP = 500
+"""Frames up to which each is drawn with sharp edges; more of them are smoothed, or some would not show."""
+MASKED = "0.7"
+"""Grey, which no colour of a loudness looks like."""
+TITLE, CAPTION = (105, 3), (135, 2)
+"""Characters of a line, and lines."""
+
+
+def draw(path: Path, title: str, captions: Sequence[str], look: Look, features: FeatureConfig) -> None:
+    """Draws an utterance before and after, over the same axes; masks are grey, a dashed line is where the warp led.
+
+    Args:
+        path: PNG file.
+        title: cut where it is too long.
+        captions: of the two, likewise.
+        look: what is drawn.
+        features: for the units.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, and no global state as in pyplot
+    from matplotlib.figure import Figure
+
+    figure = Figure(SIZE, dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(_wrap(title, *TITLE), parse_math=False)
+    panels = figure.subplots(2, sharex=True, sharey=True)
+    hidden = look.in_time[:, None] | look.in_frequency[None, :]
+    after = np.ma.masked_array(look.after, hidden)
+    stride, highest = features.window_stride, features.sample_rate / 2000
+    for axes, caption, spectrogram in zip(panels, captions, (look.before, after), strict=True):
+        image = axes.imshow(
+            spectrogram.T,
+            origin="lower",
+            aspect="auto",
+            extent=(-stride / 2, (len(spectrogram) - 0.5) * stride, 0, highest),
+            vmin=QUIETEST,
+            vmax=LOUDEST,
+            cmap=colormaps["magma"].with_extremes(bad=MASKED),
+            interpolation="nearest" if len(spectrogram) <= SHARP else "auto",
+        )
+        axes.set_title(_wrap(caption, *CAPTION), loc="left", fontsize="medium", parse_math=False)
+        axes.set_ylabel("kHz")
+    keys = ["grey: masked"] if hidden.any() else []
+    if look.origin != look.target:
+        keys.append("dashed: where the warp led")
+        panels[1].axvline(look.target * stride, color="white", linestyle="dashed", linewidth=1)
+    panels[1].set_xlabel("seconds" + (f"   ({'; '.join(keys)})" if keys else ""))
+    panels[1].set_xlim(0, max(len(look.before), len(look.after)) * stride)
+    figure.colorbar(image, ax=panels, label="log magnitude, standard deviations from the mean", extend="both")
+    with writing(path), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a script without a font is drawn as boxes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png")
+
+
+def _wrap(text: str, line: int, num_lines: int) -> str:
+    return textwrap.fill(text, line, max_lines=num_lines, placeholder=" ...")
