@@ -151,6 +151,17 @@ def test_a_folder_that_training_would_refuse_is_refused(
     assert (code, "error: --workdir must be a folder, got " in err) == (1, True)
 
 
+@pytest.mark.parametrize(("step", "said"), [(3, "Training could go on in"), (16, "The run in")])
+def test_a_run_that_is_there_is_told(
+    small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: int, said: str
+) -> None:
+    monkeypatch.setattr("ds2_jax.run.last_step", lambda _: step)
+    code, out, _ = run_cli(capsys, *small)
+    assert code == 0
+    assert out.splitlines()[-1].startswith(f"{said} {small[-1]}")
+    assert f"after step {step}" in out
+
+
 def test_unusable_recordings_are_named(small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     audio = tmp_path / "data/all1.wav"
     audio.write_bytes(audio.read_bytes()[:3000])
