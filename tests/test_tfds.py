@@ -122,8 +122,8 @@ def test_names_are_found_in_the_data_dir_with_and_without_version(
         ),
         (
             "my set#train",
-            "tfds:my set#train must name a data set that can be opened, got: Parsing builder name string my set failed. "
-            "Correct the name.",
+            "tfds:my set#train must name a data set that can be opened, got: Parsing builder name string my set "
+            "failed. Correct the name.",
         ),
         (
             "{tmp}#train",

@@ -120,15 +120,16 @@ def check(
     elapsed = time.perf_counter() - started
     unusable: Literal["error", "warning"] = "warning" if settings.data.on_bad_utterance == "skip" else "error"
     found = find(checked, settings.features.sample_rate, unusable)
-    print("\n".join(describe(checked, found, findings)), flush=True)
+    print("\n".join(describe(checked, found)), flush=True)
     if findings is not None:
         write_findings(findings, found)
+        print(f"\nall findings: {findings}")
     if picture is not None:
         from ds2_jax.data.picture import draw_histograms  # Matplotlib loads with it
 
         draw_histograms(picture, checked, settings.data)
     hours = sum(utterance.duration for each in checked for utterance in each.utterances) / 3600
-    print(f"\n{hours:.2f} hours decoded in {elapsed:.1f} s ({hours * 3600 / max(elapsed, 1e-9):,.0f} times real time)")
+    print(f"\n{hours:.2f} hours checked in {elapsed:.1f} s ({hours * 3600 / max(elapsed, 1e-9):,.0f} times real time)")
     stopping = [reason for each in checked if (reason := stops_training(each, settings, alphabet))]
     counts = Counter(finding.level for finding in found)
     print(f"{counts['error']:,} errors, {counts['warning']:,} warnings, {counts['remark']:,} remarks")
@@ -240,7 +241,7 @@ def describe_settings(config: Config, source: str) -> list[str]:
     ]
 
 
-def describe(checked: Sequence[Checked], findings: Sequence[Finding], path: Path | None) -> Iterator[str]:
+def describe(checked: Sequence[Checked], findings: Sequence[Finding]) -> Iterator[str]:
     """The tables and the findings, for a person."""
     names = stats.column_names([each.path for each in checked])
     columns = {}
@@ -265,8 +266,6 @@ def describe(checked: Sequence[Checked], findings: Sequence[Finding], path: Path
             for (_, its_level, kind), found in mine.items():
                 if its_level == level:
                     yield from describe_kind(level, kind, found)
-    if path is not None:
-        yield f"\nall findings: {path}"
 
 
 def describe_kind(level: str, kind: str, findings: Sequence[Finding]) -> Iterator[str]:
