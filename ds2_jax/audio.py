@@ -202,7 +202,7 @@ def _open(path: Source) -> soundfile.SoundFile:
     formats = "WAV, FLAC, Ogg, MP3 or Sphere audio"
     try:
         if isinstance(path, AudioBytes):
-            file = soundfile.SoundFile(io.BytesIO(path.data))
+            file = _open_bytes(path.data)
         else:
             # As bytes: soundfile would encode the name itself, and fails where it is not UTF-8. Windows takes no bytes.
             file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
@@ -218,6 +218,16 @@ def _open(path: Source) -> soundfile.SoundFile:
         file.close()
         raise
     return file
+
+
+def _open_bytes(data: bytes) -> soundfile.SoundFile:
+    try:
+        return soundfile.SoundFile(io.BytesIO(data))
+    except soundfile.LibsndfileError:
+        # Of some MP3 files libsndfile knows nothing but the end of the name; without their tag it knows them.
+        if not (tag_bytes := headers.mp3_start(data[:10])):
+            raise
+        return soundfile.SoundFile(io.BytesIO(data[tag_bytes:]))
 
 
 def _check_file(path: Path) -> None:

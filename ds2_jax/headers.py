@@ -103,16 +103,16 @@ def _ogg_checksum(page: bytes) -> bytes:
 def mp3_length_excess(path: Source) -> float:
     """Share by which libsndfile's length of an undamaged MP3 may be too long; 0 where the first frame states it."""
     with _open_binary(path) as file:
-        start = _mp3_start(file.read(10))
+        start = mp3_start(file.read(10))
         file.seek(start)
         return 0.0 if _states_length(file.read(64)) else MP3_ESTIMATE_ERROR + start / _num_bytes(path)
 
 
-def _mp3_start(tag: bytes) -> int:
+def mp3_start(tag: bytes) -> int:
     """Bytes before the first frame: of an ID3 tag, whose size stands in four bytes of 7 bits, without these ten."""
     if not tag.startswith(b"ID3"):
         return 0
-    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=True))
+    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=False))
 
 
 def _states_length(first_frame: bytes) -> bool:
@@ -123,7 +123,7 @@ def mp3_varies(path: Source) -> bool:
     """Whether the frames differ in bit rate and the first does not state the length."""
     with _open_binary(path) as file:
         data = file.read()
-    offset = _mp3_start(data[:10])
+    offset = mp3_start(data[:10])
     if _states_length(data[offset : offset + 64]):
         return False
     found = set()

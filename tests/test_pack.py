@@ -21,10 +21,11 @@ from ds2_jax.corpora import an4
 from ds2_jax.data import pack as pack_lib
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
 from ds2_jax.data.pack import pack
-from ds2_jax.data.pack_shard import NOTES, Task, write_shard
+from ds2_jax.data.pack_shard import NOTES, Task, read_note, write_shard
 from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import plan_epoch
 from ds2_jax.data.splits import Split, digest, read_utterances
+from ds2_jax.data.tfds import TfdsSplit
 from ds2_jax.errors import InputError
 from tests.small_runs import write_noise_manifest
 from tests.tfds_sets import librispeech, prepare
@@ -121,6 +122,29 @@ def test_a_part_of_a_split_is_read_too(kinds: Path, tmp_path: Path) -> None:
     part = read_utterances(Path(f"tfds:{tmp_path / 'pack'}#kinds[2:5]"))
     assert [each.id for each in part] == [each.id for each in whole[2:5]]
     assert [each.duration for each in part] == [each.duration for each in whole[2:5]]
+
+
+def test_the_features_of_a_record_are_in_their_order(kinds: Path, tmp_path: Path) -> None:
+    """TFDS leaves it to chance, so that no two processes would write the same bytes."""
+    pack((str(kinds),), str(tmp_path / "pack"))
+    split = TfdsSplit(Path(f"tfds:{tmp_path / 'pack'}#kinds"))
+    for index in range(len(KINDS)):
+        record = split.record(index)
+        places = [record.rindex(b"\n%c%s\x12" % (len(name), name)) for name in (b"audio", b"id", b"speaker", b"text")]
+        assert places == sorted(places)
+
+
+def test_a_shard_that_was_cut_is_not_believed(kinds: Path, tmp_path: Path) -> None:
+    [task] = pack_lib.plan("all", kinds, str(tmp_path / "pack"), 10**9)
+    write_shard(task)
+    note = read_note(task)
+    assert note is not None
+    assert len(note.rows) == len(KINDS)
+    content = task.shard.read_bytes()
+    task.shard.write_bytes(content[:-1])
+    assert read_note(task) is None
+    write_shard(task)
+    assert task.shard.read_bytes() == content
 
 
 def split_up(monkeypatch: pytest.MonkeyPatch, num_bytes: int = 60_000) -> None:

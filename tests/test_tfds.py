@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import os
 import re
 from collections.abc import Callable
@@ -20,12 +21,14 @@ from ds2_jax.config import ENGLISH, Config, DataConfig
 from ds2_jax.corpora import an4
 from ds2_jax.data import length_table
 from ds2_jax.data.manifest import Problem, Utterance, read_manifest
+from ds2_jax.data.pack import pack
 from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import plan_epoch
 from ds2_jax.data.splits import read_split, read_utterances
 from ds2_jax.data.tfds import Features, find_features
 from ds2_jax.errors import InputError
-from ds2_jax.evaluate import evaluation_name
+from ds2_jax.evaluate import evaluate, evaluation_name
+from tests.small_runs import SMALL_CONFIG, write_noise_manifest, write_untrained_run
 from tests.tfds_sets import librispeech, prepare
 
 RATE = 16_000
@@ -212,6 +215,19 @@ def test_records_without_known_full_scale_and_bad_transcripts_are_named(tmp_path
     detail = f"{where} must hold samples of 16 bits, got int64 of up to 1.04858e+06. Prepare the set anew."
     assert problem == Problem("loud", where, "unreadable audio", detail)
     assert (batch["num_samples"] > 0).sum() == 1
+
+
+def test_an_evaluation_of_a_set_is_that_of_its_manifest(tmp_path: Path) -> None:
+    manifest = write_noise_manifest(tmp_path / "data", name="noise")
+    pack((str(manifest),), str(tmp_path / "pack"))
+    trained = write_untrained_run(tmp_path / "run", SMALL_CONFIG)
+    expected = evaluate(trained, manifest)
+    got = evaluate(trained, Path(f"tfds:{tmp_path / 'pack'}#noise"))
+    assert got.summary == expected.summary
+    assert [each.hypothesis for each in got.results] == [each.hypothesis for each in expected.results]
+    lines = (trained / "evaluations/pack-noise.jsonl").read_text().splitlines()
+    places = {f"tfds:{tmp_path / 'pack'}#noise[{i}]" for i in range(3)}
+    assert {json.loads(line)["audio"] for line in lines} == places
 
 
 def test_a_damaged_shard_is_named(prepared: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def pack(
     Args:
         sources: manifests and data sets (tfds:NAME#SPLIT, stored as ArrayRecord or TFRecord), each a split that is
             named after the file or the split unless its name stands before it: train=a.jsonl dev=b.jsonl.
-        out: folder of the pack; gs://BUCKET/FOLDER too, where TensorFlow has access (untested).
+        out: folder of the pack; gs://BUCKET/FOLDER too (untested). ArrayRecord reads no other buckets: mount those.
         shard_mb: megabytes of a file, about.
         num_workers: files written at once; 0 means one per core.
         on_bad_utterance: stop where recordings cannot be read, or leave them out and list them in OUT/left_out.jsonl.

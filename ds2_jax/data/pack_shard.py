@@ -210,5 +210,6 @@ def _audio_file(source: Source) -> tuple[bytes, str]:
     flac = lossless_flac(source)
     if flac is not None:
         return flac, TO_FLAC
-    read_audio(source, CHECK_RATE)
-    return (source.data if isinstance(source, AudioBytes) else source.read_bytes()), COPIED
+    data = source.data if isinstance(source, AudioBytes) else source.read_bytes()
+    read_audio(AudioBytes(str(source), data), CHECK_RATE)
+    return data, COPIED
