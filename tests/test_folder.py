@@ -75,7 +75,7 @@ def test_layouts(layout: str, named: bool, tmp_path: Path, capsys: pytest.Captur
     assert output.err == (
         f"{source}: layout {layout} ({folder_lib.LAYOUTS[layout]})\n"  # type: ignore[index]
         f"{root}/mine: from {source}\n  all  0.00 h  2 utterances  2 speakers  5 words\n"
-        f"  {root}/mine/all.jsonl holds everything; python main.py data split splits it\n"
+        f"  train, dev and test of it, by speaker: python main.py data split {root}/mine/all.jsonl --out FOLDER\n"
     )
     assert tree(source) == LAYOUTS[layout]()  # nothing is written there
 
