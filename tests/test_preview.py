@@ -1,6 +1,7 @@
 """preview: what is heard, seen and told is what training does; noise has the ratio that was asked for."""
 
 import dataclasses
+import functools
 import math
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ds2_jax.data.splits import read_split
 from ds2_jax.epochs import Epochs
 from ds2_jax.errors import InputError
 from ds2_jax.features import extract_features
+from ds2_jax.preview import command
 from ds2_jax.preview.command import choose, preview
 from ds2_jax.preview.look import Look, describe, looker
 from ds2_jax.preview.mixing import mix
@@ -36,6 +38,14 @@ config = Config(
     augment=AugmentConfig(2, 20, 2, 9, time_warp_frames=8),
 )
 """
+
+
+compiled_once = functools.cache(looker)
+
+
+@pytest.fixture(autouse=True)
+def compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "looker", compiled_once)
 
 
 @pytest.fixture
@@ -72,7 +82,7 @@ def test_it_shows_what_an_epoch_of_training_hears_and_sees(
     after = change(2, before)
     np.testing.assert_array_equal(soundfile.read(out / "01_take_4.before.wav", dtype="float32")[0], before)
     np.testing.assert_array_equal(soundfile.read(out / "01_take_4.after.wav", dtype="float32")[0], after)
-    seen = looker(config)(before, after, 2, 2)
+    seen = compiled_once(config)(before, after, 2, 2)
 
     @jax.jit
     def as_the_step(waveforms: jax.Array, num_samples: jax.Array) -> jax.Array:

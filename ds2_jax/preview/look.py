@@ -51,18 +51,18 @@ def looker(config: Config) -> Callable[[np.ndarray, np.ndarray, int, int], Look]
         for row, waveform in zip(waveforms, (before, after), strict=True):
             row[: len(waveform)] = waveform
         arrays = compute(waveforms, num_samples, np.int32(epoch), np.int32(index))
-        spectrograms, augmented, masked, places, num_frames = map(np.asarray, arrays)
+        spectrograms, after, masked, places, num_frames = map(np.asarray, arrays)
         length = num_frames[1]
-        hidden = masked[1, :length]
+        hidden = masked[:length]
         in_time = np.asarray(hidden.all(1))
-        moves = np.abs(places[1, :length, 0] - np.arange(length))
+        moves = np.abs(places[:length] - np.arange(length))
         target = int(moves.argmax()) if moves.any() else 0
         return Look(
             before=spectrograms[0, : num_frames[0]],
-            after=augmented[1, :length],
+            after=after[:length],
             in_time=in_time,
             in_frequency=np.asarray(hidden[~in_time].all(0) & ~in_time.all()),
-            origin=round(float(places[1, target, 0])),
+            origin=round(float(places[target])),
             target=target,
         )
 
@@ -72,19 +72,16 @@ def looker(config: Config) -> Callable[[np.ndarray, np.ndarray, int, int], Look]
 def _compute(
     waveforms: jax.Array, num_samples: jax.Array, epoch: jax.Array, index: jax.Array, config: Config
 ) -> tuple[jax.Array, ...]:
-    """Spectrograms, the same augmented, what is masked, and where the warp reads each frame: row 1 of [2, T, ...]."""
+    """Of [2, S]: both spectrograms; of the second the augmented one, what is masked, and where each frame is read."""
     spectrograms, num_frames = extract_features(waveforms, num_samples, config.features)
-    keys = row_keys(config.seed, epoch, jnp.stack([index, index]))
-    warp_only = replace(config.augment, num_frequency_masks=0, num_time_masks=0)
-    frames = jnp.arange(spectrograms.shape[1], dtype=jnp.float32)
-    places = jnp.broadcast_to(frames[None, :, None], (2, len(frames), 1))
-    return (
-        spectrograms,
-        spec_augment(spectrograms, num_frames, keys, config.augment),
-        spec_augment(jnp.ones_like(spectrograms), num_frames, keys, config.augment) == 0,
-        spec_augment(places, num_frames, keys, warp_only),
-        num_frames,
-    )
+    keys = row_keys(config.seed, epoch, index[None])
+    warp = replace(config.augment, num_frequency_masks=0, num_time_masks=0)
+    masks = replace(config.augment, time_warp_frames=0)
+    changed, length = spectrograms[1:], num_frames[1:]
+    places = jnp.arange(changed.shape[1], dtype=changed.dtype)[None, :, None]  # warped as one bin more
+    warped = spec_augment(jnp.concatenate([changed, places], axis=2), length, keys, warp)[0]
+    masked = spec_augment(jnp.ones_like(changed), length, keys, masks)[0] == 0
+    return spectrograms, jnp.where(masked, 0, warped[:, :-1]), masked, warped[:, -1], num_frames
 
 
 def describe(look: Look, features: FeatureConfig) -> Iterator[str]:
