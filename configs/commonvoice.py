@@ -14,8 +14,8 @@ Differs from deepspeech.pytorch's configs/commonvoice.yaml:
 * SpecAugment is on as there, one mask over frequency and one over time, without its time warping and not on dev.
 * float32, where it mixes in 16 bits; --model.dtype bfloat16 is there, and untried at this size.
 * Nothing is left out silently. Its manifests lose recordings of more than 15 s or less than 1 s, of the test split too,
-  and its labels every unknown character. Common Voice's sentences keep their punctuation, which this alphabet does not
-  have: training names those that it cannot use, and --data.on-bad-utterance skip leaves them out and lists them.
+  and its labels every unknown character. Its sentences keep their punctuation: data.remove reads it as spaces (apostrophes
+  stay inside words), and a training or dev sentence with any other character is left out and listed.
 
 COMPUTED for an accelerator of 80 GB with the compiler for CPUs, not run:
 
@@ -39,6 +39,8 @@ config = Config(
         batch_seconds=350.0,
         num_buckets=16,
         max_duration=30.0,
+        remove='.,!?;:"“”„…()-–—’‘',
+        on_bad_utterance="skip",
     ),
     augment=AugmentConfig(num_frequency_masks=1, num_time_masks=1),
 )

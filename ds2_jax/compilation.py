@@ -21,6 +21,8 @@ from ds2_jax.errors import InputError
 from ds2_jax.files import user_cache
 
 MAX_BYTES = 2 * 2**30
+ZSTANDARD = b"(\xb5/\xfd"
+"""The first bytes of its frames (RFC 8878)."""
 PROBE_BYTES = 2**20  # about a large entry
 ENTRIES = "**/*-cache"
 
@@ -129,10 +131,25 @@ def _tidy(root: Path) -> None:
 
 def _damaged(path: Path) -> bool:
     content = path.read_bytes()
-    if content and content[0] != 0x78:  # not zlib's first byte: JAX takes zstandard where it is installed
+    if content.startswith(ZSTANDARD):
+        return _damaged_zstandard(content)
+    if content and content[0] != 0x78:  # not zlib's first byte: of another kind
         return False
     try:
         zlib.decompress(content)
     except zlib.error:
+        return True
+    return False
+
+
+def _damaged_zstandard(content: bytes) -> bool:
+    """Of an entry as JAX writes it where zstandard is installed, as Apache Beam brings it; without it none is read."""
+    try:
+        import zstandard
+    except ModuleNotFoundError:
+        return False
+    try:
+        zstandard.ZstdDecompressor().decompress(content)
+    except zstandard.ZstdError:
         return True
     return False
