@@ -14,8 +14,8 @@ Differs from deepspeech.pytorch's configs/commonvoice.yaml:
 * SpecAugment is on as there, one mask over frequency and one over time, without its time warping and not on dev.
 * float32, where it mixes in 16 bits; --model.dtype bfloat16 is there, and untried at this size.
 * Nothing is left out silently. Its manifests lose recordings of more than 15 s or less than 1 s, of the test split too,
-  and its labels every unknown character. Its sentences keep their punctuation: data.remove reads it as spaces (apostrophes
-  stay inside words), and a training or dev sentence with any other character is left out and listed.
+  and its labels every unknown character. Its sentences keep their punctuation: data.remove reads it as spaces
+  (apostrophes stay inside words), and a training or dev sentence with any other character is left out and listed.
 
 COMPUTED for an accelerator of 80 GB with the compiler for CPUs, not run:
 
