@@ -131,6 +131,19 @@ def test_single_settings_can_be_changed(
     assert all(line.endswith(" s: unchanged") for line in lines)
 
 
+def test_speed_leaves_time_for_the_transcript_as_in_training(
+    manifest: Path, config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "NO WAY " * 6  # 41 characters in 50 frames: no room to be half as fast again
+    lines = manifest.read_text().replace("NO WAY", said.strip())
+    manifest.write_text(lines)
+    options = ["--config", str(config_file), "--out", str(tmp_path / "out"), "--perturb.speed", "1.5", "1.5"]
+    assert cli.main(["data", "preview", str(manifest), *options, "--ids", "take 0", "take 4"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "0.60 s -> 0.40 s: speed 1.500, " in first
+    assert "1.00 s -> 1.00 s: noise " in second
+
+
 def test_without_a_configuration_any_transcript_will_do(
     manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,7 +231,9 @@ def test_everything_masked_is_masked_in_time() -> None:
 
 
 @pytest.mark.parametrize("transcript", ["HELLO", "5 $ or 6 $ for a_{b^ 日本語 " + "AND MORE " * 99, ""])
-def test_picture_shows_masks_in_grey_whatever_the_title(transcript: str, tmp_path: Path) -> None:
+def test_picture_shows_masks_in_grey_whatever_the_title(
+    transcript: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     audio = write_noise(tmp_path / "a.wav", 1.0)
     write_manifest(tmp_path / "a.jsonl", [Utterance(audio, 1.0, transcript, "a")])
     shares = []
@@ -228,6 +243,9 @@ def test_picture_shows_masks_in_grey_whatever_the_title(transcript: str, tmp_pat
         pixels = matplotlib.image.imread(tmp_path / "out/01_a.png")
         assert pixels.shape == (700, 1100, 4)
         shares.append((np.abs(pixels[..., :3] - 0.7) < 0.01).all(2).mean())
+    unchanged, masked = capsys.readouterr().out.splitlines()
+    assert unchanged.endswith("0 s -> 1.00 s: unchanged")
+    assert "0 s -> 1.00 s: masked 0." in masked
     assert shares[0] < 0.01
     assert shares[1] > 0.05
 
