@@ -149,9 +149,12 @@ def test_missing_manifest_is_named_and_nothing_prepared(
     monkeypatch.chdir(tmp_path / "other")
     with pytest.raises(InputError) as caught:
         evaluate(tmp_path / "run", None)
+    missing = f"{tmp_path}/data/an4/test.jsonl"
     assert str(caught.value) == (
-        f"{tmp_path}/data/an4/test.jsonl must be a manifest to evaluate, got no such file. "
-        "Give the path of a manifest: --manifest FILE."
+        f"{missing} must be a manifest to evaluate, got no such file. Give the path of a manifest: --manifest FILE."
+        if corpus
+        else f"data.test must be a manifest, got {missing}, which does not exist. Make it: python main.py prepare an4 "
+        f"--root {tmp_path}/data (--help tells its options)."
     )
 
 
