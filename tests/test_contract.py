@@ -43,6 +43,7 @@ def test_import_layers_hold() -> None:
         ("ds2_jax.model", {"tensorflow", "librosa", "orbax"}),
         ("ds2_jax.train", {"tensorflow", "librosa"}),
         ("ds2_jax.transcribe", {"tensorflow", "librosa"}),
+        ("ds2_jax.preview.command", {"tensorflow", "librosa", "orbax", "matplotlib"}),
         ("ds2_jax.bench.report", {"tensorflow", "librosa", "torch"}),
         ("ds2_jax.bench.options", {"jax", "tensorflow", "librosa", "orbax", "torch"}),
     ],
