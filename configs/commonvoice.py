@@ -1,28 +1,29 @@
 """Common Voice, English, with the model and settings of deepspeech.pytorch (5 x 1024, 16 epochs, AdamW).
 
-    python main.py prepare common-voice
+    python main.py prepare common-voice --archive cv-corpus-22.0-2025-06-20-en.tar.gz
     python main.py --config configs/commonvoice.py
 
 For an accelerator; not trained here, so it has no figures. With --dry-run the second command tells what it would do
 with the data and the machine at hand.
 
-Differs from its configs/commonvoice.yaml:
+Differs from deepspeech.pytorch's configs/commonvoice.yaml:
 
 * 350 s of audio in a batch instead of 64 utterances. With 5 s on average (assumed), and a tenth for padding, that makes
   about as many updates an epoch, and short utterances waste no memory.
 * The gradient of the mean loss is clipped at 6.25 (optim.clip_norm): its 400 is for the sum of 64 losses.
 * SpecAugment is on as there, one mask over frequency and one over time, without its time warping and not on dev.
 * float32, where it mixes in 16 bits; --model.dtype bfloat16 is there, and untried at this size.
-* What cannot be used (another character than the alphabet's, longer than 30 s, too short for its transcript) is left
-  out and listed in the run's folder; there, silently, more than 15 s.
+* Nothing is left out silently. Its manifests lose recordings of more than 15 s or less than 1 s, of the test split too,
+  and its labels every unknown character. Its sentences keep their punctuation: data.remove reads it as spaces
+  (apostrophes stay inside words), and a training or dev sentence with any other character is left out and listed.
 
-COMPUTED for an accelerator of 80 GB by this machine's compiler for CPUs, not run:
+COMPUTED for an accelerator of 80 GB with the compiler for CPUs, not run:
 
     python main.py data batch-seconds --config configs/commonvoice.py --memory 80
 
 printed 2070, the largest data.batch_seconds that would fit; 350 s take about 11 GiB by the same figures.
 
-Another language: --data.train, --data.dev and --data.test name its manifests, --data.alphabet its characters.
+Another language: prepare it with another --root, and name its manifests and its characters (--data.alphabet).
 """
 
 from pathlib import Path
@@ -32,12 +33,13 @@ from ds2_jax.config import AugmentConfig, Config, DataConfig
 config = Config(
     epochs=16,
     data=DataConfig(
-        train=Path("datasets/common-voice/en/train.jsonl"),
-        dev=Path("datasets/common-voice/en/dev.jsonl"),
-        test=Path("datasets/common-voice/en/test.jsonl"),
+        train=Path("datasets/common-voice/train.jsonl"),
+        dev=Path("datasets/common-voice/dev.jsonl"),
+        test=Path("datasets/common-voice/test.jsonl"),
         batch_seconds=350.0,
         num_buckets=16,
         max_duration=30.0,
+        remove='.,!?;:"“”„…()-–—’‘',
         on_bad_utterance="skip",
     ),
     augment=AugmentConfig(num_frequency_masks=1, num_time_masks=1),

@@ -6,7 +6,7 @@
 For an accelerator; not trained here, so it has no figures. With --dry-run the second command tells what it would do
 with the data and the machine at hand.
 
-Differs from its configs/librispeech.yaml:
+Differs from deepspeech.pytorch's configs/librispeech.yaml:
 
 * 900 s of audio in a batch instead of 64 utterances. With 12.3 s on average, and a tenth for padding, that makes
   about as many updates an epoch, and short utterances waste no memory.
@@ -16,7 +16,7 @@ Differs from its configs/librispeech.yaml:
 * Nothing is left out: a recording of more than 36 s, which LibriSpeech should not have, is an error that names it. Its
   own manifests leave out training utterances of more than 15 s.
 
-COMPUTED for an accelerator of 80 GB by this machine's compiler for CPUs, not run:
+COMPUTED for an accelerator of 80 GB with the compiler for CPUs, not run:
 
     python main.py data batch-seconds --config configs/librispeech.py --memory 80
 

@@ -1,12 +1,12 @@
-"""TED-LIUM, with the model and settings of deepspeech.pytorch (5 x 1024, 16 epochs, AdamW).
+"""TED-LIUM release 2, with the model and settings of deepspeech.pytorch (5 x 1024, 16 epochs, AdamW).
 
-    python main.py prepare tedlium
+    python main.py prepare tedlium --release 2
     python main.py --config configs/tedlium.py
 
 For an accelerator; not trained here, so it has no figures. With --dry-run the second command tells what it would do
 with the data and the machine at hand.
 
-Differs from its configs/tedlium.yaml:
+Differs from deepspeech.pytorch's configs/tedlium.yaml:
 
 * 550 s of audio in a batch instead of 64 utterances. With 8 s on average (assumed), and a tenth for padding, that makes
   about as many updates an epoch, and short utterances waste no memory.
@@ -16,7 +16,7 @@ Differs from its configs/tedlium.yaml:
 * What cannot be used (another character than the alphabet's, longer than 40 s, too short for its transcript) is left
   out and listed in the run's folder; there, silently, more than 15 s.
 
-COMPUTED for an accelerator of 80 GB by this machine's compiler for CPUs, not run:
+COMPUTED for an accelerator of 80 GB with the compiler for CPUs, not run:
 
     python main.py data batch-seconds --config configs/tedlium.py --memory 80
 

@@ -6,7 +6,7 @@
 For an accelerator; not trained here, so it has no figures. With --dry-run the second command tells what it would do
 with the data and the machine at hand.
 
-Differs from its settings for the other corpora, since it has none for VoxForge, nor dev and test splits:
+Differs from deepspeech.pytorch's settings for other corpora (for VoxForge it has none, nor a dev or test split):
 
 * 350 s of audio in a batch instead of 64 utterances. With 5 s on average (assumed), and a tenth for padding, that makes
   about as many updates an epoch, and short utterances waste no memory.
@@ -16,7 +16,7 @@ Differs from its settings for the other corpora, since it has none for VoxForge,
 * What cannot be used (another character than the alphabet's, longer than 30 s, too short for its transcript) is left
   out and listed in the run's folder; there, silently, more than 15 s.
 
-COMPUTED for an accelerator of 80 GB by this machine's compiler for CPUs, not run:
+COMPUTED for an accelerator of 80 GB with the compiler for CPUs, not run:
 
     python main.py data batch-seconds --config configs/voxforge.py --memory 80
 

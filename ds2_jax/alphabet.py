@@ -45,7 +45,7 @@ class Alphabet:
         rule = "hold no white space but plain spaces and no control characters"
         require(not odd, "data.alphabet", rule, self.characters, f"Remove {odd}.")
         said = [c for c in self.remove if (c.isalnum() and c not in "".join(SHAPES)) or c.isspace()]
-        require(not said, "data.remove", "hold no letters, digits and white space", self.remove, f"Remove {said}.")
+        require(not said, "data.remove", "hold no letters, digits or white space", self.remove, f"Remove {said}.")
 
     blank_index = 0
 

@@ -5,18 +5,18 @@ damaged in the middle, as a shorter recording and says nothing; here what the he
 file holds. What lies behind the end that a FLAC or MP3 file states (another recording, appended) is not looked at.
 """
 
+import io
 import os
-import re
 import stat
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 
+from ds2_jax import headers
 from ds2_jax.errors import InputError
+from ds2_jax.headers import AudioBytes, Source
 
 # libsndfile's names. It knows more formats, but only of these is it known how a damaged file shows.
 FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "OGG", "MP3", "NIST"})
@@ -24,22 +24,16 @@ FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "OGG", "MP3", "NIST"})
 AUDIO_SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".nist"})
 # A program that writes WAV into a pipe cannot know the size and writes a large one: ffmpeg 0xFFFFFFFF, sox 0x7FFFF000.
 WAV_SIZE_UNKNOWN = 0x7FFFF000
-SPHERE_MAX_HEADER_BYTES = 1 << 16
-OGG_PAGE = struct.Struct("<4sxB8xII4sB")  # "OggS", flags, stream, page number, checksum, number of segments
-OGG_FIRST, OGG_LAST = 2, 4  # flags of a stream's first and last page
-REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 MIN_RATE, MAX_RATE = 4_000, 192_000  # Hz; another in a header is damage, and could ask for any amount of memory
 MAX_AMPLITUDE = 1e6  # float files of 16-bit numbers are within; far louder, the features would overflow
-# Without a Xing or Info header libsndfile estimates an MP3's length from the file's size and first frame. Tags counted
-# apart, the estimate was measured at most 0.5 % too long for constant bit rates (3 s of noise, 8 to 48 kHz).
-MP3_ESTIMATE_ERROR = 0.01
+FLAC_MAX_CHANNELS = 8
 
 
-def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
+def read_audio(path: Path | str | AudioBytes, sample_rate: int) -> np.ndarray:
     """Reads a recording: WAV, FLAC, Ogg (Vorbis, Opus), MP3 or NIST Sphere, 4 to 192 kHz, any number of channels.
 
     Args:
-        path: the audio file.
+        path: the audio file, or what is in it.
         sample_rate: Hz, of the result.
 
     Returns:
@@ -56,27 +50,43 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
     return to_waveform(samples, file_rate, sample_rate, path)
 
 
-def read_samples(path: Path | str) -> tuple[np.ndarray, int]:
+def read_samples(path: Path | str | AudioBytes) -> tuple[np.ndarray, int]:
     """The samples of a recording as they are in the file: [S, C] float32, and their rate in Hz; as `read_audio`."""
-    path = Path(path)
-    with _open(path) as file:
-        file_rate, num_samples = file.samplerate, file.frames
-        samples = _decode(path, file, 0, num_samples)
-        excess = _mp3_length_excess(path) if file.format == "MP3" else 0.0
-    if len(samples) < num_samples * (1 - excess):
-        raise _unusable(path, f"hold the {num_samples} samples its header promises", f"{len(samples)}")
-    return samples, file_rate
+    source = path if isinstance(path, AudioBytes) else Path(path)
+    with _open(source) as file:
+        samples = _read(source, file, "float32")
+    _check_amplitudes(samples, str(source))
+    return samples, file.samplerate
 
 
-def to_waveform(samples: np.ndarray, file_rate: int, sample_rate: int, path: Path | str) -> np.ndarray:
+def to_waveform(samples: np.ndarray, file_rate: int, sample_rate: int, path: Path | str | AudioBytes) -> np.ndarray:
     """Mixes down and resamples what `read_samples` gave; `path` names it in an error."""
     waveform: np.ndarray = samples.mean(axis=1)  # [S]
     if file_rate != sample_rate:
         waveform = soxr.resample(waveform, file_rate, sample_rate, quality="HQ")
     if not waveform.size:
         got = f"{len(samples)} of {file_rate} Hz"
-        raise _unusable(Path(path), f"last at least one sample of {sample_rate} Hz", got)
+        raise _unusable(str(path), f"last at least one sample of {sample_rate} Hz", got)
     return waveform
+
+
+def mono_waveform(samples: np.ndarray, file_rate: int, sample_rate: int, name: str) -> np.ndarray:
+    """As `read_audio`, of samples that are in memory.
+
+    Args:
+        samples: [S, C] float32, of any number of channels.
+        file_rate: Hz, of the samples.
+        sample_rate: Hz, of the result.
+        name: of the recording, for messages.
+
+    Returns:
+        [S] float32.
+
+    Raises:
+        InputError: samples are not numbers or beyond a million times full scale, or there are none.
+    """
+    _check_amplitudes(samples, name)
+    return to_waveform(samples, file_rate, sample_rate, name)
 
 
 def read_excerpt(path: Path | str, sample_rate: int, num_samples: int, position: float) -> np.ndarray:
@@ -99,7 +109,8 @@ def read_excerpt(path: Path | str, sample_rate: int, num_samples: int, position:
     with _open(path) as file:
         file_rate, wanted = file.samplerate, -(-num_samples * file.samplerate // sample_rate)
         if wanted <= file.frames:
-            samples = _decode(path, file, int(position * (file.frames - wanted + 1)), wanted)
+            samples = _decode(path, file, int(position * (file.frames - wanted + 1)), wanted, "float32")
+            _check_amplitudes(samples, str(path))
             if len(samples) == wanted:
                 part = to_waveform(samples, file_rate, sample_rate, path)
                 return np.pad(part, (0, max(0, num_samples - len(part))))[:num_samples]
@@ -107,7 +118,7 @@ def read_excerpt(path: Path | str, sample_rate: int, num_samples: int, position:
     return np.resize(np.roll(whole, -int(position * len(whole))), num_samples)
 
 
-def audio_duration(path: Path | str) -> float:
+def audio_duration(path: Path | str | AudioBytes) -> float:
     """Seconds of a recording, from its header; nothing is decoded.
 
     An MP3 without a Xing or Info header gives an estimate: good to 1 % for a constant bit rate and no large tag.
@@ -115,7 +126,7 @@ def audio_duration(path: Path | str) -> float:
     Raises:
         InputError: as `read_audio`, as far as it shows without decoding: not for a cut FLAC or MP3, nor for NaN.
     """
-    with _open(Path(path)) as file:
+    with _open(path if isinstance(path, AudioBytes) else Path(path)) as file:
         return float(file.frames / file.samplerate)
 
 
@@ -129,31 +140,72 @@ def decoded_duration(path: Path | str) -> float:
     return len(samples) / file_rate
 
 
-def _decode(path: Path, file: soundfile.SoundFile, start: int, num_samples: int) -> np.ndarray:
-    """Samples of an open file, [S, C] float32, fewer where it ends."""
-    try:
-        if start:
-            file.seek(start)
-        samples: np.ndarray = file.read(num_samples, dtype="float32", always_2d=True)  # GSM needs the number
-    except soundfile.LibsndfileError as error:
-        raise _unusable(path, "decode to its end", str(error)) from error
-    except MemoryError as error:  # a damaged header can promise any number
-        raise _unusable(path, "fit into memory", f"{num_samples} samples") from error
+def lossless_flac(path: Source) -> bytes | None:
+    """A WAV or Sphere recording of 16-bit samples as FLAC of the same samples, rate and channels.
+
+    Returns:
+        The FLAC file; None where the recording is of another kind, or FLAC does not hold so many channels.
+
+    Raises:
+        InputError: as `read_audio`.
+    """
+    with _open(path) as file:
+        pcm = file.format in ("WAV", "WAVEX", "NIST") and file.subtype == "PCM_16"
+        if not pcm or file.channels > FLAC_MAX_CHANNELS:
+            return None
+        return encode_flac(_read(path, file, "int16"), file.samplerate)
+
+
+def encode_flac(samples: np.ndarray, sample_rate: int) -> bytes:
+    """A FLAC file of [S, C] int16 samples at `sample_rate` (Hz); the same bytes each time."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def _check_amplitudes(samples: np.ndarray, name: str) -> None:
     in_range = np.abs(samples) <= MAX_AMPLITUDE  # False for NaN
     if not in_range.all():
         index, channel = np.argwhere(~in_range)[0]
         rule = f"hold samples of at most {MAX_AMPLITUDE:g} (full scale is 1)"
-        raise _unusable(path, rule, f"{samples[index, channel]:g} at sample {index}")
+        raise _unusable(name, rule, f"{samples[index, channel]:g} at sample {index}")
+
+
+def _read(source: Source, file: soundfile.SoundFile, dtype: str) -> np.ndarray:
+    """All samples, [S, C] `dtype`, as many as the header promises."""
+    samples = _decode(source, file, 0, file.frames, dtype)
+    excess = headers.mp3_length_excess(source) if file.format == "MP3" else 0.0
+    if len(samples) < file.frames * (1 - excess):
+        raise _unusable(source, f"hold the {file.frames} samples its header promises", f"{len(samples)}")
     return samples
 
 
-def _open(path: Path) -> soundfile.SoundFile:
+def _decode(source: Source, file: soundfile.SoundFile, start: int, num_samples: int, dtype: str) -> np.ndarray:
+    """Samples of an open file, [S, C] `dtype`, fewer where it ends."""
+    try:
+        if start:
+            file.seek(start)
+        samples: np.ndarray = file.read(num_samples, dtype=dtype, always_2d=True)  # GSM needs the number
+    except soundfile.LibsndfileError as error:
+        raise _unusable(source, "decode to its end", str(error)) from error
+    except MemoryError as error:  # a damaged header can promise any number
+        raise _unusable(source, "fit into memory", f"{num_samples} samples") from error
+    return samples
+
+
+def _open(path: Source) -> soundfile.SoundFile:
     """The file opened, its format, rate and length checked."""
-    _check_file(path)
+    if isinstance(path, Path):
+        _check_file(path)
+    elif not path.data:
+        raise _unusable(path, "hold audio", "an empty file")
     formats = "WAV, FLAC, Ogg, MP3 or Sphere audio"
     try:
-        # As bytes: soundfile would encode the name itself, and fails where it is not UTF-8. Windows takes no bytes.
-        file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
+        if isinstance(path, AudioBytes):
+            file = _open_bytes(path.data)
+        else:
+            # As bytes: soundfile would encode the name itself, and fails where it is not UTF-8. Windows takes no bytes.
+            file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
     except soundfile.LibsndfileError as error:
         raise _unusable(path, f"be whole {formats}", f"a file libsndfile cannot open ({error.error_string})") from error
     try:
@@ -166,6 +218,16 @@ def _open(path: Path) -> soundfile.SoundFile:
         file.close()
         raise
     return file
+
+
+def _open_bytes(data: bytes) -> soundfile.SoundFile:
+    try:
+        return soundfile.SoundFile(io.BytesIO(data))
+    except soundfile.LibsndfileError:
+        # Of some MP3 files libsndfile knows nothing but the end of the name; without their tag it knows them.
+        if not (tag_bytes := headers.mp3_start(data[:10])):
+            raise
+        return soundfile.SoundFile(io.BytesIO(data[tag_bytes:]))
 
 
 def _check_file(path: Path) -> None:
@@ -186,86 +248,25 @@ def _check_file(path: Path) -> None:
         raise _unusable(path, "hold audio", "an empty file")
 
 
-def _check_length(path: Path, file: soundfile.SoundFile) -> None:
+def _check_length(path: Source, file: soundfile.SoundFile) -> None:
     """Raises InputError unless the file states its length, is not empty and is not cut short."""
     if file.format in ("WAV", "WAVEX"):
-        promised, held = _wav_data_bytes(path)
+        promised, held = headers.wav_data_bytes(path)
         if held < promised < WAV_SIZE_UNKNOWN:
             raise _unusable(path, f"hold the {promised} bytes of audio its header promises", f"{held}")
-    if file.format == "NIST" and (sample_count := _sphere_sample_count(path)) not in (None, file.frames):
+    if file.format == "NIST" and (sample_count := headers.sphere_sample_count(path)) not in (None, file.frames):
         raise _unusable(path, f"hold the {sample_count} samples its header promises", f"{file.frames}")
-    if file.format == "OGG" and (fault := _ogg_fault(path)):
+    if file.format == "OGG" and (fault := headers.ogg_fault(path)):
         raise _unusable(path, "hold one whole Ogg stream", fault)
+    # libsndfile may take it for shorter, and reads no more than that.
+    if file.format == "MP3" and headers.mp3_varies(path):
+        rule = "state its length in a Xing or Info header where its bit rate varies"
+        raise InputError(f"{path} must {rule}, got none. Rewrite it: ffmpeg -i OLD NEW.flac.")
     if file.frames == 0:
         raise _unusable(path, "hold audio", "0 samples")
     if file.frames >= 2**62:  # libsndfile's mark for a FLAC stream of unknown length, as written into a pipe
         raise InputError(f"{path} must state its length, got a stream without it. Rewrite it: ffmpeg -i OLD NEW.flac.")
 
 
-def _unusable(path: Path, rule: str, value: str) -> InputError:
+def _unusable(path: Source | str, rule: str, value: str) -> InputError:
     return InputError(f"{path} must {rule}, got {value}. Replace the file.")
-
-
-def _wav_data_bytes(path: Path) -> tuple[int, int]:
-    """Bytes of samples: as the header promises, and from the start of the samples to the end of the file."""
-    with path.open("rb") as file:
-        order = ">" if file.read(12).startswith(b"RIFX") else "<"
-        while len(header := file.read(8)) == 8:
-            name, size = struct.unpack(order + "4sI", header)
-            if name == b"data":
-                return size, path.stat().st_size - file.tell()
-            file.seek(size + size % 2, 1)
-    return 0, 0
-
-
-def _sphere_sample_count(path: Path) -> int | None:
-    """Samples of each channel that the header promises; None where it does not say."""
-    with path.open("rb") as file:
-        header, _, _ = file.read(SPHERE_MAX_HEADER_BYTES).partition(b"end_head")
-    found = re.search(rb"^sample_count -i (\d+)", header, re.MULTILINE)
-    return int(found[1]) if found else None
-
-
-def _ogg_fault(path: Path) -> str:
-    """What is wrong with the pages of an Ogg file, read to its end; "" where nothing is (RFC 3533, section 6)."""
-    data = path.read_bytes()
-    offset, flags, stream, expected = 0, 0, None, None
-    while header := data[offset : offset + OGG_PAGE.size]:
-        if len(header) < OGG_PAGE.size:
-            return "a file cut short"
-        capture, flags, serial, number, checksum, num_segments = OGG_PAGE.unpack(header)
-        end = offset + OGG_PAGE.size + num_segments
-        end += sum(data[offset + OGG_PAGE.size : end])
-        if capture != b"OggS":
-            return f"something else than a page at byte {offset}"
-        if end > len(data):
-            return "a file cut short"
-        if _ogg_checksum(data[offset:end]) != checksum:
-            return f"a damaged page at byte {offset}"
-        if stream not in (None, serial) or (flags & OGG_FIRST and offset):
-            return f"a second stream at byte {offset}"
-        if expected not in (None, number):
-            return f"a page missing before byte {offset}"
-        offset, stream, expected = end, serial, number + 1
-    return "" if flags & OGG_LAST else "a file cut short"
-
-
-def _ogg_checksum(page: bytes) -> bytes:
-    """Ogg's CRC-32 with its own four bytes taken as zero: zlib's of the bits in reverse, without its inversions."""
-    blank = page[:22] + bytes(4) + page[26:]
-    reverse = zlib.crc32(blank.translate(REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return reverse.to_bytes(4, "big").translate(REVERSED_BITS)
-
-
-def _mp3_length_excess(path: Path) -> float:
-    """Share by which libsndfile's length of an undamaged MP3 may be too long; 0 where the first frame states it."""
-    with path.open("rb") as file:
-        tag = file.read(10)
-        tag_bytes = 0
-        if tag.startswith(b"ID3"):  # size in four bytes of 7 bits, without these ten
-            tag_bytes = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
-        file.seek(tag_bytes)
-        first_frame = file.read(64)
-    if b"Xing" in first_frame or b"Info" in first_frame:
-        return 0.0
-    return MP3_ESTIMATE_ERROR + tag_bytes / path.stat().st_size

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import itertools
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -57,6 +58,7 @@ DATA_TOOLS = {
         "hear and see utterances before and after what training changes; add noise to a file",
     ),
     "batch-seconds": ("memory.batch_seconds", "the largest data.batch_seconds that fits the memory of a device"),
+    "pack": ("data.pack.pack", "recordings and transcripts into a few large files, for fast reading"),
 }
 """Of `data`: the function below `ds2_jax` whose parameters are the options and which returns the exit code; about."""
 
@@ -84,7 +86,7 @@ class Evaluate:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a training run."""
     manifest: Path | None = None
-    """Manifest to evaluate; by default the run's test split. RUN/evaluations takes the results."""
+    """Manifest or tfds:NAME#SPLIT to evaluate; by default the run's test split. RUN/evaluations takes the results."""
 
 
 AUDIO = tyro.conf.arg(metavar="AUDIO [AUDIO ...]", help_behavior_hint="(required)")  # which `find_audio` checks
@@ -223,6 +225,9 @@ def _data(words: list[str]) -> int:
     about = {name: text for name, (_, text) in DATA_TOOLS.items()}
     if not _is_one_of(about, words, "data TOOL", "Looks at manifests and changes them."):
         return 0
+    if "--" in words:  # what follows is for Apache Beam
+        mark = words.index("--")
+        words = [*words[:mark], f"--beam-options={shlex.join(words[mark + 1 :])}"]
     module, function = DATA_TOOLS[words[0]][0].rsplit(".", 1)
     tool: Callable[..., int] = getattr(importlib.import_module(f"ds2_jax.{module}"), function)
     if path := _config_path(words):

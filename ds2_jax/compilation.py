@@ -18,8 +18,11 @@ from pathlib import Path
 import jax
 
 from ds2_jax.errors import InputError
+from ds2_jax.files import user_cache
 
 MAX_BYTES = 2 * 2**30
+ZSTANDARD = b"(\xb5/\xfd"
+"""The first bytes of its frames (RFC 8878)."""
 PROBE_BYTES = 2**20  # about a large entry
 ENTRIES = "**/*-cache"
 
@@ -35,7 +38,7 @@ def enable_cache() -> None:
         return
     if settings["jax_compilation_cache_dir"] is None:
         try:
-            jax.config.update("jax_compilation_cache_dir", str(_prepare(_user_cache() / "ds2_jax")))
+            jax.config.update("jax_compilation_cache_dir", str(_prepare(user_cache() / "ds2_jax")))
         except (OSError, RuntimeError, InputError) as error:  # RuntimeError: the user has no home
             reason = str(error).rstrip(".")
             print(f"compiling without a cache: {reason}. JAX_COMPILATION_CACHE_DIR may name another.", file=sys.stderr)
@@ -67,12 +70,6 @@ def machine_type() -> str:
         described = [platform.processor()]
     digest = hashlib.sha256("\n".join(described).encode()).hexdigest()
     return f"{sys.platform}-{platform.machine()}-{digest[:12]}"
-
-
-def _user_cache() -> Path:
-    """The user's folder for what can be made again; a relative one does not count (XDG base directories)."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return named if named.is_absolute() else Path.home() / ".cache"
 
 
 def _prepare(root: Path) -> Path:
@@ -134,10 +131,25 @@ def _tidy(root: Path) -> None:
 
 def _damaged(path: Path) -> bool:
     content = path.read_bytes()
-    if content and content[0] != 0x78:  # not zlib's first byte: JAX takes zstandard where it is installed
+    if content.startswith(ZSTANDARD):
+        return _damaged_zstandard(content)
+    if content and content[0] != 0x78:  # not zlib's first byte: of another kind
         return False
     try:
         zlib.decompress(content)
     except zlib.error:
+        return True
+    return False
+
+
+def _damaged_zstandard(content: bytes) -> bool:
+    """Of an entry as JAX writes it where zstandard is installed, as Apache Beam brings it; without it none is read."""
+    try:
+        import zstandard
+    except ModuleNotFoundError:
+        return False
+    try:
+        zstandard.ZstdDecompressor().decompress(content)
+    except zstandard.ZstdError:
         return True
     return False

@@ -146,7 +146,8 @@ class DataConfig:
     archive: Path | None = None
     """Copy of the corpus' published archive, used instead of downloading."""
     train: Path | None = None
-    """Manifest of the training utterances."""
+    """Manifest of the training utterances, or a TensorFlow data set: tfds:NAME[/CONFIG][:VERSION]#SPLIT, from
+    TFDS_DATA_DIR or ~/tensorflow_datasets, or tfds:FOLDER#SPLIT; dev and test too."""
     dev: Path | None = None
     """Manifest that chooses the best checkpoint and stops early."""
     test: Path | None = None

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from ds2_jax.data.splits import Split, read_split
 from ds2_jax.decoding.greedy import greedy_decode, transcript_and_words
 from ds2_jax.error_rates import ErrorCount, char_errors, word_errors
 from ds2_jax.errors import InputError
-from ds2_jax.files import write_text
+from ds2_jax.files import TFDS, is_tfds, write_text
 from ds2_jax.progress import Skipped
 
 SHOWN_SPEAKERS = 10
@@ -278,6 +279,14 @@ def report(evaluation: Evaluation, title: str, path: Path) -> str:
     return "\n".join([*lines, f"all utterances, worst first: {path}"])
 
 
+def evaluation_name(manifest: Path) -> str:
+    """Names the results: FOLDER-STEM of a manifest, since many are called test.jsonl, or SET-SPLIT of a tfds: name."""
+    if is_tfds(manifest):
+        where, _, split = str(manifest).rpartition("#")
+        return re.sub(r"[^\w.+-]+", "-", f"{where.removeprefix(TFDS).rstrip('/').rpartition('/')[2]}-{split}")
+    return f"{manifest.absolute().parent.name}-{manifest.stem}"
+
+
 def evaluate(run: Path, manifest: Path | None) -> Evaluation:
     """Evaluates the best checkpoint of a run and writes what it found into the run folder.
 
@@ -292,11 +301,11 @@ def evaluate(run: Path, manifest: Path | None) -> Evaluation:
     manifest = manifest or split_manifests(config.data, build=False).test
     if manifest is None:
         raise InputError("--manifest must be given, got none: the run names no data.test. Add --manifest FILE.")
-    if not manifest.is_file():
+    if not is_tfds(manifest) and not manifest.is_file():
         advice = "Give the path of a manifest: --manifest FILE."
         raise InputError(f"{manifest.absolute()} must be a manifest to evaluate, got no such file. {advice}")
     split = read_split(manifest, config, Alphabet.of(config.data), prune=False)
-    name = f"{manifest.absolute().parent.name}-{manifest.stem}"  # many manifests are called test.jsonl
+    name = evaluation_name(manifest)
     listed = run / "evaluations" / f"{name}_skipped.jsonl"
     listed.unlink(missing_ok=True)
     skipped = Skipped(listed)

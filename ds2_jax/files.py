@@ -7,6 +7,35 @@ from pathlib import Path
 
 from ds2_jax.errors import InputError
 
+TFDS = "tfds:"
+"""Begins the name of a TensorFlow data set where a manifest could be named, see data/tfds.py."""
+DATASET_INFO = "dataset_info.json"
+"""The file that makes a folder a TensorFlow data set; it is written last."""
+
+
+def is_tfds(path: Path) -> bool:
+    """Whether a manifest's place names a TensorFlow data set."""
+    return str(path).startswith(TFDS)
+
+
+def absolute(path: Path) -> Path:
+    """The same place for a process in any folder; in a tfds: name the folder, where it names one, is made absolute."""
+    if not is_tfds(path):
+        return path.absolute()
+    where, mark, split = str(path).removeprefix(TFDS).rpartition("#")
+    folder = Path(where).absolute()
+    return Path(f"{TFDS}{folder}{mark}{split}") if (folder / DATASET_INFO).is_file() else path
+
+
+def user_cache() -> Path:
+    """The user's folder for what can be made again; a relative one does not count (XDG base directories).
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return named if named.is_absolute() else Path.home() / ".cache"
+
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:

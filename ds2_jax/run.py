@@ -12,7 +12,7 @@ from typing import Any
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config
 from ds2_jax.errors import InputError
-from ds2_jax.files import write_text, writing
+from ds2_jax.files import absolute, write_text, writing
 
 try:
     import fcntl
@@ -84,7 +84,7 @@ def open_run(folder: Path, config: Config, overwrite: bool) -> None:
     if path.exists() and overwrite:
         _delete(folder)
     data = config.data
-    places: dict[str, Any] = {name: value.absolute() for name, value in vars(data).items() if isinstance(value, Path)}
+    places: dict[str, Any] = {name: absolute(value) for name, value in vars(data).items() if isinstance(value, Path)}
     config = dataclasses.replace(config, data=dataclasses.replace(data, **places))
     write_text(path, config_lib.to_json(config) + "\n")
 

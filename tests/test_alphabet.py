@@ -138,7 +138,7 @@ def test_letters_are_not_removed() -> None:
     with pytest.raises(InputError) as error:
         Alphabet("abc ", remove=".,a 7ʼ")
     assert str(error.value) == (
-        "data.remove must hold no letters, digits and white space, got '.,a 7ʼ'. Remove ['a', ' ', '7']."
+        "data.remove must hold no letters, digits or white space, got '.,a 7ʼ'. Remove ['a', ' ', '7']."
     )
 
 

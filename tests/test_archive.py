@@ -1,5 +1,6 @@
 """corpora/archive.py: downloads against a local server, unpacking against damaged and hostile archives."""
 
+import gc
 import gzip
 import hashlib
 import http.server
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from ds2_jax.corpora import archive as archive_lib
-from ds2_jax.corpora.archive import BadArchiveError, download, extract, file_md5, file_sha256
+from ds2_jax.corpora.archive import BadArchiveError, download, extract, file_md5, file_sha256, fingerprint
 from ds2_jax.errors import InputError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -189,6 +190,8 @@ def test_unpacking_that_takes_time_shows_a_bar(
     monkeypatch.setattr(archive_lib, "SECONDS_BEFORE_BAR", 0.0)
     extract(archive, tmp_path / "out")
     assert "unpacking a.tar.gz: 100%" in capsys.readouterr().err
+    extract(archive, tmp_path / "silent", shows_bar=False)
+    assert capsys.readouterr().err == ""
 
 
 null_in_name = member("a")
@@ -272,3 +275,80 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     ) as failure:
         extract(archive, tmp_path / "out")
     assert not isinstance(failure.value, BadArchiveError)  # the archive is not to blame
+
+
+def test_chosen_members_alone_are_unpacked_where_told(tmp_path: Path) -> None:
+    archive = make_archive(
+        tmp_path / "a.tar.gz",
+        [
+            (member("a", tarfile.DIRTYPE), b""),
+            (member("a/b.txt"), CONTENT),
+            (member("a/c.txt"), b"c"),
+            (member("a/link.txt", tarfile.SYMTYPE, "/etc/passwd"), b""),
+            (member("a/hard.txt", tarfile.LNKTYPE, "a/b.txt"), b""),
+        ],
+    )
+    asked: list[str] = []
+
+    def choose(found: tarfile.TarInfo) -> str | None:
+        asked.append(found.name)
+        return None if found.name == "a/c.txt" else f"new/{found.name[2:]}"
+
+    extract(archive, tmp_path / "out", choose)
+    assert asked == ["a", "a/b.txt", "a/c.txt", "a/link.txt", "a/hard.txt"]
+    assert [path for path in (tmp_path / "out").rglob("*") if not path.is_dir()] == [tmp_path / "out/new/b.txt"]
+    assert (tmp_path / "out/new/b.txt").read_bytes() == CONTENT
+
+
+def test_members_are_forgotten(tmp_path: Path) -> None:
+    """Else 2.5 million clips take gigabytes of memory."""
+    archive = make_archive(tmp_path / "a.tar.gz", [(member(str(number)), b"") for number in range(100)])
+    alive: list[int] = []
+
+    def count() -> int:
+        return sum(type(each) is tarfile.TarInfo for each in gc.get_objects())
+
+    extract(archive, tmp_path / "out", lambda found: alive.append(count()) if found.name in ("0", "99") else None)
+    assert alive[1] - alive[0] < 10
+
+
+@pytest.mark.parametrize("name", ["/absolute", "../outside", "a/../../outside"])
+def test_chosen_member_that_lies_outside(tmp_path: Path, name: str) -> None:
+    archive = make_archive(tmp_path / "a.tar.gz", [(member(name), b"x")])
+    message = f"got the file '{re.escape(name)}'. Do not use this archive.$"
+    with pytest.raises(InputError, match=message):
+        extract(archive, tmp_path / "out", lambda found: found.name)
+    with pytest.raises(InputError, match=message):
+        extract(archive, tmp_path / "out", lambda _: "inside")
+    assert list(tmp_path.iterdir()) == [archive]
+
+
+@pytest.mark.parametrize(("there", "kept"), [(b"X" * len(CONTENT), True), (CONTENT[:-1], False), (b"", False)])
+def test_chosen_file_that_is_there_in_full_size_is_kept(tmp_path: Path, there: bytes, kept: bool) -> None:
+    archive = make_archive(tmp_path / "a.tar.gz", [(member("a"), CONTENT)])
+    (tmp_path / "a").write_bytes(there)
+    extract(archive, tmp_path, lambda found: found.name)
+    assert (tmp_path / "a").read_bytes() == (there if kept else CONTENT)
+
+
+@pytest.mark.parametrize("how", ["flipped bit", "wrong checksum", "0.99"])
+def test_damage_behind_what_was_chosen_is_found(tmp_path: Path, how: str) -> None:
+    archive = make_archive(tmp_path / "a.tar.gz", [(member("a"), b"a"), (member("b"), CONTENT.hex().encode())])
+    archive.write_bytes(damage(archive.read_bytes(), how))
+    with pytest.raises(
+        InputError, match=r"a\.tar\.gz must be a whole \.tar\.gz archive, got: .+\. Delete it and fetch"
+    ):
+        extract(archive, tmp_path / "out", lambda found: "a" if found.name == "a" else None)
+
+
+def test_fingerprint_tells_archives_apart(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(CONTENT, mtime=0))
+    found = fingerprint(path)
+    assert found == {"archive_bytes": path.stat().st_size, "archive_crc32": f"{zlib.crc32(CONTENT):08x}"}
+    path.write_bytes(gzip.compress(CONTENT[:-1] + b"!", mtime=0))
+    assert fingerprint(path)["archive_crc32"] != found["archive_crc32"]
+    path.write_bytes(b"")
+    assert fingerprint(path) == {"archive_bytes": 0, "archive_crc32": ""}
+    with pytest.raises(InputError, match=r"no\.tar\.gz must be a file, got none of that name\. Correct the path\.$"):
+        fingerprint(tmp_path / "no.tar.gz")

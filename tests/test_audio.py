@@ -1,5 +1,6 @@
 """audio.py: every format, depth, rate and channel count; what is refused and how it says so."""
 
+import io
 import os
 import re
 import struct
@@ -13,8 +14,9 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ds2_jax.audio import audio_duration, read_audio
+from ds2_jax.audio import audio_duration, decoded_duration, lossless_flac, read_audio
 from ds2_jax.errors import InputError
+from ds2_jax.headers import AudioBytes
 
 RATE = 16_000
 
@@ -56,13 +58,20 @@ def cut(path: Path, keep: float) -> Path:
 
 
 def assert_refused(path: Path, message: str, *, header: bool = True) -> None:
-    """`read_audio`, and `audio_duration` where the header shows it, fail with "PATH must MESSAGE..."."""
+    """`read_audio`, and `audio_duration` where the header shows it, fail with "PATH must MESSAGE...".
+
+    So they do where a file's bytes are given instead.
+    """
     message = f"^{re.escape(str(path))} must {message}"
-    with pytest.raises(InputError, match=message):
-        read_audio(path, RATE)
-    if header:
+    sources: list[Path | AudioBytes] = [path]
+    if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the name is too long
+        sources.append(AudioBytes(str(path), path.read_bytes()))
+    for source in sources:
         with pytest.raises(InputError, match=message):
-            audio_duration(path)
+            read_audio(source, RATE)
+        if header:
+            with pytest.raises(InputError, match=message):
+                audio_duration(source)
 
 
 # Largest difference from the written samples: half a step of the depth, one step where libsndfile truncates.
@@ -159,6 +168,43 @@ def test_stereo_in_every_format(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"a.{suffix}", tone(channels=2))
     expected = tone(channels=2).mean(axis=1)
     np.testing.assert_allclose(read_audio(path, RATE)[1000:-1000], expected[1000:-1000], rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "sph"])
+def test_the_bytes_of_a_file_are_read_as_it_is(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a.{suffix}", tone(channels=2), 22_050)
+    data = AudioBytes("a", path.read_bytes())
+    np.testing.assert_array_equal(read_audio(data, RATE), read_audio(path, RATE))
+    assert audio_duration(data) == audio_duration(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "channels", "converts"),
+    [
+        ("a.wav", "PCM_16", 1, True),
+        ("a.wav", "PCM_16", 8, True),
+        ("a.wav", "PCM_16", 9, False),
+        ("a.sph", "PCM_16", 2, True),
+        ("a.wav", "PCM_24", 1, False),
+        ("a.wav", "FLOAT", 1, False),
+        ("a.flac", "PCM_16", 1, False),
+    ],
+)
+def test_flac_of_16_bits_loses_nothing(tmp_path: Path, name: str, subtype: str, channels: int, converts: bool) -> None:
+    path = write(tmp_path / name, tone(channels=channels), 11_025, subtype)
+    flac = lossless_flac(path)
+    assert (flac is not None) == converts
+    if flac is not None:
+        samples, rate = soundfile.read(io.BytesIO(flac), dtype="int16")
+        assert rate == 11_025
+        np.testing.assert_array_equal(samples, soundfile.read(path, dtype="int16")[0])
+        np.testing.assert_array_equal(read_audio(AudioBytes("a", flac), RATE), read_audio(path, RATE))
+
+
+def test_flac_is_not_made_of_a_file_that_was_cut(tmp_path: Path) -> None:
+    path = cut(write(tmp_path / "a.wav", tone()), 0.9)
+    with pytest.raises(InputError, match=r"must hold the 16000 bytes of audio its header promises"):
+        lossless_flac(path)
 
 
 def test_a_path_may_be_a_string(tmp_path: Path) -> None:
@@ -387,14 +433,16 @@ def test_mp3_cut_short(tmp_path: Path, mode: str) -> None:
 @pytest.mark.parametrize("tag_bytes", [0, 5000])
 def test_mp3_of_constant_bit_rate_needs_no_length(tmp_path: Path, tag_bytes: int) -> None:
     path = mp3(tmp_path / "a.mp3", "CONSTANT", stated_length=False, tag_bytes=tag_bytes)
-    assert abs(len(read_audio(path, 44_100)) - 3 * 44_100) < 3 * 1152  # encoder delay and padding
+    waveform = read_audio(path, 44_100)
+    assert abs(len(waveform) - 3 * 44_100) < 3 * 1152  # encoder delay and padding
+    np.testing.assert_array_equal(read_audio(AudioBytes("a", path.read_bytes()), 44_100), waveform)
     path.write_bytes(path.read_bytes()[:-100])
     assert abs(len(read_audio(path, 44_100)) - 3 * 44_100) < 3 * 1152  # nothing says that a frame is missing
 
 
 def test_mp3_of_variable_bit_rate_needs_its_length(tmp_path: Path) -> None:
     path = mp3(tmp_path / "a.mp3", "VARIABLE", stated_length=False)
-    assert_refused(path, r"hold the \d+ samples its header promises, got \d+\. Replace", header=False)
+    assert_refused(path, "state its length in a Xing or Info header where its bit rate varies, got none")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300, -1.1e6])
@@ -410,3 +458,38 @@ def test_samples_that_are_not_finite_or_far_too_loud(tmp_path: Path, value: floa
 def test_16_bit_numbers_in_a_float_file(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", tone() * 2**15, RATE, "FLOAT")
     np.testing.assert_allclose(read_audio(path, RATE), tone()[:, 0] * 2**15, rtol=1e-6, atol=1e-2)
+
+
+def write_mp3_without_length(path: Path, samples: np.ndarray, rate: int, mode: str) -> Path:
+    """An MP3 whose first frame, which states the length, is cut off."""
+    soundfile.write(path, samples, rate, format="MP3", bitrate_mode=mode, compression_level=0.5)
+    data = path.read_bytes()
+    sync = data[:2]
+    assert b"Info" in data[:64] or b"Xing" in data[:64]
+    path.write_bytes(data[data.index(sync, 64) :])
+    return path
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 24_000, 32_000, 44_100, 48_000])
+def test_mp3_of_varying_bit_rate_must_state_its_length(tmp_path: Path, rate: int) -> None:
+    """libsndfile would read a part of it: it estimates the length from the first frame, and reads no more than that."""
+    rng = np.random.default_rng(0)
+    samples = np.concatenate([rng.normal(0, 0.2, rate), np.zeros(4 * rate)])
+    path = write_mp3_without_length(tmp_path / "a.mp3", samples, rate, "VARIABLE")
+    with soundfile.SoundFile(path) as file:
+        assert file.frames < len(samples) / 2
+    message = "state its length in a Xing or Info header where its bit rate varies, got none. Rewrite it: ffmpeg"
+    assert_refused(path, message)
+    path = write_mp3_without_length(tmp_path / "b.mp3", samples, rate, "CONSTANT")
+    assert abs(len(read_audio(path, rate)) - len(samples)) < 4000
+
+
+def test_decoded_duration_is_what_is_read(tmp_path: Path) -> None:
+    """Of a file whose header only lets estimate; and of a file cut short, which its header does not show."""
+    path = write_mp3_without_length(tmp_path / "a.mp3", tone(3), RATE, "CONSTANT")
+    path.write_bytes(b"ID3\x04\x00\x00\x00\x00\x02\x00" + bytes(256) + path.read_bytes())
+    assert decoded_duration(path) == len(read_audio(path, RATE)) / RATE < audio_duration(path)
+    whole = write(tmp_path / "b.flac", tone(2, 44_100, 2), 44_100)
+    assert decoded_duration(whole) == audio_duration(whole) == 2
+    with pytest.raises(InputError, match=r"b\.flac must "):
+        decoded_duration(cut(whole, 0.5))

@@ -15,7 +15,7 @@ from ds2_jax import cli
 from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import Config, DataConfig
-from ds2_jax.data.check import DataSettings, check, read_settings
+from ds2_jax.data.check import DataSettings, FeatureSettings, ModelSettings, check, read_settings
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
 from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import plan_evaluation
@@ -172,7 +172,9 @@ def test_picture_is_drawn(odd: Path, tmp_path: Path) -> None:
     check((odd,), picture=tmp_path / "new" / "odd.png")
     pixels = matplotlib.image.imread(tmp_path / "new" / "odd.png")
     assert pixels.shape == (700, 900, 4)
-    assert len(np.unique(pixels.reshape(-1, 4), axis=0)) > 10
+    blue = np.abs(pixels[..., :3] - np.array([31, 119, 180]) / 255).max(-1) < 0.01  # Matplotlib's first colour
+    assert blue[50:300].sum() > 1_000
+    assert blue[400:650].sum() > 1_000
 
 
 def test_punctuation_is_removed_as_in_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,13 +225,35 @@ def test_wrong_use_is_explained(given: dict[str, Any], message: str) -> None:
     assert str(error.value) == message.replace("{a}", str(Path("a").resolve()))
 
 
+def test_a_corpus_that_is_not_there_is_to_be_prepared(tmp_path: Path) -> None:
+    file = tmp_path / "c.py"
+    text = f"config = Config(data=DataConfig(corpus='an4', root={str(tmp_path)!r}))"
+    file.write_text(f"from ds2_jax.config import *\n{text}\n")
+    with pytest.raises(InputError) as error:
+        check(config=file)
+    assert str(error.value) == (
+        f"{tmp_path}/an4 must hold the corpus an4, got no train.jsonl in it. "
+        f"Prepare it: python main.py prepare an4 --root {tmp_path}."
+    )
+
+
+def test_a_model_of_another_rate_hears_what_it_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(1.0)[:8_000], 8_000)
+    write_manifest(tmp_path / "a.jsonl", [Utterance(tmp_path / "a.wav", 1.0, "GO", "a")])
+    check((tmp_path / "a.jsonl",), features=FeatureSettings(8_000))
+    assert "nothing found" in capsys.readouterr().out
+    check((tmp_path / "a.jsonl",))
+    assert "warning: sample rate below the model's: 1" in capsys.readouterr().out
+
+
 def test_settings_given_come_before_those_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "c.py"
     file.write_text("from ds2_jax.config import *\nconfig = Config(data=DataConfig(case='upper', remove='.'))\n")
     case: Literal["lower"] = "lower"
-    settings, source = read_settings(file, None, DataSettings(case=case))
+    settings, source = read_settings(file, None, data=DataSettings(case=case), model=ModelSettings(4))
     assert (settings.data.case, settings.data.remove) == ("lower", ".")
-    assert source == f"those of {file}, and data.case as given"
+    assert source == f"those of {file}, and data.case, model.time_reduction as given"
+    assert settings.model.time_reduction == 4
 
 
 def test_real_speech_passes(an4_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,8 +41,10 @@ def test_import_layers_hold() -> None:
     [
         ("ds2_jax.cli", {"jax", "tensorflow", "librosa", "orbax"}),
         ("ds2_jax.model", {"tensorflow", "librosa", "orbax"}),
-        ("ds2_jax.train", {"tensorflow", "librosa"}),
-        ("ds2_jax.transcribe", {"tensorflow", "librosa"}),
+        ("ds2_jax.train", {"tensorflow", "tensorflow_datasets", "librosa"}),
+        ("ds2_jax.transcribe", {"tensorflow", "tensorflow_datasets", "librosa"}),
+        ("ds2_jax.data.pack", {"tensorflow", "tensorflow_datasets", "apache_beam", "librosa"}),
+        ("ds2_jax.data.check", {"tensorflow", "librosa", "orbax", "matplotlib"}),
         ("ds2_jax.preview.command", {"tensorflow", "librosa", "orbax", "matplotlib"}),
         ("ds2_jax.bench.report", {"tensorflow", "librosa", "torch"}),
         ("ds2_jax.bench.options", {"jax", "tensorflow", "librosa", "orbax", "torch"}),
@@ -111,6 +113,7 @@ def readme_code() -> str:
 def test_the_readmes_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:
     for command in (
         "train.train",
+        "dry_run.dry_run",
         "evaluate.evaluate",
         "transcribe.transcribe",
         "bench.report.bench",

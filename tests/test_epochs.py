@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from ds2_jax.data.plan import Batch, plan_epoch
 from ds2_jax.data.splits import Split
 from ds2_jax.epochs import Epochs
 from ds2_jax.errors import InputError
-from ds2_jax.progress import Skipped
 from tests.small_runs import RATE, noise, write_noise
 
 PERTURB = PerturbConfig(
@@ -68,7 +68,9 @@ def corpus(folder: Path) -> Split:
     return Split(rows)
 
 
-def read(config: Config, split: Split, epoch: int, skipped: Skipped | None = None) -> dict[int, np.ndarray]:
+def read(
+    config: Config, split: Split, epoch: int, skipped: Callable[[Problem], None] | None = None
+) -> dict[int, np.ndarray]:
     """The waveform of every utterance of an epoch."""
     epochs, found = Epochs(config, split), {}
     stream = train.make_stream(
@@ -112,7 +114,7 @@ def test_noise_that_breaks_in_the_middle_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^Utterance \d: .*bad\.wav must hold the \d+ bytes of audio its header"):
         list(train.make_stream(*arguments, None, epochs.perturb(0)))
     problems: list[Problem] = []
-    batches = list(train.make_stream(*arguments, problems.append, epochs.perturb(0)))  # type: ignore[arg-type]
+    batches = list(train.make_stream(*arguments, problems.append, epochs.perturb(0)))
     assert {problem.reason for problem in problems} == {"unreadable noise or response"}
     assert len(problems) == 10
     assert all((batch["indices"] == -1).all() for batch in batches)

@@ -75,7 +75,7 @@ def test_layouts(layout: str, named: bool, tmp_path: Path, capsys: pytest.Captur
     assert output.err == (
         f"{source}: layout {layout} ({folder_lib.LAYOUTS[layout]})\n"  # type: ignore[index]
         f"{root}/mine: from {source}\n  all  0.00 h  2 utterances  2 speakers  5 words\n"
-        f"  {root}/mine/all.jsonl holds everything; python main.py data split splits it\n"
+        f"  train, dev and test of it, by speaker: python main.py data split {root}/mine/all.jsonl --out FOLDER\n"
     )
     assert tree(source) == LAYOUTS[layout]()  # nothing is written there
 
@@ -102,7 +102,14 @@ def test_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """deepspeech.pytorch's folders of LibriSpeech, and stray recordings beside them."""
     tops = {"train": "train", "val": "dev", "test_clean": "test_clean", "test": "test"}
     files = {f"{top}/{name}": content for top in tops for name, content in wav_txt().items()}
-    files |= {"tests/x.wav": b"", "y.wav": b"", "notes.txt": b"x", "labels.json": b"", "train/wav/.hidden.wav": b""}
+    files |= {
+        "tests/x.wav": b"",
+        "y.wav": b"",
+        "notes.txt": b"x",
+        "labels.json": b"",
+        "train/wav/.hidden.wav": b"",
+        ".git/x.wav": b"",
+    }
     source = write_files(tmp_path / "s", files)
     folder = folder_lib.prepare(source, "mine", root=tmp_path)
     assert {path.stem for path in folder.glob("*.jsonl")} == {*tops.values(), "left_out"}
@@ -211,6 +218,25 @@ def test_metadata_that_names_a_recording_twice(tmp_path: Path) -> None:
         folder_lib.prepare(source, "mine", root=tmp_path)
 
 
+def test_metadata_of_something_else(tmp_path: Path) -> None:
+    source = write_files(tmp_path / "s", beside() | {"metadata.csv": b"speaker,age\nanna,30\n"})
+    assert len(read_manifest(folder_lib.prepare(source, "mine", root=tmp_path) / "all.jsonl")) == 2
+
+
+def test_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_files(tmp_path / "s", beside())
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("ben"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(InputError, match=f"^{source}/ben must be readable, got: Permission denied. Mend that and try"):
+        folder_lib.prepare(source, "mine", root=tmp_path)
+
+
 def test_no_layout_fits(tmp_path: Path) -> None:
     source = write_files(tmp_path / "s", {"a.wav": b"", "b.wav": b"", "c.txt": b"", "d.json": b"", "README": b""})
     message = (
@@ -277,7 +303,9 @@ def test_another_source_is_not_taken_for_this(tmp_path: Path) -> None:
         InputError, match=f"^{folder} must be made by preparing {source} under the name mine, got no all"
     ):
         folder_lib.prepare(source, "mine", root=tmp_path)
-    (source / "anna/1.txt").write_text("GO RIGHT")
+    status = (source / "anna/1.txt").stat()
+    (source / "anna/1.txt").write_text("GO RIGHT NOW")
+    os.utime(source / "anna/1.txt", ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(
         InputError, match=f"^{folder} must be made from {source} as it is, got an earlier state of it. "
     ):

@@ -313,6 +313,27 @@ def test_download_must_be_the_published_archive(
     assert len(names(librispeech.prepare(tmp_path / "data", ("dev-clean",)) / "dev.jsonl")) == 4
 
 
+def test_what_is_downloaded(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def download(url: str, path: Path, checksum: str, advice: str) -> None:
+        asked.extend((url, checksum))
+        (archives / path.name).rename(path)
+
+    monkeypatch.setattr(librispeech, "download", download)
+    monkeypatch.setitem(librispeech.MD5, "dev-other", md5 := file_md5(archives / "dev-other.tar.gz"))
+    folder = librispeech.prepare(tmp_path / "data", ("dev-other",))
+    assert asked == ["https://www.openslr.org/resources/12/dev-other.tar.gz", md5]
+    assert (folder / "dev-other.tar.gz").is_file()  # kept, for the user to delete
+
+
+def test_manifest_that_was_deleted_is_written_again(archives: Path, tmp_path: Path) -> None:
+    folder = librispeech.prepare(tmp_path / "data", ("dev-clean",), archives)
+    (folder / "dev.jsonl").unlink()
+    librispeech.prepare(tmp_path / "data", ("dev-clean",))
+    assert len(names(folder / "dev.jsonl")) == 4
+
+
 def test_real_speech(an4_archive: Path, tmp_path: Path) -> None:
     """AN4's recordings in LibriSpeech's layout and format are read to the sample."""
     files: dict[str, bytes] = {}

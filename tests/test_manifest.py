@@ -316,7 +316,8 @@ def test_all_unknown_characters_are_listed_and_texts_cut(audio: Path) -> None:
             manifest=Path("set.jsonl"),
         )
     message = str(error.value)
-    advice = "Mend them, or leave them out with --data.on-bad-utterance skip, or add to --data.alphabet "
+    advice = "Mend them, or leave them out with --data.on-bad-utterance skip, "
+    advice += "or add to --data.alphabet or --data.remove (see data alphabet) "
     assert f"{advice}['0', '1', '2', '3', '4', 'É']. The first: a (unknown characters: ['É'] in 'ÉÉ" in message
     assert len(message) < 1000
 

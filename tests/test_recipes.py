@@ -1,4 +1,4 @@
-"""The recipes and train --dry-run: what they print on a corpus in the right layout, what they leave alone and refuse."""
+"""The recipes and train --dry-run: what they print on a corpus in the right layout, leave alone, and refuse."""
 
 import re
 import shutil
@@ -16,7 +16,8 @@ from tests.small_runs import SMALL_CONFIG, compilation_cache_in, write_noise_man
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = {"librispeech": "librispeech", "tedlium": "tedlium", "commonvoice": "common-voice", "voxforge": "voxforge"}
 """Configuration and corpus."""
-QUICK = "--model.num-layers 1 --model.hidden-size 8 --model.dtype bfloat16 --data.num-workers 1".split()
+QUICK = "--model.num-layers 1 --model.hidden-size 8 --model.dtype bfloat16 --data.batch-seconds 3".split()
+"""What makes the step of a few seconds' audio compile fast."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -65,7 +66,7 @@ def test_a_recipe_holds_the_settings_of_the_original_and_names_its_commands(name
     assert (augment.num_time_masks, augment.time_mask_width) == (1, 70)
     about = path.read_text()
     for command in (
-        f"    python main.py prepare {RECIPES[name]}\n",
+        f"    python main.py prepare {RECIPES[name]}",
         f"    python main.py --config configs/{name}.py\n",
         f"    python main.py data batch-seconds --config configs/{name}.py --memory 80\n",
     ):
@@ -89,15 +90,14 @@ def test_a_recipes_dry_run(
     lines = out.splitlines()
     assert lines[0] == "train: 4 utterances, 0.00 hours"
     assert re.fullmatch(
-        r"an epoch: 1 batches; \S+% of their frames are padding, \d+ rows stay empty \(\S+%\); "
-        r"16 steps in 16 epochs",
+        r"an epoch: 1 batches; \S+% of their frames are padding, \d+ rows stay empty \(\S+%\); 16 steps in 16 epochs",
         lines[3],
     )
     assert re.fullmatch(r" +1 batches of +\d+ x  0\.\d\d s", lines[4])
     assert re.fullmatch(
         r"memory of a step with the largest batch, \d+ x 0\.\d\d s, on each device \(1 x .*\):", lines[5]
     )
-    sizes = [float(size) for size in re.findall(r"^ +(\S+) MiB ", out, flags=re.MULTILINE)]
+    sizes = [float(size.replace(",", "")) for size in re.findall(r"^ +(\S+) MiB ", out, flags=re.MULTILINE)]
     assert sum(sizes[:5]) == pytest.approx(sizes[5], abs=0.3)
     assert sizes[6] > sizes[0] + sizes[2]
     assert "4 utterances, 0 of the batch unusable" in lines[-2]
@@ -112,6 +112,7 @@ def test_missing_manifests_name_the_command_that_makes_them(
     monkeypatch.chdir(tmp_path)
     code, out, err = run_cli(capsys, "--config", ROOT / f"configs/{name}.py", "--dry-run")
     path = load_config(ROOT / f"configs/{name}.py").data.train
+    assert path is not None
     assert (code, out) == (1, "")
     assert err == (
         f"error: data.train must be a manifest, got {path}, which does not exist. Make it: "
@@ -120,20 +121,20 @@ def test_missing_manifests_name_the_command_that_makes_them(
     assert not any(tmp_path.iterdir())
     # A manifest of the user's own, or a slip in a corpus that is there, is not made by preparing.
     (tmp_path / path).parent.mkdir(parents=True)
-    for wrong in (path, Path("mine/train.jsonl")):
-        code, _, err = run_cli(capsys, "--config", ROOT / f"configs/{name}.py", "--dry-run", "--data.train", wrong)
-        assert code == 1
-        assert "prepare" not in err or wrong != path
+    given = {"--data.train": path, "--data.dev": "mine/dev.jsonl", "--data.test": None}
+    words = [word for option in given.items() for word in option]
+    code, _, err = run_cli(capsys, "--config", ROOT / f"configs/{name}.py", "--dry-run", *words)
+    assert code == 1
+    assert err == f"error: {path} must be a readable file, got: No such file or directory. Correct the path.\n"
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> list[str]:
-    """The command for a small model and four made recordings, the run's folder last."""
+    """The command for four made recordings and a small model, the run's folder last."""
     manifest = write_noise_manifest(tmp_path / "data", ("GO", "YES", "NO", "STOP"))
-    path = tmp_path / "small.py"
-    path.write_text("from tests.small_runs import SMALL_CONFIG as config\n")
-    words = ["--config", str(path), "--dry-run", "--data.train", str(manifest), *QUICK]
-    return [*words, "--workdir", str(tmp_path / "run")]
+    words = ["--config", str(ROOT / "configs/voxforge.py"), "--dry-run", *QUICK]  # its programs are compiled already
+    words += ["--data.train", str(manifest), "--data.dev", "None", "--data.test", "None"]
+    return [*words, "--data.on-bad-utterance", "error", "--workdir", str(tmp_path / "run")]
 
 
 def test_a_folder_that_training_would_refuse_is_refused(
@@ -142,11 +143,23 @@ def test_a_folder_that_training_would_refuse_is_refused(
     write_untrained_run(tmp_path / "run", SMALL_CONFIG)
     code, _, err = run_cli(capsys, *small)
     assert code == 1
-    assert "must be continued with its own settings, got others:\n  model.hidden_size: 16 in the run, 8 now" in err
+    assert "must be continued with its own settings, got others:\n" in err
+    assert "model.hidden_size: 16 in the run, 8 now\n" in err
     assert (tmp_path / "run/checkpoints").is_dir()
     (tmp_path / "file").touch()
     code, _, err = run_cli(capsys, *small[:-1], tmp_path / "file")
     assert (code, "error: --workdir must be a folder, got " in err) == (1, True)
+
+
+@pytest.mark.parametrize(("step", "said"), [(3, "Training could go on in"), (16, "The run in")])
+def test_a_run_that_is_there_is_told(
+    small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: int, said: str
+) -> None:
+    monkeypatch.setattr("ds2_jax.run.last_step", lambda _: step)
+    code, out, _ = run_cli(capsys, *small)
+    assert code == 0
+    assert out.splitlines()[-1].startswith(f"{said} {small[-1]}")
+    assert f"after step {step}" in out
 
 
 def test_unusable_recordings_are_named(small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

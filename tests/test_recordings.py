@@ -41,19 +41,30 @@ def test_cut_peaks_show_at_any_level(tmp_path: Path, level: float) -> None:
     assert measured(tmp_path / "whole.wav").clipped < 1e-3
 
 
+def test_overshoot_of_what_was_cut_is_clipped(tmp_path: Path) -> None:
+    waves = np.clip(4 * np.sin(np.arange(RATE) * 0.05), -1, 1) * (1 + 0.1 * np.abs(noise(1.0)))
+    soundfile.write(tmp_path / "a.wav", waves, RATE, subtype="FLOAT")
+    assert measured(tmp_path / "a.wav").clipped > 0.8
+
+
 def test_content_is_known_again_in_another_format_and_nowhere_else(tmp_path: Path) -> None:
     samples = np.round(noise(0.5) * 2**15) / 2**15
-    for name, seed_samples, rate in (
+    other = samples.copy()
+    other[-1] += 2**-15
+    for name, content, rate in (
         ("a.wav", samples, RATE),
         ("a.flac", samples, RATE),
         ("b.wav", samples[:-1], RATE),
         ("c.wav", samples, 8_000),
         ("d.wav", np.stack([samples, samples], 1), RATE),
+        ("e.wav", other, RATE),
     ):
-        soundfile.write(tmp_path / name, seed_samples, rate)
-    first, same, *others = (measured(tmp_path / name).digest for name in ("a.wav", "a.flac", "b.wav", "c.wav", "d.wav"))
+        soundfile.write(tmp_path / name, content, rate)
+    first, same, *others = (
+        measured(tmp_path / name).digest for name in ("a.wav", "a.flac", "b.wav", "c.wav", "d.wav", "e.wav")
+    )
     assert first == same
-    assert len({first, *others}) == 4
+    assert len({first, *others}) == 5
 
 
 def test_all_are_measured_in_their_order_and_bad_ones_named(tmp_path: Path) -> None:

@@ -340,6 +340,19 @@ def test_talks_are_cut_once_and_then_deleted(archive: Path, tmp_path: Path, monk
     assert [len(read_manifest(folder / f"{split}.jsonl")) for split in SPLITS] == [4, 2, 2]
 
 
+def test_talk_that_is_gone_but_not_cut(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine went down before the journal was on disk: the talk must not be left out for good."""
+    with monkeypatch.context() as patch:
+        patch.setattr(tedlium, "finish", lambda *_: pytest.fail("stop"))
+        with pytest.raises(pytest.fail.Exception):
+            tedlium.prepare(tmp_path / "data", archive)
+    partial = tmp_path / "data/tedlium.partial"
+    (partial / "talks.jsonl").write_text("")
+    message = rf"talks/train/AnnLee_2009P\.sph must be there to be cut, got none\. Delete {partial} and run again\.$"
+    with pytest.raises(InputError, match=message):
+        tedlium.prepare(tmp_path / "data", archive)
+
+
 def test_half_a_talk_is_unpacked_again(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[None] = []
 

@@ -21,9 +21,11 @@ import soundfile
 
 from ds2_jax import cli, parallel
 from ds2_jax import train as train_lib
+from ds2_jax.alphabet import Alphabet
 from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig, to_json
 from ds2_jax.corpora import an4
+from ds2_jax.data import pipeline
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
 from ds2_jax.errors import InputError
 from ds2_jax.evaluate import Evaluation, Result
@@ -371,6 +373,28 @@ def test_bad_utterances_are_skipped_and_listed(
     first_step, first_epoch, *_ = read_lines(tmp_path / "run/metrics.jsonl")
     assert first_epoch["empty_share"] == 6 / 8
     assert first_step["num_samples"] == round((0.6 + 0.65) * 16_000)
+
+
+def test_punctuation_is_removed_in_training_and_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_compiling(monkeypatch)
+    manifest = write_noise_manifest(tmp_path / "data", ("“Go!”", "It’s, 'no'", "on-off"))
+    data = dataclasses.replace(SMALL_CONFIG.data, remove="“!”’',-")
+    data = dataclasses.replace(data, train=manifest, test=manifest)
+    config = dataclasses.replace(SMALL_CONFIG, epochs=1, data=data)
+    seen: list[list[int]] = []
+
+    def watched(*arguments: Any, **options: Any) -> Iterator[dict[str, np.ndarray]]:
+        for batch in pipeline.batches(*arguments, **options):
+            seen.extend(row[:count].tolist() for row, count in zip(batch["labels"], batch["num_labels"], strict=True))
+            yield batch
+
+    monkeypatch.setattr(train_lib, "batches", watched)
+    train(config, tmp_path / "run")
+    texts = ["GO", "IT'S NO", "ON OFF"]
+    assert sorted(Alphabet.of(data).decode(labels) for labels in seen if labels) == texts
+    lines = read_lines(tmp_path / "run/test.jsonl")
+    assert sorted(line["reference"] for line in lines) == texts
+    assert load_config(tmp_path / "run").data.remove == data.remove
 
 
 def test_damaged_audio_stops_training_where_it_is_not_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

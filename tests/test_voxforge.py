@@ -167,8 +167,8 @@ def test_a_stop_in_the_middle_is_not_believed(
     module, _, name = stage.partition(".")
     done = getattr(importlib.import_module(f"ds2_jax.corpora.{module}"), name)
 
-    def stop_after(*args: object) -> None:
-        done(*args)
+    def stop_after(*args: Any, **named: Any) -> None:
+        done(*args, **named)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -328,6 +328,10 @@ def test_download(server: Server, archives: Path, tmp_path: Path, capsys: pytest
         f"{folder}: VoxForge, 12 submissions from {store}\n  train  0.00 h  20 utterances  8 speakers  50 words\n"
     )
     assert tree(store) == tree(archives)
+    assert {path.name for path in folder.iterdir() if path.is_file()} == {
+        "source.json",
+        *(f"{s}.jsonl" for s in SPLITS),
+    }
     assert rows_of(folder) == rows_of(voxforge.prepare(tmp_path / "local", archives))
     assert sorted(name for name, _ in server.requested) == ["", *sorted(path.name for path in archives.iterdir())]
 
@@ -394,7 +398,7 @@ def test_links_of_an_index() -> None:
     page = (
         "<A HREF='b.tgz'>x</A> <a href=a.tgz>x</a><a href='./e.tgz'>"
         f'<a href="{url}c.tgz"> <a href = "{path}/d.tgz"> <a href=\'f g.tgz\'>'
-        "<a href='b.tgz'> <a href='../f.tgz'> <a href='http://elsewhere/g.tgz'> <a href='h.tgz?x'> <a href='.tgz'>"
+        "<a href='b.tgz'> <a href='../f.tgz'> <a href='http://elsewhere/g.tgz'> <a href='h.tgz?x'> <a href='.h.tgz'>"
         "<a href='i.txt'> <a href='/etc/j.tgz'> <a href='http://[k.tgz'>"
     )
     assert voxforge._linked(page) == ["a.tgz", "b.tgz", "c.tgz", "d.tgz", "e.tgz", "f g.tgz"]

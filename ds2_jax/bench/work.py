@@ -15,6 +15,7 @@ from ds2_jax.bench import child, speech
 from ds2_jax.bench.options import Size
 from ds2_jax.bench.programs import Programs
 from ds2_jax.compilation import compiler_options
+from ds2_jax.memory import held_bytes
 
 LABELS_PER_SECOND = 14
 """Of the made transcripts, as in read English."""
@@ -59,9 +60,7 @@ class Step:
 
     def arrays_memory(self) -> float:
         """MiB of arguments, results and temporary arrays of the compiled program, on each device."""
-        sizes = self._compiled.memory_analysis()
-        held = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-        return float(held + sizes.temp_size_in_bytes) / 2**20
+        return held_bytes(self._compiled) / 2**20
 
     def run(self) -> float:
         """Seconds of one call, from NumPy arrays to results."""

@@ -97,7 +97,7 @@ def fingerprint(archive: Path) -> dict[str, object]:
     return {"archive_bytes": num_bytes, "archive_crc32": checksum[::-1].hex()}
 
 
-def extract(archive: Path, folder: Path, choose: Choose | None = None) -> None:
+def extract(archive: Path, folder: Path, choose: Choose | None = None, *, shows_bar: bool = True) -> None:
     """Unpacks a .tar.gz into `folder`, all of it or an error; gzip's own checksum is verified.
 
     Only plain files and folders below `folder` are written, whatever the archive holds. After an error part of it may
@@ -109,6 +109,7 @@ def extract(archive: Path, folder: Path, choose: Choose | None = None) -> None:
         choose: asked for every member, links too, in the order of the archive, what to do with it. Links, folders and
             devices are then never written, and a file that is there in its full size counts as unpacked. None: all of
             the archive, which must then hold nothing but files and folders.
+        shows_bar: False where the caller shows the progress of several archives.
 
     Raises:
         BadArchiveError: it is not a .tar.gz, it is cut short or damaged, or a member is a link or a device (without
@@ -118,7 +119,7 @@ def extract(archive: Path, folder: Path, choose: Choose | None = None) -> None:
     Differs: tarfile's "data" filter takes links that stay inside and strips the root from absolute names; no corpus
         needs that, and escapes through links were found in the filter itself (CVE-2025-4517).
     """
-    with _reading(archive, folder) as tar:
+    with _reading(archive, folder, shows_bar) as tar:
         while member := tar.next():
             tar.members.clear()  # type: ignore[attr-defined] # kept for each, 2.5 million clips would take gigabytes
             if choose is not None:
@@ -134,12 +135,12 @@ def extract(archive: Path, folder: Path, choose: Choose | None = None) -> None:
 
 
 @contextlib.contextmanager
-def _reading(archive: Path, folder: Path) -> Iterator[tarfile.TarFile]:
+def _reading(archive: Path, folder: Path, shows_bar: bool) -> Iterator[tarfile.TarFile]:
     """The opened archive; afterwards gzip's checksum is verified."""
     if not archive.is_file():
         raise InputError(f"{archive} must be a file, got none of that name. Correct the path.")
     try:
-        with archive.open("rb") as file, _bar(archive, file) as packed, gzip.open(packed) as stream:
+        with archive.open("rb") as file, _bar(archive, file, shows_bar) as packed, gzip.open(packed) as stream:
             with tarfile.open(fileobj=stream, mode="r|") as tar:
                 yield tar
             while stream.read(CHUNK_BYTES):  # tarfile stops before gzip's checksum
@@ -168,10 +169,11 @@ def _is_there(path: Path, num_bytes: int) -> bool:
     return path.is_file() and path.stat().st_size == num_bytes
 
 
-def _bar(archive: Path, file: BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:
+def _bar(archive: Path, file: BinaryIO, shows_bar: bool) -> contextlib.AbstractContextManager[BinaryIO]:
     """`file`, whose reading moves a progress bar."""
+    title, size = f"unpacking {archive.name}", archive.stat().st_size
     wrapped: contextlib.AbstractContextManager[BinaryIO] = tqdm.wrapattr(
-        file, "read", archive.stat().st_size, desc=f"reading {archive.name}", delay=SECONDS_BEFORE_BAR
+        file, "read", size, desc=title, delay=SECONDS_BEFORE_BAR, disable=not shows_bar
     )
     return wrapped
 

@@ -66,8 +66,7 @@ def building(folder: Path, source: Mapping[str, object] | None = None) -> Iterat
         try:
             yield partial
         finally:
-            if not is_begun(partial, source):
-                shutil.rmtree(partial, ignore_errors=True)
+            _tidy(partial, source)
 
 
 @contextlib.contextmanager
@@ -101,6 +100,11 @@ def is_begun(partial: Path, source: Mapping[str, object] | None) -> bool:
     """Whether the source.json in `partial` says all that `source` says."""
     made_from = _load_source(partial / SOURCE)
     return source is not None and made_from is not None and source.items() <= made_from.items()
+
+
+def _tidy(partial: Path, source: Mapping[str, object] | None) -> None:
+    if not is_begun(partial, source):
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_source(folder: Path, corpus: str, manifests: Iterable[str] = ("train", "dev", "test")) -> dict[str, object]:
@@ -154,9 +158,6 @@ class Journal:
             write_text(path, "".join(whole))
         with writing(path):
             self._file = path.open("a", encoding="utf-8")
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._results
 
     def __enter__(self) -> "Journal":
         return self

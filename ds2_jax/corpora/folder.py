@@ -168,7 +168,8 @@ def _build(folder: Path, partial: Path, scan: Scan, wanted: str) -> None:
     finish(partial, folder, splits, made_from, outside)
     report(folder, f"from {scan.source}", splits, outside)
     if ALL in splits:
-        print(f"  {folder / ALL}.jsonl holds everything; python main.py data split splits it", file=sys.stderr)
+        command = f"python main.py data split {folder / ALL}.jsonl --out FOLDER"
+        print(f"  train, dev and test of it, by speaker: {command}", file=sys.stderr)
 
 
 def _check_source(folder: Path, scan: Scan, layout: str) -> None:

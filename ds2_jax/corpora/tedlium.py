@@ -143,13 +143,13 @@ def _build(folder: Path, partial: Path, archive: Path, wanted: Mapping[str, obje
     source = read_source(partial, "TED-LIUM", manifests=())
     files, links = map(set, json.loads((partial / NAMES).read_text(encoding="utf-8")))
     found = _find_talks(ROOTS[3 if source["release"] == 3 else 2], files, links)
+    if not source.get("unpacked"):
+        talks = [each for items in found.values() for each in items if isinstance(each, Talk)]
+        places = {talk.sph: f"{TALKS}/{talk.key}.sph" for talk in talks}
+        extract(archive, partial, lambda member: places.get(str(PurePosixPath(member.name))))
+        begin(partial, source | {"unpacked": True})
     splits = {}
     with Journal(partial / JOURNAL) as journal:
-        if not source.get("unpacked"):
-            talks = [each for items in found.values() for each in items if isinstance(each, Talk)]
-            missing = {talk.sph: f"{TALKS}/{talk.key}.sph" for talk in talks if talk.key not in journal}
-            extract(archive, partial, lambda member: missing.get(str(PurePosixPath(member.name))))
-            begin(partial, source | {"unpacked": True})
         make = functools.partial(_make_utterances, partial, journal)
         for split, items in found.items():
             made = in_parallel(items, make, title=split, unit="talks")
@@ -262,6 +262,8 @@ def _make_utterances(partial: Path, journal: Journal, talk: Talk | Problem) -> l
 
 def _cut(recording: Path, partial: Path, talk: Talk, segments: Iterable[Segment | Problem]) -> int | str:
     """Writes the segments of a talk; returns the talk's number of samples, or why it cannot be read."""
+    if not recording.is_file():  # deleted, but the journal was not saved: the machine went down
+        raise InputError(f"{recording} must be there to be cut, got none. Delete {partial} and run again.")
     try:
         waveform = read_audio(recording, SAMPLE_RATE)
     except InputError as error:

@@ -211,7 +211,7 @@ def _unpack(archive: Path, partial: Path, *, is_ours: bool) -> Submission:
     name = archive.name.removesuffix(SUFFIX)
     temporary, folder = partial / f".{name}", partial / name
     try:
-        extract(archive, temporary)
+        extract(archive, temporary, shows_bar=False)
     except BadArchiveError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if is_ours:

@@ -53,12 +53,30 @@ class DataSettings:
     """skip: training leaves out what cannot be used, so it is a warning here."""
 
 
+@dataclasses.dataclass(frozen=True)
+class FeatureSettings:
+    """Settings in place of those of --config or --run, as in training."""
+
+    sample_rate: int | None = None
+    """Hz, of the model."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """Settings in place of those of --config or --run, as in training."""
+
+    time_reduction: Literal[2, 4] | None = None
+    """Input frames for one output frame."""
+
+
 def check(
     manifests: Annotated[tuple[Path, ...], tyro.conf.Positional, MANIFESTS] = (),
     config: Path | None = None,
     run: Path | None = None,
     test: Path | None = None,
     data: DataSettings = DataSettings(),
+    features: FeatureSettings = FeatureSettings(),
+    model: ModelSettings = ModelSettings(),
     findings: Path | None = None,
     picture: Path | None = None,
     num_workers: int = 0,
@@ -77,6 +95,8 @@ def check(
         test: manifest of a test split, checked behind the others: only its audio must be right, transcripts give
             warnings.
         data: settings in place of those of --config or --run.
+        features: likewise.
+        model: likewise.
         findings: file for all findings, a JSON object a line; the report has three examples of each kind.
         picture: PNG file for histograms of durations and speech rates.
         num_workers: recordings decoded at once; 0 means one per core.
@@ -87,7 +107,7 @@ def check(
     Raises:
         InputError: the settings or a manifest cannot be read, or none is there.
     """
-    settings, source = read_settings(config, run, data)
+    settings, source = read_settings(config, run, data=data, features=features, model=model)
     alphabet = Alphabet.of(settings.data)
     roles = choose_manifests(manifests, test, settings)
     rows = {path: read_manifest(path) for path in roles}
@@ -100,15 +120,16 @@ def check(
     elapsed = time.perf_counter() - started
     unusable: Literal["error", "warning"] = "warning" if settings.data.on_bad_utterance == "skip" else "error"
     found = find(checked, settings.features.sample_rate, unusable)
+    print("\n".join(describe(checked, found)), flush=True)
     if findings is not None:
         write_findings(findings, found)
+        print(f"\nall findings: {findings}")
     if picture is not None:
         from ds2_jax.data.picture import draw_histograms  # Matplotlib loads with it
 
         draw_histograms(picture, checked, settings.data)
-    print("\n".join(describe(checked, found, findings)))
     hours = sum(utterance.duration for each in checked for utterance in each.utterances) / 3600
-    print(f"\n{hours:.2f} hours decoded in {elapsed:.1f} s ({hours * 3600 / max(elapsed, 1e-9):,.0f} times real time)")
+    print(f"\n{hours:.2f} hours checked in {elapsed:.1f} s ({hours * 3600 / max(elapsed, 1e-9):,.0f} times real time)")
     stopping = [reason for each in checked if (reason := stops_training(each, settings, alphabet))]
     counts = Counter(finding.level for finding in found)
     print(f"{counts['error']:,} errors, {counts['warning']:,} warnings, {counts['remark']:,} remarks")
@@ -116,8 +137,15 @@ def check(
     return 1 if stopping else 0
 
 
-def read_settings(config: Path | None, run: Path | None, data: DataSettings) -> tuple[Config, str]:
+def read_settings(
+    config: Path | None, run: Path | None, **sections: DataSettings | FeatureSettings | ModelSettings
+) -> tuple[Config, str]:
     """The settings to check against, and where they are from.
+
+    Args:
+        config: configuration file, or None.
+        run: folder of a run, or None.
+        sections: of the settings, by name; what is not None in them comes before the rest.
 
     Raises:
         InputError: both a file and a run are named, one cannot be read, or a value is wrong.
@@ -130,10 +158,13 @@ def read_settings(config: Path | None, run: Path | None, data: DataSettings) -> 
         settings, source = load_config(config), f"those of {config}"
     else:
         settings, source = Config(), "the defaults (--config FILE or --run RUN takes others)"
-    given = {name: value for name, value in vars(data).items() if value is not None}
-    if given:
-        settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, **given))
-        source += ", and " + ", ".join(f"data.{name}" for name in given) + " as given"
+    changed: list[str] = []
+    for section, values in sections.items():
+        given = {name: value for name, value in vars(values).items() if value is not None}
+        changed += [f"{section}.{name}" for name in given]
+        settings = dataclasses.replace(settings, **{section: dataclasses.replace(getattr(settings, section), **given)})
+    if changed:
+        source += f", and {', '.join(changed)} as given"
     return settings, source
 
 
@@ -149,6 +180,10 @@ def choose_manifests(manifests: Sequence[Path], test: Path | None, settings: Con
         if "train" not in named:
             raise InputError("MANIFEST must be given where the settings have no data.train, got none. Add it.")
         chosen = [(named[role], role) for role in ROLES if role in named]
+        if settings.data.corpus is not None and not named["train"].exists():
+            corpus, root = settings.data.corpus, settings.data.root
+            advice = f"Prepare it: python main.py prepare {corpus} --root {root}."
+            raise InputError(f"{root / corpus} must hold the corpus {corpus}, got no train.jsonl in it. {advice}")
     if test is not None:
         chosen.append((test, "test"))
     stats.require_distinct([path for path, _ in chosen])
@@ -206,7 +241,7 @@ def describe_settings(config: Config, source: str) -> list[str]:
     ]
 
 
-def describe(checked: Sequence[Checked], findings: Sequence[Finding], path: Path | None) -> Iterator[str]:
+def describe(checked: Sequence[Checked], findings: Sequence[Finding]) -> Iterator[str]:
     """The tables and the findings, for a person."""
     names = stats.column_names([each.path for each in checked])
     columns = {}
@@ -231,8 +266,6 @@ def describe(checked: Sequence[Checked], findings: Sequence[Finding], path: Path
             for (_, its_level, kind), found in mine.items():
                 if its_level == level:
                     yield from describe_kind(level, kind, found)
-    if path is not None:
-        yield f"\nall findings: {path}"
 
 
 def describe_kind(level: str, kind: str, findings: Sequence[Finding]) -> Iterator[str]:

@@ -6,7 +6,9 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
+
+import numpy as np
 
 from ds2_jax import lengths
 from ds2_jax.alphabet import Alphabet
@@ -48,16 +50,24 @@ SHORTEST = 0.9
 """Share of its stated duration that a recording must last; what coders trim off is less."""
 
 
+class Record(Protocol):
+    """Audio that is no file of its own."""
+
+    def read(self, sample_rate: int) -> np.ndarray:
+        """As `audio.read_audio`."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Utterance:
     """One recording and what is said in it.
 
     Attributes:
-        audio: its file.
+        audio: its file; with a `record` no path but a name, for messages and results.
         duration: seconds; 0 where the header of the file cannot be read.
         transcript: as written in the manifest; the alphabet normalises it.
         id: names the utterance in messages and results, unlike any other in its manifest.
         speaker: "" where it is not known.
+        record: what reads the audio where it is no file of its own.
     """
 
     audio: Path
@@ -65,6 +75,7 @@ class Utterance:
     transcript: str
     id: str
     speaker: str = ""
+    record: Record | None = None
 
     def num_samples(self, sample_rate: int) -> int:
         """Samples at `sample_rate` (Hz) that `duration` amounts to."""
@@ -115,9 +126,11 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     folder = path.absolute().parent
     rows = []
     for utterance in utterances:
+        assert utterance.record is None, "a manifest names files"
         audio = utterance.audio.absolute()
         audio = audio.relative_to(folder) if audio.is_relative_to(folder) else audio
-        rows.append(dataclasses.asdict(utterance) | {"audio": audio.as_posix()})
+        row = dataclasses.asdict(utterance) | {"audio": audio.as_posix()}
+        rows.append({name: value for name, value in row.items() if name != "record"})
     _write_lines(path, rows)
 
 
@@ -150,9 +163,9 @@ def check_utterances(
         labels = [] if (unknown := alphabet.unknown(utterance.transcript)) else alphabet.encode(utterance.transcript)
         num_samples = utterance.num_samples(sample_rate)
         reason: Reason
-        if not os.path.isfile(utterance.audio):  # noqa: PTH113 - Path.is_file raises where the name is too long
+        if utterance.record is None and not os.path.isfile(utterance.audio):  # noqa: PTH113 - Path.is_file raises where the name is too long
             reason, detail = "missing audio", f"{utterance.audio} does not exist"
-        elif utterance.duration == 0 and (error := _read_duration(utterance.audio)[1]):
+        elif utterance.duration == 0 and (error := _why_unreadable(utterance, sample_rate)):
             reason, detail = "unreadable audio", error
         elif unknown:
             reason, detail = "unknown characters", f"{unknown} in {shorten(repr(utterance.transcript))}"
@@ -215,7 +228,8 @@ def usable_utterances(
         advice = "Mend them, or leave them out with --data.on-bad-utterance skip" if usable else "Mend them"
         strange = {problem.id for problem in problems if problem.reason == "unknown characters"}
         if unknown := alphabet.unknown("".join(u.transcript for u in utterances if u.id in strange)):
-            advice += f", or add to --data.alphabet {shorten(str(unknown), EXAMPLE_LENGTH)}"
+            characters = shorten(str(unknown), EXAMPLE_LENGTH)
+            advice += f", or add to --data.alphabet or --data.remove (see data alphabet) {characters}"
         examples = "; ".join(
             f"{shorten(p.id)} ({p.reason}: {shorten(p.detail, EXAMPLE_LENGTH)})" for p in problems[:NUM_EXAMPLES]
         )
@@ -315,6 +329,17 @@ def _string(row: Row, key: str, where: str) -> str:
     found = UNPRINTABLE.search(str(value))
     require(not found, f"{where}: {key}", "hold no null character and no half of a surrogate pair", value, "Mend it.")
     return str(value)
+
+
+def _why_unreadable(utterance: Utterance, sample_rate: int) -> str:
+    """Why no duration could be had; "" where it can."""
+    if utterance.record is None:
+        return _read_duration(utterance.audio)[1]
+    try:
+        utterance.record.read(sample_rate)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _read_duration(audio: Path) -> tuple[float, str]:

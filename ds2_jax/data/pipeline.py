@@ -167,7 +167,10 @@ def _read_batch(
 def _read_utterance(utterance: Utterance, alphabet: Alphabet, sample_rate: int, hop_length: int) -> Row | Problem:
     problem = functools.partial(Problem, utterance.id, str(utterance.audio))
     try:
-        waveform = read_audio(utterance.audio, sample_rate)
+        if utterance.record is not None:
+            waveform = utterance.record.read(sample_rate)
+        else:
+            waveform = read_audio(utterance.audio, sample_rate)
     except InputError as error:
         return problem("unreadable audio", str(error))
     if wrong := wrong_duration(utterance, len(waveform), sample_rate, hop_length):

@@ -12,6 +12,7 @@ from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import Config, DataConfig
 from ds2_jax.data import manifest as manifest_lib
 from ds2_jax.data.manifest import Problem, Utterance
+from ds2_jax.files import is_tfds
 
 AUDIO_REASONS = ("missing audio", "unreadable audio")
 
@@ -41,11 +42,24 @@ def manifests_of(data: DataConfig) -> dict[str, Path]:
     return {name: path for name in names if (path := getattr(data, name)) is not None}
 
 
+def read_utterances(path: Path) -> list[Utterance]:
+    """Reads a manifest, or the length table of a TensorFlow data set: tfds:NAME#SPLIT.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if is_tfds(path):
+        from ds2_jax.data.length_table import read_tfds  # a second, and many megabytes, that manifests need not pay
+
+        return read_tfds(path)
+    return manifest_lib.read_manifest(path)
+
+
 def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: bool) -> Split:
-    """Reads and checks a manifest.
+    """Reads and checks a manifest or a TensorFlow data set.
 
     Args:
-        path: manifest; None gives an empty split.
+        path: manifest or tfds:NAME#SPLIT; None gives an empty split.
         config: of the run.
         alphabet: that the transcripts must be written in.
         prune: True leaves out what cannot be trained on. False keeps every utterance whose audio is there: a test
@@ -57,7 +71,7 @@ def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: 
     """
     if path is None:
         return Split()
-    utterances = manifest_lib.read_manifest(path)
+    utterances = read_utterances(path)
     problems = find_problems(utterances, config, alphabet, prune=prune)
     on_bad = config.data.on_bad_utterance
     usable = manifest_lib.usable_utterances(utterances, problems, alphabet, on_bad_utterance=on_bad, manifest=path)

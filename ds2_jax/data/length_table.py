@@ -1,0 +1,135 @@
+"""The length table of a TensorFlow data set: id, duration, transcript and speaker of every record, in their order.
+
+A batch plan needs all durations before anything is read. `data pack` writes the table into the set; of other sets it
+is counted once and kept in the user's cache.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ds2_jax.data.manifest import Utterance
+from ds2_jax.data.tfds import SplitRow, TfdsSplit
+from ds2_jax.errors import InputError
+from ds2_jax.files import user_cache, write_text
+
+VERSION = 1
+"""Of the tables in the cache: what counts otherwise counts anew."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsRecord:
+    """The audio of one record."""
+
+    split: TfdsSplit
+    index: int
+
+    def read(self, sample_rate: int) -> np.ndarray:
+        """As `audio.read_audio`."""
+        return self.split.read(self.index, sample_rate)
+
+
+def read_tfds(path: Path) -> list[Utterance]:
+    """The utterances of tfds:NAME#SPLIT; utterance i is record i, and its audio is called tfds:NAME#SPLIT[i].
+
+    Raises:
+        InputError: as `TfdsSplit`; the set is not stored for random access, or its table is damaged.
+    """
+    split = TfdsSplit(path)
+    split.require_random_access()
+    return [
+        Utterance(Path(f"{path}[{i}]"), row.duration, row.transcript, row.id, row.speaker, TfdsRecord(split, i))
+        for i, row in enumerate(length_table(split))
+    ]
+
+
+def length_table(split: TfdsSplit) -> list[SplitRow]:
+    """The table in the set, else the one in the cache, else counted from all records and put there.
+
+    Raises:
+        InputError: the set's own table is damaged, or a record is.
+    """
+    packed = split.folder / table_name(split.split)
+    if packed.exists():
+        rows = parse_table(packed.read_text(encoding="utf-8"))
+        if rows is None or len(rows) != len(split):
+            raise InputError(
+                f"{packed} must hold a line for each of the {len(split)} records, got a damaged one. Pack the set anew."
+            )
+        return rows
+    cached = _cache_path(split)
+    if cached is not None and cached.exists():
+        rows = parse_table(cached.read_text(encoding="utf-8", errors="replace"))
+        if rows is not None and len(rows) == len(split):
+            return rows
+    rows = count(split)
+    if cached is not None:
+        with contextlib.suppress(InputError):  # a cache that cannot be written only costs time, the next time
+            write_text(cached, format_table(rows))
+    return rows
+
+
+def count(split: TfdsSplit) -> list[SplitRow]:
+    """Reads all records; a progress bar is on stderr.
+
+    Raises:
+        InputError: a record is damaged.
+    """
+    indices = tqdm(range(len(split)), desc=f"counting {split.name}, once", unit=" utterances", delay=1)
+    return unique_ids(split.row(split.record(i), i) for i in indices)
+
+
+def unique_ids(rows: Iterable[SplitRow]) -> list[SplitRow]:
+    """The rows; an id that has occurred before gets its record's number behind it."""
+    unique: dict[str, SplitRow] = {}
+    for index, row in enumerate(rows):
+        name = f"{row.id}[{index}]" if row.id in unique else row.id
+        unique[name] = row._replace(id=name)
+    return list(unique.values())
+
+
+def table_name(split: str) -> str:
+    """Of the file in a set that `data pack` made."""
+    return f"lengths-{split}.jsonl"
+
+
+def format_table(rows: Iterable[SplitRow]) -> str:
+    """JSON Lines, a row for each record in their order."""
+    return "".join(json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in rows)
+
+
+def parse_table(text: str) -> list[SplitRow] | None:
+    """Inverse of `format_table`; None where the text is damaged."""
+    try:
+        rows = [SplitRow(**json.loads(line)) for line in text.split("\n") if line]
+    except (ValueError, TypeError):
+        return None
+    types = (str, float, str, str)
+    whole = all(type(value) is kind for row in rows for value, kind in zip(row, types, strict=True))
+    return rows if whole else None
+
+
+def _cache_path(split: TfdsSplit) -> Path | None:
+    """Where the table is kept, named after the set's files: one that was prepared anew is counted anew."""
+    states = file_states(split.folder)
+    key = hashlib.sha256(json.dumps([VERSION, os.fspath(split.folder), split.split, states]).encode()).hexdigest()
+    try:
+        return user_cache() / "ds2_jax" / "lengths" / f"{key}.jsonl"
+    except RuntimeError:  # the user has no home
+        return None
+
+
+def file_states(folder: Any) -> list[tuple[str, int, float]]:
+    """Name, size and time of change of the files of a data set, on a disk or in a bucket."""
+    files = sorted(folder.iterdir())
+    if "://" in os.fspath(folder):
+        return [(path.name, path.stat().length, path.stat().mtime) for path in files]
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in map(Path, files)]

@@ -1,0 +1,275 @@
+"""`data pack`: manifests or a TensorFlow data set -> one data set of few large files, read at random by `tfds:`."""
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tqdm import tqdm
+
+from ds2_jax.config import require
+from ds2_jax.data.length_table import file_states, format_table, table_name, unique_ids
+from ds2_jax.data.manifest import NUM_EXAMPLES, Problem, Utterance, count_reasons, read_manifest
+from ds2_jax.data.pack_shard import NAME, NOTES, Note, Task, folder_path, pack_features, read_note, write_shard
+from ds2_jax.data.tfds import TfdsSplit, is_data_set, library
+from ds2_jax.errors import InputError, shorten
+from ds2_jax.files import is_tfds
+
+VERSION = 1
+"""Of what a shard holds; another writes all shards anew."""
+SOURCE = "source.json"
+LEFT_OUT = "left_out.jsonl"
+DESCRIPTION = "Recordings and their transcripts, packed by ds2_jax. audio is a whole audio file, most often FLAC."
+
+
+def pack(
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[SPLIT=]SOURCE [...]")],
+    out: str,
+    shard_mb: int = 128,
+    num_workers: int = 0,
+    on_bad_utterance: Literal["error", "skip"] = "error",
+    beam_runner: str | None = None,
+    beam_options: str = "",
+) -> int:
+    """Packs recordings and transcripts into a TensorFlow data set of ArrayRecord files, for fast reading.
+
+    Train on it with --data.train tfds:OUT#SPLIT: the batches are those of the manifest, bit for bit. The lengths are in
+    it, so nothing is counted first. FLAC, MP3 and Ogg files are copied as they are; 16-bit WAV and Sphere become FLAC,
+    which loses nothing; other WAV files are copied. Every recording is decoded once to see that it can be.
+
+    The same command goes on where it was stopped, and writes the same bytes with any number of workers.
+
+    Args:
+        sources: manifests and data sets (tfds:NAME#SPLIT, stored as ArrayRecord or TFRecord), each a split that is
+            named after the file or the split unless its name stands before it: train=a.jsonl dev=b.jsonl.
+        out: folder of the pack; gs://BUCKET/FOLDER too (untested). ArrayRecord reads no other buckets: mount those.
+        shard_mb: megabytes of a file, about.
+        num_workers: files written at once; 0 means one per core.
+        on_bad_utterance: stop where recordings cannot be read, or leave them out and list them in OUT/left_out.jsonl.
+        beam_runner: write the files with Apache Beam: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner. Its
+            options follow behind --, and its workers must see the recordings and OUT under the same names.
+        beam_options: the same in one word; what follows behind -- is put here.
+
+    Returns:
+        0; wrong input raises.
+
+    Raises:
+        InputError: a source or OUT is wrong, or recordings cannot be read.
+    """
+    require(1 <= shard_mb <= 2**20, "--shard-mb", "be 1 to 1048576", shard_mb)
+    require(0 <= num_workers <= 1024, "--num-workers", "be 0 (one per core) to 1024", num_workers)
+    require(beam_runner is not None or not beam_options, "--", "stand behind --beam-runner", beam_options)
+    named = name_splits(sources)
+    folder = folder_path(out)
+    tasks = [task for split, path in named.items() for task in plan(split, path, str(folder), shard_mb * 10**6)]
+    source = {"pack": VERSION, "digest": _digest([(task.split, task.digest) for task in tasks])}
+    if is_data_set(folder):
+        check_source(folder, source)
+        print(f"{out}: complete already", file=sys.stderr)
+    else:
+        clear(folder, tasks)
+        if beam_runner is None:
+            write_shards(tasks, num_workers)
+        else:
+            from ds2_jax.data.pack_beam import run
+
+            run(tasks, beam_runner, shlex.split(beam_options))
+        finish(folder, tasks, source, on_bad_utterance)
+    print("\n".join(f"tfds:{out}#{split}" for split in named))
+    return 0
+
+
+def name_splits(sources: Sequence[str]) -> dict[str, Path]:
+    """The sources by the name of the split that they become.
+
+    Raises:
+        InputError: there is none, or a name is wrong or there twice.
+    """
+    require(bool(sources), "SOURCE", "be a manifest or tfds:NAME#SPLIT", "none", "See data pack --help.")
+    named: dict[str, Path] = {}
+    for source in sources:
+        found = re.fullmatch(r"(\w+)=(.+)", source)
+        path = Path(found[2] if found else source)
+        split = found[1] if found else str(path).rpartition("#")[2] if is_tfds(path) else path.stem
+        rule, advice = "be of letters, digits and _", f"Put another before the source: SPLIT={source}."
+        require(bool(re.fullmatch(r"[A-Za-z]\w*", split, re.ASCII)), "The name of a split", rule, split, advice)
+        require(split != "all", "The name of a split", 'be another than "all", which is TFDS\'s own', split, advice)
+        require(split not in named, "The name of a split", "be there once", split, advice)
+        named[split] = path
+    return named
+
+
+def plan(split: str, path: Path, out: str, shard_bytes: int) -> list[Task]:
+    """The shards of a split, of about `shard_bytes` each and the same number of utterances but for one.
+
+    Raises:
+        InputError: the source cannot be read.
+    """
+    if is_tfds(path):
+        data_set = TfdsSplit(path)
+        total, num_bytes = len(data_set), data_set.num_bytes
+        states: Any = file_states(data_set.folder)
+    else:
+        utterances = read_manifest(path)
+        stats = [_stat(utterance) for utterance in utterances]
+        total, num_bytes = len(utterances), sum(size for size, _ in stats)
+    num_shards = min(total, max(1, math.ceil(num_bytes / shard_bytes)))
+    tasks = []
+    for number in range(num_shards):
+        start, stop = (total * each // num_shards for each in (number, number + 1))
+        make = functools.partial(Task, out, split, number, num_shards)
+        if is_tfds(path):
+            digest = _digest([VERSION, str(path), states, start, stop])
+            tasks.append(make(digest, tfds=str(path), start=start, stop=stop))
+        else:
+            rows = utterances[start:stop]
+            content = [(u.id, str(u.audio), u.duration, u.transcript, u.speaker) for u in rows]
+            tasks.append(make(_digest([VERSION, content, stats[start:stop]]), tuple(rows)))
+    return tasks
+
+
+def _stat(utterance: Utterance) -> tuple[int, int]:
+    """Size and time of change of an audio file; zeros where there is none, which the shard's writer will report."""
+    try:
+        status = utterance.audio.stat()
+    except (OSError, ValueError):
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def check_source(folder: Any, source: Mapping[str, Any]) -> None:
+    """Raises InputError unless the data set in `folder` is a pack of these sources."""
+    path = folder / SOURCE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except ValueError:
+        found = None
+    if found != source:
+        raise InputError(
+            f"--out must be a new folder, got {folder}, which holds a data set made from other sources or shards. "
+            "Delete it, or give another --out."
+        )
+
+
+def clear(folder: Any, tasks: Sequence[Task]) -> None:
+    """Deletes shards that an earlier, unfinished run with other sources has left.
+
+    Raises:
+        InputError: `folder` holds something else than an unfinished pack.
+    """
+    if not folder.exists():
+        return
+    content = list(folder.iterdir()) if folder.is_dir() else [folder]
+    if content and not (folder / NOTES).is_dir():
+        raise InputError(
+            f"--out must be a new folder, got {folder}, which holds {content[0].name}. Give another --out."
+        )
+    kept = {task.shard.name for task in tasks}
+    for path in content:
+        if path.name.startswith(f"{NAME}-") and path.name not in kept:
+            path.unlink()
+    if unfinished := sum(read_note(task) is not None for task in tasks):
+        print(f"{folder}: going on, {unfinished} of {len(tasks)} files are there", file=sys.stderr)
+
+
+def write_shards(tasks: Sequence[Task], num_workers: int) -> None:
+    """Writes shards in threads: what they do most, decoding, encoding and writing, releases Python's lock."""
+    total = sum(map(len, tasks))
+    with (
+        ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool,
+        tqdm(desc="packing", total=total, unit=" utterances", delay=1) as bar,
+    ):
+        futures = {pool.submit(write_shard, task): task for task in tasks}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                bar.update(len(futures[future]))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C or an error: what is running is finished, and kept
+            raise
+
+
+def finish(folder: Any, tasks: Sequence[Task], source: Mapping[str, Any], on_bad_utterance: str) -> None:
+    """Makes a data set of the shards: the length tables, then TFDS's own files, of which the last makes it one.
+
+    Raises:
+        InputError: recordings could not be read, and `on_bad_utterance` is "error" or none is left in a split.
+    """
+    notes: dict[str, list[Note]] = collections.defaultdict(list)
+    for task in tasks:
+        note = read_note(task)
+        if note is None:
+            raise InputError(
+                f"{task.shard} must be there, got none: its writer has failed. Run the same command again."
+            )
+        notes[task.split].append(note)
+    problems = [problem for split in notes.values() for note in split for problem in note.problems]
+    _check_problems(problems, sum(map(len, tasks)), on_bad_utterance)
+    for split, parts in notes.items():
+        rows = unique_ids(row for note in parts for row in note.rows)
+        require(bool(rows), f"Split {split}", "hold a recording that can be read", "none", "Mend its source.")
+        (folder / table_name(split)).write_text(format_table(rows), encoding="utf-8")
+    if problems:
+        lines = [json.dumps(dataclasses.asdict(problem), ensure_ascii=False) + "\n" for problem in problems]
+        (folder / LEFT_OUT).write_text("".join(lines), encoding="utf-8")
+    (folder / SOURCE).write_text(json.dumps(source) + "\n", encoding="utf-8")
+    tfds = library()
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder,
+        features=pack_features(),
+        split_infos=[
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=[len(note.rows) for note in parts],
+                num_bytes=sum(note.num_bytes for note in parts),
+            )
+            for split, parts in notes.items()
+        ],
+        version="1.0.0",
+        check_data=False,  # it knows no ArrayRecord
+        description=DESCRIPTION,
+    )
+    (folder / NOTES).rmtree()
+    _report(folder, notes, problems)
+
+
+def _check_problems(problems: Sequence[Problem], total: int, on_bad_utterance: str) -> None:
+    if not problems or on_bad_utterance == "skip":
+        return
+    examples = "; ".join(f"{shorten(p.id)} ({shorten(p.detail, 300)})" for p in problems[:NUM_EXAMPLES])
+    raise InputError(
+        f"SOURCE must hold only recordings that can be read, got {len(problems)} of {total} that cannot: "
+        f"{count_reasons(problems)}. Mend them, or leave them out with --on-bad-utterance skip; the files that are "
+        f"written already are kept. The first: {examples}."
+    )
+
+
+def _report(folder: Any, notes: Mapping[str, Sequence[Note]], problems: Sequence[Problem]) -> None:
+    """Says on stderr what the pack holds."""
+    lines = [f"{folder}:"]
+    width = max(map(len, notes))
+    for split, parts in notes.items():
+        hours = sum(row.duration for note in parts for row in note.rows) / 3600
+        kinds = sum((collections.Counter(note.kinds) for note in parts), start=collections.Counter[str]())
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+        files = "1 file" if len(parts) == 1 else f"{len(parts):,} files"
+        megabytes = sum(note.num_bytes for note in parts) / 1e6
+        lines.append(f"  {split:{width}}  {hours:.2f} h  {megabytes:,.1f} MB in {files}  {counts}")
+    if problems:
+        lines.append(f"  left out {len(problems):,}: {count_reasons(problems)}; {folder / LEFT_OUT} names them")
+    print("\n".join(lines), file=sys.stderr)

@@ -1,0 +1,215 @@
+"""One shard of a pack: its recordings -> an ArrayRecord file, and a note of what is in it.
+
+A shard is a function of its task alone, so whoever writes it, in whichever order, writes the same bytes. The note is
+written after the shard; a shard without the note of its own task is written again.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ds2_jax.audio import encode_flac, lossless_flac, read_audio
+from ds2_jax.data.manifest import Problem, Utterance
+from ds2_jax.data.tfds import SplitRow, TfdsSplit, int16_samples, library, serialize
+from ds2_jax.errors import InputError
+from ds2_jax.files import writing
+from ds2_jax.headers import AudioBytes, Source
+
+NAME = "speech"
+"""Of every pack, for TFDS: the names of its shards begin with it."""
+NOTES = "unfinished"
+"""Folder of the notes, in that of the pack until it is complete."""
+CHECK_RATE = 16_000  # Hz; any would do to see whether a recording can be decoded
+COPIED, TO_FLAC = "copied", "16-bit samples as FLAC"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a shard is to hold: rows of a manifest, or records `start` to before `stop` of a TensorFlow data set.
+
+    Attributes:
+        out: folder of the pack.
+        split: its name.
+        number: of the shard, from 0.
+        num_shards: of the split.
+        digest: of all that the shard depends on.
+        utterances: of a manifest.
+        tfds: name of a data set; "" where there are utterances.
+        start: first record.
+        stop: behind the last record.
+    """
+
+    out: str
+    split: str
+    number: int
+    num_shards: int
+    digest: str
+    utterances: tuple[Utterance, ...] = ()
+    tfds: str = ""
+    start: int = 0
+    stop: int = 0
+
+    @property
+    def shard(self) -> Any:
+        """Path of the file."""
+        return folder_path(self.out) / f"{NAME}-{self.split}.array_record-{self.number:05d}-of-{self.num_shards:05d}"
+
+    @property
+    def note(self) -> Any:
+        """Path of the note."""
+        return folder_path(self.out) / NOTES / f"{self.split}-{self.number:05d}.json"
+
+    def __len__(self) -> int:
+        return len(self.utterances) or self.stop - self.start
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """What was written.
+
+    Attributes:
+        digest: of the task.
+        num_bytes: of the shard.
+        rows: one for each record.
+        kinds: how many recordings were copied, and how many were encoded.
+        problems: why the others are not in it.
+    """
+
+    digest: str
+    num_bytes: int
+    rows: Sequence[SplitRow]
+    kinds: Mapping[str, int]
+    problems: Sequence[Problem]
+
+
+def folder_path(folder: str) -> Any:
+    """A folder on a disk or in a bucket (gs://), with the methods of pathlib."""
+    from etils import epath
+
+    return epath.Path(folder)
+
+
+def pack_features() -> Any:
+    """The features of a pack: audio is a whole audio file, in FLAC or another format that `read_audio` knows."""
+    kinds = library().features
+    audio = kinds.Tensor(shape=(), dtype=np.object_)
+    return kinds.FeaturesDict({"audio": audio, "text": kinds.Text(), "id": kinds.Text(), "speaker": kinds.Text()})
+
+
+def read_note(task: Task) -> Note | None:
+    """The note of a task whose shard is whole; None where it has to be written."""
+    if not (task.note.exists() and task.shard.exists()):
+        return None
+    try:
+        fields = json.loads(task.note.read_text(encoding="utf-8"))
+        rows = [SplitRow(*row) for row in fields.pop("rows")]
+        problems = [Problem(**problem) for problem in fields.pop("problems")]
+        note = Note(rows=rows, problems=problems, **fields)
+    except (ValueError, TypeError, KeyError):  # cut short
+        return None
+    whole = note.digest == task.digest and note.num_bytes == task.shard.stat().length
+    return note if whole else None
+
+
+def write_shard(task: Task) -> None:
+    """Writes a shard and then its note, unless both are there.
+
+    Raises:
+        InputError: they cannot be written, or the data set cannot be read.
+    """
+    if read_note(task) is not None:
+        return
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    features = pack_features()
+    rows, problems, kinds = [], [], collections.Counter[str]()
+    with _replacing(task.shard, task.note.parent) as path:
+        try:
+            writer = ArrayRecordWriter(str(path), "group_size:1")  # one record a chunk: read at random
+            for content in _contents(task):
+                if isinstance(content, Problem):
+                    problems.append(content)
+                    continue
+                row, audio, kind = content
+                example = {"audio": audio, "text": row.transcript, "id": row.id, "speaker": row.speaker}
+                writer.write(serialize(features, example))
+                rows.append(row)
+                kinds[kind] += 1
+            writer.close()
+        except RuntimeError as error:  # the writer's, for example where the disk is full
+            raise InputError(f"{task.shard} must be writable, got: {error}. Make room and run it again.") from error
+        num_bytes = path.stat().st_size
+    note = Note(task.digest, num_bytes, rows, dict(kinds), problems)
+    with _replacing(task.note, task.note.parent) as path:
+        path.write_text(json.dumps(dataclasses.asdict(note), ensure_ascii=False), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _replacing(target: Any, scratch: Any) -> Iterator[Path]:
+    """A path to write to; in the end it becomes `target`, whole or not at all. `scratch` is a folder beside it."""
+    local = "://" not in os.fspath(target)
+    with writing(target):
+        scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=scratch if local else None) as folder:
+            path = Path(folder) / target.name
+            yield path
+            if local:
+                path.replace(target)
+            else:
+                folder_path(str(path)).copy(target, overwrite=True)
+
+
+Content = tuple[SplitRow, bytes, str]
+
+
+def _contents(task: Task) -> Iterator[Content | Problem]:
+    """The row, the audio file and its kind for each utterance of a task, or why it cannot be had."""
+    if not task.tfds:
+        for utterance in task.utterances:
+            row = SplitRow(utterance.id, utterance.duration, utterance.transcript, utterance.speaker)
+            try:
+                yield row, *_audio_file(utterance.audio)
+            except InputError as error:
+                yield Problem(utterance.id, str(utterance.audio), "unreadable audio", str(error))
+        return
+    split = _open_split(task.tfds)
+    for index, record in enumerate(split.records(task.start, task.stop), start=task.start):
+        row = split.row(record, index)
+        try:
+            audio = split.audio(record, index)
+            if isinstance(audio, AudioBytes):
+                yield row, *_audio_file(audio)
+            else:
+                rate, name = split.features.sample_rate, f"{split.name}[{index}]"
+                assert rate is not None
+                yield row, encode_flac(int16_samples(audio, name), rate), TO_FLAC
+        except InputError as error:
+            yield Problem(row.id, f"{split.name}[{index}]", "unreadable audio", str(error))
+
+
+@functools.lru_cache(maxsize=8)
+def _open_split(name: str) -> TfdsSplit:
+    return TfdsSplit(Path(name))
+
+
+def _audio_file(source: Source) -> tuple[bytes, str]:
+    """The file to store, decoded once to see that it can be, and how it was made.
+
+    Raises:
+        InputError: the recording cannot be read.
+    """
+    flac = lossless_flac(source)
+    if flac is not None:
+        return flac, TO_FLAC
+    data = source.data if isinstance(source, AudioBytes) else source.read_bytes()
+    read_audio(AudioBytes(str(source), data), CHECK_RATE)
+    return data, COPIED

@@ -1,0 +1,354 @@
+"""TensorFlow Datasets: which features hold the speech, and its records one by one.
+
+The only file that imports tensorflow_datasets. Nothing is downloaded or prepared here.
+"""
+
+import bisect
+import functools
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ds2_jax.audio import audio_duration, mono_waveform, read_audio
+from ds2_jax.data.pipeline import _tensorflow
+from ds2_jax.errors import InputError
+from ds2_jax.files import DATASET_INFO, TFDS
+from ds2_jax.headers import AudioBytes
+
+AUDIO_NAMES = ("audio", "speech")
+"""Where a set keeps whole audio files in a plain tensor of bytes, as `data pack` does."""
+TEXT_NAMES = ("text", "transcript", "transcription", "sentence")
+ID_NAMES = ("id", "audio_id")
+SPEAKER_NAMES = ("speaker", "speaker_id", "client_id")
+SPELLING = "tfds:NAME[/CONFIG][:VERSION]#SPLIT or tfds:FOLDER#SPLIT"
+
+
+@functools.cache
+def library() -> Any:
+    """tensorflow_datasets, imported on first use; it loads TensorFlow for some of its features."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    import tensorflow_datasets
+
+    return tensorflow_datasets
+
+
+def serialize(features: Any, example: Mapping[str, Any]) -> bytes:
+    """The record of an example, the same bytes each time: TFDS leaves the order of the features to chance."""
+    record = features.serialize_example(features.encode_example(example))
+    serialized: bytes = _example(record).SerializeToString(deterministic=True)
+    return serialized
+
+
+def _example(record: bytes) -> Any:
+    library()
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    return tf_example_pb2.Example.FromString(record)
+
+
+class Features(NamedTuple):
+    """Names of the features that are read; "" where a set has none for an id or a speaker.
+
+    Attributes:
+        sample_rate: Hz; None where the audio is a file, which knows its own.
+    """
+
+    audio: str
+    text: str
+    id: str
+    speaker: str
+    sample_rate: int | None
+
+
+class SplitRow(NamedTuple):
+    """What a record says beside its audio; `duration` in seconds, 0 where its audio cannot be read."""
+
+    id: str
+    duration: float
+    transcript: str
+    speaker: str
+
+
+class TfdsSplit:
+    """A split of a prepared data set, its records in the order of its shards.
+
+    Args:
+        path: tfds:NAME[/CONFIG][:VERSION]#SPLIT, a set in TFDS_DATA_DIR or else in ~/tensorflow_datasets; or
+            tfds:FOLDER#SPLIT, the folder that holds dataset_info.json. SPLIT may be a slice, for example train[:10%].
+
+    Raises:
+        InputError: the name is wrong, the set is not prepared or has no such split, or its features are not clear.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        where, mark, self.split = self.name.removeprefix(TFDS).rpartition("#")
+        if not (where and mark and self.split):
+            raise InputError(
+                f"A TensorFlow data set must be named {SPELLING}, got {self.name}. Add the split: ...#train."
+            )
+        builder = _find(where, self.name)
+        self.folder = builder.data_path
+        self._info = builder.info
+        instructions = self._file_instructions()
+        self._files = [(str(each.filename), each.skip, each.take) for each in instructions]
+        self._ends = np.cumsum([take for _, _, take in self._files]).tolist()
+        self.features = find_features(self._info.features, self._info.supervised_keys, self.name)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def _file_instructions(self) -> Any:
+        splits = self._info.splits
+        try:
+            instructions = splits[self.split].file_instructions
+        except (KeyError, ValueError, AssertionError) as error:
+            raise InputError(
+                f"{self.name} must name a split of the set, which has {', '.join(splits) or 'none'}, got "
+                f"{self.split!r}. Correct it."
+            ) from error
+        if not instructions:
+            raise InputError(f"{self.name} must hold at least one utterance, got none. Choose another split.")
+        return instructions
+
+    @property
+    def file_format(self) -> str:
+        """Of the shards: "array_record", "tfrecord", ..."""
+        return str(self._info.file_format.value)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of its records, about: as many of the mean size of the set's."""
+        splits = self._info.splits.values()
+        num_records = sum(split.num_examples for split in splits)
+        return sum(int(split.num_bytes) for split in splits) * len(self) // int(num_records)
+
+    def require_random_access(self) -> None:
+        """Raises InputError unless single records can be read: from ArrayRecord."""
+        if self.file_format != "array_record":
+            raise InputError(
+                f"{self.name} must be stored as ArrayRecord to be read in any order, got {self.file_format}. Rewrite "
+                f"it: python main.py data pack '{self.name}' --out FOLDER; then name tfds:FOLDER#SPLIT."
+            )
+
+    @functools.cached_property
+    def _source(self) -> Any:
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        return ArrayRecordDataSource(self._file_instructions())  # which threads may share
+
+    def record(self, index: int) -> bytes:
+        """A record as it is stored.
+
+        Raises:
+            InputError: its shard is missing or damaged.
+        """
+        try:
+            record: bytes = self._source[index]
+        except (RuntimeError, ValueError, OSError, IndexError) as error:  # array_record's own
+            raise self._damaged(index, error) from error
+        return record
+
+    def records(self, start: int, stop: int) -> Iterator[bytes]:
+        """The records from `start` to before `stop`, read in their order from ArrayRecord or TFRecord.
+
+        Raises:
+            InputError: a shard is missing or damaged, or is of another format.
+        """
+        if self.file_format == "array_record":
+            yield from map(self.record, range(start, stop))
+            return
+        if self.file_format != "tfrecord":
+            raise InputError(
+                f"{self.name} must be stored as ArrayRecord or TFRecord, got {self.file_format}. Prepare it anew with "
+                "file_format='array_record'."
+            )
+        tf = _tensorflow()
+        while start < stop:
+            file = bisect.bisect_right(self._ends, start)
+            filename, skip, take = self._files[file]
+            first = self._ends[file] - take
+            dataset = (
+                tf.data.TFRecordDataset(filename).skip(skip + start - first).take(min(stop, self._ends[file]) - start)
+            )
+            try:
+                for record in dataset.as_numpy_iterator():
+                    yield record
+                    start += 1
+            except (tf.errors.OpError, OSError) as error:
+                raise self._damaged(start, error) from error
+            if start < min(stop, self._ends[file]):
+                raise self._damaged(start, EOFError("the end of the shard"))
+
+    def _damaged(self, index: int, error: Exception) -> InputError:
+        lines = str(error).splitlines() or [type(error).__name__]
+        return InputError(f"{self.name}[{index}] must be readable, got: {lines[0]}. Prepare or pack the set anew.")
+
+    def row(self, record: bytes, index: int) -> SplitRow:
+        """What record `index` says beside its audio.
+
+        Raises:
+            InputError: a text is not UTF-8.
+        """
+        values = _example(record).features.feature  # as stored: decoding the audio would take most of the time
+        name = self._text(values, self.features.id, index) if self.features.id else str(index)
+        transcript = self._text(values, self.features.text, index)
+        speaker = self._text(values, self.features.speaker, index) if self.features.speaker else ""
+        return SplitRow(name, self._duration(record, values, index), transcript, speaker)
+
+    def audio(self, record: bytes, index: int) -> AudioBytes | np.ndarray:
+        """The audio of record `index`: a whole audio file, or samples [S, C] of the type they are stored in."""
+        name, features = self.features.audio, self._info.features
+        skip = {name: library().decode.SkipDecoding()} if self.features.sample_rate is None else None
+        value = features.deserialize_example_np(record, decoders=skip)[name]
+        if self.features.sample_rate is None:
+            return AudioBytes(f"{self.name}[{index}]", value)
+        samples = np.asarray(value)
+        return samples[:, None] if samples.ndim == 1 else samples
+
+    def read(self, index: int, sample_rate: int) -> np.ndarray:
+        """As `audio.read_audio`, of record `index`."""
+        audio = self.audio(self.record(index), index)
+        if isinstance(audio, AudioBytes):
+            return read_audio(audio, sample_rate)
+        assert self.features.sample_rate is not None
+        name = f"{self.name}[{index}]"
+        if audio.dtype.kind != "f":
+            audio = int16_samples(audio, name) / np.float32(2**15)  # [S, C]
+        return mono_waveform(audio.astype(np.float32), self.features.sample_rate, sample_rate, name)
+
+    def _text(self, values: Mapping[str, Any], name: str, index: int) -> str:
+        value = values[name]
+        if value.int64_list.value:
+            number = value.int64_list.value[0]
+            feature = self._info.features[name]
+            return str(feature.int2str(number) if hasattr(feature, "int2str") and number >= 0 else number)
+        content = value.bytes_list.value[0] if value.bytes_list.value else b""
+        try:
+            return str(content, "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{self.name}[{index}]: {name} must be UTF-8 text, got {error.reason} at byte {error.start}. Prepare "
+                "the set anew."
+            ) from error
+
+    def _duration(self, record: bytes, values: Mapping[str, Any], index: int) -> float:
+        value, rate = values[self.features.audio], self.features.sample_rate
+        if rate is None:
+            try:
+                return audio_duration(AudioBytes(f"{self.name}[{index}]", value.bytes_list.value[0]))
+            except InputError:
+                return 0.0  # `check_utterances` finds out why
+        shape = self._info.features[self.features.audio].shape
+        if value.bytes_list.value or len(shape) > 1:
+            samples = self.audio(record, index)
+            assert isinstance(samples, np.ndarray)
+            return len(samples) / rate
+        return max(len(value.int64_list.value), len(value.float_list.value)) / rate
+
+
+def int16_samples(samples: np.ndarray, name: str) -> np.ndarray:
+    """Whole numbers as int16.
+
+    Raises:
+        InputError: they are of another kind, or beyond 16 bits: full scale is then not known.
+    """
+    limits = np.iinfo(np.int16)
+    if samples.dtype.kind not in "iu" or (
+        samples.size and not limits.min <= samples.min() <= samples.max() <= limits.max
+    ):
+        largest = np.abs(samples).max() if samples.size else 0
+        raise InputError(
+            f"{name} must hold samples of 16 bits, got {samples.dtype} of up to {largest:g}. Prepare the set anew."
+        )
+    return samples.astype(np.int16)
+
+
+def find_features(features: Mapping[str, Any], supervised: tuple[Any, ...] | None, name: str) -> Features:
+    """Which features hold the audio and what is said in it.
+
+    The audio is the set's only Audio feature, or a tensor of bytes named as in `AUDIO_NAMES`. The transcript is the
+    text that the set's supervised keys pair with it, else the only one named as in `TEXT_NAMES`, else the only Text.
+
+    Args:
+        features: of the set, by name.
+        supervised: the set's supervised keys.
+        name: of the set, for messages.
+
+    Raises:
+        InputError: none or several would do, or the audio's sample rate is not stated.
+    """
+    kinds = library().features
+    pair = [key for key in supervised or () if isinstance(key, str)]
+    scalars = [key for key, each in features.items() if isinstance(each, kinds.Tensor) and each.np_dtype == np.object_]
+    audios = [key for key, each in features.items() if isinstance(each, kinds.Audio)]
+    audios = audios or [key for key in AUDIO_NAMES if key in scalars and not isinstance(features[key], kinds.Text)]
+    others = {*ID_NAMES, *SPEAKER_NAMES, *audios}
+    texts = [key for key, each in features.items() if isinstance(each, kinds.Text) and key not in others]
+    named = [key for key in TEXT_NAMES if key in scalars and key not in others]
+    audios = [key for key in audios if key in pair] or audios
+    texts = [key for key in texts if key in pair] or (named if len(named) == 1 else texts)
+    for role, found in (("audio", audios), ("transcript", texts)):
+        if len(found) != 1:
+            listed = ", ".join(f"{key} ({type(each).__name__})" for key, each in features.items())
+            raise InputError(
+                f"{name} must have one feature that is the {role}, got {' and '.join(found) or 'none'} among {listed}. "
+                f"Choose another set, or prepare it with one Audio and one Text, called 'text'."
+            )
+    [audio], [text] = audios, texts
+    feature = features[audio]
+    rate = None
+    if isinstance(feature, kinds.Audio) and feature.get_serialized_info().np_dtype != np.object_:
+        rate = feature.sample_rate
+        if not rate:
+            raise InputError(
+                f"{name}: the feature {audio} must state its sample rate, got none. Prepare the set anew with "
+                "features.Audio(sample_rate=...)."
+            )
+    identity, speaker = (next((key for key in names if key in features), "") for names in (ID_NAMES, SPEAKER_NAMES))
+    return Features(audio, text, identity, speaker, rate)
+
+
+def is_data_set(folder: Any) -> bool:
+    """Whether a folder, on a disk or in a bucket, holds a data set that is complete.
+
+    Raises:
+        InputError: nobody can tell: no access, no network.
+    """
+    try:
+        return bool((folder / DATASET_INFO).exists())
+    except (OSError, _tensorflow().errors.OpError) as error:  # the second is what buckets raise
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{folder} must be readable, got: {reason}. Correct the name or mend the access.") from error
+
+
+def _find(where: str, name: str) -> Any:
+    """The builder of a prepared data set, made from its files: its own code is not run."""
+    tfds = library()
+    from etils import epath
+
+    folder = epath.Path(re.sub(r"^(\w+):/(?!/)", r"\1://", where))  # of gs://BUCKET pathlib has kept one slash
+    data_dir = os.environ.get("TFDS_DATA_DIR")  # asked for here: TFDS itself looks only when it is imported
+    try:
+        if is_data_set(folder):
+            return tfds.builder_from_directory(folder)
+        if folder.is_dir() or where.startswith((".", "/", "~")) or "://" in os.fspath(folder):
+            raise InputError(
+                f"{name} must name a folder with a data set, got no {DATASET_INFO} in {folder}. If data pack was "
+                "stopped while it wrote there, run the same command again."
+            )
+        return tfds.core.read_only_builder.builder_from_files(where, data_dir=data_dir)
+    except tfds.core.registered.DatasetNotFoundError as error:
+        place = data_dir or "~/tensorflow_datasets"
+        raise InputError(
+            f"{name} must be prepared in {place} (TFDS_DATA_DIR names another folder), got no such set there. Prepare "
+            f"it, which may download it: tfds build {where} --file_format=array_record; or name its folder: {SPELLING}."
+        ) from error
+    except ValueError as error:  # no name of a set, one that is in two folders, or one of TFDS before 3.2
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"{name} must name a data set that can be opened, got: {reason}. Correct the name.") from error
