@@ -45,6 +45,7 @@ def test_import_layers_hold() -> None:
         ("ds2_jax.transcribe", {"tensorflow", "tensorflow_datasets", "librosa"}),
         ("ds2_jax.data.pack", {"tensorflow", "tensorflow_datasets", "apache_beam", "librosa"}),
         ("ds2_jax.data.check", {"tensorflow", "librosa", "orbax", "matplotlib"}),
+        ("ds2_jax.preview.command", {"tensorflow", "librosa", "orbax", "matplotlib"}),
         ("ds2_jax.bench.report", {"tensorflow", "librosa", "torch"}),
         ("ds2_jax.bench.options", {"jax", "tensorflow", "librosa", "orbax", "torch"}),
     ],

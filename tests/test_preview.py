@@ -230,7 +230,7 @@ def test_everything_masked_is_masked_in_time() -> None:
     assert not seen.in_frequency.any()
 
 
-@pytest.mark.parametrize("transcript", ["HELLO", "5 $ or 6 $ for a_{b^ 日本語 " + "AND MORE " * 99, ""])
+@pytest.mark.parametrize("transcript", ["HELLO", "5 $x_{ or 6 $ for a_{b^ 日本語 " + "AND MORE " * 99, ""])
 def test_picture_shows_masks_in_grey_whatever_the_title(
     transcript: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
