@@ -2,8 +2,8 @@
 
     python main.py --config configs/quickstart.py
 
-Two CPU cores: WER 4.32 %, 4.54 % and 5.27 % on the four unheard voices (seeds 0, 1 and 2), greedy decoding; 140 s with
-building the corpus and transcribing, 123 and 139 s without. README.md has the figures voice by voice.
+Two CPU cores: WER 4.96 %, 4.01 % and 4.75 % on the four unheard voices (seeds 0, 1 and 2), greedy decoding; 120 s with
+building the corpus and transcribing, 69 and 75 s without. README.md has the figures voice by voice.
 """
 
 from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig
