@@ -7,8 +7,9 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Literal
 
-from ds2_jax.config import DataConfig, require
+from ds2_jax.config import DataConfig
 from ds2_jax.errors import InputError, shorten
+from ds2_jax.settings import require
 
 NO_CHARACTERS = ("Cc", "Cs", "Zl", "Zp", "Zs")
 """Unicode's categories of control characters, halves of surrogate pairs and separators."""

@@ -6,84 +6,17 @@ binds it, are checked in `__post_init__`, so a wrong value stops before JAX star
 
 import dataclasses
 import json
-import math
 import os
-import re
 import runpy
-import types
-import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from ds2_jax.errors import InputError, shorten
+from ds2_jax.errors import InputError
+from ds2_jax.settings import build, check_fields, require
 
 ENGLISH = "'ABCDEFGHIJKLMNOPQRSTUVWXYZ "
 MAX_SIZE = 2**16
 """Of a batch, a layer, a kernel and the like: nothing larger would fit into a device's memory."""
-UNPRINTABLE = re.compile("[\0\ud800-\udfff]")
-"""The null character, which no path may hold, and halves of surrogate pairs, which no file in UTF-8 may."""
-INFINITE = ("data.max_duration", "optim.clip_norm")
-"""The numbers for which infinity has a meaning: no limit."""
-
-
-def require(holds: bool, field: str, rule: str, value: object, advice: str = "") -> None:
-    """Raises InputError in the project's form, "<field> must <rule>, got <value>. <advice>", unless `holds`."""
-    if not holds:
-        raise InputError(f"{field} must {rule}, got {shorten(repr(value))}." + (f" {advice}" if advice else ""))
-
-
-def check_fields(settings: Any, section: str = "", largest: int = 2**31 - 1) -> None:
-    """Brings each field to its type: takes a list for a tuple, an int for a float, a str for a Path, as JSON has them.
-
-    Args:
-        settings: a dataclass of this file, under construction.
-        section: what stands before its fields' names.
-        largest: of its integers.
-
-    Raises:
-        InputError: a field is of another type, an integer too large, or a float not finite and not in `INFINITE`.
-    """
-    for name, kind in typing.get_type_hints(type(settings)).items():
-        field = f"{section}{name}"
-        value = _build(kind, getattr(settings, name), f"{field}.")
-        for number in value if isinstance(value, tuple) else (value,):
-            if type(number) is int:
-                require(number <= largest, field, f"be at most {largest}", value)
-            if isinstance(number, float) and field not in INFINITE:
-                require(math.isfinite(number), field, "be finite", value)
-        object.__setattr__(settings, name, value)  # frozen, but not made yet
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """`value`, from JSON or of a setting, as an instance of the annotation `kind`."""
-    field = where.rstrip(".") or "The configuration"
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        if type(value) is kind:
-            return value
-        require(isinstance(value, dict), field, f"be an object ({kind.__name__})", value)
-        known = typing.get_type_hints(kind)
-        for name in value:
-            require(name in known, f"{where}{name}", "be a known setting", name, "Was the run made by a newer version?")
-        return kind(**value)  # which checks its fields
-    if origin is Literal:
-        right = any(value == each and type(value) is type(each) for each in arguments)
-        require(right, field, f"be one of {', '.join(map(str, arguments))}", value)
-        return value
-    if origin in (typing.Union, types.UnionType):  # only `X | None` occurs
-        return None if value is None else _build(arguments[0], value, where)
-    if origin is tuple:
-        right = isinstance(value, list | tuple) and len(value) == len(arguments)
-        require(right, field, f"be a list of {len(arguments)}", value)
-        return tuple(_build(each, item, where) for each, item in zip(arguments, value, strict=True))
-    if kind is Path:
-        require(isinstance(value, str | Path), field, "be a path", value)
-        require(not UNPRINTABLE.search(str(value)), field, "be a path in UTF-8", str(value), "Rename it.")
-        return Path(value)
-    if kind is float and type(value) is int and abs(value) < 2**53:
-        return float(value)
-    require(type(value) is kind, field, f"be of type {kind.__name__}", value)
-    return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,6 +177,11 @@ class PerturbConfig:
             low, high = getattr(self, name)
             rule = f"be a range, smallest first, within {smallest:g} to {largest:g}{unit}"
             require(smallest <= low <= high <= largest, f"perturb.{name}", rule, (low, high))
+
+    @property
+    def changes_lengths(self) -> bool:
+        """Whether utterances last longer or shorter than they were recorded."""
+        return self.speed_probability > 0 or self.tempo_probability > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -432,6 +370,6 @@ def from_json(text: str) -> Config:
         tree = json.loads(text)
     except (ValueError, RecursionError) as error:  # no JSON, a number of thousands of digits, or brackets without end
         raise InputError(f"The configuration must be JSON, got {error}.") from error
-    config = _build(Config, tree, "")
+    config = build(Config, tree, "")
     assert isinstance(config, Config)
     return config

@@ -73,12 +73,11 @@ class Epochs:
 
 def perturber_of(config: Config, split: Split) -> Perturber:
     """What changes the waveforms of a run; arguments and errors as of `Epochs`."""
-    alphabet, features = Alphabet.of(config.data), config.features
-    min_frames = np.array([lengths.ctc_min_frames(alphabet.encode(u.transcript)) for u in split.utterances])
-    return Perturber(
-        config.perturb,
-        features.sample_rate,
-        config.seed,
-        split.num_samples(features.sample_rate),
-        lengths.ctc_min_samples(min_frames, features.hop_length, config.model.time_reduction),
-    )
+    features = config.features
+    num_samples = split.num_samples(features.sample_rate)
+    least_samples = np.zeros_like(num_samples)
+    if config.perturb.changes_lengths:
+        alphabet = Alphabet.of(config.data)
+        min_frames = np.array([lengths.ctc_min_frames(alphabet.encode(u.transcript)) for u in split.utterances])
+        least_samples = lengths.ctc_min_samples(min_frames, features.hop_length, config.model.time_reduction)
+    return Perturber(config.perturb, features.sample_rate, config.seed, num_samples, least_samples)

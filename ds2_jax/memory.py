@@ -14,8 +14,9 @@ from jax.sharding import PartitionSpec as P
 
 from ds2_jax import compilation, lengths, optim, parallel, steps
 from ds2_jax.alphabet import Alphabet
-from ds2_jax.config import Config, load_config, require
+from ds2_jax.config import Config, load_config
 from ds2_jax.errors import InputError
+from ds2_jax.settings import require
 
 FLOAT = 4  # bytes
 KEPT_GATES = {"lstm": 4, "gru": 4, "rnn": 1}

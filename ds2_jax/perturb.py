@@ -100,7 +100,7 @@ class Perturber:
     @property
     def changes_lengths(self) -> bool:
         """Whether the numbers of samples differ from epoch to epoch."""
-        return self._config.speed_probability > 0 or self._config.tempo_probability > 0
+        return self._config.changes_lengths
 
     @property
     def active(self) -> bool:

@@ -20,9 +20,10 @@ from ds2_jax.alphabet import Alphabet
 from ds2_jax.audio import AUDIO_SUFFIXES, audio_duration, read_audio
 from ds2_jax.checkpoint import load_variables
 from ds2_jax.compilation import compiler_options
-from ds2_jax.config import UNPRINTABLE, Config
+from ds2_jax.config import Config
 from ds2_jax.decoding.greedy import Word, greedy_decode, transcript_and_words
 from ds2_jax.errors import InputError
+from ds2_jax.settings import UNPRINTABLE
 
 BATCH_SIZE = 8
 BATCH_SECONDS = 300.0  # of audio, padding included; a longer recording is a batch of its own, or memory would not do

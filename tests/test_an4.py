@@ -153,7 +153,7 @@ def test_folder_that_was_changed_is_not_believed(archive: Path, tmp_path: Path) 
         ("{}", "must be made with seed 0, got None"),
     ):
         (folder / "source.json").write_text(content)
-        with pytest.raises(InputError, match=f"^{folder}.?{finding}. Delete the folder, or choose another data.root.$"):
+        with pytest.raises(InputError, match=f"^{folder}.?{finding}. Delete the folder, or choose another root.$"):
             an4.prepare(tmp_path / "data", archive)
     (folder / "dev.jsonl").unlink()
     with pytest.raises(InputError, match=f"^{folder} must be made by preparing AN4, got no dev.jsonl in it. Delete"):

@@ -336,7 +336,7 @@ def refused(tmp_path: Path, archive: Path, message: str, language: str | None = 
 
 
 def test_no_archive(tmp_path: Path) -> None:
-    message = r"^archive must name a release of Common Voice, got none\. Log in at https://.* --archive FILE, train "
+    message = r"^--archive must name a release of Common Voice, got none\. Log in at https://.* --archive FILE\.$"
     with pytest.raises(InputError, match=message):
         common_voice.prepare(tmp_path)
     with pytest.raises(InputError, match=r"/no\.tar\.gz must be a file, got none of that name\. Correct the path\.$"):
@@ -345,8 +345,8 @@ def test_no_archive(tmp_path: Path) -> None:
 
 def test_several_languages(tmp_path: Path) -> None:
     both = write_archive(tmp_path / "both.tar.gz", release() | release("cv-corpus-22.0-2025-06-20/zh-CN"))
-    refused(tmp_path, both, r"^language must name one of fr, zh-CN, which .*both\.tar\.gz holds, got none\. Add")
-    refused(tmp_path, both, r"^language must be one that .* holds \(fr, zh-CN\), got de\. Correct it\.$", "de")
+    refused(tmp_path, both, r"^--language must name one of fr, zh-CN, which .*both\.tar\.gz holds, got none\. Add")
+    refused(tmp_path, both, r"^--language must be one that .* holds \(fr, zh-CN\), got de\. Correct it\.$", "de")
     folder = common_voice.prepare(tmp_path / "data", both, "zh-CN")
     assert json.loads((folder / "source.json").read_text())["language"] == "zh-CN"
     assert len(list((folder / "clips").iterdir())) == 8

@@ -57,7 +57,7 @@ def left_out(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("named", [True, False])
-def test_layouts(layout: str, named: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_layouts(layout: folder_lib.Layout, named: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_files(tmp_path / "source", LAYOUTS[layout]())
     words = ["--layout", layout] if named else []
     root = tmp_path / "data"
@@ -73,7 +73,7 @@ def test_layouts(layout: str, named: bool, tmp_path: Path, capsys: pytest.Captur
     output = capsys.readouterr()
     assert output.out == f"{root}/mine\n"
     assert output.err == (
-        f"{source}: layout {layout} ({folder_lib.LAYOUTS[layout]})\n"  # type: ignore[index]
+        f"{source}: layout {layout} ({folder_lib.LAYOUTS[layout]})\n"
         f"{root}/mine: from {source}\n  all  0.00 h  2 utterances  2 speakers  5 words\n"
         f"  train, dev and test of it, by speaker: python main.py data split {root}/mine/all.jsonl --out FOLDER\n"
     )

@@ -275,7 +275,7 @@ def test_tensorflow_sees_no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None
 
     hidden: list[tuple[list[str], str]] = []
     monkeypatch.setattr(tf.config, "set_visible_devices", lambda devices, kind: hidden.append((devices, kind)))
-    pipeline._tensorflow.__wrapped__()
+    pipeline.load_tensorflow.__wrapped__()
     assert hidden == [([], "GPU"), ([], "TPU")]
 
 

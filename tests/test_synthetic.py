@@ -227,6 +227,6 @@ def test_folder_that_is_not_the_corpus_is_left_alone(tmp_path: Path) -> None:
         synthetic.prepare(tmp_path)
     assert str(caught.value) == (
         f"{folder} must be made by preparing the quick-start corpus, got no source.json in it. "
-        "Delete the folder, or choose another data.root."
+        "Delete the folder, or choose another root."
     )
     assert files(folder) == {"train.jsonl": b"mine"}

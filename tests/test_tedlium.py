@@ -8,6 +8,7 @@ import re
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -397,15 +398,17 @@ def test_missing_archive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("release", [None, 2])
-def test_offline_names_the_archive_option(tmp_path: Path, release: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_names_the_archive_option(
+    tmp_path: Path, release: Literal[2] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     # Port 9 is discard: nothing listens.
     urls = {2: "http://127.0.0.1:9/TEDLIUM_release2.tar.gz", 3: "http://127.0.0.1:9/TEDLIUM_release-3.tgz"}
     monkeypatch.setattr(tedlium, "URLS", urls)
     name = Path(urls[release or 3]).name
-    message = rf"/{name} must be downloadable, got .*refused.* prepare tedlium --archive FILE, train --data\.archive "
+    message = rf"/{name} must be downloadable, got .*refused.* prepare tedlium --archive FILE\.$"
     with pytest.raises(InputError, match=message):
-        tedlium.prepare(tmp_path / "data", release=release)  # type: ignore[arg-type]
+        tedlium.prepare(tmp_path / "data", release=release)
 
 
 def test_download_is_used(archive: Path, tmp_path: Path) -> None:

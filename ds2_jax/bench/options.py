@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ds2_jax.config import Config, ModelConfig, require
+from ds2_jax.config import Config, ModelConfig
+from ds2_jax.settings import require
 
 Work = Literal["train", "forward", "pipeline", "transcribe", "scaling", "librispeech"]
 

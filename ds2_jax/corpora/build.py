@@ -16,7 +16,6 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from ds2_jax.audio import audio_duration
-from ds2_jax.config import UNPRINTABLE
 from ds2_jax.data.manifest import (
     MAX_DURATION,
     Problem,
@@ -28,6 +27,7 @@ from ds2_jax.data.manifest import (
 )
 from ds2_jax.errors import InputError, shorten
 from ds2_jax.files import write_text, writing
+from ds2_jax.settings import UNPRINTABLE
 
 try:
     import fcntl
@@ -36,7 +36,7 @@ except ModuleNotFoundError:  # Windows: two processes must not prepare one corpu
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-ANOTHER_FOLDER = "Delete the folder, or choose another data.root."
+ANOTHER_FOLDER = "Delete the folder, or choose another root."
 LEFT_OUT = "left_out.jsonl"
 SOURCE = "source.json"
 ITEMS_AHEAD = 1000

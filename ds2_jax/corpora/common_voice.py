@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from tarfile import TarInfo
 
 from ds2_jax.audio import decoded_duration
-from ds2_jax.config import UNPRINTABLE
 from ds2_jax.corpora.archive import extract, fingerprint
 from ds2_jax.corpora.build import (
     Journal,
@@ -29,6 +28,7 @@ from ds2_jax.corpora.build import (
 )
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.errors import InputError, shorten
+from ds2_jax.settings import UNPRINTABLE
 
 WHERE = "https://datacollective.mozillafoundation.org"
 """Where Mozilla gives the archives out, behind a login."""
@@ -79,8 +79,8 @@ def prepare(root: Path = Path("datasets"), archive: Path | None = None, language
     if not folder.exists():
         if archive is None:
             raise InputError(
-                f"archive must name a release of Common Voice, got none. Log in at {WHERE}, download one language "
-                "and give the file: prepare common-voice --archive FILE, train --data.archive FILE."
+                f"--archive must name a release of Common Voice, got none. Log in at {WHERE}, download one language "
+                "and give the file: prepare common-voice --archive FILE."
             )
         with building(folder, wanted) as partial:
             if not folder.exists():
@@ -147,9 +147,9 @@ def _choose_corpus(archive: Path, lists: list[PurePosixPath], language: object) 
     named = {corpus.name: corpus for corpus in corpora}
     languages = ", ".join(sorted(named))
     if language is None and len(corpora) > 1:
-        raise InputError(f"language must name one of {languages}, which {archive} holds, got none. Add --language.")
+        raise InputError(f"--language must name one of {languages}, which {archive} holds, got none. Add it.")
     if language is not None and language not in named:
-        raise InputError(f"language must be one that {archive} holds ({languages}), got {language}. Correct it.")
+        raise InputError(f"--language must be one that {archive} holds ({languages}), got {language}. Correct it.")
     return named[str(language)] if language is not None else corpora.pop()
 
 

@@ -13,10 +13,10 @@ from typing import Annotated, Literal, NamedTuple, NoReturn, cast
 import tyro
 
 from ds2_jax.audio import AUDIO_SUFFIXES
-from ds2_jax.config import UNPRINTABLE
 from ds2_jax.corpora.build import Gathered, building, finish, gather, in_parallel, measure, pair, read_source, report
 from ds2_jax.data.manifest import Problem, Utterance, count_reasons, read_text
 from ds2_jax.errors import InputError, shorten
+from ds2_jax.settings import UNPRINTABLE
 
 Layout = Literal["metadata", "wav-txt", "beside"]
 LAYOUTS: dict[Layout, str] = {
@@ -120,7 +120,7 @@ def _scan(source: Path) -> Scan:
     others: collections.Counter[str] = collections.Counter()
     for path, folders, names in os.walk(source, onerror=refuse):
         folders[:] = sorted(name for name in folders if name[0] != ".")
-        others.update("links to folders" for name in folders if os.path.islink(os.path.join(path, name)))  # noqa: PTH114, PTH118
+        others.update("links to folders" for name in folders if Path(path, name).is_symlink())
         for file in (PurePath(path, name).relative_to(source) for name in sorted(names) if name[0] != "."):
             suffix = file.suffix.lower()
             if suffix in AUDIO_SUFFIXES or suffix == TEXT_SUFFIX or file.name == METADATA:

@@ -20,7 +20,6 @@ import numpy as np
 import soundfile
 
 from ds2_jax.audio import read_audio
-from ds2_jax.config import UNPRINTABLE
 from ds2_jax.corpora.archive import download, extract, fingerprint
 from ds2_jax.corpora.build import (
     Journal,
@@ -37,6 +36,7 @@ from ds2_jax.corpora.build import (
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.errors import InputError, shorten
 from ds2_jax.files import write_text, writing
+from ds2_jax.settings import UNPRINTABLE
 
 URLS = {
     2: "https://www.openslr.org/resources/19/TEDLIUM_release2.tar.gz",
@@ -46,9 +46,7 @@ SHA256 = {  # OpenSLR publishes none; these are torchaudio's (src/torchaudio/dat
     2: "93281b5fcaaae5c88671c9d000b443cb3c7ea3499ad12010b3934ca41a7b9c58",
     3: "ad1e454d14d1ad550bc2564c462d87c7a7ec83d4dc2b9210f22ab4973b9eccdb",
 }
-OFFLINE = (
-    "Run again to resume, or give a copy of the archive: prepare tedlium --archive FILE, train --data.archive FILE."
-)
+OFFLINE = "Run again to resume, or give a copy of the archive: prepare tedlium --archive FILE."
 ROOTS = {2: "TEDLIUM_release2", 3: "TEDLIUM_release-3"}
 SPLITS = ("train", "dev", "test")
 SAMPLE_RATE = 16_000
@@ -93,7 +91,7 @@ class Segment:
 def prepare(root: Path = Path("datasets"), archive: Path | None = None, release: Literal[2, 3] | None = None) -> Path:
     """Makes ROOT/tedlium from TED-LIUM: train.jsonl, dev.jsonl, test.jsonl, and each segment as a FLAC file.
 
-    Release 2 has 207 hours (an archive of about 37 GB), release 3 has 452 (54 GB); dev and test are the same talks.
+    Release 2 has 207 hours, release 3 has 452; dev and test are the same talks.
     The training set of release 3 is that of its folder legacy. Beside the archive this takes about its size again
     while the talks are cut, half of it in the end; the archive is not needed afterwards.
 

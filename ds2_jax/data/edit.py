@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ds2_jax.config import require
 from ds2_jax.data.draw import drawn_order
 from ds2_jax.data.manifest import NUM_EXAMPLES, Utterance, read_manifest, write_manifest
 from ds2_jax.data.stats import Manifests, describe, read_manifests, table
 from ds2_jax.errors import InputError, shorten
+from ds2_jax.settings import require
 
 SPLITS = ("train", "dev", "test")
 Manifest = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]

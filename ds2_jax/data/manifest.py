@@ -13,9 +13,9 @@ import numpy as np
 from ds2_jax import lengths
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.audio import audio_duration
-from ds2_jax.config import UNPRINTABLE, require
 from ds2_jax.errors import InputError, shorten
 from ds2_jax.files import write_text
+from ds2_jax.settings import UNPRINTABLE, require
 
 Row = dict[str, Any]
 Reason = Literal[

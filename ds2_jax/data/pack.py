@@ -18,13 +18,13 @@ from typing import Annotated, Any, Literal
 import tyro
 from tqdm import tqdm
 
-from ds2_jax.config import require
 from ds2_jax.data.length_table import file_states, format_table, table_name, unique_ids
 from ds2_jax.data.manifest import NUM_EXAMPLES, Problem, Utterance, count_reasons, read_manifest
 from ds2_jax.data.pack_shard import NAME, NOTES, Note, Task, folder_path, pack_features, read_note, write_shard
 from ds2_jax.data.tfds import TfdsSplit, is_data_set, library
 from ds2_jax.errors import InputError, shorten
 from ds2_jax.files import is_tfds
+from ds2_jax.settings import require
 
 VERSION = 1
 """Of what a shard holds; another writes all shards anew."""

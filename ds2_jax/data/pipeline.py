@@ -110,7 +110,7 @@ def _generate(
     num_workers: int,
     on_problem: Callable[[Problem], None] | None,
 ) -> Batches:
-    tf = _tensorflow()
+    tf = load_tensorflow()
 
     def read_step(step: np.int64) -> list[Any]:
         arrays, problems = read(plan[int(step)])
@@ -187,7 +187,7 @@ def _close_open_batches() -> None:
 
 
 @functools.cache
-def _tensorflow() -> Any:
+def load_tensorflow() -> Any:
     """TensorFlow, imported on first use, quiet, and blind to accelerators, which are JAX's."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # for decoding it has no use, and announces itself otherwise

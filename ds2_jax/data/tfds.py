@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ds2_jax.audio import audio_duration, mono_waveform, read_audio
-from ds2_jax.data.pipeline import _tensorflow
+from ds2_jax.data.pipeline import load_tensorflow
 from ds2_jax.errors import InputError
 from ds2_jax.files import DATASET_INFO, TFDS
 from ds2_jax.headers import AudioBytes
@@ -168,7 +168,7 @@ class TfdsSplit:
                 f"{self.name} must be stored as ArrayRecord or TFRecord, got {self.file_format}. Prepare it anew with "
                 "file_format='array_record'."
             )
-        tf = _tensorflow()
+        tf = load_tensorflow()
         while start < stop:
             file = bisect.bisect_right(self._ends, start)
             filename, skip, take = self._files[file]
@@ -322,7 +322,7 @@ def is_data_set(folder: Any) -> bool:
     """
     try:
         return bool((folder / DATASET_INFO).exists())
-    except (OSError, _tensorflow().errors.OpError) as error:  # the second is what buckets raise
+    except (OSError, load_tensorflow().errors.OpError) as error:  # the second is what buckets raise
         reason = str(error).splitlines()[0]
         raise InputError(f"{folder} must be readable, got: {reason}. Correct the name or mend the access.") from error
 

@@ -14,7 +14,7 @@ import tyro
 from ds2_jax import compilation
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.audio import AUDIO_SUFFIXES, audio_duration, read_audio
-from ds2_jax.config import AugmentConfig, Config, PerturbConfig, load_config, require
+from ds2_jax.config import AugmentConfig, Config, PerturbConfig, load_config
 from ds2_jax.data.draw import drawn_order
 from ds2_jax.data.manifest import Utterance, count_reasons, read_manifest
 from ds2_jax.data.splits import Split, find_problems
@@ -25,6 +25,7 @@ from ds2_jax.perturb import perturb as apply_perturbation
 from ds2_jax.preview.look import describe, looker
 from ds2_jax.preview.mixing import mix, write_wav
 from ds2_jax.preview.picture import draw
+from ds2_jax.settings import require
 
 SHOWN_PERTURB = PerturbConfig(
     speed_probability=0.5, tempo_probability=0.5, response_probability=1.0, noise_probability=1.0, gain_probability=1.0

@@ -8,10 +8,10 @@ import numpy as np
 import soundfile
 
 from ds2_jax.audio import read_excerpt, read_samples
-from ds2_jax.config import require
 from ds2_jax.errors import InputError
 from ds2_jax.files import writing
 from ds2_jax.perturb import add_noise
+from ds2_jax.settings import require
 
 
 def mix(audio: Path, noise: Path, snr: float, out: Path, seed: int) -> str:
