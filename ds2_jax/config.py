@@ -333,6 +333,11 @@ class Config:
         require(self.epochs >= 1, "epochs", "be at least 1", self.epochs)
         require(self.patience >= 0, "patience", "be 0 (never stop early) or more", self.patience)
 
+    @property
+    def seconds_per_frame(self) -> float:
+        """Duration of an output frame."""
+        return self.model.time_reduction * self.features.window_stride
+
 
 def load_config(path: Path) -> Config:
     """Runs a Python file and returns its `config`.

@@ -1,14 +1,13 @@
-"""A split -> hypotheses -> error rates, and the file that shows them utterance by utterance."""
+"""A split -> hypotheses -> error rates, and the report of them."""
 
 import dataclasses
 import functools
-import json
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -20,98 +19,20 @@ from ds2_jax.alphabet import Alphabet
 from ds2_jax.checkpoint import load_variables
 from ds2_jax.config import Config
 from ds2_jax.corpora import split_manifests
-from ds2_jax.data.manifest import Problem, Utterance
+from ds2_jax.data.manifest import Problem
 from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import plan_evaluation
 from ds2_jax.data.splits import Split, read_split
-from ds2_jax.decoding.greedy import greedy_decode, transcript_and_words
-from ds2_jax.error_rates import ErrorCount, char_errors, word_errors
+from ds2_jax.decoding.decoder import Decoder, make_decoder
+from ds2_jax.decoding.hypothesis import Hypothesis
+from ds2_jax.error_rates import ErrorCount
 from ds2_jax.errors import InputError
-from ds2_jax.files import TFDS, is_tfds, write_text
+from ds2_jax.files import TFDS, is_tfds
 from ds2_jax.progress import Skipped
+from ds2_jax.results import Evaluation, Result, write_evaluation
 
 SHOWN_SPEAKERS = 10
 SHOWN_UTTERANCES = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """One utterance: what was said, what was recognised."""
-
-    utterance: Utterance
-    reference: str
-    hypothesis: str
-
-    @functools.cached_property
-    def words(self) -> ErrorCount:
-        """Word errors."""
-        return word_errors(self.reference, self.hypothesis)
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """Results of a split and their corpus error rates.
-
-    Attributes:
-        results: one for each utterance.
-        loss: nats per utterance that CTC can align.
-        unalignable: utterances without a loss: too few frames, or characters outside the alphabet.
-        left_out: utterances of the split that were not evaluated; training lists why.
-    """
-
-    results: Sequence[Result]
-    loss: float
-    unalignable: int
-    left_out: int = 0
-
-    @functools.cached_property
-    def words(self) -> ErrorCount:
-        """Word errors of the split."""
-        return sum((result.words for result in self.results), start=ErrorCount())
-
-    def characters(self, *, spaces: bool) -> ErrorCount:
-        """Character errors of the split, with or without the spaces between words."""
-        pairs = ((result.reference, result.hypothesis) for result in self.results)
-        return sum((char_errors(*pair, spaces=spaces) for pair in pairs), start=ErrorCount())
-
-    @property
-    def rates(self) -> dict[str, float]:
-        """Error rates as fractions, and the loss."""
-        return {
-            "loss": self.loss,
-            "wer": self.words.rate,
-            "cer": self.characters(spaces=False).rate,
-            "cer_with_spaces": self.characters(spaces=True).rate,
-        }
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """Rates with the counts behind them, for JSON."""
-        counts = {
-            "wer_counts": self.words,
-            "cer_counts": self.characters(spaces=False),
-            "cer_with_spaces_counts": self.characters(spaces=True),
-        }
-        details = {name: dataclasses.asdict(count) for name, count in counts.items()}
-        numbers = {"utterances": len(self.results), "unalignable": self.unalignable, "left_out": self.left_out}
-        return numbers | self.rates | details
-
-    def __str__(self) -> str:
-        words, characters = self.words, self.characters(spaces=False)
-        with_spaces = self.characters(spaces=True)
-        rates = (
-            f"WER {words.rate:.2%} ({words.edits} errors in {words.reference_length} words: "
-            f"{words.substitutions} substituted, {words.deletions} deleted, {words.insertions} inserted), "
-            f"CER {characters.rate:.2%} ({characters.edits} in {characters.reference_length} characters; "
-            f"{with_spaces.rate:.2%} with spaces)"
-        )
-        if not words.reference_length:
-            rates = f"no words in the references, so no error rate; {words.insertions} words recognised"
-        return (
-            f"{rates}, {len(self.results)} utterances"
-            + (f"; {self.unalignable} without a loss (too short, or of other characters)" if self.unalignable else "")
-            + (f"; {self.left_out} left out" if self.left_out else "")
-        )
 
 
 def make_eval_step(config: Config, mesh: Mesh) -> Callable[..., Any]:
@@ -121,7 +42,21 @@ def make_eval_step(config: Config, mesh: Mesh) -> Callable[..., Any]:
     return parallel.parallel_eval_step(step, mesh, config.parallel)
 
 
-def evaluate_utterances(
+class Output(NamedTuple):
+    """What the model gives for an utterance.
+
+    Attributes:
+        utterance_index: in the split.
+        log_probs: [T', V] float32, natural logarithms, no padding.
+        loss: nats; None where CTC cannot align the transcript.
+    """
+
+    utterance_index: int
+    log_probs: np.ndarray
+    loss: float | None
+
+
+def model_outputs(
     eval_step: Callable[..., Any],
     variables: Any,
     split: Split,
@@ -130,25 +65,25 @@ def evaluate_utterances(
     num_devices: int,
     title: str,
     on_problem: Callable[[Problem], None] | None = None,
-) -> Evaluation:
-    """Decodes utterances greedily, in batches of similar length.
+) -> Iterator[Output]:
+    """Runs the model over a split, in batches of similar length.
 
     Args:
         eval_step: compiled by `parallel.parallel_eval_step`.
         variables: params and batch_stats, on the devices.
-        split: its used utterances, or none; all of them are decoded, whatever their transcripts hold.
+        split: its used utterances, at least one, whatever their transcripts hold.
         config: of the run.
         num_devices: rows of a batch are filled up to a multiple of it.
         title: shown on the progress bar.
         on_problem: told of every utterance whose audio cannot be read, which is left out; None: it stops the
-            evaluation.
+            iteration.
+
+    Yields:
+        Each utterance's output, in the order of the batches.
 
     Raises:
         InputError: an audio file cannot be read.
     """
-    utterances = split.utterances
-    if not utterances:
-        return Evaluation([], 0.0, 0)
     alphabet = Alphabet.of(config.data)
     sample_rate, hop_length = config.features.sample_rate, config.features.hop_length
     plan = plan_evaluation(
@@ -161,11 +96,8 @@ def evaluate_utterances(
     # A transcript outside the alphabet still counts in the error rates, but has no labels and so no loss.
     readable = [
         dataclasses.replace(utterance, transcript="") if alphabet.unknown(utterance.transcript) else utterance
-        for utterance in utterances
+        for utterance in split.utterances
     ]
-    seconds_per_frame = config.model.time_reduction * config.features.window_stride
-    hypotheses: dict[int, str] = {}
-    loss_sum, num_aligned = 0.0, 0
     stream = batches(
         plan,
         readable,
@@ -181,71 +113,48 @@ def evaluate_utterances(
         interrupts.check()
         output = {name: np.asarray(value) for name, value in eval_step(variables, batch).items()}
         counted = output["alignable"] & (batch["num_labels"] > 0)
-        loss_sum += float(output["losses"][counted].sum())
-        num_aligned += int(counted.sum())
-        decoded = greedy_decode(output["best_labels"], output["output_lengths"])
-        for index, spans in zip(batch["indices"], decoded, strict=True):
+        for row, index in enumerate(batch["indices"].tolist()):
             if index >= 0:
-                hypotheses[int(index)] = transcript_and_words(spans, alphabet, seconds_per_frame)[0]
+                log_probs = output["log_probs"][row, : output["output_lengths"][row]]
+                yield Output(index, log_probs, float(output["losses"][row]) if counted[row] else None)
+
+
+def evaluate_utterances(
+    eval_step: Callable[..., Any],
+    variables: Any,
+    split: Split,
+    *,
+    config: Config,
+    num_devices: int,
+    title: str,
+    decoder: Decoder,
+    on_problem: Callable[[Problem], None] | None = None,
+) -> Evaluation:
+    """Runs the model over a split, which may be empty, and decodes; arguments and errors as `model_outputs`."""
+    if not split.utterances:
+        return Evaluation([], 0.0, 0)
+    alphabet = Alphabet.of(config.data)
+    readings: dict[int, list[Hypothesis]] = {}
+    losses = []
+    for index, log_probs, loss in model_outputs(
+        eval_step,
+        variables,
+        split,
+        config=config,
+        num_devices=num_devices,
+        title=title,
+        on_problem=on_problem,
+    ):
+        readings[index] = decoder(log_probs)
+        if loss is not None:
+            losses.append(loss)
     results = [
-        Result(utterance, alphabet.normalise(utterance.transcript), hypotheses[index])
-        for index, utterance in enumerate(utterances)
-        if index in hypotheses
+        Result(utterance, alphabet.normalise(utterance.transcript), readings[index][0].text, readings[index])
+        for index, utterance in enumerate(split.utterances)
+        if index in readings
     ]
-    left_out = len(split.problems) + len(utterances) - len(results)
-    return Evaluation(results, loss_sum / max(num_aligned, 1), len(results) - num_aligned, left_out)
-
-
-def write_evaluation(folder: Path, name: str, evaluation: Evaluation) -> Path:
-    """Writes NAME.json (rates and counts) and NAME.jsonl (an utterance a line, most word errors first).
-
-    Returns:
-        The path of NAME.jsonl.
-
-    Raises:
-        InputError: the loss is not finite, so the weights are not worth a result; or a file cannot be written.
-    """
-    if not np.isfinite(evaluation.loss):
-        raise InputError(f"The loss of {name} must be finite, got {evaluation.loss}. Use weights from before that.")
-    lines = [
-        {
-            "id": result.utterance.id,
-            "word_errors": result.words.edits,
-            "reference": result.reference,
-            "hypothesis": result.hypothesis,
-            "speaker": result.utterance.speaker,
-            "audio": str(result.utterance.audio),
-        }
-        for result in sorted(evaluation.results, key=lambda result: -result.words.edits)
-    ]
-    path = folder / f"{name}.jsonl"  # before the other, whose presence says that both are there
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    write_text(folder / f"{name}.json", json.dumps(evaluation.summary, indent=2, allow_nan=False) + "\n")
-    return path
-
-
-def read_evaluation(folder: Path, name: str) -> Evaluation | None:
-    """Inverse of `write_evaluation`, but for the order and the durations; None where there is none.
-
-    Raises:
-        InputError: the files are damaged.
-    """
-    path = folder / f"{name}.json"
-    if not path.exists():
-        return None
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        lines = path.with_suffix(".jsonl").read_text(encoding="utf-8").split("\n")  # U+2028 may stand in a transcript
-        results = []
-        for row in map(json.loads, filter(None, lines)):
-            utterance = Utterance(Path(row["audio"]), 0.0, row["reference"], row["id"], row["speaker"])
-            results.append(Result(utterance, row["reference"], row["hypothesis"]))
-        return Evaluation(results, summary["loss"], summary["unalignable"], summary["left_out"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} and {path.stem}.jsonl must hold an evaluation, got {type(error).__name__}: {error}. "
-            f"Delete {path} to evaluate again."
-        ) from error
+    left_out = len(split.problems) + len(split.utterances) - len(results)
+    return Evaluation(results, sum(losses) / max(len(losses), 1), len(results) - len(losses), left_out)
 
 
 def report(evaluation: Evaluation, title: str, path: Path) -> str:
@@ -320,6 +229,7 @@ def evaluate(run: Path, manifest: Path | None) -> Evaluation:
         config=config,
         num_devices=mesh.size,
         title="evaluating",
+        decoder=make_decoder(config, run),
         on_problem=skipped if config.data.on_bad_utterance == "skip" else None,
     )
     path = write_evaluation(run / "evaluations", name, evaluation)

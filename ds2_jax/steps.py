@@ -115,18 +115,18 @@ def infer(
 
 
 def eval_step(variables: dict[str, Any], batch: Batch, *, config: Config, num_labels: int) -> dict[str, jax.Array]:
-    """Each row's best labels and loss; rows do not touch each other.
+    """Each row's log-probabilities and loss; rows do not touch each other.
 
     Returns:
-        best_labels [B, T'] int32 (the most probable label of each frame), output_lengths [B] int32, losses [B]
-        float32 (nats), alignable [B] bool, indices [B] int32.
+        log_probs [B, T', V] float32 (natural logarithms), output_lengths [B] int32, losses [B] float32 (nats),
+        alignable [B] bool, indices [B] int32.
     """
     logits, output_lengths = infer(
         variables, batch["waveforms"], batch["num_samples"], config=config, num_labels=num_labels
     )
     losses, alignable = ctc_losses(logits, output_lengths, batch["labels"], batch["num_labels"])
     return {
-        "best_labels": logits.argmax(-1).astype(jnp.int32),
+        "log_probs": jax.nn.log_softmax(logits),
         "output_lengths": output_lengths,
         "losses": losses,
         "alignable": alignable,

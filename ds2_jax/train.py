@@ -20,17 +20,12 @@ from ds2_jax.data.manifest import Problem, Utterance, count_reasons, write_probl
 from ds2_jax.data.pipeline import Perturb, batches
 from ds2_jax.data.plan import Batch
 from ds2_jax.data.splits import Split, digest, read_split
+from ds2_jax.decoding.decoder import make_decoder
 from ds2_jax.epochs import Epochs
 from ds2_jax.errors import InputError
-from ds2_jax.evaluate import (
-    Evaluation,
-    evaluate_utterances,
-    make_eval_step,
-    read_evaluation,
-    report,
-    write_evaluation,
-)
+from ds2_jax.evaluate import evaluate_utterances, make_eval_step, report
 from ds2_jax.progress import MetricLog, Progress, Skipped, say
+from ds2_jax.results import Evaluation, read_evaluation, write_evaluation
 
 
 def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation | None:
@@ -86,7 +81,12 @@ def fit(
     step = functools.partial(steps.train_step, config=config, num_labels=alphabet.size, tx=tx)
     train_step = parallel.parallel_train_step(step, mesh, config.parallel)
     evaluate = functools.partial(
-        evaluate_utterances, make_eval_step(config, mesh), config=config, num_devices=mesh.size, on_problem=skipped
+        evaluate_utterances,
+        make_eval_step(config, mesh),
+        config=config,
+        num_devices=mesh.size,
+        decoder=make_decoder(config),
+        on_problem=skipped,
     )
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     say(f"model: {num_parameters:,} parameters on {mesh.size} x {jax.devices()[0].device_kind}")

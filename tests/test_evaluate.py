@@ -13,7 +13,8 @@ from ds2_jax import run as run_lib
 from ds2_jax.config import DataConfig
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
 from ds2_jax.errors import InputError
-from ds2_jax.evaluate import Evaluation, Result, evaluate, read_evaluation, report, write_evaluation
+from ds2_jax.evaluate import evaluate, report
+from ds2_jax.results import Evaluation, Result, read_evaluation, write_evaluation
 from tests.small_runs import SMALL_CONFIG, write_noise_manifest, write_untrained_run
 
 

@@ -28,7 +28,7 @@ from ds2_jax.corpora import an4
 from ds2_jax.data import pipeline
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
 from ds2_jax.errors import InputError
-from ds2_jax.evaluate import Evaluation, Result
+from ds2_jax.results import Evaluation, Result
 from ds2_jax.run import load_config
 from ds2_jax.train import stops_early, train
 from tests.small_runs import SMALL_CONFIG, compilation_cache_in, noise, some_state, with_manifests, write_noise_manifest

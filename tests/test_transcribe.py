@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from ds2_jax.decoding.greedy import Word
+from ds2_jax.decoding.hypothesis import Hypothesis
 from ds2_jax.errors import InputError
-from ds2_jax.transcribe import FILES_AT_ONCE, Transcriber, Transcript, find_audio, transcribe
+from ds2_jax.transcribe import find_audio, transcribe
+from ds2_jax.transcriber import FILES_AT_ONCE, Transcriber, Transcript
 from tests.small_runs import SMALL_CONFIG, noise, write_noise, write_untrained_run
 
 
@@ -134,22 +135,25 @@ def test_order_and_text_do_not_depend_on_the_batch(transcriber: Transcriber, tmp
     files = [write_noise(tmp_path / f"{i}.wav", length, i) for i, length in enumerate(seconds)]
     together = list(transcriber.transcribe_files(files))
     assert [each.audio for each in together if isinstance(each, Transcript)] == files
-    alone = [transcriber.transcribe([noise(length, i)])[0] for i, length in enumerate(seconds)]
-    assert [(each.text, each.words) for each in together if isinstance(each, Transcript)] == alone
-    assert len({str(words) for _, words in alone}) > 1
+    alone = [transcriber.transcribe([noise(length, i)])[0][0] for i, length in enumerate(seconds)]
+    for one, other in zip(together, alone, strict=True):
+        assert isinstance(one, Transcript)
+        assert one.text == other.text
+        assert [(word.start, word.end) for word in one.words] == [(word.start, word.end) for word in other.words]
+    assert len({each.words for each in alone}) > 1
 
 
 def test_long_recordings_are_batches_of_their_own(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = []
 
-    def note(batch: np.ndarray, num_samples: np.ndarray) -> list[tuple[str, list[Word]]]:
+    def note(batch: np.ndarray, num_samples: np.ndarray) -> list[list[Hypothesis]]:
         shapes.append(batch.shape)
-        return [(str(count), []) for count in num_samples]
+        return [[Hypothesis(str(count), (), 1.0, 0.0)] for count in num_samples]
 
     monkeypatch.setattr(transcriber, "_transcribe_batch", note)
     lengths = [16_000, 100 * 16_000, *range(1, 18), 90 * 16_000]
     results = transcriber.transcribe([np.zeros(length, np.float32) for length in lengths])
-    assert [text for text, _ in results] == [str(length) for length in lengths]
+    assert [readings[0].text for readings in results] == [str(length) for length in lengths]
     assert [rows for rows, _ in shapes] == [1, 1, 8, 8, 8]
     assert max(samples for rows, samples in shapes if rows > 1) == 16_000
     assert transcriber.transcribe([]) == []
@@ -165,9 +169,9 @@ def test_warm_process_answers_an_utterance_of_about_the_same_length_without_comp
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         transcriber.transcribe([noise(5.0)])
-        assert compiled == ["jit(_best_labels)"]
+        assert compiled == ["jit(_log_probs)"]
         transcriber.transcribe([noise(5.2, seed=1)])
-        assert compiled == ["jit(_best_labels)"]
+        assert compiled == ["jit(_log_probs)"]
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
 
@@ -176,7 +180,9 @@ def test_more_files_than_are_read_at_once(
     transcriber: Transcriber, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_noise(tmp_path / "a.wav")
-    monkeypatch.setattr(transcriber, "transcribe", lambda waveforms: [("GO", [])] * len(waveforms))
+    monkeypatch.setattr(
+        transcriber, "transcribe", lambda waveforms: [[Hypothesis("GO", (), 1.0, 0.0)]] * len(waveforms)
+    )
     results = list(transcriber.transcribe_files([path] * (FILES_AT_ONCE + 3)))
     assert [each.text for each in results if isinstance(each, Transcript)] == ["GO"] * (FILES_AT_ONCE + 3)
 

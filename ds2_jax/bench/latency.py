@@ -14,7 +14,7 @@ from ds2_jax.bench.options import Size
 from ds2_jax.bench.programs import Programs
 from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.errors import InputError
-from ds2_jax.transcribe import Transcriber
+from ds2_jax.transcriber import Transcriber
 
 
 def write_run(folder: Path, size: Size) -> None:

@@ -1,0 +1,156 @@
+"""What was recognised in a split, its error rates, and the files that keep it."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ds2_jax.data.manifest import Utterance
+from ds2_jax.decoding.hypothesis import Hypothesis
+from ds2_jax.error_rates import ErrorCount, char_errors, word_errors
+from ds2_jax.errors import InputError
+from ds2_jax.files import write_text
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One utterance: what was said, what was recognised.
+
+    Attributes:
+        utterance: of the manifest.
+        reference: its transcript, normalised.
+        hypothesis: the best reading.
+        readings: all that the decoder gave, the best first; none where the result was read from a file.
+    """
+
+    utterance: Utterance
+    reference: str
+    hypothesis: str
+    readings: Sequence[Hypothesis] = ()
+
+    @functools.cached_property
+    def words(self) -> ErrorCount:
+        """Word errors."""
+        return word_errors(self.reference, self.hypothesis)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Results of a split and their corpus error rates.
+
+    Attributes:
+        results: one for each utterance.
+        loss: nats per utterance that CTC can align.
+        unalignable: utterances without a loss: too few frames, or characters outside the alphabet.
+        left_out: utterances of the split that were not evaluated; training lists why.
+    """
+
+    results: Sequence[Result]
+    loss: float
+    unalignable: int
+    left_out: int = 0
+
+    @functools.cached_property
+    def words(self) -> ErrorCount:
+        """Word errors of the split."""
+        return sum((result.words for result in self.results), start=ErrorCount())
+
+    def characters(self, *, spaces: bool) -> ErrorCount:
+        """Character errors of the split, with or without the spaces between words."""
+        pairs = ((result.reference, result.hypothesis) for result in self.results)
+        return sum((char_errors(*pair, spaces=spaces) for pair in pairs), start=ErrorCount())
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Error rates as fractions, and the loss."""
+        return {
+            "loss": self.loss,
+            "wer": self.words.rate,
+            "cer": self.characters(spaces=False).rate,
+            "cer_with_spaces": self.characters(spaces=True).rate,
+        }
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Rates with the counts behind them, for JSON."""
+        counts = {
+            "wer_counts": self.words,
+            "cer_counts": self.characters(spaces=False),
+            "cer_with_spaces_counts": self.characters(spaces=True),
+        }
+        details = {name: dataclasses.asdict(count) for name, count in counts.items()}
+        numbers = {"utterances": len(self.results), "unalignable": self.unalignable, "left_out": self.left_out}
+        return numbers | self.rates | details
+
+    def __str__(self) -> str:
+        words, characters = self.words, self.characters(spaces=False)
+        with_spaces = self.characters(spaces=True)
+        rates = (
+            f"WER {words.rate:.2%} ({words.edits} errors in {words.reference_length} words: "
+            f"{words.substitutions} substituted, {words.deletions} deleted, {words.insertions} inserted), "
+            f"CER {characters.rate:.2%} ({characters.edits} in {characters.reference_length} characters; "
+            f"{with_spaces.rate:.2%} with spaces)"
+        )
+        if not words.reference_length:
+            rates = f"no words in the references, so no error rate; {words.insertions} words recognised"
+        return (
+            f"{rates}, {len(self.results)} utterances"
+            + (f"; {self.unalignable} without a loss (too short, or of other characters)" if self.unalignable else "")
+            + (f"; {self.left_out} left out" if self.left_out else "")
+        )
+
+
+def write_evaluation(folder: Path, name: str, evaluation: Evaluation) -> Path:
+    """Writes NAME.json (rates and counts) and NAME.jsonl (an utterance a line, most word errors first).
+
+    Returns:
+        The path of NAME.jsonl.
+
+    Raises:
+        InputError: the loss is not finite, so the weights are not worth a result; or a file cannot be written.
+    """
+    if not np.isfinite(evaluation.loss):
+        raise InputError(f"The loss of {name} must be finite, got {evaluation.loss}. Use weights from before that.")
+    lines = [
+        {
+            "id": result.utterance.id,
+            "word_errors": result.words.edits,
+            "reference": result.reference,
+            "hypothesis": result.hypothesis,
+            "speaker": result.utterance.speaker,
+            "audio": str(result.utterance.audio),
+        }
+        for result in sorted(evaluation.results, key=lambda result: -result.words.edits)
+    ]
+    path = folder / f"{name}.jsonl"  # before the other, whose presence says that both are there
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_text(folder / f"{name}.json", json.dumps(evaluation.summary, indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def read_evaluation(folder: Path, name: str) -> Evaluation | None:
+    """Inverse of `write_evaluation`, but for the order and the durations; None where there is none.
+
+    Raises:
+        InputError: the files are damaged.
+    """
+    path = folder / f"{name}.json"
+    if not path.exists():
+        return None
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        lines = path.with_suffix(".jsonl").read_text(encoding="utf-8").split("\n")  # U+2028 may stand in a transcript
+        results = []
+        for row in map(json.loads, filter(None, lines)):
+            utterance = Utterance(Path(row["audio"]), 0.0, row["reference"], row["id"], row["speaker"])
+            results.append(Result(utterance, row["reference"], row["hypothesis"]))
+        return Evaluation(results, summary["loss"], summary["unalignable"], summary["left_out"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} and {path.stem}.jsonl must hold an evaluation, got {type(error).__name__}: {error}. "
+            f"Delete {path} to evaluate again."
+        ) from error
