@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from ds2_jax.alphabet import Alphabet
 from ds2_jax.decoding import beam_kernel as kernel
 from ds2_jax.decoding.beam_kernel import HotWords, Rules, Search, Vocabulary
 from ds2_jax.decoding.hot_words import automaton, spell
-from ds2_jax.decoding.lexicon import UNKNOWN, empty_vocabulary, make_vocabulary
+from ds2_jax.decoding.lexicon import empty_vocabulary, make_vocabulary
+from ds2_jax.decoding.word_model import UNKNOWN, LanguageModel, WordByWord, WordModel
 from ds2_jax.errors import InputError
 from ds2_jax.settings import require
 
@@ -57,28 +58,6 @@ class BeamOptions:
         require(finite, "--unknown-penalty", "be at least 0 and finite", self.unknown_penalty)
 
 
-class LanguageModel(Protocol):
-    """What a search asks of a language model: log probabilities in decimal logarithms, states as numbers.
-
-    Attributes:
-        name: of its file.
-        words: with their numbers.
-        start: state before the first word.
-        unknown: number of `<unk>`.
-    """
-
-    name: str
-    words: Mapping[str, int]
-    start: int
-    unknown: int
-
-    def score(self, states: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """log10 p(word | state), [N] float64, and the states behind the words, [N] int64."""
-
-    def end(self, states: np.ndarray) -> np.ndarray:
-        """log10 p(</s> | state), [N] float64."""
-
-
 class BeamHypothesis(NamedTuple):
     """A text, as labels.
 
@@ -100,7 +79,8 @@ class BeamSearch:
     Args:
         alphabet: what the labels stand for.
         options: pruning and weights.
-        model: language model, of words or, where the alphabet has no space, of its characters.
+        model: language model of words or, where the alphabet has no space, of its characters.
+        name: of the model's file.
         hot_words: words and phrases, each with its boost in nats; below 0 they are heard less easily.
 
     Raises:
@@ -113,14 +93,22 @@ class BeamSearch:
         alphabet: Alphabet,
         options: BeamOptions,
         model: LanguageModel | None = None,
+        name: str = "",
         hot_words: Mapping[str, float] | None = None,
     ) -> None:
-        require(not options.closed or model is not None, "--closed-vocabulary", "go with a language model", "none")
-        self._num_labels, self._options, self._model = alphabet.size, options, model
+        require(
+            not options.closed or model is not None,
+            "--closed-vocabulary",
+            "go with a language model",
+            "none",
+            "Add --lm FILE.",
+        )
+        self._num_labels, self._options = alphabet.size, options
+        self._model = WordByWord(model) if model else None
         spelt = spell(hot_words or {}, alphabet)
         self._hot_words = automaton(spelt, alphabet)
         hot = {part for labels in spelt for part in _words(alphabet.decode(labels), alphabet)}
-        self._vocabulary = make_vocabulary(model.words, alphabet, model.name, hot) if model else empty_vocabulary()
+        self._vocabulary = make_vocabulary(model, alphabet, name, hot) if model else empty_vocabulary()
         self._rules = Rules(
             width=options.width,
             threshold=options.threshold,
@@ -168,7 +156,7 @@ class Progress:
         rules: Rules,
         vocabulary: Vocabulary,
         hot_words: HotWords,
-        model: LanguageModel | None,
+        model: WordModel | None,
         options: BeamOptions,
         num_labels: int,
     ) -> None:
@@ -220,8 +208,7 @@ class Progress:
         count = self._search.counts[kernel.ASKING]
         nodes, asking, words = self._search.nodes, self._search.asking[:count], self._search.words[:count]
         known = words >= 0
-        numbers = self._vocabulary.ids[words]
-        numbers = np.where(known & (numbers != UNKNOWN), numbers, self._model.unknown)
+        numbers = np.where(known, self._vocabulary.ids[words], UNKNOWN)
         scores, states = self._model.score(nodes["state"][asking], numbers)
         scores = self._options.alpha * NATS * scores + self._options.beta
         nodes["word_score"][asking] = np.where(known, scores, scores - self._options.unknown_penalty)

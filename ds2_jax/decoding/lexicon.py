@@ -1,5 +1,6 @@
 """The words of a language model in the labels of an alphabet."""
 
+import math
 import sys
 from collections.abc import Iterable, Mapping
 
@@ -7,23 +8,19 @@ import numpy as np
 
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.decoding.beam_kernel import Vocabulary
+from ds2_jax.decoding.word_model import UNKNOWN, LanguageModel
 from ds2_jax.errors import InputError, shorten
 
-SENTENCE_MARKS = {"<s>", "</s>", "<unk>", "<UNK>"}
-"""Entries of a language model that are no words."""
-UNKNOWN = -1
-"""In `Vocabulary.ids`: a word that counts as known, which the language model does not know."""
 
-
-def make_vocabulary(words: Mapping[str, int], alphabet: Alphabet, name: str, hot: Iterable[str] = ()) -> Vocabulary:
+def make_vocabulary(model: LanguageModel, alphabet: Alphabet, name: str, hot: Iterable[str] = ()) -> Vocabulary:
     """Spells the words of a language model; what the alphabet cannot spell is counted on stderr.
 
     Args:
-        words: with their numbers in the language model. Where several are spelt alike, the first counts.
+        model: its words are numbered as in its vocabulary. Of words that are spelt alike, the most frequent counts.
         alphabet: what spells them, after its rules of case, removal and composition. Where it has no space, only words
             of one character can be spelt.
         name: of the language model's file.
-        hot: words that count as known though the model does not know them, normalised.
+        hot: words that count as known though the model need not know them, normalised.
 
     Returns:
         The words, sorted by their labels.
@@ -32,17 +29,15 @@ def make_vocabulary(words: Mapping[str, int], alphabet: Alphabet, name: str, hot
         InputError: none of the model's words can be spelt.
     """
     characters = set(alphabet.characters) - {" "}
-    longest = None if " " in alphabet.characters else 1
+    longest = math.inf if " " in alphabet.characters else 1
     spelt: dict[str, int] = {}
     left_out = []
-    for word, number in words.items():
-        if word in SENTENCE_MARKS:
-            continue
+    for number, word in enumerate(model.vocabulary):
         text = alphabet.normalise(word)
-        if text and characters.issuperset(text) and (longest is None or len(text) <= longest):
-            spelt.setdefault(text, number)
-        else:
+        if not characters.issuperset(text) or not 0 < len(text) <= longest:
             left_out.append(word)
+        elif text not in spelt or _log10(model, word) > _log10(model, model.vocabulary[spelt[text]]):
+            spelt[text] = number
     if not spelt:
         raise InputError(
             f"{name} must hold words of the alphabet {shorten(repr(alphabet.characters))}, got another alphabet: "
@@ -50,13 +45,18 @@ def make_vocabulary(words: Mapping[str, int], alphabet: Alphabet, name: str, hot
         )
     if left_out:
         print(
-            f"{name}: {len(left_out)} of {len(left_out) + len(spelt)} words need characters that the alphabet lacks "
-            f"and cannot be recognised: {shorten(', '.join(left_out[:5]))}",
+            f"{name}: {len(left_out)} of {len(model.vocabulary)} words cannot be spelt with the alphabet and so not be "
+            f"recognised: {shorten(', '.join(left_out[:5]))}",
             file=sys.stderr,
         )
     for word in hot:
         spelt.setdefault(word, UNKNOWN)
     return _sorted(spelt, alphabet)
+
+
+def _log10(model: LanguageModel, word: str) -> float:
+    """Of a word behind an unknown one, which tells nothing about it."""
+    return model.next_word(model.next_word(model.begin_state, "<unk>")[1], word)[0]
 
 
 def empty_vocabulary() -> Vocabulary:
