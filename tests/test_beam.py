@@ -197,7 +197,7 @@ def test_a_number_that_is_none_is_an_error() -> None:
 def test_an_unknown_word_pays_at_once_and_only_once() -> None:
     _, a, b, _ = range(4)
     options = with_model(width=1, alpha=0.0, beta=0.0)
-    # BB begins no word: with the penalty at its second letter the narrow search takes BA, which is a little less likely.
+    # BB begins no word: with the penalty at its second letter the narrow search takes BA, a little less likely.
     log_probs = np.log(np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0.1, 0.4, 0.5, 0]], np.float32) + 1e-9)
     (found,) = BeamSearch(ALPHABET, options, MODEL)(log_probs)
     assert found.labels == [b, a]
