@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from ds2_jax.alphabet import Alphabet
-from ds2_jax.decoding.beam import BeamHypothesis, BeamOptions
+from ds2_jax.decoding.beam import BeamHypothesis
+from ds2_jax.decoding.options import DecodingOptions
 
-UNPRUNED = BeamOptions(width=2000, threshold=math.inf, label_threshold=-math.inf, max_labels=1000)
+UNPRUNED = DecodingOptions(beam_width=2000, beam_threshold=math.inf, label_threshold=-math.inf, max_labels=1000)
 
 
 def random_log_probs(num_frames: int, num_labels: int, seed: int, sharpness: float = 1.0) -> np.ndarray:
@@ -71,9 +72,11 @@ class ToyModel:
 
 
 def language_score(
-    words: tuple[str, ...], model: ToyModel, options: BeamOptions, hot: Mapping[str, float] | None = None
+    words: tuple[str, ...], model: ToyModel, options: DecodingOptions, hot: Mapping[str, float] | None = None
 ) -> float:
     """What language model and hot words (single ones) add to a text by definition."""
+    assert options.alpha is not None
+    assert options.beta is not None
     score, before = 0.0, "<s>"
     for word in words:
         known = word in model.vocabulary

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,18 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds2_jax.alphabet import Alphabet
-from ds2_jax.decoding.beam import BeamOptions, BeamSearch
+from ds2_jax.decoding.beam import BeamSearch
 from ds2_jax.decoding.hot_words import automaton, spell
+from ds2_jax.decoding.options import DecodingOptions
 from ds2_jax.errors import InputError
 from tests.beam_models import UNPRUNED, ToyModel, by_words, language_score, random_log_probs, sums_over_paths, words_of
 
 ALPHABET, SPACELESS = Alphabet("AB "), Alphabet("ABC")
 MODEL = ToyModel("A", "AB", "BA")
-WITH_MODEL = dataclasses.replace(UNPRUNED, alpha=0.7, beta=0.4, unknown_penalty=2.0)
+WITH_MODEL = dataclasses.replace(UNPRUNED, lm=Path("model.arpa"), alpha=0.7, beta=0.4, unknown_penalty=2.0)
 
 words = st.text("AB", min_size=1, max_size=3)
 phrases = st.lists(words, min_size=1, max_size=3).map(" ".join)
 boosts = st.floats(-4, 4).map(lambda boost: round(boost, 2))
+
+
+def given_as(hot: dict[str, float]) -> tuple[str, ...]:
+    return tuple(f"{word}={boost}" for word, boost in hot.items())
 
 
 def occurrences(text: tuple[str, ...], phrase: tuple[str, ...]) -> int:
@@ -78,7 +84,10 @@ def test_a_prefix_holds_the_largest_share_of_what_it_has_begun(hot: dict[str, fl
 def test_a_search_adds_the_boosts(n: int, seed: int, hot: dict[str, float], model: ToyModel | None) -> None:
     log_probs = random_log_probs(n, ALPHABET.size, seed)
     expected = sums_over_paths(log_probs, ALPHABET)
-    found = by_words(BeamSearch(ALPHABET, WITH_MODEL, model, hot_words=hot)(log_probs, 10_000), ALPHABET)
+    found = by_words(
+        BeamSearch(ALPHABET, dataclasses.replace(WITH_MODEL, hot_word=given_as(hot)), model)(log_probs, 10_000),
+        ALPHABET,
+    )
     assert found.keys() == expected.keys()
     for text, hypothesis in found.items():
         boost = sum(hot.get(word, 0.0) for word in text)
@@ -100,30 +109,32 @@ def spelling(*frames: dict[int, float]) -> np.ndarray:
 def test_a_hot_word_settles_what_is_unclear() -> None:
     a, b = 1, 2
     log_probs = spelling({a: 0.98}, {}, {a: 0.55, b: 0.42}, {})
-    (plain,) = BeamSearch(ALPHABET, BeamOptions())(log_probs)
-    (hot,) = BeamSearch(ALPHABET, BeamOptions(), hot_words={"AB": 1.0})(log_probs)
+    (plain,) = BeamSearch(ALPHABET, DecodingOptions())(log_probs)
+    (hot,) = BeamSearch(ALPHABET, DecodingOptions(hot_word=given_as({"AB": 1.0})))(log_probs)
     assert (plain.labels, hot.labels) == ([a, a], [a, b])
-    (cold,) = BeamSearch(ALPHABET, BeamOptions(), hot_words={"AA": -1.0})(log_probs)
+    (cold,) = BeamSearch(ALPHABET, DecodingOptions(hot_word=given_as({"AA": -1.0})))(log_probs)
     assert cold.labels == [a, b]
 
 
 def test_a_share_of_the_boost_carries_a_word_through_a_narrow_search() -> None:
     a, b = 1, 2
     log_probs = spelling({a: 0.35, b: 0.6}, {}, {a: 0.35, b: 0.6}, {}, {a: 0.35, b: 0.6})
-    narrow = BeamOptions(width=1)
-    (found,) = BeamSearch(ALPHABET, narrow, hot_words={"ABA": 3.0})(log_probs)
+    narrow = DecodingOptions(beam_width=1)
+    (found,) = BeamSearch(ALPHABET, dataclasses.replace(narrow, hot_word=given_as({"ABA": 3.0})))(log_probs)
     assert found.labels == [a, b, a]
-    (found,) = BeamSearch(ALPHABET, narrow, hot_words={"ABA": 1.0})(log_probs)  # a third of it at each label
+    (found,) = BeamSearch(ALPHABET, dataclasses.replace(narrow, hot_word=given_as({"ABA": 1.0})))(
+        log_probs
+    )  # a third of it at each label
     assert found.labels == [b, b, b]
 
 
 def test_a_hot_word_is_known_to_a_closed_vocabulary() -> None:
     a, b = 1, 2
     log_probs = spelling({b: 0.99999}, {}, {b: 0.9, a: 0.05})
-    options = BeamOptions(closed=True)
+    options = DecodingOptions(lm=Path("model.arpa"), closed_vocabulary=True)
     (closed,) = BeamSearch(ALPHABET, options, MODEL)(log_probs)
     assert closed.labels == [b, a]
-    (hot,) = BeamSearch(ALPHABET, options, MODEL, hot_words={"BB": 0.0})(log_probs)
+    (hot,) = BeamSearch(ALPHABET, dataclasses.replace(options, hot_word=("BB=0",)), MODEL)(log_probs)
     assert hot.labels == [b, b]
 
 

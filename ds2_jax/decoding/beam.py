@@ -1,8 +1,6 @@
 """Prefix beam search: the likeliest texts of an utterance, with a language model and hot words where there are any."""
 
-import dataclasses
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -12,50 +10,12 @@ from ds2_jax.decoding import beam_kernel as kernel
 from ds2_jax.decoding.beam_kernel import HotWords, Rules, Search, Vocabulary
 from ds2_jax.decoding.hot_words import automaton, spell
 from ds2_jax.decoding.lexicon import empty_vocabulary, make_vocabulary
-from ds2_jax.decoding.word_model import UNKNOWN, LanguageModel, WordByWord, WordModel
+from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, DecodingOptions
+from ds2_jax.decoding.word_model import UNKNOWN, LanguageModel, WordModel, word_model
 from ds2_jax.errors import InputError
-from ds2_jax.settings import require
 
-NATS = math.log(10)
-"""In one unit of a decimal logarithm."""
 FIRST_NODES = 4096
 """Room in a new trie."""
-
-
-@dataclasses.dataclass(frozen=True)
-class BeamOptions:
-    """How a search is pruned, and what a language model counts.
-
-    Attributes:
-        width: the most prefixes that a frame leaves.
-        threshold: nats; a prefix whose score is further below the best one's is dropped.
-        max_labels: only this many labels, the likeliest of a frame, may follow a prefix.
-        label_threshold: nats; labels whose log probability in a frame is below follow none.
-        alpha: weight of the language model's log probabilities.
-        beta: nats for each word (each label where the alphabet has no space).
-        unknown_penalty: nats, taken off for each word that the language model does not know and that is not hot, on top
-            of what the model gives for `<unk>`; off a partial word as soon as no known word begins with it.
-        closed: no words but the language model's and the hot ones.
-    """
-
-    width: int = 128
-    threshold: float = 20.0
-    max_labels: int = 40
-    label_threshold: float = -12.0
-    alpha: float = 0.5
-    beta: float = 1.5
-    unknown_penalty: float = 10.0
-    closed: bool = False
-
-    def __post_init__(self) -> None:
-        require(self.width >= 1, "--beam-width", "be at least 1", self.width)
-        require(self.threshold > 0, "--beam-threshold", "be above 0", self.threshold)
-        require(self.max_labels >= 1, "--max-labels", "be at least 1", self.max_labels)
-        require(self.label_threshold <= 0, "--label-threshold", "be at most 0", self.label_threshold)
-        require(0 <= self.alpha < math.inf, "--alpha", "be at least 0 and finite", self.alpha)
-        require(math.isfinite(self.beta), "--beta", "be finite", self.beta)
-        finite = 0 <= self.unknown_penalty < math.inf
-        require(finite, "--unknown-penalty", "be at least 0 and finite", self.unknown_penalty)
 
 
 class BeamHypothesis(NamedTuple):
@@ -74,51 +34,41 @@ class BeamHypothesis(NamedTuple):
 
 
 class BeamSearch:
-    """Prefix beam search for one alphabet, language model and set of hot words.
+    """Prefix beam search with one set of options.
 
     Args:
         alphabet: what the labels stand for.
-        options: pruning and weights.
-        model: language model of words or, where the alphabet has no space, of its characters.
-        name: of the model's file.
-        hot_words: words and phrases, each with its boost in nats; below 0 they are heard less easily.
+        options: pruning, weights, hot words.
+        model: the language model of `options.lm`, of words or, where the alphabet has no space, of its characters.
 
     Raises:
-        InputError: the alphabet cannot spell a hot word or any word of the model; a boost is not finite; a closed
-            vocabulary is asked for without a language model.
+        InputError: the alphabet cannot spell a hot word or any word of the model; a boost is not finite.
     """
 
-    def __init__(
-        self,
-        alphabet: Alphabet,
-        options: BeamOptions,
-        model: LanguageModel | None = None,
-        name: str = "",
-        hot_words: Mapping[str, float] | None = None,
-    ) -> None:
-        require(
-            not options.closed or model is not None,
-            "--closed-vocabulary",
-            "go with a language model",
-            "none",
-            "Add --lm FILE.",
-        )
-        self._num_labels, self._options = alphabet.size, options
-        self._model = WordByWord(model) if model else None
-        spelt = spell(hot_words or {}, alphabet)
+    def __init__(self, alphabet: Alphabet, options: DecodingOptions, model: LanguageModel | None = None) -> None:
+        self._num_labels = alphabet.size
+        self._model = word_model(model) if model else None
+        spelt = spell(options.hot_words, alphabet)
         self._hot_words = automaton(spelt, alphabet)
-        hot = {part for labels in spelt for part in _words(alphabet.decode(labels), alphabet)}
-        self._vocabulary = make_vocabulary(model, alphabet, name, hot) if model else empty_vocabulary()
+        self._vocabulary = empty_vocabulary()
+        if model:
+            texts = map(alphabet.decode, spelt)
+            hot = {word for text in texts for word in (text.split() if " " in alphabet.characters else text)}
+            self._vocabulary = make_vocabulary(model, alphabet, str(options.lm), hot)
         self._rules = Rules(
             width=options.width,
-            threshold=options.threshold,
+            threshold=options.beam_threshold,
             max_labels=min(options.max_labels, alphabet.size - 1),
             label_threshold=options.label_threshold,
             space=alphabet.characters.find(" ") + 1 or -1,
             scored=model is not None,
-            closed=options.closed,
+            closed=options.closed_vocabulary,
             unknown_penalty=options.unknown_penalty,
             largest_credit=float(self._hot_words.credits.max()),
+        )
+        self._weights = (
+            math.log(10) * (DEFAULT_ALPHA if options.alpha is None else options.alpha),
+            DEFAULT_BETA if options.beta is None else options.beta,
         )
 
     def __call__(self, log_probs: np.ndarray, num_best: int = 1) -> list[BeamHypothesis]:
@@ -141,11 +91,7 @@ class BeamSearch:
 
     def start(self) -> "Progress":
         """A search that has read no frame."""
-        return Progress(self._rules, self._vocabulary, self._hot_words, self._model, self._options, self._num_labels)
-
-
-def _words(text: str, alphabet: Alphabet) -> list[str]:
-    return text.split() if " " in alphabet.characters else list(text)
+        return Progress(self._rules, self._vocabulary, self._hot_words, self._model, self._weights, self._num_labels)
 
 
 class Progress:
@@ -157,11 +103,11 @@ class Progress:
         vocabulary: Vocabulary,
         hot_words: HotWords,
         model: WordModel | None,
-        options: BeamOptions,
+        weights: tuple[float, float],
         num_labels: int,
     ) -> None:
         self._rules, self._vocabulary, self._hot_words = rules, vocabulary, hot_words
-        self._model, self._options = model, options
+        self._model, (self._scale, self._beta) = model, weights  # the scale from log10 to weighted nats
         num_candidates = rules.width * (1 + rules.max_labels)
         self._search = Search(
             counts=np.array([1, 1, 0, 0]),  # the root, active
@@ -210,8 +156,8 @@ class Progress:
         known = words >= 0
         numbers = np.where(known, self._vocabulary.ids[words], UNKNOWN)
         scores, states = self._model.score(nodes["state"][asking], numbers)
-        scores = self._options.alpha * NATS * scores + self._options.beta
-        nodes["word_score"][asking] = np.where(known, scores, scores - self._options.unknown_penalty)
+        scores = self._scale * scores + self._beta
+        nodes["word_score"][asking] = np.where(known, scores, scores - self._rules.unknown_penalty)
         nodes["word_state"][asking] = states
 
     def hypotheses(self, num_best: int) -> list[BeamHypothesis]:
@@ -221,7 +167,7 @@ class Progress:
         search = self._search
         words, states = kernel.finals(search, self._vocabulary, self._hot_words, self._rules)
         if self._model is not None:
-            words += self._options.alpha * NATS * self._model.end(states)
+            words += self._scale * self._model.end(states)
         texts: dict[bytes, list[int]] = {}
         for slot in np.flatnonzero(words > -np.inf).tolist():
             text = kernel.text_of(search.actives["node"][slot], search.nodes, self._rules.space)

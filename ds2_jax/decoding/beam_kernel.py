@@ -84,7 +84,7 @@ class HotWords(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """The numbers of a search, see `BeamOptions`; `space` is a label or -1, `scored`: there is a language model."""
+    """The numbers of a search, see `DecodingOptions`; `space` is a label or -1, `scored`: there is a language model."""
 
     width: int
     threshold: float

@@ -5,6 +5,9 @@ from typing import Protocol
 
 import numpy as np
 
+from ds2_jax.ngram.model import NGramModel
+from ds2_jax.ngram.trie import next_words
+
 UNKNOWN = -1
 """Number of a word that the language model does not know."""
 
@@ -61,3 +64,24 @@ class WordByWord:
     def end(self, states: np.ndarray) -> np.ndarray:
         """See `WordModel`."""
         return np.array([self._model.next_word(state, "</s>")[0] for state in states.tolist()])
+
+
+class NGramWords:
+    """An n-gram model in arrays, asked in machine code."""
+
+    def __init__(self, model: NGramModel) -> None:
+        self._arrays, self._end, self._unknown = model.arrays, model.end_word, model.unknown_word
+        self.start = model.begin_state
+
+    def score(self, states: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `WordModel`."""
+        return next_words(self._arrays, states, np.where(words == UNKNOWN, self._unknown, words))
+
+    def end(self, states: np.ndarray) -> np.ndarray:
+        """See `WordModel`."""
+        return next_words(self._arrays, states, np.full(len(states), self._end))[0]
+
+
+def word_model(model: LanguageModel) -> WordModel:
+    """The fastest way to ask a model."""
+    return NGramWords(model) if isinstance(model, NGramModel) else WordByWord(model)
