@@ -2,13 +2,14 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.decoding.beam import BeamHypothesis
 from ds2_jax.decoding.options import DecodingOptions
+from ds2_jax.ngram.language_model import LanguageModel, WordScore
 
 UNPRUNED = DecodingOptions(beam_width=2000, beam_threshold=math.inf, label_threshold=-math.inf, max_labels=1000)
 
@@ -49,12 +50,11 @@ def by_words(hypotheses: list[BeamHypothesis], alphabet: Alphabet) -> dict[tuple
     return found
 
 
-class ToyModel:
+class ToyModel(LanguageModel):
     """A bigram model with drawn probabilities: decimal logarithms of (word before, word)."""
 
     def __init__(self, *vocabulary: str, seed: int = 0) -> None:
-        self.vocabulary = tuple(sorted(vocabulary))
-        self.begin_state = 0
+        self.order, self.vocabulary, self.begin_state = 2, tuple(sorted(vocabulary)), 0
         names = ["<s>", *self.vocabulary, "<unk>"]
         scores = np.random.default_rng(seed).uniform(-3, 0, (len(names), len(names) + 1))
         self.log10 = {
@@ -62,13 +62,15 @@ class ToyModel:
             for i, before in enumerate(names)
             for j, word in enumerate([*names[1:], "</s>"])
         }
-        self.names, self.asked = names, 0
+        self.names = names
 
     def next_word(self, state: int, word: str) -> tuple[float, int]:
-        self.asked += 1
         known = word if word in (*self.vocabulary, "</s>") else "<unk>"
         following = 0 if known == "</s>" else self.names.index(known)
         return self.log10[self.names[state], known], following
+
+    def word_scores(self, sentence: str | Sequence[str], *, begin: bool = True, end: bool = True) -> list[WordScore]:
+        raise NotImplementedError  # a search does not ask for it
 
 
 def language_score(

@@ -45,7 +45,8 @@ def narrow(width: int) -> DecodingOptions:
 
 
 def with_model(**changes: Any) -> DecodingOptions:
-    return dataclasses.replace(UNPRUNED, **{"lm": LM, "alpha": 0.7, "beta": 0.4, "unknown_penalty": 2.0} | changes)
+    given: dict[str, Any] = {"lm": LM, "alpha": 0.7, "beta": 0.4, "unknown_penalty": 2.0} | changes
+    return dataclasses.replace(UNPRUNED, **given)
 
 
 @given(lengths, seeds, sharpnesses, st.sampled_from([ALPHABET, SPACELESS]))

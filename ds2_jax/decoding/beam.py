@@ -11,8 +11,9 @@ from ds2_jax.decoding.beam_kernel import HotWords, Rules, Search, Vocabulary
 from ds2_jax.decoding.hot_words import automaton, spell
 from ds2_jax.decoding.lexicon import empty_vocabulary, make_vocabulary
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, DecodingOptions
-from ds2_jax.decoding.word_model import UNKNOWN, LanguageModel, WordModel, word_model
+from ds2_jax.decoding.word_model import UNKNOWN, WordModel, word_model
 from ds2_jax.errors import InputError
+from ds2_jax.ngram.language_model import LanguageModel
 
 FIRST_NODES = 4096
 """Room in a new trie."""
@@ -90,7 +91,7 @@ class BeamSearch:
         return progress.hypotheses(num_best)
 
     def start(self) -> "Progress":
-        """A search that has read no frame."""
+        """A search that has read no frame. With KenLM's model the one before must be over."""
         return Progress(self._rules, self._vocabulary, self._hot_words, self._model, self._weights, self._num_labels)
 
 
@@ -126,7 +127,7 @@ class Progress:
         root = self._search.nodes[0]
         root["parent"] = root["label"] = root["child"] = root["sibling"] = -1
         root["high"] = len(vocabulary.ids)
-        root["state"] = root["word_state"] = model.start if model else 0
+        root["state"] = root["word_state"] = model.begin() if model else 0
         self._search.actives["label"][0] = -np.inf
 
     def read(self, log_probs: np.ndarray) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.decoding.beam_kernel import Vocabulary
-from ds2_jax.decoding.word_model import UNKNOWN, LanguageModel
+from ds2_jax.decoding.word_model import UNKNOWN
 from ds2_jax.errors import InputError, shorten
+from ds2_jax.ngram.language_model import LanguageModel
 
 
 def make_vocabulary(model: LanguageModel, alphabet: Alphabet, name: str, hot: Iterable[str] = ()) -> Vocabulary:

@@ -94,3 +94,7 @@ class DecodingOptions:
                 ) from None
             require(bool(word), "--hot-word", "be WORD=BOOST", each)
         return found
+
+
+GREEDY = DecodingOptions()
+"""What none is given for."""

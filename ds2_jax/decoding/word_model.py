@@ -1,10 +1,11 @@
 """A language model as the beam search asks it: words by number, many at once."""
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
+from ds2_jax.ngram.kenlm_model import KenLMModel
+from ds2_jax.ngram.language_model import LanguageModel
 from ds2_jax.ngram.model import NGramModel
 from ds2_jax.ngram.trie import next_words
 
@@ -12,25 +13,11 @@ UNKNOWN = -1
 """Number of a word that the language model does not know."""
 
 
-class LanguageModel(Protocol):
-    """What decoding needs of a language model; probabilities are decimal logarithms, states are integers."""
-
-    @property
-    def vocabulary(self) -> Sequence[str]:
-        """Its words, without `<s>`, `</s>` and `<unk>`."""
-
-    @property
-    def begin_state(self) -> int:
-        """Before the first word."""
-
-    def next_word(self, state: int, word: str) -> tuple[float, int]:
-        """log10 p(word | state) and the state behind it; `</s>` ends a sentence, an unknown word is `<unk>`."""
-
-
 class WordModel(Protocol):
     """What a search asks."""
 
-    start: int
+    def begin(self) -> int:
+        """The state before the first word of an utterance."""
 
     def score(self, states: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores words, each behind a state of its own.
@@ -47,12 +34,36 @@ class WordModel(Protocol):
         """log10 probabilities of `</s>` behind states, [N] float64."""
 
 
+class NGramWords:
+    """An n-gram model in arrays, asked in machine code."""
+
+    def __init__(self, model: NGramModel) -> None:
+        self._model = model
+
+    def begin(self) -> int:
+        """See `WordModel`."""
+        return self._model.begin_state
+
+    def score(self, states: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `WordModel`."""
+        return next_words(self._model.arrays, states, np.where(words == UNKNOWN, self._model.unknown_word, words))
+
+    def end(self, states: np.ndarray) -> np.ndarray:
+        """See `WordModel`."""
+        return next_words(self._model.arrays, states, np.full(len(states), self._model.end_word))[0]
+
+
 class WordByWord:
     """Any language model, asked in Python."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
-        self.start = model.begin_state
+
+    def begin(self) -> int:
+        """See `WordModel`."""
+        if isinstance(self._model, KenLMModel):
+            self._model.forget()  # its memory grows with what it is asked
+        return self._model.begin_state
 
     def score(self, states: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `WordModel`."""
@@ -64,22 +75,6 @@ class WordByWord:
     def end(self, states: np.ndarray) -> np.ndarray:
         """See `WordModel`."""
         return np.array([self._model.next_word(state, "</s>")[0] for state in states.tolist()])
-
-
-class NGramWords:
-    """An n-gram model in arrays, asked in machine code."""
-
-    def __init__(self, model: NGramModel) -> None:
-        self._arrays, self._end, self._unknown = model.arrays, model.end_word, model.unknown_word
-        self.start = model.begin_state
-
-    def score(self, states: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `WordModel`."""
-        return next_words(self._arrays, states, np.where(words == UNKNOWN, self._unknown, words))
-
-    def end(self, states: np.ndarray) -> np.ndarray:
-        """See `WordModel`."""
-        return next_words(self._arrays, states, np.full(len(states), self._end))[0]
 
 
 def word_model(model: LanguageModel) -> WordModel:

@@ -162,3 +162,12 @@ def _link(arrays: NGramArrays, parents: np.ndarray) -> None:
             arrays.shorter[node] = shorter
             if arrays.first_child[node + 1] > arrays.first_child[node] or arrays.backoffs[node] != 0:
                 arrays.next_state[node] = node
+
+
+@numba.njit(cache=True)
+def next_words(arrays: NGramArrays, states: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `next_word` gives for each of [N] states and words: log10 [N] float64, states [N] int64."""
+    log10, following = np.empty(len(words), np.float64), np.empty(len(words), np.int64)
+    for index in range(len(words)):
+        log10[index], following[index] = next_word(arrays, states[index], words[index])
+    return log10, following
