@@ -173,11 +173,17 @@ class Progress:
         for slot in np.flatnonzero(words > -np.inf).tolist():
             text = kernel.text_of(search.actives["node"][slot], search.nodes, self._rules.space)
             texts.setdefault(text.tobytes(), []).append(slot)
-        hypotheses = []
+        found = []
         for slots in texts.values():
-            log_probs = search.actives["total"][slots]
-            best = slots[int(log_probs.argmax())]
-            log_prob = float(np.logaddexp.reduce(log_probs))
-            labels = kernel.labels_of(search.actives["node"][best], search.nodes)
-            hypotheses.append(BeamHypothesis(labels.tolist(), log_prob, log_prob + float(words[best])))
+            log_probs = search.actives["total"][slots].tolist()
+            log_prob = log_probs[0] if len(slots) == 1 else float(np.logaddexp.reduce(log_probs))
+            best = slots[log_probs.index(max(log_probs))]
+            found.append((log_prob + float(words[best]), log_prob, best))
+        found.sort(reverse=True)
+        least = found[:num_best][-1][0] if found else 0.0  # all of that score are spelt, for their order
+        hypotheses = [
+            BeamHypothesis(kernel.labels_of(search.actives["node"][slot], search.nodes).tolist(), log_prob, score)
+            for score, log_prob, slot in found
+            if score >= least
+        ]
         return sorted(hypotheses, key=lambda each: (-each.score, each.labels))[:num_best]
