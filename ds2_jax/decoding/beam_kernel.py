@@ -123,7 +123,7 @@ def advance(log_probs, search, rules, vocabulary, hot_words):  # type: ignore[no
                 return FULL
         search.row[:] = log_probs[counts[FRAME]]
         num_labels = _choose_labels(search, rules)
-        ends_words = rules.space < 0 or _holds(search.labels, num_labels, rules.space)
+        ends_words = rules.space < 0 or (num_labels > 0 and search.labels[0] == rules.space)
         if rules.scored and ends_words and ask(search, vocabulary) > 0:
             return ASKS
         count = _stay(search, rules)
@@ -156,24 +156,26 @@ def _word_of(node, vocabulary):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _holds(labels, count, label):  # type: ignore[no-untyped-def]
-    for i in range(count):  # noqa: SIM110 - compiled
-        if labels[i] == label:
-            return True
-    return False
-
-
-@_jit
 def _choose_labels(search, rules):  # type: ignore[no-untyped-def]
-    """The labels that may follow in this frame, blank apart; returns their number."""
-    count = 0
-    for label in range(1, len(search.row)):
-        if search.row[label] >= rules.label_threshold:
-            search.labels[count] = label
+    """The labels that may follow in this frame, blank apart: space first, then the likeliest; returns their number."""
+    row, labels, count = search.row, search.labels, 0
+    for label in range(1, len(row)):
+        if row[label] >= rules.label_threshold:
+            labels[count] = label
             count += 1
     if count > rules.max_labels:
-        _largest_first(search.row, search.labels, count, rules.max_labels)
+        _largest_first(row, labels, count, rules.max_labels)
         count = rules.max_labels
+    for i in range(1, count):
+        label, place = labels[i], i
+        while (
+            place > 0
+            and labels[place - 1] != rules.space
+            and (label == rules.space or _before(row, label, labels[place - 1]))
+        ):
+            labels[place] = labels[place - 1]
+            place -= 1
+        labels[place] = label
     return count
 
 
@@ -210,23 +212,31 @@ def _stay(search, rules):  # type: ignore[no-untyped-def]
 
 @_jit
 def _extend(search, rules, vocabulary, hot_words, num_labels, count):  # type: ignore[no-untyped-def]
-    """Candidates for the active nodes' children that are not active themselves."""
-    best = -np.inf
-    for i in range(count):
-        best = max(best, search.scores[i])
+    """Candidates for the active nodes' children that are not active themselves; returns the number of all."""
+    best = floor = -np.inf
+    if count > 0:
+        best = search.scores[:count].max()
+    if count == rules.width:
+        floor = search.scores[:count].min()  # what does not exceed it is not among the best
     for slot in range(search.counts[ACTIVES]):
         active = search.actives[slot]
         node = search.nodes[active.node]
+        most = active.total + node.settled + rules.largest_credit  # but for the label's own probability
+        if rules.space < 0:
+            most += node.word_score + hot_words.awards[node.hot]
         for i in range(num_labels):
             label = search.labels[i]
+            floor = max(floor, best - rules.threshold)
+            if label != rules.space and most + search.row[label] < floor:
+                break  # as will be those that follow: they are less likely
             if search.taken[slot, label]:
                 continue
             total = (active.blank if label == node.label else active.total) + search.row[label]
-            if 0 < rules.space != label and total + node.settled + rules.largest_credit < best - rules.threshold:
-                continue  # whatever the rest is: it is at most that credit
             settled, pending = _scores_of_child(node, label, rules, vocabulary, hot_words)
             score = total + settled + pending
-            if score > -np.inf and score >= best - rules.threshold:
+            if score > -np.inf and score >= floor:
+                if count == len(search.candidates):
+                    count, floor = _trim(search, count, rules.width)
                 best = max(best, score)
                 candidate = search.candidates[count]
                 candidate.slot, candidate.added = slot, label
@@ -283,20 +293,37 @@ def _first_from(label, low, high, depth, vocabulary):  # type: ignore[no-untyped
 
 
 @_jit
+def _trim(search, count, size):  # type: ignore[no-untyped-def]
+    """Keeps the best `size` of the candidates, in their order, of equal ones the first; returns `size`, the least score."""
+    scores, order = search.scores, search.order
+    order[:count] = np.arange(count)
+    _largest_first(scores, order, count, size)
+    worst = order[0]
+    for i in range(1, size):
+        if _before(scores, worst, order[i]):
+            worst = order[i]
+    least, kept = scores[worst], 0
+    for i in range(count):
+        if scores[i] > least or (scores[i] == least and i <= worst):
+            scores[kept], search.candidates[kept] = scores[i], search.candidates[i]
+            kept += 1
+    return kept, least
+
+
+@_jit
 def _keep_best(search, rules, vocabulary, hot_words, count):  # type: ignore[no-untyped-def]
-    """Makes the best candidates the active nodes; of equal ones the first."""
+    """Makes the best candidates the active nodes."""
     nodes, actives, following = search.nodes, search.actives, search.following
+    if count > rules.width:
+        count, _ = _trim(search, count, rules.width)
     best = -np.inf
     for i in range(count):
         best = max(best, search.scores[i])
     kept = 0
     for i in range(count):
-        if search.scores[i] >= best - rules.threshold and search.scores[i] > -np.inf:
+        if search.scores[i] > -np.inf and search.scores[i] >= best - rules.threshold:
             search.order[kept] = i
             kept += 1
-    if kept > rules.width:
-        _largest_first(search.scores, search.order, kept, rules.width)
-        kept = rules.width
     for slot in range(search.counts[ACTIVES]):
         nodes[actives[slot].node].slot = -1
     for slot in range(kept):
