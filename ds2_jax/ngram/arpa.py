@@ -81,7 +81,7 @@ def read_arpa(path: Path) -> Arpa:
             announces; a line is wrong (fields missing or too many, no number, not finite, a probability above 1); a
             word is listed twice, is not in UTF-8, or occurs in longer n-grams only; <s> or </s> is missing.
     """
-    with _opened(path) as stream:
+    with reading(path), _opened(path) as stream:
         text = _Text(path, stream)
         counts = _read_counts(text)
         blocks = list(_read_section(text, 1, counts))
@@ -101,19 +101,29 @@ def read_arpa(path: Path) -> Arpa:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
+def reading(path: Path) -> Iterator[None]:
+    """Names `path` where it cannot be read.
+
+    Raises:
+        InputError: the body raised what files that are missing, locked, damaged or cut short raise.
+    """
     try:
-        with path.open("rb") as file:
-            if file.peek(len(GZIP)).startswith(GZIP):
-                with gzip.open(file) as stream:
-                    yield stream
-            else:
-                yield file
+        yield
     except EOFError as error:
         raise InputError(f"{path} must be a whole gzip file, got its start. Copy it or make it again.") from error
     except (OSError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path} must be readable, got: {reason}. Mend it or name another file.") from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
+    with path.open("rb") as file:
+        if file.peek(len(GZIP)).startswith(GZIP):
+            with gzip.open(file) as stream:
+                yield stream
+        else:
+            yield file
 
 
 class _Text:
