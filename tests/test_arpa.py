@@ -240,6 +240,10 @@ def test_files_that_are_no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert_refused(
         tmp_path, "the cat sat\n", "must be an ARPA model, with a line \\data\\, got a file without. Name an"
     )
+    irstlm = (
+        "must be an ARPA model, with a line \\data\\, got 'iARPA'. Convert it with IRSTLM: compile-lm FILE --text=yes"
+    )
+    assert_refused(tmp_path, "iARPA\n\n" + HAND, irstlm)
     monkeypatch.setattr(arpa, "BLOCK_BYTES", 1000)
     assert_refused(tmp_path, bytes(2000), "must be an ARPA file, got 'a line of 1000 bytes'.")
 

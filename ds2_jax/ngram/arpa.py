@@ -34,6 +34,8 @@ NEWLINE, WHITE_SPACE = b"\n", b" \t\r\n"
 DATA = re.compile(rb"^(?:\xef\xbb\xbf)?[ \t]*\\data\\[ \t\r]*$", re.MULTILINE)  # behind a byte order mark, perhaps
 COUNT = re.compile(rb"ngram[ \t]+(\d{1,18})[ \t]*=[ \t]*(\d{1,18})")
 NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+IRSTLMS = (b"iARPA", b"qARPA")
+"""The first words of files that IRSTLM keeps for itself: alike to look at, but with other numbers."""
 MEND = "Mend the line or make the model again."
 REMAKE = "Make the model again."
 CUT_SHORT = "It is cut short: copy it or make it again."
@@ -225,6 +227,9 @@ def _read_counts(text: _Text) -> list[int]:
     found = DATA.search(text.block)  # within the first 16 MB
     if found is None:
         raise InputError(f"{text.path} must {rule}, got a file without. {advice}")
+    before = text.block[: found.start()].split(maxsplit=1)
+    if before and before[0] in IRSTLMS:
+        _refuse(str(text.path), rule, before[0], "Convert it with IRSTLM: compile-lm FILE --text=yes OUTPUT.")
     text.position = found.end()
     counts: list[int] = []
     text.advance()
