@@ -64,7 +64,8 @@ def _digest(path: Path) -> str:
 
 
 def _say_uncached(error: Exception) -> None:
-    print(f"reading the language model without a cache: {error}. XDG_CACHE_HOME may name another.", file=sys.stderr)
+    reason = str(error).rstrip(".")
+    print(f"reading the language model without a cache: {reason}. XDG_CACHE_HOME may name another.", file=sys.stderr)
 
 
 def _write(path: Path, contents: Contents) -> None:
