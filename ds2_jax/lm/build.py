@@ -150,7 +150,7 @@ def warnings(model: Model) -> Iterator[str]:
             amounts = ", ".join(f"{amount:g}" for amount in FALLBACK)
             yield (
                 f"the {order}-grams give no discounts (those seen once, twice, 3 and 4 times are {counts}), "
-                f"so theirs are {amounts}: the text is small"
+                f"so theirs are {amounts}, as usual where there are few"
             )
 
 

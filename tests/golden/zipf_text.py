@@ -11,7 +11,7 @@ def sentences(count: int, seed: int) -> Iterator[str]:
     draw = random.Random(seed).random
     for _ in range(count):
         first = second = 0
-        words = []
+        words: list[str] = []
         while len(words) < 2 or draw() > 0.1:
             chance, share = draw(), draw()
             if chance < 0.3:
