@@ -1,1 +1,1 @@
-"""N-gram language models."""
+"""Word n-gram language models: from files to probabilities."""
