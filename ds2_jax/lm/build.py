@@ -16,6 +16,7 @@ from ds2_jax.ngram.kneser_ney import END, FALLBACK, START, UNKNOWN, Model, count
 from ds2_jax.settings import require
 
 MAX_ORDER = 9
+UNCHANGED = AlphabetSettings()
 Texts = Annotated[
     tuple[Path, ...],
     tyro.conf.Positional,
@@ -43,7 +44,7 @@ def build(
     order: int = 3,
     config: Path | None = None,
     run: Path | None = None,
-    data: AlphabetSettings = AlphabetSettings(),
+    data: AlphabetSettings = UNCHANGED,
     on_unknown: OnUnknown = "error",
     test: Path | None = None,
 ) -> int:
@@ -54,8 +55,8 @@ def build(
     the text. An order with too few n-grams for discounts of its own takes 0.5, 1 and 1.5, with a warning.
 
     Args:
-        texts: UTF-8 text with a sentence a line, plain or compressed with gzip, - for standard input; manifests (.jsonl,
-            .json) and TensorFlow data sets (tfds:NAME#SPLIT), of which the transcripts are read.
+        texts: UTF-8 text with a sentence a line, plain or compressed with gzip, - for standard input; manifests
+            (.jsonl, .json) and TensorFlow data sets (tfds:NAME#SPLIT), of which the transcripts are read.
         out: ARPA file to write, compressed where its name ends in .gz. One that is there is replaced.
         order: words of the longest n-grams, 1 to 9.
         config: configuration file; its alphabet decides. Default: that of an empty configuration, English.
@@ -149,7 +150,7 @@ def warnings(model: Model) -> Iterator[str]:
             amounts = ", ".join(f"{amount:g}" for amount in FALLBACK)
             yield (
                 f"the {order}-grams give no discounts (those seen once, twice, 3 and 4 times are {counts}), "
-                f"so theirs are {amounts}: the text is small"
+                f"so theirs are {amounts}, as usual where there are few"
             )
 
 

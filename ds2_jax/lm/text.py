@@ -60,7 +60,8 @@ class Text:
     def in_vocabulary(self, words: Sequence[str]) -> np.ndarray:
         """[S] int64, the tokens as places in another vocabulary, UNKNOWN for words that it lacks."""
         places = {word: place for place, word in enumerate(words)}
-        return np.array([places.get(word, UNKNOWN) for word in self.words], np.int64)[self.tokens]
+        theirs = np.array([places.get(word, UNKNOWN) for word in self.words], np.int64)
+        return np.take(theirs, self.tokens)
 
 
 def read_texts(paths: Sequence[Path], alphabet: Alphabet, on_unknown: OnUnknown) -> Text:
@@ -121,8 +122,9 @@ def _require_sentences(path: Path, text: Text, *, some: bool, alphabet: Alphabet
 def _why_unknown(text: Text, alphabet: Alphabet, advice: str) -> str:
     characters = ", ".join(f"{character!r} in {count:,}" for character, count in text.characters.most_common(10))
     return (
-        f"TEXT must use the alphabet {alphabet.characters!r}, got {text.num_unknown:,} sentences with other characters: "
-        f"{characters}. The first: {'; '.join(text.examples)}. {advice} other --data.alphabet or --data.remove."
+        f"TEXT must use the alphabet {alphabet.characters!r}, got {text.num_unknown:,} sentences with other "
+        f"characters: {characters}. The first: {'; '.join(text.examples)}. {advice} other --data.alphabet or "
+        "--data.remove."
     )
 
 

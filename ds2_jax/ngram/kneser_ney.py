@@ -157,7 +157,7 @@ def score(model: Model, tokens: np.ndarray) -> np.ndarray:
         [S] float64, log10 of the probability of each token behind those before it in its sentence; 0 for START.
     """
     num_words = len(model.levels[0].words)
-    scores = model.log_probs[0][tokens]
+    scores = np.take(model.log_probs[0], tokens)
     contexts = tokens.astype(np.int64)  # [S] row of the n-gram that ends here, -1 where the level has none
     for size, level in enumerate(model.levels[1:], start=2):
         before = np.append(-1, contexts[:-1])  # which ends at the token before
