@@ -147,6 +147,11 @@ LINE = " Mend the line or make the model again."
         ),
         (
             "-0.5\tTHE\t-0.25",
+            "-0.5\tTHE\t-0.25\t-1",
+            f"line 10, must hold a probability, 1 words and perhaps a back-off weight, got '-0.5 THE -0.25 -1'.{LINE}",
+        ),
+        (
+            "-0.5\tTHE\t-0.25",
             "-0.5\tTHE DOG\t-0.25",
             f"line 10, must hold a probability, 1 words and perhaps a back-off weight, got '-0.5 THE DOG -0.25'.{LINE}",
         ),
@@ -174,12 +179,12 @@ LINE = " Mend the line or make the model again."
         ("-2\tSAT", "-2\t<UNK>", f"must list each word once, got '<unk>'.{LINE}"),
         ("THE THE", "THE CAT", f"must list each n-gram once, got 'THE CAT'.{LINE}"),
         ("THE CAT SAT", "<s> THE CAT", f"must list each n-gram once, got '<s> THE CAT'.{LINE}"),
-        ("</s>", "END", "must list <s> and </s> among its 1-grams, got none of </s>. Make the model again."),
-        ("<s>", "START", "must list <s> and </s> among its 1-grams, got none of <s>. Make the model again."),
+        ("</s>", "END", "must list <s> and </s> among its 1-grams, got none of </s>. Copy it or make it again."),
+        ("<s>", "START", "must list <s> and </s> among its 1-grams, got none of <s>. Copy it or make it again."),
         (
             "ngram 2=5",
             "ngram 2=6",
-            "section \\2-grams: must hold the 6 n-grams that \\data\\ announces, got 5. It is cut short: copy it",
+            "section \\2-grams: must hold the 6 n-grams that \\data\\ announces, got 5. Copy it or make it again.",
         ),
         ("ngram 3=2", "ngram 3=1", "section \\3-grams: must hold the 1 n-grams that \\data\\ announces, got 2."),
         ("ngram 2=5\n", "", f"line 3, must be 'ngram 2=COUNT' or '\\1-grams:', got 'ngram 3=2'.{LINE}"),
@@ -192,7 +197,7 @@ LINE = " Mend the line or make the model again."
             "line 14, must hold a probability, 1 words and perhaps a back-off weight, got '-0.25 <s> THE -0.",
         ),
         ("\\2-grams:", "\\3-grams:", "line 14, must be \\2-grams:, got '\\\\3-grams:'. Are sections missing?"),
-        ("\\end\\\n", "", "must have a line \\end\\, got its end. It is cut short: copy it or make it again."),
+        ("\\end\\\n", "", "must have a line \\end\\, got its end. It is cut short. Copy it or make it again."),
         ("\\3-grams:", "\\end\\", "line 21, must be \\3-grams:, got '\\\\end\\\\'."),
         (
             "\\data\\",
@@ -221,7 +226,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
 def test_a_file_cut_in_a_section(tmp_path: Path) -> None:
     end = HAND.index("-0.5\tCAT SAT")
     assert_refused(
-        tmp_path, HAND[:end], "model.arpa must have a line \\3-grams:, got its end. It is cut short: copy it"
+        tmp_path, HAND[:end], "model.arpa must have a line \\3-grams:, got its end. It is cut short. Copy it"
     )
 
 
