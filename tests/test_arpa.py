@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ds2_jax.errors import InputError
 from ds2_jax.ngram import arpa
 from ds2_jax.ngram.arpa import Arpa, read_arpa
-from ds2_jax.ngram.arpa_kernels import parse_number
+from ds2_jax.ngram.arpa_kernels import find_words, make_table, parse_number
 from ds2_jax.ngram.trie import build
 from tests.golden.ngram_inputs import HAND
 
@@ -95,6 +95,12 @@ def test_blocks_of_any_size_give_the_same(tmp_path: Path, monkeypatch: pytest.Mo
         assert listed(read(tmp_path, HAND)) == HAND_LISTED, size
 
 
+def test_capital_unknown_word_in_longer_ngrams(tmp_path: Path) -> None:
+    text = HAND.replace("THE THE", "THE <UNK>")
+    expected = {words: numbers for words, numbers in HAND_LISTED.items() if words != ("THE", "THE")}
+    assert listed(read(tmp_path, text)) == expected | {("THE", "<unk>"): (-1.5, -3)}
+
+
 def test_unlisted_unknown_word_has_kenlms_probability(tmp_path: Path) -> None:
     text = HAND.replace("ngram 1=6", "ngram 1=5").replace("-1.25\t<unk>\n", "")
     assert listed(read(tmp_path, text)) == HAND_LISTED | {("<unk>",): (-100, 0)}
@@ -127,6 +133,16 @@ def test_numbers_are_decimal_and_finite(text: str) -> None:
     good, _ = parse_number(np.frombuffer(text.encode(), np.uint8), 0, len(text))
     decimal = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text)
     assert good == bool(decimal and abs(float(text)) < 1e38)
+
+
+def test_words_are_found_among_many_alike() -> None:
+    lengths = np.arange(1, 500, dtype=np.int32)[:, None]
+    text = np.full(500, ord("a"), np.uint8)
+    known = lengths[lengths[:, 0] % 2 == 0, 0]
+    bounds = np.cumsum([0, *known.tolist()])
+    joined = np.full(bounds[-1], ord("a"), np.uint8)
+    found = find_words(text, np.zeros_like(lengths), lengths, make_table(joined, bounds), joined, bounds)
+    assert found[:, 0].tolist() == [length // 2 - 1 if length % 2 == 0 else -1 for length in range(1, 500)]
 
 
 LINE = " Mend the line or make the model again."
