@@ -86,7 +86,7 @@ class BeamSearch:
             possible: a frame without a possible label, or a closed vocabulary that allows none.
 
         Raises:
-            InputError: `log_probs` holds NaN.
+            InputError: `log_probs` holds NaN or infinity.
         """
         progress = self.start()
         progress.read(log_probs)
@@ -135,11 +135,13 @@ class Progress:
     def read(self, log_probs: np.ndarray) -> None:
         """Reads the frames that follow, as `BeamSearch.__call__` does."""
         log_probs = np.ascontiguousarray(log_probs, np.float32)
-        bad = np.isnan(log_probs).any(1)
+        assert log_probs.shape[1] == len(self._search.row)
+        bad = ~(log_probs < np.inf)
         if bad.any():
+            frame, label = np.argwhere(bad)[0]
             raise InputError(
-                f"The model's output must be numbers, got NaN in frame {int(bad.argmax())} of {len(bad)}. "
-                "Its weights are broken: train again, or take an earlier checkpoint."
+                f"The model's output must be numbers below infinity, got {log_probs[frame, label]} in frame {frame} of "
+                f"{len(log_probs)}. Use weights from before the training diverged."
             )
         self._search.counts[kernel.FRAME] = 0
         while True:
