@@ -4,7 +4,6 @@ import html
 import re
 from typing import NamedTuple
 
-
 UNESCAPED = {r"\\": "\\", r"\t": "\t", r"\n": "\n", r"\r": "\r"}
 
 
