@@ -40,6 +40,8 @@ def run_cli(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, st
         ("train", "[-h] [OPTIONS] "),
         ("evaluate", "[-h] RUN [--manifest "),
         ("transcribe", "[-h] RUN AUDIO [AUDIO ...] [--format "),
+        ("align", "[-h] RUN AUDIO TEXT [--format "),
+        ("calibrate", "[-h] RUN [--manifest "),
         ("prepare", "CORPUS [--help] ..."),
         ("bench", "[-h] [OPTIONS] "),
     ],
