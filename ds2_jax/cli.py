@@ -1,4 +1,4 @@
-"""The commands: python main.py [train|evaluate|transcribe|align|calibrate|prepare|data|bench] ..."""
+"""The commands: python main.py [train|evaluate|transcribe|align|calibrate|prepare|data|lm|bench] ..."""
 
 import dataclasses
 import errno
@@ -33,6 +33,7 @@ commands (train where none is named):
   calibrate RUN [--manifest FILE]                   fit confidences and word times; training does so in its end
   prepare CORPUS [--root FOLDER] ...                fetch or build a corpus; prepare --help lists them
   data TOOL ...                                     look at manifests and change them; data --help lists the tools
+  lm TOOL ...                                       make a language model of text, tune one; lm --help lists the tools
   bench [WORK ...]                                  speed and memory, beside PyTorch where it is installed
 
 Every command has its own --help, for example:
@@ -63,6 +64,11 @@ DATA_TOOLS = {
     "pack": ("data.pack.pack", "recordings and transcripts into a few large files, for fast reading"),
 }
 """Of `data`: the function below `ds2_jax` whose parameters are the options and which returns the exit code; about."""
+
+LM_TOOLS = {
+    "build": ("lm.build.build", "an n-gram model of text files or manifests, as an ARPA file"),
+}
+"""Of `lm`, likewise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +160,7 @@ def _run(words: list[str]) -> int:
         "calibrate": _calibrate,
         "prepare": _prepare,
         "data": _data,
+        "lm": _lm,
         "bench": _bench,
     }
     if not words or words in (["--help"], ["-h"]):
@@ -244,11 +251,23 @@ def _data(words: list[str]) -> int:
     if "--" in words:  # what follows is for Apache Beam
         mark = words.index("--")
         words = [*words[:mark], f"--beam-options={shlex.join(words[mark + 1 :])}"]
-    module, function = DATA_TOOLS[words[0]][0].rsplit(".", 1)
-    tool: Callable[..., int] = getattr(importlib.import_module(f"ds2_jax.{module}"), function)
+    tool = _find(DATA_TOOLS[words[0]][0])
     if path := _config_path(words):
         tool = _with_settings(tool, load_config(path))
     return _parse(tool, f"data {words[0]}", words[1:])()
+
+
+def _lm(words: list[str]) -> int:
+    about = {name: text for name, (_, text) in LM_TOOLS.items()}
+    if not _is_one_of(about, words, "lm TOOL", "Makes language models and tunes them."):
+        return 0
+    return _parse(_find(LM_TOOLS[words[0]][0]), f"lm {words[0]}", words[1:])()
+
+
+def _find(place: str) -> Callable[..., int]:
+    module, function = place.rsplit(".", 1)
+    tool: Callable[..., int] = getattr(importlib.import_module(f"ds2_jax.{module}"), function)
+    return tool
 
 
 def _with_settings(tool: Callable[..., int], config: Config) -> Callable[..., int]:

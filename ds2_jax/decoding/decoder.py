@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,10 @@ from ds2_jax.config import Config
 from ds2_jax.decoding.calibrated import UNCALIBRATED, Calibration, read_calibration
 from ds2_jax.decoding.greedy import greedy_decode
 from ds2_jax.decoding.hypothesis import Hypothesis, LabelSpan, make_hypothesis
+from ds2_jax.decoding.options import GREEDY, DecodingOptions
+
+if TYPE_CHECKING:  # Numba, which takes its time to load, comes with it
+    from ds2_jax.decoding.beam import BeamSearch
 
 
 class Decoder:
@@ -19,12 +24,20 @@ class Decoder:
         alphabet: what the labels stand for.
         seconds_per_frame: duration of an output frame.
         calibration: of the model.
+        search: finds the readings; None: greedy decoding finds one.
+        num_best: the most readings to find.
     """
 
-    def __init__(self, alphabet: Alphabet, seconds_per_frame: float, calibration: Calibration = UNCALIBRATED) -> None:
-        self._alphabet = alphabet
-        self._seconds_per_frame = seconds_per_frame
-        self._calibration = calibration
+    def __init__(
+        self,
+        alphabet: Alphabet,
+        seconds_per_frame: float,
+        calibration: Calibration = UNCALIBRATED,
+        search: "BeamSearch | None" = None,
+        num_best: int = 1,
+    ) -> None:
+        self._alphabet, self._seconds_per_frame, self._calibration = alphabet, seconds_per_frame, calibration
+        self._search, self._num_best = search, num_best
 
     def __call__(self, log_probs: np.ndarray) -> list[Hypothesis]:
         """Reads an utterance.
@@ -33,24 +46,43 @@ class Decoder:
             log_probs: [T', V] float32, natural logarithms, no padding.
 
         Returns:
-            At least one reading, the best first.
+            At least one reading, the best first; the empty one where a closed vocabulary allows no other.
         """
-        return [self.hypothesis(greedy_decode(log_probs), log_probs)]
+        if self._search is None:
+            return [self.hypothesis(greedy_decode(log_probs), log_probs)]
+        from ds2_jax.decoding.align import align
+
+        readings = []
+        for found in self._search(log_probs, self._num_best):
+            reading = self.hypothesis(align(log_probs, found.labels), log_probs)
+            readings.append(reading._replace(score=found.score))
+        silence = self.hypothesis([], log_probs)._replace(score=float(log_probs[:, Alphabet.blank_index].sum()))
+        return readings or [silence]
 
     def hypothesis(self, spans: Sequence[LabelSpan], log_probs: np.ndarray) -> Hypothesis:
         """`make_hypothesis` with this decoder's alphabet, frames and calibration."""
         return make_hypothesis(spans, log_probs, self._alphabet, self._seconds_per_frame, self._calibration)
 
 
-def make_decoder(config: Config, run: Path | None = None) -> Decoder:
+def make_decoder(config: Config, run: Path | None = None, options: DecodingOptions = GREEDY) -> Decoder:
     """The decoder of a model.
 
     Args:
         config: of its run.
         run: folder of the run, which keeps what was fitted to the model; None: nothing was.
+        options: how to decode.
 
     Raises:
-        InputError: what the run keeps is damaged.
+        InputError: the language model cannot be read, or does not fit the alphabet, or the hot words do not; or what
+            the run keeps is damaged.
     """
+    alphabet = Alphabet.of(config.data)
     calibration = UNCALIBRATED if run is None else read_calibration(run)
-    return Decoder(Alphabet.of(config.data), config.seconds_per_frame, calibration)
+    if not options.beam:
+        return Decoder(alphabet, config.seconds_per_frame, calibration)
+    from ds2_jax.decoding.beam import BeamSearch
+    from ds2_jax.ngram.model import load
+
+    model = load(options.lm) if options.lm else None
+    search = BeamSearch(alphabet, options, model)
+    return Decoder(alphabet, config.seconds_per_frame, calibration, search, options.num_best)
