@@ -9,6 +9,7 @@ import numpy as np
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import Config
 from ds2_jax.decoding.calibrated import UNCALIBRATED, Calibration, read_calibration
+from ds2_jax.decoding.confidence import NUM_READINGS, posteriors, with_posteriors
 from ds2_jax.decoding.greedy import greedy_decode
 from ds2_jax.decoding.hypothesis import Hypothesis, LabelSpan, make_hypothesis
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
@@ -52,12 +53,16 @@ class Decoder:
             return [self.hypothesis(greedy_decode(log_probs), log_probs)]
         from ds2_jax.decoding.align import align
 
+        found = self._search(log_probs, max(self._num_best, NUM_READINGS))
+        if not found:
+            return [self.hypothesis([], log_probs)._replace(score=float(log_probs[:, Alphabet.blank_index].sum()))]
+        texts = [" ".join(self._alphabet.decode(each.labels).split()) for each in found]
+        probabilities = posteriors([each.score for each in found])
         readings = []
-        for found in self._search(log_probs, self._num_best):
-            reading = self.hypothesis(align(log_probs, found.labels), log_probs)
-            readings.append(reading._replace(score=found.score))
-        silence = self.hypothesis([], log_probs)._replace(score=float(log_probs[:, Alphabet.blank_index].sum()))
-        return readings or [silence]
+        for each in found[: self._num_best]:
+            reading = self.hypothesis(align(log_probs, each.labels), log_probs)._replace(score=each.score)
+            readings.append(with_posteriors(reading, texts, probabilities))
+        return readings
 
     def hypothesis(self, spans: Sequence[LabelSpan], log_probs: np.ndarray) -> Hypothesis:
         """`make_hypothesis` with this decoder's alphabet, frames and calibration."""
