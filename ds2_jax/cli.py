@@ -1,4 +1,4 @@
-"""The commands: python main.py [train|evaluate|transcribe|prepare|data|lm|bench] ..."""
+"""The commands: python main.py [train|evaluate|transcribe|align|calibrate|prepare|data|lm|bench] ..."""
 
 import dataclasses
 import errno
@@ -29,6 +29,8 @@ commands (train where none is named):
   train --config FILE [--section.field value ...]   train, or go on; then evaluate the test split
   evaluate RUN [--manifest FILE]                    word and character error rates of a trained run
   transcribe RUN AUDIO [AUDIO ...]                  transcripts of audio files and folders
+  align RUN AUDIO TEXT                              when each word and character of a known text is said
+  calibrate RUN [--manifest FILE]                   fit confidences and word times; training does so in its end
   prepare CORPUS [--root FOLDER] ...                fetch or build a corpus; prepare --help lists them
   data TOOL ...                                     look at manifests and change them; data --help lists the tools
   lm TOOL ...                                       make a language model of text, tune one; lm --help lists the tools
@@ -154,6 +156,8 @@ def _run(words: list[str]) -> int:
         "train": _train,
         "evaluate": _evaluate,
         "transcribe": _transcribe,
+        "align": _align,
+        "calibrate": _calibrate,
         "prepare": _prepare,
         "data": _data,
         "lm": _lm,
@@ -226,6 +230,18 @@ def _prepare(words: list[str]) -> int:
         return 0
     print(_parse(preparer(words[0]), f"prepare {words[0]}", words[1:])())
     return 0
+
+
+def _align(words: list[str]) -> int:
+    from ds2_jax.align import align
+
+    return _parse(align, "align", words)()
+
+
+def _calibrate(words: list[str]) -> int:
+    from ds2_jax.calibrate import calibrate
+
+    return _parse(calibrate, "calibrate", words)()
 
 
 def _data(words: list[str]) -> int:

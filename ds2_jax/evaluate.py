@@ -30,6 +30,7 @@ from ds2_jax.errors import InputError
 from ds2_jax.files import TFDS, is_tfds
 from ds2_jax.progress import Skipped
 from ds2_jax.results import Evaluation, Result, write_evaluation
+from ds2_jax.word_times import TimeErrors, gather, time_errors
 
 SHOWN_SPEAKERS = 10
 SHOWN_UTTERANCES = 5
@@ -181,11 +182,23 @@ def report(evaluation: Evaluation, title: str, path: Path) -> str:
             for name, n in worst
             if n.reference_length
         ]
+    if errors := word_time_errors(evaluation):
+        lines.append(f"word times: {errors}")
     shown = evaluation.results[:: -(-len(evaluation.results) // SHOWN_UTTERANCES)]
     lines += ["some utterances, reference above hypothesis:"]
     for result in shown:
         lines += [f"  {result.reference}", f"  {result.hypothesis or '(nothing)'}", ""]
     return "\n".join([*lines, f"all utterances, worst first: {path}"])
+
+
+def word_time_errors(evaluation: Evaluation) -> TimeErrors | None:
+    """Of the best readings; None where the manifest tells no true times."""
+    errors = []
+    for result in evaluation.results:
+        for reading in result.readings[:1]:
+            spans = [(word.start, word.end) for word in reading.words]
+            errors += time_errors(result.utterance, result.reference, reading.text, spans)
+    return gather(errors)
 
 
 def evaluation_name(manifest: Path) -> str:
