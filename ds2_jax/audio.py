@@ -7,8 +7,10 @@ file holds. Of most other formats libsndfile's log tells. What lies behind the e
 """
 
 import io
+import itertools
 import os
 import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,7 @@ WAV_SIZE_UNKNOWN = 0x7FFFF000
 MIN_RATE, MAX_RATE = 4_000, 768_000  # Hz; another in a header is damage, and could ask for any amount of memory
 MAX_AMPLITUDE = 1e6  # float files of 16-bit numbers are within; far louder, the features would overflow
 FLAC_MAX_CHANNELS = 8
+BLOCK_SAMPLES = 1 << 17  # of each channel, decoded at once where a recording is read block by block
 
 
 class UnknownFormatError(InputError):
@@ -61,6 +64,53 @@ def read_audio(path: Path | str | AudioBytes, sample_rate: int) -> np.ndarray:
     return to_waveform(samples, file_rate, sample_rate, path)
 
 
+def read_blocks(path: Path | str, sample_rate: int) -> Iterator[np.ndarray]:
+    """Reads a recording of any length a few seconds at a time.
+
+    Args and Raises as `read_audio`; what is wrong with the file may show only when some blocks have been read.
+
+    Yields:
+        [S] float32: one after another, the waveform that `read_audio` gives.
+    """
+    source = Path(path)
+    with _open(source) as file:
+        yield from waveform_blocks(_sample_blocks(source, file), file.samplerate, sample_rate, str(path))
+
+
+def waveform_blocks(blocks: Iterable[np.ndarray], file_rate: int, sample_rate: int, name: str) -> Iterator[np.ndarray]:
+    """Checks, mixes down and resamples a recording that comes block by block, of whatever sizes.
+
+    Args:
+        blocks: each [S, C] float32, full scale 1.
+        file_rate: Hz, of the blocks.
+        sample_rate: Hz, of the result.
+        name: of the recording, for messages.
+
+    Yields:
+        [S] float32: one after another, the waveform that `mono_waveform` gives of all blocks together.
+
+    Raises:
+        InputError: as `mono_waveform`.
+    """
+    resampler = None
+    if file_rate != sample_rate:
+        resampler = soxr.ResampleStream(file_rate, sample_rate, 1, dtype="float32", quality="HQ")
+    num_read = num_given = 0
+    for samples in itertools.chain(blocks, [None]):
+        waveform = np.zeros(0, np.float32)
+        if samples is not None:
+            _check_amplitudes(samples, name, num_read)
+            num_read += len(samples)
+            waveform = samples.mean(axis=1)  # [S]
+        if resampler is not None:
+            waveform = resampler.resample_chunk(waveform, last=samples is None)
+        num_given += len(waveform)
+        if waveform.size:
+            yield waveform
+    if not num_given:
+        raise _too_short(name, num_read, file_rate, sample_rate)
+
+
 def read_samples(path: Path | str | AudioBytes) -> tuple[np.ndarray, int]:
     """The samples of a recording as they are in the file: [S, C] float32, and their rate in Hz; as `read_audio`."""
     source = path if isinstance(path, AudioBytes) else Path(path)
@@ -76,8 +126,7 @@ def to_waveform(samples: np.ndarray, file_rate: int, sample_rate: int, path: Pat
     if file_rate != sample_rate:
         waveform = soxr.resample(waveform, file_rate, sample_rate, quality="HQ")
     if not waveform.size:
-        got = f"{len(samples)} of {file_rate} Hz"
-        raise _unusable(str(path), f"last at least one sample of {sample_rate} Hz", got)
+        raise _too_short(str(path), len(samples), file_rate, sample_rate)
     return waveform
 
 
@@ -174,25 +223,41 @@ def encode_flac(samples: np.ndarray, sample_rate: int) -> bytes:
     return buffer.getvalue()
 
 
-def _check_amplitudes(samples: np.ndarray, name: str) -> None:
+def _check_amplitudes(samples: np.ndarray, name: str, num_before: int = 0) -> None:
     in_range = np.abs(samples) <= MAX_AMPLITUDE  # False for NaN
     if not in_range.all():
         index, channel = np.argwhere(~in_range)[0]
         rule = f"hold samples of at most {MAX_AMPLITUDE:g} (full scale is 1)"
-        raise _unusable(name, rule, f"{samples[index, channel]:g} at sample {index}")
+        raise _unusable(name, rule, f"{samples[index, channel]:g} at sample {num_before + index}")
 
 
 def _read(source: Source, file: soundfile.SoundFile, dtype: str) -> np.ndarray:
     """All samples, [S, C] `dtype`, as many as the header promises."""
     samples = _decode(source, file, 0, file.frames, dtype)
-    excess = headers.mp3_length_excess(source) if file.format == "MP3" else 0.0
-    if len(samples) < file.frames * (1 - excess):
-        raise _unusable(source, f"hold the {file.frames} samples its header promises", f"{len(samples)}")
+    _check_whole(source, file, len(samples))
     return samples
 
 
+def _sample_blocks(source: Source, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """All samples, as many as the header promises, in blocks of [S, C] float32."""
+    num_read = 0
+    while num_read < file.frames:
+        samples = _decode(source, file, 0, min(BLOCK_SAMPLES, file.frames - num_read), "float32")
+        if not len(samples):
+            break
+        num_read += len(samples)
+        yield samples
+    _check_whole(source, file, num_read)
+
+
+def _check_whole(source: Source, file: soundfile.SoundFile, num_samples: int) -> None:
+    excess = headers.mp3_length_excess(source) if file.format == "MP3" else 0.0
+    if num_samples < file.frames * (1 - excess):
+        raise _unusable(source, f"hold the {file.frames} samples its header promises", f"{num_samples}")
+
+
 def _decode(source: Source, file: soundfile.SoundFile, start: int, num_samples: int, dtype: str) -> np.ndarray:
-    """Samples of an open file, [S, C] `dtype`, fewer where it ends."""
+    """Samples of an open file from `start`, or from where it is (0), [S, C] `dtype`; fewer where it ends."""
     try:
         if start:
             file.seek(start)
@@ -279,6 +344,11 @@ def _check_length(path: Source, file: soundfile.SoundFile) -> None:
     if file.frames >= 2**62:  # libsndfile's mark for a FLAC stream of unknown length, as written into a pipe
         advice = "Rewrite it: ffmpeg -i OLD NEW.flac."
         raise UnknownFormatError(f"{path} must state its length, got a stream without it. {advice}")
+
+
+def _too_short(name: str, num_samples: int, file_rate: int, sample_rate: int) -> InputError:
+    got = f"{num_samples} of {file_rate} Hz"
+    return _unusable(name, f"last at least one sample of {sample_rate} Hz", got)
 
 
 def _unusable(path: Source | str, rule: str, value: str) -> InputError:
