@@ -143,6 +143,13 @@ def test_lines_are_balanced() -> None:
     assert cue.lines == ("ONE TWO THREE FOUR FIVE", "SIX SEVEN EIGHT NINE TEN")
 
 
+def test_lines_are_parted_in_a_pause_near_the_middle() -> None:
+    words = evenly_spoken("ONE TWO THREE FOUR FIVE SIX", 0.3, 0.05)
+    words += evenly_spoken("SEVEN EIGHT NINE TEN", 0.3, 0.05, start=words[-1].end + 0.3)
+    (cue,) = make_cues([words], 20.0)
+    assert cue.lines == ("ONE TWO THREE FOUR FIVE SIX", "SEVEN EIGHT NINE TEN")
+
+
 @pytest.mark.parametrize("character", ["語", "ไ", "A"])
 def test_a_language_without_spaces_is_parted_by_the_times_of_its_characters(character: str) -> None:
     pause_at = 30
