@@ -47,7 +47,9 @@ def transcribe(
     if not files:
         return 0
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name need not be UTF-8: its bytes as they are
+        # A file's name need not be UTF-8: its bytes as they are. The formats are UTF-8, whatever the system's is.
+        encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
+        sys.stdout.reconfigure(encoding=encoding, errors="surrogateescape", newline="\n")
     started = time.perf_counter()
     transcriber = Transcriber(run)
     load_seconds = time.perf_counter() - started
@@ -69,7 +71,7 @@ def _transcribe(
     started = time.perf_counter()
     seconds, failed = 0.0, 0
     bar_hidden = len(files) == 1 or not sys.stderr.isatty()
-    with tqdm(total=len(files), desc="transcribing", unit=" files", leave=False, disable=bar_hidden) as bar:
+    with tqdm(total=len(files), desc="transcribing", unit="file", leave=False, disable=bar_hidden) as bar:
         for file, result in zip(files, transcriber.transcribe(recordings), strict=True):
             with bar.external_write_mode():
                 if isinstance(result, InputError):

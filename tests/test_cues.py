@@ -105,6 +105,11 @@ def test_no_longer_than_the_recording() -> None:
     assert make_cues([[spoken_word("GO", 0.5, 0.7)]], 0.9) == [Cue(500, 900, "GO", ("GO",))]
 
 
+def test_no_overlap_where_time_stands_still() -> None:
+    one, other = make_cues([[spoken_word("A" * 100, 1.0, 1.0)]], 2.0)
+    assert one.start < one.end <= other.start < other.end
+
+
 def test_no_words_no_cues() -> None:
     assert make_cues([], 1.0) == make_cues([[], []], 1.0) == []
 

@@ -1,5 +1,6 @@
 """transcribe.py: files and folders to lines of text, whatever is among them."""
 
+import io
 import json
 import os
 import subprocess
@@ -120,7 +121,7 @@ def test_json_holds_the_span_of_every_word(run: Path, tmp_path: Path, capsys: py
 
 
 class FakeTranscriber:
-    """Reads recordings as a transcriber does, and hears GO in all."""
+    """Reads recordings as a transcriber does, and hears the name of the file."""
 
     config = SMALL_CONFIG
 
@@ -134,7 +135,8 @@ class FakeTranscriber:
             except InputError as error:
                 yield error
             else:
-                yield transcript_of([spoken_word("GO", 0.1, 0.3)], audio=str(recording.audio), duration=seconds)
+                word = spoken_word(recording.audio.stem, 0.1, 0.3)
+                yield transcript_of([word], audio=str(recording.audio), duration=seconds)
 
 
 @pytest.fixture
@@ -201,8 +203,18 @@ def test_what_ffmpeg_would_read_is_told_and_the_rest_done(
     write_noise(tmp_path / "b.wav")
     assert transcribe(Path("run"), [tmp_path]) == 1
     output = capsys.readouterr()
-    assert output.out == f"{tmp_path}/b.wav\tGO\n"
+    assert output.out == f"{tmp_path}/b.wav\tb\n"
     assert "got m4a. Install ffmpeg, which reads it, or convert the file." in output.err
+
+
+@pytest.mark.usefixtures("fake_transcriber")
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "ascii"])
+def test_what_is_piped_on_is_utf8_with_lf(tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_noise(tmp_path / "été.wav")
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding=encoding, newline="\r\n"))
+    assert transcribe(Path("run"), [path], ["vtt"]) == 0
+    assert output.getvalue() == "WEBVTT\n\n00:00:00.100 --> 00:00:00.500\nété\n\n".encode()
 
 
 @pytest.mark.usefixtures("fake_transcriber")
