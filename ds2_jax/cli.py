@@ -27,7 +27,7 @@ Deep Speech 2: trains speech recognisers and transcribes with them.
 
 commands (train where none is named):
   train --config FILE [--section.field value ...]   train, or go on; then evaluate the test split
-  evaluate RUN [--manifest FILE]                    word and character error rates of a trained run
+  evaluate RUN [--manifest FILE] [--report DIR]     word and character error rates of a trained run
   transcribe RUN AUDIO [AUDIO ...]                  transcripts of audio files and folders
   prepare CORPUS [--root FOLDER] ...                fetch or build a corpus; prepare --help lists them
   data TOOL ...                                     look at manifests and change them; data --help lists the tools
@@ -87,6 +87,11 @@ class Evaluate:
     """Folder of a training run."""
     manifest: Path | None = None
     """Manifest or tfds:NAME#SPLIT to evaluate; by default the run's test split. RUN/evaluations takes the results."""
+    report: Path | None = None
+    """Folder for a report: index.html, a page to see and hear the worst utterances, and report.json."""
+    against: Path | None = None
+    """Compare with another run (its folder; it is decoded likewise) or with an earlier evaluation (a .jsonl of
+    RUN/evaluations): difference of the error rates with its interval."""
 
 
 AUDIO = tyro.conf.arg(metavar="AUDIO [AUDIO ...]", help_behavior_hint="(required)")  # which `find_audio` checks
@@ -199,7 +204,7 @@ def _evaluate(words: list[str]) -> int:
     from ds2_jax.evaluate import evaluate
 
     enable_cache()
-    evaluate(command.run, command.manifest)
+    evaluate(command.run, command.manifest, report_folder=command.report, against=command.against)
     return 0
 
 

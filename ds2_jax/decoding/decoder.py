@@ -22,6 +22,9 @@ class Decoder:
         self._alphabet = alphabet
         self._seconds_per_frame = seconds_per_frame
 
+    def __str__(self) -> str:
+        return "greedy"
+
     def __call__(self, log_probs: np.ndarray) -> list[Hypothesis]:
         """Reads an utterance.
 

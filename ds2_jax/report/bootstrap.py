@@ -43,6 +43,7 @@ class Comparison:
     """The word error rates of a run and another one on the same utterances.
 
     Attributes:
+        against: names the other.
         rate: WER of the run.
         other_rate: of the other.
         interval: of `difference`.
@@ -53,6 +54,7 @@ class Comparison:
             found. Small where the run is better; near 1 where it is worse.
     """
 
+    against: str
     rate: float
     other_rate: float
     interval: Interval
@@ -69,6 +71,14 @@ class Comparison:
     def higher(self) -> float:
         """Share of the resamples in which the run has the higher rate."""
         return 1 - self.lower - self.equal
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"against {self.against}: WER {self.rate:.2%} and {self.other_rate:.2%}, difference "
+            f"{self.difference * 100:+.2f} points (95 % {low * 100:+.2f} to {high * 100:+.2f}); lower in "
+            f"{self.lower:.1%} of the resamples, one-sided p-value {self.p_value:.4f}"
+        )
 
 
 class Bootstrap:
@@ -119,13 +129,14 @@ class Bootstrap:
         """Of the corpus error rate; `counts` as for `rates`."""
         return Interval.of(self.rates(counts))
 
-    def compare(self, counts: Sequence[ErrorCount], other_counts: Sequence[ErrorCount]) -> Comparison:
-        """Compares a run with another one; both `counts` as for `rates`, of the same utterances."""
+    def compare(self, counts: Sequence[ErrorCount], other_counts: Sequence[ErrorCount], against: str) -> Comparison:
+        """Compares a run with the one that `against` names; both counts as for `rates`, of the same utterances."""
         rate, other_rate = (sum(each, start=ErrorCount()).rate for each in (counts, other_counts))
         differences = self.rates(counts) - self.rates(other_counts)
         found = rate - other_rate
         as_low = differences - found <= found + 1e-12  # or rounding would break ties
         return Comparison(
+            against,
             rate,
             other_rate,
             Interval.of(differences),

@@ -86,7 +86,7 @@ def align_words(reference: str, hypothesis: str) -> list[WordPair]:
         In order; where several alignments have as few edits, the one that rapidfuzz finds.
     """
     said, heard = reference.split(), hypothesis.split()
-    pairs = []
+    pairs: list[WordPair] = []
     for edit in Levenshtein.opcodes(said, heard):
         width = max(edit.src_end - edit.src_start, edit.dest_end - edit.dest_start)
         words = [*said[edit.src_start : edit.src_end], *[""] * width][:width]
@@ -101,13 +101,13 @@ class Confusion(NamedTuple):
     Attributes:
         reference: the word; "" of an insertion.
         hypothesis: what was recognised; "" of a deletion.
-        count: how often.
+        times: how often.
         occurrences: of the word in the references; of an inserted one in the hypotheses.
     """
 
     reference: str
     hypothesis: str
-    count: int
+    times: int
     occurrences: int
 
 

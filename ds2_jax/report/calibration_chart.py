@@ -34,7 +34,7 @@ def calibration(reliability: Reliability | None, bins: Sequence[Bin]) -> str:
     )
     rows = [
         (
-            Cell(f"{each.low:.1f}–{each.high:.1f}", each.low),
+            Cell(f"{each.low:.1f}–{each.high:.1f}", f"{each.low:.1f}"),
             Cell.number(each.count),
             Cell(percent(each.confidence), each.confidence),
             Cell(percent(each.accuracy), each.accuracy),

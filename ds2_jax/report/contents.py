@@ -8,7 +8,6 @@ from ds2_jax.calibration import Bin, Reliability, reliability, reliability_bins,
 from ds2_jax.error_rates import ErrorCount, char_errors
 from ds2_jax.report.bootstrap import CONFIDENCE, NUM_RESAMPLES, SEED, Bootstrap, Comparison, Interval
 from ds2_jax.report.breakdown import Confusion, Group, by_length, by_speaker, confusions
-from ds2_jax.report.rival import Rival, compare
 from ds2_jax.report.worst import Example
 from ds2_jax.results import Evaluation, Result
 
@@ -34,7 +33,7 @@ class Contents:
     Attributes:
         origin: of the evaluation.
         evaluation: its results.
-        bootstrap: what was drawn; None where there are no utterances, and then no interval and no comparison.
+        bootstrap: what was drawn; None where no word is said, and then no interval.
         words: of the word error rate.
         characters: of the character error rate, without spaces.
         speakers: `by_speaker`.
@@ -42,8 +41,7 @@ class Contents:
         confusions: word errors by kind.
         reliability: of the words' confidences; None where nothing was recognised.
         bins: of the same.
-        rival: what the run is compared with; None: nothing.
-        comparison: with it.
+        comparison: with another run; None where there is none.
     """
 
     origin: Origin
@@ -56,12 +54,11 @@ class Contents:
     confusions: Mapping[str, Sequence[Confusion]]
     reliability: Reliability | None
     bins: Sequence[Bin]
-    rival: Rival | None
     comparison: Comparison | None
 
 
-def contents(origin: Origin, evaluation: Evaluation, rival: Rival | None) -> Contents:
-    """Works out a report; `rival` was checked to hold the same utterances (`Rival.check`)."""
+def contents(origin: Origin, evaluation: Evaluation, comparison: Comparison | None) -> Contents:
+    """Works out a report; the attributes of `Contents` tell the arguments."""
     results = evaluation.results
     bootstrap = Bootstrap(results) if evaluation.words.reference_length else None
     sure, right = word_confidences(results)
@@ -69,15 +66,14 @@ def contents(origin: Origin, evaluation: Evaluation, rival: Rival | None) -> Con
         origin=origin,
         evaluation=evaluation,
         bootstrap=bootstrap,
-        words=bootstrap and bootstrap.interval([result.words for result in results]),
-        characters=bootstrap and bootstrap.interval(character_counts(results)),
+        words=bootstrap.interval([result.words for result in results]) if bootstrap else None,
+        characters=bootstrap.interval(character_counts(results)) if bootstrap else None,
         speakers=by_speaker(results),
         lengths=by_length(results),
         confusions=confusions(results),
         reliability=reliability(sure, right),
         bins=reliability_bins(sure, right),
-        rival=rival,
-        comparison=rival and compare(results, rival),
+        comparison=comparison,
     )
 
 
@@ -95,7 +91,7 @@ def word_confidences(results: Sequence[Result]) -> tuple[list[float], list[bool]
 
 def as_json(contents: Contents, examples: Sequence[Example]) -> dict[str, Any]:
     """The report as an object of JSON; rates are fractions, times seconds."""
-    bootstrap, comparison, rival = contents.bootstrap, contents.comparison, contents.rival
+    bootstrap, comparison = contents.bootstrap, contents.comparison
     return {
         **contents.origin._asdict(),
         **contents.evaluation.summary,
@@ -110,11 +106,8 @@ def as_json(contents: Contents, examples: Sequence[Example]) -> dict[str, Any]:
         "wer_interval": contents.words,
         "cer_interval": contents.characters,
         "comparison": comparison
-        and rival
         and {
-            "against": rival.name,
-            **dataclasses.asdict(comparison),
-            "interval": comparison.interval,
+            **vars(comparison),
             "difference": comparison.difference,
             "higher": comparison.higher,
         },

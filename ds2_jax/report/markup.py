@@ -1,4 +1,4 @@
-"""Pieces of HTML that all sections share; what comes from a manifest, a transcript or a file name goes through `text`."""
+"""Pieces of HTML that all sections share; what comes from a manifest or a file name goes through `text`."""
 
 import dataclasses
 import html

@@ -12,7 +12,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       heads.forEach((each) => each.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", direction);
       const value = (row) => row.cells[column].dataset.value;
-      const compare = numeric ? (a, b) => value(a) - value(b) : (a, b) => value(a).localeCompare(value(b));
+      const compare = numeric ? (a, b) => value(a) - value(b) : (a, b) => value(a).localeCompare(value(b), undefined, { numeric: true });
       const sign = direction === "ascending" ? 1 : -1;
       table.tBodies[0].append(...[...table.tBodies[0].rows].sort((a, b) => sign * compare(a, b)));
     });

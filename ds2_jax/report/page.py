@@ -13,6 +13,8 @@ from ds2_jax.report.markup import Cell, interval, percent, section, table, text
 
 SHOWN_SPEAKERS, SHOWN_CONFUSIONS = 100, 20
 """Rows of a table; report.json has all."""
+FEW = 30
+"""Units below which the page says what their number does to the intervals."""
 SECTIONS = {
     "summary": "Summary",
     "comparison": "Comparison",
@@ -139,7 +141,7 @@ def _method(contents: Contents) -> str:
         else f"Utterances are drawn, since not every one of at least {MIN_SPEAKERS} speakers is known; errors of one "
         "speaker go together, so the intervals may be too narrow."
     )
-    few = " Of few units the intervals are somewhat too narrow." if bootstrap.num_units < 30 else ""
+    few = f" Of only {bootstrap.num_units} the intervals tend to be too narrow." if bootstrap.num_units < FEW else ""
     return f'<p class="note">Intervals: {bootstrap}, {NUM_RESAMPLES:,} resamples, the middle 95 %. {reason}{few}</p>'
 
 
@@ -169,12 +171,12 @@ def _duration(seconds: float) -> str:
 
 
 def _comparison(contents: Contents) -> str:
-    comparison, rival = contents.comparison, contents.rival
-    if comparison is None or rival is None or contents.bootstrap is None:
+    comparison = contents.comparison
+    if comparison is None:
         return ""
     tiles = [
         _tile("This run", percent(comparison.rate), contents.origin.run),
-        _tile("Compared with", percent(comparison.other_rate), rival.name),
+        _tile("Compared with", percent(comparison.other_rate), comparison.against),
         _tile(
             "Difference",
             f"{comparison.difference * 100:+.2f} points".replace("-", "−"),
@@ -214,14 +216,15 @@ def _groups(groups: Sequence[Group], column: str, caption: str, most: int | None
         (
             Cell.name(group.name),
             Cell.rate(group.words.rate, largest),
+            *map(Cell.number, (group.words.edits, group.words.reference_length)),
             Cell(percent(group.characters.rate), group.characters.rate),
-            *map(Cell.number, (group.words.edits, group.words.reference_length, group.utterances)),
+            Cell.number(group.utterances),
             Cell(f"{group.seconds / 60:.1f}", group.seconds),
         )
         for group in shown
     ]
     note = "" if len(shown) == len(groups) else f"The worst {len(shown)} of {len(groups)}; report.json has all."
-    columns = (column, "WER", "CER", "Word errors", "Words", "Utterances", "Minutes")
+    columns = (column, "WER", "Errors", "Words", "CER", "Utterances", "Minutes")
     return table(caption, columns, rows, f"Of few words a rate says little: look at the counts. {note}".strip())
 
 
@@ -246,7 +249,7 @@ def _confusion_table(caption: str, columns: Sequence[str], found: Sequence[Confu
     rows = []
     for each in shown:
         names = [Cell.name(word) for word in (each.reference, each.hypothesis) if word]
-        count = Cell(f"{each.count:,}", each.count, each.count / shown[0].count)
+        count = Cell(f"{each.times:,}", each.times, each.times / shown[0].times)
         rows.append([*names, count, Cell.number(each.occurrences)])
     note = "" if len(shown) == len(found) else f"The first {len(shown)} of {len(found)}; report.json has all."
     return f"<div>{table(caption, columns, rows, note)}</div>"

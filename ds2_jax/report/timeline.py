@@ -122,17 +122,19 @@ def _bars(
 ) -> Iterator[str]:
     """A bar for each frame with a label, and the letter once for frames in a row, at the tallest."""
     side, step = ("written", -1) if up else ("considered", 1)
+    shades = itertools.cycle(("", " odd"))
     tallest = UP if up else DOWN
     for label, run in itertools.groupby(range(len(labels)), key=lambda frame: labels[frame]):
         if label == Alphabet.blank_index:
             continue
-        frames = list(run)
+        frames, character = list(run), alphabet.decode([int(label)])
+        kind = side + (" gap" if character == " " else next(shades))
         peak = max(frames, key=lambda frame: probs[frame, label])
         for frame in frames:
             height = float(probs[frame, label]) * tallest
             top = BASELINE - height if up else BASELINE
             yield (
-                f'<rect class="{side}" x="{axis.at(frame * axis.seconds_per_frame)}" y="{top:.1f}" '
+                f'<rect class="{kind}" x="{axis.at(frame * axis.seconds_per_frame)}" y="{top:.1f}" '
                 f'width="{axis.at(axis.seconds_per_frame)}" height="{height:.1f}">'
                 f"<title>{text(_likeliest(frame, axis, log_probs, alphabet))}</title></rect>"
             )
