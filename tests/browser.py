@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -15,7 +16,8 @@ OPTIONS = (
     *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
     *("--autoplay-policy=no-user-gesture-required", "--remote-debugging-pipe"),
 )
-SECONDS = 60
+SECONDS = 30
+"""That Chromium may think about an answer."""
 
 
 def find_chromium() -> str | None:
@@ -103,9 +105,10 @@ class Browser:
     def _read(self) -> None:
         """Takes in one message."""
         while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._from], [], [], SECONDS)
+            assert ready, f"Chromium said nothing for {SECONDS} s"
             data = os.read(self._from, 2**20)
-            if not data:
-                raise AssertionError("Chromium ended")
+            assert data, "Chromium ended"
             self._buffer += data
         line, self._buffer = self._buffer.split(b"\0", 1)
         message = json.loads(line)

@@ -264,7 +264,8 @@ def _utterances(utterances: Sequence[str]) -> str:
 <b class="substitution">S</b> substituted, <b class="deletion">D</b> deleted, <b class="insertion">I</b> inserted.</p>
 <p>Over time, under the spectrogram: bars above the line are the letter that the model itself writes in a frame and its
 probability, bars below it the likeliest letter that it does not write; where neither is, it is sure of blank.
-“␣” ends a word. The reference stands where the model would most probably put it.
+Two blues tell neighbouring letters apart; grey is “␣”, which ends a word.
+The reference stands where the model would most probably put it.
 Choose a recognised word to hear it, or any place in the spectrogram to go there.</p>
 </div>
 """

@@ -21,6 +21,8 @@ PIXELS_PER_FRAME, FEWEST_PIXELS, MOST_PIXELS = 7.5, 110, 260
 """Width of an output frame, that letters of neighbouring frames do not cover each other; and of a second."""
 UP, DOWN, BASELINE, HEIGHT = 40, 34, 58, 110
 """Pixels: the tallest bar above and below the line, where the line lies, and the height of it all."""
+LEVEL, WORD_PIXELS, LETTER_PIXELS = 30, 20, 9
+"""Pixels: from one line of words to the next, and the width of a word without its letters and of a letter."""
 SPACE = "␣"
 MARKS = {"substitution": "S", "deletion": "D", "insertion": "I", "right": ""}
 
@@ -160,19 +162,36 @@ def _letter(alphabet: Alphabet, label: int) -> str:
 def _row(axis: Axis, row: Row, *, heard: bool) -> str:
     """A row of words; those that were recognised are buttons that play them."""
     placed = []
-    for word, kind in zip(row.words, row.kinds, strict=True):
+    levels = _levels(axis, row.words)
+    for word, kind, level in zip(row.words, row.kinds, levels, strict=True):
         mark = f'<sup aria-hidden="true">{MARKS[kind]}</sup>' if MARKS[kind] else ""
-        style = f"left:{axis.at(word.start)};min-width:{axis.at(word.end - word.start)}"
+        place = f"left:{axis.at(word.start)};min-width:{axis.at(word.end - word.start)};top:{level * LEVEL}px"
         times = f"{word.start:.2f} to {word.end:.2f} s"
         if heard:
             said = text(f"{word.text}, {kind}, {times}, confidence {word.confidence:.0%}. Play it")
             placed.append(
-                f'<button type="button" class="{kind}" style="{style}" data-start="{word.start:.3f}" '
+                f'<button type="button" class="{kind}" style="{place}" data-start="{word.start:.3f}" '
                 f'data-end="{word.end:.3f}" title="{said}" aria-label="{said}">{mark}{words(word.text)}</button>'
             )
         else:
-            placed.append(f'<span class="{kind}" style="{style}" title="{times}">{mark}{words(word.text)}</span>')
-    return f'<div class="row-title">{text(row.title)}</div><div class="row">{"".join(placed)}</div>'
+            placed.append(f'<span class="{kind}" style="{place}" title="{times}">{mark}{words(word.text)}</span>')
+    height = LEVEL * (1 + max(levels, default=0))
+    return (
+        f'<div class="row-title">{text(row.title)}</div>'
+        f'<div class="row" style="height:{height}px">{"".join(placed)}</div>'
+    )
+
+
+def _levels(axis: Axis, row: Sequence[Word]) -> list[int]:
+    """On which line each word stands, so that none covers another where the timeline is at its narrowest."""
+    ends: list[float] = []  # of each line, pixels
+    levels = []
+    for word in row:
+        start, end = (time / axis.seconds * axis.pixels for time in (word.start, word.end))
+        level = next((level for level, taken in enumerate(ends) if taken <= start), len(ends))
+        ends[level : level + 1] = [max(end, start + WORD_PIXELS + LETTER_PIXELS * len(word.text))]
+        levels.append(level)
+    return levels
 
 
 def difference(pairs: Sequence[WordPair]) -> str:
