@@ -56,8 +56,8 @@ def test_alignment_holds_both_texts_and_the_errors_that_are_counted(reference: s
     assert " ".join(pair.reference for pair in pairs if pair.reference) == reference
     assert " ".join(pair.hypothesis for pair in pairs if pair.hypothesis) == hypothesis
     kinds = [pair.kind for pair in pairs]
-    counted = ErrorCount(*map(kinds.count, ("substitution", "deletion", "insertion")), len(reference.split()))
-    assert counted == word_errors(reference, hypothesis)
+    substituted, deleted, inserted = map(kinds.count, ("substitution", "deletion", "insertion"))
+    assert ErrorCount(substituted, deleted, inserted, len(reference.split())) == word_errors(reference, hypothesis)
 
 
 def test_confusions_are_counted_over_utterances_the_most_frequent_first() -> None:

@@ -8,7 +8,6 @@ import numpy as np
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.audio import read_audio
 from ds2_jax.config import Config
-from ds2_jax.decoding.align import align
 from ds2_jax.decoding.hypothesis import Hypothesis, make_hypothesis
 from ds2_jax.error_rates import char_errors
 from ds2_jax.errors import InputError
@@ -78,6 +77,8 @@ class Articles:
 
     def _rows(self, example: Example, seconds: float) -> tuple[list[Row], str]:
         """The words of the reference and of the hypothesis in their places; a note where the former have none."""
+        from ds2_jax.decoding.align import align  # Numba, which an evaluation without a report need not load
+
         result, log_probs = example
         pairs = align_words(result.reference, result.hypothesis)
         rows, note = [], ""
