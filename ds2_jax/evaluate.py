@@ -24,6 +24,7 @@ from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import plan_evaluation
 from ds2_jax.data.splits import Split, read_split
 from ds2_jax.decoding.decoder import Decoder, make_decoder
+from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.error_rates import ErrorCount
 from ds2_jax.errors import InputError
 from ds2_jax.files import TFDS, is_tfds
@@ -34,6 +35,7 @@ from ds2_jax.report.contents import Origin, contents
 from ds2_jax.report.rival import Rival, compare, read_rival
 from ds2_jax.report.worst import Worst
 from ds2_jax.results import Evaluation, Result, write_evaluation
+from ds2_jax.word_times import TimeErrors, gather, time_errors
 
 SHOWN_SPEAKERS = 10
 SHOWN_UTTERANCES = 5
@@ -192,11 +194,23 @@ def report(evaluation: Evaluation, title: str, path: Path) -> str:
             for name, n in worst
             if n.reference_length
         ]
+    if errors := word_time_errors(evaluation):
+        lines.append(f"word times: {errors}")
     shown = evaluation.results[:: -(-len(evaluation.results) // SHOWN_UTTERANCES)]
     lines += ["some utterances, reference above hypothesis:"]
     for result in shown:
         lines += [f"  {result.reference}", f"  {result.hypothesis or '(nothing)'}", ""]
     return "\n".join([*lines, f"all utterances, worst first: {path}"])
+
+
+def word_time_errors(evaluation: Evaluation) -> TimeErrors | None:
+    """Of the best readings; None where the manifest tells no true times."""
+    errors = []
+    for result in evaluation.results:
+        for reading in result.readings[:1]:
+            spans = [(word.start, word.end) for word in reading.words]
+            errors += time_errors(result.utterance, result.reference, reading.text, spans)
+    return gather(errors)
 
 
 def evaluation_name(manifest: Path) -> str:
@@ -208,13 +222,19 @@ def evaluation_name(manifest: Path) -> str:
 
 
 def evaluate(
-    run: Path, manifest: Path | None, *, report_folder: Path | None = None, against: Path | None = None
+    run: Path,
+    manifest: Path | None,
+    decoding: DecodingOptions = GREEDY,
+    *,
+    report_folder: Path | None = None,
+    against: Path | None = None,
 ) -> Evaluation:
     """Evaluates the best checkpoint of a run and writes what it found into the run folder.
 
     Args:
         run: folder of the run.
         manifest: utterances; by default the test split of the run's configuration.
+        decoding: how to decode.
         report_folder: takes a page for the browser and the same in JSON; None: no report.
         against: what to compare with: the folder of another run, which is decoded likewise, or the utterances of an
             earlier evaluation, the .jsonl of an evaluations folder; None: nothing.
@@ -231,12 +251,12 @@ def evaluate(
         raise InputError(f"{manifest.absolute()} must be a manifest to evaluate, got no such file. {advice}")
     if report_folder is not None:
         make_folder(report_folder)
-    rival = _rival(against, manifest) if against else None  # first: it may be the file that is replaced below
+    rival = _rival(against, manifest, decoding) if against else None  # first: it may be the file that is replaced below
     name = evaluation_name(manifest)
     listed = run / "evaluations" / f"{name}_skipped.jsonl"
     listed.unlink(missing_ok=True)
     worst = Worst(NUM_UTTERANCES)
-    decoder = make_decoder(config, run)
+    decoder = make_decoder(config, run, decoding)
     evaluation = _evaluate_run(run, config, manifest, decoder, on_problem=Skipped(listed), on_result=worst)
     comparison = None if rival is None else compare(evaluation.results, rival, manifest)
     path = write_evaluation(run / "evaluations", name, evaluation)
@@ -245,7 +265,7 @@ def evaluate(
         print(comparison)
     if report_folder is not None:
         origin = Origin(str(run), str(manifest), str(decoder))
-        page = write_report(report_folder, contents(origin, evaluation, comparison), worst.examples, config)
+        page = write_report(report_folder, contents(origin, evaluation, comparison), worst.examples, config, decoder)
         print(f"report: {page}")
     return evaluation
 
@@ -278,7 +298,7 @@ def _evaluate_run(
     )
 
 
-def _rival(against: Path, manifest: Path) -> Rival:
+def _rival(against: Path, manifest: Path, decoding: DecodingOptions) -> Rival:
     """The results to compare with; of another run, which is left as it is."""
     if against.is_file():
         return read_rival(against)
@@ -291,5 +311,5 @@ def _rival(against: Path, manifest: Path) -> Rival:
     def tell(problem: Problem) -> None:
         say(f"left out of {against}: {problem.id} ({problem.reason}: {problem.detail})")
 
-    decoder = make_decoder(config, against)
+    decoder = make_decoder(config, against, decoding)
     return Rival(str(against), _evaluate_run(against, config, manifest, decoder, on_problem=tell).results)

@@ -19,7 +19,7 @@ from ds2_jax.compilation import compiler_options
 from ds2_jax.config import Config
 from ds2_jax.decoding.decoder import make_decoder
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
-from ds2_jax.errors import InputError
+from ds2_jax.errors import InputError, shorten
 
 BATCH_SIZE = 8
 BATCH_SECONDS = 300.0  # of audio, padding included; a longer recording is a batch of its own, or memory would not do
@@ -79,8 +79,8 @@ class Transcriber:
         self._decode = make_decoder(self.config, run)
         mesh = parallel.data_mesh(jax.local_devices()[:1])
         self._variables = load_variables(run, self.config, mesh)
-        num_labels = Alphabet.of(self.config.data).size
-        log_probs = functools.partial(_log_probs, config=self.config, num_labels=num_labels)
+        self._alphabet = Alphabet.of(self.config.data)
+        log_probs = functools.partial(_log_probs, config=self.config, num_labels=self._alphabet.size)
         self._log_probs = jax.jit(log_probs, compiler_options=compiler_options())
 
     def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
@@ -100,20 +100,52 @@ class Transcriber:
             alone = len(order) == 1 or BATCH_SIZE * padded_samples > BATCH_SECONDS * sample_rate
             num_rows = 1 if alone else BATCH_SIZE  # no other numbers: every shape is compiled
             rows, order = order[:num_rows], order[num_rows:]
-            batch = np.zeros((num_rows, padded_samples), np.float32)
-            num_samples = np.zeros(num_rows, np.int32)
-            for row, index in enumerate(rows):
-                num_samples[row] = len(waveforms[index])
-                batch[row, : num_samples[row]] = waveforms[index]
-            results |= zip(rows, self._transcribe_batch(batch, num_samples), strict=False)  # empty rows come last
+            for index, log_probs in zip(
+                rows, self._outputs([waveforms[i] for i in rows], num_rows, padded_samples), strict=True
+            ):
+                duration = len(waveforms[index]) / sample_rate
+                results[index] = [_until(duration, reading) for reading in self._decode(log_probs)]
         return [results[i] for i in range(len(waveforms))]
 
-    def _transcribe_batch(self, batch: np.ndarray, num_samples: np.ndarray) -> Iterator[list[Hypothesis]]:
+    def _outputs(self, waveforms: Sequence[np.ndarray], num_rows: int, padded_samples: int) -> list[np.ndarray]:
+        """[T', V] float32 log-probabilities of each waveform, in a batch of `num_rows` by `padded_samples`."""
+        batch = np.zeros((num_rows, padded_samples), np.float32)
+        num_samples = np.zeros(num_rows, np.int32)
+        for row, waveform in enumerate(waveforms):
+            num_samples[row] = len(waveform)
+            batch[row, : len(waveform)] = waveform
         log_probs, output_lengths = map(np.asarray, self._log_probs(self._variables, batch, num_samples))
-        for row, num_frames, duration in zip(
-            log_probs, output_lengths, num_samples / self.config.features.sample_rate, strict=True
-        ):
-            yield [_until(float(duration), reading) for reading in self._decode(row[:num_frames])]
+        return [log_probs[row, : output_lengths[row]] for row in range(len(waveforms))]
+
+    def align(self, audio: Path, text: str) -> Transcript:
+        """Finds when each word of a known text is said.
+
+        Args:
+            audio: the file.
+            text: what is said in it.
+
+        Raises:
+            InputError: the audio cannot be read; the text is empty, has characters outside the alphabet, or cannot be
+                aligned with the recording.
+        """
+        from ds2_jax.decoding.align import align  # Numba comes with it, which greedy decoding does without
+
+        if not self._alphabet.normalise(text):
+            raise InputError(f"TEXT must hold at least one word, got {shorten(repr(text))}. Give what is said.")
+        if unknown := self._alphabet.unknown(text):
+            raise InputError(
+                f"TEXT must use the model's alphabet {self._alphabet.characters!r}, got {unknown} in "
+                f"{shorten(repr(text))}. Write out or leave out what has no letter of it."
+            )
+        waveform = read_audio(audio, self.config.features.sample_rate)
+        duration = len(waveform) / self.config.features.sample_rate
+        [log_probs] = self._outputs([waveform], 1, _padded_samples(len(waveform), self.config.features.sample_rate))
+        try:
+            spans = align(log_probs, self._alphabet.encode(text))
+        except InputError as error:
+            raise InputError(f"{audio}: {error}") from error
+        reading = _until(duration, self._decode.hypothesis(spans, log_probs))
+        return Transcript(audio, duration, [Segment(0.0, duration, [reading])])
 
     def transcribe_files(self, files: Sequence[Path]) -> Iterator[Transcript | InputError]:
         """Reads and transcribes files; yields, in their order, a transcript or why a file has none."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ds2_jax.config import Config
+from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.errors import InputError
 from ds2_jax.files import write_text, writing
 from ds2_jax.report.contents import Contents, as_json
@@ -28,7 +29,9 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def write_report(folder: Path, contents: Contents, examples: Sequence[Example], config: Config) -> Path:
+def write_report(
+    folder: Path, contents: Contents, examples: Sequence[Example], config: Config, decoder: Decoder
+) -> Path:
     """Writes index.html and report.json, in place of older ones.
 
     Args:
@@ -36,6 +39,7 @@ def write_report(folder: Path, contents: Contents, examples: Sequence[Example], 
         contents: of the report.
         examples: the worst utterances, the worst first.
         config: of the run.
+        decoder: that was used.
 
     Returns:
         The path of index.html, which is written last.
@@ -43,7 +47,7 @@ def write_report(folder: Path, contents: Contents, examples: Sequence[Example], 
     Raises:
         InputError: audio cannot be read, or a file cannot be written.
     """
-    article = Articles(config)
+    article = Articles(config, decoder)
     written = [article(rank, example) for rank, example in enumerate(examples, start=1)]
     numbers = as_json(contents, examples)
     write_text(folder / "report.json", json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -8,7 +8,8 @@ import numpy as np
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.audio import read_audio
 from ds2_jax.config import Config
-from ds2_jax.decoding.hypothesis import Hypothesis, make_hypothesis
+from ds2_jax.decoding.decoder import Decoder
+from ds2_jax.decoding.hypothesis import Hypothesis
 from ds2_jax.error_rates import char_errors
 from ds2_jax.errors import InputError
 from ds2_jax.report.breakdown import align_words
@@ -28,10 +29,11 @@ class Articles:
 
     Args:
         config: of the run.
+        decoder: that was used; it times the words of references as those of hypotheses.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, config: Config, decoder: Decoder) -> None:
+        self._config, self._decoder = config, decoder
         self._alphabet = Alphabet.of(config.data)
         self._spectrogram: Callable[[np.ndarray], np.ndarray] = spectrogram_maker(config.features)
 
@@ -87,7 +89,7 @@ class Articles:
         except InputError as error:
             note = f"The reference has no place in time: {error}"
         else:
-            aligned = make_hypothesis(spans, log_probs, self._alphabet, self._config.seconds_per_frame)
+            aligned = self._decoder.hypothesis(spans, log_probs)
             kinds = [pair.kind for pair in pairs if pair.reference]
             rows.append(_row("Reference", aligned, kinds, seconds))
         kinds = [pair.kind for pair in pairs if pair.hypothesis]
