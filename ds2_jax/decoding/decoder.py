@@ -27,6 +27,7 @@ class Decoder:
         calibration: of the model.
         search: finds the readings; None: greedy decoding finds one.
         num_best: the most readings to find.
+        name: how the report calls it.
     """
 
     def __init__(
@@ -36,9 +37,14 @@ class Decoder:
         calibration: Calibration = UNCALIBRATED,
         search: "BeamSearch | None" = None,
         num_best: int = 1,
+        name: str = "greedy",
     ) -> None:
         self._alphabet, self._seconds_per_frame, self._calibration = alphabet, seconds_per_frame, calibration
         self._search, self._num_best = search, num_best
+        self._name = name
+
+    def __str__(self) -> str:
+        return self._name
 
     def __call__(self, log_probs: np.ndarray, duration: float | None = None) -> list[Hypothesis]:
         """Reads an utterance.
@@ -93,4 +99,4 @@ def make_decoder(config: Config, run: Path | None = None, options: DecodingOptio
 
     model = load(options.lm) if options.lm else None
     search = BeamSearch(alphabet, options, model)
-    return Decoder(alphabet, config.seconds_per_frame, calibration, search, options.num_best)
+    return Decoder(alphabet, config.seconds_per_frame, calibration, search, options.num_best, str(options))
