@@ -193,14 +193,15 @@ def _cost(last: _Piece, seconds: float, width: int) -> float:
 
 
 def _lines(pieces: Sequence[_Piece]) -> tuple[str, ...]:
-    """One line, or two of lengths as like as can be, parted at a space where there is one."""
+    """One line, or two of about the same length, parted at a space where there is one; a pause of 0.5 s may cost 12."""
     if _width(pieces) <= LINE_WIDTH or len(pieces) == 1:
         return (_text(pieces),)
 
-    def ugliness(index: int) -> tuple[bool, bool, int, int]:
+    def ugliness(index: int) -> tuple[bool, bool, float, int]:
         top, bottom = _width(pieces[:index]), _width(pieces[index:])
-        longer = max(top, bottom)
-        return longer > LINE_WIDTH, not pieces[index].space, longer, top  # of two alike, the one with the longer bottom
+        longer, pause = max(top, bottom), max(0.0, pieces[index - 1].pause) / GOOD_PAUSE
+        # Of two alike the one with the longer bottom.
+        return longer > LINE_WIDTH, not pieces[index].space, longer - 12 * min(1.0, pause), top
 
     parting = min(range(1, len(pieces)), key=ugliness)
     return _text(pieces[:parting]), _text(pieces[parting:])

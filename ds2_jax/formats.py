@@ -107,14 +107,14 @@ def to_tsv(transcript: Transcript) -> str:
     return "".join(["start\tend\ttext\n", *rows])
 
 
-def to_ctm(transcript: Transcript, recording: str) -> str:
+def to_ctm(transcript: Transcript, name: str) -> str:
     """NIST's time-marked words: recording, channel, start and duration in seconds, word, confidence; by start.
 
     The channel is always 1: recordings are mixed down. White space within a word, which would end it, becomes `_`.
 
     Args:
         transcript: what was recognised.
-        recording: a name for it, see `ctm_name`.
+        name: of the recording; as `ctm_name` has it.
 
     Source: NIST SCTK, sclite, input file formats: ctm.
     """
@@ -123,7 +123,7 @@ def to_ctm(transcript: Transcript, recording: str) -> str:
         start, end = (round(1000 * time) for time in (word.start, word.end))
         rows.append((start, max(end - start, 1), re.sub(r"\s", "_", word.text), word.confidence))
     return "".join(
-        f"{recording} 1 {start / 1000:.3f} {duration / 1000:.3f} {text} {confidence:.4f}\n"
+        f"{ctm_name(name)} 1 {start / 1000:.3f} {duration / 1000:.3f} {text} {confidence:.4f}\n"
         for start, duration, text, confidence in sorted(rows, key=lambda row: row[0])
     )
 
@@ -133,15 +133,26 @@ def ctm_name(name: str) -> str:
     return re.sub(r"[\s;]", "_", name)
 
 
-WRITERS: Mapping[Format, Callable[[Transcript], str]] = {
+def render(transcript: Transcript, output_format: Format, name: str) -> str:
+    """The transcript in a format.
+
+    Args:
+        transcript: what was recognised.
+        output_format: one of `Format`.
+        name: of the recording, which stands in every line of CTM.
+    """
+    if output_format == "ctm":
+        return to_ctm(transcript, name)
+    return WRITERS[output_format](transcript)
+
+
+WRITERS: Mapping[str, Callable[[Transcript], str]] = {
     "txt": to_txt,
     "json": to_json,
     "srt": to_srt,
     "vtt": to_vtt,
-    "ctm": lambda transcript: to_ctm(transcript, ctm_name(transcript.audio.stem)),
     "tsv": to_tsv,
 }
-"""What each `--format` writes; CTM names a recording by its file's name without suffix."""
 
 
 def _cues(transcript: Transcript) -> list[Cue]:

@@ -1,4 +1,4 @@
-"""align.py and Transcriber.align: a known text and its recording to times."""
+"""align.py: a known text and its recording to times."""
 
 import json
 import re
@@ -9,6 +9,7 @@ import pytest
 
 from ds2_jax import align as align_lib
 from ds2_jax import cli
+from ds2_jax.align import align_text
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.decoding.calibrated import Calibration, write_calibration
 from ds2_jax.decoding.decoder import make_decoder
@@ -18,6 +19,7 @@ from tests.small_runs import SMALL_CONFIG, write_noise, write_untrained_run
 
 ALPHABET = Alphabet.of(SMALL_CONFIG.data)
 FRAME = SMALL_CONFIG.seconds_per_frame
+PLAIN = make_decoder(SMALL_CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +73,10 @@ def test_formats_are_those_of_transcribe(run: Path, audio: Path, capsys: pytest.
     assert aligned(run, audio, "GO LEFT", "--format", "vtt", capsys=capsys).startswith("WEBVTT\n")
 
 
-def test_calibration_moves_the_times_alone(
-    run: Path, audio: Path, transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = transcriber.align(audio, "GO LEFT")
+def test_calibration_moves_the_times_alone(run: Path, audio: Path, transcriber: Transcriber) -> None:
+    before = align_text(transcriber, make_decoder(SMALL_CONFIG, run), audio, "GO LEFT")
     write_calibration(run, Calibration(1.0, -0.01, 0.0))
-    monkeypatch.setattr(transcriber, "_decode", make_decoder(SMALL_CONFIG, run))
-    after = transcriber.align(audio, "GO LEFT")
+    after = align_text(transcriber, make_decoder(SMALL_CONFIG, run), audio, "GO LEFT")
     (run / "calibration.json").unlink()
     assert after.text == before.text
     starts = [np.array([word.start for word in each.words]) for each in (before, after)]
@@ -85,23 +84,15 @@ def test_calibration_moves_the_times_alone(
     assert starts[0][1] > 0.01
 
 
-def planted_path(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch, path: list[int]) -> None:
-    """Lets the model hear `path`, whatever the audio."""
-    probs = np.full((len(path), ALPHABET.size), 0.1 / (ALPHABET.size - 1), np.float32)
-    probs[np.arange(len(path)), path] = 0.9
-
-    def heard(*_: object) -> tuple[np.ndarray, np.ndarray]:
-        return np.log(probs)[None], np.array([len(path)])
-
-    monkeypatch.setattr(transcriber, "_log_probs", heard)
-
-
 def test_planted_letters_are_found_to_the_frame(
     transcriber: Transcriber, audio: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     g, o, space, n = ALPHABET.encode("GO N")
-    planted_path(transcriber, monkeypatch, [0, 0, g, g, 0, o, 0, space, 0, n, n, n, o, 0, 0])
-    transcript = transcriber.align(audio, "go no")
+    path = [0, 0, g, g, 0, o, 0, space, 0, n, n, n, o, 0, 0]
+    probs = np.full((len(path), ALPHABET.size), 0.1 / (ALPHABET.size - 1), np.float32)
+    probs[np.arange(len(path)), path] = 0.9
+    monkeypatch.setattr(transcriber, "log_probs", lambda _: np.log(probs))
+    transcript = align_text(transcriber, PLAIN, audio, "go no")
     frames = [
         (each.text, round(each.start / FRAME), round(each.end / FRAME))
         for word in transcript.words
@@ -113,7 +104,7 @@ def test_planted_letters_are_found_to_the_frame(
 
 def fails(transcriber: Transcriber, audio: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-        transcriber.align(audio, text)
+        align_text(transcriber, PLAIN, audio, text)
 
 
 def test_text_that_cannot_be_aligned_is_refused(transcriber: Transcriber, audio: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ds2_jax import calibrate as calibrate_lib
 from ds2_jax import cli
 from ds2_jax.alphabet import Alphabet
-from ds2_jax.calibrate import NEUTRAL, TEMPERATURES, best_temperature, fit
+from ds2_jax.calibrate import MIN_WRONG, TEMPERATURES, best_temperature, fit
 from ds2_jax.config import Config
 from ds2_jax.data.manifest import TimedWord, Utterance
 from ds2_jax.data.splits import Split
@@ -42,16 +42,9 @@ def test_temperature_of_planted_confidences_is_found(temperature: float) -> None
     assert TEMPERATURES[best_temperature(confidences, right)] == pytest.approx(temperature, rel=0.05)
 
 
-def test_few_words_move_the_temperature_little() -> None:
-    confidences, _ = planted(np.full(4, 6.0), 1.0)  # certain, and one of the four wrong
-    many = best_temperature(np.tile(confidences, 50), [False, True, True, True] * 50)
-    few = best_temperature(confidences, [False, True, True, True])
-    assert 1 < TEMPERATURES[few] < TEMPERATURES[many]
-
-
 def test_wrong_word_of_full_confidence_costs_no_infinity() -> None:
     confidences = np.zeros((len(TEMPERATURES), 2))
-    assert best_temperature(confidences, [False, True]) == NEUTRAL
+    assert best_temperature(confidences, [False, True]) == 0
 
 
 def said(words: Sequence[str], first: int, lag: int = 0, certainty: float = 0.99) -> tuple[np.ndarray, list[TimedWord]]:
@@ -97,17 +90,23 @@ def test_offsets_undo_a_planted_lag_exactly() -> None:
     assert after is not None
     np.testing.assert_allclose([after.starts, after.ends], 0, atol=1e-4)
     assert findings[1:] == [
+        "0 wrong words, a temperature needs 10: it stays 1",
         "word times as the model gives them: starts 60 ms off in the mean (60 in the median, 95 % within 60), "
         "ends 60 ms off in the mean (60 in the median, 95 % within 60), over 12 right words",
         f"with -60 ms for starts and -60 ms for ends: {after}",
     ]
 
 
-def test_split_without_errors_or_times_leaves_all_as_it_is() -> None:
-    calibration, findings = fit(*heard(3, ["GO LEFT NOW"] * 2, timed=False), CONFIG, 7, "dev")
+@pytest.mark.parametrize("wrong", [0, MIN_WRONG - 1])
+def test_split_of_few_errors_and_without_times_leaves_all_as_it_is(wrong: int) -> None:
+    transcripts = ["GO LEFT UP"] * wrong + ["GO LEFT NOW"] * 3
+    calibration, findings = fit(*heard(3, transcripts, timed=False), CONFIG, 7, "dev")
     assert dataclasses.replace(calibration, step=0, fitted_on="", num_words=0) == UNCALIBRATED
-    assert findings[0].startswith("all 6 words are right: the temperature stays 1; expected calibration error 0.")
-    assert findings[1] == "the manifest has no word times: the offsets stay 0"
+    assert findings[0].startswith("words as the model gives them: expected calibration error 0.")
+    assert findings[1:] == [
+        f"{wrong} wrong words, a temperature needs 10: it stays 1",
+        "the manifest has no word times: the offsets stay 0",
+    ]
 
 
 def test_split_without_words_leaves_all_as_it_is() -> None:
@@ -115,7 +114,7 @@ def test_split_without_words_leaves_all_as_it_is() -> None:
     split = Split([Utterance(Path("a.wav"), 1.0, "GO", "a")])
     calibration, findings = fit([Output(0, silence, 1.0)], split, CONFIG, 7, "dev")
     assert calibration.temperature == 1
-    assert findings[0] == "no word was recognised: the temperature stays 1"
+    assert findings[0] == "words as the model gives them: none"
 
 
 def test_overconfidence_is_mended() -> None:

@@ -39,7 +39,7 @@ def run_cli(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, st
     [
         ("train", "[-h] [OPTIONS] "),
         ("evaluate", "[-h] [OPTIONS] RUN "),
-        ("transcribe", "[-h] RUN AUDIO [AUDIO ...] [--format "),
+        ("transcribe", "[-h] [OPTIONS] RUN AUDIO [AUDIO ...] "),
         ("align", "[-h] RUN AUDIO TEXT [--format "),
         ("calibrate", "[-h] RUN [--manifest "),
         ("prepare", "CORPUS [--help] ..."),

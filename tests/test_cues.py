@@ -1,6 +1,6 @@
 """cues.py: cues that can be read, of whatever was said."""
 
-import itertools
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -46,7 +46,7 @@ def test_cues_follow_one_another_and_last_at_most_seven_seconds(transcript: Tran
     for cue in cues:
         assert 0 <= cue.start < cue.end
         assert cue.end - cue.start <= 7001  # rounded at both ends
-    for one, other in itertools.pairwise(cues):
+    for one, other in pairwise(cues):
         assert one.end <= other.start
 
 
@@ -66,7 +66,7 @@ def test_a_cue_is_short_or_fast_only_where_the_next_or_the_end_is_near(transcrip
 
 @given(transcripts(least_time=0.01))
 def test_gaps_are_80_ms_or_long_enough_not_to_flicker(transcript: Transcript) -> None:
-    for one, other in itertools.pairwise(cues_of(transcript)):
+    for one, other in pairwise(cues_of(transcript)):
         seconds, gap = (one.end - one.start) / 1000, (other.start - one.end) / 1000
         assert 0.079 <= gap <= 0.081 or gap >= 0.999 or (gap < 0.08 and seconds < 1.081) or seconds > 6.999
 
@@ -74,7 +74,7 @@ def test_gaps_are_80_ms_or_long_enough_not_to_flicker(transcript: Transcript) ->
 @given(transcripts(least_time=0.01))
 def test_long_pauses_part_cues(transcript: Transcript) -> None:
     cues = cues_of(transcript)
-    for one, other in itertools.pairwise(transcript.words):
+    for one, other in pairwise(transcript.words):
         if other.start - one.end >= 1.0:
             middle = 1000 * other.start - 1
             assert not any(cue.start < 1000 * one.end - 1 and cue.end > middle + 2 for cue in cues)
@@ -89,7 +89,7 @@ def test_ordinary_speech_meets_every_limit(texts: list[str]) -> None:
         words.append(spoken_word(text, time, time + 0.35))
         time += 0.35 + (0.3 if index % 7 == 6 else 0.05)
     cues = make_cues([words], time + 1.5)
-    for one, other in itertools.pairwise(cues):
+    for one, other in pairwise(cues):
         assert other.start - one.end >= 79
     for cue in cues:
         assert 999 <= cue.end - cue.start <= 7001
@@ -103,6 +103,11 @@ def test_a_word_is_shown_for_a_second() -> None:
 
 def test_no_longer_than_the_recording() -> None:
     assert make_cues([[spoken_word("GO", 0.5, 0.7)]], 0.9) == [Cue(500, 900, "GO", ("GO",))]
+
+
+def test_no_overlap_where_time_stands_still() -> None:
+    one, other = make_cues([[spoken_word("A" * 100, 1.0, 1.0)]], 2.0)
+    assert one.start < one.end <= other.start < other.end
 
 
 def test_no_words_no_cues() -> None:
@@ -119,7 +124,7 @@ def test_a_pause_is_used_for_reading_for_at_most_a_second_and_a_half() -> None:
 def test_short_gaps_are_closed_up_to_80_ms() -> None:
     words = [*evenly_spoken(SENTENCE), *evenly_spoken(SENTENCE, start=11.0)]
     cues = make_cues([words[:19], words[19:]], 30.0)
-    gaps = {other.start - one.end for one, other in itertools.pairwise(cues)}
+    gaps = {other.start - one.end for one, other in pairwise(cues)}
     assert all(gap == 80 or gap >= 1000 for gap in gaps)
 
 
@@ -143,6 +148,13 @@ def test_lines_are_balanced() -> None:
     assert cue.lines == ("ONE TWO THREE FOUR FIVE", "SIX SEVEN EIGHT NINE TEN")
 
 
+def test_lines_are_parted_in_a_pause_near_the_middle() -> None:
+    words = evenly_spoken("ONE TWO THREE FOUR FIVE SIX", 0.3, 0.05)
+    words += evenly_spoken("SEVEN EIGHT NINE TEN", 0.3, 0.05, start=words[-1].end + 0.3)
+    (cue,) = make_cues([words], 20.0)
+    assert cue.lines == ("ONE TWO THREE FOUR FIVE SIX", "SEVEN EIGHT NINE TEN")
+
+
 @pytest.mark.parametrize("character", ["語", "ไ", "A"])
 def test_a_language_without_spaces_is_parted_by_the_times_of_its_characters(character: str) -> None:
     pause_at = 30
@@ -155,6 +167,13 @@ def test_a_language_without_spaces_is_parted_by_the_times_of_its_characters(char
     starts = [cue.start for cue in cues]
     assert 8000 in starts  # behind the pause
     assert len("".join(cue.text for cue in cues[: starts.index(8000)])) == pause_at
+
+
+def test_what_is_spoken_slowly_is_parted_too() -> None:
+    cues = make_cues([[spoken_word("語" * 10, 0.0, 20.0)]], 30.0)
+    assert "".join(cue.text for cue in cues) == "語" * 10
+    assert [len(cue.text) * 2000 for cue in cues[:-1]] == [other.start - one.start for one, other in pairwise(cues)]
+    assert max(len(cue.text) for cue in cues) == 3
 
 
 def test_accents_stay_on_their_character() -> None:

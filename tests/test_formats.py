@@ -3,13 +3,14 @@
 import json
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 
 from ds2_jax import cues
 from ds2_jax.decoding.hypothesis import Word
-from ds2_jax.formats import WRITERS, ctm_name, to_ctm, to_json, to_srt, to_tsv, to_txt, to_vtt
+from ds2_jax.formats import Format, ctm_name, render, to_ctm, to_json, to_srt, to_tsv, to_txt, to_vtt
 from ds2_jax.transcriber import Segment, Transcript
 from tests.spoken import evenly_spoken, reading, spoken_word, transcript_of, transcripts
 from tests.subtitle_parsers import parse_ctm, parse_srt, parse_tsv, parse_vtt
@@ -167,7 +168,7 @@ def test_tsv_as_it_reads() -> None:
 
 
 def test_ctm_as_it_reads() -> None:
-    assert WRITERS["ctm"](transcript_of(TURN_ON, audio="some folder/my talk.wav")) == (
+    assert to_ctm(transcript_of(TURN_ON), "my talk") == (
         "my_talk 1 0.240 0.280 TURN 0.9100\nmy_talk 1 0.680 0.120 ON 0.8750\n"
     )
 
@@ -183,7 +184,8 @@ def test_ctm_is_sorted_and_has_no_spaces_in_words() -> None:
 
 
 def test_every_format_ends_its_lines_with_lf_alone() -> None:
-    for write in WRITERS.values():
-        text = write(transcript_of(TURN_ON))
+    for output_format in get_args(Format):
+        text = render(transcript_of(TURN_ON), output_format, "a")
+        assert "TURN" in text
         assert text.endswith("\n")
         assert "\r" not in text

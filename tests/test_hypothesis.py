@@ -22,9 +22,14 @@ best_labels = st.lists(st.integers(0, ALPHABET.size - 1), max_size=12)
 offsets = st.floats(-1, 1)
 
 
-def read(row: list[int], seconds_per_frame: float = 0.25, calibration: Calibration = UNCALIBRATED) -> Hypothesis:
+def read(
+    row: list[int],
+    seconds_per_frame: float = 0.25,
+    calibration: Calibration = UNCALIBRATED,
+    duration: float | None = None,
+) -> Hypothesis:
     log_probs = np.log(np.where(np.eye(ALPHABET.size)[np.array(row, int)] == 1, 0.7, 0.1)).astype(np.float32)
-    return make_hypothesis(greedy_decode(log_probs), log_probs, ALPHABET, seconds_per_frame, calibration)
+    return make_hypothesis(greedy_decode(log_probs), log_probs, ALPHABET, seconds_per_frame, calibration, duration)
 
 
 def test_words_lie_between_their_outer_labels() -> None:
@@ -83,14 +88,17 @@ def test_text_is_the_words_of_the_labels(row: list[int]) -> None:
     assert all(word.text == "".join(each.text for each in word.characters) for word in reading.words)
 
 
-@given(best_labels, offsets, offsets)
-def test_times_rise_within_the_utterance(row: list[int], start_offset: float, end_offset: float) -> None:
-    calibration = Calibration(2.0, start_offset, end_offset)
-    characters = [each for word in read(row, calibration=calibration).words for each in word.characters]
+@given(best_labels, offsets, offsets, st.floats(1e-3, 1))
+def test_times_rise_within_the_recording(
+    row: list[int], start_offset: float, end_offset: float, last_frame: float
+) -> None:
+    duration = 0.25 * (len(row) - 1 + last_frame) if row else 0.0
+    reading = read(row, calibration=Calibration(2.0, start_offset, end_offset), duration=duration)
+    characters = [each for word in reading.words for each in word.characters]
     times = [time for each in characters for time in (each.start, each.end)]
     assert all(each.start < each.end for each in characters)
     assert times == sorted(times)
-    assert all(0 <= time <= 0.25 * len(row) for time in times)
+    assert all(0 <= time <= duration for time in times)
 
 
 @given(best_labels, st.sampled_from([0.25, 0.7, 4.0]))

@@ -46,17 +46,18 @@ class Decoder:
     def __str__(self) -> str:
         return self._name
 
-    def __call__(self, log_probs: np.ndarray) -> list[Hypothesis]:
+    def __call__(self, log_probs: np.ndarray, duration: float | None = None) -> list[Hypothesis]:
         """Reads an utterance.
 
         Args:
             log_probs: [T', V] float32, natural logarithms, no padding.
+            duration: seconds, of the recording; None: that of the frames.
 
         Returns:
             At least one reading, the best first; the empty one where a closed vocabulary allows no other.
         """
         if self._search is None:
-            return [self.hypothesis(greedy_decode(log_probs), log_probs)]
+            return [self.hypothesis(greedy_decode(log_probs), log_probs, duration)]
         from ds2_jax.decoding.align import align
 
         found = self._search(log_probs, max(self._num_best, NUM_READINGS))
@@ -66,13 +67,15 @@ class Decoder:
         probabilities = posteriors([each.score for each in found])
         readings = []
         for each in found[: self._num_best]:
-            reading = self.hypothesis(align(log_probs, each.labels), log_probs)._replace(score=each.score)
+            reading = self.hypothesis(align(log_probs, each.labels), log_probs, duration)._replace(score=each.score)
             readings.append(with_posteriors(reading, texts, probabilities))
         return readings
 
-    def hypothesis(self, spans: Sequence[LabelSpan], log_probs: np.ndarray) -> Hypothesis:
+    def hypothesis(
+        self, spans: Sequence[LabelSpan], log_probs: np.ndarray, duration: float | None = None
+    ) -> Hypothesis:
         """`make_hypothesis` with this decoder's alphabet, frames and calibration."""
-        return make_hypothesis(spans, log_probs, self._alphabet, self._seconds_per_frame, self._calibration)
+        return make_hypothesis(spans, log_probs, self._alphabet, self._seconds_per_frame, self._calibration, duration)
 
 
 def make_decoder(config: Config, run: Path | None = None, options: DecodingOptions = GREEDY) -> Decoder:

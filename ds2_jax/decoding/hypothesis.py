@@ -59,6 +59,7 @@ def make_hypothesis(
     alphabet: Alphabet,
     seconds_per_frame: float,
     calibration: Calibration = UNCALIBRATED,
+    duration: float | None = None,
 ) -> Hypothesis:
     """Writes labels on frames as words with their times and confidences.
 
@@ -68,6 +69,7 @@ def make_hypothesis(
         alphabet: what the labels stand for; its space separates words.
         seconds_per_frame: duration of an output frame.
         calibration: of the model.
+        duration: seconds, of the recording, before whose end the last frame may end or behind it; None: with it.
 
     Returns:
         A word lasts from the start of its first label to the end of its last, see `word_times`. Its confidence is the
@@ -76,7 +78,8 @@ def make_hypothesis(
     """
     spans = strip_spaces(spans, alphabet)
     slices = word_slices(spans, alphabet)
-    times = word_times([spans[inside] for inside in slices], len(log_probs), seconds_per_frame, calibration)
+    duration = len(log_probs) * seconds_per_frame if duration is None else duration
+    times = word_times([spans[inside] for inside in slices], duration, seconds_per_frame, calibration)
     confidences = label_confidences(spans, log_probs, calibration.temperature)
     words = []
     for inside, inner in zip(slices, times, strict=True):
@@ -111,13 +114,13 @@ def word_slices(spans: Sequence[LabelSpan], alphabet: Alphabet) -> list[slice]:
 
 
 def word_times(
-    words: Sequence[Sequence[LabelSpan]], num_frames: int, seconds_per_frame: float, calibration: Calibration
+    words: Sequence[Sequence[LabelSpan]], duration: float, seconds_per_frame: float, calibration: Calibration
 ) -> list[list[tuple[float, float]]]:
     """Start and end of every label of every word, in seconds from the start of the recording.
 
     A label's frames and the calibration's offsets tell both. Where that makes neighbours overlap they meet in the
-    middle; all is within the recording, each label at least a quarter of a frame long there. Spaces are no neighbours:
-    they take no time of their own.
+    middle; all is within the recording, from 0 to its duration, each label at least a quarter of a frame long at its
+    ends. Spaces are no neighbours: they take no time of their own.
     """
     spans = itertools.chain.from_iterable(words)
     frames = np.array([(first, last + 1) for _, first, last in spans], np.float64).reshape(-1, 2) * seconds_per_frame
@@ -125,8 +128,8 @@ def word_times(
     ends = np.maximum(frames[:, 1] + calibration.end_offset, starts + seconds_per_frame / 4)
     overlap = ends[:-1] > starts[1:]
     ends[:-1][overlap] = starts[1:][overlap] = (ends[:-1][overlap] + starts[1:][overlap]) / 2
-    room = np.arange(len(frames) + 1) * seconds_per_frame / 4  # what the labels before take, and those behind
-    duration = num_frames * seconds_per_frame
+    shortest = min(seconds_per_frame / 4, duration / max(len(frames), 1))
+    room = np.arange(len(frames) + 1) * shortest  # what the labels before take, and those behind
     starts = starts.clip(room[:-1], duration - room[:0:-1])
     ends = ends.clip(room[1:], duration - room[-2::-1])
     times = zip(starts.tolist(), ends.tolist(), strict=True)
