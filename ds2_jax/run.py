@@ -22,7 +22,10 @@ except ModuleNotFoundError:  # Windows: two processes must not train one run the
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
 
-CONTENTS = (CHECKPOINTS, "tensorboard", "evaluations", "metrics.jsonl", "test.json*", "skipped_*.jsonl", CONFIG)
+CONTENTS = (
+    *(CHECKPOINTS, "tensorboard", "evaluations", "tuning"),
+    *("metrics.jsonl", "test.json*", "skipped_*.jsonl", "decoding.json", CONFIG),
+)
 """What `overwrite` deletes; a file of the user's own stays."""
 
 PLACES = {

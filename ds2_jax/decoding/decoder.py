@@ -10,6 +10,7 @@ from ds2_jax.config import Config
 from ds2_jax.decoding.greedy import greedy_decode
 from ds2_jax.decoding.hypothesis import Hypothesis, make_hypothesis
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.decoding.tuned import with_tuned
 
 if TYPE_CHECKING:  # Numba, which takes its time to load, comes with it
     from ds2_jax.decoding.beam import BeamSearch
@@ -56,7 +57,7 @@ class Decoder:
 
 def make_decoder(
     config: Config,
-    run: Path | None = None,  # noqa: ARG001
+    run: Path | None = None,
     options: DecodingOptions = GREEDY,
 ) -> Decoder:
     """The decoder of a model.
@@ -76,4 +77,6 @@ def make_decoder(
     from ds2_jax.ngram.model import load
 
     model = load(options.lm) if options.lm else None
+    if options.lm and run:
+        options = with_tuned(options, run)
     return Decoder(alphabet, config.seconds_per_frame, BeamSearch(alphabet, options, model), options.num_best)
