@@ -8,7 +8,7 @@ from pathlib import Path
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, DecodingOptions
 from ds2_jax.errors import InputError
 from ds2_jax.files import write_text
-from ds2_jax.settings import build, require
+from ds2_jax.settings import build, check_fields, require
 
 TUNED = "decoding.json"
 
@@ -34,6 +34,9 @@ class Tuned:
     cer: float
     num_trials: int
     checkpoint: int
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def read_tuned(run: Path) -> dict[str, Tuned]:

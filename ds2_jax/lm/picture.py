@@ -62,15 +62,19 @@ def draw_surface(path: Path, surface: Surface) -> None:
     heights = np.clip(heights, levels[0], None)
     alphas, betas = np.moveaxis(lows + grid * (highs - lows), -1, 0)
     filled = axes.contourf(alphas, betas, heights, levels, cmap="viridis_r", extend="max")
-    axes.scatter(
-        *places.T, c=percent[first], cmap=filled.cmap, norm=filled.norm, edgecolors="white", s=28, label="trials"
-    )
-    axes.scatter(*surface.best, marker="*", c="red", edgecolors="white", s=260, label="best")
+    same = axes.contour(alphas, betas, heights, [100 * surface.greedy], colors="red", linewidths=1.5)
+    colours = filled.cmap(filled.norm(percent[first]))
+    axes.scatter(places[:, 0], places[:, 1], c=colours, edgecolors="white", s=28, label="trials")
+    axes.scatter(surface.best[0], surface.best[1], marker="*", c="red", edgecolors="white", s=260, label="best")
     bar = figure.colorbar(filled, ax=axes, label=f"{surface.name} on the dev split, %")
-    bar.ax.axhline(100 * surface.greedy, color="red", linewidth=2)
+    bar.ax.axhline(100 * surface.greedy, color="red", linewidth=1.5)
     axes.set(xlabel="alpha, weight of the language model", ylabel="beta, nats for each word", title=surface.title)
     axes.set(xlim=surface.ranges[0], ylim=surface.ranges[1])
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False)
+    dots, names = axes.get_legend_handles_labels()
+    lines = same.legend_elements()[0]
+    figure.legend(
+        [*dots, *lines], [*names, "no better than greedy decoding"], loc="outside lower left", ncols=3, frameon=False
+    )
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="png")
