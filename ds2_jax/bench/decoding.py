@@ -71,6 +71,8 @@ def outputs_of(run: Path, manifest: Path | None, lm: Path | None, folder: Path) 
     if not split.utterances:
         raise InputError(f"{manifest} must hold an utterance that can be decoded, got none. Give another manifest.")
     if lm is None:
+        if splits.train is None:
+            raise InputError("--lm must be given, got none: the run names no data.train. Add --lm FILE.")
         lm = folder / "train.arpa"
         build((splits.train,), lm, run=run, on_unknown="skip")
     mesh = parallel.data_mesh()
@@ -91,7 +93,7 @@ def outputs_of(run: Path, manifest: Path | None, lm: Path | None, folder: Path) 
 def made_outputs(seconds: float, folder: Path) -> Outputs:
     """Outputs as CTC models give them, of made sentences, and a 3-gram model of 200,000 made words.
 
-    Each letter lights up in one frame, the frames between are blank, and noise makes some frames unsure and a few wrong.
+    Each letter lights up in one frame, the frames between are blank; noise makes some frames unsure and a few wrong.
     """
     config = Config()
     alphabet = Alphabet.of(config.data)
@@ -119,7 +121,7 @@ def made_outputs(seconds: float, folder: Path) -> Outputs:
         targets = np.zeros(round(len(labels) * LETTER_FRAMES), np.int64)
         targets[np.arange(len(labels)) * len(targets) // len(labels)] = labels
         logits = rng.normal(0, 1.5, (len(targets), alphabet.size))
-        logits[np.arange(len(targets)), targets] += rng.uniform(3, 11, len(targets))
+        logits[np.arange(len(targets)), targets] += rng.uniform(4, 16, len(targets))
         log_probs.append((logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)).astype(np.float32))
     return Outputs(config, log_probs, references, sum(map(len, log_probs)) * config.seconds_per_frame, lm)
 
@@ -162,8 +164,8 @@ def main() -> None:
         if run is None:
             loaded.append(made_outputs(seconds, Path(folder)))
         else:
-            paths = [path and Path(path) for path in (manifest, lm)]
-            loaded.append(outputs_of(Path(run), *paths, Path(folder)))  # type: ignore[arg-type]
+            other, model = (None if path is None else Path(path) for path in (manifest, lm))
+            loaded.append(outputs_of(Path(run), other, model, Path(folder)))
         outputs = loaded[0]
         return {
             "references": outputs.references,

@@ -19,8 +19,9 @@ class Options:
     """Measure this project, side by side with the same model in PyTorch where that is installed.
 
     train, forward: a step of training and of inference, against PyTorch. pipeline: decoding, planning and padding of
-    FLAC files. transcribe: a process that has just started, and one that is warm. decode: greedy and beam search, against
-    fast-ctc-decode. scaling: how time and memory grow. librispeech: what an epoch of 960 hours would take, predicted.
+    FLAC files. transcribe: a process that has just started, and one that is warm. decode: greedy decoding and beam
+    search, against fast-ctc-decode. scaling: how time and memory grow. librispeech: what an epoch of 960 hours would
+    take, predicted.
     """
 
     work: Annotated[tuple[Work, ...], tyro.conf.Positional] = typing.get_args(Work)

@@ -189,8 +189,9 @@ def decoding_lines(decoding: Decoding | None) -> list[str]:
     ]
     header = ("decoder", "times real time a core", "WER", "errors", "texts unlike without pruning", "runs")
     return [
-        f"Decoding alone, of {decoding.source}: {decoding.utterances} utterances, {decoding.audio_seconds:.0f} s, frames "
-        f"of {decoding.seconds_per_frame * 1000:.0f} ms, mean probability of the best label {decoding.certainty:.2f}.",
+        f"Decoding alone, of {decoding.source}: {decoding.utterances} utterances, {decoding.audio_seconds:.0f} s, "
+        f"frames of {decoding.seconds_per_frame * 1000:.0f} ms, mean probability of the best label "
+        f"{decoding.certainty:.2f}.",
         f"Language model: {decoding.lm}; its weights are the defaults. Peer: {decoding.peer}.",
         "Times real time: seconds of audio over seconds of one core, compilation apart, the median of the runs.",
         "",

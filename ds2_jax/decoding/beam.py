@@ -116,7 +116,7 @@ class Progress:
     ) -> None:
         self._rules, self._vocabulary, self._hot_words = rules, vocabulary, hot_words
         self._model, (self._scale, self._beta) = model, weights  # the scale from log10 to weighted nats
-        num_candidates = 4 * rules.width  # more are trimmed on the way
+        num_candidates = 2 * rules.width  # more are trimmed on the way
         self._search = Search(
             counts=np.array([1, 1, 0, 0]),  # the root, active
             nodes=np.zeros(max(FIRST_NODES, 4 * rules.width), kernel.NODE),

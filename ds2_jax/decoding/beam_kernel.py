@@ -294,7 +294,7 @@ def _first_from(label, low, high, depth, vocabulary):  # type: ignore[no-untyped
 
 @_jit
 def _trim(search, count, size):  # type: ignore[no-untyped-def]
-    """Keeps the best `size` of the candidates, in their order, of equal ones the first; returns `size`, the least score."""
+    """Keeps the best `size` candidates, in their order, of equal ones the first; returns `size` and the least score."""
     scores, order = search.scores, search.order
     order[:count] = np.arange(count)
     _largest_first(scores, order, count, size)

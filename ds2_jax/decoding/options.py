@@ -26,7 +26,7 @@ class DecodingOptions:
     """Weight of the language model's log probabilities; by default what `lm tune` found for this run, or 0.5."""
     beta: float | None = None
     """Nats for each word, or each character where the alphabet has no space; by default as `alpha`, or 0.5."""
-    unknown_penalty: float = 10.0
+    unknown_penalty: float = 5.0
     """Nats taken off for each word that the language model does not know, on top of what it gives for <unk>; taken off
     a partial word as soon as no known word begins with it. Hot words are known."""
     closed_vocabulary: bool = False

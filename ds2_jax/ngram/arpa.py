@@ -34,6 +34,8 @@ NEWLINE, WHITE_SPACE = b"\n", b" \t\r\n"
 DATA = re.compile(rb"^(?:\xef\xbb\xbf)?[ \t]*\\data\\[ \t\r]*$", re.MULTILINE)  # behind a byte order mark, perhaps
 COUNT = re.compile(rb"ngram[ \t]+(\d{1,18})[ \t]*=[ \t]*(\d{1,18})")
 NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+IRSTLMS = (b"iARPA", b"qARPA")
+"""The first words of files that IRSTLM keeps for itself: alike to look at, but with other numbers."""
 MEND = "Mend the line or make the model again."
 REMAKE = "Make the model again."
 CUT_SHORT = "It is cut short: copy it or make it again."
@@ -81,7 +83,7 @@ def read_arpa(path: Path) -> Arpa:
             announces; a line is wrong (fields missing or too many, no number, not finite, a probability above 1); a
             word is listed twice, is not in UTF-8, or occurs in longer n-grams only; <s> or </s> is missing.
     """
-    with _opened(path) as stream:
+    with reading(path), _opened(path) as stream:
         text = _Text(path, stream)
         counts = _read_counts(text)
         blocks = list(_read_section(text, 1, counts))
@@ -101,19 +103,29 @@ def read_arpa(path: Path) -> Arpa:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
+def reading(path: Path) -> Iterator[None]:
+    """Names `path` where it cannot be read.
+
+    Raises:
+        InputError: the body raised what files that are missing, locked, damaged or cut short raise.
+    """
     try:
-        with path.open("rb") as file:
-            if file.peek(len(GZIP)).startswith(GZIP):
-                with gzip.open(file) as stream:
-                    yield stream
-            else:
-                yield file
+        yield
     except EOFError as error:
         raise InputError(f"{path} must be a whole gzip file, got its start. Copy it or make it again.") from error
     except (OSError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path} must be readable, got: {reason}. Mend it or name another file.") from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
+    with path.open("rb") as file:
+        if file.peek(len(GZIP)).startswith(GZIP):
+            with gzip.open(file) as stream:
+                yield stream
+        else:
+            yield file
 
 
 class _Text:
@@ -215,6 +227,9 @@ def _read_counts(text: _Text) -> list[int]:
     found = DATA.search(text.block)  # within the first 16 MB
     if found is None:
         raise InputError(f"{text.path} must {rule}, got a file without. {advice}")
+    before = text.block[: found.start()].split(maxsplit=1)
+    if before and before[0] in IRSTLMS:
+        _refuse(str(text.path), rule, before[0], "Convert it with IRSTLM: compile-lm FILE --text=yes OUTPUT.")
     text.position = found.end()
     counts: list[int] = []
     text.advance()

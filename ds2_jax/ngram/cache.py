@@ -65,7 +65,8 @@ def digest_of(path: Path) -> str:
 
 
 def _say_uncached(error: Exception) -> None:
-    print(f"reading the language model without a cache: {error}. XDG_CACHE_HOME may name another.", file=sys.stderr)
+    reason = str(error).rstrip(".")
+    print(f"reading the language model without a cache: {reason}. XDG_CACHE_HOME may name another.", file=sys.stderr)
 
 
 def _write(path: Path, contents: Contents) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ds2_jax.errors import InputError
-from ds2_jax.ngram.arpa import END, SPECIALS
+from ds2_jax.ngram.arpa import SPECIALS, UNKNOWN
 from ds2_jax.ngram.language_model import LanguageModel, WordScore, split
 
 MAGIC = b"mmap lm http://kheafield.com/code"
@@ -84,8 +84,8 @@ class KenLMModel(LanguageModel):
     def _read_vocabulary(self, path: Path) -> tuple[str, ...]:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             start = content.rfind(FIRST_WORD)
-            words = content[start:].split(b"\0")[:-1] if start >= 0 else []
-        known = {word.decode() for word in words} - set(SPECIALS)
-        if END.encode() not in words or not all(word in self._model for word in known):
-            raise InputError(f"{path} must hold its words, got none. Make it again, without leaving them out.")
-        return tuple(sorted(known))
+            words = content[start:].decode(errors="replace").split("\0") if start >= 0 else []
+        known = set(words[:-1]) - {UNKNOWN}
+        if not known or not all(word in self._model for word in known):
+            raise InputError(f"{path} must hold its words, in UTF-8, got others or none. Make it again with them.")
+        return tuple(sorted(known - set(SPECIALS)))

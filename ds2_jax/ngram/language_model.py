@@ -12,7 +12,7 @@ class WordScore(NamedTuple):
 
     Attributes:
         log10: of its probability after the words before it.
-        length: words of the n-gram that gave it, itself included.
+        length: words of the longest n-gram that ends with it and that the model has: itself and words before it.
         unknown: whether the model does not know it.
     """
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ds2_jax.ngram.arpa import SPECIALS
+from ds2_jax.ngram.arpa import SPECIALS, reading
 from ds2_jax.ngram.cache import read_through_cache
 from ds2_jax.ngram.kenlm_model import KenLMModel, is_kenlm_binary
 from ds2_jax.ngram.language_model import LanguageModel, WordScore, split
@@ -59,6 +59,7 @@ def load(path: Path) -> LanguageModel:
             which needs the package `kenlm`.
 
     Raises:
-        InputError: see `arpa.read_arpa`, `trie.build` and `KenLMModel`.
+        InputError: it cannot be read; see `arpa.read_arpa`, `trie.build` and `KenLMModel`.
     """
-    return KenLMModel(path) if is_kenlm_binary(path) else NGramModel(*read_through_cache(path))
+    with reading(path):
+        return KenLMModel(path) if is_kenlm_binary(path) else NGramModel(*read_through_cache(path))
