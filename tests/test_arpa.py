@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ds2_jax.errors import InputError
 from ds2_jax.ngram import arpa
 from ds2_jax.ngram.arpa import Arpa, read_arpa
-from ds2_jax.ngram.arpa_kernels import parse_number
+from ds2_jax.ngram.arpa_kernels import find_words, make_table, parse_number
 from ds2_jax.ngram.trie import build
 from tests.golden.ngram_inputs import HAND
 
@@ -95,6 +95,12 @@ def test_blocks_of_any_size_give_the_same(tmp_path: Path, monkeypatch: pytest.Mo
         assert listed(read(tmp_path, HAND)) == HAND_LISTED, size
 
 
+def test_capital_unknown_word_in_longer_ngrams(tmp_path: Path) -> None:
+    text = HAND.replace("THE THE", "THE <UNK>")
+    expected = {words: numbers for words, numbers in HAND_LISTED.items() if words != ("THE", "THE")}
+    assert listed(read(tmp_path, text)) == expected | {("THE", "<unk>"): (-1.5, -3)}
+
+
 def test_unlisted_unknown_word_has_kenlms_probability(tmp_path: Path) -> None:
     text = HAND.replace("ngram 1=6", "ngram 1=5").replace("-1.25\t<unk>\n", "")
     assert listed(read(tmp_path, text)) == HAND_LISTED | {("<unk>",): (-100, 0)}
@@ -129,6 +135,16 @@ def test_numbers_are_decimal_and_finite(text: str) -> None:
     assert good == bool(decimal and abs(float(text)) < 1e38)
 
 
+def test_words_are_found_among_many_alike() -> None:
+    lengths = np.arange(1, 500, dtype=np.int32)[:, None]
+    text = np.full(500, ord("a"), np.uint8)
+    known = lengths[lengths[:, 0] % 2 == 0, 0]
+    bounds = np.cumsum([0, *known.tolist()])
+    joined = np.full(bounds[-1], ord("a"), np.uint8)
+    found = find_words(text, np.zeros_like(lengths), lengths, make_table(joined, bounds), joined, bounds)
+    assert found[:, 0].tolist() == [length // 2 - 1 if length % 2 == 0 else -1 for length in range(1, 500)]
+
+
 LINE = " Mend the line or make the model again."
 
 
@@ -144,6 +160,11 @@ LINE = " Mend the line or make the model again."
             "-0.5\tTHE\t-0.25",
             "-0.5\tTHE\tnan",
             f"line 10, must hold a probability, 1 words and perhaps a finite log10 back-off weight, got 'nan'.{LINE}",
+        ),
+        (
+            "-0.5\tTHE\t-0.25",
+            "-0.5\tTHE\t-0.25\t-1",
+            f"line 10, must hold a probability, 1 words and perhaps a back-off weight, got '-0.5 THE -0.25 -1'.{LINE}",
         ),
         (
             "-0.5\tTHE\t-0.25",
@@ -174,12 +195,12 @@ LINE = " Mend the line or make the model again."
         ("-2\tSAT", "-2\t<UNK>", f"must list each word once, got '<unk>'.{LINE}"),
         ("THE THE", "THE CAT", f"must list each n-gram once, got 'THE CAT'.{LINE}"),
         ("THE CAT SAT", "<s> THE CAT", f"must list each n-gram once, got '<s> THE CAT'.{LINE}"),
-        ("</s>", "END", "must list <s> and </s> among its 1-grams, got none of </s>. Make the model again."),
-        ("<s>", "START", "must list <s> and </s> among its 1-grams, got none of <s>. Make the model again."),
+        ("</s>", "END", "must list <s> and </s> among its 1-grams, got none of </s>. Copy it or make it again."),
+        ("<s>", "START", "must list <s> and </s> among its 1-grams, got none of <s>. Copy it or make it again."),
         (
             "ngram 2=5",
             "ngram 2=6",
-            "section \\2-grams: must hold the 6 n-grams that \\data\\ announces, got 5. It is cut short: copy it",
+            "section \\2-grams: must hold the 6 n-grams that \\data\\ announces, got 5. Copy it or make it again.",
         ),
         ("ngram 3=2", "ngram 3=1", "section \\3-grams: must hold the 1 n-grams that \\data\\ announces, got 2."),
         ("ngram 2=5\n", "", f"line 3, must be 'ngram 2=COUNT' or '\\1-grams:', got 'ngram 3=2'.{LINE}"),
@@ -192,7 +213,7 @@ LINE = " Mend the line or make the model again."
             "line 14, must hold a probability, 1 words and perhaps a back-off weight, got '-0.25 <s> THE -0.",
         ),
         ("\\2-grams:", "\\3-grams:", "line 14, must be \\2-grams:, got '\\\\3-grams:'. Are sections missing?"),
-        ("\\end\\\n", "", "must have a line \\end\\, got its end. It is cut short: copy it or make it again."),
+        ("\\end\\\n", "", "must have a line \\end\\, got its end. It is cut short. Copy it or make it again."),
         ("\\3-grams:", "\\end\\", "line 21, must be \\3-grams:, got '\\\\end\\\\'."),
         (
             "\\data\\",
@@ -221,7 +242,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
 def test_a_file_cut_in_a_section(tmp_path: Path) -> None:
     end = HAND.index("-0.5\tCAT SAT")
     assert_refused(
-        tmp_path, HAND[:end], "model.arpa must have a line \\3-grams:, got its end. It is cut short: copy it"
+        tmp_path, HAND[:end], "model.arpa must have a line \\3-grams:, got its end. It is cut short. Copy it"
     )
 
 

@@ -20,6 +20,16 @@ ROOT = Path(__file__).parent.parent
 LOADING = (
     "import sys, pathlib; from ds2_jax.ngram.model import load; print(load(pathlib.Path(sys.argv[1])).score('THE CAT'))"
 )
+MEASURING = """\
+import pathlib, re, sys, time
+import ds2_jax.ngram.model
+start = time.process_time()
+model = ds2_jax.ngram.model.load(pathlib.Path(sys.argv[1]))
+seconds = time.process_time() - start
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())
+print(len(model.arrays.words), seconds, int(peak[1]) / 2**20)
+"""
+"""Prints the nodes, the processor's seconds that loading took, and the process's peak of gigabytes, on Linux."""
 
 
 @pytest.fixture
@@ -179,3 +189,27 @@ def test_processes_side_by_side(model: Path) -> None:
     assert {process.communicate()[0] for process in processes} == {"-1.0\n"}
     assert [process.returncode for process in processes] == [0, 0]
     assert len(entries(model)) == 1
+
+
+@pytest.mark.slow
+def test_four_million_ngrams(model: Path) -> None:
+    """What the project promises: under 10 s from the cache and under 1 GB; and the first time is bearable."""
+    counts = (200_000, 1_500_000, 2_300_000)
+    names = ["<s>", "</s>", "<unk>", *(f"word{number}" for number in range(counts[0] - 3))]
+    rows = np.unique(np.random.default_rng(0).integers(3, counts[0], (counts[1] + 1000, 2), dtype=np.int32), axis=0)
+    pairs = [f"{names[first]} {names[second]}" for first, second in rows[: counts[1]].tolist()]
+    with model.open("w") as file:
+        file.write("\\data\\\n" + "".join(f"ngram {order}={count}\n" for order, count in enumerate(counts, start=1)))
+        file.write("\\1-grams:\n" + "".join(f"-{1 + len(name) / 7:.6f}\t{name}\t-0.25\n" for name in names))
+        file.write("\\2-grams:\n" + "".join(f"-1.234567\t{pair}\t-0.3010\n" for pair in pairs))
+        triples = (
+            f"-0.7654321\t{pairs[number // 2]} {names[3 + number % (counts[0] - 3)]}\n" for number in range(counts[2])
+        )
+        file.write("\\3-grams:\n" + "".join(triples) + "\\end\\\n")
+    for most_seconds, most_gigabytes in ((60, 2), (10, 1)):
+        command = [sys.executable, "-c", MEASURING, str(model)]
+        printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        nodes, seconds, gigabytes = map(float, printed.split())
+        assert nodes == 1 + sum(counts)
+        assert seconds < most_seconds
+        assert gigabytes < most_gigabytes

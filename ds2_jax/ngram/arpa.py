@@ -37,8 +37,8 @@ NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 IRSTLMS = (b"iARPA", b"qARPA")
 """The first words of files that IRSTLM keeps for itself: alike to look at, but with other numbers."""
 MEND = "Mend the line or make the model again."
-REMAKE = "Make the model again."
-CUT_SHORT = "It is cut short: copy it or make it again."
+REMAKE = "Copy it or make it again."
+CUT_SHORT = f"It is cut short. {REMAKE}"
 
 
 class NGrams(NamedTuple):
@@ -112,7 +112,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except EOFError as error:
-        raise InputError(f"{path} must be a whole gzip file, got its start. Copy it or make it again.") from error
+        raise InputError(f"{path} must be a whole gzip file, got its start. {REMAKE}") from error
     except (OSError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path} must be readable, got: {reason}. Mend it or name another file.") from error
@@ -148,12 +148,12 @@ class _Text:
         """Whether there is a present line; reads the next block where the last one is used up."""
         if self.position < len(self.block):
             return True
-        self._lines_before += self.block.count(b"\n")
+        self._lines_before += self.block.count(NEWLINE)
         read = self._stream.read(BLOCK_BYTES)
         content = self._rest + read
-        cut = content.rfind(b"\n") + 1
+        cut = content.rfind(NEWLINE) + 1
         if len(read) < BLOCK_BYTES:  # the end
-            self.block = content if cut == len(content) else content + b"\n"
+            self.block = content if cut == len(content) else content + NEWLINE
             self._rest = b""
         else:
             require(cut > 0, str(self.path), "be an ARPA file", f"a line of {len(content)} bytes")
@@ -251,7 +251,7 @@ def _expect(text: _Text, wanted: str) -> None:
     if line is None:
         raise InputError(f"{text.path} must have a line {wanted}, got its end. {CUT_SHORT}")
     if line != wanted.encode():
-        _refuse(text.place(text.position), f"be {wanted}", line, "Are sections missing? Make the model again.")
+        _refuse(text.place(text.position), f"be {wanted}", line, f"Are sections missing? {REMAKE}")
     text.advance()
 
 
@@ -272,7 +272,7 @@ def _read_section(text: _Text, order: int, counts: list[int]) -> Iterator[_Block
             _check_line(text, order, is_highest)
     if line is not None:
         rule = f"hold the {counts[order - 1]} n-grams that \\data\\ announces"
-        require(total == counts[order - 1], f"{text.path}, section \\{order}-grams:", rule, total, CUT_SHORT)
+        require(total == counts[order - 1], f"{text.path}, section \\{order}-grams:", rule, total, REMAKE)
 
 
 def _check_line(text: _Text, order: int, is_highest: bool) -> None:
@@ -308,6 +308,6 @@ def _sort_words(path: Path, names: list[bytes]) -> tuple[tuple[str, ...], np.nda
     twice = [word for word, count in collections.Counter(listed).items() if count > 1]
     for word in twice[:1]:
         require(False, str(path), "list each word once", word, MEND)
-    for word in {BEGIN, END} - set(listed):
+    for word in sorted({BEGIN, END} - set(listed)):
         raise InputError(f"{path} must list {BEGIN} and {END} among its 1-grams, got none of {word}. {REMAKE}")
     return words, np.array([ids[word] for word in listed], np.int64)

@@ -43,7 +43,11 @@ class NGramModel(LanguageModel):
         return next_word(self.arrays, state, self.word_id(word))
 
     def word_scores(self, sentence: str | Sequence[str], *, begin: bool = True, end: bool = True) -> list[WordScore]:
-        """See `LanguageModel`."""
+        """See `LanguageModel`.
+
+        Differs: where an n-gram is listed without its beginning (its end), the length counts the beginning as one of
+        the model's n-grams; KenLM refuses such a model (counts the end).
+        """
         words = [self.word_id(word) for word in split(sentence)] + [self.end_word] * end
         nodes, log10 = find_all(self.arrays, self.begin_state if begin else 0, np.array(words, np.int64))
         lengths = np.searchsorted(self.order_starts, nodes, side="right")
