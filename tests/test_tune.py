@@ -34,7 +34,6 @@ from tests.small_runs import (
 )
 
 CONDITIONS = {
-    "version": 1,
     "lm": "0123",
     "split": "4567",
     "checkpoint": 7,
@@ -116,7 +115,7 @@ def test_trials_of_other_conditions_are_not_gone_on_with(tmp_path: Path, capsys:
     assert read_trials(tmp_path / "none.jsonl", {}) is None
 
 
-@pytest.mark.parametrize("content", ["", "{}\n", '{"lm": "0123"}\n{"alpha": 1}\n', "[\n", "[]\n"])
+@pytest.mark.parametrize("content", ["", '{"lm": "0123"}\n{"alpha": 1}\n', "[\n", "[]\n"])
 def test_damaged_trials(tmp_path: Path, content: str) -> None:
     path = tmp_path / "trials.jsonl"
     path.write_text(content)

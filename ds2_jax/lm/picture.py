@@ -62,7 +62,8 @@ def draw_surface(path: Path, surface: Surface) -> None:
     heights = np.clip(heights, levels[0], None)
     alphas, betas = np.moveaxis(lows + grid * (highs - lows), -1, 0)
     filled = axes.contourf(alphas, betas, heights, levels, cmap="viridis_r", extend="max")
-    same = axes.contour(alphas, betas, heights, [100 * surface.greedy], colors="red", linewidths=1.5)
+    if heights.min() < 100 * surface.greedy < heights.max():
+        axes.contour(alphas, betas, heights, [100 * surface.greedy], colors="red", linewidths=1.5)
     colours = filled.cmap(filled.norm(percent[first]))
     axes.scatter(places[:, 0], places[:, 1], c=colours, edgecolors="white", s=28, label="trials")
     axes.scatter(surface.best[0], surface.best[1], marker="*", c="red", edgecolors="white", s=260, label="best")
@@ -70,11 +71,8 @@ def draw_surface(path: Path, surface: Surface) -> None:
     bar.ax.axhline(100 * surface.greedy, color="red", linewidth=1.5)
     axes.set(xlabel="alpha, weight of the language model", ylabel="beta, nats for each word", title=surface.title)
     axes.set(xlim=surface.ranges[0], ylim=surface.ranges[1])
-    dots, names = axes.get_legend_handles_labels()
-    lines = same.legend_elements()[0]
-    figure.legend(
-        [*dots, *lines], [*names, "no better than greedy decoding"], loc="outside lower left", ncols=3, frameon=False
-    )
+    axes.plot([], [], c="red", linewidth=1.5, label="as good as greedy decoding")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="png")

@@ -39,8 +39,6 @@ ALPHAS, BETAS = (0.0, 3.0), (-1.0, 5.0)
 STEP = 0.01
 NUM_DRAWN = 20
 """Trials drawn at random before the sampler learns from them."""
-VERSION = 1
-"""Of the trials: those of a search that finds other texts do not count."""
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 File = Annotated[Path, tyro.conf.arg(metavar="FILE")]
@@ -145,8 +143,9 @@ def tune(run: Run, lm: File, trials: int = 100) -> int:
     step = checkpoint.best_step(run, config)
     model = load(lm)
     digest = digest_of(lm)
-    search = BeamSearch(alphabet, DecodingOptions(lm=lm), model)
-    conditions = {"version": VERSION, "lm": digest, "split": splits.digest(split), "checkpoint": step}
+    options = DecodingOptions(lm=lm)
+    search = BeamSearch(alphabet, options, model)
+    conditions = {"lm": digest, "split": splits.digest(split), "checkpoint": step, "options": rules_of(options)}
     folder = run / TUNING / f"{lm.name}-{digest[:12]}"
     study = read_trials(folder / "trials.jsonl", conditions)
     heard = None
@@ -174,6 +173,13 @@ def require_optuna() -> None:
         import optuna  # noqa: F401
     except ImportError as error:
         raise InputError(f"lm tune must find Optuna, got: {error}. Install it: pip install 'optuna>=5,<6'.") from error
+
+
+def rules_of(options: DecodingOptions) -> dict[str, Any]:
+    """What the errors depend on besides the language model and its weights, as it is read from JSON."""
+    rules = {name: value for name, value in vars(options).items() if name not in ("lm", "alpha", "beta")}
+    found: dict[str, Any] = json.loads(json.dumps(rules))  # which has no tuples
+    return found
 
 
 def hear(run: Path, config: Config, split: Split) -> Heard:
@@ -223,9 +229,9 @@ def read_trials(path: Path, conditions: dict[str, Any]) -> Trials | None:
         return None
     try:
         first, *rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-        stale = [name for name, value in conditions.items() if first[name] != value]
+        stale = [name for name, value in conditions.items() if first.get(name) != value]
         study = Trials(path, first, [Trial(**row) for row in rows])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise InputError(
             f"{path} must hold trials, got {type(error).__name__}: {error}. Delete it and run the same command again."
         ) from error
