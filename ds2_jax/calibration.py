@@ -113,15 +113,21 @@ def area_under_curve(confidences: Sequence[float], correct: Sequence[bool]) -> f
     return float((right_at * (below + wrong_at / 2)).sum() / (num_right * num_wrong))
 
 
-def right_words(reference: str, hypothesis: str) -> list[bool]:
-    """Which words of the hypothesis are right: those that the fewest edits to the reference leave as they are.
+def matching_words(reference: str, hypothesis: str) -> list[int | None]:
+    """Finds the words of a hypothesis in its reference, by the fewest edits that turn one into the other.
 
     Returns:
-        One for each word of the hypothesis. A word that is missing in it makes no other wrong.
+        For each word of the hypothesis its position in the reference, counted from 0; None where it is wrong. A word
+        that is missing makes no other wrong.
     """
     said, heard = reference.split(), hypothesis.split()
-    right = [True] * len(heard)
-    for edit in Levenshtein.editops(said, heard):
-        if edit.tag != "delete":
-            right[edit.dest_pos] = False
-    return right
+    found: list[int | None] = [None] * len(heard)
+    for block in Levenshtein.opcodes(said, heard):
+        if block.tag == "equal":
+            found[block.dest_start : block.dest_end] = range(block.src_start, block.src_end)
+    return found
+
+
+def right_words(reference: str, hypothesis: str) -> list[bool]:
+    """Which words of the hypothesis are right, see `matching_words`."""
+    return [position is not None for position in matching_words(reference, hypothesis)]

@@ -1,29 +1,49 @@
-"""A trained model that transcribes, without TensorFlow."""
+"""A trained model that transcribes recordings of any length, without TensorFlow.
+
+Recordings are read block by block and cut into pieces (segments.py). Pieces of similar length, of whatever recordings,
+go through the model together; what it gives is put together again, in order.
+"""
 
 import concurrent.futures
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ds2_jax import parallel, steps
+from ds2_jax import lengths, parallel, segments, steps
 from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
-from ds2_jax.audio import audio_duration, read_audio
+from ds2_jax.audio import read_blocks
 from ds2_jax.checkpoint import load_variables
 from ds2_jax.compilation import compiler_options
 from ds2_jax.config import Config
 from ds2_jax.decoding.decoder import make_decoder
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
 from ds2_jax.errors import InputError
+from ds2_jax.segments import Piece
 
 BATCH_SIZE = 8
-BATCH_SECONDS = 300.0  # of audio, padding included; a longer recording is a batch of its own, or memory would not do
-FILES_AT_ONCE, SECONDS_AT_ONCE = 64, 3600.0  # read together and sorted by length, so that little is padded
+BATCH_SECONDS = 300.0  # of audio, padding included; a longer piece is a batch of its own, or memory would not do
+EVENTS_AT_ONCE = 128  # pieces and ends of recordings: sorted by length, so that little is padded
+RECORDINGS_AHEAD = 16  # whose first pieces are read meanwhile
+
+
+class Recording(NamedTuple):
+    """Audio to transcribe.
+
+    Attributes:
+        audio: the file, or what it is called.
+        blocks: one after another, [S] float32 in [-1, 1] each, of whatever sizes, at the model's sample rate. They are
+            asked for when needed, from another thread; they may raise InputError at any time.
+    """
+
+    audio: Path
+    blocks: Iterable[np.ndarray]
 
 
 class Segment(NamedTuple):
@@ -46,7 +66,7 @@ class Transcript(NamedTuple):
     Attributes:
         audio: the file.
         duration: seconds.
-        segments: one after another.
+        segments: one after another; none in a long recording that is silent.
     """
 
     audio: Path
@@ -79,21 +99,81 @@ class Transcriber:
         self._decode = make_decoder(self.config, run)
         mesh = parallel.data_mesh(jax.local_devices()[:1])
         self._variables = load_variables(run, self.config, mesh)
-        num_labels = Alphabet.of(self.config.data).size
-        log_probs = functools.partial(_log_probs, config=self.config, num_labels=num_labels)
+        self._num_labels = Alphabet.of(self.config.data).size
+        log_probs = functools.partial(_log_probs, config=self.config, num_labels=self._num_labels)
         self._log_probs = jax.jit(log_probs, compiler_options=compiler_options())
 
-    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
-        """Transcribes waveforms, those of similar length together.
+    def transcribe_files(self, files: Iterable[Path]) -> Iterator[Transcript | InputError]:
+        """Reads and transcribes files; yields, in their order, a transcript or why a file has none."""
+        sample_rate = self.config.features.sample_rate
+        return self.transcribe(Recording(path, read_blocks(path, sample_rate)) for path in files)
 
-        Args:
-            waveforms: any number, each [S] float32 in [-1, 1], at the model's sample rate.
+    def transcribe(self, recordings: Iterable[Recording]) -> Iterator[Transcript | InputError]:
+        """Transcribes recordings; yields, in their order, a transcript or why a recording has none."""
+        decoded: list[Segment] = []
+        stretch: list[_Heard] = []
+        for audio, event in self._listen(recordings):
+            if isinstance(event, _Heard) and event.piece.overlap:
+                stretch.append(event)
+                continue
+            if stretch:
+                decoded.append(self._segment(stretch))
+            stretch = [event] if isinstance(event, _Heard) else []
+            if isinstance(event, _End):
+                yield event.error or Transcript(audio, event.num_samples / self.config.features.sample_rate, decoded)
+                decoded = []
+
+    def log_probs(self, recording: Recording) -> np.ndarray:
+        """What the model gives for a recording of any length, on one grid of frames.
 
         Returns:
-            The readings of each, the best first, in the order of the waveforms.
+            [T', V] float32, natural logarithms; T' as for the whole waveform. Where silence was left out, the blank
+            has probability 1.
+
+        Raises:
+            InputError: the recording's own.
         """
+        *heard, end = (event for _, event in self._listen([recording]))
+        assert isinstance(end, _End)
+        if end.error:
+            raise end.error
+        num_frames = lengths.num_frames(end.num_samples, self.config.features.hop_length)
+        num_frames = lengths.conv_output_lengths(num_frames, self.config.model.time_reduction)
+        log_probs = np.full((num_frames, self._num_labels), -np.inf, np.float32)
+        log_probs[:, Alphabet.blank_index] = 0.0
+        stretches: list[list[_Heard]] = []
+        for each in heard:
+            assert isinstance(each, _Heard)
+            if not each.piece.overlap:
+                stretches.append([])
+            stretches[-1].append(each)
+        for stretch in stretches:
+            joined = segments.join(*zip(*stretch, strict=True))
+            start = stretch[0].piece.start
+            log_probs[start : start + len(joined)] = joined
+        return log_probs
+
+    def _segment(self, stretch: "Sequence[_Heard]") -> Segment:
+        """Decodes pieces that overlap as one."""
+        first, last = stretch[0].piece, stretch[-1].piece
+        sample_rate, seconds_per_frame = self.config.features.sample_rate, self.config.seconds_per_frame
+        start = first.start * seconds_per_frame
+        end = last.start * seconds_per_frame + len(last.waveform) / sample_rate
+        readings = self._decode(segments.join(*zip(*stretch, strict=True)), end - start)
+        return Segment(start, end, [_shifted(reading, start, end) for reading in readings])
+
+    def _listen(self, recordings: Iterable[Recording]) -> "Iterator[tuple[Path, _Heard | _End]]":
+        """Every recording's pieces, with what the model gives for them, and its end."""
+        events = _read_ahead((recording.audio, _pieces(recording, self.config)) for recording in recordings)
+        while group := list(itertools.islice(events, EVENTS_AT_ONCE)):
+            log_probs = iter(self._run([event.waveform for _, event in group if isinstance(event, Piece)]))
+            for audio, event in group:
+                yield audio, _Heard(event, next(log_probs)) if isinstance(event, Piece) else event
+
+    def _run(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Log-probabilities [T', V] float32 of waveforms [S] float32, those of similar length together."""
         sample_rate = self.config.features.sample_rate
-        results: dict[int, list[Hypothesis]] = {}
+        results: dict[int, np.ndarray] = {}
         order = sorted(range(len(waveforms)), key=lambda i: -len(waveforms[i]))
         while order:
             padded_samples = _padded_samples(len(waveforms[order[0]]), sample_rate)
@@ -105,47 +185,53 @@ class Transcriber:
             for row, index in enumerate(rows):
                 num_samples[row] = len(waveforms[index])
                 batch[row, : num_samples[row]] = waveforms[index]
-            results |= zip(rows, self._transcribe_batch(batch, num_samples), strict=False)  # empty rows come last
+            log_probs, output_lengths = map(np.asarray, self._log_probs(self._variables, batch, num_samples))
+            for index, row, num_frames in zip(rows, log_probs, output_lengths, strict=False):  # empty rows come last
+                results[index] = row[:num_frames]
         return [results[i] for i in range(len(waveforms))]
 
-    def _transcribe_batch(self, batch: np.ndarray, num_samples: np.ndarray) -> Iterator[list[Hypothesis]]:
-        log_probs, output_lengths = map(np.asarray, self._log_probs(self._variables, batch, num_samples))
-        for row, num_frames, duration in zip(
-            log_probs, output_lengths, num_samples / self.config.features.sample_rate, strict=True
-        ):
-            yield [_until(float(duration), reading) for reading in self._decode(row[:num_frames])]
 
-    def transcribe_files(self, files: Sequence[Path]) -> Iterator[Transcript | InputError]:
-        """Reads and transcribes files; yields, in their order, a transcript or why a file has none."""
-        sample_rate = self.config.features.sample_rate
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            for paths in _groups(files):
-                audio = list(pool.map(lambda path: _read(path, sample_rate), paths))
-                readable = [waveform for waveform in audio if isinstance(waveform, np.ndarray)]
-                transcribed = iter(self.transcribe(readable))
-                for path, waveform in zip(paths, audio, strict=True):
-                    if isinstance(waveform, InputError):
-                        yield waveform
-                    else:
-                        duration = len(waveform) / sample_rate
-                        yield Transcript(path, duration, [Segment(0.0, duration, next(transcribed))])
+class _Heard(NamedTuple):
+    piece: Piece
+    log_probs: np.ndarray  # [T', V]
 
 
-def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
-    """The files in their order, in groups that are read together."""
-    group: list[Path] = []
-    seconds = 0.0
-    for path in files:
-        try:
-            duration = audio_duration(path)
-        except InputError:  # told where it is read
-            duration = 0.0
-        if group and (len(group) == FILES_AT_ONCE or seconds + duration > SECONDS_AT_ONCE):
-            yield group
-            group, seconds = [], 0.0
-        group.append(path)
-        seconds += duration
-    yield group
+class _End(NamedTuple):
+    """Of a recording: all is read, or cannot be."""
+
+    num_samples: int
+    error: InputError | None = None
+
+
+def _pieces(recording: Recording, config: Config) -> Iterator[Piece | _End]:
+    num_samples = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal num_samples
+        for block in recording.blocks:
+            num_samples += len(block)
+            yield block
+
+    try:
+        yield from segments.cut(counted(), config)
+    except InputError as error:
+        yield _End(num_samples, error)
+    else:
+        yield _End(num_samples)
+
+
+def _read_ahead(recordings: Iterable[tuple[Path, Iterator[Piece | _End]]]) -> Iterator[tuple[Path, Piece | _End]]:
+    """Every recording's events in order; other threads read the first one of those that follow."""
+    begun: deque[tuple[Path, concurrent.futures.Future[Piece | _End], Iterator[Piece | _End]]] = deque()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for following in itertools.chain(recordings, [None] * RECORDINGS_AHEAD):
+            if following:
+                audio, events = following
+                begun.append((audio, pool.submit(next, events), events))
+            if begun and (not following or len(begun) > RECORDINGS_AHEAD):
+                audio, first, events = begun.popleft()
+                yield audio, first.result()
+                yield from ((audio, event) for event in events)
 
 
 def _log_probs(
@@ -155,20 +241,18 @@ def _log_probs(
     return jax.nn.log_softmax(logits), output_lengths
 
 
-def _until(duration: float, reading: Hypothesis) -> Hypothesis:
-    """The reading with no time behind the end of the recording, past which the last output frame may reach."""
+def _shifted(reading: Hypothesis, start: float, end: float) -> Hypothesis:
+    """The reading as one of the recording: `start` seconds later, and no time behind `end`.
+
+    The last output frame may reach past the end of the audio.
+    """
     words = []
     for word in reading.words:
-        characters = tuple(each._replace(end=min(each.end, duration)) for each in word.characters)
-        words.append(word._replace(end=min(word.end, duration), characters=characters))
+        characters = tuple(
+            each._replace(start=each.start + start, end=min(each.end + start, end)) for each in word.characters
+        )
+        words.append(word._replace(start=word.start + start, end=min(word.end + start, end), characters=characters))
     return reading._replace(words=tuple(words))
-
-
-def _read(path: Path, sample_rate: int) -> np.ndarray | InputError:
-    try:
-        return read_audio(path, sample_rate)
-    except InputError as error:
-        return error
 
 
 def _padded_samples(num_samples: int, sample_rate: int) -> int:

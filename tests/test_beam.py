@@ -196,11 +196,16 @@ def test_a_frame_without_a_possible_label_leaves_nothing() -> None:
     assert BeamSearch(ALPHABET, with_model(closed_vocabulary=True), MODEL)(foreign, 3) == []
 
 
-def test_a_number_that_is_none_is_an_error() -> None:
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_number_that_is_none_is_an_error(value: float) -> None:
     log_probs = random_log_probs(4, 4, 0)
-    log_probs[2, 1] = np.nan
-    with pytest.raises(InputError, match=r"^The model's output must be numbers, got NaN in frame 2 of 4\. Its weights"):
+    log_probs[2, 1] = value
+    with pytest.raises(InputError) as error:
         BeamSearch(ALPHABET, DecodingOptions())(log_probs)
+    assert str(error.value) == (
+        f"The model's output must be numbers below infinity, got {value} in frame 2 of 4. Use weights from before the "
+        "training diverged."
+    )
 
 
 def test_an_unknown_word_pays_at_once_and_only_once() -> None:

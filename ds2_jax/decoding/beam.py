@@ -8,7 +8,9 @@ import numpy as np
 
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.decoding import beam_kernel as kernel
+from ds2_jax.decoding.beam_arrays import ACTIVE, CANDIDATE, NODE
 from ds2_jax.decoding.beam_kernel import HotWords, Rules, Search, Vocabulary
+from ds2_jax.decoding.beam_results import finals, labels_of, text_of
 from ds2_jax.decoding.hot_words import automaton, spell
 from ds2_jax.decoding.lexicon import empty_vocabulary, make_vocabulary
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, DecodingOptions
@@ -85,7 +87,7 @@ class BeamSearch:
             possible: a frame without a possible label, or a closed vocabulary that allows none.
 
         Raises:
-            InputError: `log_probs` holds NaN.
+            InputError: `log_probs` holds NaN or infinity.
         """
         progress = self.start()
         progress.read(log_probs)
@@ -119,12 +121,12 @@ class Progress:
         num_candidates = 2 * rules.width  # more are trimmed on the way
         self._search = Search(
             counts=np.array([1, 1, 0, 0]),  # the root, active
-            nodes=np.zeros(max(FIRST_NODES, 4 * rules.width), kernel.NODE),
-            actives=np.zeros(rules.width, kernel.ACTIVE),
-            following=np.zeros(rules.width, kernel.ACTIVE),
+            nodes=np.zeros(max(FIRST_NODES, 4 * rules.width), NODE),
+            actives=np.zeros(rules.width, ACTIVE),
+            following=np.zeros(rules.width, ACTIVE),
             asking=np.zeros(rules.width, np.int64),
             words=np.zeros(rules.width, np.int64),
-            candidates=np.zeros(num_candidates, kernel.CANDIDATE),
+            candidates=np.zeros(num_candidates, CANDIDATE),
             scores=np.zeros(num_candidates),
             order=np.zeros(num_candidates, np.int64),
             taken=np.zeros((rules.width, num_labels), np.bool_),
@@ -132,7 +134,7 @@ class Progress:
             row=np.zeros(num_labels),
         )
         root = self._search.nodes[0]
-        root["parent"] = root["label"] = root["child"] = root["sibling"] = -1
+        root["parent"] = root["label"] = root["child"] = root["sibling"] = root["word"] = -1
         root["high"] = len(vocabulary.ids)
         root["state"] = root["word_state"] = model.begin() if model else 0
         self._search.actives["label"][0] = -np.inf
@@ -140,11 +142,13 @@ class Progress:
     def read(self, log_probs: np.ndarray) -> None:
         """Reads the frames that follow, as `BeamSearch.__call__` does."""
         log_probs = np.ascontiguousarray(log_probs, np.float32)
-        bad = np.isnan(log_probs).any(1)
+        assert log_probs.shape[1] == len(self._search.row)
+        bad = ~(log_probs < np.inf)
         if bad.any():
+            frame, label = np.argwhere(bad)[0]
             raise InputError(
-                f"The model's output must be numbers, got NaN in frame {int(bad.argmax())} of {len(bad)}. "
-                "Its weights are broken: train again, or take an earlier checkpoint."
+                f"The model's output must be numbers below infinity, got {log_probs[frame, label]} in frame {frame} of "
+                f"{len(log_probs)}. Use weights from before the training diverged."
             )
         self._search.counts[kernel.FRAME] = 0
         while True:
@@ -170,26 +174,26 @@ class Progress:
 
     def hypotheses(self, num_best: int) -> list[BeamHypothesis]:
         """What the frames read so far say if the utterance ends with them, as `BeamSearch.__call__` returns it."""
-        if self._model is not None and kernel.ask(self._search, self._vocabulary):
+        if self._model is not None and kernel.ask(self._search):
             self._answer()
-        search = self._search
-        words, states = kernel.finals(search, self._vocabulary, self._hot_words, self._rules)
+        nodes, actives = self._search.nodes, self._search.actives[: self._search.counts[kernel.ACTIVES]]
+        words, states = finals(actives, nodes, self._hot_words.awards, self._rules.closed)
         if self._model is not None:
             words += self._scale * self._model.end(states)
         texts: dict[bytes, list[int]] = {}
         for slot in np.flatnonzero(words > -np.inf).tolist():
-            text = kernel.text_of(search.actives["node"][slot], search.nodes, self._rules.space)
+            text = text_of(actives["node"][slot], nodes, self._rules.space)
             texts.setdefault(text.tobytes(), []).append(slot)
         found = []
         for slots in texts.values():
-            log_probs = search.actives["total"][slots].tolist()
+            log_probs = actives["total"][slots].tolist()
             log_prob = log_probs[0] if len(slots) == 1 else float(np.logaddexp.reduce(log_probs))
             best = slots[log_probs.index(max(log_probs))]
             found.append((log_prob + float(words[best]), log_prob, best))
         found.sort(reverse=True)
         least = found[:num_best][-1][0] if found else 0.0  # all of that score are spelt, for their order
         hypotheses = [
-            BeamHypothesis(kernel.labels_of(search.actives["node"][slot], search.nodes).tolist(), log_prob, score)
+            BeamHypothesis(labels_of(actives["node"][slot], nodes).tolist(), log_prob, score)
             for score, log_prob, slot in found
             if score >= least
         ]

@@ -19,31 +19,6 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-NODE = np.dtype(
-    [
-        ("parent", np.int32),  # -1: none. Node 0 is the root, the empty prefix
-        ("label", np.int32),
-        ("child", np.int32),  # the first of its children, -1: none
-        ("sibling", np.int32),  # the next child of its parent, -1: none
-        ("slot", np.int32),  # its place among the active ones, -1: not active
-        ("length", np.int32),  # labels of the word that it ends in, 0 behind a space
-        ("low", np.int32),  # the words that begin with these labels are low to high - 1 of the vocabulary
-        ("high", np.int32),
-        ("hot", np.int32),  # state of the hot words' automaton
-        ("state", np.int64),  # of the language model before the word that it ends in
-        ("word_state", np.int64),  # and behind it
-        ("word_score", np.float64),  # nats, of the word that it ends in; NaN: not asked for yet
-        ("settled", np.float64),  # nats, of the words before
-        ("pending", np.float64),  # nats, of what has been said of the last word, taken back where it is complete
-    ],
-    align=True,
-)
-ACTIVE = np.dtype([("node", np.int64), ("blank", np.float64), ("label", np.float64), ("total", np.float64)])
-"""An active node with its log probabilities: last frame blank, last frame its label, both."""
-CANDIDATE = np.dtype(
-    [("slot", np.int32), ("added", np.int32), ("blank", np.float64), ("label", np.float64), ("total", np.float64)]
-)
-"""What an active node may become with the next frame: itself (added -1) or itself with a label behind it."""
 NODES, ACTIVES, FRAME, ASKING = range(4)
 """Places in `Search.counts`: nodes, active nodes, frames read, nodes whose word has no score yet."""
 DONE, ASKS, FULL = range(3)
@@ -97,11 +72,10 @@ class Rules(NamedTuple):
     largest_credit: float
 
 
-_entry = numba.njit(cache=True, nogil=True)
 _jit = numba.njit  # compiled into what calls it
 
 
-@_entry
+@numba.njit(cache=True, nogil=True)
 def advance(log_probs, search, rules, vocabulary, hot_words):  # type: ignore[no-untyped-def]
     """Reads frames from `counts[FRAME]` on, until they are read or something is wanted first.
 
@@ -124,7 +98,7 @@ def advance(log_probs, search, rules, vocabulary, hot_words):  # type: ignore[no
         search.row[:] = log_probs[counts[FRAME]]
         num_labels = _choose_labels(search, rules)
         ends_words = rules.space < 0 or (num_labels > 0 and search.labels[0] == rules.space)
-        if rules.scored and ends_words and ask(search, vocabulary) > 0:
+        if rules.scored and ends_words and ask(search) > 0:
             return ASKS
         count = _stay(search, rules)
         count = _extend(search, rules, vocabulary, hot_words, num_labels, count)
@@ -133,26 +107,18 @@ def advance(log_probs, search, rules, vocabulary, hot_words):  # type: ignore[no
     return DONE
 
 
-@_entry
-def ask(search, vocabulary):  # type: ignore[no-untyped-def]
+@numba.njit(cache=True, nogil=True)
+def ask(search):  # type: ignore[no-untyped-def]
     """Lists active nodes whose last word has no score yet in `asking`, the words in `words`; returns their number."""
     count = 0
     for slot in range(search.counts[ACTIVES]):
         index = search.actives[slot].node
         node = search.nodes[index]
         if math.isnan(node.word_score):
-            search.asking[count], search.words[count] = index, _word_of(node, vocabulary)
+            search.asking[count], search.words[count] = index, node.word
             count += 1
     search.counts[ASKING] = count
     return count
-
-
-@_jit
-def _word_of(node, vocabulary):  # type: ignore[no-untyped-def]
-    """The number in the vocabulary of the word that a node ends in, or -1."""
-    low = node.low
-    whole = low < node.high and vocabulary.starts[low + 1] - vocabulary.starts[low] == node.length
-    return low if whole else -1
 
 
 @_jit
@@ -257,7 +223,7 @@ def _scores_of_child(node, label, rules, vocabulary, hot_words):  # type: ignore
     pending = hot_words.credits[hot_words.transitions[node.hot, label]]
     if node.length > 0 and (rules.space < 0 or label == rules.space):
         settled += node.word_score + hot_words.awards[node.hot]
-        if rules.closed and _word_of(node, vocabulary) < 0:
+        if rules.closed and node.word < 0:
             pending = -np.inf
     if rules.scored and label != rules.space:
         low, high, depth = _words_of_child(node, rules, vocabulary)
@@ -389,12 +355,14 @@ def _child(parent_index, label, search, rules, vocabulary, hot_words):  # type: 
     ends = parent.length > 0 and (rules.space < 0 or label == rules.space)
     node.state = parent.word_state if ends else parent.state
     node.word_state = node.state
-    node.length, node.low, node.high, node.word_score = 0, 0, len(vocabulary.ids), 0.0
+    node.length, node.low, node.high, node.word, node.word_score = 0, 0, len(vocabulary.ids), -1, 0.0
     if label != rules.space:
         low, high, depth = _words_of_child(parent, rules, vocabulary)
         node.length = depth + 1
         node.low = _first_from(label, low, high, depth, vocabulary)
         node.high = _first_from(label + 1, low, high, depth, vocabulary)
+        if node.low < node.high and vocabulary.starts[node.low + 1] - vocabulary.starts[node.low] == node.length:
+            node.word = node.low
         if rules.scored:
             node.word_score = np.nan
     return np.int64(index)
@@ -426,50 +394,3 @@ def _drop_dead_nodes(search):  # type: ignore[no-untyped-def]
     for slot in range(search.counts[ACTIVES]):
         search.actives[slot].node = places[search.actives[slot].node]
     search.counts[NODES] = kept
-
-
-@_entry
-def labels_of(index, nodes):  # type: ignore[no-untyped-def]
-    """The label sequence of a node, [N] int32."""
-    count, above = 0, index
-    while nodes[above].parent >= 0:
-        count, above = count + 1, np.int64(nodes[above].parent)
-    labels = np.empty(count, np.int32)
-    for place in range(count - 1, -1, -1):
-        labels[place], index = nodes[index].label, np.int64(nodes[index].parent)
-    return labels
-
-
-@_entry
-def text_of(index, nodes, space):  # type: ignore[no-untyped-def]
-    """The labels of a node without spaces at its ends and behind spaces, [N] int32."""
-    labels = labels_of(index, nodes)
-    count = 0
-    for label in labels:
-        if label != space or (count > 0 and labels[count - 1] != space):
-            labels[count] = label
-            count += 1
-    if count > 0 and labels[count - 1] == space:
-        count -= 1
-    return labels[:count]
-
-
-@_entry
-def finals(search, vocabulary, hot_words, rules):  # type: ignore[no-untyped-def]
-    """What the active nodes come to at the end of an utterance, all words having been scored.
-
-    Returns:
-        Nats of its words, [A] float64, -inf where the vocabulary forbids it, and the language model's states behind the
-        last one, [A] int64.
-    """
-    count = search.counts[ACTIVES]
-    scores, states = np.empty(count), np.empty(count, np.int64)
-    for slot in range(count):
-        node = search.nodes[search.actives[slot].node]
-        scores[slot], states[slot] = node.settled, node.state
-        if node.length > 0:
-            scores[slot] += node.word_score + hot_words.awards[node.hot]
-            states[slot] = node.word_state
-            if rules.closed and _word_of(node, vocabulary) < 0:
-                scores[slot] = -np.inf
-    return scores, states

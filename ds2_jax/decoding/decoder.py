@@ -1,5 +1,6 @@
 """From an utterance's log-probabilities to its readings: what evaluation and transcription share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,8 +8,10 @@ import numpy as np
 
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import Config
+from ds2_jax.decoding.calibrated import UNCALIBRATED, Calibration, read_calibration
+from ds2_jax.decoding.confidence import NUM_READINGS, posteriors, with_posteriors
 from ds2_jax.decoding.greedy import greedy_decode
-from ds2_jax.decoding.hypothesis import Hypothesis, make_hypothesis
+from ds2_jax.decoding.hypothesis import Hypothesis, LabelSpan, make_hypothesis
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.decoding.tuned import with_tuned
 
@@ -22,44 +25,61 @@ class Decoder:
     Args:
         alphabet: what the labels stand for.
         seconds_per_frame: duration of an output frame.
+        calibration: of the model.
         search: finds the readings; None: greedy decoding finds one.
         num_best: the most readings to find.
+        name: how the report calls it.
     """
 
     def __init__(
-        self, alphabet: Alphabet, seconds_per_frame: float, search: "BeamSearch | None" = None, num_best: int = 1
+        self,
+        alphabet: Alphabet,
+        seconds_per_frame: float,
+        calibration: Calibration = UNCALIBRATED,
+        search: "BeamSearch | None" = None,
+        num_best: int = 1,
+        name: str = "greedy",
     ) -> None:
-        self._alphabet, self._seconds_per_frame = alphabet, seconds_per_frame
+        self._alphabet, self._seconds_per_frame, self._calibration = alphabet, seconds_per_frame, calibration
         self._search, self._num_best = search, num_best
+        self._name = name
 
-    def __call__(self, log_probs: np.ndarray) -> list[Hypothesis]:
+    def __str__(self) -> str:
+        return self._name
+
+    def __call__(self, log_probs: np.ndarray, duration: float | None = None) -> list[Hypothesis]:
         """Reads an utterance.
 
         Args:
             log_probs: [T', V] float32, natural logarithms, no padding.
+            duration: seconds, of the recording; None: that of the frames.
 
         Returns:
             At least one reading, the best first; the empty one where a closed vocabulary allows no other.
         """
         if self._search is None:
-            spans = greedy_decode(log_probs)
-            return [make_hypothesis(spans, log_probs, self._alphabet, self._seconds_per_frame)]
+            return [self.hypothesis(greedy_decode(log_probs), log_probs, duration)]
         from ds2_jax.decoding.align import align
 
+        found = self._search(log_probs, max(self._num_best, NUM_READINGS))
+        if not found:
+            return [self.hypothesis([], log_probs)._replace(score=float(log_probs[:, Alphabet.blank_index].sum()))]
+        texts = [" ".join(self._alphabet.decode(each.labels).split()) for each in found]
+        probabilities = posteriors([each.score for each in found])
         readings = []
-        for found in self._search(log_probs, self._num_best):
-            spans = align(log_probs, found.labels)
-            reading = make_hypothesis(spans, log_probs, self._alphabet, self._seconds_per_frame)
-            readings.append(reading._replace(score=found.score))
-        silence = make_hypothesis([], log_probs, self._alphabet, self._seconds_per_frame)
-        return readings or [silence._replace(score=float(log_probs[:, Alphabet.blank_index].sum()))]
+        for each in found[: self._num_best]:
+            reading = self.hypothesis(align(log_probs, each.labels), log_probs, duration)._replace(score=each.score)
+            readings.append(with_posteriors(reading, texts, probabilities))
+        return readings
+
+    def hypothesis(
+        self, spans: Sequence[LabelSpan], log_probs: np.ndarray, duration: float | None = None
+    ) -> Hypothesis:
+        """`make_hypothesis` with this decoder's alphabet, frames and calibration."""
+        return make_hypothesis(spans, log_probs, self._alphabet, self._seconds_per_frame, self._calibration, duration)
 
 
-def make_decoder(
-    config: Config,
-    run: Path | None = None,
-    options: DecodingOptions = GREEDY,
-) -> Decoder:
+def make_decoder(config: Config, run: Path | None = None, options: DecodingOptions = GREEDY) -> Decoder:
     """The decoder of a model.
 
     Args:
@@ -68,15 +88,18 @@ def make_decoder(
         options: how to decode.
 
     Raises:
-        InputError: the language model cannot be read, or does not fit the alphabet, or the hot words do not.
+        InputError: the language model cannot be read, or does not fit the alphabet, or the hot words do not; or what
+            the run keeps is damaged.
     """
     alphabet = Alphabet.of(config.data)
+    calibration = UNCALIBRATED if run is None else read_calibration(run)
     if not options.beam:
-        return Decoder(alphabet, config.seconds_per_frame)
+        return Decoder(alphabet, config.seconds_per_frame, calibration)
     from ds2_jax.decoding.beam import BeamSearch
     from ds2_jax.ngram.model import load
 
     model = load(options.lm) if options.lm else None
     if options.lm and run:
         options = with_tuned(options, run)
-    return Decoder(alphabet, config.seconds_per_frame, BeamSearch(alphabet, options, model), options.num_best)
+    search = BeamSearch(alphabet, options, model)
+    return Decoder(alphabet, config.seconds_per_frame, calibration, search, options.num_best, str(options))

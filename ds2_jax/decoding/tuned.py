@@ -8,9 +8,8 @@ from pathlib import Path
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, DecodingOptions
 from ds2_jax.errors import InputError
 from ds2_jax.files import write_text
+from ds2_jax.run import TUNED
 from ds2_jax.settings import build, check_fields, require
-
-TUNED = "decoding.json"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ds2_jax.data.splits import Split, read_split
 from ds2_jax.decoding.beam import BeamSearch
 from ds2_jax.decoding.decoder import make_decoder
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, DecodingOptions
-from ds2_jax.decoding.tuned import TUNED, Tuned, write_tuned
+from ds2_jax.decoding.tuned import Tuned, write_tuned
 from ds2_jax.error_rates import ErrorCount, char_errors, word_errors
 from ds2_jax.errors import InputError
 from ds2_jax.evaluate import make_eval_step, model_outputs
@@ -33,8 +33,6 @@ from ds2_jax.ngram.cache import digest_of
 from ds2_jax.ngram.model import NGramModel, load
 from ds2_jax.settings import require
 
-TUNING = "tuning"
-"""Folder of the run that takes the trials and the picture."""
 ALPHAS, BETAS = (0.0, 3.0), (-1.0, 5.0)
 STEP = 0.01
 NUM_DRAWN = 20
@@ -146,7 +144,7 @@ def tune(run: Run, lm: File, trials: int = 100) -> int:
     options = DecodingOptions(lm=lm)
     search = BeamSearch(alphabet, options, model)
     conditions = {"lm": digest, "split": splits.digest(split), "checkpoint": step, "options": rules_of(options)}
-    folder = run / TUNING / f"{lm.name}-{digest[:12]}"
+    folder = run / run_lib.TUNING / f"{lm.name}-{digest[:12]}"
     study = read_trials(folder / "trials.jsonl", conditions)
     heard = None
     if study is None or len(study.trials) < trials:
@@ -352,4 +350,4 @@ def describe(study: Trials, run: Path, lm: Path) -> Iterator[str]:
         yield f"  {' and '.join(ends)} at the end of what was tried: there may be better ones beyond"
     yield f"trials: {study.path}"
     yield f"picture: {picture_of(study)}"
-    yield f"kept in {run / TUNED}. To use them: python main.py evaluate {run} --lm {lm}"
+    yield f"kept in {run / run_lib.TUNED}. To use them: python main.py evaluate {run} --lm {lm}"
