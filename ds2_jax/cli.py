@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from ds2_jax.config import Config, load_config
+from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.errors import InputError
 
 Result = TypeVar("Result")
@@ -27,7 +28,7 @@ Deep Speech 2: trains speech recognisers and transcribes with them.
 
 commands (train where none is named):
   train --config FILE [--section.field value ...]   train, or go on; then evaluate the test split
-  evaluate RUN [--manifest FILE]                    word and character error rates of a trained run
+  evaluate RUN [--manifest FILE] [--report DIR]     word and character error rates of a trained run
   transcribe RUN AUDIO [AUDIO ...] [--format srt]   transcripts of audio and video: text, subtitles, tables
   align RUN AUDIO TEXT                              when each word and character of a known text is said
   calibrate RUN [--manifest FILE]                   fit confidences and word times; training does so in its end
@@ -67,6 +68,7 @@ DATA_TOOLS = {
 
 LM_TOOLS = {
     "build": ("lm.build.build", "an n-gram model of text files or manifests, as an ARPA file"),
+    "tune": ("lm.tune.tune", "the weights of a language model for a run, by its dev split"),
 }
 """Of `lm`, likewise."""
 
@@ -95,6 +97,12 @@ class Evaluate:
     """Folder of a training run."""
     manifest: Path | None = None
     """Manifest or tfds:NAME#SPLIT to evaluate; by default the run's test split. RUN/evaluations takes the results."""
+    report: Path | None = None
+    """Folder for a report: index.html, a page to see and hear the worst utterances, and report.json."""
+    against: Path | None = None
+    """Compare with another run (its folder; it is decoded likewise) or with an earlier evaluation (a .jsonl of
+    RUN/evaluations): difference of the error rates with its interval."""
+    decoding: Annotated[DecodingOptions, tyro.conf.arg(name="")] = GREEDY
 
 
 AUDIO = tyro.conf.arg(  # `find_audio` checks that there is one
@@ -224,7 +232,7 @@ def _evaluate(words: list[str]) -> int:
     from ds2_jax.evaluate import evaluate
 
     enable_cache()
-    evaluate(command.run, command.manifest)
+    evaluate(command.run, command.manifest, command.decoding, report_folder=command.report, against=command.against)
     return 0
 
 

@@ -38,7 +38,7 @@ def run_cli(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, st
     ("command", "usage"),
     [
         ("train", "[-h] [OPTIONS] "),
-        ("evaluate", "[-h] RUN [--manifest "),
+        ("evaluate", "[-h] [OPTIONS] RUN "),
         ("transcribe", "[-h] [OPTIONS] RUN AUDIO [AUDIO ...] "),
         ("align", "[-h] RUN AUDIO TEXT [--format "),
         ("calibrate", "[-h] RUN [--manifest "),

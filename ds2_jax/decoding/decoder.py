@@ -13,6 +13,7 @@ from ds2_jax.decoding.confidence import NUM_READINGS, posteriors, with_posterior
 from ds2_jax.decoding.greedy import greedy_decode
 from ds2_jax.decoding.hypothesis import Hypothesis, LabelSpan, make_hypothesis
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.decoding.tuned import with_tuned
 
 if TYPE_CHECKING:  # Numba, which takes its time to load, comes with it
     from ds2_jax.decoding.beam import BeamSearch
@@ -27,6 +28,7 @@ class Decoder:
         calibration: of the model.
         search: finds the readings; None: greedy decoding finds one.
         num_best: the most readings to find.
+        name: how the report calls it.
     """
 
     def __init__(
@@ -36,9 +38,14 @@ class Decoder:
         calibration: Calibration = UNCALIBRATED,
         search: "BeamSearch | None" = None,
         num_best: int = 1,
+        name: str = "greedy",
     ) -> None:
         self._alphabet, self._seconds_per_frame, self._calibration = alphabet, seconds_per_frame, calibration
         self._search, self._num_best = search, num_best
+        self._name = name
+
+    def __str__(self) -> str:
+        return self._name
 
     def __call__(self, log_probs: np.ndarray, duration: float | None = None) -> list[Hypothesis]:
         """Reads an utterance.
@@ -92,5 +99,7 @@ def make_decoder(config: Config, run: Path | None = None, options: DecodingOptio
     from ds2_jax.ngram.model import load
 
     model = load(options.lm) if options.lm else None
+    if options.lm and run:
+        options = with_tuned(options, run)
     search = BeamSearch(alphabet, options, model)
-    return Decoder(alphabet, config.seconds_per_frame, calibration, search, options.num_best)
+    return Decoder(alphabet, config.seconds_per_frame, calibration, search, options.num_best, str(options))

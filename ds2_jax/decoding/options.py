@@ -95,6 +95,15 @@ class DecodingOptions:
             require(bool(word), "--hot-word", "be WORD=BOOST", each)
         return found
 
+    def __str__(self) -> str:
+        if not self.beam:
+            return "greedy"
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        others = [
+            f"{name.replace('_', ' ')} {value}" for name, value in given.items() if value != getattr(GREEDY, name)
+        ]
+        return ", ".join(["beam search", *others])
+
 
 GREEDY = DecodingOptions()
 """What none is given for."""
