@@ -220,6 +220,14 @@ def test_an_unknown_word_pays_at_once_and_only_once() -> None:
     assert found.labels == [b, b]
 
 
+def test_what_is_settled_counts_in_pruning_where_labels_are_words() -> None:
+    log_probs = np.log(np.array([[0.05, 0.9, 0.03, 0.02], [0.45, 0.02, 0.5, 0.03]], np.float32))
+    options = with_model(beam_threshold=2.0, alpha=0.0, beta=5.0)
+    best, *_ = BeamSearch(SPACELESS, options, CHARACTERS)(log_probs)
+    assert best.labels == [1, 2]
+    assert best.score == pytest.approx(math.log(0.9 * 0.5) + 10, abs=1e-6)
+
+
 def test_each_prefix_asks_for_its_word_once() -> None:
     log_probs = random_log_probs(60, ALPHABET.size, 1, 0.3)
     model = ToyModel("A", "AB", "BA", "BAB")
