@@ -2,7 +2,8 @@
 
 libsndfile decodes, soxr resamples. libsndfile 1.2 reads a WAV, Sphere or Ogg file that was cut short, and an Ogg file
 damaged in the middle, as a shorter recording and says nothing; here what the headers promise is compared with what the
-file holds. What lies behind the end that a FLAC or MP3 file states (another recording, appended) is not looked at.
+file holds. Of most other formats libsndfile's log tells. What lies behind the end that a FLAC or MP3 file states
+(another recording, appended) is not looked at.
 """
 
 import io
@@ -20,20 +21,28 @@ from ds2_jax import headers
 from ds2_jax.errors import InputError
 from ds2_jax.headers import AudioBytes, Source
 
-# libsndfile's names. It knows more formats, but only of these is it known how a damaged file shows.
-FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "OGG", "MP3", "NIST"})
+# libsndfile's names of the formats whose damage is looked for in what the file holds; in others, in what it logs.
+CHECKED_FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "OGG", "MP3", "NIST"})
 # Looked for in folders; a named file may have any.
-AUDIO_SUFFIXES = frozenset({".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".nist"})
+AUDIO_SUFFIXES = frozenset(
+    ".wav .wave .flac .ogg .oga .opus .mp3 .sph .nist .aif .aiff .aifc .au .snd .caf .w64 .rf64 .voc".split()
+)
+# Of libsndfile: the format is unknown, its coding is, an Ogg stream's is, a WAV file's is. Other errors are damage.
+UNKNOWN_ERRORS = frozenset({1, 4, 29, 64})
 # A program that writes WAV into a pipe cannot know the size and writes a large one: ffmpeg 0xFFFFFFFF, sox 0x7FFFF000.
 WAV_SIZE_UNKNOWN = 0x7FFFF000
-MIN_RATE, MAX_RATE = 4_000, 192_000  # Hz; another in a header is damage, and could ask for any amount of memory
+MIN_RATE, MAX_RATE = 4_000, 768_000  # Hz; another in a header is damage, and could ask for any amount of memory
 MAX_AMPLITUDE = 1e6  # float files of 16-bit numbers are within; far louder, the features would overflow
 FLAC_MAX_CHANNELS = 8
 BLOCK_SAMPLES = 1 << 17  # of each channel, decoded at once where a recording is read block by block
 
 
+class UnknownFormatError(InputError):
+    """libsndfile cannot read a file that may be whole: of another format, or one that does not state its length."""
+
+
 def read_audio(path: Path | str | AudioBytes, sample_rate: int) -> np.ndarray:
-    """Reads a recording: WAV, FLAC, Ogg (Vorbis, Opus), MP3 or NIST Sphere, 4 to 192 kHz, any number of channels.
+    """Reads a recording: any format that libsndfile knows, 4 to 768 kHz, any number of channels.
 
     Args:
         path: the audio file, or what is in it.
@@ -44,8 +53,10 @@ def read_audio(path: Path | str | AudioBytes, sample_rate: int) -> np.ndarray:
         [-1, 1]; samples of float files, and overshoot of lossy coding and resampling, may lie outside.
 
     Raises:
-        InputError: the file is missing, of another format or rate, empty, cut short or damaged, or holds NaN, infinity
-            or samples beyond a million times full scale.
+        UnknownFormatError: libsndfile does not know the format.
+        InputError: the file is missing, of another rate, empty, cut short or damaged, or holds NaN, infinity or samples
+            beyond a million times full scale. Whether a file is cut short does not show in the formats AVR, IRCAM,
+            MAT5, MPC2K, PAF, PVF, SDS and XI: it is a shorter recording.
 
     Differs: deepspeech.pytorch does not resample and takes the file's rate for its own.
     """
@@ -264,7 +275,6 @@ def _open(path: Source) -> soundfile.SoundFile:
         _check_file(path)
     elif not path.data:
         raise _unusable(path, "hold audio", "an empty file")
-    formats = "WAV, FLAC, Ogg, MP3 or Sphere audio"
     try:
         if isinstance(path, AudioBytes):
             file = _open_bytes(path.data)
@@ -272,10 +282,10 @@ def _open(path: Source) -> soundfile.SoundFile:
             # As bytes: soundfile would encode the name itself, and fails where it is not UTF-8. Windows takes no bytes.
             file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
     except soundfile.LibsndfileError as error:
-        raise _unusable(path, f"be whole {formats}", f"a file libsndfile cannot open ({error.error_string})") from error
+        rule = "be whole WAV, FLAC, Ogg, MP3, Sphere, AIFF or similar audio"
+        unusable = _unusable(path, rule, f"a file libsndfile cannot open ({error.error_string})")
+        raise (UnknownFormatError(*unusable.args) if error.code in UNKNOWN_ERRORS else unusable) from error
     try:
-        if file.format not in FORMATS:
-            raise InputError(f"{path} must be {formats}, got {file.format}. Convert it.")
         if not MIN_RATE <= file.samplerate <= MAX_RATE:
             raise _unusable(path, f"have a rate of {MIN_RATE} to {MAX_RATE} Hz", f"{file.samplerate} Hz")
         _check_length(path, file)
@@ -323,14 +333,17 @@ def _check_length(path: Source, file: soundfile.SoundFile) -> None:
         raise _unusable(path, f"hold the {sample_count} samples its header promises", f"{file.frames}")
     if file.format == "OGG" and (fault := headers.ogg_fault(path)):
         raise _unusable(path, "hold one whole Ogg stream", fault)
+    if file.format not in CHECKED_FORMATS and (fault := headers.logged_fault(file.extra_info)):
+        raise _unusable(path, "be whole audio", fault)
     # libsndfile may take it for shorter, and reads no more than that.
     if file.format == "MP3" and headers.mp3_varies(path):
         rule = "state its length in a Xing or Info header where its bit rate varies"
-        raise InputError(f"{path} must {rule}, got none. Rewrite it: ffmpeg -i OLD NEW.flac.")
+        raise UnknownFormatError(f"{path} must {rule}, got none. Rewrite it: ffmpeg -i OLD NEW.flac.")
     if file.frames == 0:
         raise _unusable(path, "hold audio", "0 samples")
     if file.frames >= 2**62:  # libsndfile's mark for a FLAC stream of unknown length, as written into a pipe
-        raise InputError(f"{path} must state its length, got a stream without it. Rewrite it: ffmpeg -i OLD NEW.flac.")
+        advice = "Rewrite it: ffmpeg -i OLD NEW.flac."
+        raise UnknownFormatError(f"{path} must state its length, got a stream without it. {advice}")
 
 
 def _too_short(name: str, num_samples: int, file_rate: int, sample_rate: int) -> InputError:

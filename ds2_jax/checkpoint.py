@@ -3,7 +3,6 @@
 import functools
 import json
 import logging
-import math
 import os
 import re
 import sys
@@ -22,7 +21,7 @@ from ds2_jax import config as config_lib
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import Config
 from ds2_jax.errors import InputError
-from ds2_jax.run import CHECKPOINTS, CONFIG, differences
+from ds2_jax.run import CHECKPOINTS, CONFIG, differences, rank
 from ds2_jax.steps import TrainState, make_model
 
 NUM_EXAMPLES = 3
@@ -53,10 +52,10 @@ class Checkpoints:
         for step in self._folder.glob("*"):
             if step.name.isdecimal():
                 _read_meta(step)  # Orbax would fail on any that is not whole, whichever is wanted
-        best = preservation_policy.BestN(get_metric_fn=_rank, reverse=True, n=1)
+        best = preservation_policy.BestN(get_metric_fn=rank, reverse=True, n=1)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(2), best]),
-            best_fn=_rank,  # without it Orbax does not write the metrics
+            best_fn=rank,  # without it Orbax does not write the metrics
             best_mode="min",
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=("state", "meta"))
@@ -183,7 +182,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         meta, metrics = (
             json.loads((folder / name).read_text(encoding="utf-8")) for name in ("meta/metadata", "metrics/metrics")
         )
-        _rank(metrics)
+        rank(metrics)
         return {name: meta[name] for name in ("settings", "utterances")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, error) from error
@@ -230,12 +229,6 @@ def _shape_differences(stored: Any, wanted: Any) -> str:
     names = [name for name in sorted(here | there) if here.get(name) != there.get(name)]
     listed = [f"{name} {there.get(name, 'missing')}, not {here.get(name, 'there')}" for name in names[:NUM_EXAMPLES]]
     return "; ".join(listed) + (f"; and {len(names) - NUM_EXAMPLES} more" if len(names) > NUM_EXAMPLES else "")
-
-
-def _rank(metrics: Mapping[str, Any]) -> tuple[float, int]:
-    """Smaller is better: by dev WER, the first of equals; then those without, the last first."""
-    wer, step = metrics["dev_wer"], metrics["step"]
-    return (math.inf, -step) if wer is None else (wer, step)
 
 
 def load_variables(run: Path, config: Config, mesh: Mesh) -> dict[str, Any]:

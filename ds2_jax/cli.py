@@ -1,4 +1,4 @@
-"""The commands: python main.py [train|evaluate|transcribe|prepare|data|bench] ..."""
+"""The commands: python main.py [train|evaluate|transcribe|align|calibrate|prepare|data|lm|bench] ..."""
 
 import dataclasses
 import errno
@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from ds2_jax.config import Config, load_config
+from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.errors import InputError
 
 Result = TypeVar("Result")
@@ -27,10 +28,13 @@ Deep Speech 2: trains speech recognisers and transcribes with them.
 
 commands (train where none is named):
   train --config FILE [--section.field value ...]   train, or go on; then evaluate the test split
-  evaluate RUN [--manifest FILE]                    word and character error rates of a trained run
-  transcribe RUN AUDIO [AUDIO ...]                  transcripts of audio files and folders
+  evaluate RUN [--manifest FILE] [--report DIR]     word and character error rates of a trained run
+  transcribe RUN AUDIO [AUDIO ...] [--format srt]   transcripts of audio and video: text, subtitles, tables
+  align RUN AUDIO TEXT                              when each word and character of a known text is said
+  calibrate RUN [--manifest FILE]                   fit confidences and word times; training does so in its end
   prepare CORPUS [--root FOLDER] ...                fetch or build a corpus; prepare --help lists them
   data TOOL ...                                     look at manifests and change them; data --help lists the tools
+  lm TOOL ...                                       make a language model of text, tune one; lm --help lists the tools
   bench [WORK ...]                                  speed and memory, beside PyTorch where it is installed
 
 Every command has its own --help, for example:
@@ -62,6 +66,11 @@ DATA_TOOLS = {
 }
 """Of `data`: the function below `ds2_jax` whose parameters are the options and which returns the exit code; about."""
 
+LM_TOOLS = {
+    "build": ("lm.build.build", "an n-gram model of text files or manifests, as an ARPA file"),
+}
+"""Of `lm`, likewise."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Train:
@@ -87,22 +96,42 @@ class Evaluate:
     """Folder of a training run."""
     manifest: Path | None = None
     """Manifest or tfds:NAME#SPLIT to evaluate; by default the run's test split. RUN/evaluations takes the results."""
+    report: Path | None = None
+    """Folder for a report: index.html, a page to see and hear the worst utterances, and report.json."""
+    against: Path | None = None
+    """Compare with another run (its folder; it is decoded likewise) or with an earlier evaluation (a .jsonl of
+    RUN/evaluations): difference of the error rates with its interval."""
+    decoding: Annotated[DecodingOptions, tyro.conf.arg(name="")] = GREEDY
 
 
-AUDIO = tyro.conf.arg(metavar="AUDIO [AUDIO ...]", help_behavior_hint="(required)")  # which `find_audio` checks
+AUDIO = tyro.conf.arg(  # `find_audio` checks that there is one
+    metavar="AUDIO [AUDIO ...]",
+    help_behavior_hint="(required)",
+    help="Recordings, folders of them, quoted patterns, or - for standard input. WAV, FLAC, Ogg, MP3, AIFF, Sphere and "
+    "more; m4a and video where ffmpeg is installed.",
+)
+FORMAT = tyro.conf.arg(
+    help_behavior_hint="(default: txt; repeat it for several, with --output-dir)",
+    help="txt: a line a recording, behind its path where there are several. json: an object a line, with the times and "
+    "confidences of words and characters. srt, vtt: subtitles. tsv: the subtitles as a table. ctm: a line a word, as "
+    "NIST scores it.",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Transcribe:
-    """Print a line of text for each audio file; the speed goes to stderr."""
+    """Write what is said in recordings: lines of text, subtitles or tables, with times and confidences."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a training run."""
     audio: Annotated[tuple[Path, ...], tyro.conf.Positional, AUDIO]
-    """WAV, FLAC, OGG, MP3 or Sphere files, or folders of them."""
-    format: Literal["text", "json"] = "text"
-    """text: a line a file, behind its path and a tab where there are several; json: an object a line, with the words
-    and their times in seconds."""
+    format: Annotated[
+        tuple[Literal["txt", "json", "srt", "vtt", "ctm", "tsv"], ...], tyro.conf.UseAppendAction, FORMAT
+    ] = ()
+    output_dir: Path | None = None
+    """Folder for a file NAME.FORMAT of each recording; it gets the folders below those named, too."""
+    resume: bool = False
+    """Leave out recordings whose files are in --output-dir already, whatever run or settings made them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,8 +177,11 @@ def _run(words: list[str]) -> int:
         "train": _train,
         "evaluate": _evaluate,
         "transcribe": _transcribe,
+        "align": _align,
+        "calibrate": _calibrate,
         "prepare": _prepare,
         "data": _data,
+        "lm": _lm,
         "bench": _bench,
     }
     if not words or words in (["--help"], ["-h"]):
@@ -199,7 +231,7 @@ def _evaluate(words: list[str]) -> int:
     from ds2_jax.evaluate import evaluate
 
     enable_cache()
-    evaluate(command.run, command.manifest)
+    evaluate(command.run, command.manifest, command.decoding, report_folder=command.report, against=command.against)
     return 0
 
 
@@ -209,7 +241,7 @@ def _transcribe(words: list[str]) -> int:
     from ds2_jax.transcribe import transcribe
 
     enable_cache()
-    return transcribe(command.run, command.audio, command.format)
+    return transcribe(command.run, command.audio, command.format or ("txt",), command.output_dir, command.resume)
 
 
 def _prepare(words: list[str]) -> int:
@@ -221,6 +253,18 @@ def _prepare(words: list[str]) -> int:
     return 0
 
 
+def _align(words: list[str]) -> int:
+    from ds2_jax.align import align
+
+    return _parse(align, "align", words)()
+
+
+def _calibrate(words: list[str]) -> int:
+    from ds2_jax.calibrate import calibrate
+
+    return _parse(calibrate, "calibrate", words)()
+
+
 def _data(words: list[str]) -> int:
     about = {name: text for name, (_, text) in DATA_TOOLS.items()}
     if not _is_one_of(about, words, "data TOOL", "Looks at manifests and changes them."):
@@ -228,11 +272,23 @@ def _data(words: list[str]) -> int:
     if "--" in words:  # what follows is for Apache Beam
         mark = words.index("--")
         words = [*words[:mark], f"--beam-options={shlex.join(words[mark + 1 :])}"]
-    module, function = DATA_TOOLS[words[0]][0].rsplit(".", 1)
-    tool: Callable[..., int] = getattr(importlib.import_module(f"ds2_jax.{module}"), function)
+    tool = _find(DATA_TOOLS[words[0]][0])
     if path := _config_path(words):
         tool = _with_settings(tool, load_config(path))
     return _parse(tool, f"data {words[0]}", words[1:])()
+
+
+def _lm(words: list[str]) -> int:
+    about = {name: text for name, (_, text) in LM_TOOLS.items()}
+    if not _is_one_of(about, words, "lm TOOL", "Makes language models and tunes them."):
+        return 0
+    return _parse(_find(LM_TOOLS[words[0]][0]), f"lm {words[0]}", words[1:])()
+
+
+def _find(place: str) -> Callable[..., int]:
+    module, function = place.rsplit(".", 1)
+    tool: Callable[..., int] = getattr(importlib.import_module(f"ds2_jax.{module}"), function)
+    return tool
 
 
 def _with_settings(tool: Callable[..., int], config: Config) -> Callable[..., int]:

@@ -24,12 +24,18 @@ from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import plan_evaluation
 from ds2_jax.data.splits import Split, read_split
 from ds2_jax.decoding.decoder import Decoder, make_decoder
-from ds2_jax.decoding.hypothesis import Hypothesis
+from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.error_rates import ErrorCount
 from ds2_jax.errors import InputError
 from ds2_jax.files import TFDS, is_tfds
-from ds2_jax.progress import Skipped
+from ds2_jax.progress import Skipped, say
+from ds2_jax.report.bootstrap import Bootstrap
+from ds2_jax.report.command import NUM_UTTERANCES, make_folder, write_report
+from ds2_jax.report.contents import Origin, contents
+from ds2_jax.report.rival import Rival, compare, read_rival
+from ds2_jax.report.worst import Worst
 from ds2_jax.results import Evaluation, Result, write_evaluation
+from ds2_jax.word_times import TimeErrors, gather, time_errors
 
 SHOWN_SPEAKERS = 10
 SHOWN_UTTERANCES = 5
@@ -129,12 +135,16 @@ def evaluate_utterances(
     title: str,
     decoder: Decoder,
     on_problem: Callable[[Problem], None] | None = None,
+    on_result: Callable[[Result, np.ndarray], None] | None = None,
 ) -> Evaluation:
-    """Runs the model over a split, which may be empty, and decodes; arguments and errors as `model_outputs`."""
+    """Runs the model over a split, which may be empty, and decodes; arguments and errors as `model_outputs`.
+
+    `on_result` is told of every utterance's result with its log-probabilities, [T', V] float32, which are not kept.
+    """
     if not split.utterances:
         return Evaluation([], 0.0, 0)
     alphabet = Alphabet.of(config.data)
-    readings: dict[int, list[Hypothesis]] = {}
+    results: dict[int, Result] = {}
     losses = []
     for index, log_probs, loss in model_outputs(
         eval_step,
@@ -145,16 +155,15 @@ def evaluate_utterances(
         title=title,
         on_problem=on_problem,
     ):
-        readings[index] = decoder(log_probs)
+        utterance, readings = split.utterances[index], decoder(log_probs)
+        results[index] = Result(utterance, alphabet.normalise(utterance.transcript), readings[0].text, readings)
+        if on_result is not None:
+            on_result(results[index], log_probs)
         if loss is not None:
             losses.append(loss)
-    results = [
-        Result(utterance, alphabet.normalise(utterance.transcript), readings[index][0].text, readings[index])
-        for index, utterance in enumerate(split.utterances)
-        if index in readings
-    ]
+    in_order = [results[index] for index in sorted(results)]
     left_out = len(split.problems) + len(split.utterances) - len(results)
-    return Evaluation(results, sum(losses) / max(len(losses), 1), len(results) - len(losses), left_out)
+    return Evaluation(in_order, sum(losses) / max(len(losses), 1), len(results) - len(losses), left_out)
 
 
 def report(evaluation: Evaluation, title: str, path: Path) -> str:
@@ -170,6 +179,10 @@ def report(evaluation: Evaluation, title: str, path: Path) -> str:
         speaker = result.utterance.speaker
         by_speaker[speaker] = by_speaker.get(speaker, ErrorCount()) + result.words
     lines = [f"{title}: {evaluation}"]
+    if evaluation.words.reference_length:
+        bootstrap = Bootstrap(evaluation.results)
+        low, high = bootstrap.interval([result.words for result in evaluation.results])
+        lines.append(f"95 % interval of the WER: {low:.2%} to {high:.2%} ({bootstrap})")
     if len(by_speaker) > 1:
         worst = sorted(by_speaker.items(), key=lambda item: -item[1].rate)[:SHOWN_SPEAKERS]
         heading = (
@@ -181,11 +194,23 @@ def report(evaluation: Evaluation, title: str, path: Path) -> str:
             for name, n in worst
             if n.reference_length
         ]
+    if errors := word_time_errors(evaluation):
+        lines.append(f"word times: {errors}")
     shown = evaluation.results[:: -(-len(evaluation.results) // SHOWN_UTTERANCES)]
     lines += ["some utterances, reference above hypothesis:"]
     for result in shown:
         lines += [f"  {result.reference}", f"  {result.hypothesis or '(nothing)'}", ""]
     return "\n".join([*lines, f"all utterances, worst first: {path}"])
+
+
+def word_time_errors(evaluation: Evaluation) -> TimeErrors | None:
+    """Of the best readings; None where the manifest tells no true times."""
+    errors = []
+    for result in evaluation.results:
+        for reading in result.readings[:1]:
+            spans = [(word.start, word.end) for word in reading.words]
+            errors += time_errors(result.utterance, result.reference, reading.text, spans)
+    return gather(errors)
 
 
 def evaluation_name(manifest: Path) -> str:
@@ -196,15 +221,26 @@ def evaluation_name(manifest: Path) -> str:
     return f"{manifest.absolute().parent.name}-{manifest.stem}"
 
 
-def evaluate(run: Path, manifest: Path | None) -> Evaluation:
+def evaluate(
+    run: Path,
+    manifest: Path | None,
+    decoding: DecodingOptions = GREEDY,
+    *,
+    report_folder: Path | None = None,
+    against: Path | None = None,
+) -> Evaluation:
     """Evaluates the best checkpoint of a run and writes what it found into the run folder.
 
     Args:
         run: folder of the run.
         manifest: utterances; by default the test split of the run's configuration.
+        decoding: how to decode.
+        report_folder: takes a page for the browser and the same in JSON; None: no report.
+        against: what to compare with: the folder of another run, which is decoded likewise, or the utterances of an
+            earlier evaluation, the .jsonl of an evaluations folder; None: nothing.
 
     Raises:
-        InputError: no run, no manifest, or audio that cannot be read.
+        InputError: no run, no manifest, audio that cannot be read, or another evaluation of other utterances.
     """
     config = run_lib.load_config(run)
     manifest = manifest or split_manifests(config.data, build=False).test
@@ -213,25 +249,67 @@ def evaluate(run: Path, manifest: Path | None) -> Evaluation:
     if not is_tfds(manifest) and not manifest.is_file():
         advice = "Give the path of a manifest: --manifest FILE."
         raise InputError(f"{manifest.absolute()} must be a manifest to evaluate, got no such file. {advice}")
-    split = read_split(manifest, config, Alphabet.of(config.data), prune=False)
+    if report_folder is not None:
+        make_folder(report_folder)
+    rival = _rival(against, manifest, decoding) if against else None  # first: it may be the file that is replaced below
     name = evaluation_name(manifest)
     listed = run / "evaluations" / f"{name}_skipped.jsonl"
     listed.unlink(missing_ok=True)
-    skipped = Skipped(listed)
+    worst = Worst(NUM_UTTERANCES)
+    decoder = make_decoder(config, run, decoding)
+    evaluation = _evaluate_run(run, config, manifest, decoder, on_problem=Skipped(listed), on_result=worst)
+    comparison = None if rival is None else compare(evaluation.results, rival, manifest)
+    path = write_evaluation(run / "evaluations", name, evaluation)
+    print(report(evaluation, str(manifest), path))
+    if comparison is not None:
+        print(comparison)
+    if report_folder is not None:
+        origin = Origin(str(run), str(manifest), str(decoder))
+        page = write_report(report_folder, contents(origin, evaluation, comparison), worst.examples, config, decoder)
+        print(f"report: {page}")
+    return evaluation
+
+
+def _evaluate_run(
+    run: Path,
+    config: Config,
+    manifest: Path,
+    decoder: Decoder,
+    *,
+    on_problem: Callable[[Problem], None],
+    on_result: Callable[[Result, np.ndarray], None] | None = None,
+) -> Evaluation:
+    """Evaluates the best checkpoint of a run; tells of every utterance that is left out."""
+    split = read_split(manifest, config, Alphabet.of(config.data), prune=False)
     for problem in split.problems:
-        skipped(problem)
+        on_problem(problem)
     mesh = parallel.data_mesh()
     variables = load_variables(run, config, mesh)
-    evaluation = evaluate_utterances(
+    return evaluate_utterances(
         make_eval_step(config, mesh),
         variables,
         split,
         config=config,
         num_devices=mesh.size,
         title="evaluating",
-        decoder=make_decoder(config, run),
-        on_problem=skipped if config.data.on_bad_utterance == "skip" else None,
+        decoder=decoder,
+        on_problem=on_problem if config.data.on_bad_utterance == "skip" else None,
+        on_result=on_result,
     )
-    path = write_evaluation(run / "evaluations", name, evaluation)
-    print(report(evaluation, str(manifest), path))
-    return evaluation
+
+
+def _rival(against: Path, manifest: Path, decoding: DecodingOptions) -> Rival:
+    """The results to compare with; of another run, which is left as it is."""
+    if against.is_file():
+        return read_rival(against)
+    try:
+        config = run_lib.load_config(against)
+    except InputError as error:
+        advice = "Give --against the folder of a run, or a .jsonl of its evaluations folder."
+        raise InputError(f"--against: {error} {advice}") from error
+
+    def tell(problem: Problem) -> None:
+        say(f"left out of {against}: {problem.id} ({problem.reason}: {problem.detail})")
+
+    decoder = make_decoder(config, against, decoding)
+    return Rival(str(against), _evaluate_run(against, config, manifest, decoder, on_problem=tell).results)

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+SIZE_UNKNOWN = 0x7F000000  # sox, of AIFF in a pipe; ffmpeg writes 0 or -1
 SPHERE_MAX_HEADER_BYTES = 1 << 16
 OGG_PAGE = struct.Struct("<4sxB8xII4sB")  # "OggS", flags, stream, page number, checksum, number of segments
 OGG_FIRST, OGG_LAST = 2, 4  # flags of a stream's first and last page
@@ -98,6 +99,17 @@ def _ogg_checksum(page: bytes) -> bytes:
     blank = page[:22] + bytes(4) + page[26:]
     reverse = zlib.crc32(blank.translate(REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return reverse.to_bytes(4, "big").translate(REVERSED_BITS)
+
+
+def logged_fault(log: str) -> str:
+    """What libsndfile noted as missing when it opened a file (AIFF, AU, CAF, MAT4, RF64, SVX, VOC, W64, WVE); "": none.
+
+    A size larger than the file is one that a program could not know when it wrote into a pipe.
+    """
+    for promised, held in re.findall(r"(-?\d+) \(?should be (\d+)\)?$", log, re.MULTILINE):
+        if int(held) + 1 < int(promised) < SIZE_UNKNOWN:  # the byte that fills up a chunk of odd size may lack
+            return f"{held} bytes of {promised}"
+    return "a file cut short" if "truncated" in log else ""
 
 
 def mp3_length_excess(path: Source) -> float:

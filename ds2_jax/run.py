@@ -3,9 +3,10 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,12 @@ except ModuleNotFoundError:  # Windows: two processes must not train one run the
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
+CALIBRATION = "calibration.json"
 
-CONTENTS = (CHECKPOINTS, "tensorboard", "evaluations", "metrics.jsonl", "test.json*", "skipped_*.jsonl", CONFIG)
+CONTENTS = (
+    *(CHECKPOINTS, "tensorboard", "evaluations", "metrics.jsonl", "test.json*", "skipped_*.jsonl", CALIBRATION),
+    CONFIG,
+)
 """What `overwrite` deletes; a file of the user's own stays."""
 
 PLACES = {
@@ -142,6 +147,22 @@ def load_config(folder: Path) -> Config:
 def last_step(folder: Path) -> int | None:
     """Step of the newest checkpoint of the run in `folder`; None without any."""
     return max((int(path.name) for path in (folder / CHECKPOINTS).glob("*") if path.name.isdecimal()), default=None)
+
+
+def rank(metrics: Mapping[str, Any]) -> tuple[float, int]:
+    """Orders checkpoints, the best first: by dev WER, the first of equals; then those without one, the last first."""
+    wer, step = metrics["dev_wer"], metrics["step"]
+    return (math.inf, -step) if wer is None else (wer, step)
+
+
+def best_step(folder: Path) -> int | None:
+    """Step of the best checkpoint of the run in `folder`, without Orbax; None without any that is whole."""
+    ranks = []
+    for path in (folder / CHECKPOINTS).glob("*/metrics/metrics"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # told where the checkpoint is loaded
+            metrics = json.loads(path.read_text(encoding="utf-8"))
+            ranks.append((rank(metrics), metrics["step"]))
+    return min(ranks)[1] if ranks else None
 
 
 def prospects(folder: Path) -> str:

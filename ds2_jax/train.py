@@ -13,6 +13,7 @@ import optax
 from ds2_jax import interrupts, optim, parallel, steps
 from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
+from ds2_jax.calibrate import calibrate_run
 from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.config import Config
 from ds2_jax.corpora import split_manifests
@@ -35,7 +36,8 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
 
     Args:
         config: of the run.
-        workdir: folder of the run: config.json, checkpoints, metrics.jsonl, tensorboard, test.json, test.jsonl.
+        workdir: folder of the run: config.json, checkpoints, metrics.jsonl, tensorboard, calibration.json, test.json,
+            test.jsonl.
         overwrite: deletes the run that is there.
 
     Returns:
@@ -70,7 +72,7 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
 def fit(
     config: Config, workdir: Path, splits: Mapping[str, Split], epochs: Epochs, checkpoints: Checkpoints
 ) -> Evaluation | None:
-    """Trains the epochs that are left, then evaluates the test split."""
+    """Trains the epochs that are left, then calibrates on the dev split and evaluates the test split."""
     alphabet = Alphabet.of(config.data)
     skipped = Skipped(workdir / "skipped_while_reading.jsonl") if config.data.on_bad_utterance == "skip" else None
     num_steps = epochs.num_steps
@@ -80,13 +82,9 @@ def fit(
     state = parallel.replicate(steps.init_state(config, alphabet.size, tx), mesh)
     step = functools.partial(steps.train_step, config=config, num_labels=alphabet.size, tx=tx)
     train_step = parallel.parallel_train_step(step, mesh, config.parallel)
+    eval_step = make_eval_step(config, mesh)
     evaluate = functools.partial(
-        evaluate_utterances,
-        make_eval_step(config, mesh),
-        config=config,
-        num_devices=mesh.size,
-        decoder=make_decoder(config),
-        on_problem=skipped,
+        evaluate_utterances, eval_step, config=config, num_devices=mesh.size, on_problem=skipped
     )
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     say(f"model: {num_parameters:,} parameters on {mesh.size} x {jax.devices()[0].device_kind}")
@@ -110,7 +108,7 @@ def fit(
             trained = f"epoch {epoch + 1}: {progress.summary}"
             metrics = {"epoch": epoch + 1, **progress.costs}
             try:
-                dev = evaluate(variables_of(state), splits["dev"], title="dev")
+                dev = evaluate(variables_of(state), splits["dev"], title="dev", decoder=make_decoder(config))
             except InputError:  # a recording of dev cannot be read: keep what was learned
                 checkpoints.save(state, None)
                 raise
@@ -122,9 +120,13 @@ def fit(
             checkpoints.save(state, dev.words.rate if dev.results else None)
     checkpoints.wait()
     best = checkpoints.best_step
-    if not splits["test"].utterances or best is None:
+    if best is None:
         return None
-    test = evaluate(checkpoints.restore_variables(best, variables_of(state)), splits["test"], title="test")
+    variables = checkpoints.restore_variables(best, variables_of(state))
+    calibrate_run(workdir, eval_step, variables, splits["dev"], config, mesh.size, best, "dev", skipped)
+    if not splits["test"].utterances:
+        return None
+    test = evaluate(variables, splits["test"], title="test", decoder=make_decoder(config, workdir))
     write_evaluation(workdir, "test", test)
     return test
 

@@ -159,7 +159,7 @@ class Transcriber:
         sample_rate, seconds_per_frame = self.config.features.sample_rate, self.config.seconds_per_frame
         start = first.start * seconds_per_frame
         end = last.start * seconds_per_frame + len(last.waveform) / sample_rate
-        readings = self._decode(segments.join(*zip(*stretch, strict=True)))
+        readings = self._decode(segments.join(*zip(*stretch, strict=True)), end - start)
         return Segment(start, end, [_shifted(reading, start, end) for reading in readings])
 
     def _listen(self, recordings: Iterable[Recording]) -> "Iterator[tuple[Path, _Heard | _End]]":

@@ -15,7 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_AN4 = "the AN4 archive is not there; DS2_JAX_AN4 names it"
-ALLOWED_SKIPS = (NO_AN4,)
+NO_CHROMIUM = "Chromium is not there; apt-get install chromium"
+ALLOWED_SKIPS = (NO_AN4, NO_CHROMIUM)
 """The only reasons for which a test may be skipped; any other skip is a failure."""
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

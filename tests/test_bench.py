@@ -35,7 +35,7 @@ def run_bench(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]
 
 def test_a_training_step_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     result = run_bench(capsys, "train")
-    assert result.keys() == {"machine", "options", "rows", "scaling", "prediction"}
+    assert result.keys() == {"machine", "options", "rows", "decoding", "scaling", "prediction"}
     (row,) = result["rows"]
     assert row["work"] == "train 1 x 8, 2 x 21 frames"
     assert row["runs"] == len(row["times"]) == 2

@@ -46,6 +46,7 @@ def test_import_layers_hold() -> None:
         ("ds2_jax.data.pack", {"tensorflow", "tensorflow_datasets", "apache_beam", "librosa"}),
         ("ds2_jax.data.check", {"tensorflow", "librosa", "orbax", "matplotlib"}),
         ("ds2_jax.preview.command", {"tensorflow", "librosa", "orbax", "matplotlib"}),
+        ("ds2_jax.report.command", {"tensorflow", "tensorflow_datasets", "librosa", "orbax", "matplotlib", "numba"}),
         ("ds2_jax.bench.report", {"tensorflow", "librosa", "torch"}),
         ("ds2_jax.bench.options", {"jax", "tensorflow", "librosa", "orbax", "torch"}),
     ],

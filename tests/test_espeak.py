@@ -1,5 +1,6 @@
 """The process that speaks, run as `synthetic.py` runs it."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -22,19 +23,61 @@ def run(voice: str, *requests: tuple[str, int, int], **changed: Any) -> subproce
     return subprocess.run(command, input=json.dumps(job).encode(), capture_output=True, check=False)
 
 
-def spoken(voice: str, *requests: tuple[str, int, int]) -> list[np.ndarray]:
+def answer(voice: str, *requests: tuple[str, int, int]) -> tuple[list[np.ndarray], list[list[list[int]]]]:
     child = run(voice, *requests)
     assert child.returncode == 0, child.stderr
     line, _, samples = child.stdout.partition(b"\n")
     header = json.loads(line)
     assert header["sample_rate"] == 22_050
-    return np.split(np.frombuffer(samples, np.int16), np.cumsum(header["num_samples"]))[:-1]
+    return np.split(np.frombuffer(samples, np.int16), np.cumsum(header["num_samples"]))[:-1], header["words"]
+
+
+def spoken(voice: str, *requests: tuple[str, int, int]) -> list[np.ndarray]:
+    return answer(voice, *requests)[0]
 
 
 def test_answer_holds_the_samples_of_each_request() -> None:
     short, long = spoken("en-us", ("stop", 140, 50), (SENTENCE, 140, 50))
     assert 0.2 < len(short) / 22_050 < 0.8
     assert 1.5 < len(long) / 22_050 < 4
+
+
+WORD, PHONEME = espeak.WORD, espeak.PHONEME
+
+
+def test_words_lie_between_their_events_and_pauses() -> None:
+    marks = [
+        (WORD, 0, 0, ""),
+        (PHONEME, 0, 9, "g"),
+        (WORD, 3, 100, ""),
+        (PHONEME, 3, 180, "_:"),
+        (PHONEME, 3, 190, "_:"),
+    ]
+    marks += [(WORD, 6, 200, ""), (WORD, 6, 250, ""), (PHONEME, 6, 280, "_")]
+    assert espeak.word_spans("go up now", marks, 300) == [(0, 100), (100, 180), (200, 280)]
+    assert espeak.word_spans("go up now", marks[:-1], 300) == [(0, 100), (100, 180), (200, 300)]
+
+
+def test_word_that_is_joined_to_the_one_before_starts_at_its_phoneme() -> None:
+    marks = [(WORD, 0, 0, ""), (PHONEME, 0, 20, "D"), (PHONEME, 0, 60, "D"), (WORD, 7, 100, ""), (PHONEME, 7, 120, "D")]
+    assert espeak.word_spans("on the door", marks, 200) == [(0, 60), (60, 100), (100, 200)]
+    assert espeak.word_spans("on any door", marks, 200) == []  # not known how it begins
+
+
+@pytest.mark.parametrize("voice", ["en-us", "en-gb-scotland+f3", "en-029+Mike"])
+def test_words_are_heard_where_they_are_said_to_be(voice: str) -> None:
+    text = "start the music and turn on the radio"
+    [samples], [words] = answer(voice, (text, 140, 50))
+    assert len(words) == len(text.split())
+    power = np.convolve(samples.astype(float) ** 2, np.ones(441) / 441, "same")  # over 20 ms
+    spans = [tuple(span) for span in words]
+    loud = [power[start:end].max() for start, end in spans]
+    assert all(start < end <= following for (start, end), (following, _) in itertools.pairwise(spans))
+    assert min(loud) > 0.02 * max(loud)
+    assert spans[3][0] - spans[2][1] > 0.05 * 22_050, "a pause before AND"
+    pause = power[spans[2][1] + 441 : spans[3][0] - 441]
+    assert pause.max() < 0.001 * max(loud)
+    assert 0.15 < (spans[6][0] - spans[5][0]) / 22_050 < 0.35, "ON, which THE is joined to"
 
 
 def test_rate_and_pitch_are_obeyed() -> None:

@@ -4,10 +4,12 @@ import itertools
 import math
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ds2_jax.alphabet import Alphabet
+from ds2_jax.decoding.calibrated import UNCALIBRATED, Calibration
 from ds2_jax.decoding.greedy import greedy_decode
 from ds2_jax.decoding.hypothesis import Character, Hypothesis, make_hypothesis
 
@@ -17,10 +19,17 @@ BLANK, A, B, SPACE = range(4)
 best_labels = st.lists(st.integers(0, ALPHABET.size - 1), max_size=12)
 
 
-def read(row: list[int], seconds_per_frame: float = 0.25, certainty: float = 0.7) -> Hypothesis:
-    rest = (1 - certainty) / (ALPHABET.size - 1)
-    log_probs = np.log(np.where(np.eye(ALPHABET.size)[np.array(row, int)] == 1, certainty, rest)).astype(np.float32)
-    return make_hypothesis(greedy_decode(log_probs), log_probs, ALPHABET, seconds_per_frame)
+offsets = st.floats(-1, 1)
+
+
+def read(
+    row: list[int],
+    seconds_per_frame: float = 0.25,
+    calibration: Calibration = UNCALIBRATED,
+    duration: float | None = None,
+) -> Hypothesis:
+    log_probs = np.log(np.where(np.eye(ALPHABET.size)[np.array(row, int)] == 1, 0.7, 0.1)).astype(np.float32)
+    return make_hypothesis(greedy_decode(log_probs), log_probs, ALPHABET, seconds_per_frame, calibration, duration)
 
 
 def test_words_lie_between_their_outer_labels() -> None:
@@ -37,14 +46,37 @@ def test_silence_has_no_words() -> None:
         assert (reading.text, reading.words, reading.confidence) == ("", (), 1.0)
 
 
-def test_confidence_is_that_of_the_least_certain_label_in_its_best_frame() -> None:
+def test_confidence_is_the_product_of_the_labels_and_the_spaces_beside_them() -> None:
     probs = np.array([[0.1, 0.8, 0.1, 0], [0.1, 0.9, 0, 0], [0.4, 0, 0.6, 0], [0.1, 0, 0, 0.9], [0.3, 0.7, 0, 0]])
+    outer = np.array([[0.5, 0, 0, 0.5 + 1e-6]])  # spaces there leave no trace
     with np.errstate(divide="ignore"):
-        log_probs = np.log(probs).astype(np.float32)
+        log_probs = np.log(np.concatenate([outer, probs, outer])).astype(np.float32)
     reading = make_hypothesis(greedy_decode(log_probs), log_probs, ALPHABET, 0.02)
-    np.testing.assert_allclose([word.confidence for word in reading.words], [0.6, 0.7], rtol=1e-6)
-    np.testing.assert_allclose(reading.confidence, 0.6, rtol=1e-6)
-    np.testing.assert_allclose(reading.score, math.log(0.8 * 0.9 * 0.6 * 0.9 * 0.7), rtol=1e-6)
+    np.testing.assert_allclose([word.confidence for word in reading.words], [0.9 * 0.6 * 0.9, 0.9 * 0.7], rtol=1e-6)
+    np.testing.assert_allclose(reading.confidence, 0.9 * 0.6 * 0.9 * 0.7, rtol=1e-6)
+    np.testing.assert_allclose(reading.score, math.log(0.5**2 * 0.8 * 0.9 * 0.6 * 0.9 * 0.7), rtol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_temperature_divides_the_logits(temperature: float) -> None:
+    log_probs = np.log(np.array([[0.2, 0.6, 0.1, 0.1], [0.7, 0.1, 0.1, 0.1]], np.float32))
+    reading = make_hypothesis(greedy_decode(log_probs), log_probs, ALPHABET, 0.02, Calibration(temperature))
+    powers = np.array([0.2, 0.6, 0.1, 0.1]) ** (1 / temperature)
+    assert reading.text == "A"
+    np.testing.assert_allclose(reading.words[0].confidence, powers[1] / powers.sum(), rtol=1e-6)
+
+
+def test_offsets_move_starts_and_ends_and_neighbours_meet_in_the_middle() -> None:
+    row = [BLANK, BLANK, BLANK, A, B, BLANK, BLANK, BLANK]
+    reading = read(row, seconds_per_frame=1.0, calibration=Calibration(start_offset=-0.5, end_offset=0.25))
+    assert reading.words[0].characters == (Character("A", 2.5, 3.875), Character("B", 3.875, 5.25))
+    assert reading.words[0][1:3] == (2.5, 5.25)
+
+
+def test_offsets_stop_at_the_ends_of_the_recording() -> None:
+    early, late = (read([A, B], 0.04, Calibration(1.0, offset, offset)) for offset in (-1.0, 1.0))
+    assert [each[1:] for each in early.words[0].characters] == [(0.0, 0.01), (0.01, 0.02)]
+    np.testing.assert_allclose([each[1:] for each in late.words[0].characters], [(0.06, 0.07), (0.07, 0.08)])
 
 
 @given(best_labels)
@@ -56,10 +88,22 @@ def test_text_is_the_words_of_the_labels(row: list[int]) -> None:
     assert all(word.text == "".join(each.text for each in word.characters) for word in reading.words)
 
 
-@given(best_labels)
-def test_times_rise_within_the_utterance(row: list[int]) -> None:
-    characters = [each for word in read(row).words for each in word.characters]
+@given(best_labels, offsets, offsets, st.floats(1e-3, 1))
+def test_times_rise_within_the_recording(
+    row: list[int], start_offset: float, end_offset: float, last_frame: float
+) -> None:
+    duration = 0.25 * (len(row) - 1 + last_frame) if row else 0.0
+    reading = read(row, calibration=Calibration(2.0, start_offset, end_offset), duration=duration)
+    characters = [each for word in reading.words for each in word.characters]
     times = [time for each in characters for time in (each.start, each.end)]
     assert all(each.start < each.end for each in characters)
     assert times == sorted(times)
-    assert all(0 <= time <= 0.25 * len(row) for time in times)
+    assert all(0 <= time <= duration for time in times)
+
+
+@given(best_labels, st.sampled_from([0.25, 0.7, 4.0]))
+def test_calibration_never_changes_the_transcript(row: list[int], temperature: float) -> None:
+    plain, calibrated = read(row), read(row, calibration=Calibration(temperature, -0.1, 0.1))
+    assert (plain.text, plain.score) == (calibrated.text, calibrated.score)
+    assert all(0 <= word.confidence <= 1 for word in calibrated.words)
+    assert 0 <= calibrated.confidence <= min((word.confidence for word in calibrated.words), default=1)

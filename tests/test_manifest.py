@@ -16,6 +16,7 @@ from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import ENGLISH
 from ds2_jax.data.manifest import (
     Problem,
+    TimedWord,
     Utterance,
     check_utterances,
     count_reasons,
@@ -57,6 +58,19 @@ def test_own_format_resolves_paths_and_keeps_ids_and_speakers(write: Write, tmp_
     assert read_manifest(path) == [
         Utterance(tmp_path / "wav/a.wav", 1.0, "YES", "x", "fash"),
         Utterance(elsewhere, 0.25, "", "b", "84"),
+    ]
+
+
+def test_word_times_are_read_and_written_where_they_are_known(write: Write, tmp_path: Path) -> None:
+    path = write(ROW | {"transcript": "GO  LEFT", "words": [["GO", 0, 0.5], ["LEFT", 0.5, 1.5]]}, ROW | {"words": []})
+    timed, untimed = read_manifest(path)
+    assert timed.words == (TimedWord("GO", 0, 0.5), TimedWord("LEFT", 0.5, 1.5))
+    assert untimed.words == ()
+    write_manifest(tmp_path / "again.jsonl", [timed, untimed])
+    assert read_manifest(tmp_path / "again.jsonl") == [timed, untimed]
+    assert ["words" in json.loads(line) for line in (tmp_path / "again.jsonl").read_text().splitlines()] == [
+        True,
+        False,
     ]
 
 
@@ -182,6 +196,27 @@ def test_manifest_that_is_not_text(tmp_path: Path) -> None:
         (
             ROW | {"offset": 3.2},
             ": offset must be 0 (whole files only), got 3.2. Cut the segment into its own file.",
+        ),
+        *(
+            (ROW | {"words": words}, f": words must {rule}, got {got}. Correct them, or leave them out.")
+            for words, rule, got in [
+                ("YES", "be a list of [word, start, end]", "'YES'"),
+                ([["YES", 0]], "be a list of [word, start, end]", "[['YES', 0]]"),
+                ([["NO", 0, 1]], "be those of the transcript, ['YES']", "[['NO', 0, 1]]"),
+                *(
+                    (
+                        [["YES", *span]],
+                        "have times in order, within the 1.5 s of the recording",
+                        f"TimedWord(text='YES', start={span[0]!r}, end={span[1]!r})",
+                    )
+                    for span in [(1, 1), (-1, 1), (0, 2), (0, "1"), (0, float("nan")), (False, True)]
+                ),
+            ]
+        ),
+        (
+            ROW | {"transcript": "A B", "words": [["A", 0, 1], ["B", 0.5, 1.5]]},
+            ": words must have times in order, within the 1.5 s of the recording, "
+            "got TimedWord(text='B', start=0.5, end=1.5). Correct them, or leave them out.",
         ),
         (ROW | {"id": "x"}, ": id must be unlike that of line 1, got 'x'. Rename one."),
     ],

@@ -1,4 +1,5 @@
 import itertools
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,14 @@ def test_utterances_name_their_voice(small_corpus: Path) -> None:
     assert len({row.id for row in rows}) == len(rows)
 
 
+def test_words_and_their_times_are_listed(small_corpus: Path) -> None:
+    for row in (row for split in SPLITS for row in read_manifest(small_corpus / f"{split}.jsonl")):
+        assert [word.text for word in row.words] == row.transcript.split()
+        assert row.words[0].start == 0
+        assert row.duration - 0.1 < row.words[-1].end <= row.duration
+        assert all(0.04 < word.end - word.start < 0.9 for word in row.words), row
+
+
 def check_audio(folder: Path, script: dict[str, dict[str, list[Prompt]]]) -> list[Utterance]:
     """Every utterance decodes, is heard, is not clipped and is long enough for CTC at 40 ms a frame."""
     alphabet = Alphabet(ENGLISH)
@@ -137,6 +146,7 @@ def test_audio_of_the_whole_corpus(tmp_path: Path) -> None:
     assert len(rows) == 1440
     assert 0.7 < sum(row.duration for row in rows) / 3600 < 0.9
     assert max(row.duration for row in rows) < 4
+    assert all([word.text for word in row.words] == row.transcript.split() for row in rows)
 
 
 def test_resampling_keeps_what_lies_below_8_khz_and_nothing_folds(small_corpus: Path) -> None:
@@ -194,6 +204,14 @@ def test_prepare_builds_once(
     assert all(row.audio.is_file() for split in SPLITS for row in read_manifest(folder / f"{split}.jsonl"))
     monkeypatch.setattr(synthetic, "build", refuse)
     assert synthetic.prepare(tmp_path / "data") == folder
+    assert capsys.readouterr().err == ""
+    older = json.loads((folder / "source.json").read_text())
+    del older["word_times"]
+    (folder / "source.json").write_text(json.dumps(older))
+    assert synthetic.prepare(tmp_path / "data") == folder
+    assert capsys.readouterr().err == (
+        f"{folder} has no word times, which this version writes: delete the folder to have them.\n"
+    )
     monkeypatch.setattr(synthetic, "script", lambda: {split: {} for split in SPLITS})
     with pytest.raises(InputError, match="must hold the quick-start corpus of this version, got another"):
         synthetic.prepare(tmp_path / "data")

@@ -1,10 +1,11 @@
 """transcribe.py: files and folders to lines of text, whatever is among them."""
 
+import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -12,11 +13,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from ds2_jax import cli
 from ds2_jax.decoding.hypothesis import Hypothesis
 from ds2_jax.errors import InputError
-from ds2_jax.transcribe import find_audio, transcribe
+from ds2_jax.transcribe import transcribe
 from ds2_jax.transcriber import EVENTS_AT_ONCE, Recording, Transcriber, Transcript
 from tests.small_runs import SMALL_CONFIG, noise, write_noise, write_untrained_run
+from tests.spoken import spoken_word, transcript_of
+from tests.subtitle_parsers import parse_ctm
 
 
 @pytest.fixture(scope="module")
@@ -36,26 +40,16 @@ def heard(transcriber: Transcriber, waveforms: Sequence[np.ndarray]) -> list[Tra
     return [each for each in results if isinstance(each, Transcript)]
 
 
-def test_folders_are_searched_and_files_taken_as_named(tmp_path: Path) -> None:
-    for name in ("b.WAV", "a.flac", "deep/c.sph", "notes.txt"):
-        path = tmp_path / "folder" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    named = tmp_path / "folder/notes.txt"
-    found = find_audio([named, tmp_path / "folder"])
-    assert [path.name for path in found] == ["notes.txt", "a.flac", "b.WAV", "c.sph"]
-
-
 def test_other_files_are_counted_and_broken_links_fail(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("a.aiff", "b.txt", "c.TXT", "README"):
+    for name in ("a.doc", "b.txt", "c.TXT", "README"):
         (tmp_path / name).touch()
     (tmp_path / "d.wav").symlink_to(tmp_path / "gone.wav")
     (tmp_path / "folder.wav").mkdir()
-    assert transcribe(run, [tmp_path], "text") == 1
+    assert transcribe(run, [tmp_path]) == 1
     ignored, failed, total = capsys.readouterr().err.splitlines()
-    assert ignored == f"{tmp_path}: 4 other files ignored: .aiff, .txt, no suffix"
+    assert ignored == f"{tmp_path}: 4 other files ignored: .doc, .txt, no suffix"
     assert failed.startswith(f"error: {tmp_path}/d.wav must be a readable file, got: No such file or directory.")
     assert total.startswith("0 files, 0.0 s of audio in ")
     assert "real-time factor" not in total
@@ -73,23 +67,11 @@ def test_odd_names_keep_a_line_a_file(run: Path, tmp_path: Path) -> None:
             timeout=300,
             check=True,
         ).stdout.splitlines()
-        for output_format in ("text", "json")
+        for output_format in ("txt", "json")
     )
     paths = [os.fsencode(tmp_path) + b"/" + name for name in (names[0], rb"line\nbreak\ttab.wav")]
     assert [line.split(b"\t")[0] for line in text] == paths
     assert [os.fsencode(Path(json.loads(line)["audio"]).name) for line in jsonl] == names
-
-
-def test_missing_and_empty_paths_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"AUDIO must be a file or folder, got {tmp_path / 'no.wav'}, which does not"):
-        find_audio([tmp_path / "no.wav"])
-    for name in ("a\0.wav", "a" * 300):
-        with pytest.raises(InputError, match=r"^AUDIO must be a file or folder, got .*, which does not exist"):
-            find_audio([tmp_path / name])
-    with pytest.raises(InputError, match=rf"{tmp_path} must hold audio files \(.*\.wav.*\), got none\."):
-        find_audio([tmp_path])
-    with pytest.raises(InputError, match="AUDIO must name at least one file or folder, got none"):
-        find_audio([])
 
 
 def test_bad_files_among_good_ones(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +84,7 @@ def test_bad_files_among_good_ones(run: Path, tmp_path: Path, capsys: pytest.Cap
     soundfile.write(tmp_path / "4.wav", samples, 16_000, subtype="FLOAT")
     soundfile.write(tmp_path / "5.wav", np.zeros(0, np.float32), 16_000)
     write_noise(tmp_path / "6.wav", 0.8)
-    assert transcribe(run, [tmp_path], "text") == 1
+    assert transcribe(run, [tmp_path]) == 1
     output = capsys.readouterr()
     lines = output.out.splitlines()
     assert [line.split("\t")[0] for line in lines] == [str(tmp_path / "1.wav"), str(tmp_path / "6.wav")]
@@ -116,7 +98,7 @@ def test_bad_files_among_good_ones(run: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_one_file_is_printed_without_its_path(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert transcribe(run, [write_noise(tmp_path / "one.wav")], "text") == 0
+    assert transcribe(run, [write_noise(tmp_path / "one.wav")]) == 0
     output = capsys.readouterr().out
     assert output.count("\n") == 1
     assert "\t" not in output
@@ -125,9 +107,9 @@ def test_one_file_is_printed_without_its_path(run: Path, tmp_path: Path, capsys:
 
 def test_json_holds_the_span_of_every_word(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_noise(tmp_path / "one.wav", 0.9)
-    assert transcribe(run, [path], "json") == 0
+    assert transcribe(run, [path], ["json"]) == 0
     line = json.loads(capsys.readouterr().out)
-    assert line.keys() == {"audio", "duration", "text", "words"}
+    assert line.keys() == {"audio", "duration", "text", "confidence", "words", "segments"}
     assert line["audio"] == str(path)
     assert line["duration"] == 0.9
     assert line["text"], "the drawn weights must write something for this test to show anything"
@@ -136,6 +118,119 @@ def test_json_holds_the_span_of_every_word(run: Path, tmp_path: Path, capsys: py
     assert times == sorted(times)
     assert times[0] >= 0
     assert times[-1] <= 0.9
+
+
+class FakeTranscriber:
+    """Reads recordings as a transcriber does, and hears the name of the file."""
+
+    config = SMALL_CONFIG
+
+    def __init__(self, run: Path) -> None:
+        pass
+
+    def transcribe(self, recordings: Iterable[Recording]) -> Iterator[Transcript | InputError]:
+        for recording in recordings:
+            try:
+                seconds = sum(map(len, recording.blocks)) / SMALL_CONFIG.features.sample_rate
+            except InputError as error:
+                yield error
+            else:
+                word = spoken_word(recording.audio.stem, 0.1, 0.3)
+                yield transcript_of([word], audio=str(recording.audio), duration=seconds)
+
+
+@pytest.fixture
+def fake_transcriber(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ds2_jax.transcribe.Transcriber", FakeTranscriber)
+
+
+@pytest.mark.usefixtures("fake_transcriber")
+def test_several_formats_into_a_folder_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    write_noise(tmp_path / "in/a.wav", 0.5)
+    write_noise(tmp_path / "in/deep/a.flac", 0.6)
+    (tmp_path / "in/bad.wav").touch()
+    command = ["transcribe", "run", str(tmp_path / "in"), "--output-dir", str(out), "--format=srt", "--format=json"]
+    assert cli.main(command) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.splitlines()[-1].endswith("; 1 files failed")
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*")) == [
+        *("a.json", "a.srt", "deep/a.json", "deep/a.srt")
+    ]
+    written = {path: path.read_bytes() for path in out.rglob("*.*")}
+    assert cli.main(command) == 1
+    assert capsys.readouterr().err.startswith(
+        "error: --output-dir must not hold results of these recordings yet, got 4"
+    )
+    (out / "deep/a.srt").unlink()
+    write_noise(tmp_path / "in/bad.wav", 0.4)
+    assert cli.main([*command, "--resume"]) == 0
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "1 files finished before"
+    assert last.startswith("2 files, 1.0 s of audio in ")
+    assert {path: path.read_bytes() for path in written} == written
+    assert (out / "bad.srt").exists()
+    assert cli.main([*command, "--resume"]) == 0
+    assert capsys.readouterr().err == "3 files finished before\n"
+
+
+def test_ctm_of_several_recordings(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [write_noise(tmp_path / f"{name}.wav", 0.9, seed) for seed, name in enumerate(["b 2", "b 1", "a"])]
+    assert transcribe(run, files, ["ctm"]) == 0
+    words = parse_ctm(capsys.readouterr().out)
+    assert list(dict.fromkeys(word.recording for word in words)) == ["a", "b_1", "b_2"]
+
+
+def test_standard_input_and_a_pattern(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_noise(tmp_path / "a.wav")
+    with path.open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert cli.main(["transcribe", str(run), "-", str(tmp_path / "*.wav")]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [name for name, _ in lines] == ["-", str(path)]
+    assert lines[0][1] == lines[1][1]
+
+
+@pytest.mark.usefixtures("fake_transcriber")
+def test_what_ffmpeg_would_read_is_told_and_the_rest_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
+    write_noise(tmp_path / "b.wav")
+    assert transcribe(Path("run"), [tmp_path]) == 1
+    output = capsys.readouterr()
+    assert output.out == f"{tmp_path}/b.wav\tb\n"
+    assert "got m4a. Install ffmpeg, which reads it, or convert the file." in output.err
+
+
+@pytest.mark.usefixtures("fake_transcriber")
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "ascii"])
+def test_what_is_piped_on_is_utf8_with_lf(tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_noise(tmp_path / "été.wav")
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding=encoding, newline="\r\n"))
+    assert transcribe(Path("run"), [path], ["vtt"]) == 0
+    assert output.getvalue() == "WEBVTT\n\n00:00:00.100 --> 00:00:00.500\nété\n\n".encode()
+
+
+@pytest.mark.usefixtures("fake_transcriber")
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_on_a_terminal_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    files = [write_noise(tmp_path / f"{i}.wav", 0.5, i) for i in range(3)]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    assert transcribe(Path("run"), files) == 0
+    output = capsys.readouterr()
+    assert ("transcribing" in output.err) == ("\r" in output.err) == terminal
+    assert [line.split("\t")[0] for line in output.out.splitlines()] == [str(path) for path in files]
+    assert output.err.splitlines()[-1].startswith("3 files, 1.5 s of audio in ")
+    assert transcribe(Path("run"), files[:1]) == 0
+    assert "\r" not in capsys.readouterr().err
 
 
 def test_order_and_text_do_not_depend_on_the_batch(transcriber: Transcriber, tmp_path: Path) -> None:

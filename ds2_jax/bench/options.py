@@ -11,7 +11,7 @@ import tyro
 from ds2_jax.config import Config, ModelConfig
 from ds2_jax.settings import require
 
-Work = Literal["train", "forward", "pipeline", "transcribe", "scaling", "librispeech"]
+Work = Literal["train", "forward", "pipeline", "transcribe", "decode", "scaling", "librispeech"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +19,9 @@ class Options:
     """Measure this project, side by side with the same model in PyTorch where that is installed.
 
     train, forward: a step of training and of inference, against PyTorch. pipeline: decoding, planning and padding of
-    FLAC files. transcribe: a process that has just started, and one that is warm. scaling: how time and memory grow.
-    librispeech: what an epoch of 960 hours would take, predicted.
+    FLAC files. transcribe: a process that has just started, and one that is warm. decode: greedy decoding and beam
+    search, against fast-ctc-decode. scaling: how time and memory grow. librispeech: what an epoch of 960 hours would
+    take, predicted.
     """
 
     work: Annotated[tuple[Work, ...], tyro.conf.Positional] = typing.get_args(Work)
@@ -35,11 +36,16 @@ class Options:
     runs: int = 5
     """Timed runs of each piece of work; their median is reported."""
     peer: bool = True
-    """Run PyTorch too."""
+    """Run PyTorch and fast-ctc-decode too."""
     minutes: float = 10.0
-    """Made audio that pipeline reads."""
+    """Made audio that pipeline reads; of made outputs, decode takes 2 minutes at most."""
     manifest: Path | None = None
-    """Own recordings: read by pipeline instead of the made ones, and planned by librispeech instead of LibriSpeech."""
+    """Own recordings: read by pipeline instead of the made ones, planned by librispeech instead of LibriSpeech, decoded
+    by decode instead of the run's test split."""
+    run: Path | None = None
+    """Run whose model gives the outputs that decode decodes; by default they are made, and error rates mean nothing."""
+    lm: Path | None = None
+    """Language model of decode; by default a 3-gram of the run's training transcripts is built."""
     peak_gigaflops: float | None = None
     """Float32 peak of the machine that librispeech predicts for; by default this one's best matrix product."""
     utilisation: float = 0.6
@@ -58,6 +64,7 @@ class Options:
             "be positive",
             self.peak_gigaflops,
         )
+        require(self.lm is None or self.run is not None, "--lm", "go with a run", str(self.lm), "Add --run RUN.")
         require(bool(self.sizes), "--sizes", "name at least one size", self.sizes)
         for size in self.sizes:
             parse_size(size, self.batch_size, self.frames)

@@ -10,6 +10,7 @@ from typing import Any
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.bench import costs, measure
 from ds2_jax.bench.child import num_cores
+from ds2_jax.bench.decode import Decoding, measure_decoding
 from ds2_jax.bench.measure import Machine, Row
 from ds2_jax.bench.options import Options, parse_size
 from ds2_jax.bench.scaling import BASE, Growth, measure_scaling
@@ -44,12 +45,14 @@ def bench(options: Options) -> None:
     if not options.peer:
         machine.peer = "PyTorch left out (--no-peer)"
     rows = measure.measure_all(options, machine)
+    decoding = measure_decoding(options) if "decode" in options.work else None
     growths = measure_scaling(options.runs) if "scaling" in options.work else []
     prediction = predict(options, machine) if "librispeech" in options.work else None
     result = {
         "machine": describe_machine() | dataclasses.asdict(machine),
         "options": dataclasses.asdict(options),
         "rows": [dataclasses.asdict(row) | {"ratio": row.ratio} for row in rows],
+        "decoding": None if decoding is None else dataclasses.asdict(decoding),
         "scaling": [dataclasses.asdict(growth) for growth in growths],
         "prediction": prediction,
     }
@@ -57,7 +60,12 @@ def bench(options: Options) -> None:
         print(json.dumps(result, indent=2, default=str))
         return
     print("\n".join(header_lines(machine, options)))
-    for lines in (row_lines(rows, machine), scaling_lines(growths), prediction_lines(prediction)):
+    for lines in (
+        row_lines(rows, machine),
+        decoding_lines(decoding),
+        scaling_lines(growths),
+        prediction_lines(prediction),
+    ):
         if lines:
             print("\n" + "\n".join(lines))
 
@@ -161,6 +169,33 @@ def _cells(row: Row, machine: Machine) -> list[str]:
         _number(row.peak_mib, ",.0f"),
         _number(row.peer_peak_mib, ",.0f"),
         str(row.runs),
+    ]
+
+
+def decoding_lines(decoding: Decoding | None) -> list[str]:
+    """The decoders, and what they decoded."""
+    if decoding is None:
+        return []
+    rows = [
+        [
+            each.decoder,
+            f"{each.times_real_time:,.0f}",
+            f"{each.wer:.2%}",
+            str(each.errors),
+            "–" if each.different is None else str(each.different),
+            str(len(each.times)),
+        ]
+        for each in decoding.decoders
+    ]
+    header = ("decoder", "times real time a core", "WER", "errors", "texts unlike without pruning", "runs")
+    return [
+        f"Decoding alone, of {decoding.source}: {decoding.utterances} utterances, {decoding.audio_seconds:.0f} s, "
+        f"frames of {decoding.seconds_per_frame * 1000:.0f} ms, mean probability of the best label "
+        f"{decoding.certainty:.2f}.",
+        f"Language model: {decoding.lm}; its weights are the defaults. Peer: {decoding.peer}.",
+        "Times real time: seconds of audio over seconds of one core, compilation apart, the median of the runs.",
+        "",
+        *table(header, rows),
     ]
 
 

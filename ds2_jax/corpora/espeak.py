@@ -2,19 +2,29 @@
 
 The library keeps state between utterances that not even a new initialisation clears, so the same requests give the
 same bytes only in a fresh process and a fixed order. On stdin: JSON with `library`, `data`, `voice` and `requests`
-([text, rate, pitch] each). On stdout: a JSON line with `sample_rate` and `num_samples` (one count a request), then
-the 16-bit samples, in the machine's byte order. An error is a line on stderr and exit status 1.
+([text, rate, pitch] each). On stdout: a JSON line with `sample_rate`, `num_samples` (one count a request) and `words`
+(a list a request, as `word_spans` gives), then the 16-bit samples, in the
+machine's byte order. An error is a line on stderr and exit status 1.
 
 Source: espeak-ng 1.52, `speak_lib.h`.
 """
 
 import ctypes
 import json
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 AUDIO_OUTPUT_SYNCHRONOUS = 2
-INITIALIZE_DONT_EXIT = 0x8000
+INITIALIZE_PHONEME_EVENTS, INITIALIZE_DONT_EXIT = 0x0001, 0x8000  # events do not change a sample
+END_OF_EVENTS, WORD, PHONEME = 0, 1, 7
+PAUSE = "_"
+"""Begins the names of the phonemes that are pauses."""
+FUSED = {"THE": ("D", "d")}
+"""Words that espeak-ng may join to the one before ("turn on the light") and tell no start of: the phonemes, of all
+accents of `synthetic.py`, with which they begin."""
+UNTOLD = -1
 RATE, VOLUME, PITCH = 1, 2, 3
 POS_CHARACTER = 1
 CHARS_UTF8 = 1
@@ -22,7 +32,25 @@ CHARS_UTF8 = 1
 QUIET = 35
 """Volume, of 100: at 100 the library itself clips many voices, at 35 no voice of `synthetic.py` exceeds 0.5."""
 
-Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+
+class Event(ctypes.Structure):
+    """`espeak_EVENT`."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("phoneme", ctypes.c_char * 8),  # a union, of which phonemes use this
+    )
+
+
+Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(Event))
+Mark = tuple[int, int, int, str]
+"""Of an event: kind, position in the text counted from 0, sample, phoneme."""
 
 
 class Engine:
@@ -40,9 +68,10 @@ class Engine:
     def __init__(self, library: str, data: str, voice: str) -> None:
         self._library = ctypes.CDLL(library)
         self._spoken = bytearray()
+        self._marks: list[Mark] = []
         self._callback = Callback(self._receive)  # kept here, or it would be collected while the library holds it
         self.sample_rate: int = self._library.espeak_Initialize(
-            AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), INITIALIZE_DONT_EXIT
+            AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), INITIALIZE_DONT_EXIT | INITIALIZE_PHONEME_EVENTS
         )
         if self.sample_rate <= 0:
             sys.exit(f"espeak_Initialize returned {self.sample_rate}")
@@ -55,19 +84,25 @@ class Engine:
         self._call("espeak_SetVoiceByName", voice.encode())
         self._call("espeak_SetParameter", VOLUME, QUIET, 0)
 
-    def speak(self, text: str, rate: int, pitch: int) -> bytes:
-        """The 16-bit samples of `text`, at `rate` words per minute and `pitch` of 0 to 100."""
+    def speak(self, text: str, rate: int, pitch: int) -> tuple[bytes, list[tuple[int, int]]]:
+        """Speaks at `rate` words per minute and `pitch` of 0 to 100: the 16-bit samples, and `word_spans` in them."""
         self._spoken.clear()
+        self._marks.clear()
         self._call("espeak_SetParameter", RATE, rate, 0)
         self._call("espeak_SetParameter", PITCH, pitch, 0)
         data = text.encode()
         size = ctypes.c_size_t(len(data) + 1)
         self._call("espeak_Synth", data, size, 0, POS_CHARACTER, 0, CHARS_UTF8, None, None)
-        return bytes(self._spoken)
+        return bytes(self._spoken), word_spans(text, self._marks, len(self._spoken) // 2)
 
-    def _receive(self, samples: int | None, num_samples: int, _events: int | None) -> int:
+    def _receive(self, samples: int | None, num_samples: int, events: Sequence[Event]) -> int:
         if samples:
             self._spoken += ctypes.string_at(samples, 2 * num_samples)
+        index = 0
+        while (event := events[index]).kind != END_OF_EVENTS:
+            phoneme = event.phoneme.decode(errors="replace") if event.kind == PHONEME else ""
+            self._marks.append((event.kind, event.text_position - 1, event.sample, phoneme))
+            index += 1
         return 0  # go on
 
     def _call(self, function: str, *arguments: object) -> None:
@@ -76,13 +111,48 @@ class Engine:
             sys.exit(f"{function} returned {code}")
 
 
+def word_spans(text: str, marks: Sequence[Mark], num_samples: int) -> list[tuple[int, int]]:
+    """Finds when each word of `text` was spoken.
+
+    Args:
+        text: words and white space.
+        marks: of the library's events, in their order.
+        num_samples: that were spoken.
+
+    Returns:
+        Of every word the first sample and the one behind its last: where a pause begins, or the next word. Nothing
+        where the library spoke words as one that are not in `FUSED`.
+    """
+    told = {position: sample for kind, position, sample, _ in reversed(marks) if kind == WORD}
+    words = [(word[0], told.get(word.start(), UNTOLD)) for word in re.finditer(r"\S+", text)]
+    starts: list[int] = []
+    limit = num_samples
+    for word, start in reversed(words):
+        if start == UNTOLD:
+            phonemes = FUSED.get(word.upper(), ())
+            start = max((sample for _, _, sample, name in marks if name in phonemes and sample < limit), default=limit)
+        if start >= limit:
+            return []
+        starts.insert(0, start)
+        limit = start
+    pauses = [sample for _, _, sample, name in marks if name.startswith(PAUSE)]
+    return [
+        (start, min([limit, *(sample for sample in pauses if start < sample < limit)]))
+        for start, limit in zip(starts, [*starts[1:], num_samples], strict=True)
+    ]
+
+
 def main() -> None:
     """Reads the requests, speaks them in their order and writes the answer."""
     job = json.load(sys.stdin)
     engine = Engine(job["library"], job["data"], job["voice"])
     spoken = [engine.speak(*request) for request in job["requests"]]
-    header = {"sample_rate": engine.sample_rate, "num_samples": [len(samples) // 2 for samples in spoken]}
-    sys.stdout.buffer.write(json.dumps(header).encode() + b"\n" + b"".join(spoken))
+    header = {
+        "sample_rate": engine.sample_rate,
+        "num_samples": [len(samples) // 2 for samples, _ in spoken],
+        "words": [words for _, words in spoken],
+    }
+    sys.stdout.buffer.write(json.dumps(header).encode() + b"\n" + b"".join(samples for samples, _ in spoken))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -23,7 +24,7 @@ import soxr
 
 from ds2_jax.corpora import espeak
 from ds2_jax.corpora.build import ANOTHER_FOLDER, building, read_source
-from ds2_jax.data.manifest import Utterance, write_manifest
+from ds2_jax.data.manifest import TimedWord, Utterance, write_manifest
 from ds2_jax.errors import InputError
 from ds2_jax.files import write_text, writing
 
@@ -106,11 +107,19 @@ class Prompt:
     level: float
 
 
+class Speech(NamedTuple):
+    """A spoken prompt: [S] float32 in [-1, 1] at `SAMPLE_RATE`; its words, or none where espeak-ng does not tell."""
+
+    waveform: np.ndarray
+    words: tuple[TimedWord, ...]
+
+
 def prepare(root: Path = Path("datasets")) -> Path:
     """Makes ROOT/synthetic: train.jsonl, dev.jsonl, test.jsonl and their audio, the same bytes each time.
 
     The bytes repeat on one machine with one version of espeakng-loader; another may round otherwise. A folder that is
-    complete is left alone; it appears under its name only when it is.
+    complete is left alone, also one that an older version made without word times; it appears under its name only when
+    it is.
 
     Args:
         root: folder of the prepared corpora.
@@ -126,7 +135,8 @@ def prepare(root: Path = Path("datasets")) -> Path:
     rows = [
         [split, voice, *map(dataclasses.astuple, said)] for split in prompts for voice, said in prompts[split].items()
     ]
-    source = {"prompts_sha256": hashlib.sha256(json.dumps(rows).encode()).hexdigest()}
+    older: dict[str, object] = {"prompts_sha256": hashlib.sha256(json.dumps(rows).encode()).hexdigest()}
+    source = older | {"word_times": True}
     if not folder.exists():
         with building(folder) as partial:
             if not folder.exists():
@@ -137,7 +147,12 @@ def prepare(root: Path = Path("datasets")) -> Path:
                 write_text(partial / "source.json", json.dumps(source) + "\n")
                 with writing(folder):
                     partial.rename(folder)
-    if read_source(folder, "the quick-start corpus") != source:
+    found = read_source(folder, "the quick-start corpus")
+    if found == older:
+        print(
+            f"{folder} has no word times, which this version writes: delete the folder to have them.", file=sys.stderr
+        )
+    elif found != source:
         raise InputError(f"{folder} must hold the quick-start corpus of this version, got another. {ANOTHER_FOLDER}")
     return folder
 
@@ -172,6 +187,11 @@ def build(folder: Path, prompts: dict[str, dict[str, list[Prompt]]]) -> None:
 
 
 def speak(voice: str, prompts: list[Prompt]) -> list[np.ndarray]:
+    """The waveforms of `speak_words`."""
+    return [speech.waveform for speech in speak_words(voice, prompts)]
+
+
+def speak_words(voice: str, prompts: list[Prompt]) -> list[Speech]:
     """Speaks with one voice, in a process of its own, in the order given.
 
     Args:
@@ -179,7 +199,7 @@ def speak(voice: str, prompts: list[Prompt]) -> list[np.ndarray]:
         prompts: what to say; at least one.
 
     Returns:
-        For each prompt [S] float32 in [-1, 1], at `SAMPLE_RATE`.
+        Of each prompt its speech.
 
     Raises:
         InputError: espeakng-loader is missing or lacks the voice.
@@ -209,23 +229,27 @@ def speak(voice: str, prompts: list[Prompt]) -> list[np.ndarray]:
     header = json.loads(line)
     spoken = np.frombuffer(samples, np.int16).astype(np.float32) / 2**15
     waveforms = np.split(spoken, np.cumsum(header["num_samples"])[:-1])
-    resampled = (soxr.resample(waveform, header["sample_rate"], SAMPLE_RATE, "HQ") for waveform in waveforms)
-    return [
-        waveform * np.float32(prompt.level / np.abs(waveform).max())
-        for prompt, waveform in zip(prompts, resampled, strict=True)
-    ]
+    speeches = []
+    for prompt, spoken_at_its_rate, spans in zip(prompts, waveforms, header["words"], strict=True):
+        waveform = soxr.resample(spoken_at_its_rate, header["sample_rate"], SAMPLE_RATE, "HQ")
+        waveform = waveform * np.float32(prompt.level / np.abs(waveform).max())
+        times = np.minimum(np.round(np.array(spans) / header["sample_rate"], 4), len(waveform) / SAMPLE_RATE)
+        words = zip(prompt.transcript.split(), times.tolist(), strict=len(times) > 0)
+        speeches.append(Speech(waveform, tuple(TimedWord(word, *span) for word, span in words)))
+    return speeches
 
 
 def _record(folder: Path, voice: str, prompts: list[Prompt]) -> list[Utterance]:
     utterances = []
-    for index, (prompt, waveform) in enumerate(zip(prompts, speak(voice, prompts), strict=True)):
+    for index, (prompt, speech) in enumerate(zip(prompts, speak_words(voice, prompts), strict=True)):
         name = f"{voice}-{index:02d}"
         path = folder / f"{name}.wav"
         encoded = io.BytesIO()  # libsndfile would report a full disk as an error of its own
-        soundfile.write(encoded, waveform, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+        soundfile.write(encoded, speech.waveform, SAMPLE_RATE, format="WAV", subtype="PCM_16")
         with writing(path):
             path.write_bytes(encoded.getvalue())
-        utterances.append(Utterance(path, len(waveform) / SAMPLE_RATE, prompt.transcript, name, voice))
+        duration = len(speech.waveform) / SAMPLE_RATE
+        utterances.append(Utterance(path, duration, prompt.transcript, name, voice, words=speech.words))
     return utterances
 
 

@@ -36,7 +36,7 @@ MANIFESTS = tyro.conf.arg(metavar="[MANIFEST ...]", help_behavior_hint="(default
 
 
 @dataclasses.dataclass(frozen=True)
-class DataSettings:
+class AlphabetSettings:
     """Settings in place of those of --config or --run, as in training."""
 
     alphabet: str | None = None
@@ -45,6 +45,12 @@ class DataSettings:
     """Case that transcripts are brought to."""
     remove: str | None = None
     """Characters that transcripts may hold and the model does not write."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings(AlphabetSettings):
+    """Settings in place of those of --config or --run, as in training."""
+
     min_duration: float | None = None
     """Seconds."""
     max_duration: float | None = None
@@ -138,7 +144,7 @@ def check(
 
 
 def read_settings(
-    config: Path | None, run: Path | None, **sections: DataSettings | FeatureSettings | ModelSettings
+    config: Path | None, run: Path | None, **sections: AlphabetSettings | FeatureSettings | ModelSettings
 ) -> tuple[Config, str]:
     """The settings to check against, and where they are from.
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -57,6 +57,14 @@ class Record(Protocol):
         """As `audio.read_audio`."""
 
 
+class TimedWord(NamedTuple):
+    """A word of a transcript and when it is said, in seconds from the start of the recording."""
+
+    text: str
+    start: float
+    end: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Utterance:
     """One recording and what is said in it.
@@ -68,6 +76,7 @@ class Utterance:
         id: names the utterance in messages and results, unlike any other in its manifest.
         speaker: "" where it is not known.
         record: what reads the audio where it is no file of its own.
+        words: of the transcript, in order; none where their times are not known.
     """
 
     audio: Path
@@ -76,6 +85,7 @@ class Utterance:
     id: str
     speaker: str = ""
     record: Record | None = None
+    words: tuple[TimedWord, ...] = ()
 
     def num_samples(self, sample_rate: int) -> int:
         """Samples at `sample_rate` (Hz) that `duration` amounts to."""
@@ -95,7 +105,8 @@ class Problem:
 def read_manifest(path: Path) -> list[Utterance]:
     """Reads a manifest; its content tells the format.
 
-    * Ours, JSON Lines: `audio`, `duration`, `transcript`, optionally `id` and `speaker`.
+    * Ours, JSON Lines: `audio`, `duration`, `transcript`, optionally `id`, `speaker` and `words` ([word, start, end]
+      each).
     * NeMo's, JSON Lines: `audio_filepath`, `duration`, `text`, optionally `id` and `speaker`.
     * deepspeech.pytorch's, one JSON object: `root_path`, `samples` of `wav_path` and `transcript_path`; the transcripts
       are read from their files, the durations from the headers of the audio.
@@ -105,8 +116,8 @@ def read_manifest(path: Path) -> list[Utterance]:
 
     Raises:
         InputError: no such file, no utterance in it, not JSON, a key is missing, twice there or of the wrong type, a
-            duration is not a number of seconds up to an hour, an id occurs twice, or a transcript file cannot be
-            read.
+            duration is not a number of seconds up to an hour, an id occurs twice, words are not those of the
+            transcript or their times not in order, or a transcript file cannot be read.
     """
     text = read_text(path)
     try:
@@ -130,7 +141,8 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
         audio = utterance.audio.absolute()
         audio = audio.relative_to(folder) if audio.is_relative_to(folder) else audio
         row = dataclasses.asdict(utterance) | {"audio": audio.as_posix()}
-        rows.append({name: value for name, value in row.items() if name != "record"})
+        unknown = {"record"} | ({"words"} if not utterance.words else set())
+        rows.append({name: value for name, value in row.items() if name not in unknown})
     _write_lines(path, rows)
 
 
@@ -301,7 +313,25 @@ def _utterance(row: Row, where: str, folder: Path) -> Utterance:
     offset = row.get("offset") or 0
     require(offset == 0, f"{where}: offset", "be 0 (whole files only)", offset, "Cut the segment into its own file.")
     name, speaker = (_string({key: ""} | row, key, where) for key in ("id", "speaker"))
-    return Utterance(folder / audio, float(duration), transcript, name, speaker)
+    words = _words(row.get("words") or [], transcript, duration, f"{where}: words")
+    return Utterance(folder / audio, float(duration), transcript, name, speaker, words=words)
+
+
+def _words(rows: Any, transcript: str, duration: float, field: str) -> tuple[TimedWord, ...]:
+    """The words of a line and their times."""
+    advice = "Correct them, or leave them out."
+    listed = isinstance(rows, list) and all(isinstance(row, list) and len(row) == 3 for row in rows)
+    require(listed, field, "be a list of [word, start, end]", rows, advice)
+    words = tuple(TimedWord(*row) for row in rows)
+    said = transcript.split()
+    require([word.text for word in words] in ([], said), field, f"be those of the transcript, {said}", rows, advice)
+    before = 0.0
+    for word in words:
+        seconds = all(type(time) in (int, float) for time in word[1:])
+        in_order = seconds and before <= word.start < word.end <= duration
+        require(in_order, field, f"have times in order, within the {duration:g} s of the recording", word, advice)
+        before = word.end
+    return words
 
 
 def _read_samples(path: Path, document: Row) -> list[Utterance]:

@@ -1,13 +1,21 @@
 """From an utterance's log-probabilities to its readings: what evaluation and transcription share."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import Config
+from ds2_jax.decoding.calibrated import UNCALIBRATED, Calibration, read_calibration
+from ds2_jax.decoding.confidence import NUM_READINGS, posteriors, with_posteriors
 from ds2_jax.decoding.greedy import greedy_decode
-from ds2_jax.decoding.hypothesis import Hypothesis, make_hypothesis
+from ds2_jax.decoding.hypothesis import Hypothesis, LabelSpan, make_hypothesis
+from ds2_jax.decoding.options import GREEDY, DecodingOptions
+
+if TYPE_CHECKING:  # Numba, which takes its time to load, comes with it
+    from ds2_jax.decoding.beam import BeamSearch
 
 
 class Decoder:
@@ -16,29 +24,79 @@ class Decoder:
     Args:
         alphabet: what the labels stand for.
         seconds_per_frame: duration of an output frame.
+        calibration: of the model.
+        search: finds the readings; None: greedy decoding finds one.
+        num_best: the most readings to find.
+        name: how the report calls it.
     """
 
-    def __init__(self, alphabet: Alphabet, seconds_per_frame: float) -> None:
-        self._alphabet = alphabet
-        self._seconds_per_frame = seconds_per_frame
+    def __init__(
+        self,
+        alphabet: Alphabet,
+        seconds_per_frame: float,
+        calibration: Calibration = UNCALIBRATED,
+        search: "BeamSearch | None" = None,
+        num_best: int = 1,
+        name: str = "greedy",
+    ) -> None:
+        self._alphabet, self._seconds_per_frame, self._calibration = alphabet, seconds_per_frame, calibration
+        self._search, self._num_best = search, num_best
+        self._name = name
 
-    def __call__(self, log_probs: np.ndarray) -> list[Hypothesis]:
+    def __str__(self) -> str:
+        return self._name
+
+    def __call__(self, log_probs: np.ndarray, duration: float | None = None) -> list[Hypothesis]:
         """Reads an utterance.
 
         Args:
             log_probs: [T', V] float32, natural logarithms, no padding.
+            duration: seconds, of the recording; None: that of the frames.
 
         Returns:
-            At least one reading, the best first.
+            At least one reading, the best first; the empty one where a closed vocabulary allows no other.
         """
-        return [make_hypothesis(greedy_decode(log_probs), log_probs, self._alphabet, self._seconds_per_frame)]
+        if self._search is None:
+            return [self.hypothesis(greedy_decode(log_probs), log_probs, duration)]
+        from ds2_jax.decoding.align import align
+
+        found = self._search(log_probs, max(self._num_best, NUM_READINGS))
+        if not found:
+            return [self.hypothesis([], log_probs)._replace(score=float(log_probs[:, Alphabet.blank_index].sum()))]
+        texts = [" ".join(self._alphabet.decode(each.labels).split()) for each in found]
+        probabilities = posteriors([each.score for each in found])
+        readings = []
+        for each in found[: self._num_best]:
+            reading = self.hypothesis(align(log_probs, each.labels), log_probs, duration)._replace(score=each.score)
+            readings.append(with_posteriors(reading, texts, probabilities))
+        return readings
+
+    def hypothesis(
+        self, spans: Sequence[LabelSpan], log_probs: np.ndarray, duration: float | None = None
+    ) -> Hypothesis:
+        """`make_hypothesis` with this decoder's alphabet, frames and calibration."""
+        return make_hypothesis(spans, log_probs, self._alphabet, self._seconds_per_frame, self._calibration, duration)
 
 
-def make_decoder(config: Config, run: Path | None = None) -> Decoder:  # noqa: ARG001
+def make_decoder(config: Config, run: Path | None = None, options: DecodingOptions = GREEDY) -> Decoder:
     """The decoder of a model.
 
     Args:
         config: of its run.
         run: folder of the run, which keeps what was fitted to the model; None: nothing was.
+        options: how to decode.
+
+    Raises:
+        InputError: the language model cannot be read, or does not fit the alphabet, or the hot words do not; or what
+            the run keeps is damaged.
     """
-    return Decoder(Alphabet.of(config.data), config.seconds_per_frame)
+    alphabet = Alphabet.of(config.data)
+    calibration = UNCALIBRATED if run is None else read_calibration(run)
+    if not options.beam:
+        return Decoder(alphabet, config.seconds_per_frame, calibration)
+    from ds2_jax.decoding.beam import BeamSearch
+    from ds2_jax.ngram.model import load
+
+    model = load(options.lm) if options.lm else None
+    search = BeamSearch(alphabet, options, model)
+    return Decoder(alphabet, config.seconds_per_frame, calibration, search, options.num_best, str(options))

@@ -1,0 +1,195 @@
+"""Decoding alone: a child process that holds a model's outputs and decodes them, a decoder at a time."""
+
+import dataclasses
+import functools
+import importlib.util
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ds2_jax import parallel
+from ds2_jax import run as run_lib
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.bench import child
+from ds2_jax.checkpoint import load_variables
+from ds2_jax.config import Config
+from ds2_jax.corpora import split_manifests
+from ds2_jax.data.splits import read_split
+from ds2_jax.decoding.beam import BeamSearch
+from ds2_jax.decoding.greedy import greedy_decode
+from ds2_jax.decoding.options import DecodingOptions
+from ds2_jax.errors import InputError
+from ds2_jax.evaluate import make_eval_step, model_outputs
+from ds2_jax.lm.build import build
+from ds2_jax.ngram.model import load as load_language_model
+
+VOCABULARY_SIZE, SENTENCE_WORDS, NUM_SENTENCES, NUM_FOLLOWERS = 5000, 10, 20_000, 20
+"""Of the made text that the language model of the made outputs is built from."""
+LETTER_FRAMES = 3.5
+"""Of 20 ms for each letter: 14 letters a second, as in read English."""
+
+
+@dataclasses.dataclass
+class Outputs:
+    """What a model gave for utterances: [T', V] float32 each, what was said, and seconds of audio in all."""
+
+    config: Config
+    log_probs: list[np.ndarray]
+    references: list[str]
+    audio_seconds: float
+    lm: Path
+
+    @functools.cached_property
+    def alphabet(self) -> Alphabet:
+        """Of the model."""
+        return Alphabet.of(self.config.data)
+
+
+def outputs_of(run: Path, manifest: Path | None, lm: Path | None, folder: Path) -> Outputs:
+    """Runs a model over its test split, or another manifest.
+
+    Args:
+        run: folder of the run.
+        manifest: in place of its test split.
+        lm: language model; None: a 3-gram model of the run's training transcripts is built.
+        folder: takes that model.
+
+    Raises:
+        InputError: there is no run or no split, or an audio file cannot be read.
+    """
+    config = run_lib.load_config(run)
+    alphabet = Alphabet.of(config.data)
+    splits = split_manifests(config.data, build=False)
+    manifest = manifest or splits.test
+    if manifest is None:
+        raise InputError("--manifest must be given, got none: the run names no data.test. Add --manifest FILE.")
+    split = read_split(manifest, config, alphabet, prune=False)
+    if not split.utterances:
+        raise InputError(f"{manifest} must hold an utterance that can be decoded, got none. Give another manifest.")
+    if lm is None:
+        if splits.train is None:
+            raise InputError("--lm must be given, got none: the run names no data.train. Add --lm FILE.")
+        lm = folder / "train.arpa"
+        build((splits.train,), lm, run=run, on_unknown="skip")
+    mesh = parallel.data_mesh()
+    outputs = model_outputs(
+        make_eval_step(config, mesh),
+        load_variables(run, config, mesh),
+        split,
+        config=config,
+        num_devices=mesh.size,
+        title="evaluating",
+    )
+    log_probs = {index: each.copy() for index, each, _ in outputs}
+    references = [alphabet.normalise(utterance.transcript) for utterance in split.utterances]
+    seconds = sum(utterance.duration for utterance in split.utterances)
+    return Outputs(config, [log_probs[index] for index in range(len(references))], references, seconds, lm)
+
+
+def made_outputs(seconds: float, folder: Path) -> Outputs:
+    """Outputs as CTC models give them, of made sentences, and a 3-gram model of 200,000 made words.
+
+    Each letter lights up in one frame, the frames between are blank; noise makes some frames unsure and a few wrong.
+    """
+    config = Config()
+    alphabet = Alphabet.of(config.data)
+    rng = np.random.default_rng(0)
+    letters = np.array(list(alphabet.characters.strip("' ")))
+    words = sorted({"".join(rng.choice(letters, rng.integers(1, 10))) for _ in range(VOCABULARY_SIZE)})
+    followers = rng.integers(0, len(words), (len(words), NUM_FOLLOWERS))
+    weights = 1 / np.arange(1, len(words) + 1)  # Zipf's law
+
+    def sentence() -> str:
+        drawn = rng.choice(len(words), SENTENCE_WORDS, p=weights / weights.sum()).tolist()
+        for place in range(1, SENTENCE_WORDS):
+            if rng.random() < 0.5:
+                drawn[place] = int(rng.choice(followers[drawn[place - 1]]))
+        return " ".join(words[word] for word in drawn)
+
+    text, lm = folder / "made.txt", folder / "made.arpa"
+    text.write_text("\n".join(sentence() for _ in range(NUM_SENTENCES)))
+    build((text,), lm)
+    log_probs: list[np.ndarray] = []
+    references: list[str] = []
+    while sum(map(len, log_probs)) * config.seconds_per_frame < seconds:
+        references.append(sentence())
+        labels = alphabet.encode(references[-1])
+        targets = np.zeros(round(len(labels) * LETTER_FRAMES), np.int64)
+        targets[np.arange(len(labels)) * len(targets) // len(labels)] = labels
+        logits = rng.normal(0, 1.5, (len(targets), alphabet.size))
+        logits[np.arange(len(targets)), targets] += rng.uniform(4, 16, len(targets))
+        log_probs.append((logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)).astype(np.float32))
+    return Outputs(config, log_probs, references, sum(map(len, log_probs)) * config.seconds_per_frame, lm)
+
+
+def decoder_of(outputs: Outputs, name: str, options: dict[str, Any]) -> Callable[[np.ndarray], str]:
+    """A decoder, ready to be timed: from log probabilities to text.
+
+    Args:
+        outputs: names the language model.
+        name: greedy, beam, lm (beam with the language model) or peer (fast-ctc-decode).
+        options: of `DecodingOptions`; the peer knows their width and label threshold.
+    """
+    alphabet = outputs.alphabet
+    if name == "greedy":
+        return lambda log_probs: _text([span.label for span in greedy_decode(log_probs)], alphabet)
+    settings = DecodingOptions(**options, lm=outputs.lm if name == "lm" else None)
+    if name == "peer":
+        from fast_ctc_decode import beam_search
+
+        letters = ["", *alphabet.characters]
+        least = float(np.exp(settings.label_threshold))
+        return lambda log_probs: _tidy(beam_search(np.exp(log_probs), letters, settings.width, least)[0])
+    search = BeamSearch(alphabet, settings, load_language_model(outputs.lm) if name == "lm" else None)
+    return lambda log_probs: _text(search(log_probs)[0].labels, alphabet)
+
+
+def _text(labels: list[int], alphabet: Alphabet) -> str:
+    return _tidy(alphabet.decode(labels))
+
+
+def _tidy(text: str) -> str:
+    return " ".join(text.split())
+
+
+def main() -> None:
+    """Serves `Outputs`: load, then decode and describe."""
+    loaded: list[Outputs] = []
+
+    def load(run: str | None, manifest: str | None, lm: str | None, seconds: float, folder: str) -> dict[str, Any]:
+        if run is None:
+            loaded.append(made_outputs(seconds, Path(folder)))
+        else:
+            other, model = (None if path is None else Path(path) for path in (manifest, lm))
+            loaded.append(outputs_of(Path(run), other, model, Path(folder)))
+        outputs = loaded[0]
+        return {
+            "references": outputs.references,
+            "audio_seconds": outputs.audio_seconds,
+            "seconds_per_frame": outputs.config.seconds_per_frame,
+            "certainty": float(np.concatenate([np.exp(each.max(1)) for each in outputs.log_probs]).mean()),
+        }
+
+    def decode(name: str, options: dict[str, Any], runs: int) -> dict[str, Any]:
+        decoder = decoder_of(loaded[0], name, options)
+        decoder(loaded[0].log_probs[0])  # compiles
+        times = []
+        for _ in range(runs):
+            started = time.process_time()
+            texts = [decoder(log_probs) for log_probs in loaded[0].log_probs]
+            times.append(time.process_time() - started)
+        return {"times": times, "texts": texts}
+
+    def describe() -> str:
+        peer = importlib.util.find_spec("fast_ctc_decode")
+        return f"fast-ctc-decode {version('fast-ctc-decode')}" if peer else ""
+
+    child.serve({"load": load, "decode": decode, "describe": describe, "peak_memory": child.peak_memory})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Fits the calibration of a run: the temperature of its confidences, the offsets of its word times."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import tyro
+
+from ds2_jax import parallel
+from ds2_jax import run as run_lib
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.calibration import reliability, right_words
+from ds2_jax.checkpoint import load_variables
+from ds2_jax.compilation import enable_cache
+from ds2_jax.config import Config
+from ds2_jax.corpora import split_manifests
+from ds2_jax.data.manifest import Problem, Utterance
+from ds2_jax.data.splits import Split, read_split
+from ds2_jax.decoding.calibrated import MAX_OFFSET, UNCALIBRATED, Calibration, write_calibration
+from ds2_jax.decoding.greedy import greedy_decode
+from ds2_jax.decoding.hypothesis import (
+    LabelSpan,
+    label_confidences,
+    strip_spaces,
+    word_confidence,
+    word_slices,
+    word_times,
+)
+from ds2_jax.errors import InputError
+from ds2_jax.evaluate import Output, evaluation_name, make_eval_step, model_outputs
+from ds2_jax.progress import say
+from ds2_jax.word_times import TimeErrors, gather, time_errors
+
+TEMPERATURES = 2.0 ** (np.arange(-32, 33) / 16)
+"""Tried: from a quarter to four, a sixteenth of an octave apart."""
+NEUTRAL = 32
+"""Where 1 stands among them."""
+MIN_WRONG = 10
+"""Wrong words that a temperature needs: where two were wrong in the dev split of the quick start, it came out as 0.65
+and doubled the calibration error on unheard voices."""
+HIGHEST = math.log1p(-1e-6)
+"""A confidence of 1 in a wrong word would cost infinitely much."""
+
+
+class Heard(NamedTuple):
+    """An utterance of the split, and its best labels without outer spaces on their frames."""
+
+    utterance: Utterance
+    reference: str
+    spans: Sequence[LabelSpan]
+
+
+def calibrate(
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")], manifest: Path | None = None
+) -> int:
+    """Fit a run's confidences and word times to its dev split, or to another one; training does so in its end.
+
+    Args:
+        run: folder of a training run, which keeps the result in calibration.json.
+        manifest: manifest or tfds:NAME#SPLIT to fit to; by default the run's dev split.
+    """
+    enable_cache()
+    config = run_lib.load_config(run)
+    path = manifest or split_manifests(config.data, build=False).dev
+    if path is None:
+        raise InputError("--manifest must be given, got none: the run names no data.dev. Add --manifest FILE.")
+    split = read_split(path, config, Alphabet.of(config.data), prune=False)
+    mesh = parallel.data_mesh()
+    variables = load_variables(run, config, mesh)
+    name = evaluation_name(manifest) if manifest else "dev"
+    step = run_lib.best_step(run)
+    assert step is not None, "its variables are there"
+    calibrate_run(run, make_eval_step(config, mesh), variables, split, config, mesh.size, step, name)
+    return 0
+
+
+def calibrate_run(
+    run: Path,
+    eval_step: Callable[..., Any],
+    variables: Any,
+    split: Split,
+    config: Config,
+    num_devices: int,
+    step: int,
+    name: str,
+    on_problem: Callable[[Problem], None] | None = None,
+) -> None:
+    """Fits a run's calibration to a split, says what it is worth there, and keeps it; arguments as `model_outputs`.
+
+    Args:
+        run: folder of the run.
+        eval_step: compiled.
+        variables: of the best checkpoint.
+        split: unseen in training; an empty one leaves the run without a calibration.
+        config: of the run.
+        num_devices: of the evaluation.
+        step: of the best checkpoint.
+        name: of the split.
+        on_problem: told of unreadable audio.
+    """
+    if not split.utterances:
+        say("calibration: no dev split, so confidences and word times stay as the model gives them")
+        return
+    outputs = model_outputs(
+        eval_step, variables, split, config=config, num_devices=num_devices, title="calibrating", on_problem=on_problem
+    )
+    calibration, findings = fit(outputs, split, config, step, name)
+    path = write_calibration(run, calibration)
+    say(f"calibration on {name}, kept in {path}:")
+    for finding in findings:
+        say(f"  {finding}")
+
+
+def fit(
+    outputs: Iterable[Output], split: Split, config: Config, step: int, name: str
+) -> tuple[Calibration, Sequence[str]]:
+    """Fits to what the model gives for a split, decoded greedily.
+
+    The temperature is the one at which the right words and the wrong ones are likeliest; with fewer than `MIN_WRONG`
+    wrong words it is 1. The offsets are the medians over the right words, which makes the mean absolute error least.
+
+    Returns:
+        The calibration, and what to say about it.
+    """
+    heard, confidences, right = _listen(outputs, split, config)
+    enough = right.count(False) >= MIN_WRONG
+    chosen = best_temperature(confidences, right) if enough else NEUTRAL
+    errors = _errors(heard, config, UNCALIBRATED)
+    calibration = Calibration(
+        float(TEMPERATURES[chosen]),
+        start_offset=0.0 if errors is None else _offset(errors.starts),
+        end_offset=0.0 if errors is None else _offset(errors.ends),
+        step=step,
+        fitted_on=name,
+        num_words=len(right),
+        num_timed_words=0 if errors is None else len(errors.starts),
+    )
+    findings = [f"words as the model gives them: {_reliability(confidences, right, NEUTRAL)}"]
+    if enough:
+        findings.append(f"at temperature {calibration.temperature:.2f}: {_reliability(confidences, right, chosen)}")
+    else:
+        findings.append(f"{right.count(False)} wrong words, a temperature needs {MIN_WRONG}: it stays 1")
+    if errors is None:
+        return calibration, [*findings, "the manifest has no word times: the offsets stay 0"]
+    start, end = 1000 * calibration.start_offset, 1000 * calibration.end_offset
+    found = f"with {start:+.0f} ms for starts and {end:+.0f} ms for ends"
+    after = _errors(heard, config, calibration)
+    return calibration, [*findings, f"word times as the model gives them: {errors}", f"{found}: {after}"]
+
+
+def best_temperature(confidences: np.ndarray, right: Sequence[bool]) -> int:
+    """The position in `TEMPERATURES` of the likeliest one.
+
+    Args:
+        confidences: [K, W] float64, natural logarithms, of every word at every temperature.
+        right: [W], which words are.
+    """
+    logs = np.minimum(confidences, HIGHEST)
+    return int(np.where(np.asarray(right), logs, np.log1p(-np.exp(logs))).sum(axis=1).argmax())
+
+
+def _offset(errors: np.ndarray) -> float:
+    return round(float(np.clip(-np.median(errors), -MAX_OFFSET, MAX_OFFSET)), 4)
+
+
+def _listen(outputs: Iterable[Output], split: Split, config: Config) -> tuple[list[Heard], np.ndarray, list[bool]]:
+    """The utterances, the confidences of all their words ([K, W], logarithms) and which words are right."""
+    alphabet = Alphabet.of(config.data)
+    heard, right = [], []
+    confidences: list[np.ndarray] = [np.zeros((len(TEMPERATURES), 0))]
+    for index, log_probs, _ in outputs:
+        utterance = split.utterances[index]
+        spans = strip_spaces(greedy_decode(log_probs), alphabet)
+        each = Heard(utterance, alphabet.normalise(utterance.transcript), spans)
+        heard.append(each)
+        right += right_words(each.reference, alphabet.decode(span.label for span in spans))
+        words = word_slices(spans, alphabet)
+        by_temperature = [label_confidences(spans, log_probs, temperature) for temperature in TEMPERATURES.tolist()]
+        confidences.append(np.array([[word_confidence(labels, word) for word in words] for labels in by_temperature]))
+    return heard, np.concatenate(confidences, axis=1), right
+
+
+def _errors(heard: Sequence[Heard], config: Config, calibration: Calibration) -> TimeErrors | None:
+    alphabet = Alphabet.of(config.data)
+    errors = []
+    for utterance, reference, labels in heard:
+        words = [labels[word] for word in word_slices(labels, alphabet)]
+        times = word_times(words, utterance.duration, config.seconds_per_frame, calibration)
+        spans = [(word[0][0], word[-1][1]) for word in times]
+        errors += time_errors(utterance, reference, alphabet.decode(each.label for each in labels), spans)
+    return gather(errors)
+
+
+def _reliability(confidences: np.ndarray, right: Sequence[bool], index: int) -> str:
+    return str(reliability(np.exp(confidences[index]).tolist(), right) or "none")

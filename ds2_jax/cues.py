@@ -1,0 +1,211 @@
+"""Subtitle cues: what was said, in portions that a reader can follow.
+
+The rules are those that subtitlers work by:
+
+* at most 2 lines of at most 42 characters, one line where the text fits, else two of about the same length
+  (characters of double width, as the Chinese, Japanese and Korean ones, count twice);
+* a cue is shown for 1 to 7 s and at most 17 characters a second, as far as the speech leaves the time: it stays into
+  the pause behind it, for 1.5 s after its last word;
+* two cues are 80 ms apart (2 frames of 25 a second) or at least 1 s, as shorter gaps flicker: a cue stays until the
+  next where that is less than 1 s away;
+* cues end in pauses and where segments end, always where the pause is 1 s or longer; nobody reads ahead of the speech.
+
+No word is left out or changed. One that is too long for a line, as whole sentences are in languages written without
+spaces, is broken between characters, by their times. The order of characters is that of the transcript: players show
+scripts that run from right to left as they should.
+
+Source: Netflix, Timed Text Style Guide, General Requirements (lines, 7 s, gap) and English (42 characters, 17 a
+second); BBC, Subtitle Guidelines (pauses, 1.5 s, gaps of at least 1 s).
+"""
+
+import itertools
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ds2_jax.decoding.hypothesis import Character, Word
+
+LINE_WIDTH, MAX_LINES = 42, 2
+MIN_SECONDS, MAX_SECONDS = 1.0, 7.0
+CHARACTERS_PER_SECOND = 17.0
+GAP, SHORTEST_PAUSE = 0.08, 1.0  # seconds between cues: this, or at least that
+LINGER = 1.5  # seconds that a cue may stay after its last word
+LONG_PAUSE, GOOD_PAUSE = 1.0, 0.5  # seconds: ends a cue; is as good a place to end one as any
+
+
+class Cue(NamedTuple):
+    """What is shown at once.
+
+    Attributes:
+        start: milliseconds from the start of the recording.
+        end: likewise; larger than `start`, and at most the start of the next cue.
+        text: all of it.
+        lines: one or two of it.
+    """
+
+    start: int
+    end: int
+    text: str
+    lines: tuple[str, ...]
+
+
+class _Piece(NamedTuple):
+    """A word or a part of one, which stays in a line.
+
+    Attributes:
+        space: 1 where a space stands before it, else 0.
+        pause: seconds of silence behind it.
+        ends_segment: whether it is the last of a segment.
+    """
+
+    text: str
+    start: float
+    end: float
+    width: int
+    space: int
+    pause: float
+    ends_segment: bool
+
+
+def make_cues(segments: Sequence[Sequence[Word]], duration: float) -> list[Cue]:
+    """Lays words out as cues, by the rules above.
+
+    Args:
+        segments: the words of each, in order, with the times of their characters.
+        duration: seconds, of the recording; no cue stays longer.
+
+    Returns:
+        Cues, none where there are no words.
+    """
+    pieces = _pieces(segments)
+    cues: list[Cue] = []
+    for first, last in itertools.pairwise(_best_bounds(pieces, duration)):
+        shown = pieces[first:last]
+        following = pieces[last].start if last < len(pieces) else duration
+        end = _shown_until(shown[0].start, shown[-1].end, _width(shown), following, last == len(pieces))
+        start_ms = max(round(1000 * shown[0].start), cues[-1].end if cues else 0)
+        cues.append(Cue(start_ms, max(round(1000 * end), start_ms + 1), _text(shown), _lines(shown)))
+    return cues
+
+
+def _pieces(segments: Sequence[Sequence[Word]]) -> list[_Piece]:
+    """The words, those too long for a line or a cue in characters."""
+    parts: list[tuple[Character, int, bool]] = []
+    for words in segments:
+        for index, word in enumerate(words):
+            ends_segment = index == len(words) - 1
+            too_long = text_width(word.text) > LINE_WIDTH or word.end - word.start > MAX_SECONDS
+            clusters = _clusters(word.characters) if too_long else [Character(word.text, word.start, word.end)]
+            for number, cluster in enumerate(clusters):
+                parts.append((cluster, int(number == 0), ends_segment and number == len(clusters) - 1))
+    starts = [*(part.start for part, _, _ in parts), float("inf")]
+    return [
+        _Piece(*part, text_width(part.text), space, starts[i + 1] - part.end, ends_segment)
+        for i, (part, space, ends_segment) in enumerate(parts)
+    ]
+
+
+def _clusters(characters: Sequence[Character]) -> list[Character]:
+    """Accents and vowel signs, which stand on the character before them, joined with it."""
+    clusters: list[Character] = []
+    for each in characters:
+        if clusters and unicodedata.category(each.text[0]) in ("Mn", "Mc", "Me", "Cf"):
+            clusters[-1] = Character(clusters[-1].text + each.text, clusters[-1].start, each.end)
+        else:
+            clusters.append(each)
+    return clusters
+
+
+def text_width(text: str) -> int:
+    """Columns that a text takes: 2 for a wide character, 0 for one that stands on another."""
+    return sum(
+        0 if unicodedata.category(each) in ("Mn", "Me", "Cf") else 1 + (unicodedata.east_asian_width(each) in "WF")
+        for each in text
+    )
+
+
+def _width(pieces: Sequence[_Piece]) -> int:
+    return sum(piece.width + piece.space for piece in pieces) - pieces[0].space
+
+
+def _shown_until(start: float, last_end: float, width: int, following: float, is_last: bool) -> float:
+    """The second at which a cue goes, that starts at `start` and whose last word ends at `last_end`.
+
+    Args:
+        start: seconds.
+        last_end: seconds.
+        width: columns of its text.
+        following: seconds; start of the next cue, or the end of the recording if it is the last.
+        is_last: whether no cue follows.
+    """
+    readable = min(start + width / CHARACTERS_PER_SECOND, last_end + LINGER)
+    end = max(last_end, start + MIN_SECONDS, readable)
+    if not is_last:
+        if following - end < SHORTEST_PAUSE:
+            end = following
+        with_gap = following - GAP
+        following = with_gap if with_gap >= min(start + MIN_SECONDS, last_end) else following
+    return min(end, following, start + MAX_SECONDS)
+
+
+def _best_bounds(pieces: Sequence[_Piece], duration: float) -> list[int]:
+    """Where cues begin, and the number of pieces: the division of least cost, found from the end to the start."""
+    count = len(pieces)
+    ends = [0, *itertools.accumulate(piece.width + piece.space for piece in pieces)]  # columns before each piece
+    costs, nexts = [0.0] * (count + 1), [count] * (count + 1)
+    for first in range(count - 1, -1, -1):
+        best = float("inf")
+        start, columns = pieces[first].start, ends[first] + pieces[first].space
+        second_line, inside = None, 0.0  # where it begins at the latest; cost of what should part and does not
+        for last in range(first + 1, count + 1):
+            if second_line is None and ends[last] - columns > LINE_WIDTH:
+                second_line = last - 1
+            too_wide = second_line is not None and (
+                ends[last] - ends[second_line] - pieces[second_line].space > LINE_WIDTH
+            )
+            piece = pieces[last - 1]
+            if last > first + 1 and (too_wide or piece.end - start > MAX_SECONDS):
+                break
+            following = pieces[last].start if last < count else duration
+            end = _shown_until(start, piece.end, ends[last] - columns, following, last == count)
+            cost = inside + _cost(piece, end - start, ends[last] - columns) + costs[last]
+            if cost < best:
+                best, nexts[first] = cost, last
+            if piece.pause >= LONG_PAUSE:
+                break
+            inside += 2.0 if piece.ends_segment else piece.pause / GOOD_PAUSE if piece.pause > 0 else 0.0
+        costs[first] = best
+    bounds = [0]
+    while bounds[-1] < count:
+        bounds.append(nexts[bounds[-1]])
+    return bounds
+
+
+def _cost(last: _Piece, seconds: float, width: int) -> float:
+    """What speaks against a cue of `width` columns, shown for `seconds`, that ends behind `last`.
+
+    Every cue costs 1, a missing second 4 and ten characters a second too many 2; to end it where nobody pauses, 1.5.
+    """
+    too_short = max(0.0, MIN_SECONDS - seconds)
+    too_fast = max(0.0, width / max(seconds, 0.1) - CHARACTERS_PER_SECOND)
+    no_pause = 0.0 if last.ends_segment else 1 - min(1.0, max(0.0, last.pause) / GOOD_PAUSE)
+    return 1 + 4 * too_short + 0.2 * too_fast + 1.5 * no_pause
+
+
+def _lines(pieces: Sequence[_Piece]) -> tuple[str, ...]:
+    """One line, or two of about the same length, parted at a space where there is one; a pause of 0.5 s may cost 12."""
+    if _width(pieces) <= LINE_WIDTH or len(pieces) == 1:
+        return (_text(pieces),)
+
+    def ugliness(index: int) -> tuple[bool, bool, float, int]:
+        top, bottom = _width(pieces[:index]), _width(pieces[index:])
+        longer, pause = max(top, bottom), max(0.0, pieces[index - 1].pause) / GOOD_PAUSE
+        # Of two alike the one with the longer bottom.
+        return longer > LINE_WIDTH, not pieces[index].space, longer - 12 * min(1.0, pause), top
+
+    parting = min(range(1, len(pieces)), key=ugliness)
+    return _text(pieces[:parting]), _text(pieces[parting:])
+
+
+def _text(pieces: Sequence[_Piece]) -> str:
+    return "".join(" " * piece.space + piece.text for piece in pieces).removeprefix(" ")

@@ -1,0 +1,193 @@
+"""Prefix beam search: the likeliest texts of an utterance, with a language model and hot words where there are any."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.decoding import beam_kernel as kernel
+from ds2_jax.decoding.beam_arrays import ACTIVE, CANDIDATE, NODE
+from ds2_jax.decoding.beam_kernel import HotWords, Rules, Search, Vocabulary
+from ds2_jax.decoding.beam_results import finals, labels_of, text_of
+from ds2_jax.decoding.hot_words import automaton, spell
+from ds2_jax.decoding.lexicon import empty_vocabulary, make_vocabulary
+from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, DecodingOptions
+from ds2_jax.decoding.word_model import UNKNOWN, WordModel, word_model
+from ds2_jax.errors import InputError
+from ds2_jax.ngram.language_model import LanguageModel
+
+FIRST_NODES = 4096
+"""Room in a new trie."""
+
+
+class BeamHypothesis(NamedTuple):
+    """A text, as labels.
+
+    Attributes:
+        labels: never blank; where several label sequences give the text (they differ in spaces at the ends or repeated
+            ones), the likeliest.
+        log_prob: nats, of all alignments of all those sequences that the search has kept.
+        score: nats, what hypotheses are ranked by: `log_prob` and what language model and hot words add.
+    """
+
+    labels: list[int]
+    log_prob: float
+    score: float
+
+
+class BeamSearch:
+    """Prefix beam search with one set of options.
+
+    Args:
+        alphabet: what the labels stand for.
+        options: pruning, weights, hot words.
+        model: the language model of `options.lm`, of words or, where the alphabet has no space, of its characters.
+
+    Raises:
+        InputError: the alphabet cannot spell a hot word or any word of the model; a boost is not finite.
+    """
+
+    def __init__(self, alphabet: Alphabet, options: DecodingOptions, model: LanguageModel | None = None) -> None:
+        self._num_labels = alphabet.size
+        self._model = word_model(model) if model else None
+        spelt = spell(options.hot_words, alphabet)
+        self._hot_words = automaton(spelt, alphabet)
+        self._vocabulary = empty_vocabulary()
+        if model:
+            texts = map(alphabet.decode, spelt)
+            hot = {word for text in texts for word in (text.split() if " " in alphabet.characters else text)}
+            self._vocabulary = make_vocabulary(model, alphabet, str(options.lm), hot)
+        self._rules = Rules(
+            width=options.width,
+            threshold=options.beam_threshold,
+            max_labels=min(options.max_labels, alphabet.size - 1),
+            label_threshold=options.label_threshold,
+            space=alphabet.characters.find(" ") + 1 or -1,
+            scored=model is not None,
+            closed=options.closed_vocabulary,
+            unknown_penalty=options.unknown_penalty,
+            largest_credit=float(self._hot_words.credits.max()),
+        )
+        self._weights = (
+            math.log(10) * (DEFAULT_ALPHA if options.alpha is None else options.alpha),
+            DEFAULT_BETA if options.beta is None else options.beta,
+        )
+
+    def __call__(self, log_probs: np.ndarray, num_best: int = 1) -> list[BeamHypothesis]:
+        """Searches an utterance.
+
+        Args:
+            log_probs: [T', V] float32, natural logarithms; -inf is allowed.
+            num_best: the most hypotheses to return.
+
+        Returns:
+            Hypotheses of distinct texts, the best first, of equal ones by their labels. None only where nothing is
+            possible: a frame without a possible label, or a closed vocabulary that allows none.
+
+        Raises:
+            InputError: `log_probs` holds NaN or infinity.
+        """
+        progress = self.start()
+        progress.read(log_probs)
+        return progress.hypotheses(num_best)
+
+    def start(self) -> "Progress":
+        """A search that has read no frame. With KenLM's model the one before must be over."""
+        return Progress(self._rules, self._vocabulary, self._hot_words, self._model, self._weights, self._num_labels)
+
+
+class Progress:
+    """A search under way: what `BeamSearch.start` gives. Reads an utterance in parts, and says what it would be."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        vocabulary: Vocabulary,
+        hot_words: HotWords,
+        model: WordModel | None,
+        weights: tuple[float, float],
+        num_labels: int,
+    ) -> None:
+        self._rules, self._vocabulary, self._hot_words = rules, vocabulary, hot_words
+        self._model, (self._scale, self._beta) = model, weights  # the scale from log10 to weighted nats
+        num_candidates = 2 * rules.width  # more are trimmed on the way
+        self._search = Search(
+            counts=np.array([1, 1, 0, 0]),  # the root, active
+            nodes=np.zeros(max(FIRST_NODES, 4 * rules.width), NODE),
+            actives=np.zeros(rules.width, ACTIVE),
+            following=np.zeros(rules.width, ACTIVE),
+            asking=np.zeros(rules.width, np.int64),
+            words=np.zeros(rules.width, np.int64),
+            candidates=np.zeros(num_candidates, CANDIDATE),
+            scores=np.zeros(num_candidates),
+            order=np.zeros(num_candidates, np.int64),
+            taken=np.zeros((rules.width, num_labels), np.bool_),
+            labels=np.zeros(num_labels, np.int64),
+            row=np.zeros(num_labels),
+        )
+        root = self._search.nodes[0]
+        root["parent"] = root["label"] = root["child"] = root["sibling"] = root["word"] = -1
+        root["high"] = len(vocabulary.ids)
+        root["state"] = root["word_state"] = model.begin() if model else 0
+        self._search.actives["label"][0] = -np.inf
+
+    def read(self, log_probs: np.ndarray) -> None:
+        """Reads the frames that follow, as `BeamSearch.__call__` does."""
+        log_probs = np.ascontiguousarray(log_probs, np.float32)
+        assert log_probs.shape[1] == len(self._search.row)
+        bad = ~(log_probs < np.inf)
+        if bad.any():
+            frame, label = np.argwhere(bad)[0]
+            raise InputError(
+                f"The model's output must be numbers below infinity, got {log_probs[frame, label]} in frame {frame} of "
+                f"{len(log_probs)}. Use weights from before the training diverged."
+            )
+        self._search.counts[kernel.FRAME] = 0
+        while True:
+            wants = kernel.advance(log_probs, self._search, self._rules, self._vocabulary, self._hot_words)
+            if wants == kernel.DONE:
+                return
+            if wants == kernel.ASKS:
+                self._answer()
+            else:
+                nodes = self._search.nodes
+                self._search = self._search._replace(nodes=np.concatenate([nodes, np.zeros_like(nodes)]))
+
+    def _answer(self) -> None:
+        assert self._model is not None
+        count = self._search.counts[kernel.ASKING]
+        nodes, asking, words = self._search.nodes, self._search.asking[:count], self._search.words[:count]
+        known = words >= 0
+        numbers = np.where(known, self._vocabulary.ids[words], UNKNOWN)
+        scores, states = self._model.score(nodes["state"][asking], numbers)
+        scores = self._scale * scores + self._beta
+        nodes["word_score"][asking] = np.where(known, scores, scores - self._rules.unknown_penalty)
+        nodes["word_state"][asking] = states
+
+    def hypotheses(self, num_best: int) -> list[BeamHypothesis]:
+        """What the frames read so far say if the utterance ends with them, as `BeamSearch.__call__` returns it."""
+        if self._model is not None and kernel.ask(self._search):
+            self._answer()
+        nodes, actives = self._search.nodes, self._search.actives[: self._search.counts[kernel.ACTIVES]]
+        words, states = finals(actives, nodes, self._hot_words.awards, self._rules.closed)
+        if self._model is not None:
+            words += self._scale * self._model.end(states)
+        texts: dict[bytes, list[int]] = {}
+        for slot in np.flatnonzero(words > -np.inf).tolist():
+            text = text_of(actives["node"][slot], nodes, self._rules.space)
+            texts.setdefault(text.tobytes(), []).append(slot)
+        found = []
+        for slots in texts.values():
+            log_probs = actives["total"][slots].tolist()
+            log_prob = log_probs[0] if len(slots) == 1 else float(np.logaddexp.reduce(log_probs))
+            best = slots[log_probs.index(max(log_probs))]
+            found.append((log_prob + float(words[best]), log_prob, best))
+        found.sort(reverse=True)
+        least = found[:num_best][-1][0] if found else 0.0  # all of that score are spelt, for their order
+        hypotheses = [
+            BeamHypothesis(labels_of(actives["node"][slot], nodes).tolist(), log_prob, score)
+            for score, log_prob, slot in found
+            if score >= least
+        ]
+        return sorted(hypotheses, key=lambda each: (-each.score, each.labels))[:num_best]

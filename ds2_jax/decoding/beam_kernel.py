@@ -1,0 +1,396 @@
+"""Prefix beam search in machine code: a trie of prefixes, one frame at a time. `beam.py` is what others call.
+
+A node of the trie is a prefix: a label sequence, its parent that sequence without the last label. The active nodes, at
+most `width` of them, carry the probability of the frames so far over all alignments that spell them, split by whether
+the last frame is blank. Nodes that are neither active nor above an active one are dropped where room runs out.
+
+A word is complete where a space follows or the utterance ends; where the alphabet has no space, every label is a word.
+The language model is asked once a node, where the score first matters, for all active nodes together: `advance` stops
+and says so. So it may be anything, and this file calls no other: Numba's cache would not see that one change.
+
+Source: prefix search decoding of Graves, "Supervised Sequence Labelling with Recurrent Neural Networks", section 7.5;
+words scored as in Hannun et al., "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional
+Recurrent DNNs". Differs: pruned by rank, score and label; hot words; partial words held against the vocabulary.
+"""
+
+import math
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+NODES, ACTIVES, FRAME, ASKING = range(4)
+"""Places in `Search.counts`: nodes, active nodes, frames read, nodes whose word has no score yet."""
+DONE, ASKS, FULL = range(3)
+"""What `advance` returns: all frames are read; the nodes `asking` want a score; the trie wants room."""
+
+
+class Search(NamedTuple):
+    """What a search holds: its trie, the active nodes, and arrays to work in."""
+
+    counts: np.ndarray
+    nodes: np.ndarray
+    actives: np.ndarray
+    following: np.ndarray
+    asking: np.ndarray
+    words: np.ndarray
+    candidates: np.ndarray
+    scores: np.ndarray
+    order: np.ndarray
+    taken: np.ndarray
+    labels: np.ndarray
+    row: np.ndarray
+
+
+class Vocabulary(NamedTuple):
+    """Words sorted by their labels: w is spelt `labels[starts[w] : starts[w + 1]]`, `ids[w]` in the language model."""
+
+    labels: np.ndarray
+    starts: np.ndarray
+    ids: np.ndarray
+
+
+class HotWords(NamedTuple):
+    """Automaton over labels: `transitions` [S, V] int32, nats [S] while in a state and for a word that ends in it."""
+
+    transitions: np.ndarray
+    credits: np.ndarray
+    awards: np.ndarray
+
+
+class Rules(NamedTuple):
+    """The numbers of a search, see `DecodingOptions`; `space` is a label or -1, `scored`: there is a language model."""
+
+    width: int
+    threshold: float
+    max_labels: int
+    label_threshold: float
+    space: int
+    scored: bool
+    closed: bool
+    unknown_penalty: float
+    largest_credit: float
+
+
+_jit = numba.njit  # compiled into what calls it
+
+
+@numba.njit(cache=True, nogil=True)
+def advance(log_probs, search, rules, vocabulary, hot_words):  # type: ignore[no-untyped-def]
+    """Reads frames from `counts[FRAME]` on, until they are read or something is wanted first.
+
+    Args:
+        log_probs: [T', V] float32, without NaN.
+        search: changed in place.
+        rules: of the search.
+        vocabulary: of the language model.
+        hot_words: automaton.
+
+    Returns:
+        `DONE`, `ASKS` or `FULL`; after the latter two, call again with what is wanted.
+    """
+    counts, nodes = search.counts, search.nodes
+    while counts[FRAME] < log_probs.shape[0]:
+        if counts[NODES] + rules.width > len(nodes):
+            _drop_dead_nodes(search)
+            if counts[NODES] + rules.width > len(nodes) // 2:  # or it would soon be full again
+                return FULL
+        search.row[:] = log_probs[counts[FRAME]]
+        num_labels = _choose_labels(search, rules)
+        ends_words = rules.space < 0 or (num_labels > 0 and search.labels[0] == rules.space)
+        if rules.scored and ends_words and ask(search) > 0:
+            return ASKS
+        count = _stay(search, rules)
+        count = _extend(search, rules, vocabulary, hot_words, num_labels, count)
+        _keep_best(search, rules, vocabulary, hot_words, count)
+        counts[FRAME] += 1
+    return DONE
+
+
+@numba.njit(cache=True, nogil=True)
+def ask(search):  # type: ignore[no-untyped-def]
+    """Lists active nodes whose last word has no score yet in `asking`, the words in `words`; returns their number."""
+    count = 0
+    for slot in range(search.counts[ACTIVES]):
+        index = search.actives[slot].node
+        node = search.nodes[index]
+        if math.isnan(node.word_score):
+            search.asking[count], search.words[count] = index, node.word
+            count += 1
+    search.counts[ASKING] = count
+    return count
+
+
+@_jit
+def _choose_labels(search, rules):  # type: ignore[no-untyped-def]
+    """The labels that may follow in this frame, blank apart: space first, then the likeliest; returns their number."""
+    row, labels, count = search.row, search.labels, 0
+    for label in range(1, len(row)):
+        if row[label] >= rules.label_threshold:
+            labels[count] = label
+            count += 1
+    if count > rules.max_labels:
+        _largest_first(row, labels, count, rules.max_labels)
+        count = rules.max_labels
+    for i in range(1, count):
+        label, place = labels[i], i
+        while (
+            place > 0
+            and labels[place - 1] != rules.space
+            and (label == rules.space or _before(row, label, labels[place - 1]))
+        ):
+            labels[place] = labels[place - 1]
+            place -= 1
+        labels[place] = label
+    return count
+
+
+@_jit
+def _log_add(a, b):  # type: ignore[no-untyped-def]
+    if a < b:
+        a, b = b, a
+    return a if b == -np.inf else a + math.log1p(math.exp(b - a))
+
+
+@_jit
+def _stay(search, rules):  # type: ignore[no-untyped-def]
+    """A candidate for each active node: what its own alignments and its parent's make of it in this frame."""
+    nodes, actives, row = search.nodes, search.actives, search.row
+    for slot in range(search.counts[ACTIVES]):
+        active, candidate = actives[slot], search.candidates[slot]
+        node = nodes[active.node]
+        candidate.slot, candidate.added = slot, -1
+        candidate.blank = active.total + row[0]
+        candidate.label = -np.inf
+        if node.parent >= 0:
+            candidate.label = active.label + row[node.label]
+            parent = nodes[node.parent]
+            if parent.slot >= 0:
+                reaching = actives[parent.slot].blank if parent.label == node.label else actives[parent.slot].total
+                candidate.label = _log_add(candidate.label, reaching + row[node.label])
+                search.taken[parent.slot, node.label] = True
+        candidate.total = _log_add(candidate.blank, candidate.label)
+        search.scores[slot] = candidate.total + node.settled + node.pending
+        if rules.space < 0:
+            search.scores[slot] += node.word_score
+    return search.counts[ACTIVES]
+
+
+@_jit
+def _extend(search, rules, vocabulary, hot_words, num_labels, count):  # type: ignore[no-untyped-def]
+    """Candidates for the active nodes' children that are not active themselves; returns the number of all."""
+    best = floor = -np.inf
+    if count > 0:
+        best = search.scores[:count].max()
+    if count == rules.width:
+        floor = search.scores[:count].min()  # what does not exceed it is not among the best
+    for slot in range(search.counts[ACTIVES]):
+        active = search.actives[slot]
+        node = search.nodes[active.node]
+        most = active.total + node.settled + rules.largest_credit  # but for the label's own probability
+        if rules.space < 0:
+            most += node.word_score + hot_words.awards[node.hot]
+        for i in range(num_labels):
+            label = search.labels[i]
+            floor = max(floor, best - rules.threshold)
+            if label != rules.space and most + search.row[label] < floor:
+                break  # as will be those that follow: they are less likely
+            if search.taken[slot, label]:
+                continue
+            total = (active.blank if label == node.label else active.total) + search.row[label]
+            settled, pending = _scores_of_child(node, label, rules, vocabulary, hot_words)
+            score = total + settled + pending
+            if score > -np.inf and score >= floor:
+                if count == len(search.candidates):
+                    count, floor = _trim(search, count, rules.width)
+                best = max(best, score)
+                candidate = search.candidates[count]
+                candidate.slot, candidate.added = slot, label
+                candidate.blank, candidate.label, candidate.total = -np.inf, total, total
+                search.scores[count] = score
+                count += 1
+    for slot in range(search.counts[ACTIVES]):
+        node = search.nodes[search.actives[slot].node]
+        if node.parent >= 0 and search.nodes[node.parent].slot >= 0:
+            search.taken[search.nodes[node.parent].slot, node.label] = False
+    return count
+
+
+@_jit
+def _scores_of_child(node, label, rules, vocabulary, hot_words):  # type: ignore[no-untyped-def]
+    """`settled` and `pending` of a node with `label` behind it; pending is -inf where the vocabulary forbids it."""
+    settled = node.settled
+    pending = hot_words.credits[hot_words.transitions[node.hot, label]]
+    if node.length > 0 and (rules.space < 0 or label == rules.space):
+        settled += node.word_score + hot_words.awards[node.hot]
+        if rules.closed and node.word < 0:
+            pending = -np.inf
+    if rules.scored and label != rules.space:
+        low, high, depth = _words_of_child(node, rules, vocabulary)
+        first = _first_from(label, low, high, depth, vocabulary)
+        if first == high or vocabulary.labels[vocabulary.starts[first] + depth] != label:
+            if rules.closed:
+                pending = -np.inf
+            elif rules.space >= 0:  # else it is in the score that every label asks for
+                pending -= rules.unknown_penalty
+    return settled, pending
+
+
+@_jit
+def _words_of_child(node, rules, vocabulary):  # type: ignore[no-untyped-def]
+    """The words that the word of a node's children is one of, before their label, and the labels that these share."""
+    if rules.space < 0:
+        return 0, len(vocabulary.ids), 0
+    return node.low, node.high, node.length
+
+
+@_jit
+def _first_from(label, low, high, depth, vocabulary):  # type: ignore[no-untyped-def]
+    """The first of words that share `depth` labels whose next one is at least `label`; `high` where none is."""
+    if low < high and vocabulary.starts[low + 1] - vocabulary.starts[low] == depth:
+        low += 1  # that word ends here: it comes first
+    while low < high:
+        middle = (low + high) // 2
+        if vocabulary.labels[vocabulary.starts[middle] + depth] < label:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@_jit
+def _trim(search, count, size):  # type: ignore[no-untyped-def]
+    """Keeps the best `size` candidates, in their order, of equal ones the first; returns `size` and the least score."""
+    scores, order = search.scores, search.order
+    order[:count] = np.arange(count)
+    _largest_first(scores, order, count, size)
+    worst = order[0]
+    for i in range(1, size):
+        if _before(scores, worst, order[i]):
+            worst = order[i]
+    least, kept = scores[worst], 0
+    for i in range(count):
+        if scores[i] > least or (scores[i] == least and i <= worst):
+            scores[kept], search.candidates[kept] = scores[i], search.candidates[i]
+            kept += 1
+    return kept, least
+
+
+@_jit
+def _keep_best(search, rules, vocabulary, hot_words, count):  # type: ignore[no-untyped-def]
+    """Makes the best candidates the active nodes."""
+    nodes, actives, following = search.nodes, search.actives, search.following
+    if count > rules.width:
+        count, _ = _trim(search, count, rules.width)
+    best = -np.inf
+    for i in range(count):
+        best = max(best, search.scores[i])
+    kept = 0
+    for i in range(count):
+        if search.scores[i] > -np.inf and search.scores[i] >= best - rules.threshold:
+            search.order[kept] = i
+            kept += 1
+    for slot in range(search.counts[ACTIVES]):
+        nodes[actives[slot].node].slot = -1
+    for slot in range(kept):
+        candidate = search.candidates[search.order[slot]]
+        index = actives[candidate.slot].node
+        if candidate.added >= 0:
+            index = _child(index, candidate.added, search, rules, vocabulary, hot_words)
+        following[slot].node = index
+        following[slot].blank, following[slot].label = candidate.blank, candidate.label
+        following[slot].total = candidate.total
+    for slot in range(kept):
+        actives[slot] = following[slot]
+        nodes[actives[slot].node].slot = slot
+    search.counts[ACTIVES] = kept
+
+
+@_jit
+def _largest_first(values, order, count, size):  # type: ignore[no-untyped-def]
+    """Rearranges `order[:count]` so that its first `size` are those of the largest values; of equal ones the lower."""
+    low, high = 0, count - 1
+    while low < high:
+        pivot = order[(low + high) // 2]
+        left, right = low, high
+        while left <= right:
+            while _before(values, order[left], pivot):
+                left += 1
+            while _before(values, pivot, order[right]):
+                right -= 1
+            if left <= right:
+                order[left], order[right] = order[right], order[left]
+                left += 1
+                right -= 1
+        if size - 1 <= right:
+            high = right
+        elif size - 1 >= left:
+            low = left
+        else:
+            return
+
+
+@_jit
+def _before(values, a, b):  # type: ignore[no-untyped-def]
+    return values[a] > values[b] or (values[a] == values[b] and a < b)
+
+
+@_jit
+def _child(parent_index, label, search, rules, vocabulary, hot_words):  # type: ignore[no-untyped-def]
+    """The node with `label` behind a node: found, where it has been active before, or made."""
+    nodes = search.nodes
+    parent = nodes[parent_index]
+    index = parent.child
+    while index >= 0 and nodes[index].label != label:
+        index = nodes[index].sibling
+    if index >= 0:
+        return np.int64(index)
+    index = search.counts[NODES]
+    search.counts[NODES] += 1
+    node = nodes[index]
+    node.parent, node.label, node.slot = parent_index, label, -1
+    node.child, node.sibling, parent.child = -1, parent.child, index
+    node.settled, node.pending = _scores_of_child(parent, label, rules, vocabulary, hot_words)
+    node.hot = hot_words.transitions[parent.hot, label]
+    ends = parent.length > 0 and (rules.space < 0 or label == rules.space)
+    node.state = parent.word_state if ends else parent.state
+    node.word_state = node.state
+    node.length, node.low, node.high, node.word, node.word_score = 0, 0, len(vocabulary.ids), -1, 0.0
+    if label != rules.space:
+        low, high, depth = _words_of_child(parent, rules, vocabulary)
+        node.length = depth + 1
+        node.low = _first_from(label, low, high, depth, vocabulary)
+        node.high = _first_from(label + 1, low, high, depth, vocabulary)
+        if node.low < node.high and vocabulary.starts[node.low + 1] - vocabulary.starts[node.low] == node.length:
+            node.word = node.low
+        if rules.scored:
+            node.word_score = np.nan
+    return np.int64(index)
+
+
+@_jit
+def _drop_dead_nodes(search):  # type: ignore[no-untyped-def]
+    """Keeps the active nodes and those above them, in their order: a parent comes before its children."""
+    nodes, count = search.nodes, search.counts[NODES]
+    places = np.full(count, -1, np.int64)  # first a mark on those that live, then where they move
+    places[0] = 0
+    for slot in range(search.counts[ACTIVES]):
+        places[search.actives[slot].node] = 0
+    for index in range(count - 1, 0, -1):
+        if places[index] >= 0:
+            places[nodes[index].parent] = 0
+    kept = 0
+    for index in range(count):
+        if places[index] >= 0:
+            places[index] = kept
+            nodes[kept] = nodes[index]
+            node = nodes[kept]
+            node.child = node.sibling = -1
+            if node.parent >= 0:
+                parent = nodes[places[node.parent]]
+                node.parent = places[node.parent]
+                node.sibling, parent.child = parent.child, kept
+            kept += 1
+    for slot in range(search.counts[ACTIVES]):
+        search.actives[slot].node = places[search.actives[slot].node]
+    search.counts[NODES] = kept

@@ -1,0 +1,50 @@
+"""What a beam search has found, read from its trie."""
+
+import numba
+import numpy as np
+
+
+@numba.njit(cache=True)
+def labels_of(index, nodes):  # type: ignore[no-untyped-def]
+    """The label sequence of a node, [N] int32."""
+    count, above = 0, index
+    while nodes[above].parent >= 0:
+        count, above = count + 1, np.int64(nodes[above].parent)
+    labels = np.empty(count, np.int32)
+    for place in range(count - 1, -1, -1):
+        labels[place], index = nodes[index].label, np.int64(nodes[index].parent)
+    return labels
+
+
+@numba.njit(cache=True)
+def text_of(index, nodes, space):  # type: ignore[no-untyped-def]
+    """The labels of a node without spaces at its ends and behind spaces, [N] int32."""
+    labels = labels_of(index, nodes)
+    count = 0
+    for label in labels:
+        if label != space or (count > 0 and labels[count - 1] != space):
+            labels[count] = label
+            count += 1
+    if count > 0 and labels[count - 1] == space:
+        count -= 1
+    return labels[:count]
+
+
+@numba.njit(cache=True)
+def finals(actives, nodes, awards, closed):  # type: ignore[no-untyped-def]
+    """What the active nodes come to at the end of an utterance, all words having been scored.
+
+    Returns:
+        Nats of its words, [A] float64, -inf where the vocabulary forbids it, and the language model's states behind the
+        last one, [A] int64.
+    """
+    scores, states = np.empty(len(actives)), np.empty(len(actives), np.int64)
+    for slot in range(len(actives)):
+        node = nodes[actives[slot].node]
+        scores[slot], states[slot] = node.settled, node.state
+        if node.length > 0:
+            scores[slot] += node.word_score + awards[node.hot]
+            states[slot] = node.word_state
+            if closed and node.word < 0:
+                scores[slot] = -np.inf
+    return scores, states

@@ -1,0 +1,74 @@
+"""Hot words: words and phrases to be heard more easily, as an automaton over labels."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.decoding.beam_kernel import HotWords
+from ds2_jax.errors import InputError
+from ds2_jax.settings import require
+
+Spelling = tuple[int, ...]
+
+
+def spell(hot_words: Mapping[str, float], alphabet: Alphabet) -> dict[Spelling, float]:
+    """The labels of hot words, each with its boost.
+
+    Raises:
+        InputError: a word is empty, needs characters that the alphabet lacks, or has a boost that is not finite.
+    """
+    spelt: dict[Spelling, float] = {}
+    for word, boost in hot_words.items():
+        require(math.isfinite(boost), "--hot-word", f"have a finite boost for {word!r}, in nats", boost)
+        require(bool(alphabet.normalise(word)), "--hot-word", "name a word", word)
+        if unknown := alphabet.unknown(word):
+            raise InputError(
+                f"--hot-word must use the alphabet {alphabet.characters!r}, got {unknown} in {word!r}. "
+                "The model cannot write these characters; spell the word without them."
+            )
+        spelt[tuple(alphabet.encode(word))] = float(boost)
+    return spelt
+
+
+def automaton(spelt: Mapping[Spelling, float], alphabet: Alphabet) -> HotWords:
+    """Builds the automaton that follows hot words along a prefix.
+
+    Its state is the longest end of the prefix that begins a hot word or phrase and starts where a word starts; shorter
+    such ends are ends of that one. Of a boost above 0 a prefix holds the share of the labels that it has spelt, and the
+    whole for good where the word is complete; a boost below 0 counts where the word is complete.
+
+    Args:
+        spelt: labels and boosts of words and phrases.
+        alphabet: its space separates words; where it has none, each label is a word.
+
+    Returns:
+        The automaton; it starts in state 0. State 1 is the inside of a word that is not hot.
+    """
+    space = alphabet.characters.find(" ") + 1
+    shares: dict[Spelling, float] = {(): 0.0}  # of every beginning
+    following: dict[Spelling, set[int]] = {}
+    for spelling, boost in spelt.items():
+        for size in range(1, len(spelling) + 1):
+            part = spelling[:size]
+            shares[part] = max(shares.get(part, 0.0), boost * size / len(spelling))
+            following.setdefault(part[:-1], set()).add(part[-1])
+    parts = sorted(shares)  # the empty one first
+    states = {part: state if state == 0 else state + 1 for state, part in enumerate(parts)}
+    transitions = np.ones((len(parts) + 1, alphabet.size), np.int32)
+    held, awards = np.zeros(len(parts) + 1), np.zeros(len(parts) + 1)
+    if not space:
+        transitions[:] = 0
+    transitions[:, space] = 0
+    for part, state in states.items():
+        starts = [0, *(i + 1 for i, label in enumerate(part) if label == space)] if space else range(len(part) + 1)
+        ends = [part[start:] for start in starts if part[start:] in shares]  # the longest first
+        awards[state] = sum(spelt.get(end, 0.0) for end in ends)
+        held[state] = max(shares[end] for end in ends)
+        for end in reversed(ends):
+            for label in following.get(end, ()):
+                transitions[state, label] = states[(*end, label)]
+        if space and part and part[-1] == space:
+            transitions[state, space] = state  # a second space changes nothing
+    return HotWords(transitions, held, awards)

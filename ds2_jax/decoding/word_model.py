@@ -1,0 +1,82 @@
+"""A language model as the beam search asks it: words by number, many at once."""
+
+from typing import Protocol
+
+import numpy as np
+
+from ds2_jax.ngram.kenlm_model import KenLMModel
+from ds2_jax.ngram.language_model import LanguageModel
+from ds2_jax.ngram.model import NGramModel
+from ds2_jax.ngram.trie import next_words
+
+UNKNOWN = -1
+"""Number of a word that the language model does not know."""
+
+
+class WordModel(Protocol):
+    """What a search asks."""
+
+    def begin(self) -> int:
+        """The state before the first word of an utterance."""
+
+    def score(self, states: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores words, each behind a state of its own.
+
+        Args:
+            states: [N] int64.
+            words: [N] int64, numbers in the vocabulary, or `UNKNOWN`.
+
+        Returns:
+            log10 probabilities [N] float64, and the states behind the words [N] int64.
+        """
+
+    def end(self, states: np.ndarray) -> np.ndarray:
+        """log10 probabilities of `</s>` behind states, [N] float64."""
+
+
+class NGramWords:
+    """An n-gram model in arrays, asked in machine code."""
+
+    def __init__(self, model: NGramModel) -> None:
+        self._model = model
+
+    def begin(self) -> int:
+        """See `WordModel`."""
+        return self._model.begin_state
+
+    def score(self, states: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `WordModel`."""
+        return next_words(self._model.arrays, states, np.where(words == UNKNOWN, self._model.unknown_word, words))
+
+    def end(self, states: np.ndarray) -> np.ndarray:
+        """See `WordModel`."""
+        return next_words(self._model.arrays, states, np.full(len(states), self._model.end_word))[0]
+
+
+class WordByWord:
+    """Any language model, asked in Python."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+
+    def begin(self) -> int:
+        """See `WordModel`."""
+        if isinstance(self._model, KenLMModel):
+            self._model.forget()  # its memory grows with what it is asked
+        return self._model.begin_state
+
+    def score(self, states: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `WordModel`."""
+        vocabulary = self._model.vocabulary
+        spelt = ["<unk>" if word == UNKNOWN else vocabulary[word] for word in words.tolist()]
+        answers = list(map(self._model.next_word, states.tolist(), spelt))
+        return np.array([log10 for log10, _ in answers]), np.array([state for _, state in answers], np.int64)
+
+    def end(self, states: np.ndarray) -> np.ndarray:
+        """See `WordModel`."""
+        return np.array([self._model.next_word(state, "</s>")[0] for state in states.tolist()])
+
+
+def word_model(model: LanguageModel) -> WordModel:
+    """The fastest way to ask a model."""
+    return NGramWords(model) if isinstance(model, NGramModel) else WordByWord(model)

@@ -1,0 +1,109 @@
+"""What libsndfile cannot read, through the ffmpeg program: m4a, mp4, webm, mkv and whatever else that knows."""
+
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from ds2_jax import audio
+from ds2_jax.audio import BLOCK_SAMPLES, MAX_RATE, MIN_RATE
+from ds2_jax.errors import InputError, shorten
+
+FFMPEG_SUFFIXES = frozenset(
+    ".3gp .aac .ac3 .amr .asf .avi .flv .m4a .m4b .m4v .mka .mkv .mov .mp4 .mpeg .mpg .ogv .spx .webm .wma .wmv".split()
+)
+"""Looked for in folders; a named file may have any."""
+AU_HEADER = struct.Struct(">4s5I")  # ".snd", bytes before the samples, of samples, coding, Hz, channels
+
+
+def read_blocks(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
+    """Reads a recording of any length a few seconds at a time: what `audio.read_blocks` reads, and what ffmpeg does.
+
+    Args:
+        path: the file. Of a video, the first sound track is read.
+        sample_rate: Hz, of the result.
+
+    Yields:
+        [S] float32: one after another, the waveform; channels and rate become what they do in `audio.read_audio`.
+
+    Raises:
+        InputError: as `audio.read_blocks`; of what libsndfile does not know: ffmpeg is not installed, the file holds no
+            sound, or ffmpeg finds a fault in it.
+    """
+    try:
+        yield from audio.read_blocks(path, sample_rate)
+    except audio.UnknownFormatError:  # which comes before the first block
+        suffix, program = path.suffix.lower(), shutil.which("ffmpeg")
+        if program is None and suffix in FFMPEG_SUFFIXES:
+            rule = "be WAV, FLAC, Ogg, MP3 or another format that libsndfile reads"
+            advice = "Install ffmpeg, which reads it, or convert the file."
+            raise InputError(f"{path} must {rule}, got {suffix.removeprefix('.')}. {advice}") from None
+        if program is None:
+            raise
+        yield from _decode(program, path, sample_rate)
+
+
+def _decode(program: str, path: Path, sample_rate: int) -> Iterator[np.ndarray]:
+    with tempfile.TemporaryFile() as messages, _start(program, path, messages) as process:
+        assert process.stdout is not None
+        try:
+            yield from _read(process.stdout, process, messages, path, sample_rate)
+        finally:
+            process.kill()  # where the reader stopped early
+
+
+def _start(program: str, path: Path, messages: IO[bytes]) -> "subprocess.Popen[bytes]":
+    """ffmpeg, writing the AU format (float samples behind a plain header) to a pipe."""
+    # The protocol is named so that none is read out of the file's name, and no other may be asked for by its content:
+    # a playlist could name addresses on the network.
+    arguments = [program, "-nostdin", "-hide_banner", "-loglevel", "error", "-xerror", "-protocol_whitelist", "file"]
+    arguments += ["-i", f"file:{path}", "-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
+    return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages)
+
+
+def _read(
+    pipe: IO[bytes], process: "subprocess.Popen[bytes]", messages: IO[bytes], path: Path, sample_rate: int
+) -> Iterator[np.ndarray]:
+    header = pipe.read(AU_HEADER.size)
+    if len(header) < AU_HEADER.size:
+        _check(process, messages, path)
+        raise InputError(f"{path} must hold sound, got none. Replace the file.")
+    _, start, _, _, file_rate, num_channels = AU_HEADER.unpack(header)
+    if not MIN_RATE <= file_rate <= MAX_RATE:
+        raise InputError(
+            f"{path} must have a rate of {MIN_RATE} to {MAX_RATE} Hz, got {file_rate} Hz. Replace the file."
+        )
+    pipe.read(start - AU_HEADER.size)
+
+    def sample_blocks() -> Iterator[np.ndarray]:
+        while data := pipe.read(BLOCK_SAMPLES * num_channels * 4):
+            samples = np.frombuffer(data[: len(data) // (num_channels * 4) * num_channels * 4], ">f4")
+            yield samples.reshape(-1, num_channels).astype(np.float32)
+        _check(process, messages, path)
+
+    yield from audio.waveform_blocks(sample_blocks(), file_rate, sample_rate, str(path))
+
+
+def _check(process: "subprocess.Popen[bytes]", messages: IO[bytes], path: Path) -> None:
+    """Waits for the end of ffmpeg.
+
+    Raises:
+        InputError: it failed or complained: of a file that was cut short it decodes what there is.
+    """
+    code = process.wait()
+    messages.seek(0)
+    said = messages.read().decode(errors="replace").replace(f"file:{path}: ", "")
+    if "matches no streams" in said:
+        raise InputError(f"{path} must hold sound, got none. Replace the file.")
+    if code or said.strip():
+        first = re.sub(r"^\[[^\]]* @ 0x[0-9a-f]+\] ", "", said.strip().partition("\n")[0]).rstrip(".")
+        raise InputError(
+            f"{path} must be whole audio or video, got from ffmpeg: {shorten(first) or f'exit code {code}'}. "
+            "Replace the file, or mend it: ffmpeg -i OLD NEW.flac."
+        )

@@ -1,0 +1,174 @@
+"""Transcripts -> text: txt, json, srt, vtt, ctm and tsv, each as its specification has it. Lines end in LF in all."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from ds2_jax.cues import Cue, make_cues
+from ds2_jax.decoding.hypothesis import Hypothesis, Word
+from ds2_jax.settings import UNPRINTABLE
+from ds2_jax.transcriber import Segment, Transcript
+
+Format = Literal["txt", "json", "srt", "vtt", "ctm", "tsv"]
+
+
+def to_txt(transcript: Transcript) -> str:
+    """The text, a line."""
+    return f"{transcript.text}\n"
+
+
+def to_json(transcript: Transcript) -> str:
+    r"""A JSON object in a line (JSON Lines), in UTF-8.
+
+    `audio` is the file, `duration` that of the recording, `text` all that was said, `confidence` the probability that
+    it is right: that of the least certain segment. `words` have `word`, `start`, `end`, `confidence` and their
+    `characters`, each a list of the character, its start and its end. `segments` are the parts that were decoded on
+    their own: `start`, `end`, `text`, `confidence`; where the decoder gave several readings, `readings` lists them, the
+    best first, with `text`, `confidence` and `score` (nats, the larger the better). Times are seconds from the start of
+    the recording. Where the name of the file is not UTF-8, what is not ASCII is escaped, its odd bytes as \udc80 to
+    \udcff.
+    """
+    name = str(transcript.audio)
+    line = {
+        "audio": name,
+        "duration": round(transcript.duration, 3),
+        "text": transcript.text,
+        "confidence": min((_confidence(each.readings[0]) for each in transcript.segments), default=1.0),
+        "words": [_json_word(word) for word in transcript.words],
+        "segments": [_json_segment(segment) for segment in transcript.segments],
+    }
+    return json.dumps(line, ensure_ascii=bool(UNPRINTABLE.search(name)), allow_nan=False) + "\n"
+
+
+def _json_word(word: Word) -> dict[str, Any]:
+    return {
+        "word": word.text,
+        "start": round(word.start, 3),
+        "end": round(word.end, 3),
+        "confidence": round(word.confidence, 4),
+        "characters": [[each.text, round(each.start, 3), round(each.end, 3)] for each in word.characters],
+    }
+
+
+def _json_segment(segment: Segment) -> dict[str, Any]:
+    best = segment.readings[0]
+    values: dict[str, Any] = {
+        "start": round(segment.start, 3),
+        "end": round(segment.end, 3),
+        "text": best.text,
+        "confidence": _confidence(best),
+    }
+    if len(segment.readings) > 1:
+        values["readings"] = [
+            {"text": each.text, "confidence": _confidence(each), "score": round(each.score, 3)}
+            for each in segment.readings
+        ]
+    return values
+
+
+def _confidence(reading: Hypothesis) -> float:
+    return round(reading.confidence, 4)
+
+
+def to_srt(transcript: Transcript) -> str:
+    """SubRip subtitles: numbered cues, each with its span and one or two lines, and an empty line behind.
+
+    The format has no escapes: an arrow `-->` in the text, which ends a cue for some players, gets a space. SubRip wrote
+    CRLF; players and editors read LF as well, and so do the tools that text is piped into.
+
+    Source: the files of SubRip, which has no other specification.
+    """
+    return "".join(
+        f"{number}\n{_span(cue, ',')}\n{_cue_text(cue).replace('-->', '-- >')}\n\n"
+        for number, cue in enumerate(_cues(transcript), start=1)
+    )
+
+
+def to_vtt(transcript: Transcript) -> str:
+    """WebVTT subtitles.
+
+    Source: W3C, WebVTT: The Web Video Text Tracks Format, section 4 (syntax). `>` must not be escaped there unless it
+    ends an arrow; it is, always, as everybody does.
+    """
+    escapes = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;"}
+    return "WEBVTT\n\n" + "".join(
+        f"{_span(cue, '.')}\n{_cue_text(cue).translate(escapes)}\n\n" for cue in _cues(transcript)
+    )
+
+
+def to_tsv(transcript: Transcript) -> str:
+    r"""The subtitles as a table: a header, then start, end (whole milliseconds) and text, parted by tabs.
+
+    The columns that Whisper's users know. A backslash, tab, LF or CR in the text is written `\\`, `\t`, `\n`, `\r`.
+    """
+    escapes = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+    rows = [f"{cue.start}\t{cue.end}\t{cue.text.translate(escapes)}\n" for cue in _cues(transcript)]
+    return "".join(["start\tend\ttext\n", *rows])
+
+
+def to_ctm(transcript: Transcript, name: str) -> str:
+    """NIST's time-marked words: recording, channel, start and duration in seconds, word, confidence; by start.
+
+    The channel is always 1: recordings are mixed down. White space within a word, which would end it, becomes `_`.
+
+    Args:
+        transcript: what was recognised.
+        name: of the recording; as `ctm_name` has it.
+
+    Source: NIST SCTK, sclite, input file formats: ctm.
+    """
+    rows = []
+    for word in transcript.words:
+        start, end = (round(1000 * time) for time in (word.start, word.end))
+        rows.append((start, max(end - start, 1), re.sub(r"\s", "_", word.text), word.confidence))
+    return "".join(
+        f"{ctm_name(name)} 1 {start / 1000:.3f} {duration / 1000:.3f} {text} {confidence:.4f}\n"
+        for start, duration, text, confidence in sorted(rows, key=lambda row: row[0])
+    )
+
+
+def ctm_name(name: str) -> str:
+    """A recording's name as CTM can have it: `_` for each white space, and for a `;`, two of which begin a comment."""
+    return re.sub(r"[\s;]", "_", name)
+
+
+def render(transcript: Transcript, output_format: Format, name: str) -> str:
+    """The transcript in a format.
+
+    Args:
+        transcript: what was recognised.
+        output_format: one of `Format`.
+        name: of the recording, which stands in every line of CTM.
+    """
+    if output_format == "ctm":
+        return to_ctm(transcript, name)
+    return WRITERS[output_format](transcript)
+
+
+WRITERS: Mapping[str, Callable[[Transcript], str]] = {
+    "txt": to_txt,
+    "json": to_json,
+    "srt": to_srt,
+    "vtt": to_vtt,
+    "tsv": to_tsv,
+}
+
+
+def _cues(transcript: Transcript) -> list[Cue]:
+    return make_cues([segment.readings[0].words for segment in transcript.segments], transcript.duration)
+
+
+def _span(cue: Cue, decimal_mark: str) -> str:
+    return f"{_timestamp(cue.start, decimal_mark)} --> {_timestamp(cue.end, decimal_mark)}"
+
+
+def _timestamp(milliseconds: int, decimal_mark: str) -> str:
+    seconds, milliseconds = divmod(milliseconds, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{seconds:02}{decimal_mark}{milliseconds:03}"
+
+
+def _cue_text(cue: Cue) -> str:
+    return "\n".join(cue.lines)

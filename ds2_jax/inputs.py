@@ -1,0 +1,120 @@
+"""The recordings that a command line names: files, folders, patterns and standard input."""
+
+import collections
+import glob
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+import numpy as np
+
+from ds2_jax import ffmpeg
+from ds2_jax.audio import AUDIO_SUFFIXES
+from ds2_jax.errors import InputError
+from ds2_jax.ffmpeg import FFMPEG_SUFFIXES
+from ds2_jax.files import writing
+
+STANDARD_INPUT = Path("-")
+SUFFIXES = AUDIO_SUFFIXES | FFMPEG_SUFFIXES
+
+
+class AudioFile(NamedTuple):
+    """A recording that was named.
+
+    Attributes:
+        path: where it is, or STANDARD_INPUT.
+        name: for its results: the path below the folder that was named, or from where a pattern begins to vary; of a
+            file that was named, its own name; of standard input, "stdin". Folders are parted by "/". Without suffix,
+            except where two would have one name, as a.wav and a.mp3.
+    """
+
+    path: Path
+    name: str
+
+
+def find_audio(paths: Sequence[Path]) -> list[AudioFile]:
+    """The files named, and all audio and video files below the folders named, sorted within each; each file once.
+
+    A path that does not exist is a pattern where it holds one of `*?[`, of which `**` stands for any folders. What else
+    the folders hold is counted on stderr. Broken links are among the files: reading them fails, and is told.
+
+    Raises:
+        InputError: no path is given, one does not exist, a pattern matches nothing, or a folder holds no audio.
+    """
+    if not paths:
+        raise InputError("AUDIO must name at least one file or folder, got none. Add it behind RUN.")
+    names: dict[Path, PurePath] = {}
+    for path in paths:
+        for file, name in _find(path):
+            names.setdefault(file, name)
+    count = collections.Counter(name.with_suffix("") for name in names.values())
+    return [
+        AudioFile(file, (name if count[name.with_suffix("")] > 1 else name.with_suffix("")).as_posix())
+        for file, name in names.items()
+    ]
+
+
+def _find(path: Path) -> Iterator[tuple[Path, PurePath]]:
+    """Files, and their names with suffix."""
+    if path == STANDARD_INPUT:
+        yield path, PurePath("stdin")
+    elif os.path.exists(path):  # noqa: PTH110 - Path's methods raise where the name is too long
+        yield from _search(path, path if path.is_dir() else path.parent)
+    elif "*" in str(path) or "?" in str(path) or "[" in str(path):
+        matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob has no absolute patterns
+        if not matches:
+            raise InputError(f"AUDIO must name files, got the pattern {path}, which matches none. Correct it.")
+        varying = next(i for i, part in enumerate(path.parts) if re.search(r"[*?[]", part))
+        for match in map(Path, matches):
+            yield from _search(match, Path(*path.parts[:varying]))
+    else:
+        raise InputError(f"AUDIO must be a file or folder, got {path}, which does not exist. Correct the path.")
+
+
+def _search(path: Path, root: Path) -> Iterator[tuple[Path, PurePath]]:
+    """The file, or the audio and video files below the folder, with their paths from `root`."""
+    if not path.is_dir():
+        yield path, path.relative_to(root)
+        return
+    below = sorted(each for each in path.rglob("*") if not each.is_dir())
+    found = [each for each in below if each.suffix.lower() in SUFFIXES]
+    if others := len(below) - len(found):
+        suffixes = sorted({each.suffix.lower() or "no suffix" for each in below} - SUFFIXES)
+        print(f"{path}: {others} other files ignored: {', '.join(suffixes)}", file=sys.stderr)
+    if not found:
+        raise InputError(f"{path} must hold audio files ({' '.join(sorted(AUDIO_SUFFIXES))} ...), got none.")
+    for each in found:
+        yield each, each.relative_to(root)
+
+
+def save_standard_input(folder: Path) -> Path:
+    """Writes what comes through standard input into a file of `folder`: audio must be read more than once.
+
+    Raises:
+        InputError: nothing is piped in, or the disk is full.
+    """
+    if sys.stdin is None or sys.stdin.isatty():
+        raise InputError("AUDIO - must be a recording on standard input, got a terminal. Pipe one into it, or < FILE.")
+    start = sys.stdin.buffer.read(3)
+    # Of some MP3 files that begin with a tag libsndfile knows nothing but the end of the name.
+    path = folder / ("stdin.mp3" if start == b"ID3" else "stdin")
+    with writing(path), path.open("wb") as file:
+        file.write(start)
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return path
+
+
+def read_blocks(path: Path, sample_rate: int, standard_input: Path | None) -> Iterator[np.ndarray]:
+    """As `ffmpeg.read_blocks`; STANDARD_INPUT is read from the file that `save_standard_input` wrote."""
+    if path != STANDARD_INPUT:
+        yield from ffmpeg.read_blocks(path, sample_rate)
+        return
+    assert standard_input is not None
+    try:
+        yield from ffmpeg.read_blocks(standard_input, sample_rate)
+    except InputError as error:
+        raise InputError(str(error).replace(str(standard_input), "Standard input")) from error

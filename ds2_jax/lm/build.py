@@ -1,0 +1,160 @@
+"""`lm build`: an n-gram model of text, as an ARPA file."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import tyro
+
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.data.check import AlphabetSettings, read_settings
+from ds2_jax.errors import InputError
+from ds2_jax.lm.text import OnUnknown, Text, read_texts
+from ds2_jax.ngram.kneser_ney import END, FALLBACK, START, UNKNOWN, Model, count_ngrams, estimate, score, write_arpa
+from ds2_jax.settings import require
+
+MAX_ORDER = 9
+UNCHANGED = AlphabetSettings()
+Texts = Annotated[
+    tuple[Path, ...],
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="TEXT [TEXT ...]", help_behavior_hint="(required)"),
+]
+
+
+class Fit(NamedTuple):
+    """How well a model predicts a text.
+
+    Attributes:
+        perplexity: a word, ends of sentences counted and unknown words left out; infinite where all are unknown.
+        num_words: of the text.
+        num_unknown: those that the vocabulary lacks.
+    """
+
+    perplexity: float
+    num_words: int
+    num_unknown: int
+
+
+def build(
+    texts: Texts,
+    out: Path,
+    order: int = 3,
+    config: Path | None = None,
+    run: Path | None = None,
+    data: AlphabetSettings = UNCHANGED,
+    on_unknown: OnUnknown = "error",
+    test: Path | None = None,
+) -> int:
+    """Makes an n-gram model of text: interpolated modified Kneser-Ney smoothing, no n-gram left out.
+
+    Sentences are normalised as transcripts are, and the model must be able to write them. An n-gram is made of words,
+    or of characters where the alphabet has no space; then spaces in the text are passed over. The vocabulary is that of
+    the text. An order with too few n-grams for discounts of its own takes 0.5, 1 and 1.5, with a warning.
+
+    Args:
+        texts: UTF-8 text with a sentence a line, plain or compressed with gzip, - for standard input; manifests
+            (.jsonl, .json) and TensorFlow data sets (tfds:NAME#SPLIT), of which the transcripts are read.
+        out: ARPA file to write, compressed where its name ends in .gz. One that is there is replaced.
+        order: words of the longest n-grams, 1 to 9.
+        config: configuration file; its alphabet decides. Default: that of an empty configuration, English.
+        run: folder of a training run, instead of --config.
+        data: settings in place of those of --config or --run.
+        on_unknown: what to do where a sentence holds characters that the alphabet lacks: stop and tell which, or leave
+            the sentence out and tell how many there were.
+        test: text, as above, that the model has not seen: tells its perplexity.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: the settings or a text cannot be read, a sentence cannot be spelled, or `out` cannot be written.
+    """
+    require(1 <= order <= MAX_ORDER, "--order", f"be 1 to {MAX_ORDER}", order)
+    if not texts:
+        raise InputError("TEXT must name at least one file, got none. Add it, or - for standard input.")
+    for path in (*texts, test):
+        if path is not None and out.exists() and path.exists() and out.samefile(path):
+            raise InputError(f"--out must be unlike every text, got {out} for both. Give another name.")
+    settings, source = read_settings(config, run, data=data)
+    alphabet = Alphabet.of(settings.data)
+    print(f"alphabet {alphabet.characters!r}: {source}", flush=True)
+    text = read_texts(texts, alphabet, on_unknown)
+    print("\n".join(describe_text(text, spaced=" " in alphabet.characters)), flush=True)
+    held_out = read_texts([test], alphabet, on_unknown) if test is not None else None
+    model = make_model(text, order)
+    print("\n".join(describe_model(model)), flush=True)
+    for warning in warnings(model):
+        print(f"warning: {warning}", file=sys.stderr)
+    write_arpa(out, model, text.words)
+    if held_out is not None:
+        print(f"{test}: {describe_fit(fit(model, text.words, held_out))}")
+        print("\n".join(_left_out(held_out)), end="\n" if held_out.num_unknown or held_out.num_empty else "")
+    print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB. To use it: python main.py evaluate {run or 'RUN'} --lm {out}")
+    return 0
+
+
+def make_model(text: Text, order: int) -> Model:
+    """The n-gram model of a text.
+
+    Raises:
+        InputError: no sentence is as long as the order.
+    """
+    starts, ends = np.flatnonzero(text.tokens == START), np.flatnonzero(text.tokens == END)
+    longest = int((ends - starts).max()) + 1
+    rule = "be at most the words of the longest sentence and its two ends"
+    require(order <= longest, "--order", f"{rule}, {longest}", order, "Give a smaller one.")
+    return estimate(count_ngrams(text.tokens, order, len(text.words)))
+
+
+def fit(model: Model, words: Sequence[str], text: Text) -> Fit:
+    """How well a model with these words predicts a text."""
+    tokens = text.in_vocabulary(words)
+    scored = (tokens != START) & (tokens != UNKNOWN)
+    scores = score(model, tokens)[scored]
+    return Fit(float(10 ** -scores.mean()), text.num_words, int(np.count_nonzero(tokens == UNKNOWN)))
+
+
+def describe_text(text: Text, *, spaced: bool) -> Iterator[str]:
+    """What was read, and what of it is not used."""
+    unit = "words" if spaced else "characters"
+    different = len(text.words) - 3
+    yield f"{text.num_sentences:,} sentences, {text.num_words:,} {unit}, {different:,} different"
+    yield from _left_out(text)
+
+
+def _left_out(text: Text) -> Iterator[str]:
+    if text.num_empty:
+        yield f"  {text.num_empty:,} without a word left out"
+    if text.num_unknown:
+        characters = ", ".join(f"{character!r} in {count:,}" for character, count in text.characters.most_common(10))
+        yield f"  {text.num_unknown:,} left out, whose characters the alphabet lacks: {characters}"
+        yield f"  the first: {'; '.join(text.examples)}"
+
+
+def describe_model(model: Model) -> Iterator[str]:
+    """N-grams and discounts of every order."""
+    yield f"{'order':>5}  {'n-grams':>11}  {'D1':>6}  {'D2':>6}  {'D3+':>6}"
+    for order, (level, discounts) in enumerate(zip(model.levels, model.discounts, strict=True), start=1):
+        amounts = "  ".join(f"{amount:6.4f}" for amount in discounts.amounts)
+        yield f"{order:5}  {len(level.words):11,}  {amounts}"
+
+
+def warnings(model: Model) -> Iterator[str]:
+    """Of orders whose discounts are the fallback."""
+    for order, discounts in enumerate(model.discounts, start=1):
+        if discounts.fallback:
+            counts = ", ".join(f"{count:,}" for count in discounts.counts_of_counts)
+            amounts = ", ".join(f"{amount:g}" for amount in FALLBACK)
+            yield (
+                f"the {order}-grams give no discounts (those seen once, twice, 3 and 4 times are {counts}), "
+                f"so theirs are {amounts}, as usual where there are few"
+            )
+
+
+def describe_fit(fitted: Fit) -> str:
+    """For a person."""
+    unknown = f"{fitted.num_unknown:,} of {fitted.num_words:,} ({fitted.num_unknown / fitted.num_words:.2%})"
+    return f"perplexity {fitted.perplexity:.2f} with the ends of sentences and without the unknown words, {unknown}"

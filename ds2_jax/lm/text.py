@@ -1,0 +1,165 @@
+"""Sentences for a language model: of text files and manifests, normalised and spelled as transcripts are."""
+
+import collections
+import contextlib
+import dataclasses
+import gzip
+import sys
+import zlib
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.data.splits import read_utterances
+from ds2_jax.errors import InputError, shorten
+from ds2_jax.files import is_tfds
+from ds2_jax.ngram.kneser_ney import END, SPECIAL, START, UNKNOWN
+from ds2_jax.settings import require
+
+OnUnknown = Literal["error", "skip"]
+STANDARD_INPUT = Path("-")
+GZIP = b"\x1f\x8b"
+NUM_EXAMPLES = 3
+
+
+@dataclasses.dataclass
+class Text:
+    """What texts hold.
+
+    Attributes:
+        words: the vocabulary, `SPECIAL` first, then sorted.
+        tokens: [S] int64, places in `words`: sentences end to end, each from START to END.
+        num_empty: lines and transcripts without a word.
+        num_unknown: sentences that the alphabet cannot spell, which are not among the tokens.
+        characters: those that it lacks, with the number of sentences that they are in.
+        examples: such sentences, with the places they are at.
+    """
+
+    words: list[str]
+    tokens: np.ndarray
+    num_empty: int = 0
+    num_unknown: int = 0
+    characters: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    examples: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def num_sentences(self) -> int:
+        """Sentences among the tokens."""
+        return int(np.count_nonzero(self.tokens == START))
+
+    @property
+    def num_words(self) -> int:
+        """Words among the tokens, START and END not counted."""
+        return len(self.tokens) - 2 * self.num_sentences
+
+    def in_vocabulary(self, words: Sequence[str]) -> np.ndarray:
+        """[S] int64, the tokens as places in another vocabulary, UNKNOWN for words that it lacks."""
+        places = {word: place for place, word in enumerate(words)}
+        theirs = np.array([places.get(word, UNKNOWN) for word in self.words], np.int64)
+        return np.take(theirs, self.tokens)
+
+
+def read_texts(paths: Sequence[Path], alphabet: Alphabet, on_unknown: OnUnknown) -> Text:
+    """Reads sentences; what white space separates is a word, or every character where the alphabet has no space.
+
+    Args:
+        paths: text in UTF-8 with a sentence a line, plain or compressed with gzip, "-" for standard input; manifests
+            (.jsonl, .json) and TensorFlow data sets (tfds:), of which the transcripts are read.
+        alphabet: normalises and must spell the sentences; spaces need not be in it.
+        on_unknown: what to do with sentences that hold other characters.
+
+    Raises:
+        InputError: a file cannot be read, is no UTF-8 or no whole gzip, holds one of `SPECIAL` or no sentence; or a
+            sentence cannot be spelled and `on_unknown` is "error".
+    """
+    text = Text([], np.zeros(0, np.int64))
+    places: collections.defaultdict[str, int] = collections.defaultdict()
+    places.default_factory = places.__len__
+    places.update({word: place for place, word in enumerate(SPECIAL)})
+    tokens = array("i")
+    characters = {*alphabet.characters, " "}
+    spaced = " " in alphabet.characters
+    for path in paths:
+        size = len(tokens)
+        lines = tqdm(_lines(path), str(path), unit=" sentences", leave=False, disable=not sys.stderr.isatty())
+        for place, line in lines:
+            if "<" in line:
+                _refuse_special(line, _name(path, place))
+            sentence = alphabet.normalise(line)
+            if not sentence:
+                text.num_empty += 1
+            elif characters.issuperset(sentence):
+                tokens.append(START)
+                tokens.extend(map(places.__getitem__, sentence.split() if spaced else sentence.replace(" ", "")))
+                tokens.append(END)
+            else:
+                text.num_unknown += 1
+                text.characters.update(set(sentence) - characters)
+                if len(text.examples) < NUM_EXAMPLES:
+                    text.examples.append(f"{_name(path, place)}: {shorten(repr(sentence))}")
+        _require_sentences(path, text, some=len(tokens) > size, alphabet=alphabet, on_unknown=on_unknown)
+    if text.num_unknown and on_unknown == "error":
+        raise InputError(_why_unknown(text, alphabet, "Leave these sentences out with --on-unknown skip, or give"))
+    text.words = [*SPECIAL, *sorted(word for word in places if word not in SPECIAL)]
+    sorted_places = {word: place for place, word in enumerate(text.words)}
+    text.tokens = np.array([sorted_places[word] for word in places], np.int64)[np.frombuffer(tokens, np.int32)]
+    return text
+
+
+def _require_sentences(path: Path, text: Text, *, some: bool, alphabet: Alphabet, on_unknown: OnUnknown) -> None:
+    if some or (text.num_unknown and on_unknown == "error"):
+        return
+    if text.num_unknown:
+        raise InputError(_why_unknown(text, alphabet, "None is left; give"))
+    raise InputError(f"{_name(path)} must hold at least one sentence, got an empty text. Give another.")
+
+
+def _why_unknown(text: Text, alphabet: Alphabet, advice: str) -> str:
+    characters = ", ".join(f"{character!r} in {count:,}" for character, count in text.characters.most_common(10))
+    return (
+        f"TEXT must use the alphabet {alphabet.characters!r}, got {text.num_unknown:,} sentences with other "
+        f"characters: {characters}. The first: {'; '.join(text.examples)}. {advice} other --data.alphabet or "
+        "--data.remove."
+    )
+
+
+def _refuse_special(line: str, where: str) -> None:
+    found = [word for word in line.split() if word.lower() in SPECIAL]
+    advice = "Remove it: the model adds its own."
+    require(not found, where, f"hold no {', '.join(SPECIAL)}", "".join(found[:1]), advice)
+
+
+def _name(path: Path, place: int | str = "") -> str:
+    file = "Standard input" if path == STANDARD_INPUT else str(path)
+    return file + (f", line {place}" if isinstance(place, int) else f", {place}" if place else "")
+
+
+def _lines(path: Path) -> Iterator[tuple[int | str, str]]:
+    """Lines of a text with their numbers, or transcripts of a manifest with their ids."""
+    if is_tfds(path) or path.suffix in (".jsonl", ".json"):
+        return ((utterance.id, utterance.transcript) for utterance in read_utterances(path))
+    return _text_lines(path)
+
+
+def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    name = _name(path)
+    number = 1
+    try:
+        with contextlib.ExitStack() as stack:
+            file: Any = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(path.open("rb"))
+            if file.peek(2)[:2] == GZIP:
+                file = stack.enter_context(gzip.open(file))
+            for number, line in enumerate(file, start=1):  # at line feeds alone, as bytes are
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        rule = f"must be UTF-8 text, got {error.reason} in line {number}"
+        raise InputError(f"{name} {rule}. Convert it, for example with iconv.") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{name} must be whole and compressed with gzip, got: {error}. Fetch it again.") from error
+    except OSError as error:
+        raise InputError(f"{name} must be a readable file, got: {error.strerror}. Correct the path.") from error

@@ -1,0 +1,193 @@
+"""The inner loops of reading an ARPA file, compiled: lines to numbers and places of words, words to their ids.
+
+Text is [N] uint8, the bytes of whole lines, the last byte a newline.
+"""
+
+import numba
+import numpy as np
+
+TAB, NEWLINE, RETURN, SPACE, BACKSLASH = b"\t\n\r \\"
+PLUS, MINUS, POINT, ZERO, NINE, SMALL_E, LARGE_E = b"+-.09eE"
+MANTISSA_LIMIT = 10**17
+"""Digits beyond it are below a float32's precision by nine decimal places."""
+LARGEST = 1e38
+"""What numbers stay below, so that float32 holds them."""
+
+
+@numba.njit(cache=True)
+def parse_lines(
+    text: np.ndarray,
+    position: int,
+    order: int,
+    is_highest: bool,
+    log10: np.ndarray,
+    backoffs: np.ndarray,
+    starts: np.ndarray,
+    ends: np.ndarray,
+) -> tuple[int, int]:
+    """Reads lines of n-grams up to the text's end, a line that begins with a backslash, or one that is wrong.
+
+    Args:
+        text: see above.
+        position: where the first line begins.
+        order: words a line.
+        is_highest: whether it is the model's order, whose n-grams have no back-off.
+        log10: [N] float64 to be filled, one entry for each n-gram, as the next three.
+        backoffs: [N] float64, 0 where the line has none.
+        starts: [N, order] int32, where in the text each word begins.
+        ends: [N, order] int32, and ends.
+
+    Returns:
+        Where the first line begins that was not read, the text's length if all were; and the n-grams read.
+    """
+    count = 0
+    while position < len(text):
+        fields = 0
+        at = position
+        good = True
+        while True:
+            while text[at] == SPACE or text[at] == TAB or text[at] == RETURN:
+                at += 1
+            if text[at] == NEWLINE:
+                break
+            start = at
+            while text[at] != SPACE and text[at] != TAB and text[at] != RETURN and text[at] != NEWLINE:
+                at += 1
+            if fields == 0:
+                if text[start] == BACKSLASH:
+                    return position, count
+                good, log10[count] = parse_number(text, start, at)
+                good = good and log10[count] <= 0
+                backoffs[count] = 0
+            elif fields <= order:
+                starts[count, fields - 1] = start
+                ends[count, fields - 1] = at
+            else:
+                good, backoffs[count] = parse_number(text, start, at)
+                good = good and fields == order + 1 and not (is_highest and backoffs[count] != 0)
+            if not good:
+                return position, count
+            fields += 1
+        if 0 < fields <= order:
+            return position, count
+        if fields:
+            count += 1
+        position = at + 1
+    return position, count
+
+
+@numba.njit(cache=True)
+def parse_number(text: np.ndarray, start: int, end: int) -> tuple[bool, float]:
+    """Whether the text between `start` and `end` is a decimal number, below LARGEST, and that number."""
+    at = start
+    negative = text[at] == MINUS
+    if text[at] == PLUS or negative:
+        at += 1
+    mantissa = exponent = digits = 0
+    after_point = False
+    while at < end:
+        character = int(text[at])
+        if ZERO <= character <= NINE:
+            if mantissa < MANTISSA_LIMIT:
+                mantissa = mantissa * 10 + (character - ZERO)
+                exponent -= after_point
+            else:
+                exponent += not after_point
+            digits += 1
+        elif character == POINT and not after_point:
+            after_point = True
+        else:
+            break
+        at += 1
+    if digits == 0:
+        return False, 0.0
+    if at < end and (text[at] == SMALL_E or text[at] == LARGE_E):
+        at += 1
+        below_one = at < end and text[at] == MINUS
+        if at < end and (text[at] == PLUS or below_one):
+            at += 1
+        if at == end:
+            return False, 0.0
+        written = 0
+        while at < end and ZERO <= text[at] <= NINE:
+            written = min(written * 10 + (int(text[at]) - ZERO), 100000)
+            at += 1
+        exponent += -written if below_one else written
+    if at < end:
+        return False, 0.0
+    # A power of ten is exact up to 22: dividing by it rounds once, multiplying by its inverse would round twice.
+    value = mantissa * 10.0**exponent if exponent >= 0 else mantissa / 10.0**-exponent
+    return bool(value < LARGEST), -value if negative else value
+
+
+@numba.njit(cache=True)
+def make_table(words: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """A hash table of different words.
+
+    Args:
+        words: [N] uint8, the words one behind the other.
+        bounds: [W + 1] int64, where each word begins, and the end of the last.
+
+    Returns:
+        A power of two of int32, at least twice the number of words: ids, and -1 where none is.
+    """
+    size = 2
+    while size < 2 * len(bounds):
+        size *= 2
+    table = np.full(size, -1, np.int32)
+    for word in range(len(bounds) - 1):
+        slot = _hash(words, bounds[word], bounds[word + 1]) & (size - 1)
+        while table[slot] >= 0:
+            slot = (slot + 1) & (size - 1)
+        table[slot] = word
+    return table
+
+
+@numba.njit(cache=True)
+def find_words(
+    text: np.ndarray, starts: np.ndarray, ends: np.ndarray, table: np.ndarray, words: np.ndarray, bounds: np.ndarray
+) -> np.ndarray:
+    """The ids of words in a text.
+
+    Args:
+        text: see above.
+        starts: [N, n] int32, where each word begins.
+        ends: [N, n] int32, where it ends.
+        table: what `make_table` made of the next two.
+        words: [N] uint8.
+        bounds: [W + 1] int64.
+
+    Returns:
+        [N, n] int32, -1 for a word that the table lacks.
+    """
+    ids = np.full(starts.shape, -1, np.int32)
+    for row in range(starts.shape[0]):
+        for column in range(starts.shape[1]):
+            start, end = starts[row, column], ends[row, column]
+            slot = _hash(text, start, end) & (len(table) - 1)
+            while table[slot] >= 0:
+                word = table[slot]
+                if _equal(text, start, end, words, bounds[word], bounds[word + 1]):
+                    ids[row, column] = word
+                    break
+                slot = (slot + 1) & (len(table) - 1)
+    return ids
+
+
+@numba.njit(cache=True)
+def _equal(text: np.ndarray, start: int, end: int, words: np.ndarray, first: int, last: int) -> bool:
+    if end - start != last - first:
+        return False
+    for offset in range(end - start):  # noqa: SIM110 -- numba compiles no generators
+        if text[start + offset] != words[first + offset]:
+            return False
+    return True
+
+
+@numba.njit(cache=True)
+def _hash(text: np.ndarray, start: int, end: int) -> np.int64:
+    """FNV-1a (Fowler, Noll and Vo), 64 bits, its upper half folded in; not negative."""
+    value = np.uint64(14695981039346656037)
+    for at in range(start, end):
+        value = (value ^ np.uint64(text[at])) * np.uint64(1099511628211)
+    return np.int64((value ^ (value >> np.uint64(32))) & np.uint64(0x7FFFFFFF))

@@ -1,0 +1,113 @@
+"""The binary cache of ARPA files: what one process read and linked, later ones load.
+
+A file below the user's cache, named by the SHA-256 of the ARPA file and the version of the format, holds the CRC-32 of
+all that follows (4 bytes), a line of JSON that tells the arrays, and the arrays: numbers and text, nothing that is run.
+One that is damaged or of another version is made anew.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from ds2_jax.files import user_cache
+from ds2_jax.ngram.arpa import SPECIALS, read_arpa
+from ds2_jax.ngram.trie import NGramArrays, build
+
+VERSION = 1
+"""To be raised with every change of what the arrays mean."""
+CRC_BYTES = 4
+ALIGNMENT = 8
+
+Contents = tuple[tuple[str, ...], NGramArrays, np.ndarray]
+"""The vocabulary, and what `trie.build` returns."""
+
+
+def read_through_cache(path: Path) -> Contents:
+    """Reads an ARPA file, or what the cache holds of one with the same bytes.
+
+    Without a cache that can be written it says so and goes on.
+
+    Returns:
+        The vocabulary, the trie, and the first node of each order; see `trie.build`.
+
+    Raises:
+        InputError: see `read_arpa` and `build`.
+        OSError: it cannot be read.
+    """
+    digest = _digest(path)
+    try:
+        cached = user_cache() / "ds2_jax" / "ngrams" / f"{digest}.{VERSION}"
+    except RuntimeError as error:  # the user has no home
+        _say_uncached(error)
+        cached = None
+    contents = cached and _read(cached)
+    if contents:
+        return contents
+    arpa = read_arpa(path)
+    contents = arpa.words[: -len(SPECIALS)], *build(arpa)
+    if cached and _digest(path) == digest:  # otherwise it changed between
+        try:
+            _write(cached, contents)
+        except OSError as error:
+            _say_uncached(error)
+    return contents
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _say_uncached(error: Exception) -> None:
+    reason = str(error).rstrip(".")
+    print(f"reading the language model without a cache: {reason}. XDG_CACHE_HOME may name another.", file=sys.stderr)
+
+
+def _write(path: Path, contents: Contents) -> None:
+    vocabulary, arrays, order_starts = contents
+    stored = {"order_starts": order_starts, **arrays._asdict()}  # the largest items first: each stays aligned
+    stored["vocabulary"] = np.frombuffer("\n".join(vocabulary).encode(), np.uint8)
+    header = json.dumps({"version": VERSION, "arrays": [[n, a.dtype.str, len(a)] for n, a in stored.items()]}).encode()
+    header += b" " * (-(CRC_BYTES + len(header) + 1) % ALIGNMENT) + b"\n"
+    crc = zlib.crc32(header)
+    for array in stored.values():
+        crc = zlib.crc32(array, crc)
+    path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the compilation cache demands this mode
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        with new.open("wb") as file:
+            file.write(crc.to_bytes(CRC_BYTES, "little") + header)
+            for array in stored.values():
+                file.write(array)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Contents | None:
+    """What a file holds; None if it is not there, cannot be read, is damaged or of another version."""
+    try:
+        content = np.fromfile(path, np.uint8)
+    except OSError:
+        return None
+    crc = int.from_bytes(content[:CRC_BYTES].tobytes(), "little")
+    if len(content) <= CRC_BYTES or zlib.crc32(content[CRC_BYTES:].data) != crc:
+        return None
+    position = CRC_BYTES + int(np.argmax(content[CRC_BYTES:] == ord("\n"))) + 1
+    header = json.loads(content[CRC_BYTES:position].tobytes())
+    if header["version"] != VERSION:
+        return None
+    stored = {}
+    for name, kind, length in header["arrays"]:
+        end = position + length * np.dtype(kind).itemsize
+        stored[name] = content[position:end].view(kind)
+        position = end
+    text = stored.pop("vocabulary").tobytes().decode()
+    order_starts = stored.pop("order_starts")
+    return tuple(text.split("\n") if text else ()), NGramArrays(**stored), order_starts

@@ -1,0 +1,91 @@
+"""Binary files of KenLM, read by its own package where that is installed."""
+
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ds2_jax.errors import InputError
+from ds2_jax.ngram.arpa import SPECIALS, UNKNOWN
+from ds2_jax.ngram.language_model import LanguageModel, WordScore, split
+
+MAGIC = b"mmap lm http://kheafield.com/code"
+FIRST_WORD = b"<unk>\0"
+"""Of the words, each with a null character behind it, that end the file."""
+
+
+def is_kenlm_binary(path: Path) -> bool:
+    """Whether a file begins as KenLM's binary files do.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+class KenLMModel(LanguageModel):
+    """A model in KenLM's hands.
+
+    It hands out a small number for each of KenLM's states, the same for equal ones, and remembers what each word led
+    to: a look-up in a dictionary from the second time on.
+
+    Args:
+        path: a binary file, of KenLM's probing or trie kind.
+
+    Raises:
+        InputError: the package `kenlm` is not installed or cannot read the file, or the file lacks its words.
+    """
+
+    begin_state = 0
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import kenlm
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"{path} must be an ARPA file where the package kenlm is not installed, got a binary file of KenLM. "
+                "Name the ARPA file that it was made of, or `pip install kenlm`, which needs a C++ compiler and CMake."
+            ) from error
+        try:
+            self._model = kenlm.Model(str(path))
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"{path} must be a binary file that KenLM reads, got: {error}") from error
+        self._new_state = kenlm.State
+        self.order = self._model.order
+        self.vocabulary = self._read_vocabulary(path)
+        self.forget()
+
+    def forget(self) -> None:
+        """Frees what it remembers. All states but `begin_state` are void from now on."""
+        begin = self._new_state()
+        self._model.BeginSentenceWrite(begin)
+        self._states: list[Any] = [begin]
+        self._numbers = {begin: self.begin_state}
+        self._seen: dict[tuple[int, str], tuple[float, int]] = {}
+
+    def next_word(self, state: int, word: str) -> tuple[float, int]:
+        """See `LanguageModel`."""
+        seen = self._seen.get((state, word))
+        if seen is None:
+            after = self._new_state()
+            log10 = self._model.BaseScore(self._states[state], word, after)
+            number = self._numbers.setdefault(after, len(self._states))
+            if number == len(self._states):
+                self._states.append(after)
+            seen = self._seen[state, word] = log10, number
+        return seen
+
+    def word_scores(self, sentence: str | Sequence[str], *, begin: bool = True, end: bool = True) -> list[WordScore]:
+        """See `LanguageModel`."""
+        scores = self._model.full_scores(" ".join(split(sentence)), bos=begin, eos=end)
+        return [WordScore(*each) for each in scores]
+
+    def _read_vocabulary(self, path: Path) -> tuple[str, ...]:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            start = content.rfind(FIRST_WORD)
+            words = content[start:].decode(errors="replace").split("\0") if start >= 0 else []
+        known = set(words[:-1]) - {UNKNOWN}
+        if not known or not all(word in self._model for word in known):
+            raise InputError(f"{path} must hold its words, in UTF-8, got others or none. Make it again with them.")
+        return tuple(sorted(known - set(SPECIALS)))

@@ -1,0 +1,102 @@
+"""Where transcripts go: to standard output as they come, or into files of a folder."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ds2_jax.errors import InputError
+from ds2_jax.files import write_text, writing
+from ds2_jax.formats import Format, ctm_name, render
+from ds2_jax.inputs import AudioFile
+from ds2_jax.transcriber import Transcript
+
+ONE_RECORDING: tuple[Format, ...] = ("srt", "vtt", "tsv")
+"""Formats in which those of several recordings cannot follow one another."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """How transcripts are written.
+
+    Attributes:
+        formats: at least one; no more without `folder`.
+        folder: for a file NAME.FORMAT of each recording and format; None: standard output.
+    """
+
+    formats: tuple[Format, ...]
+    folder: Path | None
+
+    def plan(self, files: Sequence[AudioFile], resume: bool) -> list[AudioFile]:
+        """Checks that the results of all recordings have a place, and makes the folder.
+
+        Returns:
+            The recordings to transcribe, in the order for it; with `resume` those whose files are not all there.
+
+        Raises:
+            InputError: formats, folder, `resume` and the number of recordings do not go together; two recordings would
+                have the same results; some have results already, without `resume`; the folder cannot be made.
+        """
+        if self.folder is None:
+            self._check_stdout(len(files), resume)
+            if self.formats == ("ctm",):  # sorted by name, as NIST's tools ask for
+                self._check_names({file: ctm_name(file.name) for file in files})
+                return sorted(files, key=lambda file: os.fsencode(ctm_name(file.name)))
+            return list(files)
+        self._check_names({file: os.path.normcase(file.name) for file in files})
+        if os.path.exists(self.folder) and not self.folder.is_dir():  # noqa: PTH110 - the name may be too long
+            raise InputError(f"--output-dir must be a folder, got the file {self.folder}. Name another.")
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        results = {file: [self._place(file, each) for each in self.formats] for file in files}
+        there = [path for paths in results.values() for path in paths if path.exists()]
+        if there and not resume:
+            advice = "Add --resume to keep them and do the rest, or name another folder."
+            got = f"{len(there)} of them, {there[0]} the first"
+            raise InputError(f"--output-dir must not hold results of these recordings yet, got {got}. {advice}")
+        return [file for file, paths in results.items() if not set(paths) <= set(there)]
+
+    def _check_stdout(self, num_files: int, resume: bool) -> None:
+        advice = "Add --output-dir FOLDER."
+        if resume:
+            raise InputError(f"--resume must come with --output-dir, whose files it looks at, got none. {advice}")
+        if len(self.formats) > 1:
+            raise InputError(f"--format must be one for standard output, got {', '.join(self.formats)}. {advice}")
+        if self.formats[0] in ONE_RECORDING and num_files > 1:
+            got = f"{self.formats[0]} for {num_files}"
+            rule = "be txt, json or ctm for several recordings on standard output"
+            raise InputError(f"--format must {rule}, got {got}. {advice}")
+
+    def _check_names(self, names: dict[AudioFile, str]) -> None:
+        owners: dict[str, AudioFile] = {}
+        for file, name in names.items():
+            if (other := owners.setdefault(name, file)) is not file:
+                got = f"{name} for {other.path} and {file.path}"
+                advice = "Name the folder above them, or quote a pattern: their folders are part of the names then."
+                raise InputError(f"AUDIO must give each result a name of its own, got {got}. {advice}")
+
+    def _place(self, file: AudioFile, output_format: Format) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{file.name}.{output_format}"
+
+    def write(self, file: AudioFile, transcript: Transcript, with_path: bool) -> None:
+        """Writes the results of a recording.
+
+        Args:
+            file: the recording.
+            transcript: its.
+            with_path: whether a line of txt on standard output begins with the path and a tab.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
+        for each in self.formats:
+            text = render(transcript, each, file.name)
+            if self.folder is not None:
+                write_text(self._place(file, each), text)
+                continue
+            if each == "txt" and with_path:  # a line stays a line, a tab the only one
+                sys.stdout.write(str(file.path).translate({9: r"\t", 10: r"\n", 13: r"\r"}) + "\t")
+            sys.stdout.write(text)
+            sys.stdout.flush()

@@ -1,0 +1,56 @@
+"""The report of an evaluation, written into a folder: index.html for a person, report.json for programs."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ds2_jax.config import Config
+from ds2_jax.decoding.decoder import Decoder
+from ds2_jax.errors import InputError
+from ds2_jax.files import write_text, writing
+from ds2_jax.report.contents import Contents, as_json
+from ds2_jax.report.page import page
+from ds2_jax.report.utterance import Articles
+from ds2_jax.report.worst import Example
+
+NUM_UTTERANCES = 20
+"""Of the worst on the page: some 150 kB each."""
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder of a report where there is none: before the work, so that it is not done in vain.
+
+    Raises:
+        InputError: it is a file, or cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--report must be a folder, got {folder}, which is a file. Give another --report.")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def write_report(
+    folder: Path, contents: Contents, examples: Sequence[Example], config: Config, decoder: Decoder
+) -> Path:
+    """Writes index.html and report.json, in place of older ones.
+
+    Args:
+        folder: as of `make_folder`.
+        contents: of the report.
+        examples: the worst utterances, the worst first.
+        config: of the run.
+        decoder: that was used.
+
+    Returns:
+        The path of index.html, which is written last.
+
+    Raises:
+        InputError: audio cannot be read, or a file cannot be written.
+    """
+    article = Articles(config, decoder)
+    written = [article(rank, example) for rank, example in enumerate(examples, start=1)]
+    numbers = as_json(contents, examples)
+    write_text(folder / "report.json", json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    path = folder / "index.html"
+    write_text(path, page(contents, written))
+    return path

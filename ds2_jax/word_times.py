@@ -1,0 +1,60 @@
+"""How far the times of recognised words lie from the true ones, where a manifest tells these."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from ds2_jax.calibration import matching_words
+from ds2_jax.data.manifest import Utterance
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeErrors:
+    """Recognised times less true ones.
+
+    Attributes:
+        starts: [W] float64, seconds, of the right words.
+        ends: likewise.
+    """
+
+    starts: np.ndarray
+    ends: np.ndarray
+
+    def __str__(self) -> str:
+        return f"starts {_describe(self.starts)}, ends {_describe(self.ends)}, over {len(self.starts)} right words"
+
+
+def time_errors(
+    utterance: Utterance, reference: str, text: str, spans: Sequence[tuple[float, float]]
+) -> list[tuple[float, float]]:
+    """Compares the times of the words that were recognised rightly with the true ones.
+
+    Args:
+        utterance: of a manifest.
+        reference: its transcript, normalised.
+        text: what was recognised.
+        spans: start and end of each of its words, seconds.
+
+    Returns:
+        Start and end, recognised less true; nothing where the true times are not known, or are those of other words
+        because normalising changed their number.
+    """
+    if len(utterance.words) != len(reference.split()):
+        return []
+    errors = []
+    for position, (start, end) in zip(matching_words(reference, text), spans, strict=True):
+        if position is not None:
+            errors.append((start - utterance.words[position].start, end - utterance.words[position].end))
+    return errors
+
+
+def gather(errors: Sequence[tuple[float, float]]) -> TimeErrors | None:
+    """Of all utterances' `time_errors` together; None where there are none."""
+    return TimeErrors(*np.array(errors, np.float64).T) if errors else None
+
+
+def _describe(errors: np.ndarray) -> str:
+    milliseconds = 1000 * np.abs(errors)
+    median, most = np.percentile(milliseconds, [50, 95])
+    return f"{milliseconds.mean():.0f} ms off in the mean ({median:.0f} in the median, 95 % within {most:.0f})"

@@ -1,0 +1,128 @@
+"""Chromium without a window, spoken to over a pipe in the protocol of its own developer tools: no other package."""
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+OPTIONS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--mute-audio"),
+    *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
+    *("--autoplay-policy=no-user-gesture-required", "--remote-debugging-pipe"),
+)
+SECONDS = 30
+"""That Chromium may think about an answer."""
+
+
+def find_chromium() -> str | None:
+    """The path of Chromium; None where there is none."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+class Browser:
+    """A page in Chromium; a context manager.
+
+    Attributes:
+        complaints: what the page wrote to the console as an error or a warning, and errors of its scripts.
+        requests: addresses that it asked for, but those that hold their data.
+    """
+
+    def __init__(self, chromium: str) -> None:
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self._replies: dict[int, dict[str, Any]] = {}
+        self._loaded = False
+        self._buffer = b""
+        self._count = 0
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        theirs_in, self._to = os.pipe()
+        self._from, theirs_out = os.pipe()
+        shell = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'  # where Chromium expects the ends of its pipes
+        self._process = subprocess.Popen(
+            ["/bin/bash", "-c", shell, "bash", chromium, *OPTIONS, f"--user-data-dir={self._profile.name}"],
+            pass_fds=(theirs_in, theirs_out),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(theirs_in)
+        os.close(theirs_out)
+
+    def __enter__(self) -> Self:
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._to)
+        os.close(self._from)
+        self._process.kill()
+        self._process.wait()
+        self._profile.cleanup()
+
+    def open(self, path: Path) -> None:
+        """Opens a file and waits until it is loaded."""
+        self._loaded = False
+        self.call("Page.navigate", url=path.absolute().as_uri())
+        while not self._loaded:
+            self._read()
+
+    def evaluate(self, script: str) -> Any:
+        """The value of JavaScript in the page; of a promise, what it comes to."""
+        reply = self.call(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True
+        )
+        if "exceptionDetails" in reply:
+            raise AssertionError(f"{reply['exceptionDetails']}")
+        return reply["result"].get("value")
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """A command of the protocol to the page."""
+        return self._call(method, self._session, **parameters)
+
+    def _call(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
+        self._count += 1
+        message = {"id": self._count, "method": method, "params": parameters}
+        message |= {"sessionId": session} if session else {}
+        os.write(self._to, json.dumps(message).encode() + b"\0")
+        while self._count not in self._replies:
+            self._read()
+        reply = self._replies.pop(self._count)
+        if "error" in reply:
+            raise AssertionError(f"{method}: {reply['error']}")
+        result: dict[str, Any] = reply["result"]
+        return result
+
+    def _read(self) -> None:
+        """Takes in one message."""
+        while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._from], [], [], SECONDS)
+            assert ready, f"Chromium said nothing for {SECONDS} s"
+            data = os.read(self._from, 2**20)
+            assert data, "Chromium ended"
+            self._buffer += data
+        line, self._buffer = self._buffer.split(b"\0", 1)
+        message = json.loads(line)
+        if "id" in message:
+            self._replies[message["id"]] = message
+            return
+        method, parameters = message["method"], message.get("params", {})
+        if method == "Page.loadEventFired":
+            self._loaded = True
+        elif method == "Runtime.exceptionThrown":
+            self.complaints.append(str(parameters["exceptionDetails"]))
+        elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"):
+            self.complaints.append(str(parameters["args"]))
+        elif method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
+            self.complaints.append(str(parameters["entry"]))
+        elif method == "Network.requestWillBeSent" and not parameters["request"]["url"].startswith("data:"):
+            self.requests.append(parameters["request"]["url"])

@@ -1,0 +1,132 @@
+"""align.py: a known text and its recording to times."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ds2_jax import align as align_lib
+from ds2_jax import cli
+from ds2_jax.align import align_text
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.decoding.calibrated import Calibration, write_calibration
+from ds2_jax.decoding.decoder import make_decoder
+from ds2_jax.errors import InputError
+from ds2_jax.transcriber import Transcriber
+from tests.small_runs import SMALL_CONFIG, write_noise, write_untrained_run
+
+ALPHABET = Alphabet.of(SMALL_CONFIG.data)
+FRAME = SMALL_CONFIG.seconds_per_frame
+PLAIN = make_decoder(SMALL_CONFIG)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_untrained_run(tmp_path_factory.mktemp("runs") / "run", SMALL_CONFIG)
+
+
+@pytest.fixture(scope="module")
+def audio(run: Path) -> Path:
+    return write_noise(run.parent / "said.wav", seconds=1.0)
+
+
+@pytest.fixture(scope="module")
+def transcriber(run: Path) -> Transcriber:
+    return Transcriber(run)
+
+
+def aligned(*words: object, capsys: pytest.CaptureFixture[str]) -> str:
+    assert cli.main(["align", *map(str, words)]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def loaded(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command finds the model loaded and compiled."""
+    monkeypatch.setattr(align_lib, "Transcriber", lambda run: transcriber)
+    monkeypatch.setattr(align_lib, "enable_cache", lambda: None)  # a change of settings compiles anew
+
+
+def test_every_word_and_character_has_its_time(run: Path, audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = json.loads(aligned(run, audio, "go  left", capsys=capsys))
+    assert (line["audio"], line["duration"], line["text"]) == (str(audio), 1.0, "GO LEFT")
+    assert [word["word"] for word in line["words"]] == ["GO", "LEFT"]
+    times = [time for word in line["words"] for _, *span in word["characters"] for time in span]
+    assert times == sorted(times)
+    assert 0 <= times[0] < times[-1] <= 1.0
+    assert all(0 <= word["confidence"] <= 1 for word in line["words"])
+
+
+@pytest.mark.usefixtures("loaded")
+def test_text_may_be_a_file(run: Path, audio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "said.txt"
+    path.write_text("\ufeffGo\nleft\n", encoding="utf-8")
+    assert aligned(run, audio, path, capsys=capsys) == aligned(run, audio, "GO LEFT", capsys=capsys)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_formats_are_those_of_transcribe(run: Path, audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = aligned(run, audio, "GO LEFT", "--format", "ctm", capsys=capsys).splitlines()
+    assert [line.split()[4] for line in lines] == ["GO", "LEFT"]
+    assert aligned(run, audio, "GO LEFT", "--format", "vtt", capsys=capsys).startswith("WEBVTT\n")
+
+
+def test_calibration_moves_the_times_alone(run: Path, audio: Path, transcriber: Transcriber) -> None:
+    before = align_text(transcriber, make_decoder(SMALL_CONFIG, run), audio, "GO LEFT")
+    write_calibration(run, Calibration(1.0, -0.01, 0.0))
+    after = align_text(transcriber, make_decoder(SMALL_CONFIG, run), audio, "GO LEFT")
+    (run / "calibration.json").unlink()
+    assert after.text == before.text
+    starts = [np.array([word.start for word in each.words]) for each in (before, after)]
+    np.testing.assert_allclose(starts[1], np.maximum(starts[0] - 0.01, 0))
+    assert starts[0][1] > 0.01
+
+
+def test_planted_letters_are_found_to_the_frame(
+    transcriber: Transcriber, audio: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    g, o, space, n = ALPHABET.encode("GO N")
+    path = [0, 0, g, g, 0, o, 0, space, 0, n, n, n, o, 0, 0]
+    probs = np.full((len(path), ALPHABET.size), 0.1 / (ALPHABET.size - 1), np.float32)
+    probs[np.arange(len(path)), path] = 0.9
+    monkeypatch.setattr(transcriber, "log_probs", lambda _: np.log(probs))
+    transcript = align_text(transcriber, PLAIN, audio, "go no")
+    frames = [
+        (each.text, round(each.start / FRAME), round(each.end / FRAME))
+        for word in transcript.words
+        for each in word.characters
+    ]
+    assert frames == [("G", 2, 4), ("O", 5, 6), ("N", 9, 12), ("O", 12, 13)]
+    np.testing.assert_allclose([word.confidence for word in transcript.words], 0.9**3, rtol=1e-5)
+
+
+def fails(transcriber: Transcriber, audio: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        align_text(transcriber, PLAIN, audio, text)
+
+
+def test_text_that_cannot_be_aligned_is_refused(transcriber: Transcriber, audio: Path) -> None:
+    fails(transcriber, audio, " \n", "TEXT must hold at least one word, got ' \\n'. Give what is said.")
+    fails(
+        transcriber,
+        audio,
+        "Go 7!",
+        f"TEXT must use the model's alphabet {ALPHABET.characters!r}, got ['!', '7'] in 'Go 7!'. "
+        "Write out or leave out what has no letter of it.",
+    )
+    fails(
+        transcriber,
+        audio,
+        "NONE " * 20,
+        f"{audio}: A text of 99 labels must have at least 99 output frames, got 26. "
+        "Give the text of this recording, or the whole recording.",
+    )
+
+
+def test_missing_files_are_named(run: Path, audio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["align", str(run), str(tmp_path / "no.wav"), "GO"]) == 1
+    assert f"error: {tmp_path}/no.wav must be a readable file, got: No such file" in capsys.readouterr().err
+    assert cli.main(["align", str(run), str(audio), str(tmp_path / "no.txt")]) == 1
+    assert f"error: {tmp_path}/no.txt must be a readable file, got: No such file" in capsys.readouterr().err

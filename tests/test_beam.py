@@ -1,0 +1,276 @@
+"""Prefix beam search against sums over all paths, and what pruning, vocabularies and long inputs must keep."""
+
+import dataclasses
+import itertools
+import math
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.decoding import beam_kernel
+from ds2_jax.decoding.beam import BeamHypothesis, BeamSearch
+from ds2_jax.decoding.greedy import greedy_decode
+from ds2_jax.decoding.options import DecodingOptions
+from ds2_jax.errors import InputError
+from tests.beam_models import (
+    UNPRUNED,
+    ToyModel,
+    by_words,
+    language_score,
+    one_hot,
+    random_log_probs,
+    sums_over_paths,
+    words_of,
+)
+
+ALPHABET = Alphabet("AB ")
+SPACELESS = Alphabet("ABC")
+MODEL = ToyModel("A", "AB", "BA", "BAB")
+CHARACTERS = ToyModel("A", "B", seed=1)  # C is unknown
+LM = Path("model.arpa")
+lengths, seeds = st.integers(0, 5), st.integers(0, 10_000)
+sharpnesses = st.sampled_from([0.3, 1.0, 4.0])
+
+
+def narrow(width: int) -> DecodingOptions:
+    return DecodingOptions(lm=LM, alpha=0.7, beta=0.4, unknown_penalty=2.0, beam_width=width)
+
+
+def with_model(**changes: Any) -> DecodingOptions:
+    given: dict[str, Any] = {"lm": LM, "alpha": 0.7, "beta": 0.4, "unknown_penalty": 2.0} | changes
+    return dataclasses.replace(UNPRUNED, **given)
+
+
+@given(lengths, seeds, sharpnesses, st.sampled_from([ALPHABET, SPACELESS]))
+def test_every_text_has_the_sum_over_all_its_paths(n: int, seed: int, sharpness: float, alphabet: Alphabet) -> None:
+    log_probs = random_log_probs(n, alphabet.size, seed, sharpness)
+    expected = sums_over_paths(log_probs, alphabet)
+    found = by_words(BeamSearch(alphabet, UNPRUNED)(log_probs, 10_000), alphabet)
+    assert found.keys() == expected.keys()
+    for words, hypothesis in found.items():
+        assert hypothesis.score == hypothesis.log_prob == pytest.approx(expected[words], abs=1e-9)
+
+
+@given(lengths, seeds, sharpnesses, st.sampled_from([(ALPHABET, MODEL), (SPACELESS, CHARACTERS)]))
+def test_words_add_what_the_language_model_says(
+    n: int, seed: int, sharpness: float, pair: tuple[Alphabet, ToyModel]
+) -> None:
+    alphabet, model = pair
+    options = with_model()
+    log_probs = random_log_probs(n, alphabet.size, seed, sharpness)
+    expected = sums_over_paths(log_probs, alphabet)
+    found = by_words(BeamSearch(alphabet, options, model)(log_probs, 10_000), alphabet)
+    assert found.keys() == expected.keys()
+    for words, hypothesis in found.items():
+        assert hypothesis.log_prob == pytest.approx(expected[words], abs=1e-9)
+        language = hypothesis.score - hypothesis.log_prob
+        assert language == pytest.approx(language_score(words, model, options), abs=1e-9)
+
+
+@given(lengths, seeds, st.sampled_from([(ALPHABET, MODEL), (SPACELESS, CHARACTERS)]))
+def test_a_closed_vocabulary_gives_its_words_and_no_others(n: int, seed: int, pair: tuple[Alphabet, ToyModel]) -> None:
+    alphabet, model = pair
+    log_probs = random_log_probs(n, alphabet.size, seed)
+    sums = sums_over_paths(log_probs, alphabet)
+    allowed = {words for words in sums if set(words) <= set(model.vocabulary)}
+    options = with_model(closed_vocabulary=True)
+    found = by_words(BeamSearch(alphabet, options, model)(log_probs, 10_000), alphabet)
+    assert found.keys() == allowed
+    pruned = dataclasses.replace(options, beam_width=3, beam_threshold=5.0)
+    for hypothesis in BeamSearch(alphabet, pruned, model)(log_probs, 10):
+        assert words_of(hypothesis.labels, alphabet) in allowed
+
+
+@given(st.lists(st.integers(0, ALPHABET.size - 1), max_size=12))
+def test_certain_outputs_give_what_greedy_decoding_gives(labels: list[int]) -> None:
+    log_probs = one_hot(labels, ALPHABET.size).reshape(-1, ALPHABET.size)
+    hypothesis, *others = BeamSearch(ALPHABET, DecodingOptions())(log_probs, 5)
+    assert not others
+    assert hypothesis.labels == [span.label for span in greedy_decode(log_probs)]
+    assert hypothesis.score == 0
+
+
+@given(st.integers(1, 30), seeds, sharpnesses)
+def test_the_best_texts_are_distinct_and_sorted(n: int, seed: int, sharpness: float) -> None:
+    log_probs = random_log_probs(n, ALPHABET.size, seed, sharpness)
+    search = BeamSearch(ALPHABET, narrow(16), MODEL)
+    every = search(log_probs, 16)
+    assert len(by_words(every, ALPHABET)) == len(every)
+    assert [-each.score for each in every] == sorted(-each.score for each in every)
+    assert search(log_probs, 3) == every[:3]
+    assert search(log_probs, 16) == every
+
+
+@given(st.integers(1, 5), seeds, st.integers(1, 6), st.floats(0.5, 8), st.integers(1, 3), st.floats(-6, -0.5))
+def test_pruning_only_takes_away(
+    n: int, seed: int, width: int, threshold: float, max_labels: int, label_threshold: float
+) -> None:
+    log_probs = random_log_probs(n, ALPHABET.size, seed)
+    pruned = with_model(
+        beam_width=width, beam_threshold=threshold, max_labels=max_labels, label_threshold=label_threshold
+    )
+    whole = by_words(BeamSearch(ALPHABET, with_model(), MODEL)(log_probs, 10_000), ALPHABET)
+    for words, hypothesis in by_words(BeamSearch(ALPHABET, pruned, MODEL)(log_probs, 10_000), ALPHABET).items():
+        assert hypothesis.log_prob <= whole[words].log_prob + 1e-9
+        assert hypothesis.score <= whole[words].score + 1e-9
+
+
+@given(st.integers(2, 60), seeds, st.integers(1, 59))
+def test_reading_in_parts_changes_nothing(n: int, seed: int, cut: int) -> None:
+    log_probs = random_log_probs(n, ALPHABET.size, seed, 2.0)
+    search = BeamSearch(ALPHABET, narrow(8), MODEL)
+    progress = search.start()
+    progress.read(log_probs[:cut])
+    progress.hypotheses(3)  # asking in between changes nothing either
+    progress.read(log_probs[cut:])
+    assert progress.hypotheses(3) == search(log_probs, 3)
+
+
+def test_a_label_pruned_by_number_or_threshold_follows_nothing() -> None:
+    log_probs = np.log(np.array([[0.1, 0.5, 0.3, 0.1]], np.float32))
+    for changes, expected in (
+        ({}, {(), ("A",), ("B",)}),
+        ({"max_labels": 1}, {(), ("A",)}),
+        ({"max_labels": 2}, {(), ("A",), ("B",)}),
+        ({"label_threshold": math.log(0.4)}, {(), ("A",)}),
+        ({"beam_threshold": 1.0}, {("A",), ("B",)}),
+        ({"beam_width": 1}, {("A",)}),
+    ):
+        options = dataclasses.replace(UNPRUNED, **changes)
+        assert by_words(BeamSearch(ALPHABET, options)(log_probs, 9), ALPHABET).keys() == expected, changes
+
+
+def test_of_equal_scores_the_lower_labels_come_first() -> None:
+    log_probs = np.log(np.full((2, 4), 0.25, np.float32))
+    found = [each.labels for each in BeamSearch(SPACELESS, narrow(40))(log_probs, 99)]
+    # A, B, C have three paths each (4 / 16 with blank before, behind and twice), the others one.
+    assert found == [[1], [2], [3], [], [1, 2], [1, 3], [2, 1], [2, 3], [3, 1], [3, 2]]
+    assert [each.labels for each in BeamSearch(SPACELESS, narrow(2))(log_probs, 9)] == [[1], []]
+
+
+DECODE = """
+import numpy as np
+from tests.beam_models import ToyModel, random_log_probs
+from tests.test_beam import ALPHABET, MODEL, BeamSearch, narrow
+print(BeamSearch(ALPHABET, narrow(16), MODEL)(random_log_probs(200, ALPHABET.size, 3, 2.0), 16))
+"""
+
+
+def test_another_process_finds_the_same() -> None:
+    root = Path(__file__).resolve().parent.parent
+    found = BeamSearch(ALPHABET, narrow(16), MODEL)(random_log_probs(200, ALPHABET.size, 3, 2.0), 16)
+    other = subprocess.run([sys.executable, "-c", DECODE], cwd=root, capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == str(found)
+
+
+def test_no_frames_and_silence_give_the_empty_text() -> None:
+    silent = one_hot([0] * 7, ALPHABET.size)
+    for log_probs in (silent[:0], silent):
+        assert BeamSearch(ALPHABET, DecodingOptions())(log_probs, 3) == [BeamHypothesis([], 0.0, 0.0)]
+        (found,) = BeamSearch(ALPHABET, with_model(), MODEL)(log_probs, 3)
+        assert found.labels == []
+        assert found.score == pytest.approx(language_score((), MODEL, with_model()))
+
+
+def test_spaces_at_the_ends_and_repeated_ones_make_no_words() -> None:
+    blank, a, _, space = range(4)
+    log_probs = one_hot([space, blank, space, a, space, blank, space, a, space], 4)
+    (found,) = BeamSearch(ALPHABET, with_model(), MODEL)(log_probs, 3)
+    assert found.labels == [space, space, a, space, space, a, space]
+    assert found.score == pytest.approx(language_score(("A", "A"), MODEL, with_model()))
+
+
+def test_a_frame_without_a_possible_label_leaves_nothing() -> None:
+    log_probs = random_log_probs(4, 4, 0)
+    log_probs[2] = -np.inf
+    assert BeamSearch(ALPHABET, DecodingOptions())(log_probs, 3) == []
+    foreign = one_hot([2, 2], 4)  # no word of the vocabulary is B
+    assert BeamSearch(ALPHABET, with_model(closed_vocabulary=True), MODEL)(foreign, 3) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_number_that_is_none_is_an_error(value: float) -> None:
+    log_probs = random_log_probs(4, 4, 0)
+    log_probs[2, 1] = value
+    with pytest.raises(InputError) as error:
+        BeamSearch(ALPHABET, DecodingOptions())(log_probs)
+    assert str(error.value) == (
+        f"The model's output must be numbers below infinity, got {value} in frame 2 of 4. Use weights from before the "
+        "training diverged."
+    )
+
+
+def test_an_unknown_word_pays_at_once_and_only_once() -> None:
+    _, a, b, _ = range(4)
+    options = with_model(beam_width=1, alpha=0.0, beta=0.0)
+    # BB begins no word: with the penalty at its second letter the narrow search takes BA, a little less likely.
+    log_probs = np.log(np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0.1, 0.4, 0.5, 0]], np.float32) + 1e-9)
+    (found,) = BeamSearch(ALPHABET, options, MODEL)(log_probs)
+    assert found.labels == [b, a]
+    free = dataclasses.replace(options, unknown_penalty=0.0)
+    (found,) = BeamSearch(ALPHABET, free, MODEL)(log_probs)
+    assert found.labels == [b, b]
+
+
+def test_each_prefix_asks_for_its_word_once() -> None:
+    log_probs = random_log_probs(60, ALPHABET.size, 1, 0.3)
+    model = ToyModel("A", "AB", "BA", "BAB")
+    asked: list[tuple[Any, ...]] = []
+    search = BeamSearch(ALPHABET, narrow(4), model)
+    progress = search.start()
+    ask = progress._model.score  # type: ignore[union-attr]
+
+    def count(states: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        asked.extend(progress._search.asking[: len(states)].tolist())
+        return ask(states, words)
+
+    progress._model.score = count  # type: ignore[method-assign, union-attr]
+    progress.read(log_probs)
+    assert len(asked) == len(set(asked)) > 20
+
+
+def test_an_hour_takes_little_memory() -> None:
+    """90,000 frames of 40 ms in which nothing is certain: dead prefixes leave, what lives has one trunk."""
+    log_probs = random_log_probs(90_000, ALPHABET.size, 0, 1.5)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    progress = BeamSearch(ALPHABET, narrow(16), MODEL).start()
+    progress.read(log_probs)
+    (found,) = progress.hypotheses(1)
+    assert len(found.labels) > 10_000
+    assert len(progress._search.nodes) <= 8 * len(found.labels)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # KiB
+
+
+def test_dropping_dead_nodes_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    log_probs = random_log_probs(400, ALPHABET.size, 5, 1.0)
+    search = BeamSearch(ALPHABET, narrow(16), MODEL)
+    roomy = search(log_probs, 16)
+    monkeypatch.setattr("ds2_jax.decoding.beam.FIRST_NODES", 64)
+    assert search(log_probs, 16) == roomy
+    progress = search.start()
+    progress.read(log_probs)
+    assert len(progress._search.nodes) > 64  # it has grown
+    assert progress._search.counts[beam_kernel.NODES] < 16 * 400  # and dropped
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 40))
+def test_the_largest_come_first(values: list[int], size: int) -> None:
+    size = min(size, len(values))
+    order = np.arange(len(values))
+    beam_kernel._largest_first(np.array(values, float), order, len(values), size)
+    expected = sorted(range(len(values)), key=lambda i: (-values[i], i))
+    assert sorted(order[:size]) == sorted(expected[:size])
+    assert sorted(order) == list(range(len(values)))
+
+
+def test_the_toy_model_is_a_model() -> None:
+    words = list(itertools.product(MODEL.vocabulary, repeat=2))
+    assert len({language_score(pair, MODEL, with_model()) for pair in words}) == len(words)

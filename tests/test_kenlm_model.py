@@ -1,0 +1,132 @@
+"""kenlm_model.py: a binary file of KenLM is read as an ARPA file is; KenLM itself is a stand-in here."""
+
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ds2_jax.errors import InputError
+from ds2_jax.ngram.kenlm_model import MAGIC, KenLMModel
+from ds2_jax.ngram.model import load
+from tests.golden.ngram_inputs import HAND, NGram
+from tests.test_arpa import HAND_LISTED
+from tests.test_ngram_model import defined, make
+
+CONTENT = MAGIC + b" format version 5\n\0" + b"<unk>\0not the words" + bytes(40)
+WORDS = b"<unk>\0THE\0<s>\0SAT\0</s>\0CAT\0"
+
+
+class FakeState:
+    """The last two words; equal to others by value, as KenLM's."""
+
+    words: NGram = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FakeState) and self.words == other.words
+
+    def __hash__(self) -> int:
+        return hash(self.words)
+
+
+class FakeModel:
+    """KenLM's Python interface to the model HAND."""
+
+    order = 3
+    asked = 0
+
+    def __init__(self, path: str) -> None:
+        if b"broken" in Path(path).read_bytes():
+            raise OSError(f"Cannot read model '{path}' (the file is short)")
+
+    def __contains__(self, word: str) -> bool:
+        return (word,) in HAND_LISTED and word != "<unk>"
+
+    def BeginSentenceWrite(self, state: FakeState) -> None:  # noqa: N802 -- its name
+        state.words = ("<s>",)
+
+    def BaseScore(self, state: FakeState, word: str, after: FakeState) -> float:  # noqa: N802 -- its name
+        self.asked += 1
+        known = word if word in self else "<unk>"
+        after.words = (*state.words, known)[-2:]
+        return defined(HAND_LISTED, state.words, known)
+
+    def full_scores(self, sentence: str, bos: bool, eos: bool) -> Iterator[tuple[float, int, bool]]:
+        state = FakeState()
+        state.words = ("<s>",) * bos
+        for word in sentence.split() + ["</s>"] * eos:
+            after = FakeState()
+            yield self.BaseScore(state, word, after), 1, word not in self
+            state = after
+
+
+@pytest.fixture
+def binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setitem(sys.modules, "kenlm", types.SimpleNamespace(Model=FakeModel, State=FakeState))
+    path = tmp_path / "model.arpa"  # the name tells nothing
+    path.write_bytes(CONTENT + WORDS)
+    return path
+
+
+def test_it_scores_as_the_arpa_file(binary: Path, tmp_path: Path) -> None:
+    model = load(binary)
+    assert isinstance(model, KenLMModel)
+    (tmp_path / "ours").mkdir()
+    ours = make(tmp_path / "ours", HAND)
+    assert model.order == ours.order
+    assert model.vocabulary == ours.vocabulary == ("CAT", "SAT", "THE")
+    for sentence in ("", "THE CAT SAT", "DOG THE CAT CAT", ["THE", "CAT"]):
+        for options in ({}, {"begin": False}, {"end": False}):
+            assert model.score(sentence, **options) == ours.score(sentence, **options)
+            scores, expected = model.word_scores(sentence, **options), ours.word_scores(sentence, **options)
+            assert [score.unknown for score in scores] == [score.unknown for score in expected]
+        state, own = model.begin_state, ours.begin_state
+        for word in [*(sentence.split() if isinstance(sentence, str) else sentence), "</s>"]:
+            (log10, state), (expected_log10, own) = model.next_word(state, word), ours.next_word(own, word)
+            assert log10 == expected_log10
+    assert model.perplexity(["THE CAT"]) == ours.perplexity(["THE CAT"])
+
+
+def test_equal_states_have_equal_numbers_and_nothing_is_asked_twice(binary: Path) -> None:
+    model = KenLMModel(binary)
+    _, cat = model.next_word(model.next_word(model.begin_state, "THE")[1], "CAT")
+    _, same = model.next_word(model.next_word(cat, "THE")[1], "CAT")
+    assert same == cat != model.begin_state
+    asked = model._model.asked
+    assert model.next_word(model.begin_state, "THE") == model.next_word(model.begin_state, "THE")
+    assert model._model.asked == asked
+
+
+def test_what_it_remembers_can_be_forgotten(binary: Path) -> None:
+    model = KenLMModel(binary)
+    first = [model.next_word(model.begin_state, word) for word in ("CAT", "THE", "SAT")]
+    model.forget()
+    assert len(model._states) == 1
+    assert [model.next_word(model.begin_state, word) for word in ("CAT", "THE", "SAT")] == first
+
+
+def test_without_the_package(binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kenlm", None)
+    message = (
+        r"model\.arpa must be an ARPA file where the package kenlm is not installed, got a binary file of KenLM\. "
+        r"Name the ARPA file that it was made of, or `pip install kenlm`, which needs a C\+\+ compiler and CMake\."
+    )
+    with pytest.raises(InputError, match=message):
+        load(binary)
+
+
+def test_a_file_that_kenlm_refuses(binary: Path) -> None:
+    binary.write_bytes(CONTENT + b"broken")
+    message = r"model\.arpa must be a binary file that KenLM reads, got: Cannot read model '.*' \(the file is short\)"
+    with pytest.raises(InputError, match=message):
+        load(binary)
+
+
+@pytest.mark.parametrize("words", [b"", b"<unk>\0", WORDS + b"DOG\0", WORDS + b"\xff\0"])
+def test_a_file_without_its_words(binary: Path, words: bytes) -> None:
+    binary.write_bytes(CONTENT + words)
+    with pytest.raises(
+        InputError, match=r"must hold its words, in UTF-8, got others or none\. Make it again with them\."
+    ):
+        load(binary)

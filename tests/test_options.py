@@ -1,0 +1,73 @@
+"""What `evaluate` and `transcribe` take for decoding, and the messages of what is out of range."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tyro
+
+from ds2_jax.decoding.options import DecodingOptions
+from ds2_jax.errors import InputError
+
+LM = Path("model.arpa")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"beam_width": 0}, "--beam-width must be at least 1, got 0."),
+        ({"beam_threshold": 0.0}, "--beam-threshold must be above 0, got 0.0."),
+        ({"beam_threshold": math.nan}, "--beam-threshold must be above 0, got nan."),
+        ({"max_labels": 0}, "--max-labels must be at least 1, got 0."),
+        ({"label_threshold": 0.5}, "--label-threshold must be at most 0, got 0.5."),
+        ({"lm": LM, "alpha": -0.1}, "--alpha must be at least 0 and finite, got -0.1."),
+        ({"lm": LM, "alpha": math.inf}, "--alpha must be at least 0 and finite, got inf."),
+        ({"lm": LM, "alpha": math.nan}, "--alpha must be at least 0 and finite, got nan."),
+        ({"lm": LM, "beta": math.nan}, "--beta must be finite, got nan."),
+        ({"alpha": 0.5}, "--alpha must go with a language model, got 0.5. Add --lm FILE."),
+        ({"beta": 0.0}, "--beta must go with a language model, got 0.0. Add --lm FILE."),
+        (
+            {"closed_vocabulary": True},
+            "--closed-vocabulary must go with a language model, got True. Add --lm FILE.",
+        ),
+        ({"unknown_penalty": -1.0}, "--unknown-penalty must be at least 0 and finite, got -1.0."),
+        ({"unknown_penalty": math.inf}, "--unknown-penalty must be at least 0 and finite, got inf."),
+        ({"num_best": 0}, "--num-best must be at least 1, got 0."),
+        (
+            {"num_best": 9, "beam_width": 8},
+            "--num-best must be at most the beam's width, got 9. Widen the beam: --beam-width 9.",
+        ),
+        (
+            {"hot_word": ("NEW YORK",)},
+            "--hot-word must be WORD=BOOST, with the boost in nats, got 'NEW YORK'. Try --hot-word 'NEW YORK=3'.",
+        ),
+        (
+            {"hot_word": ("YORK=much",)},
+            "--hot-word must be WORD=BOOST, with the boost in nats, got 'YORK=much'. Try --hot-word 'YORK=3'.",
+        ),
+        ({"hot_word": ("=2",)}, "--hot-word must be WORD=BOOST, got '=2'."),
+    ],
+)
+def test_options_out_of_range_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        DecodingOptions(**changes)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("words", "beam"),
+    [
+        ((), False),
+        (("--lm", "model.arpa"), True),
+        (("--hot-word", "NEW YORK=2", "--hot-word", "YORK=-1.5"), True),
+        (("--num-best", "3"), True),
+        (("--beam-width", "8"), True),
+        (("--beam-threshold", "8"), False),
+    ],
+)
+def test_what_needs_a_beam_asks_for_one(words: tuple[str, ...], beam: bool) -> None:
+    options = tyro.cli(DecodingOptions, args=words)
+    assert options.beam == beam
+    assert options.hot_words == ({"NEW YORK": 2.0, "YORK": -1.5} if "--hot-word" in words else {})
+    assert options.width == (8 if "--beam-width" in words else 128)

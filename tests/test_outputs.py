@@ -1,0 +1,125 @@
+"""outputs.py: every result has a place of its own, and none is overwritten."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from ds2_jax.errors import InputError
+from ds2_jax.formats import Format, render
+from ds2_jax.inputs import AudioFile
+from ds2_jax.outputs import Output
+from tests.spoken import evenly_spoken, transcript_of
+
+FILES = [AudioFile(Path("in/a.wav"), "a"), AudioFile(Path("in/x/a.wav"), "x/a"), AudioFile(Path("in/b c.mp3"), "b c")]
+TRANSCRIPT = transcript_of(evenly_spoken("TURN ON THE LIGHTS"), audio="in/a.wav")
+
+
+def write_all(folder: Path, formats: Sequence[Format] = ("txt",), files: Sequence[AudioFile] = FILES) -> None:
+    output = Output(tuple(formats), folder)
+    for file in output.plan(files, resume=False):
+        output.write(file, TRANSCRIPT, with_path=True)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_file_for_each_recording_and_format(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    write_all(out, ("txt", "json", "srt", "vtt", "tsv", "ctm"))
+    assert len(names_in(out)) == 18
+    assert "x/a.srt" in names_in(out)
+    for path in out.rglob("*.*"):
+        name = path.relative_to(out).with_suffix("").as_posix()
+        output_format: Format = path.suffix.removeprefix(".")  # type: ignore[assignment]
+        assert path.read_bytes().decode() == render(TRANSCRIPT, output_format, name)
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    write_all(tmp_path, files=FILES[1:])
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    message = (
+        f"--output-dir must not hold results of these recordings yet, got 2 of them, {tmp_path}/x/a.txt the first. "
+        "Add --resume to keep them and do the rest, or name another folder."
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        write_all(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_what_else_lies_in_the_folder_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "a.srt").touch()
+    write_all(tmp_path)
+    assert names_in(tmp_path) == ["a.srt", "a.txt", "a.wav", "b c.txt", "x/a.txt"]
+
+
+def test_resume_leaves_out_what_has_all_its_files(tmp_path: Path) -> None:
+    write_all(tmp_path, ("txt",), FILES[:2])
+    write_all(tmp_path, ("srt",), FILES[1:2])
+    assert Output(("txt",), tmp_path).plan(FILES, resume=True) == FILES[2:]
+    assert Output(("txt", "srt"), tmp_path).plan(FILES, resume=True) == [FILES[0], FILES[2]]
+    assert Output(("vtt",), tmp_path).plan(FILES, resume=True) == FILES
+
+
+def test_two_recordings_of_one_name_are_refused(tmp_path: Path) -> None:
+    files = [AudioFile(Path("x/a.wav"), "a"), AudioFile(Path("y/a.wav"), "a")]
+    message = (
+        "AUDIO must give each result a name of its own, got a for x/a.wav and y/a.wav. "
+        "Name the folder above them, or quote a pattern: their folders are part of the names then."
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        Output(("txt",), tmp_path / "out").plan(files, resume=False)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match=r"^AUDIO must give each result a name of its own, got a for x/a\.wav and y"):
+        Output(("ctm",), None).plan(files, resume=False)
+    assert Output(("txt",), None).plan(files, resume=False) == files
+
+
+def test_ctm_on_standard_output_is_sorted_and_its_names_differ() -> None:
+    files = [AudioFile(Path(f"{name}.wav"), name) for name in ("b", "a_", "B", "é", "a")]
+    assert [file.name for file in Output(("ctm",), None).plan(files, resume=False)] == ["B", "a", "a_", "b", "é"]
+    files = [AudioFile(Path(f"{name}.wav"), name) for name in ("a b", "a_b")]
+    with pytest.raises(InputError, match=r"got a_b for a b\.wav and a_b\.wav"):
+        Output(("ctm",), None).plan(files, resume=False)
+
+
+@pytest.mark.parametrize("output_format", ["srt", "vtt", "tsv"])
+def test_formats_that_cannot_follow_one_another(output_format: Format) -> None:
+    message = (
+        "--format must be txt, json or ctm for several recordings on standard output, "
+        f"got {output_format} for 3. Add --output-dir FOLDER."
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        Output((output_format,), None).plan(FILES, resume=False)
+    assert Output((output_format,), None).plan(FILES[:1], resume=False) == FILES[:1]
+
+
+def test_several_formats_or_resuming_need_a_folder() -> None:
+    message = "--format must be one for standard output, got txt, json. Add --output-dir FOLDER."
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        Output(("txt", "json"), None).plan(FILES, resume=False)
+    message = "--resume must come with --output-dir, whose files it looks at, got none. Add --output-dir FOLDER."
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        Output(("txt",), None).plan(FILES, resume=True)
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    message = f"--output-dir must be a folder, got the file {tmp_path}/file. Name another."
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        write_all(tmp_path / "file")
+    with pytest.raises(InputError, match=rf"^{tmp_path}/file/out must be writable, got: Not a directory\."):
+        write_all(tmp_path / "file" / "out")
+    with pytest.raises(InputError, match=r"a{300} must be writable, got: File name too long\."):
+        write_all(tmp_path / ("a" * 300))
+
+
+def test_a_line_begins_with_the_path_where_there_are_several(capsys: pytest.CaptureFixture[str]) -> None:
+    file = AudioFile(Path("in/tab\tand\nline.wav"), "tab\tand\nline")
+    output = Output(("txt",), None)
+    output.write(file, TRANSCRIPT, with_path=True)
+    output.write(file, TRANSCRIPT, with_path=False)
+    assert capsys.readouterr().out == "in/tab\\tand\\nline.wav\tTURN ON THE LIGHTS\nTURN ON THE LIGHTS\n"
