@@ -228,6 +228,14 @@ def test_what_is_settled_counts_in_pruning_where_labels_are_words() -> None:
     assert best.score == pytest.approx(math.log(0.9 * 0.5) + 10, abs=1e-6)
 
 
+def test_a_label_that_is_a_word_is_ranked_by_its_score_one_frame_later() -> None:
+    log_probs = np.log(np.array([[0.001, 0.398, 0.001, 0.6], [0.997, 0.001, 0.001, 0.001]], np.float32))
+    options = with_model(beam_threshold=3.0, alpha=0.0, unknown_penalty=10.0)
+    search = BeamSearch(SPACELESS, options, CHARACTERS)
+    assert by_words(search(log_probs[:1], 9), SPACELESS).keys() == {("A",), ("C",)}
+    assert by_words(search(log_probs, 9), SPACELESS).keys() == {("A",)}  # C is unknown
+
+
 def test_each_prefix_asks_for_its_word_once() -> None:
     log_probs = random_log_probs(60, ALPHABET.size, 1, 0.3)
     model = ToyModel("A", "AB", "BA", "BAB")
