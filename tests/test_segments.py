@@ -1,7 +1,9 @@
 """segments.py: what is cut where, what is left out, and that joining loses and doubles nothing."""
 
 import itertools
+import tarfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,3 +193,31 @@ def test_joining_loses_and_doubles_nothing(seed: int) -> None:
 def test_one_piece_is_joined_to_itself() -> None:
     log_probs = planted([1, 2, 3], np.random.default_rng(0))
     np.testing.assert_array_equal(join([Piece(7, 0, np.zeros(9, np.float32))], [log_probs]), log_probs)
+
+
+@pytest.mark.slow
+def test_real_speech_end_to_end(an4_archive: Path) -> None:
+    """Every pause of a second is left out but for its margins, and what is left out is 15 dB below loud speech."""
+    rng = np.random.default_rng(0)
+    utterances: list[np.ndarray] = []
+    parts: list[np.ndarray] = []
+    pauses: list[tuple[int, int]] = []
+    with tarfile.open(an4_archive) as archive:
+        for member in archive:
+            if member.name.endswith(".sph") and len(utterances) < 60:
+                stream = archive.extractfile(member)
+                assert stream is not None
+                utterances.append(np.frombuffer(stream.read()[1024:], "<i2") / np.float32(2**15))
+    for utterance in utterances:
+        begin = sum(map(len, parts)) + len(utterance)
+        parts += [utterance, np.zeros(rng.integers(16_000, 48_000), np.float32)]
+        pauses.append((begin, begin + len(parts[-1])))
+    waveform = np.concatenate(parts)
+    pieces = list(cut(np.array_split(waveform, 99), Config()))
+    left_out = np.ones(len(waveform), bool)
+    for piece in pieces:
+        left_out[piece.start * 320 : piece.start * 320 + len(piece.waveform)] = False
+    assert all(left_out[begin + 6_000 : behind - 6_000].all() for begin, behind in pauses)
+    power = np.square(waveform[: len(waveform) // 320 * 320]).reshape(-1, 320).mean(1)
+    loud = np.quantile(power[power > 0], 0.9)
+    assert power[left_out[: len(power) * 320].reshape(-1, 320).all(1)].max() < loud / 10**1.5
