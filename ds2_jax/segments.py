@@ -18,21 +18,21 @@ from ds2_jax.config import Config
 
 WHOLE = 35.0  # seconds: a recording up to this long is one piece, silence and all
 LONGEST = 20.0  # seconds: of a piece of a longer one
-OVERLAP = 4.0  # seconds: between pieces where there is no pause
-PAUSE = 0.3  # seconds: a pause that ends a piece
-LONG_PAUSE = 0.8
-PACE = 0.1
-SHORTEST_PAUSE = 0.12  # seconds: the longest pause of at least this ends a piece that would become too long
+OVERLAP = 4.0  # seconds: of pieces between which there is no pause
 MARGIN = 0.25  # seconds of a pause that stay with the speech on either side
 
-# Silence is quiet and steady: no more than so many dB above the quietest frame around, and so many below loud frames.
-STEADY, STEADY_AROUND = 13.0, 0.5  # dB, seconds before and behind
-QUIET, LOUD_QUANTILE = 20.0, 0.9
-SHORTEST_SOUND = 0.1  # seconds: what is shorter, between pauses of CLEAR seconds each, is a click
-CLEAR = 0.2
-SILENT = 50.0  # dB below loud frames: silent, steady or not
-AROUND = 5  # seconds before and behind, in which frames count as loud
-LOUD_PAST = 300  # seconds that loudness is remembered: the noise of a break is no speech
+# The pause that ends a piece, in seconds: the longer the piece has lasted, the shorter it may be. A short piece lacks
+# context, and a long one is unlike what the model was trained on: on AN4's utterances set end to end, with pauses of
+# 0.1 to 3 s, a fixed 0.3, 0.5 or 0.8 s added more errors.
+LONG_PAUSE, SHORTER_EACH_SECOND, SHORT_PAUSE = 0.8, 0.1, 0.3
+SHORTEST_PAUSE = 0.12  # seconds: the longest pause of at least this ends a piece that would become too long
+
+# Silence is quiet and steady. Steady: hardly above the quietest frame within half a second, as noise is and speech is
+# not; so the noise of each moment counts, and quiet speech after loud speech is none.
+STEADY, STEADY_AROUND = 13.0, 0.5  # dB above the quietest frame, seconds before and behind
+QUIET, SILENT = 20.0, 50.0  # dB below the loud frames: may be silent; is silent, steady or not
+LOUD_QUANTILE, LOUD_AROUND, LOUD_PAST = 0.9, 5, 300  # of seconds around; remembered, or a break's noise were loud
+CLICK, CLICK_AROUND = 0.1, 0.2  # seconds: a shorter sound is none, if at least so much before and behind is silent
 
 
 class Piece(NamedTuple):
@@ -51,10 +51,8 @@ class Piece(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Grid:
-    """Lengths in samples and frames."""
-
     sample_rate: int
-    hop: int
+    hop: int  # samples of an input frame
     frame: int  # samples of an output frame
 
     def frames(self, seconds: float) -> int:
@@ -62,23 +60,22 @@ class _Grid:
 
 
 def cut(blocks: Iterable[np.ndarray], config: Config) -> Iterator[Piece]:
-    """Cuts a recording into pieces, reading it at most a minute ahead.
+    """Cuts a recording into pieces, reading at most a minute ahead.
 
     Args:
         blocks: [S] float32 each, of whatever sizes, at the model's rate; their sizes make no difference.
         config: of the model.
 
     Yields:
-        Pieces in order. Of a recording of at most WHOLE seconds, the whole, even if empty; of a longer one, pieces of
-        at most LONGEST seconds that hold every sample that is not in a pause, once, or twice where they overlap; none
+        Pieces in order. Of a recording of at most WHOLE seconds, the whole, even if empty. Of a longer one, pieces of
+        at most LONGEST seconds: every sample outside pauses is in one, or in two where they overlap. There is none
         where all is silent.
     """
     hop = config.features.hop_length
     grid = _Grid(config.features.sample_rate, hop, hop * config.model.time_reduction)
     source = _find_silence(blocks, grid)
     samples, silent = np.zeros(0, np.float32), np.zeros(0, bool)
-    start, overlap = 0, 0
-    ended = False
+    start, overlap, ended = 0, 0, False
     while True:
         read = [(samples, silent)]
         num_frames = len(silent)
@@ -87,15 +84,15 @@ def cut(blocks: Iterable[np.ndarray], config: Config) -> Iterator[Piece]:
             num_frames += len(read[-1][1])
             ended = not len(read[-1][1])
         samples, silent = (np.concatenate(parts) for parts in zip(*read, strict=True))
-        silent = _without_clicks(silent, grid)
         if ended and not start and len(samples) <= WHOLE * grid.sample_rate:
             yield Piece(0, 0, samples)
             return
-        if not len(silent):
+        silent = _without_clicks(silent, grid)
+        if ended and silent.all():
             return
-        lead = _leading(silent) - (0 if ended and silent.all() else grid.frames(MARGIN))
-        if not overlap and lead > 0:
-            end, following, next_overlap = 0, lead, 0
+        lead = int(silent.argmin()) if not silent.all() else len(silent)
+        if not overlap and lead > grid.frames(MARGIN):
+            following, next_overlap = lead - grid.frames(MARGIN), 0
         else:
             end, following, next_overlap = _choose(silent, ended, grid)
             yield Piece(start, overlap, samples[: end * grid.frame])
@@ -106,68 +103,60 @@ def cut(blocks: Iterable[np.ndarray], config: Config) -> Iterator[Piece]:
 def _choose(silent: np.ndarray, ended: bool, grid: _Grid) -> tuple[int, int, int]:
     """Where the piece that begins here ends, where the next one begins, and by how much they overlap, in frames."""
     longest, margin = grid.frames(LONGEST), grid.frames(MARGIN)
-    pauses = _pauses(silent)
-    lengths = pauses[:, 1] - pauses[:, 0]
-    middles = pauses.sum(1) // 2
+    pauses = _runs(silent)
+    lengths, middles = pauses[:, 1] - pauses[:, 0], pauses.sum(1) // 2
     ends = np.minimum(pauses[:, 0] + margin, middles)
     starts = np.maximum(pauses[:, 1] - margin, middles)
     inside = (pauses[:, 0] > 0) & (ends <= longest)
     seconds = ends * grid.frame / grid.sample_rate
-    enough = np.clip(LONG_PAUSE - PACE * seconds, PAUSE, LONG_PAUSE) * grid.sample_rate / grid.frame
-    found = np.flatnonzero(inside & (lengths >= enough))
-    if found.size:
-        return ends[found[0]], starts[found[0]], 0
-    if ended and len(silent) <= longest:
+    enough = np.maximum(LONG_PAUSE - SHORTER_EACH_SECOND * seconds, SHORT_PAUSE)
+    long = inside & (lengths * grid.frame >= enough * grid.sample_rate)
+    short = inside & (lengths >= grid.frames(SHORTEST_PAUSE))
+    if long.any():
+        chosen = int(long.argmax())
+    elif ended and len(silent) <= longest:
         return len(silent), len(silent), 0
-    usable = inside & (lengths >= grid.frames(SHORTEST_PAUSE))
-    if (usable & (ends > longest // 2)).any():
-        usable &= ends > longest // 2
-    if usable.any():
-        best = np.where(usable, lengths, 0).argmax()
-        return ends[best], starts[best], 0
-    overlap = grid.frames(OVERLAP)
-    return longest, longest - overlap, overlap
+    elif short.any():
+        late = short & (ends > longest // 2)
+        chosen = int(np.where(late if late.any() else short, lengths, 0).argmax())
+    else:
+        overlap = grid.frames(OVERLAP)
+        return longest, longest - overlap, overlap
+    return int(ends[chosen]), int(starts[chosen]), 0
 
 
-def _pauses(silent: np.ndarray) -> np.ndarray:
-    """[n, 2] int: first silent frame and first frame behind, of every run."""
-    edges = np.diff(silent.astype(np.int8), prepend=0, append=0)
+def _runs(flags: np.ndarray) -> np.ndarray:
+    """[n, 2] int: first frame of every run that is set, and first frame behind it."""
+    edges = np.diff(flags.astype(np.int8), prepend=0, append=0)
     return np.stack([np.flatnonzero(edges > 0), np.flatnonzero(edges < 0)], axis=1)
 
 
 def _without_clicks(silent: np.ndarray, grid: _Grid) -> np.ndarray:
-    sounds, clear = _pauses(~silent), grid.frames(CLEAR)
-    silent = silent.copy()
-    for first, behind in sounds:
-        if (
-            behind - first < grid.frames(SHORTEST_SOUND)
-            and first >= clear
-            and behind + clear <= len(silent)
-            and silent[first - clear : first].all()
-            and silent[behind : behind + clear].all()
-        ):
+    silent, around = silent.copy(), grid.frames(CLICK_AROUND)
+    for first, behind in _runs(~silent):
+        before, after = silent[max(first - around, 0) : first], silent[behind : behind + around]
+        clear = len(before) == len(after) == around and before.all() and after.all()
+        if clear and (behind - first) * grid.frame < CLICK * grid.sample_rate:
             silent[first:behind] = True
     return silent
-
-
-def _leading(silent: np.ndarray) -> int:
-    return len(silent) if silent.all() else int(silent.argmin())
 
 
 def _find_silence(blocks: Iterable[np.ndarray], grid: _Grid) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields about a second at a time: samples [S] and whether each frame of them is silent [ceil(S / frame)] bool."""
     second = grid.frames(1.0) * grid.frame
     waiting: deque[np.ndarray] = deque()
-    around: deque[np.ndarray] = deque([np.zeros(0)] * AROUND)  # levels of AROUND chunks before, and of those that wait
+    around: deque[np.ndarray] = deque(
+        [np.zeros(0)] * LOUD_AROUND
+    )  # levels of LOUD_AROUND chunks before, and of those that wait
     loudness: deque[float] = deque(maxlen=LOUD_PAST)
-    for chunk in itertools.chain(_rechunk(blocks, second), [None] * AROUND):
+    for chunk in itertools.chain(_rechunk(blocks, second), [None] * LOUD_AROUND):
         if chunk is not None:
             waiting.append(chunk)
             around.append(_levels(chunk, grid))
-        if waiting and (chunk is None or len(waiting) > AROUND):
-            first = sum(map(len, itertools.islice(around, AROUND)))
+        if waiting and (chunk is None or len(waiting) > LOUD_AROUND):
+            first = sum(map(len, itertools.islice(around, LOUD_AROUND)))
             silent = _silent(np.concatenate(around), loudness, grid)
-            yield waiting.popleft(), silent[first : first + len(around[AROUND])]
+            yield waiting.popleft(), silent[first : first + len(around[LOUD_AROUND])]
             around.popleft()
 
 
@@ -184,7 +173,7 @@ def _silent(levels: np.ndarray, loudness: deque[float], grid: _Grid) -> np.ndarr
 
 
 def _levels(samples: np.ndarray, grid: _Grid) -> np.ndarray:
-    """dB of every frame's loudest hop, its mean taken away; -inf where constant, which to the features is silence."""
+    """dB of every frame, the mean of each hop taken away; -inf where constant, which to the features is silence."""
     num_frames = -(-len(samples) // grid.frame)
     padded = np.pad(samples.astype(np.float64), (0, num_frames * grid.frame - len(samples)), mode="edge")
     power = padded.reshape(-1, grid.hop).var(axis=1).reshape(num_frames, -1).mean(axis=1)

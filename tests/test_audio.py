@@ -14,7 +14,16 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ds2_jax.audio import UnknownFormatError, audio_duration, decoded_duration, lossless_flac, read_audio
+from ds2_jax.audio import (
+    UnknownFormatError,
+    audio_duration,
+    decoded_duration,
+    lossless_flac,
+    mono_waveform,
+    read_audio,
+    read_blocks,
+    waveform_blocks,
+)
 from ds2_jax.errors import InputError
 from ds2_jax.headers import AudioBytes
 
@@ -569,3 +578,53 @@ def test_decoded_duration_is_what_is_read(tmp_path: Path) -> None:
     assert decoded_duration(whole) == audio_duration(whole) == 2
     with pytest.raises(InputError, match=r"b\.flac must "):
         decoded_duration(cut(whole, 0.5))
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "sph"])
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_blocks_are_the_whole(tmp_path: Path, suffix: str, rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (3 * rate, 2))
+    path = write(tmp_path / f"a.{suffix}", noise, rate)
+    monkeypatch.setattr("ds2_jax.audio.BLOCK_SAMPLES", 10_007)
+    blocks = list(read_blocks(path, RATE))
+    assert len(blocks) >= 4
+    assert {(block.dtype, block.ndim) for block in blocks} == {(np.dtype(np.float32), 1)}
+    np.testing.assert_allclose(np.concatenate(blocks), read_audio(path, RATE), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("subtype", ["GSM610", "IMA_ADPCM", "MS_ADPCM", "ULAW", "PCM_24"])
+def test_blocks_of_coded_wav_are_the_whole(tmp_path: Path, subtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.wav", tone(2), RATE, subtype)
+    monkeypatch.setattr("ds2_jax.audio.BLOCK_SAMPLES", 1_003)
+    np.testing.assert_array_equal(np.concatenate(list(read_blocks(path, RATE))), read_audio(path, RATE))
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(0, 9_000), max_size=12), st.sampled_from([8_000, 16_000, 22_050, 48_000]))
+def test_sizes_of_blocks_make_no_difference(edges: list[int], rate: int) -> None:
+    samples = np.random.default_rng(0).uniform(-1, 1, (9_000, 2)).astype(np.float32)
+    blocks = np.split(samples, sorted(edges))
+    expected = mono_waveform(samples, rate, RATE, "a")
+    np.testing.assert_allclose(
+        np.concatenate(list(waveform_blocks(blocks, rate, RATE, "a"))), expected, rtol=0, atol=1e-6
+    )
+
+
+def test_a_fault_behind_the_first_blocks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ds2_jax.audio.BLOCK_SAMPLES", 5_000)
+    samples = tone(2)
+    samples[23_456] = np.nan
+    path = write(tmp_path / "a.wav", samples, RATE, "FLOAT")
+    blocks = read_blocks(path, RATE)
+    assert [len(next(blocks)) for _ in range(4)] == [5_000] * 4
+    with pytest.raises(InputError, match=r"a\.wav must hold samples of at most 1e\+06 .*, got nan at sample 23456\."):
+        next(blocks)
+    path = cut(write(tmp_path / "b.flac", np.random.default_rng(0).uniform(-1, 1, (30_000, 1))), 0.9)
+    with pytest.raises(InputError, match=r"b\.flac must decode to its end"):
+        list(read_blocks(path, RATE))
+    whole = mp3(tmp_path / "c.mp3", "CONSTANT")
+    whole.write_bytes(whole.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"c\.mp3 must hold the 132300 samples its header promises, got \d+\."):
+        list(read_blocks(whole, RATE))
+    with pytest.raises(InputError, match=r"d must last at least one sample of 16000 Hz, got 1 of 48000 Hz\."):
+        list(waveform_blocks([np.ones((1, 1), np.float32)], 48_000, RATE, "d"))
