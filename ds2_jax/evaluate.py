@@ -155,7 +155,8 @@ def evaluate_utterances(
         title=title,
         on_problem=on_problem,
     ):
-        utterance, readings = split.utterances[index], decoder(log_probs)
+        utterance = split.utterances[index]
+        readings = decoder(log_probs, utterance.duration)
         results[index] = Result(utterance, alphabet.normalise(utterance.transcript), readings[0].text, readings)
         if on_result is not None:
             on_result(results[index], log_probs)
