@@ -14,7 +14,7 @@ from ds2_jax.data.manifest import read_text
 from ds2_jax.decoding import align as aligner
 from ds2_jax.decoding.decoder import Decoder, make_decoder
 from ds2_jax.errors import InputError, shorten
-from ds2_jax.formats import WRITERS, Format
+from ds2_jax.formats import Format, render
 from ds2_jax.transcriber import Recording, Segment, Transcriber, Transcript
 
 TEXT_SUFFIX = ".txt"
@@ -41,7 +41,7 @@ def align(
     transcript = align_text(transcriber, make_decoder(transcriber.config, run), audio, words)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a file's name need not be UTF-8: its bytes as they are
-    print(WRITERS[format](transcript), end="")
+    print(render(transcript, format, audio.stem), end="")
     return 0
 
 

@@ -68,6 +68,7 @@ DATA_TOOLS = {
 
 LM_TOOLS = {
     "build": ("lm.build.build", "an n-gram model of text files or manifests, as an ARPA file"),
+    "tune": ("lm.tune.tune", "the weights of a language model for a run, by its dev split"),
 }
 """Of `lm`, likewise."""
 

@@ -30,7 +30,8 @@ MIN_SECONDS, MAX_SECONDS = 1.0, 7.0
 CHARACTERS_PER_SECOND = 17.0
 GAP, SHORTEST_PAUSE = 0.08, 1.0  # seconds between cues: this, or at least that
 LINGER = 1.5  # seconds that a cue may stay after its last word
-LONG_PAUSE, GOOD_PAUSE = 1.0, 0.5  # seconds: ends a cue; is as good a place to end one as any
+LONG_PAUSE, GOOD_PAUSE = 1.0, 0.5  # seconds: ends a cue; is worth a cue more
+SEGMENT_COST = 2.0  # cues that an end of a segment is worth
 
 
 class Cue(NamedTuple):
@@ -168,12 +169,12 @@ def _best_bounds(pieces: Sequence[_Piece], duration: float) -> list[int]:
                 break
             following = pieces[last].start if last < count else duration
             end = _shown_until(start, piece.end, ends[last] - columns, following, last == count)
-            cost = inside + _cost(piece, end - start, ends[last] - columns) + costs[last]
+            cost = inside + _cost(end - start, ends[last] - columns) + costs[last]
             if cost < best:
                 best, nexts[first] = cost, last
             if piece.pause >= LONG_PAUSE:
                 break
-            inside += 2.0 if piece.ends_segment else piece.pause / GOOD_PAUSE if piece.pause > 0 else 0.0
+            inside += SEGMENT_COST if piece.ends_segment else max(0.0, piece.pause) / GOOD_PAUSE
         costs[first] = best
     bounds = [0]
     while bounds[-1] < count:
@@ -181,15 +182,14 @@ def _best_bounds(pieces: Sequence[_Piece], duration: float) -> list[int]:
     return bounds
 
 
-def _cost(last: _Piece, seconds: float, width: int) -> float:
-    """What speaks against a cue of `width` columns, shown for `seconds`, that ends behind `last`.
+def _cost(seconds: float, width: int) -> float:
+    """What speaks against a cue of `width` columns that is shown for `seconds`.
 
-    Every cue costs 1, a missing second 4 and ten characters a second too many 2; to end it where nobody pauses, 1.5.
+    Every cue costs 1, a missing second 4, ten characters a second too many 2.
     """
     too_short = max(0.0, MIN_SECONDS - seconds)
     too_fast = max(0.0, width / max(seconds, 0.1) - CHARACTERS_PER_SECOND)
-    no_pause = 0.0 if last.ends_segment else 1 - min(1.0, max(0.0, last.pause) / GOOD_PAUSE)
-    return 1 + 4 * too_short + 0.2 * too_fast + 1.5 * no_pause
+    return 1 + 4 * too_short + 0.2 * too_fast
 
 
 def _lines(pieces: Sequence[_Piece]) -> tuple[str, ...]:

@@ -38,14 +38,14 @@ def read_blocks(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
     """
     try:
         yield from audio.read_blocks(path, sample_rate)
-    except audio.UnknownFormatError:  # which comes before the first block
+    except audio.UnknownFormatError as error:  # which comes before the first block
         suffix, program = path.suffix.lower(), shutil.which("ffmpeg")
         if program is None and suffix in FFMPEG_SUFFIXES:
             rule = "be WAV, FLAC, Ogg, MP3 or another format that libsndfile reads"
             advice = "Install ffmpeg, which reads it, or convert the file."
             raise InputError(f"{path} must {rule}, got {suffix.removeprefix('.')}. {advice}") from None
         if program is None:
-            raise
+            raise InputError(f"{error} Or install ffmpeg, which reads more.") from None
         yield from _decode(program, path, sample_rate)
 
 

@@ -143,10 +143,10 @@ def render(transcript: Transcript, output_format: Format, name: str) -> str:
     """
     if output_format == "ctm":
         return to_ctm(transcript, name)
-    return WRITERS[output_format](transcript)
+    return _WRITERS[output_format](transcript)
 
 
-WRITERS: Mapping[str, Callable[[Transcript], str]] = {
+_WRITERS: Mapping[str, Callable[[Transcript], str]] = {
     "txt": to_txt,
     "json": to_json,
     "srt": to_srt,

@@ -23,10 +23,12 @@ except ModuleNotFoundError:  # Windows: two processes must not train one run the
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
 CALIBRATION = "calibration.json"
+TUNING = "tuning"
+TUNED = "decoding.json"
 
 CONTENTS = (
-    *(CHECKPOINTS, "tensorboard", "evaluations", "metrics.jsonl", "test.json*", "skipped_*.jsonl", CALIBRATION),
-    CONFIG,
+    *(CHECKPOINTS, "tensorboard", "evaluations", TUNING, "metrics.jsonl", "test.json*", "skipped_*.jsonl"),
+    *(CALIBRATION, TUNED, CONFIG),
 )
 """What `overwrite` deletes; a file of the user's own stays."""
 

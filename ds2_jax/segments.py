@@ -19,15 +19,17 @@ from ds2_jax.config import Config
 WHOLE = 35.0  # seconds: a recording up to this long is one piece, silence and all
 LONGEST = 20.0  # seconds: of a piece of a longer one
 OVERLAP = 4.0  # seconds: between pieces where there is no pause
-PAUSE = 0.5  # seconds: a pause that ends a piece
-SHORTEST = 1.0
-LONG_PAUSE = 1.0
+PAUSE = 0.3  # seconds: a pause that ends a piece
+LONG_PAUSE = 0.8
+PACE = 0.1
 SHORTEST_PAUSE = 0.12  # seconds: the longest pause of at least this ends a piece that would become too long
 MARGIN = 0.25  # seconds of a pause that stay with the speech on either side
 
 # Silence is quiet and steady: no more than so many dB above the quietest frame around, and so many below loud frames.
 STEADY, STEADY_AROUND = 13.0, 0.5  # dB, seconds before and behind
 QUIET, LOUD_QUANTILE = 20.0, 0.9
+SHORTEST_SOUND = 0.1  # seconds: what is shorter, between pauses of CLEAR seconds each, is a click
+CLEAR = 0.2
 SILENT = 50.0  # dB below loud frames: silent, steady or not
 AROUND = 5  # seconds before and behind, in which frames count as loud
 LOUD_PAST = 300  # seconds that loudness is remembered: the noise of a break is no speech
@@ -85,6 +87,7 @@ def cut(blocks: Iterable[np.ndarray], config: Config) -> Iterator[Piece]:
             num_frames += len(read[-1][1])
             ended = not len(read[-1][1])
         samples, silent = (np.concatenate(parts) for parts in zip(*read, strict=True))
+        silent = _without_clicks(silent, grid)
         if ended and not start and len(samples) <= WHOLE * grid.sample_rate:
             yield Piece(0, 0, samples)
             return
@@ -109,7 +112,8 @@ def _choose(silent: np.ndarray, ended: bool, grid: _Grid) -> tuple[int, int, int
     ends = np.minimum(pauses[:, 0] + margin, middles)
     starts = np.maximum(pauses[:, 1] - margin, middles)
     inside = (pauses[:, 0] > 0) & (ends <= longest)
-    enough = np.where(ends < grid.frames(SHORTEST), grid.frames(LONG_PAUSE), grid.frames(PAUSE))
+    seconds = ends * grid.frame / grid.sample_rate
+    enough = np.clip(LONG_PAUSE - PACE * seconds, PAUSE, LONG_PAUSE) * grid.sample_rate / grid.frame
     found = np.flatnonzero(inside & (lengths >= enough))
     if found.size:
         return ends[found[0]], starts[found[0]], 0
@@ -129,6 +133,21 @@ def _pauses(silent: np.ndarray) -> np.ndarray:
     """[n, 2] int: first silent frame and first frame behind, of every run."""
     edges = np.diff(silent.astype(np.int8), prepend=0, append=0)
     return np.stack([np.flatnonzero(edges > 0), np.flatnonzero(edges < 0)], axis=1)
+
+
+def _without_clicks(silent: np.ndarray, grid: _Grid) -> np.ndarray:
+    sounds, clear = _pauses(~silent), grid.frames(CLEAR)
+    silent = silent.copy()
+    for first, behind in sounds:
+        if (
+            behind - first < grid.frames(SHORTEST_SOUND)
+            and first >= clear
+            and behind + clear <= len(silent)
+            and silent[first - clear : first].all()
+            and silent[behind : behind + clear].all()
+        ):
+            silent[first:behind] = True
+    return silent
 
 
 def _leading(silent: np.ndarray) -> int:
@@ -168,7 +187,7 @@ def _levels(samples: np.ndarray, grid: _Grid) -> np.ndarray:
     """dB of every frame's loudest hop, its mean taken away; -inf where constant, which to the features is silence."""
     num_frames = -(-len(samples) // grid.frame)
     padded = np.pad(samples.astype(np.float64), (0, num_frames * grid.frame - len(samples)), mode="edge")
-    power = padded.reshape(-1, grid.hop).var(axis=1).reshape(num_frames, -1).max(axis=1)
+    power = padded.reshape(-1, grid.hop).var(axis=1).reshape(num_frames, -1).mean(axis=1)
     with np.errstate(divide="ignore"):
         levels: np.ndarray = 10 * np.log10(power)
     return levels

@@ -137,6 +137,13 @@ def test_parted_at_pauses_rather_than_when_full() -> None:
     ]
 
 
+@pytest.mark.parametrize(("pause", "count"), [(0.45, 1), (0.55, 2)])
+def test_a_pause_of_half_a_second_is_worth_a_cue(pause: float, count: int) -> None:
+    words = evenly_spoken("THERE WAS NOTHING", pause=0.0)
+    words += evenly_spoken("THEN CAME LIGHT", pause=0.0, start=words[-1].end + pause)
+    assert len(make_cues([words], 20.0)) == count
+
+
 def test_parted_where_segments_end() -> None:
     words = evenly_spoken(SENTENCE[:39], pause=0.05)
     cues = make_cues([words[:3], words[3:]], 20.0)
@@ -153,6 +160,14 @@ def test_lines_are_parted_in_a_pause_near_the_middle() -> None:
     words += evenly_spoken("SEVEN EIGHT NINE TEN", 0.3, 0.05, start=words[-1].end + 0.3)
     (cue,) = make_cues([words], 20.0)
     assert cue.lines == ("ONE TWO THREE FOUR FIVE SIX", "SEVEN EIGHT NINE TEN")
+
+
+def test_lines_are_parted_at_a_space_rather_than_within_a_word() -> None:
+    word = spoken_word("A" * 43, 0.0, 4.3)
+    late = tuple(each._replace(start=each.start + 2, end=each.end + 2) for each in word.characters[13:])
+    word = word._replace(end=6.3, characters=word.characters[:13] + late)
+    _, cue = make_cues([[word, spoken_word("B" * 15, 6.4, 7.4)]], 20.0)
+    assert cue.lines == ("A" * 30, "B" * 15)
 
 
 @pytest.mark.parametrize("character", ["語", "ไ", "A"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ds2_jax.alphabet import Alphabet
@@ -46,6 +46,7 @@ def follow(hot: dict[str, float], alphabet: Alphabet, labels: list[int]) -> tupl
 
 
 @given(st.dictionaries(phrases, boosts, max_size=5), st.lists(st.integers(1, 3), max_size=12))
+@example({"A B": 1.0}, [1, 3, 3, 2])  # a second space inside a phrase
 def test_a_text_has_the_boost_of_each_occurrence(hot: dict[str, float], labels: list[int]) -> None:
     text = words_of(labels, ALPHABET)
     expected = sum(boost * occurrences(text, tuple(phrase.split())) for phrase, boost in hot.items())
@@ -60,6 +61,7 @@ def test_without_spaces_words_are_found_anywhere(hot: dict[str, float], labels: 
 
 
 @given(st.dictionaries(phrases, boosts, max_size=5), st.lists(st.integers(1, 3), max_size=12))
+@example({"B AB": 0.1, "A": 4.0}, [2, 3, 1])  # the shorter of two beginnings holds more
 def test_a_prefix_holds_the_largest_share_of_what_it_has_begun(hot: dict[str, float], labels: list[int]) -> None:
     text = " ".join(ALPHABET.decode(labels).split(" "))
     while "  " in text:

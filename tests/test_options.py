@@ -71,3 +71,10 @@ def test_what_needs_a_beam_asks_for_one(words: tuple[str, ...], beam: bool) -> N
     assert options.beam == beam
     assert options.hot_words == ({"NEW YORK": 2.0, "YORK": -1.5} if "--hot-word" in words else {})
     assert options.width == (8 if "--beam-width" in words else 128)
+
+
+def test_options_are_told_in_a_line() -> None:
+    assert str(DecodingOptions()) == "greedy"
+    assert str(DecodingOptions(lm=Path("a.arpa"), alpha=0.7, beam_width=64)) == (
+        "beam search, lm a.arpa, alpha 0.7, beam width 64"
+    )

@@ -20,6 +20,7 @@ import soundfile
 from ds2_jax import cli
 from ds2_jax.config import Config, FeatureConfig
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
+from ds2_jax.decoding.options import DecodingOptions
 from ds2_jax.errors import InputError
 from ds2_jax.evaluate import evaluate
 from ds2_jax.report import utterance as utterance_lib
@@ -264,17 +265,19 @@ def test_what_is_no_run_is_not_compared(folder: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_long_recording_is_shown_in_part_and_the_page_says_so(
+def test_a_long_recording_is_shown_in_part_and_other_readings_are_told(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(utterance_lib, "MOST_SECONDS", 0.25)
     write_manifest(tmp_path / "one.jsonl", read_manifest(folder / "test.jsonl")[:1])
-    evaluate(folder / "run", tmp_path / "one.jsonl", report_folder=tmp_path / "report")
+    evaluate(folder / "run", tmp_path / "one.jsonl", DecodingOptions(num_best=3), report_folder=tmp_path / "report")
     document = Document((tmp_path / "report/index.html").read_text(encoding="utf-8"))
     samples, rate = soundfile.read(io.BytesIO(decode(document.of("audio")[0]["src"], "audio/wav")))
     assert len(samples) / rate == 0.25
     assert "The first 0.25 of 0.5 seconds are shown." in document.words["p"]
-    assert "1 utterances" in document.words["p"]
+    assert "beam search, num best 3" in document.words["dd"]
+    assert document.words["summary"] == "The 3 best readings"
+    assert len(re.findall(r"score -\d", document.words["small"])) == 3
 
 
 def test_reference_without_a_place_is_told(document: Document) -> None:

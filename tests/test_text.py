@@ -57,6 +57,13 @@ def test_standard_input(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None
     assert sentences_of(read(Path("-"))) == ["<s> GO </s>", "<s> ON </s>"]
 
 
+def test_closed_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(InputError) as error:
+        read(Path("-"))
+    assert str(error.value) == "Standard input must be open, got a closed one. Send it a text."
+
+
 def test_manifests_and_texts_together(tmp_path: Path) -> None:
     manifest = write_noise_manifest(tmp_path, ("go", "", "yes"))
     text = read_texts([write(tmp_path / "a.txt", "NO"), manifest], LETTERS, "error")

@@ -255,7 +255,9 @@ def test_pieces_of_similar_length_are_batches(transcriber: Transcriber, monkeypa
         return blank, np.where(num_samples > 0, num_samples % 29 + 1, 0)
 
     monkeypatch.setattr(transcriber, "_log_probs", note)
-    monkeypatch.setattr(transcriber, "_decode", lambda log_probs: [Hypothesis(str(len(log_probs)), (), 1.0, 0.0)])
+    monkeypatch.setattr(
+        transcriber, "_decode", lambda log_probs, duration: [Hypothesis(str(len(log_probs)), (), 1.0, 0.0)]
+    )
     lengths = [16_000, 30 * 16_000, *range(1, 18), 29 * 16_000]
     assert [each.text for each in heard(transcriber, [np.zeros(length, np.float32) for length in lengths])] == [
         str(length % 29 + 1) for length in lengths

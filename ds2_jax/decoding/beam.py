@@ -1,5 +1,6 @@
 """Prefix beam search: the likeliest texts of an utterance, with a language model and hot words where there are any."""
 
+import copy
 import math
 from typing import NamedTuple
 
@@ -91,6 +92,12 @@ class BeamSearch:
         progress = self.start()
         progress.read(log_probs)
         return progress.hypotheses(num_best)
+
+    def weighted(self, alpha: float, beta: float) -> "BeamSearch":
+        """The same search with other weights, without spelling the words of the model anew."""
+        other = copy.copy(self)
+        other._weights = (math.log(10) * alpha, beta)
+        return other
 
     def start(self) -> "Progress":
         """A search that has read no frame. With KenLM's model the one before must be over."""

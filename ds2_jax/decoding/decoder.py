@@ -13,6 +13,7 @@ from ds2_jax.decoding.confidence import NUM_READINGS, posteriors, with_posterior
 from ds2_jax.decoding.greedy import greedy_decode
 from ds2_jax.decoding.hypothesis import Hypothesis, LabelSpan, make_hypothesis
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.decoding.tuned import with_tuned
 
 if TYPE_CHECKING:  # Numba, which takes its time to load, comes with it
     from ds2_jax.decoding.beam import BeamSearch
@@ -98,5 +99,7 @@ def make_decoder(config: Config, run: Path | None = None, options: DecodingOptio
     from ds2_jax.ngram.model import load
 
     model = load(options.lm) if options.lm else None
+    if options.lm and run:
+        options = with_tuned(options, run)
     search = BeamSearch(alphabet, options, model)
     return Decoder(alphabet, config.seconds_per_frame, calibration, search, options.num_best, str(options))

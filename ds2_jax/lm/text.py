@@ -148,6 +148,8 @@ def _lines(path: Path) -> Iterator[tuple[int | str, str]]:
 
 def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
     name = _name(path)
+    if path == STANDARD_INPUT and sys.stdin is None:
+        raise InputError("Standard input must be open, got a closed one. Send it a text.")
     number = 1
     try:
         with contextlib.ExitStack() as stack:

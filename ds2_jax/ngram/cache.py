@@ -39,7 +39,7 @@ def read_through_cache(path: Path) -> Contents:
         InputError: see `read_arpa` and `build`.
         OSError: it cannot be read.
     """
-    digest = _digest(path)
+    digest = digest_of(path)
     try:
         cached = user_cache() / "ds2_jax" / "ngrams" / f"{digest}.{VERSION}"
     except RuntimeError as error:  # the user has no home
@@ -50,7 +50,7 @@ def read_through_cache(path: Path) -> Contents:
         return contents
     arpa = read_arpa(path)
     contents = arpa.words[: -len(SPECIALS)], *build(arpa)
-    if cached and _digest(path) == digest:  # otherwise it changed between
+    if cached and digest_of(path) == digest:  # otherwise it changed between
         try:
             _write(cached, contents)
         except OSError as error:
@@ -58,7 +58,8 @@ def read_through_cache(path: Path) -> Contents:
     return contents
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

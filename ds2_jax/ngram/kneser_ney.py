@@ -161,7 +161,6 @@ def score(model: Model, tokens: np.ndarray) -> np.ndarray:
     contexts = tokens.astype(np.int64)  # [S] row of the n-gram that ends here, -1 where the level has none
     for size, level in enumerate(model.levels[1:], start=2):
         before = np.append(-1, contexts[:-1])  # which ends at the token before
-        before[tokens == START] = -1
         keys = level.prefixes * num_words + level.words
         wanted = before * num_words + tokens
         places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
@@ -212,12 +211,8 @@ def _arpa_lines(model: Model, words: Sequence[str]) -> Iterator[str]:
         form = "%.6f\t" + " ".join(["%s"] * order) + ("\n" if last else "\t%.6f\n")
         for begin in range(0, len(level.words), ROWS_AT_ONCE):
             rows = np.arange(begin, min(begin + ROWS_AT_ONCE, len(level.words)))
-            # Adding 0 makes 0 of -0.
-            columns = [
-                np.round(model.log_probs[order - 1][rows], 6) + 0.0,
-                *_spell(model.levels[:order], rows, vocabulary),
-            ]
-            columns += [] if last else [np.round(model.backoffs[order - 1][rows], 6) + 0.0]
+            columns = [model.log_probs[order - 1][rows], *_spell(model.levels[:order], rows, vocabulary)]
+            columns += [] if last else [model.backoffs[order - 1][rows]]
             yield "".join(map(form.__mod__, zip(*(column.tolist() for column in columns), strict=True)))
     yield "\n\\end\\\n"
 

@@ -14,7 +14,7 @@ from ds2_jax.report.utterance import Articles
 from ds2_jax.report.worst import Example
 
 NUM_UTTERANCES = 20
-"""Of the worst on the page: some 150 kB each."""
+"""Of the worst on the page: 0.2 MB each of 3 seconds, 1.6 MB each of 30, so that 33 MB are the most at 16 kHz."""
 
 
 def make_folder(folder: Path) -> None:

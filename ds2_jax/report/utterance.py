@@ -20,7 +20,7 @@ from ds2_jax.report.worst import Example
 from ds2_jax.results import Result
 
 MOST_SECONDS = 30.0
-"""Of a recording, that are drawn and can be heard, 43 kB each at 16 kHz: more would make the page too large to open."""
+"""Of a recording, that are drawn and can be heard: more would make the page too large to open quickly."""
 SHOWN_READINGS = 5
 
 

@@ -1,0 +1,353 @@
+"""`lm tune`: the weights alpha and beta of a language model, by the error rate of a run's dev split."""
+
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from ds2_jax import checkpoint, interrupts, parallel
+from ds2_jax import run as run_lib
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.config import Config
+from ds2_jax.corpora import split_manifests
+from ds2_jax.data import splits
+from ds2_jax.data.splits import Split, read_split
+from ds2_jax.decoding.beam import BeamSearch
+from ds2_jax.decoding.decoder import make_decoder
+from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, DecodingOptions
+from ds2_jax.decoding.tuned import Tuned, write_tuned
+from ds2_jax.error_rates import ErrorCount, char_errors, word_errors
+from ds2_jax.errors import InputError
+from ds2_jax.evaluate import make_eval_step, model_outputs
+from ds2_jax.files import write_text
+from ds2_jax.lm.picture import Surface, draw_surface
+from ds2_jax.ngram.cache import digest_of
+from ds2_jax.ngram.model import NGramModel, load
+from ds2_jax.settings import require
+
+ALPHAS, BETAS = (0.0, 3.0), (-1.0, 5.0)
+STEP = 0.01
+NUM_DRAWN = 20
+"""Trials drawn at random before the sampler learns from them."""
+
+Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+File = Annotated[Path, tyro.conf.arg(metavar="FILE")]
+
+
+class Trial(NamedTuple):
+    """A pair of weights, and the errors on the dev split with it."""
+
+    alpha: float
+    beta: float
+    word_errors: int
+    char_errors: int
+
+
+@dataclasses.dataclass
+class Trials:
+    """What has been tried, and where it is kept: as JSON Lines, the first the conditions.
+
+    Attributes:
+        path: of the file.
+        conditions: what the errors depend on besides the weights, and the errors without a language model.
+        trials: so far.
+    """
+
+    path: Path
+    conditions: dict[str, Any]
+    trials: list[Trial]
+
+    def add(self, trial: Trial) -> None:
+        """Keeps a trial.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        self.trials.append(trial)
+        rows = [self.conditions, *(each._asdict() for each in self.trials)]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+
+    @property
+    def best(self) -> Trial:
+        """The one with the fewest errors; of equal ones that with the smallest weights."""
+        return min(self.trials, key=lambda trial: (*self.errors(trial), trial.alpha, trial.beta))
+
+    def errors(self, trial: Trial) -> tuple[int, int]:
+        """What is to be small, and what decides between equals: words first, characters where there are no words."""
+        both = trial.word_errors, trial.char_errors
+        return both if self.conditions["spaced"] else both[::-1]
+
+    def rates(self, words: int, characters: int) -> tuple[float, float]:
+        """Word and character error rate of these errors."""
+        return words / max(self.conditions["words"], 1), characters / max(self.conditions["characters"], 1)
+
+    def describe(self, words: int, characters: int) -> str:
+        """Error rates for a person."""
+        wer, cer = self.rates(words, characters)
+        return f"WER {wer:.2%} ({words:,} errors), CER {cer:.2%} ({characters:,})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Heard:
+    """The dev split as the model hears it: `log_probs` [T', V] float32 of each utterance, and what was said."""
+
+    references: Sequence[str]
+    log_probs: Sequence[np.ndarray]
+
+    def errors(self, texts: Sequence[str]) -> tuple[ErrorCount, ErrorCount]:
+        """Word and character errors of what was recognised."""
+        pairs = list(zip(self.references, texts, strict=True))
+        characters = (char_errors(*pair, spaces=False) for pair in pairs)
+        return sum((word_errors(*pair) for pair in pairs), start=ErrorCount()), sum(characters, start=ErrorCount())
+
+
+def tune(run: Run, lm: File, trials: int = 100) -> int:
+    """Finds the weights of a language model with which the dev split of a run has the fewest word errors.
+
+    alpha is the weight of the language model, 0 to 3, beta what each word gets, -1 to 5 nats. The model hears the split
+    once; then each trial decodes it with one pair of weights, which Optuna proposes (a tree-structured Parzen
+    estimator). The same command goes on where it was interrupted; more --trials go on where it ended. The best pair is
+    kept in the run, where evaluate and transcribe find it when they are given the same --lm without weights; a picture
+    shows the error rate over both weights.
+
+    Args:
+        run: folder of a training run.
+        lm: language model: an ARPA file, plain or gzipped, or a KenLM binary.
+        trials: pairs of weights to try, those of earlier calls included.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: Optuna is not installed, the run has no dev split or no checkpoint, or the language model cannot be
+            read or does not fit the run.
+    """
+    require(trials >= 1, "--trials", "be at least 1", trials)
+    require_optuna()
+    config = run_lib.load_config(run)
+    manifest = split_manifests(config.data, build=False).dev
+    if manifest is None:
+        raise InputError("RUN must have a dev split, got one without data.dev. Train with --data.dev, or give weights.")
+    alphabet = Alphabet.of(config.data)
+    split = read_split(manifest, config, alphabet, prune=False)
+    step = checkpoint.best_step(run, config)
+    model = load(lm)
+    digest = digest_of(lm)
+    options = DecodingOptions(lm=lm)
+    search = BeamSearch(alphabet, options, model)
+    conditions = {"lm": digest, "split": splits.digest(split), "checkpoint": step, "options": rules_of(options)}
+    folder = run / run_lib.TUNING / f"{lm.name}-{digest[:12]}"
+    study = read_trials(folder / "trials.jsonl", conditions)
+    heard = None
+    if study is None or len(study.trials) < trials:
+        heard = hear(run, config, split)
+        study = study or Trials(folder / "trials.jsonl", conditions | without_model(heard, config, alphabet), [])
+    told = study.conditions
+    print(f"{manifest}: {len(split.utterances):,} utterances, {told['words']:,} words")
+    print(f"greedy decoding: {study.describe(told['greedy_words'], told['greedy_characters'])}", flush=True)
+    if study.trials:
+        print(f"{len(study.trials):,} trials were made before")
+    try:
+        if heard is not None:
+            run_trials(study, trials, heard, search, alphabet, threads=isinstance(model, NGramModel))
+    finally:
+        if study.trials:
+            keep(run, lm, study)
+            print("\n".join(describe(study, run, lm)), flush=True)
+    return 0
+
+
+def require_optuna() -> None:
+    """Raises InputError where Optuna is not installed."""
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"lm tune must find Optuna, got: {error}. Install it: pip install 'optuna>=5,<6'.") from error
+
+
+def rules_of(options: DecodingOptions) -> dict[str, Any]:
+    """What the errors depend on besides the language model and its weights, as it is read from JSON."""
+    rules = {name: value for name, value in vars(options).items() if name not in ("lm", "alpha", "beta")}
+    found: dict[str, Any] = json.loads(json.dumps(rules))  # which has no tuples
+    return found
+
+
+def hear(run: Path, config: Config, split: Split) -> Heard:
+    """Runs the best checkpoint over a split.
+
+    Raises:
+        InputError: there is none, or an audio file cannot be read and data.on_bad_utterance is "error".
+    """
+    alphabet, mesh = Alphabet.of(config.data), parallel.data_mesh()
+    skipped: list[str] = []
+    outputs = model_outputs(
+        make_eval_step(config, mesh),
+        checkpoint.load_variables(run, config, mesh),
+        split,
+        config=config,
+        num_devices=mesh.size,
+        title="dev split",
+        on_problem=(lambda problem: skipped.append(problem.id)) if config.data.on_bad_utterance == "skip" else None,
+    )
+    found = sorted((output.utterance_index, output.log_probs) for output in outputs)
+    if skipped:
+        print(f"{len(skipped):,} utterances left out, whose audio cannot be read: {', '.join(skipped[:3])}")
+    references = [alphabet.normalise(split.utterances[index].transcript) for index, _ in found]
+    return Heard(references, [log_probs for _, log_probs in found])
+
+
+def without_model(heard: Heard, config: Config, alphabet: Alphabet) -> dict[str, Any]:
+    """What the trials are held against: reference lengths, and the errors of greedy decoding."""
+    greedy = make_decoder(config)
+    words, characters = heard.errors([greedy(log_probs)[0].text for log_probs in heard.log_probs])
+    return {
+        "spaced": " " in alphabet.characters,
+        "words": words.reference_length,
+        "characters": characters.reference_length,
+        "greedy_words": words.edits,
+        "greedy_characters": characters.edits,
+    }
+
+
+def read_trials(path: Path, conditions: dict[str, Any]) -> Trials | None:
+    """The trials in a file; None where there is none, or one made under other conditions.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        first, *rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+        stale = [name for name, value in conditions.items() if first.get(name) != value]
+        study = Trials(path, first, [Trial(**row) for row in rows])
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{path} must hold trials, got {type(error).__name__}: {error}. Delete it and run the same command again."
+        ) from error
+    if stale:
+        print(f"starting anew: since the {len(study.trials):,} earlier trials {' and '.join(stale)} changed")
+        return None
+    return study
+
+
+def run_trials(
+    study: Trials, count: int, heard: Heard, search: BeamSearch, alphabet: Alphabet, *, threads: bool
+) -> None:
+    """Makes trials until there are `count`.
+
+    Args:
+        study: takes them.
+        count: of all trials.
+        heard: what is decoded.
+        search: with any weights.
+        alphabet: of the model.
+        threads: whether utterances can be decoded at the same time.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed; the trials so far are kept.
+    """
+
+    def prospects() -> str:
+        return f"{len(study.trials):,} trials are kept, the same command goes on"
+
+    known = {(trial.alpha, trial.beta): trial for trial in study.trials}
+    bar = tqdm(total=count, initial=len(study.trials), unit="trial", leave=False, disable=not sys.stderr.isatty())
+    with interrupts.deferred(prospects), bar, ThreadPoolExecutor(None if threads else 1) as pool:
+        while len(study.trials) < count:
+            interrupts.check()
+            alpha, beta = propose(study)
+            trial = known.get((alpha, beta))
+            if trial is None:
+                one = functools.partial(read, search.weighted(alpha, beta), alphabet)
+                words, characters = heard.errors(list(pool.map(one, heard.log_probs)))
+                trial = known[alpha, beta] = Trial(alpha, beta, words.edits, characters.edits)
+            study.add(trial)
+            bar.set_description(f"best WER {study.rates(study.best.word_errors, 0)[0]:.2%}", refresh=False)
+            bar.update()
+
+
+def read(search: BeamSearch, alphabet: Alphabet, log_probs: np.ndarray) -> str:
+    """The likeliest text of an utterance."""
+    found = search(log_probs)
+    return " ".join(alphabet.decode(found[0].labels).split()) if found else ""
+
+
+def propose(study: Trials) -> tuple[float, float]:
+    """The next pair of weights: the defaults first; the same for the same earlier trials."""
+    if not study.trials:
+        return DEFAULT_ALPHA, DEFAULT_BETA
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    ranges: dict[str, optuna.distributions.BaseDistribution] = {
+        "alpha": optuna.distributions.FloatDistribution(*ALPHAS, step=STEP),
+        "beta": optuna.distributions.FloatDistribution(*BETAS, step=STEP),
+    }
+    seed = len(study.trials)
+    sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=NUM_DRAWN)
+    made = optuna.create_study(sampler=sampler)
+    # Half the number of characters is more than the difference that decides between equals can be worth.
+    scale = 1 + 2 * max(max(study.errors(trial)[1] for trial in study.trials), 1)
+    for trial in study.trials:
+        first, second = study.errors(trial)
+        params = {"alpha": trial.alpha, "beta": trial.beta}
+        made.add_trial(optuna.create_trial(params=params, distributions=ranges, value=first + second / scale))
+    asked = made.ask(ranges)
+    return round(asked.params["alpha"], 2), round(asked.params["beta"], 2)
+
+
+def keep(run: Path, lm: Path, study: Trials) -> None:
+    """Writes the best weights into the run, and the picture.
+
+    Raises:
+        InputError: a file cannot be written, or one that is there is damaged.
+    """
+    best, conditions = study.best, study.conditions
+    rates = study.rates(best.word_errors, best.char_errors)
+    tuned = Tuned(str(lm), best.alpha, best.beta, *rates, len(study.trials), conditions["checkpoint"])
+    write_tuned(run, conditions["lm"], tuned)
+    which = 0 if conditions["spaced"] else 1
+    greedy = study.rates(conditions["greedy_words"], conditions["greedy_characters"])[which]
+    found = f"alpha {best.alpha:g} and beta {best.beta:g} give {rates[which]:.2%}, greedy decoding {greedy:.2%}"
+    surface = Surface(
+        name=("WER", "CER")[which],
+        title=f"{lm.name}: {found}",
+        weights=np.array([trial[:2] for trial in study.trials]),
+        rates=np.array([study.rates(*trial[2:])[which] for trial in study.trials]),
+        best=best[:2],
+        greedy=greedy,
+        ranges=(ALPHAS, BETAS),
+    )
+    draw_surface(picture_of(study), surface)
+
+
+def picture_of(study: Trials) -> Path:
+    """Where its picture is."""
+    return study.path.with_name("surface.png")
+
+
+def describe(study: Trials, run: Path, lm: Path) -> Iterator[str]:
+    """What was found, for a person."""
+    best, told = study.best, study.conditions
+    first = study.trials[0]
+    rates = study.describe(first.word_errors, first.char_errors)
+    yield f"alpha {first.alpha:g}, beta {first.beta:g}, the defaults: {rates}"
+    rates = study.describe(best.word_errors, best.char_errors)
+    yield f"alpha {best.alpha:g}, beta {best.beta:g}, the best of {len(study.trials):,} trials: {rates}"
+    if study.errors(best) >= study.errors(Trial(0, 0, told["greedy_words"], told["greedy_characters"])):
+        yield "  which is no better than greedy decoding: look for text that is more like what is said"
+    ends = [name for name, value, ends in (("alpha", best.alpha, ALPHAS), ("beta", best.beta, BETAS)) if value in ends]
+    if ends:
+        yield f"  {' and '.join(ends)} at the end of what was tried: there may be better ones beyond"
+    yield f"trials: {study.path}"
+    yield f"picture: {picture_of(study)}"
+    yield f"kept in {run / run_lib.TUNED}. To use them: python main.py evaluate {run} --lm {lm}"

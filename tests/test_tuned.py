@@ -1,0 +1,94 @@
+"""decoding/tuned.py: weights kept with a run, and when they are taken."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ds2_jax.decoding.options import DecodingOptions
+from ds2_jax.decoding.tuned import Tuned, read_tuned, with_tuned, write_tuned
+from ds2_jax.errors import InputError
+from ds2_jax.ngram.cache import digest_of
+from ds2_jax.run import TUNED
+
+FOUND = Tuned("lm.arpa", 0.75, 1.5, 0.08, 0.03, 100, 3640)
+
+
+@pytest.fixture
+def lm(tmp_path: Path) -> Path:
+    path = tmp_path / "lm.arpa"
+    path.write_text("some model")
+    return path
+
+
+def test_what_is_kept_is_found(tmp_path: Path) -> None:
+    assert read_tuned(tmp_path) == {}
+    write_tuned(tmp_path, "ab", FOUND)
+    write_tuned(tmp_path, "cd", FOUND)
+    other = Tuned("other.arpa", 1.0, -0.5, 0.5, 0.25, 1, 7)
+    write_tuned(tmp_path, "ab", other)
+    assert read_tuned(tmp_path) == {"ab": other, "cd": FOUND}
+
+
+def test_the_same_model_under_any_name_takes_its_weights(
+    tmp_path: Path, lm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tuned(tmp_path, digest_of(lm), FOUND)
+    renamed = lm.rename(tmp_path / "moved.arpa")
+    options = with_tuned(DecodingOptions(lm=renamed), tmp_path)
+    assert (options.alpha, options.beta) == (0.75, 1.5)
+    assert capsys.readouterr().err == f"{renamed}: alpha 0.75, beta 1.5 (tuned on the dev split, WER 8.00% there)\n"
+
+
+def test_another_model_takes_the_defaults(tmp_path: Path, lm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tuned(tmp_path, digest_of(lm), FOUND)
+    lm.write_text("another model")
+    options = with_tuned(DecodingOptions(lm=lm), tmp_path)
+    assert (options.alpha, options.beta) == (0.5, 0.5)
+    assert capsys.readouterr().err == (
+        f"{lm}: alpha 0.5, beta 0.5 (not tuned for this run: python main.py lm tune {tmp_path} --lm {lm})\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (DecodingOptions(lm=Path("lm.arpa"), alpha=0.0), (0.0, 1.5)),
+        (DecodingOptions(lm=Path("lm.arpa"), beta=0.0), (0.75, 0.0)),
+        (DecodingOptions(lm=Path("lm.arpa"), alpha=2.0, beta=3.0), (2.0, 3.0)),
+    ],
+)
+def test_weights_that_are_given_are_taken(
+    tmp_path: Path, lm: Path, given: DecodingOptions, taken: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tuned(tmp_path, digest_of(lm), FOUND)
+    options = with_tuned(given, tmp_path)
+    assert (options.alpha, options.beta) == taken
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "It must be an object, got []."),
+        ('{"0123456789": 3}', "01234567 must be an object (Tuned), got 3."),
+        ('{"0123456789": {"alpha": 1.0}}', ""),
+    ],
+)
+def test_damaged_file(tmp_path: Path, content: str, fault: str) -> None:
+    (tmp_path / TUNED).write_text(content)
+    with pytest.raises(InputError) as error:
+        read_tuned(tmp_path)
+    told = str(error.value)
+    assert told.startswith(f"{tmp_path / TUNED} must hold what lm tune found, got another content: {fault}")
+    assert told.endswith("Delete it and run lm tune again.")
+
+
+def test_a_number_of_the_wrong_type_is_named(tmp_path: Path) -> None:
+    write_tuned(tmp_path, "0123456789", FOUND)
+    rows = json.loads((tmp_path / TUNED).read_text())
+    rows["0123456789"]["alpha"] = "much"
+    (tmp_path / TUNED).write_text(json.dumps(rows))
+    with pytest.raises(InputError, match="alpha must be of type float, got 'much'"):
+        read_tuned(tmp_path)
