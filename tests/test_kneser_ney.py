@@ -1,11 +1,12 @@
 """ngram/kneser_ney.py: figures worked out by hand, a plain dictionary of the formulas, KenLM's and irstlm's models."""
 
 import collections
+import errno
 import gzip
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -275,3 +276,21 @@ def test_irstlm_makes_the_same_model_but_for_the_unknown_word(
     perplexity = 10 ** -heard_scores(model, words, HEARD[0])[0].mean()
     assert 0.96 * theirs["perplexity"] < perplexity < theirs["perplexity"]
     assert 10 ** theirs["unknown"] > 0.05
+
+
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lines(*_: object) -> Iterator[str]:
+        yield "\\data\\\n"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "lm.arpa"
+    path.write_text("old")
+    monkeypatch.setattr("ds2_jax.ngram.kneser_ney._arpa_lines", lines)
+    with pytest.raises(InputError) as error:
+        write_arpa(path, *make_model(TINY, 2))
+    assert str(error.value) == (
+        f"{path} must be writable, got: No space left on device. "
+        "Make room or mend the permissions, then run the same command again."
+    )
+    assert [each.name for each in tmp_path.iterdir()] == ["lm.arpa"]
+    assert path.read_text() == "old"

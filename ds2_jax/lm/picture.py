@@ -54,8 +54,8 @@ def draw_surface(path: Path, surface: Surface) -> None:
     worst = max(100 * surface.greedy, percent.min() + 0.1)
     levels = MaxNLocator(NUM_LEVELS).tick_values(percent.min(), worst)
     lows, highs = np.array(surface.ranges).T
-    places, first = np.unique(surface.weights, axis=0, return_index=True)
-    between = RBFInterpolator((places - lows) / (highs - lows), percent[first], kernel="linear", smoothing=SMOOTHING)
+    places = surface.weights
+    between = RBFInterpolator((places - lows) / (highs - lows), percent, kernel="linear", smoothing=SMOOTHING)
     steps = np.linspace(0, 1, NUM_POINTS)
     grid = np.stack(np.meshgrid(steps, steps), axis=-1)
     heights = between(grid.reshape(-1, 2)).reshape(grid.shape[:2])
@@ -64,7 +64,7 @@ def draw_surface(path: Path, surface: Surface) -> None:
     filled = axes.contourf(alphas, betas, heights, levels, cmap="viridis_r", extend="max")
     if heights.min() < 100 * surface.greedy < heights.max():
         axes.contour(alphas, betas, heights, [100 * surface.greedy], colors="red", linewidths=1.5)
-    colours = filled.cmap(filled.norm(percent[first]))
+    colours = filled.cmap(filled.norm(percent))
     axes.scatter(places[:, 0], places[:, 1], c=colours, edgecolors="white", s=28, label="trials")
     axes.scatter(surface.best[0], surface.best[1], marker="*", c="red", edgecolors="white", s=260, label="best")
     bar = figure.colorbar(filled, ax=axes, label=f"{surface.name} on the dev split, %")
