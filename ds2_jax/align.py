@@ -2,18 +2,20 @@
 
 import io
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 
 from ds2_jax.alphabet import Alphabet
-from ds2_jax.audio import audio_duration, read_blocks
 from ds2_jax.compilation import enable_cache
 from ds2_jax.data.manifest import read_text
 from ds2_jax.decoding import align as aligner
 from ds2_jax.decoding.decoder import Decoder, make_decoder
 from ds2_jax.errors import InputError, shorten
+from ds2_jax.ffmpeg import read_blocks
 from ds2_jax.formats import Format, render
 from ds2_jax.transcriber import Recording, Segment, Transcriber, Transcript
 
@@ -30,7 +32,7 @@ def align(
 
     Args:
         run: folder of a training run.
-        audio: the recording.
+        audio: the recording, of any length and of every format that transcribe reads.
         text: what is said in it: the words themselves (in quotes), or a file of them, whose name ends in .txt. Case and
             punctuation are brought to the model's alphabet as in training.
         format: as of transcribe. Confidence is that of the model in these words at these places.
@@ -66,10 +68,19 @@ def align_text(transcriber: Transcriber, decoder: Decoder, audio: Path, text: st
             f"TEXT must use the model's alphabet {alphabet.characters!r}, got {unknown} in {shorten(repr(text))}. "
             "Write out or leave out what has no letter of it."
         )
-    log_probs = transcriber.log_probs(Recording(audio, read_blocks(audio, transcriber.config.features.sample_rate)))
+    sample_rate = transcriber.config.features.sample_rate
+    num_samples = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal num_samples
+        for block in read_blocks(audio, sample_rate):
+            num_samples += len(block)
+            yield block
+
+    log_probs = transcriber.log_probs(Recording(audio, counted()))
     try:
         spans = aligner.align(log_probs, alphabet.encode(text))
     except InputError as error:
         raise InputError(f"{audio}: {error}") from error
-    duration = audio_duration(audio)
+    duration = num_samples / sample_rate
     return Transcript(audio, duration, [Segment(0.0, duration, [decoder.hypothesis(spans, log_probs, duration)])])

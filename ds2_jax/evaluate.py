@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ds2_jax import interrupts, parallel, steps
 from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
+from ds2_jax.calibration import reliability
 from ds2_jax.checkpoint import load_variables
 from ds2_jax.config import Config
 from ds2_jax.corpora import split_manifests
@@ -31,7 +32,7 @@ from ds2_jax.files import TFDS, is_tfds
 from ds2_jax.progress import Skipped, say
 from ds2_jax.report.bootstrap import Bootstrap
 from ds2_jax.report.command import NUM_UTTERANCES, make_folder, write_report
-from ds2_jax.report.contents import Origin, contents
+from ds2_jax.report.contents import Origin, contents, word_confidences
 from ds2_jax.report.rival import Rival, compare, read_rival
 from ds2_jax.report.worst import Worst
 from ds2_jax.results import Evaluation, Result, write_evaluation
@@ -155,7 +156,8 @@ def evaluate_utterances(
         title=title,
         on_problem=on_problem,
     ):
-        utterance, readings = split.utterances[index], decoder(log_probs)
+        utterance = split.utterances[index]
+        readings = decoder(log_probs, utterance.duration)
         results[index] = Result(utterance, alphabet.normalise(utterance.transcript), readings[0].text, readings)
         if on_result is not None:
             on_result(results[index], log_probs)
@@ -194,13 +196,25 @@ def report(evaluation: Evaluation, title: str, path: Path) -> str:
             for name, n in worst
             if n.reference_length
         ]
-    if errors := word_time_errors(evaluation):
-        lines.append(f"word times: {errors}")
+    lines += beside_the_text(evaluation)
     shown = evaluation.results[:: -(-len(evaluation.results) // SHOWN_UTTERANCES)]
     lines += ["some utterances, reference above hypothesis:"]
     for result in shown:
         lines += [f"  {result.reference}", f"  {result.hypothesis or '(nothing)'}", ""]
     return "\n".join([*lines, f"all utterances, worst first: {path}"])
+
+
+def beside_the_text(evaluation: Evaluation) -> list[str]:
+    """How good confidences are, and word times where the manifest tells the true ones; nothing without readings."""
+    results = [result for result in evaluation.results if result.readings]
+    whole = [result.readings[0].confidence for result in results]
+    measured = {
+        "words": reliability(*word_confidences(results)),
+        "utterances": reliability(whole, [result.reference == result.hypothesis for result in results]),
+    }
+    lines = [f"confidences of {name}: {each}" for name, each in measured.items() if each]
+    errors = word_time_errors(evaluation)
+    return [*lines, f"word times: {errors}"] if errors else lines
 
 
 def word_time_errors(evaluation: Evaluation) -> TimeErrors | None:

@@ -14,8 +14,8 @@ from ds2_jax.alphabet import Alphabet
 from ds2_jax.decoding.calibrated import Calibration, write_calibration
 from ds2_jax.decoding.decoder import make_decoder
 from ds2_jax.errors import InputError
-from ds2_jax.transcriber import Transcriber
-from tests.small_runs import SMALL_CONFIG, write_noise, write_untrained_run
+from ds2_jax.transcriber import Recording, Transcriber
+from tests.small_runs import RATE, SMALL_CONFIG, write_noise, write_untrained_run
 
 ALPHABET = Alphabet.of(SMALL_CONFIG.data)
 FRAME = SMALL_CONFIG.seconds_per_frame
@@ -91,7 +91,12 @@ def test_planted_letters_are_found_to_the_frame(
     path = [0, 0, g, g, 0, o, 0, space, 0, n, n, n, o, 0, 0]
     probs = np.full((len(path), ALPHABET.size), 0.1 / (ALPHABET.size - 1), np.float32)
     probs[np.arange(len(path)), path] = 0.9
-    monkeypatch.setattr(transcriber, "log_probs", lambda _: np.log(probs))
+
+    def heard(recording: Recording) -> np.ndarray:
+        assert sum(map(len, recording.blocks)) == RATE  # which tells the duration
+        return np.log(probs)
+
+    monkeypatch.setattr(transcriber, "log_probs", heard)
     transcript = align_text(transcriber, PLAIN, audio, "go no")
     frames = [
         (each.text, round(each.start / FRAME), round(each.end / FRAME))

@@ -137,10 +137,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_untrained_run(folder / "run", config)
 
 
-def test_command_keeps_the_calibration_with_the_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_keeps_the_calibration_with_the_run(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model itself runs in the tests of training."""
+    log_probs, _ = said(("GO",), 5)
+    monkeypatch.setattr(calibrate_lib, "model_outputs", lambda *_, **__: [Output(i, log_probs, 1.0) for i in range(3)])
     assert cli.main(["calibrate", str(run)]) == 0
     calibration = read_calibration(run)
-    assert (calibration.step, calibration.fitted_on) == (0, "dev")
+    assert (calibration.step, calibration.fitted_on, calibration.num_words) == (0, "dev", 3)
     assert f"calibration on dev, kept in {run}/calibration.json:\n" in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ds2_jax import cli
 from ds2_jax.data.draw import drawn_order
 from ds2_jax.data.edit import draw_split, merge, split, with_distinct_ids
-from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
+from ds2_jax.data.manifest import TimedWord, Utterance, read_manifest, write_manifest
 from ds2_jax.errors import InputError
 
 
@@ -44,6 +44,17 @@ def test_merge_reads_three_formats_and_files_of_one_name_stay_apart(
     printed = capsys.readouterr()
     assert printed.out == f"{out}: 3 utterances of 3 manifests\n"
     assert printed.err == "2 ids were there before and are now:\n  train-a (a)\n  train-a-2 (a)\n"
+
+
+def test_merging_and_splitting_keep_word_times(tmp_path: Path) -> None:
+    words = (TimedWord("GO", 0.0, 0.5), TimedWord("ON", 0.5, 1.0))
+    rows = [Utterance(tmp_path / f"{i}.wav", 1.0, "GO ON", f"{i}", f"s{i}", words=words) for i in range(6)]
+    for name, half in (("a", rows[:3]), ("b", rows[3:])):
+        write_manifest(tmp_path / f"{name}.jsonl", half)
+    assert merge((tmp_path / "a.jsonl", tmp_path / "b.jsonl"), tmp_path / "all.jsonl") == 0
+    assert split(tmp_path / "all.jsonl", tmp_path / "splits") == 0
+    found = [row for path in (tmp_path / "splits").glob("*.jsonl") for row in read_manifest(path)]
+    assert [row.words for row in found] == [words] * 6
 
 
 def test_merge_tells_of_recordings_that_are_listed_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

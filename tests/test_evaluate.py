@@ -11,7 +11,8 @@ import pytest
 
 from ds2_jax import run as run_lib
 from ds2_jax.config import DataConfig
-from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
+from ds2_jax.data.manifest import TimedWord, Utterance, read_manifest, write_manifest
+from ds2_jax.decoding.hypothesis import Hypothesis, Word
 from ds2_jax.errors import InputError
 from ds2_jax.evaluate import evaluate, report
 from ds2_jax.results import Evaluation, Result, read_evaluation, write_evaluation
@@ -69,6 +70,19 @@ def test_report_shows_the_worst_speakers_and_some_utterances() -> None:
     assert lines[lines.index("  STOP") + 1] == "  STOPS"
     assert lines[-1] == "all utterances, worst first: dev.jsonl"
     assert "by speaker:" not in report(Evaluation([result("a", "GO", "GO")], 0.0, 0), "dev", Path("dev.jsonl"))
+
+
+def test_report_tells_how_good_confidences_and_word_times_are() -> None:
+    words = (Word("GO", 0.25, 1.0, 0.8, ()), Word("UP", 1.0, 2.0, 0.4, ()))
+    said = Utterance(Path("a.wav"), 2.0, "GO ON", "a", words=(TimedWord("GO", 0.0, 1.25), TimedWord("ON", 1.25, 2.0)))
+    heard = Result(said, "GO ON", "GO UP", [Hypothesis("GO UP", words, 0.3, -1.0)])
+    lines = report(Evaluation([heard, EVALUATION.results[0]], 0.0, 0), "dev", Path("dev.jsonl")).splitlines()
+    assert [line for line in lines if line.startswith(("confidences", "word times"))] == [
+        "confidences of words: expected calibration error 0.300, area under the curve 1.000, 50.0% of 2 right",
+        "confidences of utterances: expected calibration error 0.300, area under the curve undefined, 0.0% of 1 right",
+        "word times: starts 250 ms off in the mean (250 in the median, 95 % within 250), "
+        "ends 250 ms off in the mean (250 in the median, 95 % within 250), over 1 right words",
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, to_json
 from ds2_jax.errors import InputError
-from ds2_jax.run import ADDED_LATER, load_config, locked, open_run, prospects
+from ds2_jax.run import ADDED_LATER, best_step, load_config, locked, open_run, prospects
 
 CONFIG = Config(
     data=DataConfig(root=Path("/data"), train=Path("/data/train.jsonl")), model=ModelConfig(channels=(4, 8))
@@ -74,6 +74,7 @@ def test_overwrite_deletes_the_run_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     open_trained(folder)
     (folder / "skipped_train.jsonl").touch()
+    (folder / "calibration.json").touch()
     (folder / "notes.txt").touch()
     other = dataclasses.replace(CONFIG, epochs=3)
     open_run(folder, other, overwrite=True)
@@ -201,3 +202,18 @@ def test_damaged_settings_are_named(tmp_path: Path, text: bytes, reason: str) ->
     (tmp_path / "config.json").write_bytes(text)
     with pytest.raises(InputError, match=f"config.json: .*{reason}"):
         load_config(tmp_path)
+
+
+def write_metrics(run: Path, step: int, text: str) -> None:
+    path = run / "checkpoints" / str(step) / "metrics/metrics"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+
+def test_best_step_has_the_lowest_dev_wer_and_is_the_first_of_equals(tmp_path: Path) -> None:
+    assert best_step(tmp_path) is None
+    write_metrics(tmp_path, 9, '{"dev_wer"')  # damaged: told where it is loaded
+    assert best_step(tmp_path) is None
+    for step, wer in ((10, None), (20, None), (30, 0.5), (40, 0.25), (50, 0.25)):
+        write_metrics(tmp_path, step, json.dumps({"dev_wer": wer, "step": step}))
+        assert best_step(tmp_path) == min(step, 40)  # without any WER the last

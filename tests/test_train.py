@@ -27,9 +27,10 @@ from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, Optim
 from ds2_jax.corpora import an4
 from ds2_jax.data import pipeline
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
+from ds2_jax.decoding.calibrated import read_calibration
 from ds2_jax.errors import InputError
 from ds2_jax.results import Evaluation, Result
-from ds2_jax.run import load_config
+from ds2_jax.run import best_step, load_config
 from ds2_jax.train import stops_early, train
 from tests.small_runs import SMALL_CONFIG, compilation_cache_in, noise, some_state, with_manifests, write_noise_manifest
 
@@ -122,6 +123,23 @@ def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> Non
         return step
 
     monkeypatch.setattr(parallel, "parallel_train_step", parallel_train_step)
+
+
+def test_best_checkpoint_is_calibrated_on_the_dev_split(trained: Trained) -> None:
+    calibration = read_calibration(trained.run)  # of another checkpoint it would be taken for none
+    assert calibration.step == best_step(trained.run)
+    assert calibration.fitted_on == "dev"
+
+
+def test_run_without_a_dev_split_is_not_calibrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_compiling(monkeypatch)
+    data = dataclasses.replace(SMALL_CONFIG.data, train=write_noise_manifest(tmp_path))
+    assert train(dataclasses.replace(SMALL_CONFIG, data=data, epochs=1), tmp_path / "run") is None
+    assert not (tmp_path / "run/calibration.json").exists()
+    told = "calibration: no dev split, so confidences and word times stay as the model gives them\n"
+    assert told in capsys.readouterr().err
 
 
 def test_nothing_compiles_after_the_first_epoch(trained: Trained) -> None:

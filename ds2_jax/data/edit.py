@@ -26,7 +26,7 @@ def merge(manifests: Manifests, out: Path) -> int:
 
     An id that an earlier manifest has too becomes "NAME-ID" after its manifest's file. Recordings that are listed more
     than once stay and are told; data check finds those that are there under two names. Only audio, duration,
-    transcript, id and speaker are written, whatever else the rows held.
+    transcript, id, speaker and words are written, whatever else the rows held.
 
     Args:
         manifests: in any of the formats that training reads.

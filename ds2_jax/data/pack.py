@@ -46,7 +46,8 @@ def pack(
 
     Train on it with --data.train tfds:OUT#SPLIT: the batches are those of the manifest, bit for bit. The lengths are in
     it, so nothing is counted first. FLAC, MP3 and Ogg files are copied as they are; 16-bit WAV and Sphere become FLAC,
-    which loses nothing; other WAV files are copied. Every recording is decoded once to see that it can be.
+    which loses nothing; other WAV files are copied. Every recording is decoded once to see that it can be. Word times
+    stay behind.
 
     The same command goes on where it was stopped, and writes the same bytes with any number of workers.
 
