@@ -24,7 +24,7 @@ MARGIN = 0.25  # seconds of a pause that stay with the speech on either side
 # The pause that ends a piece, in seconds: the longer the piece has lasted, the shorter it may be. A short piece lacks
 # context, and a long one is unlike what the model was trained on: on AN4's utterances set end to end, with pauses of
 # 0.1 to 3 s, a fixed 0.3, 0.5 or 0.8 s added more errors.
-LONG_PAUSE, SHORTER_EACH_SECOND, SHORT_PAUSE = 0.8, 0.1, 0.3
+LONG_PAUSE, SHORTER_EACH_SECOND, SHORT_PAUSE = 0.8, 0.2, 0.2
 SHORTEST_PAUSE = 0.12  # seconds: the longest pause of at least this ends a piece that would become too long
 
 # Silence is quiet and steady. Steady: hardly above the quietest frame within half a second, as noise is and speech is
