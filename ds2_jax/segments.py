@@ -34,6 +34,10 @@ QUIET, SILENT = 20.0, 50.0  # dB below the loud frames: may be silent; is silent
 LOUD_QUANTILE, LOUD_AROUND, LOUD_PAST = 0.9, 5, 300  # of seconds around; remembered, or a break's noise were loud
 CLICK, CLICK_AROUND = 0.1, 0.2  # seconds: a shorter sound is none, if at least so much before and behind is silent
 
+# A short faint sound, such as a breath, is heard with its nearer neighbour: features are normalised for each piece, so
+# alone it would be as loud as speech, and words would be found in it.
+FAINT, FAINT_LONGEST, FAINT_APART = 15.0, 0.5, 2.0  # dB below the loud frames; seconds; of the pause to the neighbour
+
 
 class Piece(NamedTuple):
     """A part of a recording that the model hears on its own.
@@ -74,16 +78,16 @@ def cut(blocks: Iterable[np.ndarray], config: Config) -> Iterator[Piece]:
     hop = config.features.hop_length
     grid = _Grid(config.features.sample_rate, hop, hop * config.model.time_reduction)
     source = _find_silence(blocks, grid)
-    samples, silent = np.zeros(0, np.float32), np.zeros(0, bool)
+    samples, silent, faint = np.zeros(0, np.float32), np.zeros(0, bool), np.zeros(0, bool)
     start, overlap, ended = 0, 0, False
     while True:
-        read = [(samples, silent)]
+        read = [(samples, silent, faint)]
         num_frames = len(silent)
         while not ended and num_frames <= grid.frames(WHOLE):
-            read.append(next(source, (samples[:0], silent[:0])))
+            read.append(next(source, (samples[:0], silent[:0], faint[:0])))
             num_frames += len(read[-1][1])
             ended = not len(read[-1][1])
-        samples, silent = (np.concatenate(parts) for parts in zip(*read, strict=True))
+        samples, silent, faint = (np.concatenate(parts) for parts in zip(*read, strict=True))
         if ended and not start and len(samples) <= WHOLE * grid.sample_rate:
             yield Piece(0, 0, samples)
             return
@@ -94,13 +98,13 @@ def cut(blocks: Iterable[np.ndarray], config: Config) -> Iterator[Piece]:
         if not overlap and lead > grid.frames(MARGIN):
             following, next_overlap = lead - grid.frames(MARGIN), 0
         else:
-            end, following, next_overlap = _choose(silent, ended, grid)
+            end, following, next_overlap = _choose(silent, faint, ended, grid)
             yield Piece(start, overlap, samples[: end * grid.frame])
         start, overlap = start + following, next_overlap
-        samples, silent = samples[following * grid.frame :], silent[following:]
+        samples, silent, faint = samples[following * grid.frame :], silent[following:], faint[following:]
 
 
-def _choose(silent: np.ndarray, ended: bool, grid: _Grid) -> tuple[int, int, int]:
+def _choose(silent: np.ndarray, faint: np.ndarray, ended: bool, grid: _Grid) -> tuple[int, int, int]:
     """Where the piece that begins here ends, where the next one begins, and by how much they overlap, in frames."""
     longest, margin = grid.frames(LONGEST), grid.frames(MARGIN)
     pauses = _runs(silent)
@@ -111,6 +115,8 @@ def _choose(silent: np.ndarray, ended: bool, grid: _Grid) -> tuple[int, int, int
     seconds = ends * grid.frame / grid.sample_rate
     enough = np.maximum(LONG_PAUSE - SHORTER_EACH_SECOND * seconds, SHORT_PAUSE)
     long = inside & (lengths * grid.frame >= enough * grid.sample_rate)
+    boundaries = np.flatnonzero(long | (pauses[:, 0] == 0))
+    long[boundaries[_beside_faint(pauses[boundaries], faint, grid)]] = False
     short = inside & (lengths >= grid.frames(SHORTEST_PAUSE))
     if long.any():
         chosen = int(long.argmax())
@@ -123,6 +129,17 @@ def _choose(silent: np.ndarray, ended: bool, grid: _Grid) -> tuple[int, int, int
         overlap = grid.frames(OVERLAP)
         return longest, longest - overlap, overlap
     return int(ends[chosen]), int(starts[chosen]), 0
+
+
+def _beside_faint(pauses: np.ndarray, faint: np.ndarray, grid: _Grid) -> np.ndarray:
+    """[n] bool: whether each pause is the one between a short faint sound and its nearer neighbour."""
+    lengths = np.where(pauses[:, 0] > 0, pauses[:, 1] - pauses[:, 0], len(faint))  # the first one is cut already
+    beside = np.zeros(len(pauses), bool)
+    for i, ((_, first), (behind, _)) in enumerate(itertools.pairwise(pauses)):
+        nearer = i + int(lengths[i + 1] < lengths[i])
+        if behind - first <= grid.frames(FAINT_LONGEST) and faint[first:behind].all():
+            beside[nearer] |= lengths[nearer] <= grid.frames(FAINT_APART)
+    return beside
 
 
 def _runs(flags: np.ndarray) -> np.ndarray:
@@ -141,8 +158,11 @@ def _without_clicks(silent: np.ndarray, grid: _Grid) -> np.ndarray:
     return silent
 
 
-def _find_silence(blocks: Iterable[np.ndarray], grid: _Grid) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields about a second at a time: samples [S] and whether each frame of them is silent [ceil(S / frame)] bool."""
+def _find_silence(blocks: Iterable[np.ndarray], grid: _Grid) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields about a second at a time: samples [S] and whether each frame of them is silent, and whether it is faint.
+
+    The latter two are [ceil(S / frame)] bool.
+    """
     second = grid.frames(1.0) * grid.frame
     waiting: deque[np.ndarray] = deque()
     around: deque[np.ndarray] = deque(
@@ -155,13 +175,14 @@ def _find_silence(blocks: Iterable[np.ndarray], grid: _Grid) -> Iterator[tuple[n
             around.append(_levels(chunk, grid))
         if waiting and (chunk is None or len(waiting) > LOUD_AROUND):
             first = sum(map(len, itertools.islice(around, LOUD_AROUND)))
-            silent = _silent(np.concatenate(around), loudness, grid)
-            yield waiting.popleft(), silent[first : first + len(around[LOUD_AROUND])]
+            silent, faint = _silent(np.concatenate(around), loudness, grid)
+            inside = slice(first, first + len(around[LOUD_AROUND]))
+            yield waiting.popleft(), silent[inside], faint[inside]
             around.popleft()
 
 
-def _silent(levels: np.ndarray, loudness: deque[float], grid: _Grid) -> np.ndarray:
-    """[n] bool of frames; adds to the remembered loudness."""
+def _silent(levels: np.ndarray, loudness: deque[float], grid: _Grid) -> tuple[np.ndarray, np.ndarray]:
+    """[n] bool of frames: silent, faint; adds to the remembered loudness."""
     sounding = levels > -np.inf
     if sounding.any():
         loudness.append(float(np.quantile(levels[sounding], LOUD_QUANTILE)))
@@ -169,7 +190,7 @@ def _silent(levels: np.ndarray, loudness: deque[float], grid: _Grid) -> np.ndarr
     floor = np.where(sounding, np.maximum(levels, loud - SILENT - STEADY), np.inf)
     quietest = scipy.ndimage.minimum_filter1d(floor, 2 * grid.frames(STEADY_AROUND) + 1)
     silent: np.ndarray = ~sounding | (levels <= np.minimum(quietest + STEADY, loud - QUIET))
-    return silent
+    return silent, levels <= loud - FAINT
 
 
 def _levels(samples: np.ndarray, grid: _Grid) -> np.ndarray:

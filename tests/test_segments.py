@@ -163,6 +163,17 @@ def test_clicks_in_a_pause_are_silence() -> None:
     assert found[1][0] > 20.6
 
 
+def test_a_short_faint_sound_is_heard_with_its_nearer_neighbour() -> None:
+    """It lies 40 dB below speech."""
+    for before, after in [(1.2, 1.9), (1.9, 0.9)]:
+        breath = np.concatenate([room(before), room(0.2, 1e-3), room(after)])
+        found = spans(cut_whole(np.concatenate([speech(18, seed=1), breath, speech(18, seed=2)])))
+        assert len(found) == 2
+        sound = 18 + before
+        assert any(start <= sound and sound + 0.2 <= end for start, end in found)
+        assert found[0][1] > sound if before < after else found[1][0] < sound
+
+
 def planted(text: Sequence[int], rng: np.random.Generator) -> np.ndarray:
     """[T', 5] float32: each label on one or two frames, three to six blanks between them."""
     path = [label for each in text for label in [each] * rng.integers(1, 3) + [0] * rng.integers(3, 7)]
