@@ -99,7 +99,8 @@ def cut(blocks: Iterable[np.ndarray], config: Config) -> Iterator[Piece]:
             following, next_overlap = lead - grid.frames(MARGIN), 0
         else:
             end, following, next_overlap = _choose(silent, faint, ended, grid)
-            yield Piece(start, overlap, samples[: end * grid.frame])
+            waveform = samples[: end * grid.frame].copy()  # a view would keep all that was read ahead
+            yield Piece(start, overlap, waveform)
         start, overlap = start + following, next_overlap
         samples, silent, faint = samples[following * grid.frame :], silent[following:], faint[following:]
 

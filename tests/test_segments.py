@@ -79,6 +79,12 @@ def test_pieces_hold_all_speech_in_order_and_once(recording: tuple[np.ndarray, n
         assert following.overlap in (0, segments.OVERLAP * RATE / FRAME)
 
 
+def test_pieces_keep_nothing_else_in_memory() -> None:
+    pieces = cut_whole(np.concatenate([np.append(speech(3, seed=i), room(1.2)) for i in range(20)]))
+    assert len(pieces) == 20
+    assert all(piece.waveform.base is None for piece in pieces), "a view would keep all that was read ahead"
+
+
 @settings(max_examples=20)
 @given(recordings(), st.lists(st.integers(0, 3_000_000), max_size=30), st.sampled_from([1e-3, 1.0, 3e4]))
 def test_neither_blocks_nor_gain_change_the_cuts(
