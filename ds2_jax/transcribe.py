@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.errors import InputError
 from ds2_jax.formats import Format
 from ds2_jax.inputs import STANDARD_INPUT, AudioFile, find_audio, read_blocks, save_standard_input
@@ -22,6 +23,7 @@ def transcribe(
     formats: Sequence[Format] = ("txt",),
     output_dir: Path | None = None,
     resume: bool = False,
+    decoding: DecodingOptions = GREEDY,
 ) -> int:
     """Writes the transcripts of recordings; tells the speed on stderr, where a bar shows how far it is.
 
@@ -32,6 +34,7 @@ def transcribe(
             a tab before it where there are several.
         output_dir: folder for a file NAME.FORMAT of each recording and format; None: stdout.
         resume: leave out the recordings whose files are all there, whatever run or settings they were made with.
+        decoding: how to decode.
 
     Returns:
         Exit code: 1 where a recording could not be transcribed, else 0.
@@ -51,7 +54,7 @@ def transcribe(
         encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
         sys.stdout.reconfigure(encoding=encoding, errors="surrogateescape", newline="\n")
     started = time.perf_counter()
-    transcriber = Transcriber(run)
+    transcriber = Transcriber(run, decoding)
     load_seconds = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
         piped = any(file.path == STANDARD_INPUT for file in files)

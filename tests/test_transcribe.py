@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ import soundfile
 
 from ds2_jax import cli
 from ds2_jax.decoding.hypothesis import Hypothesis
+from ds2_jax.decoding.options import DecodingOptions
 from ds2_jax.errors import InputError
 from ds2_jax.transcribe import transcribe
 from ds2_jax.transcriber import EVENTS_AT_ONCE, Recording, Transcriber, Transcript
@@ -125,7 +127,7 @@ class FakeTranscriber:
 
     config = SMALL_CONFIG
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, decoding: DecodingOptions) -> None:
         pass
 
     def transcribe(self, recordings: Iterable[Recording]) -> Iterator[Transcript | InputError]:
@@ -304,3 +306,21 @@ def test_command_loads_no_tensorflow(run: Path, tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("\n") == 1
+
+
+def test_decoding_options_decide_what_is_heard(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_noise(tmp_path / "one.wav", 0.9)
+    arguments = ["transcribe", str(run), str(path), "--format", "json"]
+
+    def heard(*options: str) -> dict[str, Any]:
+        assert cli.main([*arguments, *options]) == 0
+        line: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return line
+
+    greedy, searched, hot = heard(), heard("--num-best", "3"), heard("--hot-word", "JAX=50")
+    assert "readings" not in greedy["segments"][0]
+    readings = searched["segments"][0]["readings"]
+    assert len({each["text"] for each in readings}) == 3
+    assert readings[0]["text"] == searched["text"]
+    assert "JAX" in hot["text"].split()
+    assert "JAX" not in greedy["text"].split()
