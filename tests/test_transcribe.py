@@ -156,7 +156,7 @@ def test_several_formats_into_a_folder_and_again(tmp_path: Path, capsys: pytest.
     assert cli.main(command) == 1
     output = capsys.readouterr()
     assert output.out == ""
-    assert output.err.splitlines()[-1].endswith("; 1 files failed")
+    assert output.err.splitlines()[-1].endswith("; 1 file failed")
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*")) == [
         *("a.json", "a.srt", "deep/a.json", "deep/a.srt")
     ]
@@ -169,7 +169,7 @@ def test_several_formats_into_a_folder_and_again(tmp_path: Path, capsys: pytest.
     write_noise(tmp_path / "in/bad.wav", 0.4)
     assert cli.main([*command, "--resume"]) == 0
     first, last = capsys.readouterr().err.splitlines()
-    assert first == "1 files finished before"
+    assert first == "1 file finished before"
     assert last.startswith("2 files, 1.0 s of audio in ")
     assert {path: path.read_bytes() for path in written} == written
     assert (out / "bad.srt").exists()
