@@ -1,7 +1,5 @@
 """A recording and what is said in it -> when each word and each character is said."""
 
-import io
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +15,7 @@ from ds2_jax.decoding.decoder import Decoder, make_decoder
 from ds2_jax.errors import InputError, shorten
 from ds2_jax.ffmpeg import read_blocks
 from ds2_jax.formats import Format, render
+from ds2_jax.outputs import open_stdout
 from ds2_jax.transcriber import Recording, Segment, Transcriber, Transcript
 
 TEXT_SUFFIX = ".txt"
@@ -41,8 +40,7 @@ def align(
     words = read_text(Path(text)) if text.endswith(TEXT_SUFFIX) else text
     transcriber = Transcriber(run)
     transcript = align_text(transcriber, make_decoder(transcriber.config, run), audio, words)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name need not be UTF-8: its bytes as they are
+    open_stdout()
     print(render(transcript, format, audio.stem), end="")
     return 0
 

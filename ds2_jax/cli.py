@@ -133,6 +133,7 @@ class Transcribe:
     """Folder for a file NAME.FORMAT of each recording; it gets the folders below those named, too."""
     resume: bool = False
     """Leave out recordings whose files are in --output-dir already, whatever run or settings made them."""
+    decoding: Annotated[DecodingOptions, tyro.conf.arg(name="")] = GREEDY
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -242,7 +243,8 @@ def _transcribe(words: list[str]) -> int:
     from ds2_jax.transcribe import transcribe
 
     enable_cache()
-    return transcribe(command.run, command.audio, command.format or ("txt",), command.output_dir, command.resume)
+    formats = command.format or ("txt",)
+    return transcribe(command.run, command.audio, formats, command.output_dir, command.resume, command.decoding)
 
 
 def _prepare(words: list[str]) -> int:

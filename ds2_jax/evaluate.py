@@ -227,8 +227,13 @@ def word_time_errors(evaluation: Evaluation) -> TimeErrors | None:
     return gather(errors)
 
 
-def evaluation_name(manifest: Path) -> str:
-    """Names the results: FOLDER-STEM of a manifest, since many are called test.jsonl, or SET-SPLIT of a tfds: name."""
+def evaluation_name(manifest: Path, decoding: DecodingOptions = GREEDY) -> str:
+    """Names the results: FOLDER-STEM of a manifest, since many are called test.jsonl, or SET-SPLIT of a tfds: name.
+
+    Those of beam search have names of their own, +LM or +beam at the end: greedy decoding's stay to compare with.
+    """
+    if decoding.beam:
+        return f"{evaluation_name(manifest)}+{decoding.lm.name.partition('.')[0] if decoding.lm else 'beam'}"
     if is_tfds(manifest):
         where, _, split = str(manifest).rpartition("#")
         return re.sub(r"[^\w.+-]+", "-", f"{where.removeprefix(TFDS).rstrip('/').rpartition('/')[2]}-{split}")
@@ -266,7 +271,7 @@ def evaluate(
     if report_folder is not None:
         make_folder(report_folder)
     rival = _rival(against, manifest, decoding) if against else None  # first: it may be the file that is replaced below
-    name = evaluation_name(manifest)
+    name = evaluation_name(manifest, decoding)
     listed = run / "evaluations" / f"{name}_skipped.jsonl"
     listed.unlink(missing_ok=True)
     worst = Worst(NUM_UTTERANCES)

@@ -1,6 +1,7 @@
 """Where transcripts go: to standard output as they come, or into files of a folder."""
 
 import dataclasses
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,16 @@ from ds2_jax.transcriber import Transcript
 
 ONE_RECORDING: tuple[Format, ...] = ("srt", "vtt", "tsv")
 """Formats in which those of several recordings cannot follow one another."""
+
+
+def open_stdout() -> None:
+    """Makes standard output take transcripts: UTF-8 with LF, whatever the system has, but as it is on a terminal.
+
+    A file's name need not be UTF-8: its bytes as they are.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
+        sys.stdout.reconfigure(encoding=encoding, errors="surrogateescape", newline="\n")
 
 
 @dataclasses.dataclass(frozen=True)

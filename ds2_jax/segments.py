@@ -166,9 +166,8 @@ def _find_silence(blocks: Iterable[np.ndarray], grid: _Grid) -> Iterator[tuple[n
     """
     second = grid.frames(1.0) * grid.frame
     waiting: deque[np.ndarray] = deque()
-    around: deque[np.ndarray] = deque(
-        [np.zeros(0)] * LOUD_AROUND
-    )  # levels of LOUD_AROUND chunks before, and of those that wait
+    # Levels of LOUD_AROUND chunks before, and of those that wait.
+    around: deque[np.ndarray] = deque([np.zeros(0)] * LOUD_AROUND)
     loudness: deque[float] = deque(maxlen=LOUD_PAST)
     for chunk in itertools.chain(_rechunk(blocks, second), [None] * LOUD_AROUND):
         if chunk is not None:

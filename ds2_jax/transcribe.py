@@ -1,6 +1,5 @@
 """The command: recordings -> transcripts, on standard output or as files."""
 
-import io
 import sys
 import tempfile
 import time
@@ -9,10 +8,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.errors import InputError
 from ds2_jax.formats import Format
 from ds2_jax.inputs import STANDARD_INPUT, AudioFile, find_audio, read_blocks, save_standard_input
-from ds2_jax.outputs import Output
+from ds2_jax.outputs import Output, open_stdout
 from ds2_jax.transcriber import Recording, Transcriber
 
 
@@ -22,6 +22,7 @@ def transcribe(
     formats: Sequence[Format] = ("txt",),
     output_dir: Path | None = None,
     resume: bool = False,
+    decoding: DecodingOptions = GREEDY,
 ) -> int:
     """Writes the transcripts of recordings; tells the speed on stderr, where a bar shows how far it is.
 
@@ -32,6 +33,7 @@ def transcribe(
             a tab before it where there are several.
         output_dir: folder for a file NAME.FORMAT of each recording and format; None: stdout.
         resume: leave out the recordings whose files are all there, whatever run or settings they were made with.
+        decoding: how to decode.
 
     Returns:
         Exit code: 1 where a recording could not be transcribed, else 0.
@@ -43,15 +45,12 @@ def transcribe(
     output = Output(tuple(dict.fromkeys(formats)), output_dir)
     files = output.plan(found, resume)
     if num_finished := len(found) - len(files):
-        print(f"{num_finished} files finished before", file=sys.stderr)
+        print(f"{_files(num_finished)} finished before", file=sys.stderr)
     if not files:
         return 0
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file's name need not be UTF-8: its bytes as they are. The formats are UTF-8, whatever the system's is.
-        encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
-        sys.stdout.reconfigure(encoding=encoding, errors="surrogateescape", newline="\n")
+    open_stdout()
     started = time.perf_counter()
-    transcriber = Transcriber(run)
+    transcriber = Transcriber(run, decoding)
     load_seconds = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
         piped = any(file.path == STANDARD_INPUT for file in files)
@@ -83,10 +82,14 @@ def _transcribe(
             bar.update()
     elapsed = time.perf_counter() - started
     print(
-        f"{len(files) - failed} files, {seconds:.1f} s of audio in {elapsed:.1f} s"
+        f"{_files(len(files) - failed)}, {seconds:.1f} s of audio in {elapsed:.1f} s"
         + (f" (real-time factor {elapsed / seconds:.3f}, compiling included)" if seconds else "")
         + f"; model loaded in {load_seconds:.1f} s"
-        + (f"; {failed} files failed" if failed else ""),
+        + (f"; {_files(failed)} failed" if failed else ""),
         file=sys.stderr,
     )
     return 1 if failed else 0
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count:,} files"

@@ -24,6 +24,7 @@ from ds2_jax.compilation import compiler_options
 from ds2_jax.config import Config
 from ds2_jax.decoding.decoder import make_decoder
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
+from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.errors import InputError
 from ds2_jax.segments import Piece
 
@@ -89,14 +90,15 @@ class Transcriber:
 
     Args:
         run: folder of a training run.
+        decoding: how to decode.
 
     Raises:
-        InputError: it is no run, or its checkpoint does not fit its configuration.
+        InputError: it is no run, its checkpoint does not fit its configuration, or as `make_decoder`.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, decoding: DecodingOptions = GREEDY) -> None:
         self.config: Config = run_lib.load_config(run)
-        self._decode = make_decoder(self.config, run)
+        self._decode = make_decoder(self.config, run, decoding)
         mesh = parallel.data_mesh(jax.local_devices()[:1])
         self._variables = load_variables(run, self.config, mesh)
         self._num_labels = Alphabet.of(self.config.data).size

@@ -1,7 +1,10 @@
 """align.py: a known text and its recording to times."""
 
+import io
 import json
 import re
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +108,19 @@ def test_planted_letters_are_found_to_the_frame(
     ]
     assert frames == [("G", 2, 4), ("O", 5, 6), ("N", 9, 12), ("O", 12, 13)]
     np.testing.assert_allclose([word.confidence for word in transcript.words], 0.9**3, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_what_is_piped_on_is_utf8_with_lf(
+    run: Path, audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = Path(shutil.copy(audio, tmp_path / "été.wav"))
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding="ascii", newline="\r\n"))
+    assert cli.main(["align", str(run), str(named), "go", "--format", "ctm"]) == 0
+    assert output.getvalue().startswith("été 1 ".encode())
+    assert output.getvalue().endswith(b"\n")
+    assert b"\r" not in output.getvalue()
 
 
 def fails(transcriber: Transcriber, audio: Path, text: str, message: str) -> None:

@@ -16,10 +16,13 @@ from ds2_jax.errors import InputError
 from tests.small_runs import SMALL_CONFIG, with_manifests, write_noise_manifest, write_untrained_run
 
 
-def test_made_outputs_are_seeded_and_decodable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_made_outputs_are_seeded_and_decodable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, size in (("VOCABULARY_SIZE", 50), ("NUM_SENTENCES", 200)):
         monkeypatch.setattr(decoding, name, size)
     made, again = (decoding.made_outputs(4.0, tmp_path) for _ in range(2))
+    assert capsys.readouterr().out == ""  # nothing of a language model in a folder that is about to go
     assert made.references == again.references
     for log_probs, other, reference in zip(made.log_probs, again.log_probs, made.references, strict=True):
         np.testing.assert_array_equal(log_probs, other)

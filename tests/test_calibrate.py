@@ -11,7 +11,7 @@ import pytest
 from ds2_jax import calibrate as calibrate_lib
 from ds2_jax import cli
 from ds2_jax.alphabet import Alphabet
-from ds2_jax.calibrate import MIN_WRONG, TEMPERATURES, best_temperature, fit
+from ds2_jax.calibrate import MIN_WORDS, TEMPERATURES, best_temperature, fit
 from ds2_jax.config import Config
 from ds2_jax.data.manifest import TimedWord, Utterance
 from ds2_jax.data.splits import Split
@@ -90,23 +90,29 @@ def test_offsets_undo_a_planted_lag_exactly() -> None:
     assert after is not None
     np.testing.assert_allclose([after.starts, after.ends], 0, atol=1e-4)
     assert findings[1:] == [
-        "0 wrong words, a temperature needs 10: it stays 1",
+        "12 right words and 0 wrong ones, a temperature needs 10 of either: it stays 1",
         "word times as the model gives them: starts 60 ms off in the mean (60 in the median, 95 % within 60), "
         "ends 60 ms off in the mean (60 in the median, 95 % within 60), over 12 right words",
         f"with -60 ms for starts and -60 ms for ends: {after}",
     ]
 
 
-@pytest.mark.parametrize("wrong", [0, MIN_WRONG - 1])
+@pytest.mark.parametrize("wrong", [0, MIN_WORDS - 1])
 def test_split_of_few_errors_and_without_times_leaves_all_as_it_is(wrong: int) -> None:
     transcripts = ["GO LEFT UP"] * wrong + ["GO LEFT NOW"] * 3
     calibration, findings = fit(*heard(3, transcripts, timed=False), CONFIG, 7, "dev")
     assert dataclasses.replace(calibration, step=0, fitted_on="", num_words=0) == UNCALIBRATED
     assert findings[0].startswith("words as the model gives them: expected calibration error 0.")
     assert findings[1:] == [
-        f"{wrong} wrong words, a temperature needs 10: it stays 1",
+        f"{9 + 2 * wrong} right words and {wrong} wrong ones, a temperature needs 10 of either: it stays 1",
         "the manifest has no word times: the offsets stay 0",
     ]
+
+
+def test_temperature_needs_right_words_too() -> None:
+    calibration, findings = fit(*heard(3, ["NO"] * 20, timed=False), CONFIG, 7, "dev")
+    assert calibration.temperature == 1
+    assert findings[1] == "0 right words and 60 wrong ones, a temperature needs 10 of either: it stays 1"
 
 
 def test_split_without_words_leaves_all_as_it_is() -> None:

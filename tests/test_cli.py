@@ -207,7 +207,7 @@ def test_bad_audio_is_named(
     assert code == 1
     assert rule in message
     assert "0 files" in message
-    assert "1 files failed" in message
+    assert "1 file failed" in message
 
 
 @pytest.mark.parametrize("command", ["evaluate", "transcribe"])

@@ -119,7 +119,7 @@ def test_the_readmes_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:
         "transcribe.transcribe",
         "bench.report.bench",
     ):
-        monkeypatch.setattr(f"ds2_jax.{command}", lambda *_: 0)
+        monkeypatch.setattr(f"ds2_jax.{command}", lambda *_, **__: 0)
     parse = cli._parse
 
     def parse_only(*arguments: Any) -> Any:

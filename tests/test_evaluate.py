@@ -13,8 +13,9 @@ from ds2_jax import run as run_lib
 from ds2_jax.config import DataConfig
 from ds2_jax.data.manifest import TimedWord, Utterance, read_manifest, write_manifest
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
+from ds2_jax.decoding.options import DecodingOptions
 from ds2_jax.errors import InputError
-from ds2_jax.evaluate import evaluate, report
+from ds2_jax.evaluate import evaluate, evaluation_name, report
 from ds2_jax.results import Evaluation, Result, read_evaluation, write_evaluation
 from tests.small_runs import SMALL_CONFIG, write_noise_manifest, write_untrained_run
 
@@ -204,3 +205,10 @@ def test_unreadable_audio_is_left_out_and_listed_where_the_run_skips(
         ("all0", "missing audio"),
         ("all1", "unreadable audio"),
     ]
+
+
+def test_results_of_beam_search_do_not_replace_those_of_greedy_decoding() -> None:
+    manifest = Path("an4/test.jsonl")
+    assert evaluation_name(manifest) == "an4-test"
+    assert evaluation_name(manifest, DecodingOptions(num_best=2)) == "an4-test+beam"
+    assert evaluation_name(manifest, DecodingOptions(lm=Path("models/an4.arpa.gz"))) == "an4-test+an4"

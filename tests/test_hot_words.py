@@ -148,8 +148,9 @@ def test_a_hot_word_is_known_to_a_closed_vocabulary() -> None:
             "--hot-word must use the alphabet 'AB ', got ['Ç'] in 'Ça'. The model cannot write these characters; "
             "spell the word without them.",
         ),
-        ({"AB": math.nan}, "--hot-word must have a finite boost for 'AB', in nats, got nan."),
-        ({"AB": math.inf}, "--hot-word must have a finite boost for 'AB', in nats, got inf."),
+        ({"AB": math.nan}, "--hot-word must have a boost of -1000 to 1000 nats for 'AB', got nan."),
+        ({"AB": 1e308}, "--hot-word must have a boost of -1000 to 1000 nats for 'AB', got 1e+308."),
+        ({"AB": math.inf}, "--hot-word must have a boost of -1000 to 1000 nats for 'AB', got inf."),
         ({" ": 1.0}, "--hot-word must name a word, got ' '."),
     ],
 )

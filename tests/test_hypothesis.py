@@ -43,7 +43,19 @@ def test_words_lie_between_their_outer_labels() -> None:
 def test_silence_has_no_words() -> None:
     for row in ([], [BLANK, SPACE, BLANK]):
         reading = read(row)
-        assert (reading.text, reading.words, reading.confidence) == ("", (), 1.0)
+        assert (reading.text, reading.words) == ("", ())
+
+
+def test_confidence_in_silence_is_that_of_no_letter_in_the_least_sure_frame() -> None:
+    assert read([]).confidence == 1.0
+    probs = np.array([[0.9, 0.05, 0.05, 0], [0.4, 0.3, 0.1, 0.2], [0.2, 0.1, 0.1, 0.6]])
+    with np.errstate(divide="ignore"):
+        log_probs = np.log(probs).astype(np.float32)
+    reading = make_hypothesis(greedy_decode(log_probs), log_probs, ALPHABET, 0.02)
+    assert reading.text == ""
+    np.testing.assert_allclose(reading.confidence, 0.6, rtol=1e-6)
+    cooler = make_hypothesis([], log_probs, ALPHABET, 0.02, Calibration(0.5))
+    np.testing.assert_allclose(cooler.confidence, (0.4**2 + 0.2**2) / (0.4**2 + 0.3**2 + 0.1**2 + 0.2**2), rtol=1e-6)
 
 
 def test_confidence_is_the_product_of_the_labels_and_the_spaces_beside_them() -> None:

@@ -65,7 +65,7 @@ def test_other_utterances_are_not_compared() -> None:
     with pytest.raises(InputError) as caught:
         compare(OURS, rival, MANIFEST)
     assert str(caught.value) == (
-        "--against must hold the 3 utterances of this evaluation, got 3 of which 2 are not in both, such as c. "
+        "--against must hold the 3 utterances of this evaluation, got 3, and 2 are not in both, such as c. "
         "Evaluate it on test.jsonl with the same transcripts."
     )
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ import soundfile
 
 from ds2_jax import cli
 from ds2_jax.decoding.hypothesis import Hypothesis
+from ds2_jax.decoding.options import DecodingOptions
 from ds2_jax.errors import InputError
 from ds2_jax.transcribe import transcribe
 from ds2_jax.transcriber import EVENTS_AT_ONCE, Recording, Transcriber, Transcript
@@ -125,7 +127,7 @@ class FakeTranscriber:
 
     config = SMALL_CONFIG
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, decoding: DecodingOptions) -> None:
         pass
 
     def transcribe(self, recordings: Iterable[Recording]) -> Iterator[Transcript | InputError]:
@@ -154,7 +156,7 @@ def test_several_formats_into_a_folder_and_again(tmp_path: Path, capsys: pytest.
     assert cli.main(command) == 1
     output = capsys.readouterr()
     assert output.out == ""
-    assert output.err.splitlines()[-1].endswith("; 1 files failed")
+    assert output.err.splitlines()[-1].endswith("; 1 file failed")
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*")) == [
         *("a.json", "a.srt", "deep/a.json", "deep/a.srt")
     ]
@@ -167,7 +169,7 @@ def test_several_formats_into_a_folder_and_again(tmp_path: Path, capsys: pytest.
     write_noise(tmp_path / "in/bad.wav", 0.4)
     assert cli.main([*command, "--resume"]) == 0
     first, last = capsys.readouterr().err.splitlines()
-    assert first == "1 files finished before"
+    assert first == "1 file finished before"
     assert last.startswith("2 files, 1.0 s of audio in ")
     assert {path: path.read_bytes() for path in written} == written
     assert (out / "bad.srt").exists()
@@ -304,3 +306,21 @@ def test_command_loads_no_tensorflow(run: Path, tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("\n") == 1
+
+
+def test_decoding_options_decide_what_is_heard(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_noise(tmp_path / "one.wav", 0.9)
+    arguments = ["transcribe", str(run), str(path), "--format", "json"]
+
+    def heard(*options: str) -> dict[str, Any]:
+        assert cli.main([*arguments, *options]) == 0
+        line: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return line
+
+    greedy, searched, hot = heard(), heard("--num-best", "3"), heard("--hot-word", "JAX=50")
+    assert "readings" not in greedy["segments"][0]
+    readings = searched["segments"][0]["readings"]
+    assert len({each["text"] for each in readings}) == 3
+    assert readings[0]["text"] == searched["text"]
+    assert "JAX" in hot["text"].split()
+    assert "JAX" not in greedy["text"].split()

@@ -48,6 +48,7 @@ CONDITIONS = {
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(tune_lib, "enable_cache", lambda: None)  # a change of settings compiles anew
 
 
 @pytest.fixture
@@ -75,7 +76,10 @@ def make_trials(folder: Path, *trials: Trial, spaced: bool = True) -> Trials:
 def test_command(run: Path, lm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Three trials, two more, then nothing left to do; each kept in the run, where decoding finds the best."""
     words = ["lm", "tune", str(run), "--lm", str(lm), "--trials"]
+    cached: list[bool] = []
+    monkeypatch.setattr(tune_lib, "enable_cache", lambda: cached.append(True))
     assert cli.main([*words, "3"]) == 0
+    assert cached, "what is compiled must be kept: hearing the dev split anew takes half a minute otherwise"
     told = capsys.readouterr().out
     digest = digest_of(lm)
     folder = run / "tuning" / f"lm.arpa-{digest[:12]}"

@@ -51,26 +51,34 @@ def test_another_model_takes_the_defaults(tmp_path: Path, lm: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(
-    ("given", "taken"),
+    ("given", "taken", "said"),
     [
-        (DecodingOptions(lm=Path("lm.arpa"), alpha=0.0), (0.0, 1.5)),
-        (DecodingOptions(lm=Path("lm.arpa"), beta=0.0), (0.75, 0.0)),
-        (DecodingOptions(lm=Path("lm.arpa"), alpha=2.0, beta=3.0), (2.0, 3.0)),
+        (DecodingOptions(lm=Path("lm.arpa"), alpha=0.0), (0.0, 1.5), "alpha 0, beta 1.5"),
+        (DecodingOptions(lm=Path("lm.arpa"), beta=0.0), (0.75, 0.0), "alpha 0.75, beta 0"),
+        (DecodingOptions(lm=Path("lm.arpa"), alpha=2.0, beta=3.0), (2.0, 3.0), ""),
     ],
 )
 def test_weights_that_are_given_are_taken(
-    tmp_path: Path, lm: Path, given: DecodingOptions, taken: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    lm: Path,
+    given: DecodingOptions,
+    taken: tuple[float, float],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_tuned(tmp_path, digest_of(lm), FOUND)
     options = with_tuned(given, tmp_path)
     assert (options.alpha, options.beta) == taken
+    found = " (lm tune found alpha 0.75 with beta 1.5)"  # whose error rate is not that of these weights
+    assert capsys.readouterr().err == (f"lm.arpa: {said}{found}\n" if said else "")
 
 
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ("{", "Expecting property name"),
+        ("{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1). Delete"),
         ("[]", "It must be an object, got []."),
         ('{"0123456789": 3}', "01234567 must be an object (Tuned), got 3."),
         ('{"0123456789": {"alpha": 1.0}}', ""),

@@ -46,7 +46,7 @@ class BeamSearch:
         model: the language model of `options.lm`, of words or, where the alphabet has no space, of its characters.
 
     Raises:
-        InputError: the alphabet cannot spell a hot word or any word of the model; a boost is not finite.
+        InputError: the alphabet cannot spell a hot word or any word of the model; a boost is beyond LARGEST_WEIGHT.
     """
 
     def __init__(self, alphabet: Alphabet, options: DecodingOptions, model: LanguageModel | None = None) -> None:

@@ -29,7 +29,7 @@ class Calibration:
         num_timed_words: right ones whose times are known, to which the offsets were fitted.
 
     Raises:
-        InputError: a number is out of its range, or an offset makes a label of one frame end before it starts.
+        InputError: a number is out of its range.
     """
 
     temperature: float = 1.0
@@ -79,7 +79,8 @@ def read_calibration(run: Path) -> Calibration:
         require(names <= tree.keys(), "The calibration", f"have {', '.join(sorted(names))}", sorted(tree))
         calibration: Calibration = build(Calibration, tree, "")
     except (OSError, ValueError, RecursionError, InputError) as error:
-        raise InputError(f"{path} must hold the calibration of a run, got: {error} {advice}") from error
+        reason = str(error).rstrip(".")
+        raise InputError(f"{path} must hold the calibration of a run, got: {reason}. {advice}") from error
     best = best_step(run)
     if calibration.step != best:
         print(

@@ -1,12 +1,12 @@
 """Hot words: words and phrases to be heard more easily, as an automaton over labels."""
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.decoding.beam_kernel import HotWords
+from ds2_jax.decoding.options import LARGEST_WEIGHT
 from ds2_jax.errors import InputError
 from ds2_jax.settings import require
 
@@ -17,11 +17,12 @@ def spell(hot_words: Mapping[str, float], alphabet: Alphabet) -> dict[Spelling, 
     """The labels of hot words, each with its boost.
 
     Raises:
-        InputError: a word is empty, needs characters that the alphabet lacks, or has a boost that is not finite.
+        InputError: a word is empty, needs characters that the alphabet lacks, or its boost is beyond LARGEST_WEIGHT.
     """
     spelt: dict[Spelling, float] = {}
     for word, boost in hot_words.items():
-        require(math.isfinite(boost), "--hot-word", f"have a finite boost for {word!r}, in nats", boost)
+        rule = f"have a boost of {-LARGEST_WEIGHT:g} to {LARGEST_WEIGHT:g} nats for {word!r}"
+        require(abs(boost) <= LARGEST_WEIGHT, "--hot-word", rule, boost)
         require(bool(alphabet.normalise(word)), "--hot-word", "name a word", word)
         if unknown := alphabet.unknown(word):
             raise InputError(

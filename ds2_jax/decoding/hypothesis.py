@@ -74,7 +74,8 @@ def make_hypothesis(
     Returns:
         A word lasts from the start of its first label to the end of its last, see `word_times`. Its confidence is the
         product of those of its labels and of the spaces beside it, see `label_confidences`; that of the whole text the
-        product of all. Leading, trailing and repeated spaces leave no trace. The score is that of the best path.
+        product of all, that of no text the probability of no letter in the frame where it is least. Leading, trailing
+        and repeated spaces leave no trace. The score is that of the best path.
     """
     spans = strip_spaces(spans, alphabet)
     slices = word_slices(spans, alphabet)
@@ -92,7 +93,7 @@ def make_hypothesis(
     return Hypothesis(
         text=" ".join(word.text for word in words),
         words=tuple(words),
-        confidence=math.exp(confidences.sum()),
+        confidence=math.exp(confidences.sum()) if spans else _silence(log_probs, alphabet, calibration.temperature),
         score=float(log_probs.max(axis=1).sum()),
     )
 
@@ -148,6 +149,14 @@ def label_confidences(spans: Sequence[LabelSpan], log_probs: np.ndarray, tempera
     scaled -= scaled.max(axis=1, keepdims=True)
     confidences: np.ndarray = scaled[np.arange(len(labels)), labels] - np.log(np.exp(scaled).sum(axis=1))
     return confidences
+
+
+def _silence(log_probs: np.ndarray, alphabet: Alphabet, temperature: float) -> float:
+    """The probability of blank or a space in the frame where it is least; 1 without frames."""
+    scaled = log_probs.astype(np.float64) / temperature
+    probs = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    letters = [label for label, character in enumerate(alphabet.characters, start=1) if character != " "]
+    return float(1 - (probs[:, letters].sum(axis=1) / probs.sum(axis=1)).max(initial=0.0))
 
 
 def word_confidence(confidences: np.ndarray, inside: slice) -> float:

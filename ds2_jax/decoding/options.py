@@ -1,7 +1,6 @@
 """How utterances are decoded: what `evaluate` and `transcribe` take, and its rules."""
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,10 @@ from ds2_jax.settings import require
 HotWord = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="WORD=BOOST")]
 
 DEFAULT_ALPHA, DEFAULT_BETA = 0.5, 0.5
+LARGEST_WEIGHT = 1000.0
+"""Of a language model, a word or a boost: far beyond what is of use, and far below where sums of scores overflow."""
+WIDEST = 2**16
+"""Prefixes: a wider beam would want gigabytes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +49,10 @@ class DecodingOptions:
 
     def __post_init__(self) -> None:
         alpha, beta = self.alpha or 0.0, self.beta or 0.0
-        require(0 <= alpha < math.inf, "--alpha", "be at least 0 and finite", self.alpha)
-        require(math.isfinite(beta), "--beta", "be finite", self.beta)
-        finite = 0 <= self.unknown_penalty < math.inf
-        require(finite, "--unknown-penalty", "be at least 0 and finite", self.unknown_penalty)
+        penalty, up_to = self.unknown_penalty, f"be 0 to {LARGEST_WEIGHT:g}"
+        require(0 <= alpha <= LARGEST_WEIGHT, "--alpha", up_to, self.alpha)
+        require(abs(beta) <= LARGEST_WEIGHT, "--beta", f"be {-LARGEST_WEIGHT:g} to {LARGEST_WEIGHT:g}", self.beta)
+        require(0 <= penalty <= LARGEST_WEIGHT, "--unknown-penalty", up_to, penalty)
         if self.lm is None:
             for name in ("alpha", "beta"):
                 value = getattr(self, name)
@@ -57,7 +60,8 @@ class DecodingOptions:
             closed = self.closed_vocabulary
             require(not closed, "--closed-vocabulary", "go with a language model", closed, "Add --lm FILE.")
         require(self.num_best >= 1, "--num-best", "be at least 1", self.num_best)
-        require(self.width >= 1, "--beam-width", "be at least 1", self.beam_width)
+        require(self.num_best <= WIDEST, "--num-best", f"be at most {WIDEST}", self.num_best)
+        require(1 <= self.width <= WIDEST, "--beam-width", f"be 1 to {WIDEST}", self.beam_width)
         advice = f"Widen the beam: --beam-width {self.num_best}."
         require(self.num_best <= self.width, "--num-best", "be at most the beam's width", self.num_best, advice)
         require(self.beam_threshold > 0, "--beam-threshold", "be above 0", self.beam_threshold)
@@ -90,7 +94,7 @@ class DecodingOptions:
             except ValueError:
                 raise InputError(
                     f"--hot-word must be WORD=BOOST, with the boost in nats, got {each!r}. "
-                    f"Try --hot-word {(word or each) + '=3'!r}."
+                    f"Try --hot-word {(word or each or 'WORD') + '=3'!r}."
                 ) from None
             require(bool(word), "--hot-word", "be WORD=BOOST", each)
         return found

@@ -52,8 +52,8 @@ def read_tuned(run: Path) -> dict[str, Tuned]:
         require(isinstance(rows, dict), "It", "be an object", rows)
         return {digest: build(Tuned, row, f"{digest[:8]}.") for digest, row in rows.items()}
     except (InputError, ValueError, TypeError, RecursionError) as error:
-        advice = "Delete it and run lm tune again."
-        raise InputError(f"{path} must hold what lm tune found, got another content: {error} {advice}") from error
+        advice, reason = "Delete it and run lm tune again.", str(error).rstrip(".")
+        raise InputError(f"{path} must hold what lm tune found, got another content: {reason}. {advice}") from error
 
 
 def write_tuned(run: Path, digest: str, tuned: Tuned) -> None:
@@ -84,6 +84,8 @@ def with_tuned(options: DecodingOptions, run: Path) -> DecodingOptions:
     found = read_tuned(run).get(digest_of(options.lm))
     if found:
         alpha, beta, source = found.alpha, found.beta, f"tuned on the dev split, WER {found.wer:.2%} there"
+        if options.alpha is not None or options.beta is not None:
+            source = f"lm tune found alpha {alpha:g} with beta {beta:g}"
     else:
         advice = f"not tuned for this run: python main.py lm tune {run} --lm {options.lm}"
         alpha, beta, source = DEFAULT_ALPHA, DEFAULT_BETA, advice

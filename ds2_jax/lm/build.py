@@ -75,6 +75,8 @@ def build(
     require(1 <= order <= MAX_ORDER, "--order", f"be 1 to {MAX_ORDER}", order)
     if not texts:
         raise InputError("TEXT must name at least one file, got none. Add it, or - for standard input.")
+    if out.is_dir():
+        raise InputError(f"--out must be a file, got {out}, which is a folder. Name the ARPA file.")
     for path in (*texts, test):
         if path is not None and out.exists() and path.exists() and out.samefile(path):
             raise InputError(f"--out must be unlike every text, got {out} for both. Give another name.")

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ds2_jax import checkpoint, interrupts, parallel
 from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
+from ds2_jax.compilation import enable_cache
 from ds2_jax.config import Config
 from ds2_jax.corpora import split_manifests
 from ds2_jax.data import splits
@@ -132,6 +133,7 @@ def tune(run: Run, lm: File, trials: int = 100) -> int:
     """
     require(trials >= 1, "--trials", "be at least 1", trials)
     require_optuna()
+    enable_cache()
     config = run_lib.load_config(run)
     manifest = split_manifests(config.data, build=False).dev
     if manifest is None:

@@ -65,7 +65,7 @@ def compare(results: Sequence[Result], rival: Rival, manifest: Path) -> Comparis
     theirs = {result.utterance.id: result for result in rival.results}
     advice = f"Evaluate it on {manifest} with the same transcripts."
     if unlike := sorted(ours.keys() ^ theirs.keys()):
-        found = f"{len(theirs)} of which {len(unlike)} are not in both, such as {shorten(unlike[0])}"
+        found = f"{len(theirs)}, and {len(unlike)} are not in both, such as {shorten(unlike[0])}"
         raise InputError(f"--against must hold the {len(ours)} utterances of this evaluation, got {found}. {advice}")
     for name, reference in ours.items():
         if reference.casefold() != (other := theirs[name].reference).casefold():

@@ -36,13 +36,8 @@ class Worst:
         """Takes an utterance into account; [T', V] float32."""
         characters = char_errors(result.reference, result.hypothesis, spaces=True).edits
         unsure = -result.readings[0].confidence
-        item = (
-            result.words.edits,
-            characters,
-            unsure,
-            result.utterance.id,
-            Example(result, log_probs.copy()),
-        )  # no view of a batch
+        example = Example(result, log_probs.copy())  # no view of a batch
+        item = (result.words.edits, characters, unsure, result.utterance.id, example)
         push = heapq.heappush if len(self._heap) < self._num_kept else heapq.heappushpop
         push(self._heap, item)
 
