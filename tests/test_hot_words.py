@@ -152,6 +152,7 @@ def test_a_hot_word_is_known_to_a_closed_vocabulary() -> None:
         ({"AB": 1e308}, "--hot-word must have a boost of -1000 to 1000 nats for 'AB', got 1e+308."),
         ({"AB": math.inf}, "--hot-word must have a boost of -1000 to 1000 nats for 'AB', got inf."),
         ({" ": 1.0}, "--hot-word must name a word, got ' '."),
+        ({"AB": 1.0, "ab": 2.0}, "--hot-word must name each word once, got 'ab'. Keep one boost."),
     ],
 )
 def test_bad_hot_words_are_named(hot: dict[str, float], message: str) -> None:

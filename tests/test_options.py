@@ -55,6 +55,7 @@ LM = Path("model.arpa")
             "--hot-word must be WORD=BOOST, with the boost in nats, got ''. Try --hot-word 'WORD=3'.",
         ),
         ({"hot_word": ("=2",)}, "--hot-word must be WORD=BOOST, got '=2'."),
+        ({"hot_word": ("A=2", "A=3")}, "--hot-word must name each word once, got 'A=2, A=3'."),
     ],
 )
 def test_options_out_of_range_are_named(changes: dict[str, Any], message: str) -> None:

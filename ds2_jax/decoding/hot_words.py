@@ -17,7 +17,8 @@ def spell(hot_words: Mapping[str, float], alphabet: Alphabet) -> dict[Spelling, 
     """The labels of hot words, each with its boost.
 
     Raises:
-        InputError: a word is empty, needs characters that the alphabet lacks, or its boost is beyond LARGEST_WEIGHT.
+        InputError: a word is empty, spelt as another one, needs characters that the alphabet lacks, or its boost is
+            beyond LARGEST_WEIGHT.
     """
     spelt: dict[Spelling, float] = {}
     for word, boost in hot_words.items():
@@ -29,7 +30,9 @@ def spell(hot_words: Mapping[str, float], alphabet: Alphabet) -> dict[Spelling, 
                 f"--hot-word must use the alphabet {alphabet.characters!r}, got {unknown} in {word!r}. "
                 "The model cannot write these characters; spell the word without them."
             )
-        spelt[tuple(alphabet.encode(word))] = float(boost)
+        labels = tuple(alphabet.encode(word))
+        require(labels not in spelt, "--hot-word", "name each word once", word, "Keep one boost.")
+        spelt[labels] = float(boost)
     return spelt
 
 

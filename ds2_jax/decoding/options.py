@@ -84,7 +84,7 @@ class DecodingOptions:
         """Boosts in nats by word.
 
         Raises:
-            InputError: one is not of the form WORD=BOOST.
+            InputError: one is not of the form WORD=BOOST, or is named twice.
         """
         found = {}
         for each in self.hot_word:
@@ -97,6 +97,7 @@ class DecodingOptions:
                     f"Try --hot-word {(word or each or 'WORD') + '=3'!r}."
                 ) from None
             require(bool(word), "--hot-word", "be WORD=BOOST", each)
+        require(len(found) == len(self.hot_word), "--hot-word", "name each word once", ", ".join(self.hot_word))
         return found
 
     def __str__(self) -> str:
