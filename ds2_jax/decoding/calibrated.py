@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def read_calibration(run: Path) -> Calibration:
     path = run / CALIBRATION
     if not path.exists():
         return UNCALIBRATED
-    advice = f"Make it anew: python main.py calibrate {run}"
+    advice = f"Make it anew: python main.py calibrate {shlex.quote(str(run))}"
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         names = {field.name for field in dataclasses.fields(Calibration)}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -87,7 +88,8 @@ def with_tuned(options: DecodingOptions, run: Path) -> DecodingOptions:
         if options.alpha is not None or options.beta is not None:
             source = f"lm tune found alpha {alpha:g} with beta {beta:g}"
     else:
-        advice = f"not tuned for this run: python main.py lm tune {run} --lm {options.lm}"
+        command = shlex.join(["python", "main.py", "lm", "tune", str(run), "--lm", str(options.lm)])
+        advice = f"not tuned for this run: {command}"
         alpha, beta, source = DEFAULT_ALPHA, DEFAULT_BETA, advice
     alpha = alpha if options.alpha is None else options.alpha
     beta = beta if options.beta is None else options.beta

@@ -1,5 +1,6 @@
 """`lm build`: an n-gram model of text, as an ARPA file."""
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -94,7 +95,8 @@ def build(
     if held_out is not None:
         print(f"{test}: {describe_fit(fit(model, text.words, held_out))}")
         print("\n".join(_left_out(held_out)), end="\n" if held_out.num_unknown or held_out.num_empty else "")
-    print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB. To use it: python main.py evaluate {run or 'RUN'} --lm {out}")
+    command = shlex.join(["python", "main.py", "evaluate", str(run or "RUN"), "--lm", str(out)])
+    print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB. To use it: {command}")
     return 0
 
 

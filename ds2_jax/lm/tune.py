@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -352,4 +353,5 @@ def describe(study: Trials, run: Path, lm: Path) -> Iterator[str]:
         yield f"  {' and '.join(ends)} at the end of what was tried: there may be better ones beyond"
     yield f"trials: {study.path}"
     yield f"picture: {picture_of(study)}"
-    yield f"kept in {run / run_lib.TUNED}. To use them: python main.py evaluate {run} --lm {lm}"
+    command = shlex.join(["python", "main.py", "evaluate", str(run), "--lm", str(lm)])
+    yield f"kept in {run / run_lib.TUNED}. To use them: {command}"
