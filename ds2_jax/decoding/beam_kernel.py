@@ -14,7 +14,7 @@ Recurrent DNNs". Differs: pruned by rank, score and label; hot words; partial wo
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -72,11 +72,8 @@ class Rules(NamedTuple):
     largest_credit: float
 
 
-_jit = numba.njit  # compiled into what calls it
-
-
 @numba.njit(cache=True, nogil=True)
-def advance(log_probs, search, rules, vocabulary, hot_words):  # type: ignore[no-untyped-def]
+def advance(log_probs: np.ndarray, search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords) -> int:
     """Reads frames from `counts[FRAME]` on, until they are read or something is wanted first.
 
     Args:
@@ -108,7 +105,7 @@ def advance(log_probs, search, rules, vocabulary, hot_words):  # type: ignore[no
 
 
 @numba.njit(cache=True, nogil=True)
-def ask(search):  # type: ignore[no-untyped-def]
+def ask(search: Search) -> int:
     """Lists active nodes whose last word has no score yet in `asking`, the words in `words`; returns their number."""
     count = 0
     for slot in range(search.counts[ACTIVES]):
@@ -121,8 +118,8 @@ def ask(search):  # type: ignore[no-untyped-def]
     return count
 
 
-@_jit
-def _choose_labels(search, rules):  # type: ignore[no-untyped-def]
+@numba.njit
+def _choose_labels(search: Search, rules: Rules) -> int:
     """The labels that may follow in this frame, blank apart: space first, then the likeliest; returns their number."""
     row, labels, count = search.row, search.labels, 0
     for label in range(1, len(row)):
@@ -145,15 +142,15 @@ def _choose_labels(search, rules):  # type: ignore[no-untyped-def]
     return count
 
 
-@_jit
-def _log_add(a, b):  # type: ignore[no-untyped-def]
+@numba.njit
+def _log_add(a: Any, b: Any) -> Any:
     if a < b:
         a, b = b, a
     return a if b == -np.inf else a + math.log1p(math.exp(b - a))
 
 
-@_jit
-def _stay(search, rules):  # type: ignore[no-untyped-def]
+@numba.njit
+def _stay(search: Search, rules: Rules) -> int:
     """A candidate for each active node: what its own alignments and its parent's make of it in this frame."""
     nodes, actives, row = search.nodes, search.actives, search.row
     for slot in range(search.counts[ACTIVES]):
@@ -173,11 +170,13 @@ def _stay(search, rules):  # type: ignore[no-untyped-def]
         search.scores[slot] = candidate.total + node.settled + node.pending
         if rules.space < 0:
             search.scores[slot] += node.word_score
-    return search.counts[ACTIVES]
+    return int(search.counts[ACTIVES])
 
 
-@_jit
-def _extend(search, rules, vocabulary, hot_words, num_labels, count):  # type: ignore[no-untyped-def]
+@numba.njit
+def _extend(
+    search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords, num_labels: int, count: int
+) -> int:
     """Candidates for the active nodes' children that are not active themselves; returns the number of all."""
     best = floor = -np.inf
     if count > 0:
@@ -216,8 +215,10 @@ def _extend(search, rules, vocabulary, hot_words, num_labels, count):  # type: i
     return count
 
 
-@_jit
-def _scores_of_child(node, label, rules, vocabulary, hot_words):  # type: ignore[no-untyped-def]
+@numba.njit
+def _scores_of_child(
+    node: Any, label: int, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords
+) -> tuple[float, float]:
     """`settled` and `pending` of a node with `label` behind it; pending is -inf where the vocabulary forbids it."""
     settled = node.settled
     pending = hot_words.credits[hot_words.transitions[node.hot, label]]
@@ -236,16 +237,16 @@ def _scores_of_child(node, label, rules, vocabulary, hot_words):  # type: ignore
     return settled, pending
 
 
-@_jit
-def _words_of_child(node, rules, vocabulary):  # type: ignore[no-untyped-def]
+@numba.njit
+def _words_of_child(node: Any, rules: Rules, vocabulary: Vocabulary) -> tuple[int, int, int]:
     """The words that the word of a node's children is one of, before their label, and the labels that these share."""
     if rules.space < 0:
         return 0, len(vocabulary.ids), 0
     return node.low, node.high, node.length
 
 
-@_jit
-def _first_from(label, low, high, depth, vocabulary):  # type: ignore[no-untyped-def]
+@numba.njit
+def _first_from(label: int, low: int, high: int, depth: int, vocabulary: Vocabulary) -> int:
     """The first of words that share `depth` labels whose next one is at least `label`; `high` where none is."""
     if low < high and vocabulary.starts[low + 1] - vocabulary.starts[low] == depth:
         low += 1  # that word ends here: it comes first
@@ -258,8 +259,8 @@ def _first_from(label, low, high, depth, vocabulary):  # type: ignore[no-untyped
     return low
 
 
-@_jit
-def _trim(search, count, size):  # type: ignore[no-untyped-def]
+@numba.njit
+def _trim(search: Search, count: int, size: int) -> tuple[int, float]:
     """Keeps the best `size` candidates, in their order, of equal ones the first; returns `size` and the least score."""
     scores, order = search.scores, search.order
     order[:count] = np.arange(count)
@@ -276,8 +277,8 @@ def _trim(search, count, size):  # type: ignore[no-untyped-def]
     return kept, least
 
 
-@_jit
-def _keep_best(search, rules, vocabulary, hot_words, count):  # type: ignore[no-untyped-def]
+@numba.njit
+def _keep_best(search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords, count: int) -> None:
     """Makes the best candidates the active nodes."""
     nodes, actives, following = search.nodes, search.actives, search.following
     if count > rules.width:
@@ -306,8 +307,8 @@ def _keep_best(search, rules, vocabulary, hot_words, count):  # type: ignore[no-
     search.counts[ACTIVES] = kept
 
 
-@_jit
-def _largest_first(values, order, count, size):  # type: ignore[no-untyped-def]
+@numba.njit
+def _largest_first(values: np.ndarray, order: np.ndarray, count: int, size: int) -> None:
     """Rearranges `order[:count]` so that its first `size` are those of the largest values; of equal ones the lower."""
     low, high = 0, count - 1
     while low < high:
@@ -330,13 +331,15 @@ def _largest_first(values, order, count, size):  # type: ignore[no-untyped-def]
             return
 
 
-@_jit
-def _before(values, a, b):  # type: ignore[no-untyped-def]
+@numba.njit
+def _before(values: np.ndarray, a: int, b: int) -> bool:
     return values[a] > values[b] or (values[a] == values[b] and a < b)
 
 
-@_jit
-def _child(parent_index, label, search, rules, vocabulary, hot_words):  # type: ignore[no-untyped-def]
+@numba.njit
+def _child(
+    parent_index: int, label: int, search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords
+) -> int:
     """The node with `label` behind a node: found, where it has been active before, or made."""
     nodes = search.nodes
     parent = nodes[parent_index]
@@ -344,7 +347,7 @@ def _child(parent_index, label, search, rules, vocabulary, hot_words):  # type: 
     while index >= 0 and nodes[index].label != label:
         index = nodes[index].sibling
     if index >= 0:
-        return np.int64(index)
+        return int(index)
     index = search.counts[NODES]
     search.counts[NODES] += 1
     node = nodes[index]
@@ -365,11 +368,11 @@ def _child(parent_index, label, search, rules, vocabulary, hot_words):  # type: 
             node.word = node.low
         if rules.scored:
             node.word_score = np.nan
-    return np.int64(index)
+    return int(index)
 
 
-@_jit
-def _drop_dead_nodes(search):  # type: ignore[no-untyped-def]
+@numba.njit
+def _drop_dead_nodes(search: Search) -> None:
     """Keeps the active nodes and those above them, in their order: a parent comes before its children."""
     nodes, count = search.nodes, search.counts[NODES]
     places = np.full(count, -1, np.int64)  # first a mark on those that live, then where they move

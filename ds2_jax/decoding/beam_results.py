@@ -5,19 +5,19 @@ import numpy as np
 
 
 @numba.njit(cache=True)
-def labels_of(index, nodes):  # type: ignore[no-untyped-def]
+def labels_of(index: int, nodes: np.ndarray) -> np.ndarray:
     """The label sequence of a node, [N] int32."""
     count, above = 0, index
     while nodes[above].parent >= 0:
-        count, above = count + 1, np.int64(nodes[above].parent)
+        count, above = count + 1, int(nodes[above].parent)
     labels = np.empty(count, np.int32)
     for place in range(count - 1, -1, -1):
-        labels[place], index = nodes[index].label, np.int64(nodes[index].parent)
+        labels[place], index = nodes[index].label, int(nodes[index].parent)
     return labels
 
 
 @numba.njit(cache=True)
-def text_of(index, nodes, space):  # type: ignore[no-untyped-def]
+def text_of(index: int, nodes: np.ndarray, space: int) -> np.ndarray:
     """The labels of a node without spaces at its ends and behind spaces, [N] int32."""
     labels = labels_of(index, nodes)
     count = 0
@@ -31,7 +31,7 @@ def text_of(index, nodes, space):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def finals(actives, nodes, awards, closed):  # type: ignore[no-untyped-def]
+def finals(actives: np.ndarray, nodes: np.ndarray, awards: np.ndarray, closed: bool) -> tuple[np.ndarray, np.ndarray]:
     """What the active nodes come to at the end of an utterance, all words having been scored.
 
     Returns:
