@@ -1,10 +1,8 @@
 """A recording and what is said in it -> when each word and each character is said."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import tyro
 
 from ds2_jax.alphabet import Alphabet
@@ -66,19 +64,10 @@ def align_text(transcriber: Transcriber, decoder: Decoder, audio: Path, text: st
             f"TEXT must use the model's alphabet {alphabet.characters!r}, got {unknown} in {shorten(repr(text))}. "
             "Write out or leave out what has no letter of it."
         )
-    sample_rate = transcriber.config.features.sample_rate
-    num_samples = 0
-
-    def counted() -> Iterator[np.ndarray]:
-        nonlocal num_samples
-        for block in read_blocks(audio, sample_rate):
-            num_samples += len(block)
-            yield block
-
-    log_probs = transcriber.log_probs(Recording(audio, counted()))
+    blocks = read_blocks(audio, transcriber.config.features.sample_rate)
+    log_probs, duration = transcriber.log_probs(Recording(audio, blocks))
     try:
         spans = aligner.align(log_probs, alphabet.encode(text))
     except InputError as error:
         raise InputError(f"{audio}: {error}") from error
-    duration = num_samples / sample_rate
     return Transcript(audio, duration, [Segment(0.0, duration, [decoder.hypothesis(spans, log_probs, duration)])])

@@ -125,12 +125,12 @@ class Transcriber:
                 yield event.error or Transcript(audio, event.num_samples / self.config.features.sample_rate, decoded)
                 decoded = []
 
-    def log_probs(self, recording: Recording) -> np.ndarray:
+    def log_probs(self, recording: Recording) -> tuple[np.ndarray, float]:
         """What the model gives for a recording of any length, on one grid of frames.
 
         Returns:
             [T', V] float32, natural logarithms; T' as for the whole waveform. Where silence was left out, the blank
-            has probability 1.
+            has probability 1. And the recording's duration in seconds.
 
         Raises:
             InputError: the recording's own.
@@ -153,7 +153,7 @@ class Transcriber:
             joined = segments.join(*zip(*stretch, strict=True))
             start = stretch[0].piece.start
             log_probs[start : start + len(joined)] = joined
-        return log_probs
+        return log_probs, end.num_samples / self.config.features.sample_rate
 
     def _segment(self, stretch: "Sequence[_Heard]") -> Segment:
         """Decodes pieces that overlap as one."""

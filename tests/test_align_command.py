@@ -95,9 +95,9 @@ def test_planted_letters_are_found_to_the_frame(
     probs = np.full((len(path), ALPHABET.size), 0.1 / (ALPHABET.size - 1), np.float32)
     probs[np.arange(len(path)), path] = 0.9
 
-    def heard(recording: Recording) -> np.ndarray:
-        assert sum(map(len, recording.blocks)) == RATE  # which tells the duration
-        return np.log(probs)
+    def heard(recording: Recording) -> tuple[np.ndarray, float]:
+        assert sum(map(len, recording.blocks)) == RATE
+        return np.log(probs), 1.0
 
     monkeypatch.setattr(transcriber, "log_probs", heard)
     transcript = align_text(transcriber, PLAIN, audio, "go no")

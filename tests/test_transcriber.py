@@ -61,14 +61,15 @@ def test_a_short_recording_is_one_segment_silence_and_all(transcriber: Transcrib
 
 def test_log_probabilities_of_the_whole_lie_on_one_grid(transcriber: Transcriber) -> None:
     waveform = bursts()[: 42 * RATE - 700]
-    log_probs = transcriber.log_probs(Recording(Path("a"), [waveform]))
+    log_probs, duration = transcriber.log_probs(Recording(Path("a"), [waveform]))
+    assert duration == len(waveform) / RATE
     assert log_probs.shape == (1049, 29)  # frames of 40 ms: ceil((1 + 671_300 // 160) / 4)
     np.testing.assert_allclose(np.logaddexp.reduce(log_probs, axis=1), 0, atol=1e-5)
     silent = np.r_[:60, 335:385, 1020:1049]
     assert (log_probs[silent, 0] == 0).all()
     for segment in transcript(transcriber, waveform).segments:
         start, end = round(segment.start * RATE), round(segment.end * RATE)
-        alone = transcriber.log_probs(Recording(Path("a"), [waveform[start:end]]))
+        alone, _ = transcriber.log_probs(Recording(Path("a"), [waveform[start:end]]))
         first = round(segment.start / SECONDS_PER_FRAME)
         np.testing.assert_allclose(log_probs[first : first + len(alone)], alone, atol=1e-4)
 
@@ -77,7 +78,7 @@ def test_overlapping_pieces_are_one_segment(transcriber: Transcriber) -> None:
     waveform = noise(60.0)
     [segment] = transcript(transcriber, waveform).segments
     assert (segment.start, segment.end) == (0.0, 60.0)
-    log_probs = transcriber.log_probs(Recording(Path("a"), [waveform]))
+    log_probs, _ = transcriber.log_probs(Recording(Path("a"), [waveform]))
     assert len(log_probs) == 1501
     assert segment.readings[0].score == pytest.approx(float(log_probs.max(1).sum()), rel=1e-5)
 
@@ -85,7 +86,7 @@ def test_overlapping_pieces_are_one_segment(transcriber: Transcriber) -> None:
 def test_silence_has_no_segments(transcriber: Transcriber) -> None:
     silent = transcript(transcriber, np.zeros(100 * RATE, np.float32))
     assert (silent.text, silent.words, silent.segments, silent.duration) == ("", [], [], 100.0)
-    log_probs = transcriber.log_probs(Recording(Path("a"), [np.zeros(100 * RATE, np.float32)]))
+    log_probs, _ = transcriber.log_probs(Recording(Path("a"), [np.zeros(100 * RATE, np.float32)]))
     assert (log_probs[:, 0] == 0).all()
 
 
