@@ -246,21 +246,10 @@ def load_variables(run: Path, config: Config, mesh: Mesh) -> dict[str, Any]:
     )
     everywhere = NamedSharding(mesh, PartitionSpec())
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)
-    step = best_step(run, config)
-    with Checkpoints(run, config) as checkpoints:
-        return checkpoints.restore_variables(step, like)
-
-
-def best_step(run: Path, config: Config) -> int:
-    """Step of a run's best checkpoint.
-
-    Raises:
-        InputError: the run has no checkpoint.
-    """
     if not (run / CHECKPOINTS).is_dir():
         raise InputError(f"{run} must hold a checkpoint, got none. Train it: python main.py --workdir {run} ...")
     with Checkpoints(run, config) as checkpoints:
         step = checkpoints.best_step
-    if step is None:
-        raise InputError(f"{run} must hold a checkpoint, got none yet. Wait for the first epoch to end.")
-    return step
+        if step is None:
+            raise InputError(f"{run} must hold a checkpoint, got none yet. Wait for the first epoch to end.")
+        return checkpoints.restore_variables(step, like)

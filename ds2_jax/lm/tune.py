@@ -14,9 +14,10 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from ds2_jax import checkpoint, interrupts, parallel
+from ds2_jax import interrupts, parallel
 from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
+from ds2_jax.checkpoint import load_variables
 from ds2_jax.compilation import enable_cache
 from ds2_jax.config import Config
 from ds2_jax.corpora import split_manifests
@@ -141,7 +142,7 @@ def tune(run: Run, lm: File, trials: int = 100) -> int:
         raise InputError("RUN must have a dev split, got one without data.dev. Train with --data.dev, or give weights.")
     alphabet = Alphabet.of(config.data)
     split = read_split(manifest, config, alphabet, prune=False)
-    step = checkpoint.best_step(run, config)
+    step = run_lib.best_step(run)
     model = load(lm)
     digest = digest_of(lm)
     options = DecodingOptions(lm=lm)
@@ -193,7 +194,7 @@ def hear(run: Path, config: Config, split: Split) -> Heard:
     skipped: list[str] = []
     outputs = model_outputs(
         make_eval_step(config, mesh),
-        checkpoint.load_variables(run, config, mesh),
+        load_variables(run, config, mesh),
         split,
         config=config,
         num_devices=mesh.size,
