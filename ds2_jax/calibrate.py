@@ -31,6 +31,7 @@ from ds2_jax.decoding.hypothesis import (
 from ds2_jax.errors import InputError
 from ds2_jax.evaluate import Output, evaluation_name, make_eval_step, model_outputs
 from ds2_jax.progress import say
+from ds2_jax.rows import RowLayout
 from ds2_jax.word_times import TimeErrors, gather, time_errors
 
 TEMPERATURES = 2.0 ** (np.arange(-32, 33) / 16)
@@ -72,7 +73,7 @@ def calibrate(
     name = evaluation_name(manifest) if manifest else "dev"
     step = run_lib.best_step(run)
     assert step is not None, "its variables are there"
-    calibrate_run(run, make_eval_step(config, mesh), variables, split, config, mesh.size, step, name)
+    calibrate_run(run, make_eval_step(config, mesh), variables, split, config, parallel.row_layout(mesh), step, name)
     return 0
 
 
@@ -82,7 +83,7 @@ def calibrate_run(
     variables: Any,
     split: Split,
     config: Config,
-    num_devices: int,
+    layout: RowLayout,
     step: int,
     name: str,
     on_problem: Callable[[Problem], None] | None = None,
@@ -95,7 +96,7 @@ def calibrate_run(
         variables: of the best checkpoint.
         split: unseen in training; an empty one leaves the run without a calibration.
         config: of the run.
-        num_devices: of the evaluation.
+        layout: of a batch's rows on the devices.
         step: of the best checkpoint.
         name: of the split.
         on_problem: told of unreadable audio.
@@ -104,7 +105,7 @@ def calibrate_run(
         say("calibration: no dev split, so confidences and word times stay as the model gives them")
         return
     outputs = model_outputs(
-        eval_step, variables, split, config=config, num_devices=num_devices, title="calibrating", on_problem=on_problem
+        eval_step, variables, split, config=config, layout=layout, title="calibrating", on_problem=on_problem
     )
     calibration, findings = fit(outputs, split, config, step, name)
     path = write_calibration(run, calibration)

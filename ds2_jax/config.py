@@ -291,6 +291,9 @@ class OptimConfig:
     """Of adamw."""
     epsilon: float = 1e-8
     """Of adamw."""
+    accumulate: int = 1
+    """Parts into which a batch is split, one computed after the other to save memory; one update follows from all.
+    Batch normalisation sees each part alone."""
     clip_norm: float = 6.25
     """Largest global norm of the gradient of the mean loss per utterance; 0 turns clipping off.
 
@@ -301,11 +304,28 @@ class OptimConfig:
         check_fields(self, "optim.")
         require(self.learning_rate > 0, "optim.learning_rate", "be positive", self.learning_rate)
         require(0 < self.anneal <= 1, "optim.anneal", "be in (0, 1]", self.anneal)
+        require(self.accumulate >= 1, "optim.accumulate", "be at least 1", self.accumulate)
         for field in ("warmup_steps", "weight_decay", "clip_norm"):
             require(getattr(self, field) >= 0, f"optim.{field}", "be 0 or more", getattr(self, field))
         for field in ("momentum", "beta1", "beta2"):
             require(0 <= getattr(self, field) < 1, f"optim.{field}", "be in [0, 1)", getattr(self, field))
         require(self.epsilon > 0, "optim.epsilon", "be positive", self.epsilon)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When training saves, besides the end of every epoch."""
+
+    every_steps: int = 0
+    """Save when this many updates of an epoch are made, and twice as many, ...; 0: off."""
+    every_minutes: float = 10.0
+    """Save when the last save is this many minutes old; 0: off."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "checkpoint.")
+        require(self.every_steps >= 0, "checkpoint.every_steps", "be 0 (off) or more", self.every_steps)
+        minutes = self.every_minutes
+        require(0 <= minutes < float("inf"), "checkpoint.every_minutes", "be 0 (off) or a number of minutes", minutes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -319,19 +339,26 @@ class Config:
     patience: int = 0
     """Epochs without a better dev WER after which training stops; 0 trains all epochs."""
     parallel: Literal["shard_map", "pmap"] = "shard_map"
-    """How one step uses all local devices; both give the same numbers."""
+    """How one step uses all devices; both give the same numbers."""
+    rematerialise: bool = False
+    """Compute what is inside the recurrent layers twice, to hold one layer of it at a time: less memory, more time."""
+    watchdog_minutes: float = 15.0
+    """Print where every thread stands when no update has ended for this long; 0: never."""
     features: FeatureConfig = FeatureConfig()
     data: DataConfig = DataConfig()
     perturb: PerturbConfig = PerturbConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
 
     def __post_init__(self) -> None:
         check_fields(self)
         require(self.seed >= 0, "seed", "be 0 or more", self.seed)
         require(self.epochs >= 1, "epochs", "be at least 1", self.epochs)
         require(self.patience >= 0, "patience", "be 0 (never stop early) or more", self.patience)
+        minutes = self.watchdog_minutes
+        require(0 <= minutes < float("inf"), "watchdog_minutes", "be 0 (off) or a number of minutes", minutes)
 
     @property
     def seconds_per_frame(self) -> float:

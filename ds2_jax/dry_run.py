@@ -48,7 +48,8 @@ def dry_run(config: Config, workdir: Path, overwrite: bool = False) -> None:
     mesh = parallel.data_mesh()
     epochs = Epochs(config, splits["train"])
     plan = epochs.plan(0)
-    largest = max(plan, key=lambda batch: num_rows(batch, mesh.size) * batch.padded_samples)
+    layout = parallel.row_layout(mesh, config.optim.accumulate)
+    largest = max(plan, key=lambda batch: len(layout.rows(batch.indices)) * batch.padded_samples)
     print("\n".join(plan_lines(plan, epochs.num_samples(0), config, splits)))
     print("\n".join(memory_lines(largest, len(plan), config, splits["train"], mesh)))
     print(try_batch(largest, config, splits["train"], mesh, epochs.perturb(0)))
@@ -59,11 +60,6 @@ def dry_run(config: Config, workdir: Path, overwrite: bool = False) -> None:
         print(f"The run in {workdir} is finished, after step {step}.")
     else:
         print(f"Training could go on in {workdir} after step {step}: the same command without --dry-run.")
-
-
-def num_rows(batch: Batch, num_devices: int) -> int:
-    """Rows of a planned batch (B), those included that make it a multiple of the devices."""
-    return -(-len(batch.indices) // num_devices) * num_devices
 
 
 def plan_lines(
@@ -97,7 +93,7 @@ def memory_lines(
         InputError: the device has less.
     """
     alphabet = Alphabet.of(config.data)
-    rows = num_rows(largest, mesh.size)
+    rows = len(parallel.row_layout(mesh, config.optim.accumulate).rows(largest.indices))
     num_frames = lengths.num_frames(largest.padded_samples, config.features.hop_length)
     parts = memory.estimate(config, alphabet.size, rows // mesh.size, num_frames)
     say(f"compiling the step of the largest batch for {jax.devices()[0].device_kind}, to see what it takes")
@@ -171,7 +167,8 @@ def try_batch(
     problems: list[Problem] = []
     collect = problems.append if config.data.on_bad_utterance == "skip" else None
     started = time.perf_counter()
-    [arrays] = make_stream([batch], split, config, alphabet, mesh.size, collect, perturb)
+    layout = parallel.row_layout(mesh, config.optim.accumulate)
+    [arrays] = make_stream([batch], split, config, alphabet, layout, collect, perturb)
     read = time.perf_counter() - started
     for problem in problems:
         say(f"left out: {problem.id} ({problem.reason}: {problem.detail})")

@@ -36,6 +36,7 @@ from ds2_jax.report.contents import Origin, contents, word_confidences
 from ds2_jax.report.rival import Rival, compare, read_rival
 from ds2_jax.report.worst import Worst
 from ds2_jax.results import Evaluation, Result, write_evaluation
+from ds2_jax.rows import RowLayout
 from ds2_jax.word_times import TimeErrors, gather, time_errors
 
 SHOWN_SPEAKERS = 10
@@ -69,7 +70,7 @@ def model_outputs(
     split: Split,
     *,
     config: Config,
-    num_devices: int,
+    layout: RowLayout,
     title: str,
     on_problem: Callable[[Problem], None] | None = None,
 ) -> Iterator[Output]:
@@ -80,7 +81,7 @@ def model_outputs(
         variables: params and batch_stats, on the devices.
         split: its used utterances, at least one, whatever their transcripts hold.
         config: of the run.
-        num_devices: rows of a batch are filled up to a multiple of it.
+        layout: of a batch's rows on the devices.
         title: shown on the progress bar.
         on_problem: told of every utterance whose audio cannot be read, which is left out; None: it stops the
             iteration.
@@ -112,7 +113,7 @@ def model_outputs(
         sample_rate=sample_rate,
         hop_length=hop_length,
         label_width=max(len(alphabet.normalise(utterance.transcript)) for utterance in readable),
-        row_multiple=num_devices,
+        layout=layout,
         num_workers=config.data.num_workers,
         on_problem=on_problem,
     )
@@ -132,7 +133,7 @@ def evaluate_utterances(
     split: Split,
     *,
     config: Config,
-    num_devices: int,
+    layout: RowLayout,
     title: str,
     decoder: Decoder,
     on_problem: Callable[[Problem], None] | None = None,
@@ -152,7 +153,7 @@ def evaluate_utterances(
         variables,
         split,
         config=config,
-        num_devices=num_devices,
+        layout=layout,
         title=title,
         on_problem=on_problem,
     ):
@@ -309,7 +310,7 @@ def _evaluate_run(
         variables,
         split,
         config=config,
-        num_devices=mesh.size,
+        layout=parallel.row_layout(mesh),
         title="evaluating",
         decoder=decoder,
         on_problem=on_problem if config.data.on_bad_utterance == "skip" else None,

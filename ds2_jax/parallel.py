@@ -1,4 +1,4 @@
-"""One step over all local devices: a 1-D mesh, shard_map and pmap, rows to devices and back."""
+"""One step over all devices: a 1-D mesh, shard_map and pmap, rows to devices and back."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +10,21 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ds2_jax.compilation import compiler_options
+from ds2_jax.rows import RowLayout
 
 AXIS = "data"
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """1-D mesh named "data" over `devices` (default: all local ones)."""
-    return Mesh(np.array(devices or jax.local_devices()), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+    """1-D mesh named "data" over `devices` (default: all, of every process)."""
+    return Mesh(np.array(devices or jax.devices()), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def row_layout(mesh: Mesh, num_micro_batches: int = 1) -> RowLayout:
+    """Which rows of a batch this process gives to the devices of `mesh`."""
+    processes = sorted({device.process_index for device in mesh.devices.flat})
+    index = processes.index(jax.process_index())
+    return RowLayout(mesh.size, num_micro_batches, len(processes), index)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

@@ -34,7 +34,8 @@ CONTENTS = (
 
 PLACES = {
     *("data.root", "data.archive", "data.train", "data.dev", "data.test"),
-    *("data.on_bad_utterance", "data.num_workers", "parallel"),
+    *("data.on_bad_utterance", "data.num_workers", "parallel", "rematerialise", "watchdog_minutes"),
+    *("checkpoint.every_steps", "checkpoint.every_minutes"),
 }
 """Settings that may change when a run goes on: they do not change what is learned. The checkpoints know the
 utterances themselves, so manifests may move and must not change."""
@@ -43,6 +44,7 @@ ADDED_LATER = {
     *("data.case", "data.remove", "perturb"),
     *("augment.frequency_mask_probability", "augment.time_mask_probability", "augment.time_mask_share"),
     *("augment.frames_per_time_mask", "augment.time_warp_frames", "augment.time_warp_probability"),
+    *("optim.accumulate", "rematerialise", "watchdog_minutes", "checkpoint"),
 }
 """Settings that older runs do not have; their defaults are what was done before there was a choice."""
 

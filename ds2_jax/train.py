@@ -27,6 +27,7 @@ from ds2_jax.errors import InputError
 from ds2_jax.evaluate import evaluate_utterances, make_eval_step, report
 from ds2_jax.progress import MetricLog, Progress, Skipped, say
 from ds2_jax.results import Evaluation, read_evaluation, write_evaluation
+from ds2_jax.rows import RowLayout
 
 
 def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation | None:
@@ -78,13 +79,14 @@ def fit(
     num_steps = epochs.num_steps
     say(f"each epoch: {epochs}")
     mesh = parallel.data_mesh()
+    layout = parallel.row_layout(mesh, config.optim.accumulate)
     tx = optim.make_optimizer(config.optim, num_steps, num_steps * config.epochs)
     state = parallel.replicate(steps.init_state(config, alphabet.size, tx), mesh)
     step = functools.partial(steps.train_step, config=config, num_labels=alphabet.size, tx=tx)
     train_step = parallel.parallel_train_step(step, mesh, config.parallel)
     eval_step = make_eval_step(config, mesh)
     evaluate = functools.partial(
-        evaluate_utterances, eval_step, config=config, num_devices=mesh.size, on_problem=skipped
+        evaluate_utterances, eval_step, config=config, layout=parallel.row_layout(mesh), on_problem=skipped
     )
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     say(f"model: {num_parameters:,} parameters on {mesh.size} x {jax.devices()[0].device_kind}")
@@ -98,7 +100,7 @@ def fit(
                 say(f"no better dev WER for {config.patience} epochs: stopping")
                 break
             plan = epochs.plan(epoch)[int(state.step) % num_steps :]
-            stream = make_stream(plan, splits["train"], config, alphabet, mesh.size, skipped, epochs.perturb(epoch))
+            stream = make_stream(plan, splits["train"], config, alphabet, layout, skipped, epochs.perturb(epoch))
             watched = progress.epoch(stream, f"epoch {epoch + 1}/{config.epochs}", len(plan))
             finish = functools.partial(
                 finish_step, epoch=epoch, utterances=splits["train"].utterances, log=log, progress=progress
@@ -123,7 +125,7 @@ def fit(
     if best is None:
         return None
     variables = checkpoints.restore_variables(best, variables_of(state))
-    calibrate_run(workdir, eval_step, variables, splits["dev"], config, mesh.size, best, "dev", skipped)
+    calibrate_run(workdir, eval_step, variables, splits["dev"], config, parallel.row_layout(mesh), best, "dev", skipped)
     if not splits["test"].utterances:
         return None
     test = evaluate(variables, splits["test"], title="test", decoder=make_decoder(config, workdir))
@@ -166,7 +168,7 @@ def make_stream(
     split: Split,
     config: Config,
     alphabet: Alphabet,
-    num_devices: int,
+    layout: RowLayout,
     skipped: Callable[[Problem], None] | None,
     perturb: Perturb | None = None,
 ) -> Iterable[dict[str, np.ndarray]]:
@@ -181,7 +183,7 @@ def make_stream(
         sample_rate=config.features.sample_rate,
         hop_length=config.features.hop_length,
         label_width=max(len(alphabet.normalise(utterance.transcript)) for utterance in split.utterances),
-        row_multiple=num_devices,
+        layout=layout,
         num_workers=config.data.num_workers,
         time_reduction=config.model.time_reduction,
         perturb=perturb,

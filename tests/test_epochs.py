@@ -17,6 +17,7 @@ from ds2_jax.data.plan import Batch, plan_epoch
 from ds2_jax.data.splits import Split
 from ds2_jax.epochs import Epochs
 from ds2_jax.errors import InputError
+from ds2_jax.rows import ONE_DEVICE
 from tests.small_runs import RATE, noise, write_noise
 
 PERTURB = PerturbConfig(
@@ -74,7 +75,7 @@ def read(
     """The waveform of every utterance of an epoch."""
     epochs, found = Epochs(config, split), {}
     stream = train.make_stream(
-        epochs.plan(epoch), split, config, Alphabet(config.data.alphabet), 1, skipped, epochs.perturb(epoch)
+        epochs.plan(epoch), split, config, Alphabet(config.data.alphabet), ONE_DEVICE, skipped, epochs.perturb(epoch)
     )
     for batch in stream:
         for row, index in enumerate(batch["indices"].tolist()):
@@ -110,7 +111,7 @@ def test_noise_that_breaks_in_the_middle_is_named(tmp_path: Path) -> None:
     config = Config(epochs=1, data=DataConfig(batch_size=2, num_workers=1), perturb=perturb)
     epochs = Epochs(config, split)
     bad.write_bytes(bad.read_bytes()[:1000])  # after it was looked at
-    arguments = (epochs.plan(0), split, config, Alphabet(config.data.alphabet), 1)
+    arguments = (epochs.plan(0), split, config, Alphabet(config.data.alphabet), ONE_DEVICE)
     with pytest.raises(InputError, match=r"^Utterance \d: .*bad\.wav must hold the \d+ bytes of audio its header"):
         list(train.make_stream(*arguments, None, epochs.perturb(0)))
     problems: list[Problem] = []

@@ -20,6 +20,7 @@ from ds2_jax.data import pipeline
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.plan import Batch, plan_epoch
 from ds2_jax.errors import InputError
+from ds2_jax.rows import ONE_DEVICE, RowLayout
 
 RATE = 16_000
 HOP = 160
@@ -48,7 +49,7 @@ def batches(
     plan: Sequence[Batch],
     utterances: Sequence[Utterance],
     *,
-    row_multiple: int = 1,
+    layout: RowLayout = ONE_DEVICE,
     num_workers: int = 2,
     time_reduction: int | None = None,
     on_problem: Callable[[Problem], None] | None = None,
@@ -60,7 +61,7 @@ def batches(
         sample_rate=RATE,
         hop_length=HOP,
         label_width=12,
-        row_multiple=row_multiple,
+        layout=layout,
         num_workers=num_workers,
         time_reduction=time_reduction,
         on_problem=on_problem,
@@ -125,7 +126,7 @@ def test_rest_of_a_plan_reads_no_audio_of_what_came_before(
 
 def test_empty_rows_fill_up_to_a_multiple_of_the_devices(utterances: list[Utterance]) -> None:
     plan = plan_of(utterances, batch_size=5)
-    for planned, batch in zip(plan, batches(plan, utterances, row_multiple=4), strict=True):
+    for planned, batch in zip(plan, batches(plan, utterances, layout=RowLayout(4)), strict=True):
         assert {len(array) for array in batch.values()} == {8}
         assert batch["indices"].tolist() == [*planned.indices.tolist(), -1, -1, -1]
         assert not batch["num_samples"][5:].any()

@@ -83,7 +83,7 @@ def outputs_of(run: Path, manifest: Path | None, lm: Path | None, folder: Path) 
         load_variables(run, config, mesh),
         split,
         config=config,
-        num_devices=mesh.size,
+        layout=parallel.row_layout(mesh),
         title="evaluating",
     )
     log_probs = {index: each.copy() for index, each, _ in outputs}

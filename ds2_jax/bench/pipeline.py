@@ -14,6 +14,7 @@ from ds2_jax.bench.costs import librispeech_durations
 from ds2_jax.config import Config, DataConfig, PerturbConfig
 from ds2_jax.data.manifest import Utterance, read_manifest
 from ds2_jax.data.splits import Split
+from ds2_jax.rows import ONE_DEVICE
 
 
 def write_corpus(folder: Path, minutes: float) -> list[Utterance]:
@@ -91,7 +92,7 @@ class Epochs:
         alphabet = Alphabet.of(config.data)
         plan, perturb = source.plan(self._epoch), source.perturb(self._epoch)
         num_samples = 0
-        for batch in train.make_stream(plan, self._split, config, alphabet, 1, None, perturb):
+        for batch in train.make_stream(plan, self._split, config, alphabet, ONE_DEVICE, None, perturb):
             num_samples += int(batch["num_samples"].sum(dtype=np.int64))
         self._epoch += 1
         return {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - used}

@@ -20,6 +20,7 @@ from ds2_jax.audio import read_audio
 from ds2_jax.data.manifest import Problem, Utterance, too_few_frames, wrong_duration
 from ds2_jax.data.plan import Batch
 from ds2_jax.errors import InputError
+from ds2_jax.rows import ONE_DEVICE, RowLayout
 
 Arrays = dict[str, np.ndarray]
 Batches = Generator[Arrays, None, None]
@@ -28,6 +29,7 @@ Perturb = Callable[[int, np.ndarray], np.ndarray]
 
 DTYPES = {"waveforms": "float32", "num_samples": "int32", "labels": "int32", "num_labels": "int32", "indices": "int32"}
 PREFETCHED_BATCHES = 2
+
 
 _open_batches: weakref.WeakSet[Batches] = weakref.WeakSet()
 
@@ -40,7 +42,7 @@ def batches(
     sample_rate: int,
     hop_length: int,
     label_width: int,
-    row_multiple: int = 1,
+    layout: RowLayout = ONE_DEVICE,
     num_workers: int = 0,
     time_reduction: int | None = None,
     perturb: Perturb | None = None,
@@ -56,7 +58,7 @@ def batches(
         hop_length: samples between frames. A file may last less than one hop longer than its manifest says, since
             durations are rounded, and up to a tenth shorter.
         label_width: label positions of every batch (N), at least the labels of the longest transcript.
-        row_multiple: empty rows are added up to a multiple of this, the number of devices.
+        layout: which rows of each batch are read, and their order.
         num_workers: batches decoded at once; 0 means one per core.
         time_reduction: spectrogram frames for one output frame, in training: a recording whose real length leaves CTC
             too few of them cannot be used. None, in evaluation: it can.
@@ -96,8 +98,7 @@ def batches(
             return Problem(utterance.id, str(utterance.audio), "unexpected error", traceback.format_exc())
 
     def read(batch: Batch) -> tuple[Arrays, list[Problem]]:
-        num_rows = -(-len(batch.indices) // row_multiple) * row_multiple
-        return _read_batch(batch, num_rows, label_width, read_row)
+        return _read_batch(layout.rows(batch.indices), batch.padded_samples, label_width, read_row)
 
     generator = _generate(plan, read, num_workers or os.cpu_count() or 1, on_problem)
     _open_batches.add(generator)
@@ -142,13 +143,13 @@ def _generate(
 
 
 def _read_batch(
-    batch: Batch, num_rows: int, label_width: int, read_row: Callable[[int], Row | Problem]
+    indices: np.ndarray, padded_samples: int, label_width: int, read_row: Callable[[int], Row | Problem]
 ) -> tuple[Arrays, list[Problem]]:
-    shapes = {"waveforms": (num_rows, batch.padded_samples), "labels": (num_rows, label_width)}
-    arrays = {name: np.zeros(shapes.get(name, num_rows), dtype) for name, dtype in DTYPES.items()}
+    shapes = {"waveforms": (len(indices), padded_samples), "labels": (len(indices), label_width)}
+    arrays = {name: np.zeros(shapes.get(name, len(indices)), dtype) for name, dtype in DTYPES.items()}
     arrays["indices"][:] = -1
     problems = []
-    for row, index in enumerate(batch.indices.tolist()):
+    for row, index in enumerate(indices.tolist()):
         if index < 0:
             continue
         content = read_row(index)

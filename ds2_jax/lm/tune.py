@@ -197,7 +197,7 @@ def hear(run: Path, config: Config, split: Split) -> Heard:
         load_variables(run, config, mesh),
         split,
         config=config,
-        num_devices=mesh.size,
+        layout=parallel.row_layout(mesh),
         title="dev split",
         on_problem=(lambda problem: skipped.append(problem.id)) if config.data.on_bad_utterance == "skip" else None,
     )
