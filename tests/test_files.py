@@ -1,11 +1,14 @@
 """files.py: whole files or none."""
 
+import gzip
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ds2_jax.errors import InputError
-from ds2_jax.files import write_text, writing
+from ds2_jax.files import INFLATED_AT_LEAST, inflate, write_text, writing
 
 
 def test_text_replaces_the_file_and_makes_its_folder(tmp_path: Path) -> None:
@@ -39,3 +42,31 @@ def test_failure_names_the_file(tmp_path: Path) -> None:
         f"{path} must be writable, got: No space left on device. "
         "Make room or mend the permissions, then run the same command again."
     )
+
+
+def test_a_gzip_file_of_any_size_is_inflated() -> None:
+    lines = np.random.default_rng(0).bytes(10_000).hex(sep="\n").encode()
+    packed = gzip.compress(lines) + gzip.compress(b"another member")
+    with inflate(io.BytesIO(packed)) as content:
+        assert content.readline() == lines[:3]
+        assert content.read() == lines[3:] + b"another member"
+    zeros = gzip.compress(bytes(INFLATED_AT_LEAST))
+    assert len(zeros) * 50 < INFLATED_AT_LEAST
+    assert sum(map(len, inflate(io.BytesIO(zeros)))) == INFLATED_AT_LEAST
+
+
+def test_a_gzip_bomb_is_not_inflated() -> None:
+    bomb = gzip.compress(bytes(2 * INFLATED_AT_LEAST))
+    sizes: list[int] = []
+    with (
+        inflate(io.BytesIO(bomb)) as content,
+        pytest.raises(gzip.BadGzipFile, match=r"^over 50 bytes of content for each"),
+    ):
+        sizes.extend(len(block) for block in iter(lambda: content.read(2**16), b""))
+    assert INFLATED_AT_LEAST / 2 < sum(sizes) <= INFLATED_AT_LEAST + 50 * len(bomb)
+
+
+@pytest.mark.parametrize("damage", [slice(0, -9), slice(0, 5)])
+def test_a_gzip_file_cut_short(damage: slice) -> None:
+    with inflate(io.BytesIO(gzip.compress(bytes(1000))[damage])) as content, pytest.raises(EOFError):
+        content.read()
