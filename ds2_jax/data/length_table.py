@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.data.tfds import SplitRow, TfdsSplit
 from ds2_jax.errors import NO_JSON, InputError
-from ds2_jax.files import user_cache, write_text
+from ds2_jax.files import cache_folder, write_text
 from ds2_jax.settings import UNPRINTABLE
 
 VERSION = 1
@@ -128,8 +128,8 @@ def _cache_path(split: TfdsSplit) -> Path | None:
     states = file_states(split.folder)
     key = hashlib.sha256(json.dumps([VERSION, os.fspath(split.folder), split.split, states]).encode()).hexdigest()
     try:
-        return user_cache() / "ds2_jax" / "lengths" / f"{key}.jsonl"
-    except RuntimeError:  # the user has no home
+        return cache_folder("lengths") / f"{key}.jsonl"
+    except (OSError, RuntimeError, InputError):  # RuntimeError: the user has no home
         return None
 
 
