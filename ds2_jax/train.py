@@ -110,7 +110,12 @@ def fit(
             title = f"epoch {epoch + 1}/{config.epochs}"
             watched = progress.epoch(stream, title, num_steps, log.steps(epoch + 1))
             finish = functools.partial(
-                finish_step, epoch=epoch, utterances=splits["train"].utterances, log=log, progress=progress
+                finish_step,
+                epoch=epoch,
+                utterances=splits["train"].utterances,
+                log=log,
+                progress=progress,
+                check_place=check_place,
             )
             state = run_epoch(train_step, state, watched, epoch, num_steps, finish, saver)
             check_epoch(state, epoch, progress)
@@ -121,6 +126,7 @@ def fit(
             if dev.results:
                 check_finite(dev.loss, "dev loss", epoch)
                 metrics |= {f"dev_{name}": value for name, value in dev.rates.items()}
+            check_place()
             log.write(int(state.step), metrics)
             say(f"{trained}; dev loss {dev.loss:.2f}, {dev}" if dev.results else trained)
             checkpoints.record(int(state.step), dev.words.rate if dev.results else None)
@@ -328,6 +334,7 @@ def finish_step(
     utterances: Sequence[Utterance],
     log: MetricLog,
     progress: Progress,
+    check_place: Callable[[], None],
 ) -> None:
     """Checks and logs a step's metrics.
 
@@ -342,6 +349,7 @@ def finish_step(
             f"{update.step}, epoch {epoch + 1}, utterances {names}. Listen to these recordings, or start anew "
             "(--workdir or --overwrite) with a lower optim.learning_rate or optim.clip_norm."
         )
+    check_place()
     num_rows, padded_samples = update.batch["waveforms"].shape
     values |= {"num_rows": num_rows, "padded_samples": padded_samples}
     progress.step(values)
