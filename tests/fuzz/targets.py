@@ -5,11 +5,13 @@ modules are imported where they are used: a process loads those of the targets t
 """
 
 import dataclasses
+import functools
 import gzip
 import json
 import random
 import struct
 import tarfile
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -59,8 +61,8 @@ class Target:
         if number < 0:
             return self.mend(whole[-1 - number])
         rng = random.Random(f"{name} {number}")
-        is_text = whole[0].isascii()
-        return self.mend(mutate(rng.choice(whole), whole, rng, is_text=is_text))
+        seed = rng.choice(whole)
+        return self.mend(mutate(seed, whole, rng, is_text=seed.isascii()))
 
 
 def attempt(path: Path, call: Callable[[], T]) -> T | InputError:
@@ -405,7 +407,7 @@ def _read_rival(path: Path) -> None:
 def _read_metrics(path: Path) -> None:
     from ds2_jax.progress import MetricLog
 
-    accepted(path, lambda: MetricLog(path.parent, 5))
+    accepted(path, lambda: MetricLog(path.parent, 5, evaluated=True))
     for line in path.read_text().splitlines():
         assert json.loads(line)["step"] <= 5
 
@@ -549,4 +551,55 @@ def _arpa_claims() -> Sequence[bytes]:
 
 MODELS = {"arpa": Target("lm.arpa", lambda: [ARPA, gzip.compress(ARPA, mtime=0)], _read_arpa, _arpa_claims)}
 
-TARGETS = AUDIO | ARCHIVES | TEXTS | MODELS
+
+@functools.cache
+def _run() -> Mapping[str, bytes]:
+    """The files of a run with a checkpoint. Some have other names and contents in every process."""
+    from tests.small_runs import SMALL_CONFIG, write_untrained_run
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = write_untrained_run(Path(folder) / "run", SMALL_CONFIG)
+        return {path.relative_to(run).as_posix(): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def _files(kind: str) -> Sequence[bytes]:
+    """Files of the run, each behind a line with its place among all: those that this project writes, or the others."""
+    ours = ("config.json", "meta/metadata", "metrics/metrics")
+    files = enumerate(sorted(_run().items()))
+    return [b"%d\n" % place + data for place, (name, data) in files if name.endswith(ours) == (kind == "ours")]
+
+
+def _read_run(path: Path) -> None:
+    """The whole run is read, but for one file that is damaged. Weights are those that were saved, bit for bit."""
+    import jax
+
+    from ds2_jax.checkpoint import load_variables
+    from ds2_jax.parallel import data_mesh
+    from ds2_jax.run import load_config
+    from tests.small_runs import SMALL_CONFIG, some_state
+
+    place, _, content = path.read_bytes().partition(b"\n")
+    names = sorted(_run())
+    damaged = names[int(place) % len(names) if place[:5].isdigit() and len(place) < 5 else 0]
+    run = path.parent / "run"
+    for name in names:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_bytes(content if name == damaged else _run()[name])
+    mesh = data_mesh(jax.devices()[:1])
+    config = accepted(run, lambda: load_config(run))
+    variables = accepted(run, lambda: load_variables(run, config, mesh))
+    state = some_state(SMALL_CONFIG)
+    for saved, read in zip(
+        jax.tree.leaves([state.params, state.batch_stats]),
+        jax.tree.leaves([variables["params"], variables["batch_stats"]]),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(saved, read)
+
+
+CHECKPOINTS = {
+    "configuration and metadata of a run": Target("damaged", lambda: _files("ours"), _read_run),
+    "arrays of a checkpoint": Target("damaged", lambda: _files("others"), _read_run),
+}
+
+TARGETS = AUDIO | ARCHIVES | TEXTS | MODELS | CHECKPOINTS
