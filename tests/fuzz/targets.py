@@ -7,11 +7,17 @@ modules are imported where they are used: a process loads those of the targets t
 import dataclasses
 import functools
 import gzip
+import importlib
+import io
 import json
+import os
+import pickle
 import random
 import struct
+import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +31,25 @@ from tests.fuzz import seeds
 from tests.fuzz.mutate import mutate
 
 T = TypeVar("T")
+
+
+class Payload:
+    """What runs a command, a harmless one, where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f": {MARK}",)
+
+
+def _object_array() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.array([Payload()], object), allow_pickle=True)
+    return file.getvalue()
+
+
+MARK = "was_run"
+PICKLE = pickle.dumps(Payload())
+PAYLOADS = (PICKLE, _object_array(), f"import os\nos.system(': {MARK}')\n".encode())
+"""A pickle, an array of objects as NumPy keeps it, and a program: in place of any file. A worker notices all three."""
 
 
 def _unchanged(data: bytes) -> bytes:
@@ -56,13 +81,23 @@ class Target:
     beside: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
     def content(self, name: str, number: int) -> bytes:
-        """Mutation `number` of the target `name`; below 0, the seeds and then the claims as they are."""
-        whole = [*self.seeds(), *(self.claims() if number < 0 else ())]
+        """Mutation `number` of the target `name`; below 0, the files of `unchanged`."""
         if number < 0:
-            return self.mend(whole[-1 - number])
+            return self.mend(self.unchanged()[-1 - number])
+        whole = self.made(self.seeds)
         rng = random.Random(f"{name} {number}")
         seed = rng.choice(whole)
         return self.mend(mutate(seed, whole, rng, is_text=seed.isascii()))
+
+    def unchanged(self) -> Sequence[bytes]:
+        """The seeds, the claims, and code that nothing may run."""
+        return [*self.made(self.seeds), *self.made(self.claims), *PAYLOADS]
+
+    @staticmethod
+    @functools.cache
+    def made(make: Callable[[], Sequence[bytes]]) -> Sequence[bytes]:
+        """The seeds or claims, made once in a process."""
+        return make()
 
 
 def attempt(path: Path, call: Callable[[], T]) -> T | InputError:
@@ -597,9 +632,55 @@ def _read_run(path: Path) -> None:
         np.testing.assert_array_equal(saved, read)
 
 
+def _planted() -> Sequence[bytes]:
+    """In place of each of them, what would run if it was unpickled or executed."""
+    ours, others = (_files(kind) for kind in ("ours", "others"))
+    planted = [(file, payload) for file in ours for payload in PAYLOADS] + [(file, PICKLE) for file in others]
+    return [file[: file.index(b"\n") + 1] + payload for file, payload in planted]
+
+
 CHECKPOINTS = {
-    "configuration and metadata of a run": Target("damaged", lambda: _files("ours"), _read_run),
+    "configuration and metadata of a run": Target("damaged", lambda: _files("ours"), _read_run, _planted),
     "arrays of a checkpoint": Target("damaged", lambda: _files("others"), _read_run),
 }
 
 TARGETS = AUDIO | ARCHIVES | TEXTS | MODELS | CHECKPOINTS
+
+
+def _misbehave(path: Path) -> None:
+    """What the limits are for."""
+    what = path.read_text()
+    match what:
+        case "refuse":
+            raise InputError(f"{path} must be accepted, got {what}.")
+        case "crash":
+            os.abort()
+        case "hang":
+            while True:
+                time.sleep(1)
+        case "fail":
+            raise ValueError(what)
+        case "refuse without a name":
+            accepted(path, lambda: exec("raise InputError('It must be accepted.')"))  # noqa: S102
+        case "grow":
+            assert len(bytearray(b"\1") * (300 * 2**20)) > 0
+        case "ask for too much":
+            bytearray(3 * 2**30)
+        case "write outside":
+            (path.parent.parent / "left").touch()
+        case "unpickle":
+            pickle.loads(PICKLE)
+        case "execute":
+            exec(compile(PAYLOADS[-1], path, "exec"), {})  # noqa: S102
+        case "import":
+            (path.parent / "planted.py").write_bytes(b"")
+            sys.path.insert(0, str(path.parent))
+            importlib.import_module("planted")
+
+
+MISDEEDS = (
+    *("refuse", "crash", "hang", "fail", "refuse without a name", "grow", "ask for too much", "write outside"),
+    *("unpickle", "execute", "import"),
+)
+SELF_TEST = {"misdeeds": Target("a", lambda: [b"accept"], _misbehave, lambda: [each.encode() for each in MISDEEDS])}
+"""What a worker and its parent must notice."""
