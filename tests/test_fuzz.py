@@ -5,11 +5,24 @@ tests/fuzz/ says what is read, how it is damaged and what a reader must not do.
 
 import ast
 import collections
+import copy
+import dataclasses
+import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ds2_jax.config import Config, from_json, to_json
+from ds2_jax.data.manifest import read_manifest
+from ds2_jax.decoding.calibrated import Calibration, read_calibration
+from ds2_jax.decoding.tuned import Tuned, read_tuned
+from ds2_jax.errors import InputError
+from ds2_jax.run import load_config
 from tests.fuzz import campaign
 from tests.fuzz.campaign import Worker
 from tests.fuzz.targets import MISDEEDS, TARGETS
@@ -17,6 +30,7 @@ from tests.fuzz.targets import MISDEEDS, TARGETS
 NUM_QUICK, NUM_SLOW = 500, 12_000
 SLOW_FIRST = 1000
 """The slow test begins where the quick one does not reach."""
+T = TypeVar("T")
 PACKAGE = Path(__file__).parent.parent / "ds2_jax"
 
 
@@ -64,6 +78,79 @@ def test_every_misdeed_is_noticed(tmp_path: Path) -> None:
     assert "exec" in faults.pop("execute")
     assert "planted.py" in faults.pop("import")
     assert not faults
+
+
+NUMBERS = st.one_of(st.integers(), st.floats(), st.sampled_from([2**31, 2**63, -(2**63), 10**4000, math.inf, math.nan]))
+TEXTS = st.one_of(
+    st.text(), st.text(st.characters(categories=["Cs", "Cc"])), st.sampled_from(["", "0", "../..", "a\0"])
+)
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS),
+    lambda below: st.one_of(st.lists(below, max_size=4), st.dictionaries(TEXTS, below, max_size=4)),
+)
+"""Whatever JSON is, with what Python reads besides: NaN and infinity."""
+
+
+@st.composite
+def trees(draw: st.DrawFn, whole: dict[str, Any]) -> str:
+    """The JSON of a tree in which a value or two are others, gone, or there twice, or a name is another."""
+    tree = copy.deepcopy(whole)
+    for _ in range(draw(st.integers(1, 2))):
+        place: dict[str, Any] = tree
+        name = draw(st.sampled_from(sorted(place)))
+        while isinstance(place[name], dict) and place[name] and draw(st.booleans()):
+            place = place[name]
+            name = draw(st.sampled_from(sorted(place)))
+        match draw(st.sampled_from(["value", "value", "name", "gone"])):
+            case "value":
+                place[name] = draw(VALUES)
+            case "name":
+                place[draw(TEXTS)] = place.pop(name)
+            case _:
+                del place[name]
+        if not tree:
+            break
+    text = json.dumps(tree)
+    return f'{{"{name}": {json.dumps(draw(VALUES))}, {text[1:]}' if draw(st.booleans()) else text
+
+
+def refuses_or(path: Path, read: Callable[[], T]) -> T | None:
+    """What is read; None where it is refused, which must name the file."""
+    try:
+        return read()
+    except InputError as error:
+        assert str(path) in str(error)  # noqa: PT017 - both may come
+        return None
+
+
+@given(data=st.data())
+def test_any_tree_in_place_of_settings(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("run", numbered=True)
+    (folder / "config.json").write_text(data.draw(trees(json.loads(to_json(Config())))))
+    found = refuses_or(folder / "config.json", lambda: load_config(folder))
+    assert found is None or from_json(to_json(found)) == found
+
+
+@given(data=st.data())
+def test_any_tree_in_place_of_what_was_fitted(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("run", numbered=True)
+    tuned = Tuned("a.arpa", 0.5, 1.0, 0.1, 0.1, 100, 5)
+    (folder / "decoding.json").write_text(data.draw(trees({"ab" * 32: dataclasses.asdict(tuned)})))
+    (folder / "calibration.json").write_text(data.draw(trees(dataclasses.asdict(Calibration()))))
+    for each in (refuses_or(folder / "decoding.json", lambda: read_tuned(folder)) or {}).values():
+        assert math.isfinite(each.alpha + each.beta)
+    calibration = refuses_or(folder / "calibration.json", lambda: read_calibration(folder))
+    assert calibration is None or 0 < calibration.temperature < 10
+
+
+@given(data=st.data())
+def test_any_tree_in_place_of_an_utterance(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("set", numbered=True) / "set.jsonl"
+    row = {"audio": "a.wav", "duration": 1.5, "transcript": "GO", "id": "a", "speaker": "", "words": [["GO", 0, 1]]}
+    path.write_text("".join(data.draw(trees(row)) + "\n" for _ in range(2)))
+    for utterance in refuses_or(path, lambda: read_manifest(path)) or []:
+        assert 0 <= utterance.duration <= 3600
+        assert (utterance.id + utterance.speaker + utterance.transcript).encode()
 
 
 FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
