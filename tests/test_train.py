@@ -113,8 +113,13 @@ def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> Non
         def step(state: Any, batch: dict[str, np.ndarray], _: Any, signals: int) -> Any:
             samples = batch["num_samples"].sum()
             alignable = (batch["num_samples"] > 0).sum()
-            counts = {"num_samples": samples, "alignable": alignable, "unalignable": 0, "empty": 0, "signals": signals}
-            metrics = {"loss": loss, "grad_norm": 1.0, **counts}
+            counts = {
+                "num_samples": samples,
+                "alignable": alignable,
+                "unalignable": 0,
+                "empty": (batch["num_samples"] == 0).sum(),
+            }
+            metrics = {"loss": loss, "grad_norm": 1.0, "signals": signals, **counts}
             return dataclasses.replace(state, step=state.step + 1), metrics
 
         return step
