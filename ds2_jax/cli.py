@@ -15,9 +15,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from ds2_jax.cluster import ALONE, ClusterOptions
 from ds2_jax.config import Config, load_config
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.errors import InputError
+from ds2_jax.interrupts import Stopped
 
 Result = TypeVar("Result")
 
@@ -27,7 +29,8 @@ usage: python main.py [COMMAND] ...
 Deep Speech 2: trains speech recognisers and transcribes with them.
 
 commands (train where none is named):
-  train --config FILE [--section.field value ...]   train, or go on; then evaluate the test split
+  train --config FILE [--section.field value ...]   train, or go on, with --distributed in many processes; then
+                                                    evaluate the test split
   evaluate RUN [--manifest FILE] [--report DIR]     word and character error rates of a trained run
   transcribe RUN AUDIO [AUDIO ...] [--format srt]   transcripts of audio and video: text, subtitles, tables
   align RUN AUDIO TEXT                              when each word and character of a known text is said
@@ -42,7 +45,7 @@ Every command has its own --help, for example:
 """
 
 FAILURE, INTERRUPTED, BROKEN_PIPE = 1, 130, 141
-"""Exit codes: wrong input; Ctrl-C; whoever read the output has gone (both as shells count signals)."""
+"""Exit codes: wrong input; Ctrl-C; whoever read the output has gone (both as shells count signals). SIGTERM: 143."""
 
 PLACES = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -87,6 +90,7 @@ class Train:
     dry_run: bool = False
     """Print the plan of the batches and an estimate of the memory, try the largest batch once on a tiny model, and
     write nothing into the run's folder."""
+    cluster: Annotated[ClusterOptions, tyro.conf.arg(name="")] = ALONE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line; by default those of this process.
 
     Returns:
-        The exit code: 0, 1 after an error the user can mend, 130 after Ctrl-C, 141 where nobody reads the output.
+        The exit code: 0, 1 after an error the user can mend, 130 after Ctrl-C, 143 after SIGTERM, 141 where nobody
+        reads the output.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -160,8 +165,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILURE
-    except KeyboardInterrupt as stop:
-        print(f"interrupted; {stop}" if str(stop) else "interrupted", file=sys.stderr)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         return BROKEN_PIPE
@@ -202,6 +210,9 @@ def _train(words: list[str]) -> int:
         raise InputError("--config must name a configuration file, got none. Try --config configs/quickstart.py.")
     default = Train(path, load_config(path)) if path else Train(tyro.MISSING, Config())
     command = tyro.cli(Train, prog="python main.py train", args=words, default=default)
+    if command.dry_run and command.cluster.distributed:
+        raise InputError("--dry-run must run in one process, got --distributed. Leave one of them out.")
+    from ds2_jax import distributed, run
     from ds2_jax.compilation import enable_cache
     from ds2_jax.train import train  # TensorFlow and Orbax load with it, so not before the command line is right
 
@@ -211,7 +222,8 @@ def _train(words: list[str]) -> int:
         from ds2_jax.dry_run import dry_run
 
         dry_run(command.settings, workdir, command.overwrite)
-    else:
+        return 0
+    with distributed.joined(command.cluster, functools.partial(run.prospects, workdir)):
         train(command.settings, workdir, command.overwrite)
     return 0
 
