@@ -5,6 +5,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,24 @@ def test_the_image_runs_the_commands_as_a_user() -> None:
     assert user == ("USER", "1000")
     assert entry == ("ENTRYPOINT", '["python", "main.py"]')
     assert command == ("CMD", '["--help"]')
+
+
+def run_tool(*words: str | Path) -> str:
+    """Runs a program of the environment, which must find nothing: what it printed."""
+    tool, *arguments = words
+    ended = subprocess.run([Path(sys.executable).with_name(str(tool)), *arguments], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout + ended.stderr
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    assert run_tool("hadolint", DEPLOY / "Dockerfile") == ""
+
+
+@pytest.mark.parametrize("version", ["1.33.0", "1.37.0"])
+def test_the_manifests_are_valid_by_kubernetes_own_schemas(version: str) -> None:
+    printed = run_tool("kubernetes-validate", "--strict", "-k", version, DEPLOY / "kubernetes.yaml")
+    assert printed.count("passed for resource") == 3
 
 
 def run_script(folder: Path, code: int, *words: str) -> tuple[int, list[str], str]:
