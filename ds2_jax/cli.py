@@ -18,6 +18,7 @@ import tyro
 from ds2_jax.config import Config, load_config
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.errors import InputError
+from ds2_jax.interrupts import Stopped
 
 Result = TypeVar("Result")
 
@@ -42,7 +43,7 @@ Every command has its own --help, for example:
 """
 
 FAILURE, INTERRUPTED, BROKEN_PIPE = 1, 130, 141
-"""Exit codes: wrong input; Ctrl-C; whoever read the output has gone (both as shells count signals)."""
+"""Exit codes: wrong input; Ctrl-C; whoever read the output has gone (both as shells count signals). SIGTERM: 143."""
 
 PLACES = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -143,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line; by default those of this process.
 
     Returns:
-        The exit code: 0, 1 after an error the user can mend, 130 after Ctrl-C, 141 where nobody reads the output.
+        The exit code: 0, 1 after an error the user can mend, 130 after Ctrl-C, 143 after SIGTERM, 141 where nobody
+        reads the output.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -160,8 +162,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILURE
-    except KeyboardInterrupt as stop:
-        print(f"interrupted; {stop}" if str(stop) else "interrupted", file=sys.stderr)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         return BROKEN_PIPE

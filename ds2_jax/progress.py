@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -46,20 +47,28 @@ class Progress:
         self._started = self._told = time.perf_counter()
         self._seconds, self._loss, self._steps = 0.0, 0.0, 0
         self.alignable, self._unalignable = 0, 0
-        self._waited, self._computed, self._empty, self._valid = 0.0, 0, 0, 0  # seconds; samples
+        self._waited, self._computed, self._empty, self._valid = 0.0, 0.0, 0.0, 0.0  # seconds; samples
 
     def epoch(
-        self, batches: Iterable[dict[str, np.ndarray]], title: str, total: int
+        self,
+        batches: Iterable[dict[str, np.ndarray]],
+        title: str,
+        total: int,
+        made: Sequence[Mapping[str, float]] = (),
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Yields the batches of an epoch under a new bar of `total` steps."""
+        """Yields the batches of an epoch that are left, under a new bar of `total` steps.
+
+        `made` holds the metrics of the epoch's steps that were made before an interruption.
+        """
         self._begin(title, total)
+        for metrics in made:
+            self._count(metrics)
         shows_bar = sys.stderr.isatty()
-        with tqdm(total=total, desc=title, unit="step", leave=False, disable=not shows_bar) as self._bar:
+        with tqdm(
+            total=total, initial=len(made), desc=title, unit="step", leave=False, disable=not shows_bar
+        ) as self._bar:
             for batch in self._timed(batches):
                 num_rows, num_samples = shape = batch["waveforms"].shape
-                self._computed += num_rows * num_samples
-                self._empty += int((batch["num_samples"] == 0).sum()) * num_samples
-                self._valid += int(batch["num_samples"].sum())
                 if shape not in self._shapes:
                     self._shapes.add(shape)
                     compiling = f"compiling for {num_rows} x {num_samples / self._sample_rate:.1f} s"
@@ -80,17 +89,28 @@ class Progress:
             yield batch
 
     def step(self, metrics: Mapping[str, float]) -> None:
-        """Counts a finished step's loss (nats an utterance), num_samples, alignable and unalignable."""
+        """Counts a finished step.
+
+        Args:
+            metrics: loss (nats an utterance); num_samples, valid ones; alignable, unalignable and empty rows; num_rows
+                and padded_samples, the shape of the batch.
+        """
+        self._count(metrics)
         self._seconds += metrics["num_samples"] / self._sample_rate
-        self._loss += metrics["loss"]
-        self.alignable += int(metrics["alignable"])
-        self._unalignable += int(metrics["unalignable"])
-        self._steps += 1
         state = f"loss {metrics['loss']:.1f}, {self.speed:.0f}x real time"
         self._bar.set_postfix_str(state, refresh=False)
         if self._bar.disable and time.perf_counter() - self._told > SECONDS_BETWEEN_LINES:
             self._told = time.perf_counter()
             say(f"{self._title}: step {self._steps} of {self._total}, {state}")
+
+    def _count(self, metrics: Mapping[str, float]) -> None:
+        self._loss += metrics["loss"]
+        self.alignable += int(metrics["alignable"])
+        self._unalignable += int(metrics["unalignable"])
+        self._steps += 1
+        self._computed += metrics["num_rows"] * metrics["padded_samples"]
+        self._empty += metrics["empty"] * metrics["padded_samples"]
+        self._valid += metrics["num_samples"]
 
     @property
     def speed(self) -> float:
@@ -102,9 +122,9 @@ class Progress:
         """Where the epoch's time went so far.
 
         Returns:
-            epoch_seconds; data_wait_seconds, in which the loop waited for a batch (the device may have been busy
-            meanwhile, so the time lost is at most this); padding_share and empty_share, the shares of all samples
-            computed that are padding behind an utterance and that lie in empty rows.
+            epoch_seconds, since it began or went on; data_wait_seconds, in which the loop waited for a batch (the
+            device may have been busy meanwhile, so the time lost is at most this); padding_share and empty_share, the
+            shares of all samples computed that are padding behind an utterance and that lie in empty rows.
         """
         computed = max(self._computed, 1)
         return {
@@ -155,30 +175,40 @@ class MetricLog:
     Args:
         run: folder of the run.
         step: updates made so far; lines after it, of an interrupted run that repeats those steps, are removed.
+        evaluated: whether that step was evaluated; if not, its epoch's line is removed too.
 
     Raises:
         InputError: a line of metrics.jsonl is damaged.
     """
 
-    def __init__(self, run: Path, step: int) -> None:
+    def __init__(self, run: Path, step: int, evaluated: bool) -> None:
         self._path = run / "metrics.jsonl"
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True) if self._path.exists() else []
+        text = self._path.read_bytes().decode("utf-8", "replace") if self._path.exists() else ""
         # A line without its end was being written when the run was killed.
-        whole = [line for line in lines if line.endswith("\n")]
-        kept = [line for number, line in enumerate(whole, start=1) if self._step(line, number) <= step]
-        write_text(self._path, "".join(kept))
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        parsed = [self._parse(line, number) for number, line in enumerate(lines, start=1)]
+        kept = [metrics["step"] < step + (evaluated or "loss" in metrics) for metrics in parsed]
+        self._kept = list(itertools.compress(parsed, kept))
+        write_text(self._path, "".join(itertools.compress(lines, kept)))
         self._make_board = functools.partial(
-            SummaryWriter, str(run / "tensorboard"), purge_step=step + 1 if lines else None
+            SummaryWriter, str(run / "tensorboard"), purge_step=step + 1 if text else None
         )
         self._board: Any = None  # made when there is something to write, since it makes a file
 
-    def _step(self, line: str, number: int) -> int:
+    def _parse(self, line: str, number: int) -> dict[str, Any]:
         try:
-            return int(json.loads(line)["step"])
-        except (ValueError, KeyError, TypeError) as error:
+            metrics = json.loads(line)
+            if not isinstance(metrics["step"], int):
+                raise TypeError
+            return dict(metrics)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{self._path}, line {number} must be a JSON object with a step, got {line[:60]!r}. Delete the line."
             ) from error
+
+    def steps(self, epoch: int) -> list[dict[str, Any]]:
+        """The metrics of the steps of an epoch (counted from 1) that were made before the run went on."""
+        return [metrics for metrics in self._kept if metrics.get("epoch") == epoch and "loss" in metrics]
 
     def __enter__(self) -> Self:
         return self

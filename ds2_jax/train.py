@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from ds2_jax.evaluate import evaluate_utterances, make_eval_step, report
 from ds2_jax.progress import MetricLog, Progress, Skipped, say
 from ds2_jax.results import Evaluation, read_evaluation, write_evaluation
 from ds2_jax.rows import RowLayout
+from ds2_jax.saving import Saver
 
 
 def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation | None:
@@ -50,20 +51,17 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
     """
     splits = read_splits(config)  # all of it before the run's folder is touched
     epochs = Epochs(config, splits["train"])
-    with run_lib.locked(workdir), interrupts.deferred(functools.partial(run_lib.prospects, workdir)):
+    prospects = functools.partial(run_lib.prospects, workdir)
+    with run_lib.locked(workdir) as check_place, interrupts.deferred(prospects):
         run_lib.open_run(workdir, config, overwrite)
         list_problems(splits, workdir)
         with Checkpoints(workdir, config, digest(splits["train"], splits["dev"])) as checkpoints:
-            num_epochs = (checkpoints.latest_step or 0) // epochs.num_steps
-            finished = num_epochs >= config.epochs or stops_early(
-                config.patience, checkpoints.best_step, epochs.num_steps, num_epochs
-            )
-            if finished:
-                say(f"{workdir}: finished: {num_epochs} of {config.epochs} epochs")
-            elif checkpoints.latest_step is not None:
-                say(f"{workdir}: continuing after step {checkpoints.latest_step}")
-            test = read_evaluation(workdir, "test") if finished else None
-            test = test or fit(config, workdir, splits, epochs, checkpoints)
+            test = None
+            if finished(config, workdir, checkpoints, epochs.num_steps):
+                test = read_evaluation(workdir, "test")
+            if test is None:
+                checkpoints.tidy()
+                test = fit(config, workdir, splits, epochs, checkpoints, check_place)
             best = checkpoints.best_step
     if test is not None and best is not None:
         print(report(test, f"test, with the weights of epoch {best // epochs.num_steps}", workdir / "test.jsonl"))
@@ -71,7 +69,12 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
 
 
 def fit(
-    config: Config, workdir: Path, splits: Mapping[str, Split], epochs: Epochs, checkpoints: Checkpoints
+    config: Config,
+    workdir: Path,
+    splits: Mapping[str, Split],
+    epochs: Epochs,
+    checkpoints: Checkpoints,
+    check_place: Callable[[], None],
 ) -> Evaluation | None:
     """Trains the epochs that are left, then calibrates on the dev split and evaluates the test split."""
     alphabet = Alphabet.of(config.data)
@@ -90,47 +93,87 @@ def fit(
     )
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     say(f"model: {num_parameters:,} parameters on {mesh.size} x {jax.devices()[0].device_kind}")
-    if checkpoints.latest_step is not None:
-        state = checkpoints.restore(checkpoints.latest_step, state)
+    state = checkpoints.resume(state, say)
+    made = int(state.step)
+    if made:
+        say(f"{workdir}: continuing after step {made}")
 
     progress = Progress(config.features.sample_rate)
-    with MetricLog(workdir, int(state.step)) as log:
-        for epoch in range(int(state.step) // num_steps, config.epochs):
+    saver = Saver(checkpoints, config.checkpoint, check_place)
+    with MetricLog(workdir, made, checkpoints.evaluated(made)) as log:
+        for epoch in range(epochs_done(checkpoints, made, num_steps), config.epochs):
             if stops_early(config.patience, checkpoints.best_step, num_steps, epoch):
                 say(f"no better dev WER for {config.patience} epochs: stopping")
                 break
-            plan = epochs.plan(epoch)[int(state.step) % num_steps :]
+            plan = epochs.plan(epoch)[max(made - epoch * num_steps, 0) :]
             stream = make_stream(plan, splits["train"], config, alphabet, layout, skipped, epochs.perturb(epoch))
-            watched = progress.epoch(stream, f"epoch {epoch + 1}/{config.epochs}", len(plan))
+            title = f"epoch {epoch + 1}/{config.epochs}"
+            watched = progress.epoch(stream, title, num_steps, log.steps(epoch + 1))
             finish = functools.partial(
                 finish_step, epoch=epoch, utterances=splits["train"].utterances, log=log, progress=progress
             )
-            state = run_epoch(train_step, state, watched, epoch, finish)
+            state = run_epoch(train_step, state, watched, epoch, num_steps, finish, saver)
             check_epoch(state, epoch, progress)
+            saver.save(state)  # before the evaluation, which may be long, or fail
             trained = f"epoch {epoch + 1}: {progress.summary}"
             metrics = {"epoch": epoch + 1, **progress.costs}
-            try:
-                dev = evaluate(variables_of(state), splits["dev"], title="dev", decoder=make_decoder(config))
-            except InputError:  # a recording of dev cannot be read: keep what was learned
-                checkpoints.save(state, None)
-                raise
+            dev = evaluate(variables_of(state), splits["dev"], title="dev", decoder=make_decoder(config))
             if dev.results:
                 check_finite(dev.loss, "dev loss", epoch)
                 metrics |= {f"dev_{name}": value for name, value in dev.rates.items()}
             log.write(int(state.step), metrics)
             say(f"{trained}; dev loss {dev.loss:.2f}, {dev}" if dev.results else trained)
-            checkpoints.save(state, dev.words.rate if dev.results else None)
-    checkpoints.wait()
-    best = checkpoints.best_step
+            checkpoints.record(int(state.step), dev.words.rate if dev.results else None)
+    return conclude(config, workdir, splits, checkpoints.best_variables(variables_of(state), say), eval_step, skipped)
+
+
+def conclude(
+    config: Config,
+    workdir: Path,
+    splits: Mapping[str, Split],
+    best: tuple[int, dict[str, Any]] | None,
+    eval_step: Callable[..., Any],
+    skipped: Skipped | None,
+) -> Evaluation | None:
+    """Calibrates the best checkpoint, its step and variables, on the dev split, and evaluates the test split."""
     if best is None:
         return None
-    variables = checkpoints.restore_variables(best, variables_of(state))
-    calibrate_run(workdir, eval_step, variables, splits["dev"], config, parallel.row_layout(mesh), best, "dev", skipped)
+    step, variables = best
+    layout = parallel.row_layout(parallel.data_mesh())
+    calibrate_run(workdir, eval_step, variables, splits["dev"], config, layout, step, "dev", skipped)
     if not splits["test"].utterances:
         return None
-    test = evaluate(variables, splits["test"], title="test", decoder=make_decoder(config, workdir))
+    test = evaluate_utterances(
+        eval_step,
+        variables,
+        splits["test"],
+        config=config,
+        layout=layout,
+        title="test",
+        decoder=make_decoder(config, workdir),
+        on_problem=skipped,
+    )
     write_evaluation(workdir, "test", test)
     return test
+
+
+def finished(config: Config, workdir: Path, checkpoints: Checkpoints, num_steps: int) -> bool:
+    """Whether a run has nothing left to train; says so."""
+    step = checkpoints.latest_step
+    if step is None:
+        return False
+    done = epochs_done(checkpoints, step, num_steps)
+    whole = step == done * num_steps  # no epoch was begun after the one at which training could stop
+    over = done >= config.epochs or (whole and stops_early(config.patience, checkpoints.best_step, num_steps, done))
+    if over:
+        say(f"{workdir}: finished: {done} of {config.epochs} epochs")
+    return over
+
+
+def epochs_done(checkpoints: Checkpoints, step: int, num_steps: int) -> int:
+    """Epochs that are trained and evaluated after `step` updates, of which the last is a saved one."""
+    done, since = divmod(step, num_steps)
+    return done if since or checkpoints.evaluated(step) else max(done - 1, 0)
 
 
 def read_splits(config: Config) -> dict[str, Split]:
@@ -227,42 +270,59 @@ def variables_of(state: steps.TrainState) -> dict[str, Any]:
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
+class Update(NamedTuple):
+    """A step that was made: the updates until then, its metrics, on the devices, and its batch."""
+
+    step: int
+    metrics: Mapping[str, jax.Array]
+    batch: Mapping[str, np.ndarray]
+
+
 def run_epoch(
     train_step: Callable[..., Any],
     state: steps.TrainState,
     stream: Iterable[dict[str, np.ndarray]],
     epoch: int,
-    finish: Callable[[int, Mapping[str, jax.Array], np.ndarray], None],
+    num_steps: int,
+    finish: Callable[[Update], None],
+    saver: Saver,
 ) -> steps.TrainState:
-    """Makes the updates of an epoch.
+    """Makes the updates of an epoch, and saves on the way.
 
     A step's metrics are fetched while the next step runs, so that the device never waits for the host.
 
     Args:
         train_step: compiled by `parallel.parallel_train_step`.
-        state: before the epoch; its memory is reused.
-        stream: batches.
+        state: before the epoch, or somewhere in it; its memory is reused.
+        stream: batches that are left.
         epoch: counted from 0.
-        finish: gets the number of updates, the metrics and the utterances' indices of every step, a step late.
+        num_steps: of every epoch.
+        finish: gets every step, a step late, or before a save.
+        saver: says when to save.
+
+    Raises:
+        Stopped: asked to by a signal, after a save.
     """
     step = int(state.step)
-    previous: tuple[int, Mapping[str, jax.Array], np.ndarray] | None = None
+    last: Update | None = None
     for batch in stream:
         state, metrics = train_step(state, batch, jnp.int32(epoch))
         step += 1
-        if previous is not None:
-            finish(*previous)
-        previous = step, metrics, batch["indices"]
-        interrupts.check()
-    if previous is not None:
-        finish(*previous)
+        if last is not None:
+            finish(last)
+        last = Update(step, metrics, batch)
+        asked = saver.asked()
+        if saver.due(asked, step - epoch * num_steps):
+            finish(last)
+            last = None
+            saver.save(state, asked)
+    if last is not None:
+        finish(last)
     return state
 
 
 def finish_step(
-    step: int,
-    metrics: Mapping[str, jax.Array],
-    indices: np.ndarray,
+    update: Update,
     *,
     epoch: int,
     utterances: Sequence[Utterance],
@@ -274,13 +334,15 @@ def finish_step(
     Raises:
         InputError: the loss or its gradient is not finite; names the step and the utterances of its batch.
     """
-    values = {name: float(value) for name, value in metrics.items()}
+    values = {name: float(value) for name, value in update.metrics.items()}
     if not np.isfinite([values["loss"], values["grad_norm"]]).all():
-        names = ", ".join(utterances[index].id for index in indices if index >= 0)
+        names = ", ".join(utterances[index].id for index in update.batch["indices"] if index >= 0)
         raise InputError(
-            f"The loss must be finite, got {values['loss']} (gradient norm {values['grad_norm']}) at step {step}, "
-            f"epoch {epoch + 1}, utterances {names}. Listen to these recordings, or start anew (--workdir or "
-            "--overwrite) with a lower optim.learning_rate or optim.clip_norm."
+            f"The loss must be finite, got {values['loss']} (gradient norm {values['grad_norm']}) at step "
+            f"{update.step}, epoch {epoch + 1}, utterances {names}. Listen to these recordings, or start anew "
+            "(--workdir or --overwrite) with a lower optim.learning_rate or optim.clip_norm."
         )
+    num_rows, padded_samples = update.batch["waveforms"].shape
+    values |= {"num_rows": num_rows, "padded_samples": padded_samples}
     progress.step(values)
-    log.write(step, {"epoch": epoch + 1, **values, "hours_per_hour": progress.speed})
+    log.write(update.step, {"epoch": epoch + 1, **values, "hours_per_hour": progress.speed})

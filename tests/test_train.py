@@ -30,7 +30,7 @@ from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
 from ds2_jax.decoding.calibrated import read_calibration
 from ds2_jax.errors import InputError
 from ds2_jax.results import Evaluation, Result
-from ds2_jax.run import best_step, load_config
+from ds2_jax.run import best_step, load_config, saved_steps
 from ds2_jax.train import stops_early, train
 from tests.small_runs import SMALL_CONFIG, compilation_cache_in, noise, some_state, with_manifests, write_noise_manifest
 
@@ -117,7 +117,8 @@ def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> Non
         def step(state: Any, batch: dict[str, np.ndarray], _: Any) -> Any:
             samples = batch["num_samples"].sum()
             alignable = (batch["num_samples"] > 0).sum()
-            metrics = {"loss": loss, "grad_norm": 1.0, "num_samples": samples, "alignable": alignable, "unalignable": 0}
+            counts = {"num_samples": samples, "alignable": alignable, "unalignable": 0, "empty": 0}
+            metrics = {"loss": loss, "grad_norm": 1.0, **counts}
             return dataclasses.replace(state, step=state.step + 1), metrics
 
         return step
@@ -196,10 +197,10 @@ def test_interrupted_run_ends_as_the_uninterrupted_one(
 ) -> None:
     run, save = tmp_path / "run", Checkpoints.save
 
-    def stop_before_second(self: Checkpoints, state: Any, dev_wer: float) -> None:
+    def stop_before_second(self: Checkpoints, state: Any) -> None:
         if int(state.step) == 2:
             raise KeyboardInterrupt
-        save(self, state, dev_wer)
+        save(self, state)
 
     monkeypatch.setattr(Checkpoints, "save", stop_before_second)
     with pytest.raises(KeyboardInterrupt):
@@ -250,8 +251,8 @@ from ds2_jax.progress import MetricLog
 settings, run, kill_at = config.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), sys.argv[3]
 save, write = Checkpoints.save, MetricLog.write
 
-def save_and_die(self, state, dev_wer):
-    save(self, state, dev_wer)
+def save_and_die(self, state):
+    save(self, state)
     if kill_at == f"save {int(state.step)}":
         os.kill(os.getpid(), signal.SIGKILL)  # while Orbax writes in the background
 
@@ -330,18 +331,20 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, with_dev: boo
         InputError, match=r"The norm of the weights must be finite, got (inf|nan) after epoch 1\. Start"
     ):
         train(config, tmp_path / "run")
-    assert list((tmp_path / "run/checkpoints").iterdir()) == []
+    assert saved_steps(tmp_path / "run") == []
 
 
-def test_dev_loss_that_is_not_finite_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dev_loss_that_is_not_finite_is_told_and_not_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_compiling(monkeypatch)
     utterance = Utterance(Path("a.wav"), 1.0, "", "a")
-    diverged = Evaluation([Result(utterance, "A", "A")], float("nan"), 0)
-    monkeypatch.setattr(train_lib, "evaluate_utterances", lambda *_, **__: diverged)
+    dev = [Evaluation([Result(utterance, "A", "A")], loss, 0) for loss in (1.0, float("nan"), float("nan"))]
+    monkeypatch.setattr(train_lib, "evaluate_utterances", lambda *_, **__: dev.pop(0))
     config = with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path / "data"))
-    with pytest.raises(InputError, match=r"The dev loss must be finite, got nan after epoch 1\. Start anew"):
-        train(config, tmp_path / "run")
-    assert list((tmp_path / "run/checkpoints").iterdir()) == []
+    for _ in range(2):  # the second start evaluates again
+        with pytest.raises(InputError, match=r"The dev loss must be finite, got nan after epoch 2\. Start anew"):
+            train(config, tmp_path / "run")
+    assert best_step(tmp_path / "run") == 1
+    assert dev == []
 
 
 def test_epoch_in_which_nothing_can_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
