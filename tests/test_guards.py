@@ -52,16 +52,8 @@ def test_silence_is_told_with_the_stacks_and_again_but_not_more() -> None:
     assert "Timeout" not in printed
 
 
-def test_what_goes_on_is_told_from_the_start() -> None:
-    assert "no step has ended for 0.01 minutes, before the first step;" in watched("sleeper(0.9)")
-
-
 def test_steps_that_end_are_not_told() -> None:
     assert watched('for step in range(30): watchdog.beat(f"step {step}"); sleeper(0.05)') == ""
-
-
-def test_zero_minutes_turn_it_off() -> None:
-    assert watched("sleeper(0.5)", minutes=0) == ""
 
 
 def test_thread_that_holds_pythons_lock_for_ever_is_told() -> None:
@@ -71,7 +63,9 @@ def test_thread_that_holds_pythons_lock_for_ever_is_told() -> None:
 
 
 def test_stderr_without_a_descriptor_stands_for_that_of_the_process() -> None:
-    assert "in sleeper\n" in watched("sleeper(0.9)", before="import io; sys.stderr = io.StringIO()")
+    printed = watched("sleeper(0.9)", before="import io; sys.stderr = io.StringIO()")
+    assert "no step has ended for 0.01 minutes, before the first step; where every thread stands" in printed
+    assert "in sleeper\n" in printed
 
 
 def test_stderr_that_nobody_reads_ends_nothing() -> None:
@@ -96,6 +90,12 @@ def test_closed_stderr_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with Watchdog(0.002) as watchdog:
         watchdog.beat("step 1")
         time.sleep(0.2)
+
+
+def test_zero_minutes_turn_it_off() -> None:
+    with Watchdog(0) as watchdog:
+        assert [thread for thread in threading.enumerate() if thread.name == "watchdog"] == []
+        watchdog.beat("step 1")
 
 
 @pytest.mark.usefixtures("no_thread_dies")
