@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from ds2_jax.cluster import ALONE, ClusterOptions
 from ds2_jax.config import Config, load_config
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.errors import InputError
@@ -28,7 +29,8 @@ usage: python main.py [COMMAND] ...
 Deep Speech 2: trains speech recognisers and transcribes with them.
 
 commands (train where none is named):
-  train --config FILE [--section.field value ...]   train, or go on; then evaluate the test split
+  train --config FILE [--section.field value ...]   train, or go on, with --distributed in many processes; then
+                                                    evaluate the test split
   evaluate RUN [--manifest FILE] [--report DIR]     word and character error rates of a trained run
   transcribe RUN AUDIO [AUDIO ...] [--format srt]   transcripts of audio and video: text, subtitles, tables
   align RUN AUDIO TEXT                              when each word and character of a known text is said
@@ -89,6 +91,7 @@ class Train:
     dry_run: bool = False
     """Print the plan of the batches and an estimate of the memory, try the largest batch once on a tiny model, and
     write nothing into the run's folder."""
+    cluster: Annotated[ClusterOptions, tyro.conf.arg(name="")] = ALONE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +212,9 @@ def _train(words: list[str]) -> int:
         raise InputError("--config must name a configuration file, got none. Try --config configs/quickstart.py.")
     default = Train(path, load_config(path)) if path else Train(tyro.MISSING, Config())
     command = tyro.cli(Train, prog="python main.py train", args=words, default=default)
+    if command.dry_run and command.cluster.distributed:
+        raise InputError("--dry-run must run in one process, got --distributed. Leave one of them out.")
+    from ds2_jax import distributed, run
     from ds2_jax.compilation import enable_cache
     from ds2_jax.train import train  # TensorFlow and Orbax load with it, so not before the command line is right
 
@@ -218,7 +224,8 @@ def _train(words: list[str]) -> int:
         from ds2_jax.dry_run import dry_run
 
         dry_run(command.settings, workdir, command.overwrite)
-    else:
+        return 0
+    with distributed.joined(command.cluster, functools.partial(run.prospects, workdir)):
         train(command.settings, workdir, command.overwrite)
     return 0
 

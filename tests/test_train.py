@@ -3,12 +3,8 @@
 import dataclasses
 import itertools
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +19,7 @@ from ds2_jax import cli, parallel
 from ds2_jax import train as train_lib
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.checkpoint import Checkpoints
-from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig, to_json
+from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig
 from ds2_jax.corpora import an4
 from ds2_jax.data import pipeline
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
@@ -114,10 +110,10 @@ def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> Non
     """Puts a step that learns nothing in the place of the real one."""
 
     def parallel_train_step(*_: Any) -> Callable[..., Any]:
-        def step(state: Any, batch: dict[str, np.ndarray], _: Any) -> Any:
+        def step(state: Any, batch: dict[str, np.ndarray], _: Any, signals: int) -> Any:
             samples = batch["num_samples"].sum()
             alignable = (batch["num_samples"] > 0).sum()
-            counts = {"num_samples": samples, "alignable": alignable, "unalignable": 0, "empty": 0}
+            counts = {"num_samples": samples, "alignable": alignable, "unalignable": 0, "empty": 0, "signals": signals}
             metrics = {"loss": loss, "grad_norm": 1.0, **counts}
             return dataclasses.replace(state, step=state.step + 1), metrics
 
@@ -239,65 +235,6 @@ def test_finished_run_without_test_results_is_evaluated(trained: Trained, tmp_pa
     train(trained.config, run)
     assert (run / "test.json").read_text() == (trained.run / "test.json").read_text()
     assert len(list((run / "tensorboard").iterdir())) == 1
-
-
-KILLED_RUN = """
-import os, signal, sys
-from pathlib import Path
-from ds2_jax import config, train
-from ds2_jax.checkpoint import Checkpoints
-from ds2_jax.progress import MetricLog
-
-settings, run, kill_at = config.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), sys.argv[3]
-save, write = Checkpoints.save, MetricLog.write
-
-def save_and_die(self, state):
-    save(self, state)
-    if kill_at == f"save {int(state.step)}":
-        os.kill(os.getpid(), signal.SIGKILL)  # while Orbax writes in the background
-
-def write_and_die(self, step, metrics):
-    write(self, step, metrics)
-    if kill_at == f"step {step}":
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Checkpoints.save, MetricLog.write = save_and_die, write_and_die
-train.train(settings, run)
-"""
-
-
-def test_killed_run_ends_as_the_one_that_was_not(tmp_path: Path) -> None:
-    """Killed in mid-epoch and in a save: several steps an epoch, two buckets, dropout, SpecAugment, AdamW."""
-    transcripts = tuple(f"{word} {other}" for word in ("GO", "NO", "STOP") for other in ("ON", "IN", "LEFT"))
-    config = dataclasses.replace(
-        with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path / "data", transcripts)),
-        epochs=3,
-        augment=AugmentConfig(num_frequency_masks=1, num_time_masks=1, time_mask_width=10),
-        model=dataclasses.replace(SMALL_CONFIG.model, dropout=0.2),
-        optim=OptimConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=2),
-    )
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=2, num_buckets=2))
-    (tmp_path / "config.json").write_text(to_json(config))
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
-        "JAX_ENABLE_COMPILATION_CACHE": "1",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": "",
-    }
-    for run, kills in (("killed", ["step 3", "save 5", ""]), ("whole", [""])):
-        for kill_at in kills:
-            words = [sys.executable, "-c", KILLED_RUN, str(tmp_path / "config.json"), str(tmp_path / run), kill_at]
-            ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
-            assert ended.returncode == (-signal.SIGKILL if kill_at else 0), ended.stderr
-    killed, whole = (final_state(tmp_path / run, config) for run in ("killed", "whole"))
-    jax.tree.map(np.testing.assert_array_equal, killed, whole)
-    assert int(whole.step) == 15
-    times = {"hours_per_hour", "epoch_seconds", "data_wait_seconds"}
-    expected, actual = (
-        [{k: v for k, v in line.items() if k not in times} for line in read_lines(tmp_path / run / "metrics.jsonl")]
-        for run in ("whole", "killed")
-    )
-    assert actual == expected
 
 
 def test_without_dev_the_last_epoch_is_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
