@@ -9,14 +9,17 @@ import json
 import math
 import os
 import re
+import shlex
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import jax
 import numpy as np
 
+from ds2_jax.data.manifest import Utterance
 from ds2_jax.errors import InputError, shorten
 from ds2_jax.files import writing
 
@@ -66,6 +69,33 @@ class FailedStep:
     audio: list[str]
     batch: Mapping[str, np.ndarray]
 
+    @classmethod
+    def met(
+        cls,
+        step: int,
+        epoch: int,
+        metrics: Mapping[str, Any],
+        batch: Mapping[str, np.ndarray],
+        utterances: Sequence[Utterance],
+        steps_per_epoch: int,
+    ) -> Self:
+        """A step that this process has just made; `metrics` and `batch` are its own, `utterances` those of its split."""
+        rows = [utterances[index] if index >= 0 else None for index in batch["indices"].tolist()]
+        return cls(
+            step,
+            epoch,
+            float(metrics["loss"]),
+            float(metrics["grad_norm"]),
+            steps_per_epoch,
+            num_devices=jax.device_count(),
+            num_processes=jax.process_count(),
+            process_index=jax.process_index(),
+            made_on=f"{jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}",
+            ids=[row.id if row else "" for row in rows],
+            audio=[str(row.audio) if row else "" for row in rows],
+            batch=batch,
+        )
+
     def path(self, run: Path) -> Path:
         """Where the file belongs in the folder of a run."""
         part = f".{self.process_index + 1}-of-{self.num_processes}" if self.num_processes > 1 else ""
@@ -95,6 +125,13 @@ def write_batch(run: Path, failed: FailedStep) -> Path:
         finally:
             new.unlink(missing_ok=True)
     return path
+
+
+def replay_hint(path: Path) -> str:
+    """What to do with a file of `write_batch`, for the message that ends training."""
+    size = path.stat().st_size / 2**20
+    command = f"python main.py replay {shlex.quote(str(path))}"
+    return f"{path} holds the batch ({size:.1f} MiB): {command} says what is behind it."
 
 
 def read_batch(path: Path) -> FailedStep:

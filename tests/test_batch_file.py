@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
-from ds2_jax.batch_file import FailedStep, read_batch, write_batch
+from ds2_jax.batch_file import FailedStep, read_batch, replay_hint, write_batch
+from ds2_jax.data.manifest import Utterance
 from ds2_jax.errors import InputError
 
 Arrays = dict[str, np.ndarray]
@@ -62,6 +64,25 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     assert read_batch(path).loss == 1.5
     with np.load(path, allow_pickle=False) as arrays:  # NumPy reads it too
         np.testing.assert_array_equal(arrays["waveforms"], make_step().batch["waveforms"])
+
+
+def test_step_knows_its_utterances_and_its_devices(tmp_path: Path) -> None:
+    batch = make_step().batch
+    utterances = [Utterance(Path(f"/data/{i}.wav"), 1.0, "", f"utterance {i}") for i in range(100_001)]
+    metrics = {"loss": np.float32("inf"), "grad_norm": np.float32("nan"), "alignable": np.int32(3)}
+    failed = FailedStep.met(812, 2, metrics, batch, utterances, steps_per_epoch=300)
+    expected = make_step(
+        loss=float("inf"),
+        grad_norm=float("nan"),
+        num_devices=8,
+        made_on=f"8 x cpu, jax {jax.__version__}",
+        ids=["utterance 3", "utterance 9", "utterance 100000", ""],
+        audio=["/data/3.wav", "/data/9.wav", "/data/100000.wav", ""],
+    )
+    assert_same(failed, expected)
+    hint = replay_hint(write_batch(tmp_path / "a run", failed))
+    path = f"{tmp_path}/a run/replay/step-812.npz"
+    assert hint == f"{path} holds the batch (0.0 MiB): python main.py replay '{path}' says what is behind it."
 
 
 def test_rows_of_all_processes_come_together(tmp_path: Path) -> None:
