@@ -79,7 +79,7 @@ class FailedStep:
         utterances: Sequence[Utterance],
         steps_per_epoch: int,
     ) -> Self:
-        """A step that this process has just made; `metrics` and `batch` are its own, `utterances` those of its split."""
+        """A step that this process has made; `metrics` and `batch` are its own, `utterances` those of the split."""
         rows = [utterances[index] if index >= 0 else None for index in batch["indices"].tolist()]
         return cls(
             step,
