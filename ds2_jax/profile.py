@@ -1,8 +1,10 @@
 """--profile FIRST:LAST: what host and device do in those steps of training, recorded for TensorBoard and Perfetto."""
 
 import contextlib
+import itertools
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,7 +36,7 @@ def steps_of(text: str) -> range:
 
 
 class Profile:
-    """Records steps in the first process; a context manager, and nothing but two calls where `steps` is None.
+    """Records steps in the first process; a context manager, and nothing but a call where `steps` is None.
 
     What was recorded is written when the last step is made, or where training ends before it. Recording slows a step:
     the steps' own times are those of metrics.jsonl.
@@ -61,6 +63,24 @@ class Profile:
             self._stop()
         elif self._steps and self._last is None and error is None:
             say(f"--profile {self._steps[0]}:{self._steps[-1]} recorded nothing: this start made none of these steps")
+
+    def watch(self, train_step: Callable[..., Any], step: int) -> Callable[..., Any]:
+        """The same step, recorded where it is its turn: (state, ...) -> (state, metrics).
+
+        Args:
+            train_step: each call of it counts as an update.
+            step: updates made so far.
+        """
+        numbers = itertools.count(step + 1)
+
+        def call(state: Any, *others: Any) -> Any:
+            number = next(numbers)
+            self.before(number, state)
+            made = train_step(state, *others)
+            self.after(number, made)
+            return made
+
+        return call
 
     def before(self, step: int, state: Any) -> None:
         """To be called before the update that makes `step` updates of a run, with the state that it changes."""

@@ -52,10 +52,6 @@ def test_silence_is_told_with_the_stacks_and_again_but_not_more() -> None:
     assert "Timeout" not in printed
 
 
-def test_steps_that_end_are_not_told() -> None:
-    assert watched('for step in range(30): watchdog.beat(f"step {step}"); sleeper(0.05)') == ""
-
-
 def test_thread_that_holds_pythons_lock_for_ever_is_told() -> None:
     printed = watched('watchdog.beat("step 1"); holder(1.4)')
     assert printed.startswith("Timeout (0:00:00.750000)!\n")
@@ -90,6 +86,15 @@ def test_closed_stderr_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with Watchdog(0.002) as watchdog:
         watchdog.beat("step 1")
         time.sleep(0.2)
+
+
+def test_watched_function_gives_a_beat_a_call() -> None:
+    printed = watched(
+        'step = watchdog.watch(lambda x, y: sleeper(0.05) or x + y, "in an evaluation"); '
+        "assert [step(i, i) for i in range(20)] == list(range(0, 40, 2)); sleeper(0.9)"
+    )
+    assert printed.count("no step has ended") == 1
+    assert "minutes, in an evaluation; " in printed
 
 
 def test_zero_minutes_turn_it_off() -> None:

@@ -23,10 +23,9 @@ def step() -> Step:
 
 def train(profile: Profile, step: Step, first: int, last: int) -> None:
     state = jnp.ones((50, 50))
-    for number in range(first, last + 1):
-        profile.before(number, state)
-        state = step(state)
-        profile.after(number, state)
+    recorded = profile.watch(lambda state, _: step(state), first - 1)
+    for _ in range(first, last + 1):
+        state = recorded(state, "batch")
 
 
 def recorded_steps(run: Path) -> list[list[int]]:
