@@ -75,15 +75,14 @@ class Profile:
 
         def call(state: Any, *others: Any) -> Any:
             number = next(numbers)
-            self.before(number, state)
+            self._before(number, state)
             made = train_step(state, *others)
-            self.after(number, made)
+            self._after(number, made)
             return made
 
         return call
 
-    def before(self, step: int, state: Any) -> None:
-        """To be called before the update that makes `step` updates of a run, with the state that it changes."""
+    def _before(self, step: int, state: Any) -> None:
         if step not in self._steps:
             return
         if self._first is None:
@@ -95,8 +94,7 @@ class Profile:
             self._first = step
         self._recording.enter_context(jax.profiler.StepTraceAnnotation("train", step_num=step))
 
-    def after(self, step: int, outputs: Any) -> None:
-        """To be called after that update, with what it gives."""
+    def _after(self, step: int, outputs: Any) -> None:
         if step not in self._steps:
             return
         self._recording.close()
