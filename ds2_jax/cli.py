@@ -1,4 +1,4 @@
-"""The commands: python main.py [train|evaluate|transcribe|align|calibrate|prepare|data|lm|bench] ..."""
+"""The commands: python main.py [train|evaluate|transcribe|align|calibrate|replay|prepare|data|lm|bench] ..."""
 
 import dataclasses
 import errno
@@ -35,6 +35,7 @@ commands (train where none is named):
   transcribe RUN AUDIO [AUDIO ...] [--format srt]   transcripts of audio and video: text, subtitles, tables
   align RUN AUDIO TEXT                              when each word and character of a known text is said
   calibrate RUN [--manifest FILE]                   fit confidences and word times; training does so in its end
+  replay FILE [--run RUN]                           make a step again whose loss was not finite; say what is behind it
   prepare CORPUS [--root FOLDER] ...                fetch or build a corpus; prepare --help lists them
   data TOOL ...                                     look at manifests and change them; data --help lists the tools
   lm TOOL ...                                       make a language model of text, tune one; lm --help lists the tools
@@ -189,6 +190,7 @@ def _run(words: list[str]) -> int:
         "transcribe": _transcribe,
         "align": _align,
         "calibrate": _calibrate,
+        "replay": _replay,
         "prepare": _prepare,
         "data": _data,
         "lm": _lm,
@@ -278,6 +280,12 @@ def _calibrate(words: list[str]) -> int:
     from ds2_jax.calibrate import calibrate
 
     return _parse(calibrate, "calibrate", words)()
+
+
+def _replay(words: list[str]) -> int:
+    from ds2_jax.replay import replay
+
+    return _parse(replay, "replay", words)()
 
 
 def _data(words: list[str]) -> int:
