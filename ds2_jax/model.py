@@ -247,7 +247,9 @@ class DeepSpeech2(nn.Module):
             if i > 0 and training and config.dropout > 0:
                 hidden = dropout(hidden, row_keys, i, config.dropout)
             directions = 2 if config.bidirectional else 1
-            layer = recurrent_layer(config.rnn_type, config.hidden_size, directions, i > 0, dtype, axis, name=f"rnn_{i}")
+            layer = recurrent_layer(
+                config.rnn_type, config.hidden_size, directions, i > 0, dtype, axis, name=f"rnn_{i}"
+            )
             hidden = layer(hidden, lengths, training)
         if not config.bidirectional:
             hidden = clipped_relu(Lookahead(config.lookahead_context, name="lookahead")(hidden))

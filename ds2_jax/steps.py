@@ -1,7 +1,6 @@
 """TrainState, train_step and eval_step: pure functions of one device's rows, with explicit collectives."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, cast
 
