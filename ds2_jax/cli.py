@@ -91,6 +91,8 @@ class Train:
     dry_run: bool = False
     """Print the plan of the batches and an estimate of the memory, try the largest batch once on a tiny model, and
     write nothing into the run's folder."""
+    profile: Annotated[str | None, tyro.conf.arg(metavar="FIRST:LAST")] = None
+    """Record these steps of training, counted from 1, into RUN/profile for TensorBoard and Perfetto."""
     cluster: Annotated[ClusterOptions, tyro.conf.arg(name="")] = ALONE
 
 
@@ -216,6 +218,7 @@ def _train(words: list[str]) -> int:
         raise InputError("--dry-run must run in one process, got --distributed. Leave one of them out.")
     from ds2_jax import distributed, run
     from ds2_jax.compilation import enable_cache
+    from ds2_jax.profile import steps_of
     from ds2_jax.train import train  # TensorFlow and Orbax load with it, so not before the command line is right
 
     enable_cache()
@@ -225,8 +228,9 @@ def _train(words: list[str]) -> int:
 
         dry_run(command.settings, workdir, command.overwrite)
         return 0
+    steps = steps_of(command.profile) if command.profile else None
     with distributed.joined(command.cluster, functools.partial(run.prospects, workdir)):
-        train(command.settings, workdir, command.overwrite)
+        train(command.settings, workdir, command.overwrite, steps)
     return 0
 
 
