@@ -25,6 +25,7 @@ from ds2_jax import config as config_lib
 from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import Config
+from ds2_jax.distributed import all_agree, barrier, broadcast_from_primary, is_primary
 from ds2_jax.errors import InputError
 from ds2_jax.files import write_text
 from ds2_jax.run import CHECKPOINTS, CONFIG, METRICS, differences
@@ -40,6 +41,8 @@ Result = TypeVar("Result")
 
 class Checkpoints:
     """The checkpoints of one run; a context manager that waits for the last save.
+
+    Several processes that train as one call every method together; the folder is one that all of them see.
 
     Saving copies the arrays and writes in the background. A step is complete once its folder has its final name, so a
     crash while saving leaves the steps before it. The SHA-256 of every array is saved with it and compared when it is
@@ -78,19 +81,17 @@ class Checkpoints:
             InputError: this save, or the one before it, could not be written.
         """
         self.wait()
-        folder = self._folder(int(state.step))
-        if folder.is_dir():  # where it was restored, and no step was made
+        step = int(state.step)
+        if step in self._steps():  # where it was restored, and no step was made
             return
         tree = vars(state)
+        sums = _digests(tree) if is_primary() else {}  # process 0 writes the meta data
+        arguments = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(self._meta | {"sha256": sums})
+        )
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            self._writer.save(
-                folder,
-                args=ocp.args.Composite(
-                    state=ocp.args.PyTreeSave(tree),
-                    meta=ocp.args.JsonSave(self._meta | {"sha256": _digests(tree)}),
-                ),
-            )
+            self._folder(step).parent.mkdir(parents=True, exist_ok=True)
+            self._writer.save(self._folder(step), args=arguments)
         except Exception as error:
             raise self._write_error(error) from error
 
@@ -104,7 +105,8 @@ class Checkpoints:
             self._writer.wait_until_finished()
         except Exception as error:
             raise self._write_error(error) from error
-        self._prune()
+        if is_primary():
+            self._prune()
 
     def record(self, step: int, dev_wer: float | None) -> None:
         """Notes, beside a saved state, that it was evaluated; `dev_wer` is None where there is nothing to measure on.
@@ -113,24 +115,25 @@ class Checkpoints:
             InputError: its save could not be written.
         """
         self.wait()
-        metrics = json.dumps({"dev_wer": dev_wer, "step": step})
-        write_text(self._folder(step) / METRICS, metrics)
-        self._prune()
+        if is_primary():
+            write_text(self._folder(step) / METRICS, json.dumps({"dev_wer": dev_wer, "step": step}))
+            self._prune()
+        barrier("recorded")
 
     def evaluated(self, step: int) -> bool:
         """Whether `record` was called for a step."""
-        return (self._folder(step) / METRICS).exists()
+        return bool(broadcast_from_primary("evaluated", (self._folder(step) / METRICS).exists()))
 
     def tidy(self) -> None:
         """Deletes what a crash left of saves and deletions; only for who trains the run."""
-        for pattern in LEFTOVERS:
+        for pattern in LEFTOVERS if is_primary() else ():
             for path in (self._run / CHECKPOINTS).glob(pattern):
                 shutil.rmtree(path)
 
     def _prune(self) -> None:
         """Keeps the latest two steps, should the last be damaged, and the best."""
         steps = run_lib.saved_steps(self._run)
-        for step in set(steps[:-2]) - {self.best_step}:
+        for step in set(steps[:-2]) - {run_lib.best_step(self._run)}:
             # Renamed first: a crash in the middle of deleting would leave what looks like a damaged checkpoint.
             shutil.rmtree(self._folder(step).rename(self._folder(step).with_suffix(DELETING)))
 
@@ -147,12 +150,17 @@ class Checkpoints:
     @property
     def latest_step(self) -> int | None:
         """Step of the newest checkpoint; None without any."""
-        return run_lib.last_step(self._run)
+        return max(self._steps(), default=None)
 
     @property
     def best_step(self) -> int | None:
         """Step with the lowest dev WER, the first of equals; without any dev WER the last; None without steps."""
-        return run_lib.best_step(self._run)
+        step: int | None = broadcast_from_primary("best step", run_lib.best_step(self._run) if is_primary() else None)
+        return step
+
+    def _steps(self) -> list[int]:
+        steps: list[int] = broadcast_from_primary("steps", run_lib.saved_steps(self._run))
+        return steps
 
     def resume(self, like: TrainState, tell: Callable[[str], None]) -> TrainState:
         """The newest state that is whole, on the devices of `like`; `like` itself where nothing was saved yet.
@@ -178,11 +186,17 @@ class Checkpoints:
         self, choose: Callable[[], int | None], read: Callable[[int], Result], tell: Callable[[str], None]
     ) -> Result | None:
         while (step := choose()) is not None:
+            found, finding = None, ""
             try:
-                return read(step)
+                found = read(step)
             except DamagedCheckpointError as damage:
+                finding = damage.finding
+            if all_agree("whole", not finding):
+                return found
+            if is_primary():
                 aside = _move_aside(self._folder(step))
-                tell(f"{damage.finding} It is moved to {aside.name}; the checkpoint before it is used.")
+                tell(f"{finding} It is moved to {aside.name}; the checkpoint before it is used.")
+            barrier("moved aside")
         if damaged := [path.name for path in (self._run / CHECKPOINTS).glob(f"*{DAMAGED}*")]:
             raise InputError(
                 f"{self._run / CHECKPOINTS} must hold a whole checkpoint, got only damaged ones: {', '.join(damaged)}. "

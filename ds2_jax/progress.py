@@ -16,6 +16,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from ds2_jax.data.manifest import Problem
+from ds2_jax.distributed import broadcast_from_primary, is_primary
 from ds2_jax.errors import InputError
 from ds2_jax.files import write_text, writing
 
@@ -24,8 +25,9 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 def say(message: str) -> None:
-    """Prints a line on stderr, above the bar if there is one."""
-    tqdm.write(message, file=sys.stderr)
+    """Prints a line on stderr, above the bar if there is one; of several processes the first does."""
+    if is_primary():
+        tqdm.write(message, file=sys.stderr)
 
 
 class Progress:
@@ -63,7 +65,7 @@ class Progress:
         self._begin(title, total)
         for metrics in made:
             self._count(metrics)
-        shows_bar = sys.stderr.isatty()
+        shows_bar = sys.stderr.isatty() and is_primary()
         with tqdm(
             total=total, initial=len(made), desc=title, unit="step", leave=False, disable=not shows_bar
         ) as self._bar:
@@ -164,13 +166,13 @@ class Skipped:
         if problem.audio in self._named:
             return
         self._named.add(problem.audio)
-        say(f"left out: {problem.id} ({problem.reason}: {problem.detail})")
+        tqdm.write(f"left out: {problem.id} ({problem.reason}: {problem.detail})", file=sys.stderr)
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(dataclasses.asdict(problem), ensure_ascii=False) + "\n")
 
 
 class MetricLog:
-    """Appends metrics to metrics.jsonl and TensorBoard; a context manager.
+    """Appends metrics to metrics.jsonl and TensorBoard; a context manager. Of several processes, the first does.
 
     Args:
         run: folder of the run.
@@ -183,6 +185,10 @@ class MetricLog:
 
     def __init__(self, run: Path, step: int, evaluated: bool) -> None:
         self._path = run / "metrics.jsonl"
+        self._board: Any = None  # made when there is something to write, since it makes a file
+        self._kept: list[dict[str, Any]] = []
+        if not is_primary():
+            return
         text = self._path.read_bytes().decode("utf-8", "replace") if self._path.exists() else ""
         # A line without its end was being written when the run was killed.
         lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
@@ -193,7 +199,6 @@ class MetricLog:
         self._make_board = functools.partial(
             SummaryWriter, str(run / "tensorboard"), purge_step=step + 1 if text else None
         )
-        self._board: Any = None  # made when there is something to write, since it makes a file
 
     def _parse(self, line: str, number: int) -> dict[str, Any]:
         try:
@@ -208,7 +213,9 @@ class MetricLog:
 
     def steps(self, epoch: int) -> list[dict[str, Any]]:
         """The metrics of the steps of an epoch (counted from 1) that were made before the run went on."""
-        return [metrics for metrics in self._kept if metrics.get("epoch") == epoch and "loss" in metrics]
+        steps = [metrics for metrics in self._kept if metrics.get("epoch") == epoch and "loss" in metrics]
+        made: list[dict[str, Any]] = broadcast_from_primary("steps made", steps)
+        return made
 
     def __enter__(self) -> Self:
         return self
@@ -221,6 +228,8 @@ class MetricLog:
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Appends the metrics known after `step` updates; numbers go to TensorBoard too."""
+        if not is_primary():
+            return
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
         self._board = self._board or self._make_board()

@@ -142,6 +142,19 @@ def check_run(folder: Path, config: Config, overwrite: bool) -> None:
             )
 
 
+def decisive_settings(config: Config) -> dict[str, str]:
+    """The settings that decide what is learned, each field with its value."""
+
+    def fields(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                yield from fields(value, f"{prefix}{name}.")
+            elif prefix + name not in PLACES:
+                yield prefix + name, json.dumps(value)
+
+    return dict(fields(json.loads(config_lib.to_json(config))))
+
+
 def load_config(folder: Path) -> Config:
     """The settings of the run in `folder`.
 

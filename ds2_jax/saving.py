@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable
 
+import jax
+
 from ds2_jax import interrupts
 from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.config import CheckpointConfig
@@ -30,6 +32,10 @@ class Saver:
         minutes = self._config.every_minutes
         late = minutes > 0 and time.monotonic() - self._saved > 60 * minutes
         return interrupts.requested() or (SAVE if late else 0)
+
+    def agreed(self, told: int) -> int:
+        """What all processes ask for, which one step late is `told` to all of them; what this one does, if alone."""
+        return told if jax.process_count() > 1 else self.asked()
 
     def due(self, asked: int, steps_made: int) -> bool:
         """Whether a save is due: `asked` for, or `steps_made` of an epoch are a multiple of checkpoint.every_steps."""

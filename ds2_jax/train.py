@@ -1,7 +1,8 @@
 """The training loop: wiring only."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ds2_jax import interrupts, optim, parallel, steps
+from ds2_jax import distributed, interrupts, optim, parallel, steps
 from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.calibrate import calibrate_run
@@ -52,20 +53,40 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
     splits = read_splits(config)  # all of it before the run's folder is touched
     epochs = Epochs(config, splits["train"])
     prospects = functools.partial(run_lib.prospects, workdir)
-    with run_lib.locked(workdir) as check_place, interrupts.deferred(prospects):
-        run_lib.open_run(workdir, config, overwrite)
-        list_problems(splits, workdir)
-        with Checkpoints(workdir, config, digest(splits["train"], splits["dev"])) as checkpoints:
-            test = None
-            if finished(config, workdir, checkpoints, epochs.num_steps):
-                test = read_evaluation(workdir, "test")
-            if test is None:
-                checkpoints.tidy()
-                test = fit(config, workdir, splits, epochs, checkpoints, check_place)
-            best = checkpoints.best_step
-    if test is not None and best is not None:
+    utterances = digest(splits["train"], splits["dev"])
+    distributed.check_same(**run_lib.decisive_settings(config), data=utterances)
+    with (
+        opened(workdir, config, overwrite, splits) as check_place,
+        interrupts.deferred(prospects),
+        Checkpoints(workdir, config, utterances) as checkpoints,
+    ):
+        test = None
+        if finished(config, workdir, checkpoints, epochs.num_steps):
+            test = read_evaluation(workdir, "test")
+        if test is None:
+            checkpoints.tidy()
+            test = fit(config, workdir, splits, epochs, checkpoints, check_place)
+        best = checkpoints.best_step
+    if test is not None and best is not None and distributed.is_primary():
         print(report(test, f"test, with the weights of epoch {best // epochs.num_steps}", workdir / "test.jsonl"))
     return test
+
+
+@contextlib.contextmanager
+def opened(workdir: Path, config: Config, overwrite: bool, splits: Mapping[str, Split]) -> Iterator[Callable[[], None]]:
+    """Locks and prepares the run's folder, in the first of several processes; yields as `run.locked`."""
+    with contextlib.ExitStack() as stack:
+        check_place = nothing
+        if distributed.is_primary():
+            check_place = stack.enter_context(run_lib.locked(workdir))
+            run_lib.open_run(workdir, config, overwrite)
+            list_problems(splits, workdir)
+        distributed.barrier("run opened")
+        yield check_place
+
+
+def nothing() -> None:
+    """What the other processes check of the folder."""
 
 
 def fit(
@@ -78,7 +99,7 @@ def fit(
 ) -> Evaluation | None:
     """Trains the epochs that are left, then calibrates on the dev split and evaluates the test split."""
     alphabet = Alphabet.of(config.data)
-    skipped = Skipped(workdir / "skipped_while_reading.jsonl") if config.data.on_bad_utterance == "skip" else None
+    skipped = Skipped(workdir / skipped_name()) if config.data.on_bad_utterance == "skip" else None
     num_steps = epochs.num_steps
     say(f"each epoch: {epochs}")
     mesh = parallel.data_mesh()
@@ -147,6 +168,7 @@ def conclude(
     step, variables = best
     layout = parallel.row_layout(parallel.data_mesh())
     calibrate_run(workdir, eval_step, variables, splits["dev"], config, layout, step, "dev", skipped)
+    distributed.barrier("calibrated")  # decoding reads it
     if not splits["test"].utterances:
         return None
     test = evaluate_utterances(
@@ -159,7 +181,8 @@ def conclude(
         decoder=make_decoder(config, workdir),
         on_problem=skipped,
     )
-    write_evaluation(workdir, "test", test)
+    if distributed.is_primary():
+        write_evaluation(workdir, "test", test)
     return test
 
 
@@ -276,6 +299,11 @@ def variables_of(state: steps.TrainState) -> dict[str, Any]:
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
+def skipped_name() -> str:
+    """File of the utterances that this process cannot read; several write one each."""
+    return f"skipped_while_reading{'' if distributed.is_primary() else f'_{jax.process_index()}'}.jsonl"
+
+
 class Update(NamedTuple):
     """A step that was made: the updates until then, its metrics, on the devices, and its batch."""
 
@@ -312,12 +340,14 @@ def run_epoch(
     step = int(state.step)
     last: Update | None = None
     for batch in stream:
-        state, metrics = train_step(state, batch, jnp.int32(epoch))
+        state, metrics = train_step(state, batch, jnp.int32(epoch), saver.asked())
         step += 1
+        told = 0
         if last is not None:
             finish(last)
+            told = int(last.metrics["signals"])
         last = Update(step, metrics, batch)
-        asked = saver.asked()
+        asked = saver.agreed(told)
         if saver.due(asked, step - epoch * num_steps):
             finish(last)
             last = None
@@ -341,7 +371,7 @@ def finish_step(
     Raises:
         InputError: the loss or its gradient is not finite; names the step and the utterances of its batch.
     """
-    values = {name: float(value) for name, value in update.metrics.items()}
+    values = {name: float(value) for name, value in update.metrics.items() if name != "signals"}
     if not np.isfinite([values["loss"], values["grad_norm"]]).all():
         names = ", ".join(utterances[index].id for index in update.batch["indices"] if index >= 0)
         raise InputError(
@@ -351,6 +381,6 @@ def finish_step(
         )
     check_place()
     num_rows, padded_samples = update.batch["waveforms"].shape
-    values |= {"num_rows": num_rows, "padded_samples": padded_samples}
+    values |= {"num_rows": num_rows * jax.process_count(), "padded_samples": padded_samples}
     progress.step(values)
     log.write(update.step, {"epoch": epoch + 1, **values, "hours_per_hour": progress.speed})

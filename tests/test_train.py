@@ -110,10 +110,10 @@ def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> Non
     """Puts a step that learns nothing in the place of the real one."""
 
     def parallel_train_step(*_: Any) -> Callable[..., Any]:
-        def step(state: Any, batch: dict[str, np.ndarray], _: Any) -> Any:
+        def step(state: Any, batch: dict[str, np.ndarray], _: Any, signals: int) -> Any:
             samples = batch["num_samples"].sum()
             alignable = (batch["num_samples"] > 0).sum()
-            counts = {"num_samples": samples, "alignable": alignable, "unalignable": 0, "empty": 0}
+            counts = {"num_samples": samples, "alignable": alignable, "unalignable": 0, "empty": 0, "signals": signals}
             metrics = {"loss": loss, "grad_norm": 1.0, **counts}
             return dataclasses.replace(state, step=state.step + 1), metrics
 
