@@ -32,8 +32,8 @@ HEARTBEAT_SECONDS = 40
 """After which JAX takes a silent process for dead: with what the others then do, less than a minute."""
 ANSWER_MINUTES = 60
 """For a process to come to where another asks it: process 0 may read a large checkpoint meanwhile."""
-FAREWELL_SECONDS = {"done": 24 * 3600, "stopped": 60, "failed": 5}
-"""How long a process waits for the others to end likewise; one that leaves alone ends them."""
+DONE_SECONDS, STOPPED_SECONDS, FAILED_SECONDS = 24 * 3600, 60, 5
+"""How long a process waits for the others, so that it does not end them by leaving alone."""
 POLL_SECONDS, GRACE_SECONDS = 1.0, 2.0
 ANSWERS, ENDED = "ds2_jax/answers", "ds2_jax/ended"
 
@@ -155,8 +155,8 @@ def joined(options: ClusterOptions, prospects: Callable[[], str]) -> Iterator[No
     try:
         _check_count(place)
         yield
-    except KeyboardInterrupt:  # asked to stop, as all others were
-        _leave(left, "stopped")
+    except KeyboardInterrupt:  # asked to stop, as all others were, or when all was done
+        _leave(left, "in order", STOPPED_SECONDS)
         raise
     except Exception as error:
         if _is_of_peer(error):
@@ -164,9 +164,9 @@ def joined(options: ClusterOptions, prospects: Callable[[], str]) -> Iterator[No
             interrupts.leave(1)
         left.set()
         _tell(error)
-        _leave(left, "failed")
+        _leave(left, "failed", FAILED_SECONDS)
         raise
-    _leave(left, "done")
+    _leave(left, "in order", DONE_SECONDS)
 
 
 def _start(place: Place, minutes: float) -> None:
@@ -278,11 +278,11 @@ def _reason() -> str | None:
     return None
 
 
-def _leave(left: threading.Event, how: str) -> None:
+def _leave(left: threading.Event, how: str, seconds: int) -> None:
     """Waits for the others, so that none takes the other's end for a failure; disconnects where all have come."""
     assert global_state.client is not None
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # not all have come: this process ends as it would alone
-        global_state.client.wait_at_barrier(f"ds2_jax/{how}", FAREWELL_SECONDS[how] * 1000)
+        global_state.client.wait_at_barrier(f"ds2_jax/left {how}", seconds * 1000)
         left.set()
         jax.distributed.shutdown()
 
