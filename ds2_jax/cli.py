@@ -1,4 +1,4 @@
-"""The commands: python main.py [train|evaluate|transcribe|align|calibrate|prepare|data|lm|bench] ..."""
+"""The commands: python main.py [train|evaluate|transcribe|align|calibrate|replay|prepare|data|lm|bench] ..."""
 
 import dataclasses
 import errno
@@ -35,6 +35,7 @@ commands (train where none is named):
   transcribe RUN AUDIO [AUDIO ...] [--format srt]   transcripts of audio and video: text, subtitles, tables
   align RUN AUDIO TEXT                              when each word and character of a known text is said
   calibrate RUN [--manifest FILE]                   fit confidences and word times; training does so in its end
+  replay FILE [--run RUN]                           make a step again whose loss was not finite; say what is behind it
   prepare CORPUS [--root FOLDER] ...                fetch or build a corpus; prepare --help lists them
   data TOOL ...                                     look at manifests and change them; data --help lists the tools
   lm TOOL ...                                       make a language model of text, tune one; lm --help lists the tools
@@ -90,6 +91,8 @@ class Train:
     dry_run: bool = False
     """Print the plan of the batches and an estimate of the memory, try the largest batch once on a tiny model, and
     write nothing into the run's folder."""
+    profile: Annotated[str | None, tyro.conf.arg(metavar="FIRST:LAST")] = None
+    """Record these steps of training, counted from 1, into RUN/profile for TensorBoard and Perfetto."""
     cluster: Annotated[ClusterOptions, tyro.conf.arg(name="")] = ALONE
 
 
@@ -189,6 +192,7 @@ def _run(words: list[str]) -> int:
         "transcribe": _transcribe,
         "align": _align,
         "calibrate": _calibrate,
+        "replay": _replay,
         "prepare": _prepare,
         "data": _data,
         "lm": _lm,
@@ -214,6 +218,7 @@ def _train(words: list[str]) -> int:
         raise InputError("--dry-run must run in one process, got --distributed. Leave one of them out.")
     from ds2_jax import distributed, run
     from ds2_jax.compilation import enable_cache
+    from ds2_jax.profile import steps_of
     from ds2_jax.train import train  # TensorFlow and Orbax load with it, so not before the command line is right
 
     enable_cache()
@@ -223,8 +228,9 @@ def _train(words: list[str]) -> int:
 
         dry_run(command.settings, workdir, command.overwrite)
         return 0
+    steps = steps_of(command.profile) if command.profile else None
     with distributed.joined(command.cluster, functools.partial(run.prospects, workdir)):
-        train(command.settings, workdir, command.overwrite)
+        train(command.settings, workdir, command.overwrite, steps)
     return 0
 
 
@@ -278,6 +284,12 @@ def _calibrate(words: list[str]) -> int:
     from ds2_jax.calibrate import calibrate
 
     return _parse(calibrate, "calibrate", words)()
+
+
+def _replay(words: list[str]) -> int:
+    from ds2_jax.replay import replay
+
+    return _parse(replay, "replay", words)()
 
 
 def _data(words: list[str]) -> int:

@@ -60,7 +60,7 @@ def normalise(spectrograms: jax.Array, num_frames: jax.Array) -> jax.Array:
     mean = jnp.where(mask, spectrograms, 0).sum((1, 2), keepdims=True) / jnp.maximum(count, 1)
     centred = jnp.where(mask, spectrograms - mean, 0)
     variance = jnp.square(centred).sum((1, 2), keepdims=True) / jnp.maximum(count - 1, 1)
-    varies = variance > 0
+    varies = variance != 0  # a waveform that is not finite must show: NaN is not 0
     return jnp.where(varies, centred * jax.lax.rsqrt(jnp.where(varies, variance, 1)), 0)
 
 

@@ -33,10 +33,11 @@ class Estimate:
 
     Attributes:
         parameters: the model's.
-        gradients: one of each parameter.
+        gradients: one of each parameter, and with `optim.accumulate` their sum besides.
         optimizer_state: of the optimiser; twice the parameters for AdamW.
         activations: kept by the forward pass for the backward pass, each array once.
-        temporaries: the largest that are needed at one time besides: the gradients of one layer's gates.
+        temporaries: the largest that are needed at one time besides: the gradients of one layer's gates, and with
+            `rematerialise` what is inside the layer.
     """
 
     parameters: int
@@ -61,19 +62,23 @@ def estimate(config: Config, num_labels: int, num_rows: int, num_frames: int) ->
     Args:
         config: of the run.
         num_labels: labels with blank (V).
-        num_rows: of this device's part of a batch (B).
+        num_rows: of this device's part of a batch, all its micro-batches (B).
         num_frames: spectrogram frames of its rows, padding included (T).
     """
     state = jax.eval_shape(lambda: _make_state(config, num_labels))
     parameters = _num_bytes(state.params)
+    num_rows = -(-num_rows // config.optim.accumulate)  # one micro-batch at a time
     activations, output_frames = _front_end(config, num_rows, num_frames)
     model = config.model
     frames = num_rows * output_frames
     width = -(-config.features.num_bins // math.prod(model.frequency_strides)) * model.channels[1]
-    kept = (1 + model.bidirectional) * model.hidden_size * KEPT_GATES[model.rnn_type]  # units of a frame and layer
+    directions = 1 + model.bidirectional
+    gates = FLOAT * frames * directions * model.hidden_size * KEPT_GATES[model.rnn_type]
+    inside = gates + FLOAT * frames * directions * model.hidden_size  # and states, of a layer
     for layer in range(model.num_layers):
-        arrays = width + kept + (1 + model.bidirectional) * model.hidden_size  # inputs, gates, states
-        activations += FLOAT * frames * (arrays + (width if layer else 0))  # and the inputs before batch norm
+        activations += FLOAT * frames * width  # its inputs
+        if not config.rematerialise:
+            activations += inside + (FLOAT * frames * width if layer else 0)  # and the inputs after batch norm
         if layer and model.dropout:
             activations += frames * width  # which ones were kept: a byte each
         width = model.hidden_size
@@ -82,10 +87,10 @@ def estimate(config: Config, num_labels: int, num_rows: int, num_frames: int) ->
     activations += FLOAT * frames * 2 * width  # before and after the head's batch norm
     return Estimate(
         parameters=parameters,
-        gradients=parameters,
+        gradients=parameters * (1 if config.optim.accumulate == 1 else 2),
         optimizer_state=_num_bytes(state.opt_state),
         activations=activations,
-        temporaries=FLOAT * frames * kept,
+        temporaries=gates + (inside + FLOAT * frames * model.hidden_size if config.rematerialise else 0),
     )
 
 
@@ -122,7 +127,7 @@ def compiled_bytes(
     Args:
         config: of the run; with `parallel` pmap the memory of the old state, which pmap keeps, is added.
         num_labels: labels with blank (V).
-        num_rows: of a batch, over all devices.
+        num_rows: of a batch, over all devices and micro-batches.
         padded_samples: of its waveforms (S).
         label_width: label positions (N).
         mesh: the devices.
@@ -195,20 +200,23 @@ def batch_seconds(config: Path, memory: float, devices: int = 1) -> int:
             padded_samples=num_frames * hop - 1,
             label_width=math.ceil(longest * LABELS_PER_SECOND),
             mesh=parallel.data_mesh(jax.local_devices()[:1]),
-            barriers=False,
+            # Without barriers a compiler finds what rematerialisation computes twice, and keeps it.
+            barriers=settings.rematerialise,
         )
 
-    few, many = 4, 16
+    parts = settings.optim.accumulate
+    few, many = 4 * parts, 16 * parts
     small, large = of_rows(few), of_rows(many)
     of_second = (large - small) / (many - few) / seconds_of_row
     fixed = small - few * seconds_of_row * of_second
     usable = PREALLOCATED * memory * 1e9
-    seconds = int((usable - fixed) / of_second * devices) // 10 * 10  # more digits would promise too much
+    filled_up = (parts * devices - 1) * longest  # empty rows of a batch, at the most
+    seconds = int((usable - fixed) / of_second * devices - filled_up) // 10 * 10  # more digits would promise too much
     if seconds < longest:
         raise InputError(
             f"--memory must hold one utterance of {longest:g} s, got {memory:g} GB, of which {usable / 2**20:,.0f} MiB "
-            f"are for arrays; {fixed / 2**20 + longest * of_second / 2**20:,.0f} are needed. Take a smaller model or "
-            "data.max_duration."
+            f"are for arrays; {fixed / 2**20 + parts * longest * of_second / 2**20:,.0f} are needed. Take a smaller "
+            "model or data.max_duration."
         )
     print(seconds)
     print(

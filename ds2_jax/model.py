@@ -7,11 +7,15 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from ds2_jax import lengths as lengths_lib
 from ds2_jax.config import ModelConfig
 from ds2_jax.conv import strided_conv
 from ds2_jax.lstm import NUM_GATES, RecurrentWeights, RnnType, recurrent
+
+OF_ALL_DEVICES = "of_all_devices"
+"""Marks what devices have added up together."""
 
 
 def uniform(fan_in: int) -> Callable[..., jax.Array]:
@@ -119,7 +123,7 @@ class MaskedBatchNorm(nn.Module):
     def _all_devices(self, x: jax.Array) -> jax.Array:
         if self.axis_name is None or self.is_initializing():
             return x
-        summed: jax.Array = jax.lax.psum(x, self.axis_name)
+        summed: jax.Array = checkpoint_name(jax.lax.psum(x, self.axis_name), OF_ALL_DEVICES)
         return summed
 
 
@@ -159,6 +163,12 @@ class BatchRNN(nn.Module):
         return recurrent(self.rnn_type, inputs, lengths, weights, self.dtype)
 
 
+RematerialisedRNN = nn.remat(
+    BatchRNN, static_argnums=(3,), policy=jax.checkpoint_policies.save_only_these_names(OF_ALL_DEVICES)
+)
+"""A BatchRNN that keeps its inputs alone for its gradient, and computes the rest again; nothing is reduced again."""
+
+
 class Lookahead(nn.Module):
     """Weighs each unit's next `context` frames, the present one included (Wang et al. 2016).
 
@@ -189,12 +199,14 @@ class DeepSpeech2(nn.Module):
         num_labels: labels with blank (V).
         axis_name: of the devices that share batch statistics; None for one device.
         dtype: overrides `config.dtype` (float64 in tests).
+        rematerialise: whether training computes what is inside the recurrent layers again for their gradient.
     """
 
     config: ModelConfig
     num_labels: int
     axis_name: str | None = None
     dtype: jax.typing.DTypeLike | None = None
+    rematerialise: bool = False
 
     @nn.compact
     def __call__(
@@ -230,11 +242,14 @@ class DeepSpeech2(nn.Module):
             hidden = clipped_relu(MaskedBatchNorm(axis, name=f"conv_norm_{i}")(hidden, mask, training))
         hidden = hidden.reshape(*hidden.shape[:2], -1)  # [B, T', F'*C]
 
+        recurrent_layer = RematerialisedRNN if self.rematerialise and training else BatchRNN
         for i in range(config.num_layers):
             if i > 0 and training and config.dropout > 0:
                 hidden = dropout(hidden, row_keys, i, config.dropout)
             directions = 2 if config.bidirectional else 1
-            layer = BatchRNN(config.rnn_type, config.hidden_size, directions, i > 0, dtype, axis, name=f"rnn_{i}")
+            layer = recurrent_layer(
+                config.rnn_type, config.hidden_size, directions, i > 0, dtype, axis, name=f"rnn_{i}"
+            )
             hidden = layer(hidden, lengths, training)
         if not config.bidirectional:
             hidden = clipped_relu(Lookahead(config.lookahead_context, name="lookahead")(hidden))

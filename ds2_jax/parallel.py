@@ -65,18 +65,18 @@ class TrainStep:
     def __init__(self, step: Callable[..., Any], mesh: Mesh, mode: Mode) -> None:
         self._mesh, self._split = mesh, mode == "pmap"
 
-        def with_signals(state: Any, batch: dict[str, jax.Array], epoch: jax.Array) -> tuple[Any, dict[str, Any]]:
+        def train_step(state: Any, batch: dict[str, jax.Array], epoch: jax.Array) -> tuple[Any, dict[str, Any]]:
             signals = batch.pop("signals")
             state, metrics = step(state, batch, epoch, axis_name=AXIS)
             return state, {**metrics, "signals": jax.lax.pmax(signals.max(), AXIS)}
 
         if mode == "pmap":
             in_axes, devices = (None, 0, None), mesh.devices.tolist()
-            self._compiled: Any = jax.pmap(with_signals, AXIS, in_axes=in_axes, out_axes=None, devices=devices)
+            self._compiled: Any = jax.pmap(train_step, AXIS, in_axes=in_axes, out_axes=None, devices=devices)
             return
         # check_vma off: optax.ctc_loss starts its scan from constants, which the check refuses (jax 0.10).
         in_specs, out_specs = (P(), P(AXIS), P()), (P(), P())
-        sharded = jax.shard_map(with_signals, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        sharded = jax.shard_map(train_step, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
         self._compiled = jax.jit(sharded, donate_argnums=0, compiler_options=compiler_options())
 
     def __call__(

@@ -24,7 +24,7 @@ class Saver:
     """
 
     def __init__(self, checkpoints: Checkpoints, config: CheckpointConfig, check_place: Callable[[], None]) -> None:
-        self._checkpoints, self._config, self._check_place = checkpoints, config, check_place
+        self._checkpoints, self._config, self.check_place = checkpoints, config, check_place
         self._saved = time.monotonic()
 
     def asked(self) -> int:
@@ -48,7 +48,7 @@ class Saver:
             InputError: it cannot be saved.
             Stopped: a signal was `asked`; the state is on disk.
         """
-        self._check_place()
+        self.check_place()
         self._checkpoints.save(state)
         self._saved = time.monotonic()
         if asked > SAVE:

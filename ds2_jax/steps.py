@@ -1,6 +1,7 @@
 """TrainState, train_step and eval_step: pure functions of one device's rows, with explicit collectives."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -13,6 +14,8 @@ from ds2_jax.loss import ctc_losses
 from ds2_jax.model import DeepSpeech2
 
 Batch = dict[str, jax.Array]
+Gradient = tuple[jax.Array, Any]
+"""Loss and its gradient by the parameters."""
 
 
 @jax.tree_util.register_dataclass
@@ -21,7 +24,7 @@ class TrainState:
     """All that a step changes."""
 
     step: jax.Array
-    """[] int32, updates made."""
+    """[] int32, updates made; ~updates (negative) once a loss or gradient was not finite: nothing changes any more."""
     params: Any
     batch_stats: Any
     opt_state: Any
@@ -29,7 +32,7 @@ class TrainState:
 
 def make_model(config: Config, num_labels: int, axis_name: str | None = None) -> DeepSpeech2:
     """The model of a configuration; `num_labels` counts the blank."""
-    return DeepSpeech2(config.model, num_labels, axis_name)
+    return DeepSpeech2(config.model, num_labels, axis_name, rematerialise=config.rematerialise)
 
 
 def init_state(config: Config, num_labels: int, tx: optax.GradientTransformation) -> TrainState:
@@ -57,9 +60,16 @@ def train_step(
     The objective is the sum of the row losses over the global number of alignable rows. It is differentiated as the
     local sum over the summed count, and the gradients are summed over devices once.
 
+    With `optim.accumulate` the rows are those of its micro-batches, one after the other, each as many. Every one is
+    normalised by itself and updates the running statistics; the gradients are added up before the one update.
+
+    Where the loss or the gradient's norm is not finite, the state stays as it was, but for its `step`, and every later
+    step leaves it so: the host, which reads metrics late, then still holds what was there before.
+
     Args:
         state: the same on every device.
-        batch: this device's rows: waveforms [B, S], num_samples [B], labels [B, N], num_labels [B], indices [B].
+        batch: this device's rows: waveforms [B, S], num_samples [B], labels [B, N], num_labels [B], indices [B]; B a
+            multiple of `optim.accumulate`.
         epoch: [] int32; keys SpecAugment and dropout together with the utterances' indices.
         config: of the run.
         num_labels: labels with blank (V).
@@ -71,26 +81,58 @@ def train_step(
         alignable, unalignable and empty (rows), num_samples (valid audio).
     """
     model = make_model(config, num_labels, axis_name)
-    keys = augment.row_keys(config.seed, epoch, batch["indices"])
-    spectrograms, num_frames = features.extract_features(batch["waveforms"], batch["num_samples"], config.features)
-    spectrograms = augment.spec_augment(spectrograms, num_frames, keys, config.augment)
     # Known before the gradient: lengths alone decide which rows can be aligned.
-    counts = _all_devices(_row_counts(batch, num_frames, config), axis_name)
+    counts = _all_devices(_row_counts(batch, config), axis_name)
 
-    def objective(params: Any) -> tuple[jax.Array, Any]:
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        (logits, output_lengths), updated = model.apply(
-            variables, spectrograms, num_frames, training=True, row_keys=keys, mutable=["batch_stats"]
-        )
-        losses, _ = ctc_losses(logits, output_lengths, batch["labels"], batch["num_labels"])
-        return losses.sum() / jnp.maximum(counts["alignable"], 1), updated["batch_stats"]
+    def gradient(batch_stats: Any, rows: Batch) -> tuple[Any, Gradient]:
+        keys = augment.row_keys(config.seed, epoch, rows["indices"])
+        spectrograms, num_frames = features.extract_features(rows["waveforms"], rows["num_samples"], config.features)
+        spectrograms = augment.spec_augment(spectrograms, num_frames, keys, config.augment)
 
-    (loss, batch_stats), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-    loss, grads = _all_devices((loss, grads), axis_name)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **counts}
-    return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+        def objective(params: Any) -> tuple[jax.Array, Any]:
+            variables = {"params": params, "batch_stats": batch_stats}
+            (logits, output_lengths), updated = model.apply(
+                variables, spectrograms, num_frames, training=True, row_keys=keys, mutable=["batch_stats"]
+            )
+            losses, _ = ctc_losses(logits, output_lengths, rows["labels"], rows["num_labels"])
+            return losses.sum() / jnp.maximum(counts["alignable"], 1), updated["batch_stats"]
+
+        (loss, batch_stats), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        return batch_stats, (loss, grads)
+
+    batch_stats, summed = _accumulate(gradient, state.batch_stats, batch, config.optim.accumulate)
+    loss, grads = _all_devices(summed, axis_name)
+    grad_norm = optax.tree.norm(grads)
+    stopped = state.step < 0
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+
+    def update(state: TrainState) -> TrainState:
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state)
+
+    def keep(state: TrainState) -> TrainState:
+        return dataclasses.replace(state, step=jnp.where(stopped, state.step, ~state.step))
+
+    state = jax.lax.cond(finite & ~stopped, update, keep, state)
+    return state, {"loss": loss, "grad_norm": grad_norm, **counts}
+
+
+def _accumulate(
+    gradient: Callable[[Any, Batch], tuple[Any, Gradient]], batch_stats: Any, batch: Batch, num_micro_batches: int
+) -> tuple[Any, Gradient]:
+    """Hands the statistics from micro-batch to micro-batch and adds up the losses and gradients."""
+    if num_micro_batches == 1:
+        return gradient(batch_stats, batch)
+
+    def add(carry: tuple[Any, Gradient], rows: Batch) -> tuple[tuple[Any, Gradient], None]:
+        batch_stats, summed = carry
+        batch_stats, one = gradient(batch_stats, rows)
+        return (batch_stats, jax.tree.map(jnp.add, summed, one)), None
+
+    micro_batches = {name: value.reshape(num_micro_batches, -1, *value.shape[1:]) for name, value in batch.items()}
+    shapes = jax.eval_shape(gradient, batch_stats, {name: value[0] for name, value in micro_batches.items()})[1]
+    zeros = jax.tree.map(jnp.zeros_like, shapes)
+    return jax.lax.scan(add, (batch_stats, zeros), micro_batches)[0]
 
 
 def infer(
@@ -134,7 +176,8 @@ def eval_step(variables: dict[str, Any], batch: Batch, *, config: Config, num_la
     }
 
 
-def _row_counts(batch: Batch, num_frames: jax.Array, config: Config) -> dict[str, jax.Array]:
+def _row_counts(batch: Batch, config: Config) -> dict[str, jax.Array]:
+    num_frames = lengths.num_frames(batch["num_samples"], config.features.hop_length)
     output_lengths = lengths.conv_output_lengths(num_frames, config.model.time_reduction)
     alignable = lengths.alignable(output_lengths, batch["labels"], batch["num_labels"])
     empty = batch["num_samples"] == 0

@@ -4,10 +4,9 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -18,7 +17,7 @@ from ds2_jax.calibrate import calibrate_run
 from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.config import Config
 from ds2_jax.corpora import split_manifests
-from ds2_jax.data.manifest import Problem, Utterance, count_reasons, write_problems
+from ds2_jax.data.manifest import Problem, count_reasons, write_problems
 from ds2_jax.data.pipeline import Perturb, batches
 from ds2_jax.data.plan import Batch
 from ds2_jax.data.splits import Split, digest, read_split
@@ -26,13 +25,16 @@ from ds2_jax.decoding.decoder import make_decoder
 from ds2_jax.epochs import Epochs
 from ds2_jax.errors import InputError
 from ds2_jax.evaluate import evaluate_utterances, make_eval_step, report
+from ds2_jax.guards import RecompilationAlarm, Watchdog
+from ds2_jax.profile import Profile
 from ds2_jax.progress import MetricLog, Progress, Skipped, say
 from ds2_jax.results import Evaluation, read_evaluation, write_evaluation
 from ds2_jax.rows import RowLayout
 from ds2_jax.saving import Saver
+from ds2_jax.updates import Updates
 
 
-def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation | None:
+def train(config: Config, workdir: Path, overwrite: bool = False, profile: range | None = None) -> Evaluation | None:
     """Trains, or goes on where the run stopped, then evaluates the test split once with the best checkpoint.
 
     A finished run only tells again what it found.
@@ -42,6 +44,7 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
         workdir: folder of the run: config.json, checkpoints, metrics.jsonl, tensorboard, calibration.json, test.json,
             test.jsonl.
         overwrite: deletes the run that is there.
+        profile: steps to record, counted from 1.
 
     Returns:
         The evaluation of the test split; None without one.
@@ -65,7 +68,7 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
             test = read_evaluation(workdir, "test")
         if test is None:
             checkpoints.tidy()
-            test = fit(config, workdir, splits, epochs, checkpoints, check_place)
+            test = fit(config, workdir, splits, epochs, checkpoints, check_place, profile)
         best = checkpoints.best_step
     if test is not None and best is not None and distributed.is_primary():
         print(report(test, f"test, with the weights of epoch {best // epochs.num_steps}", workdir / "test.jsonl"))
@@ -96,6 +99,7 @@ def fit(
     epochs: Epochs,
     checkpoints: Checkpoints,
     check_place: Callable[[], None],
+    profile: range | None,
 ) -> Evaluation | None:
     """Trains the epochs that are left, then calibrates on the dev split and evaluates the test split."""
     alphabet = Alphabet.of(config.data)
@@ -121,7 +125,22 @@ def fit(
 
     progress = Progress(config.features.sample_rate)
     saver = Saver(checkpoints, config.checkpoint, check_place)
-    with MetricLog(workdir, made, checkpoints.evaluated(made)) as log:
+    with (
+        MetricLog(workdir, made, checkpoints.evaluated(made)) as log,
+        RecompilationAlarm(made, num_steps) as alarm,
+        Profile(workdir, profile) as profiler,
+        Watchdog(config.watchdog_minutes) as watchdog,
+    ):
+        updates = Updates(
+            train_step=profiler.watch(alarm.watch(train_step), made),
+            num_steps=num_steps,
+            utterances=splits["train"].utterances,
+            run=workdir,
+            saver=saver,
+            log=log,
+            progress=progress,
+            watchdog=watchdog,
+        )
         for epoch in range(epochs_done(checkpoints, made, num_steps), config.epochs):
             if stops_early(config.patience, checkpoints.best_step, num_steps, epoch):
                 say(f"no better dev WER for {config.patience} epochs: stopping")
@@ -130,20 +149,18 @@ def fit(
             stream = make_stream(plan, splits["train"], config, alphabet, layout, skipped, epochs.perturb(epoch))
             title = f"epoch {epoch + 1}/{config.epochs}"
             watched = progress.epoch(stream, title, num_steps, log.steps(epoch + 1))
-            finish = functools.partial(
-                finish_step,
-                epoch=epoch,
-                utterances=splits["train"].utterances,
-                log=log,
-                progress=progress,
-                check_place=check_place,
-            )
-            state = run_epoch(train_step, state, watched, epoch, num_steps, finish, saver)
+            state = updates.make(state, watched, epoch)
             check_epoch(state, epoch, progress)
             saver.save(state)  # before the evaluation, which may be long, or fail
             trained = f"epoch {epoch + 1}: {progress.summary}"
             metrics = {"epoch": epoch + 1, **progress.costs}
-            dev = evaluate(variables_of(state), splits["dev"], title="dev", decoder=make_decoder(config))
+            dev = evaluate(
+                variables_of(state),
+                splits["dev"],
+                title="dev",
+                decoder=make_decoder(config),
+                on_result=lambda *_: watchdog.beat("evaluating the dev split"),
+            )
             if dev.results:
                 check_finite(dev.loss, "dev loss", epoch)
                 metrics |= {f"dev_{name}": value for name, value in dev.rates.items()}
@@ -302,85 +319,3 @@ def variables_of(state: steps.TrainState) -> dict[str, Any]:
 def skipped_name() -> str:
     """File of the utterances that this process cannot read; several write one each."""
     return f"skipped_while_reading{'' if distributed.is_primary() else f'_{jax.process_index()}'}.jsonl"
-
-
-class Update(NamedTuple):
-    """A step that was made: the updates until then, its metrics, on the devices, and its batch."""
-
-    step: int
-    metrics: Mapping[str, jax.Array]
-    batch: Mapping[str, np.ndarray]
-
-
-def run_epoch(
-    train_step: Callable[..., Any],
-    state: steps.TrainState,
-    stream: Iterable[dict[str, np.ndarray]],
-    epoch: int,
-    num_steps: int,
-    finish: Callable[[Update], None],
-    saver: Saver,
-) -> steps.TrainState:
-    """Makes the updates of an epoch, and saves on the way.
-
-    A step's metrics are fetched while the next step runs, so that the device never waits for the host.
-
-    Args:
-        train_step: compiled by `parallel.parallel_train_step`.
-        state: before the epoch, or somewhere in it; its memory is reused.
-        stream: batches that are left.
-        epoch: counted from 0.
-        num_steps: of every epoch.
-        finish: gets every step, a step late, or before a save.
-        saver: says when to save.
-
-    Raises:
-        Stopped: asked to by a signal, after a save.
-    """
-    step = int(state.step)
-    last: Update | None = None
-    for batch in stream:
-        state, metrics = train_step(state, batch, jnp.int32(epoch), saver.asked())
-        step += 1
-        told = 0
-        if last is not None:
-            finish(last)
-            told = int(last.metrics["signals"])
-        last = Update(step, metrics, batch)
-        asked = saver.agreed(told)
-        if saver.due(asked, step - epoch * num_steps):
-            finish(last)
-            last = None
-            saver.save(state, asked)
-    if last is not None:
-        finish(last)
-    return state
-
-
-def finish_step(
-    update: Update,
-    *,
-    epoch: int,
-    utterances: Sequence[Utterance],
-    log: MetricLog,
-    progress: Progress,
-    check_place: Callable[[], None],
-) -> None:
-    """Checks and logs a step's metrics.
-
-    Raises:
-        InputError: the loss or its gradient is not finite; names the step and the utterances of its batch.
-    """
-    values = {name: float(value) for name, value in update.metrics.items() if name != "signals"}
-    if not np.isfinite([values["loss"], values["grad_norm"]]).all():
-        names = ", ".join(utterances[index].id for index in update.batch["indices"] if index >= 0)
-        raise InputError(
-            f"The loss must be finite, got {values['loss']} (gradient norm {values['grad_norm']}) at step "
-            f"{update.step}, epoch {epoch + 1}, utterances {names}. Listen to these recordings, or start anew "
-            "(--workdir or --overwrite) with a lower optim.learning_rate or optim.clip_norm."
-        )
-    check_place()
-    num_rows, padded_samples = update.batch["waveforms"].shape
-    values |= {"num_rows": num_rows * jax.process_count(), "padded_samples": padded_samples}
-    progress.step(values)
-    log.write(update.step, {"epoch": epoch + 1, **values, "hours_per_hour": progress.speed})

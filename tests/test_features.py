@@ -119,6 +119,15 @@ def test_constant_spectrogram_normalises_to_zeros() -> None:
     assert normalised[1].any()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_that_are_not_finite_show(value: float) -> None:
+    waveforms = [noise(400), noise(400)]
+    waveforms[0][123] = value
+    spectrograms, _ = extract_features(*padded(waveforms, 400), FeatureConfig())
+    assert np.isnan(spectrograms[0]).all()
+    assert np.isfinite(spectrograms[1]).all()
+
+
 def test_empty_row_has_no_frames() -> None:
     spectrograms, num_frames = extract_features(*padded([np.empty(0, np.float32), noise(400)], 400), FeatureConfig())
     np.testing.assert_array_equal(num_frames, [0, 3])

@@ -6,29 +6,46 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from ds2_jax import cli, conv, memory, parallel
-from ds2_jax.config import Config, ModelConfig
+from ds2_jax.config import Config, ModelConfig, OptimConfig
 from ds2_jax.errors import InputError
 from ds2_jax.lengths import num_frames
+from ds2_jax.rows import RowLayout
 from tests.small_runs import SMALL_CONFIG, compilation_cache_in
 
-CASES = {  # rows, frames
-    "2 x 256": (ModelConfig(hidden_size=256, num_layers=2), 8, 400),
-    "5 x 1024": (ModelConfig(), 16, 1600),
-    "gru, bfloat16": (ModelConfig(hidden_size=512, num_layers=3, rnn_type="gru", dtype="bfloat16"), 32, 800),
-    "unidirectional rnn": (ModelConfig(hidden_size=512, num_layers=3, rnn_type="rnn", bidirectional=False), 32, 800),
-    "an4_cpu": (
-        ModelConfig(
-            hidden_size=256, num_layers=3, channels=(16, 16), frequency_strides=(4, 2), time_reduction=4, dropout=0.2
-        ),
-        *(8, 400),
+SAVING = Config(optim=OptimConfig(accumulate=2), rematerialise=True)
+MODELS = {
+    "2 x 256": ModelConfig(hidden_size=256, num_layers=2),
+    "4 x 512": ModelConfig(hidden_size=512, num_layers=4),
+    "gru, bfloat16": ModelConfig(hidden_size=512, num_layers=3, rnn_type="gru", dtype="bfloat16"),
+    "unidirectional rnn": ModelConfig(hidden_size=512, num_layers=3, rnn_type="rnn", bidirectional=False),
+    "an4_cpu": ModelConfig(
+        hidden_size=256, num_layers=3, channels=(16, 16), frequency_strides=(4, 2), time_reduction=4, dropout=0.2
     ),
 }
+CASES = {  # rows, frames
+    "2 x 256": (Config(model=MODELS["2 x 256"]), 8, 400),
+    "4 x 512, accumulated, rematerialised": (dataclasses.replace(SAVING, model=MODELS["4 x 512"]), 32, 800),
+    "5 x 1024": (Config(), 16, 1600),
+    "5 x 1024, rematerialised": (Config(rematerialise=True), 16, 1600),
+    "5 x 1024, accumulated": (dataclasses.replace(SAVING, rematerialise=False), 32, 1600),
+    "gru, bfloat16": (Config(model=MODELS["gru, bfloat16"]), 32, 800),
+    "gru, bfloat16, accumulated, rematerialised": (
+        dataclasses.replace(SAVING, model=MODELS["gru, bfloat16"]),
+        *(64, 800),
+    ),
+    "unidirectional rnn": (Config(model=MODELS["unidirectional rnn"]), 32, 800),
+    "an4_cpu": (Config(model=MODELS["an4_cpu"]), 8, 400),
+}
+QUICK_CASES = list(CASES)[:2]
 
 QUICK = dataclasses.replace(  # to compile
-    SMALL_CONFIG, model=dataclasses.replace(SMALL_CONFIG.model, num_layers=1, rnn_type="rnn", dtype="bfloat16")
+    SMALL_CONFIG,
+    model=dataclasses.replace(SMALL_CONFIG.model, num_layers=1, rnn_type="rnn", dtype="bfloat16"),
+    optim=OptimConfig(accumulate=2),
 )
 
 
@@ -51,13 +68,13 @@ def compiled(config: Config, num_rows: int, frames: int, num_devices: int = 1) -
 
 
 @pytest.mark.parametrize(
-    "name", ["2 x 256", *(pytest.param(name, marks=pytest.mark.slow) for name in CASES if name != "2 x 256")]
+    "name",
+    [name if name in QUICK_CASES else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
 )
 def test_the_formula_is_near_the_compilers_layout(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within 15 %, with the convolutions as on an accelerator: those of a CPU take Fourier transforms besides."""
     monkeypatch.setattr(conv, "_conv_on_cpu", conv.direct_conv)
-    model, num_rows, frames = CASES[name]
-    config = Config(model=model)
+    config, num_rows, frames = CASES[name]
     assert memory.estimate(config, 29, num_rows, frames).total / compiled(config, num_rows, frames) == pytest.approx(
         1, abs=0.15
     )
@@ -74,6 +91,17 @@ def test_the_parts_of_the_default_model() -> None:
     assert layers < parts.activations < 1.2 * layers
     assert memory.estimate(Config(), 29, 128, 1600).activations == 2 * parts.activations
     assert parts.total == sum(dataclasses.astuple(parts))
+
+
+def test_what_accumulation_and_rematerialisation_save() -> None:
+    whole = memory.estimate(Config(), 29, 64, 1600)
+    accumulated = memory.estimate(Config(optim=OptimConfig(accumulate=4)), 29, 64, 1600)
+    assert accumulated == dataclasses.replace(memory.estimate(Config(), 29, 16, 1600), gradients=2 * whole.gradients)
+    rematerialised = memory.estimate(Config(rematerialise=True), 29, 64, 1600)
+    inside = 2 * (4 + 1) * 1024 * 800 * 64 * 4  # gates and cells of both directions
+    normalised = 1024 * 800 * 64 * 4
+    assert rematerialised.activations == whole.activations - 5 * inside - 4 * normalised
+    assert rematerialised.temporaries == whole.temporaries + inside + normalised
 
 
 def test_devices_share_the_rows_and_pmap_keeps_the_old_state() -> None:
@@ -105,7 +133,7 @@ def test_the_largest_batch_fills_the_memory_and_no_more(config_file: Path, capsy
     held = memory.compiled_bytes(
         QUICK,
         29,
-        num_rows=int(seconds / longest),
+        num_rows=RowLayout(num_micro_batches=2).rows(np.arange(int(seconds / longest))).size,
         padded_samples=num_frames(int(longest * 16_000), 160) * 160 - 1,
         label_width=int(longest * memory.LABELS_PER_SECOND),
         mesh=parallel.data_mesh(jax.devices()[:1]),

@@ -84,10 +84,8 @@ def compiled_step(config: Config) -> Any:
         start = steps.TrainState(
             jnp.int32(0), variables["params"], variables["batch_stats"], keep_gradients.init(variables["params"])
         )
-        new_model = functools.partial(DeepSpeech2, dtype=batch["waveforms"].dtype)  # settings have no float64
-        with mock.patch.object(
-            steps, "make_model", lambda config, num_labels, axis_name: new_model(config.model, num_labels, axis_name)
-        ):
+        make_model, dtype = steps.make_model, batch["waveforms"].dtype  # settings have no float64
+        with mock.patch.object(steps, "make_model", lambda *settings: make_model(*settings).clone(dtype=dtype)):
             state, metrics = steps.train_step(
                 start, batch, jnp.int32(3), config=config, num_labels=NUM_LABELS, tx=keep_gradients
             )
@@ -121,8 +119,10 @@ def assert_trees_close(actual: Any, expected: Any, tolerance: float) -> None:
         assert np.abs(value - reference).max() <= tolerance * scale, name
 
 
-def assert_same_objective(one: Arrays, other: Arrays, config: Config = SMALL) -> None:
-    (actual, counts), (expected, expected_counts) = objective(one, config), objective(other, config)
+def assert_same_objective(
+    one: Arrays, other: Arrays, config: Config = SMALL, other_config: Config | None = None
+) -> None:
+    (actual, counts), (expected, expected_counts) = objective(one, config), objective(other, other_config or config)
     assert expected["loss"].dtype == one["waveforms"].dtype
     assert_trees_close(actual, expected, TOLERANCES[one["waveforms"].dtype.type])
     assert counts["alignable"] == expected_counts["alignable"] == 3
@@ -168,6 +168,10 @@ def test_loss_is_the_mean_over_alignable_rows() -> None:
     alone, _ = objective(make_batch((1, 1, EMPTY, EMPTY, 1)))  # an utterance three times has its loss three times
     once, _ = objective(make_batch((EMPTY, EMPTY, EMPTY, 1, EMPTY)))
     assert alone["loss"] == pytest.approx(once["loss"], rel=1e-10)
+
+
+def test_rematerialised_layers_have_the_same_gradients_and_statistics() -> None:
+    assert_same_objective(make_batch(), make_batch(), dataclasses.replace(SMALL, rematerialise=True), SMALL)
 
 
 def test_batch_of_empty_rows_trains_nothing() -> None:

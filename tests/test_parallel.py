@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +15,9 @@ from jax.sharding import PartitionSpec as P
 
 from ds2_jax import optim, parallel, steps
 from ds2_jax.alphabet import Alphabet
-from ds2_jax.config import AugmentConfig
+from ds2_jax.config import AugmentConfig, Config
 from ds2_jax.errors import InputError
+from ds2_jax.rows import RowLayout
 from tests import processes, updates
 from tests.small_runs import SMALL_CONFIG, noise, some_state
 
@@ -101,6 +101,50 @@ def test_eight_devices_train_as_one(
     assert max(jax.tree.leaves(moved)) > 0.05  # else the comparison would show nothing
 
 
+NUM_MICRO_BATCHES = 2
+ACCUMULATING = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, accumulate=NUM_MICRO_BATCHES))
+
+
+@pytest.fixture(scope="module")
+def accumulating_step() -> Any:
+    """Compiled for eight devices, two micro-batches and recurrent layers that are rematerialised."""
+    return compiled_step(dataclasses.replace(ACCUMULATING, rematerialise=True))
+
+
+def rows_of(layout: RowLayout) -> dict[str, np.ndarray]:
+    """The batch's rows in the order of a layout."""
+    rows = layout.rows(np.arange(ROWS, dtype=np.int32))
+    assert sorted(rows) == list(range(ROWS))
+    return {name: value[rows] for name, value in make_batch().items()}
+
+
+def test_eight_devices_accumulate_as_one(accumulating_step: Any, state: steps.TrainState) -> None:
+    mesh = parallel.data_mesh()
+    batch = rows_of(parallel.row_layout(mesh, NUM_MICRO_BATCHES))
+    actual, metrics = jax.device_get(accumulating_step(parallel.replicate(state, mesh), batch, EPOCH))
+    one_device = jax.jit(functools.partial(TRAIN_STEP, config=ACCUMULATING))
+    expected, expected_metrics = jax.device_get(one_device(state, rows_of(RowLayout(1, NUM_MICRO_BATCHES)), EPOCH))
+    assert largest_difference(metrics, expected_metrics) <= 1e-5
+    assert largest_difference(actual.params, expected.params) <= 1e-5
+    assert largest_difference(actual.batch_stats, expected.batch_stats) <= 1e-5
+    assert int(actual.step) == 1
+
+
+def test_what_one_device_hears_stops_all(accumulating_step: Any, state: steps.TrainState) -> None:
+    mesh = parallel.data_mesh()
+    poisoned = make_batch()
+    poisoned["waveforms"][2, 100] = np.nan  # of the second device
+    kept, metrics = accumulating_step(parallel.replicate(state, mesh), poisoned, EPOCH)
+    assert not np.isfinite(metrics["loss"])
+    for device in range(mesh.size):
+        own = jax.tree.map(lambda leaf, device=device: np.asarray(leaf.addressable_shards[device].data), kept)
+        assert int(own.step) == ~0
+        jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(own, step=state.step), state)
+    kept, metrics = accumulating_step(kept, make_batch(), EPOCH)
+    assert np.isfinite(metrics["loss"])
+    jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(kept, step=state.step), state)
+
+
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
 def test_every_device_gets_the_new_state(mode: Literal["shard_map", "pmap"]) -> None:
     mesh = parallel.data_mesh()
@@ -151,22 +195,22 @@ def computations(program: str) -> dict[str, list[str]]:
     return found
 
 
-def num_collectives(program: str) -> tuple[int, int]:
-    """Collectives inside the bodies of loops, at any depth, and all of them."""
+def num_collectives(program: str) -> list[int]:
+    """Collectives outside of loops, inside the bodies of loops, inside the bodies of loops within those, and so on."""
     bodies = computations(program)
+    found: list[int] = []
 
-    def reached_from(name: str) -> Iterator[str]:
-        yield name
+    def visit(name: str, depth: int) -> None:
+        found.extend([0] * (depth + 1 - len(found)))
         for line in bodies[name]:
-            for other in re.findall(r"(?:body|calls|to_apply|computations?)=\{?%([\w.-]+)", line):
-                yield from reached_from(other)
+            found[depth] += bool(COLLECTIVE.search(line))
+            for kind, others in re.findall(r"(body|calls|to_apply|branch_computations)=\{?(%[^=}]+)", line):
+                for other in re.findall(r"%([\w.-]+)", others):
+                    visit(other, depth + (kind == "body"))
 
-    def count(names: Any) -> int:
-        return sum(bool(COLLECTIVE.search(line)) for name in names for line in bodies[name])
-
-    loops = [match[1] for lines in bodies.values() for line in lines if (match := re.search(r" body=%([\w.-]+)", line))]
-    assert loops
-    return count({name for loop in loops for name in reached_from(loop)}), count(bodies)
+    [entry] = re.findall(r"^ENTRY %([\w.-]+) \(", program, re.MULTILINE)
+    visit(entry, 0)
+    return found
 
 
 def test_the_collective_that_plain_jit_puts_into_a_time_loop_is_found() -> None:
@@ -183,12 +227,11 @@ def test_the_collective_that_plain_jit_puts_into_a_time_loop_is_found() -> None:
     kernel = jax.device_put(np.eye(4, dtype=np.float32), replicated)
     inputs = jax.device_put(np.ones((5, ROWS, 4), np.float32), NamedSharding(mesh, P(None, parallel.AXIS)))
     program: Any = jax.jit(jax.grad(loss), out_shardings=replicated).lower(kernel, inputs).compile().as_text()
-    assert num_collectives(program) == (1, 1)
+    assert num_collectives(program) == [0, 1]
 
 
-def compiled_step(num_layers: int, num_samples: int = NUM_SAMPLES) -> Any:
-    """The training step of `num_layers` layers, compiled for eight devices and waveforms of `num_samples`."""
-    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, num_layers=num_layers))
+def compiled_step(config: Config, num_samples: int = NUM_SAMPLES) -> Any:
+    """The training step, compiled for eight devices and waveforms of `num_samples`."""
     batch = make_batch()
     batch["waveforms"] = np.resize(batch["waveforms"], (ROWS, num_samples))
     mesh = parallel.data_mesh()
@@ -196,12 +239,28 @@ def compiled_step(num_layers: int, num_samples: int = NUM_SAMPLES) -> Any:
     return step.lower(parallel.replicate(some_state(config), mesh), batch, EPOCH).compile()
 
 
+def num_reductions_of_norms(config: Config) -> int:
+    """Each norm: mean and variance, and their gradients."""
+    return 4 * (2 + config.model.num_layers)
+
+
 def test_a_step_reduces_outside_its_loops_and_no_oftener_than_it_must() -> None:
     for num_layers, num_samples in ((2, NUM_SAMPLES), (2, 2 * NUM_SAMPLES), (3, NUM_SAMPLES)):
-        num_norms = 2 + num_layers
-        # Each norm: mean and variance, and their gradients. Once: the counts, loss and gradients together, and signals.
-        expected = 4 * num_norms + 3
-        assert num_collectives(compiled_step(num_layers, num_samples).as_text()) == (0, expected)
+        config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, num_layers=num_layers))
+        outside, *inside = num_collectives(compiled_step(config, num_samples).as_text())
+        # Once: the counts, loss and gradients together, and the signals.
+        assert outside == num_reductions_of_norms(config) + 3
+        assert not any(inside)
+
+
+def test_accumulation_reduces_gradients_once_and_rematerialisation_reduces_nothing_again(
+    accumulating_step: Any,
+) -> None:
+    once, of_micro_batch, *inside = num_collectives(accumulating_step.as_text())
+    assert once == 3
+    assert of_micro_batch == num_reductions_of_norms(ACCUMULATING)
+    assert inside
+    assert not any(inside)
 
 
 TOLERANCES: dict[updates.Optimizer, tuple[str, float]] = {"sgd": ("float32", 1e-5), "adamw": ("float64", 1e-9)}

@@ -84,6 +84,37 @@ def test_batch_without_speech_changes_no_weight(train_step: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, state.batch_stats, STATE.batch_stats)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_stops_all_updates(value: float, train_step: Any) -> None:
+    good, poisoned = make_batch(), make_batch()
+    poisoned["waveforms"][1, 100] = value
+    before, _ = train_step(STATE, good, jnp.int32(0))
+    after, metrics = train_step(before, poisoned, jnp.int32(0))
+    assert not np.isfinite(metrics["loss"])
+    assert int(after.step) == ~1
+    assert_only_steps_differ(after, before)
+    later, metrics = train_step(after, good, jnp.int32(0))
+    assert np.isfinite(metrics["loss"])
+    assert int(later.step) == ~1
+    assert_only_steps_differ(later, before)
+
+
+def test_a_gradient_that_is_not_finite_stops_all_updates(train_step: Any) -> None:
+    params = STATE.params | {"head": STATE.params["head"] * np.float32(1e25)}
+    before = dataclasses.replace(STATE, params=params)
+    after, metrics = train_step(before, make_batch(), jnp.int32(0))
+    assert np.isfinite(metrics["loss"])
+    assert not np.isfinite(metrics["grad_norm"])
+    assert int(after.step) == ~0
+    assert_only_steps_differ(after, before)
+
+
+def assert_only_steps_differ(one: steps.TrainState, other: steps.TrainState) -> None:
+    """The bits of weights, statistics and optimiser, its own count of updates included."""
+    assert any(np.issubdtype(leaf.dtype, np.integer) for leaf in jax.tree.leaves(other.opt_state))
+    jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(one, step=other.step), other)
+
+
 def test_samples_past_the_end_are_never_read(train_step: Any) -> None:
     batch = make_batch()
     past = np.arange(NUM_SAMPLES) >= batch["num_samples"][:, None]

@@ -18,6 +18,7 @@ import soundfile
 from ds2_jax import cli, parallel
 from ds2_jax import train as train_lib
 from ds2_jax.alphabet import Alphabet
+from ds2_jax.batch_file import read_batch
 from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig
 from ds2_jax.corpora import an4
@@ -113,9 +114,14 @@ def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> Non
         def step(state: Any, batch: dict[str, np.ndarray], _: Any, signals: int) -> Any:
             samples = batch["num_samples"].sum()
             alignable = (batch["num_samples"] > 0).sum()
-            counts = {"num_samples": samples, "alignable": alignable, "unalignable": 0, "empty": 0, "signals": signals}
-            metrics = {"loss": loss, "grad_norm": 1.0, **counts}
-            return dataclasses.replace(state, step=state.step + 1), metrics
+            counts = {
+                "num_samples": samples,
+                "alignable": alignable,
+                "unalignable": 0,
+                "empty": (batch["num_samples"] == 0).sum(),
+            }
+            metrics = {"loss": loss, "grad_norm": 1.0, "signals": signals, **counts}
+            return dataclasses.replace(state, step=state.step + 1 if np.isfinite(loss) else ~state.step), metrics
 
         return step
 
@@ -257,6 +263,25 @@ def test_loss_that_is_not_finite_names_step_and_utterances(
         train(dataclasses.replace(SMALL_CONFIG, data=data), tmp_path / "run")
     assert set(re.findall(r"\ball\d\b", str(caught.value))) == {"all0", "all1", "all2"}
     assert "start anew" in str(caught.value)
+    assert saved_steps(tmp_path / "run") == [0]  # the state before it
+    assert str(tmp_path / "data/all0.wav") in read_batch(tmp_path / "run/replay/step-1.npz").audio
+
+
+def test_step_that_is_not_finite_can_be_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path / "data"))
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, batch_size=1), optim=OptimConfig(learning_rate=1e25)
+    )
+    for _ in range(2):  # the same command meets it again
+        with pytest.raises(
+            InputError, match=r"The loss must be finite, got .* at step 2, epoch 1, utterances all"
+        ) as stop:
+            train(config, tmp_path / "run")
+    assert saved_steps(tmp_path / "run") == [1]
+    told = re.search(r"python main.py replay (\S+step-2.npz) says what is behind it", str(stop.value))
+    assert told is not None
+    assert cli.main(["replay", told[1]]) == 1
+    assert "not finite" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("with_dev", [True, False])

@@ -1,0 +1,106 @@
+"""steps.py with optim.accumulate: one update from micro-batches that are computed one after the other."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ds2_jax import augment, features
+from ds2_jax.config import Config
+from ds2_jax.loss import ctc_losses
+from ds2_jax.model import DeepSpeech2, MaskedBatchNorm
+from ds2_jax.rows import RowLayout
+from tests import test_model
+from tests.test_model import EMPTY, NUM_LABELS, SMALL, TOLERANCES, Arrays, assert_trees_close, make_batch, objective
+
+BATCHES = [np.array([0, 1, 3, 2, 1, EMPTY, last], np.int32) for last in (0, EMPTY)]
+"""Utterances: the micro-batches (0, 1, 3), (2, 1, EMPTY) and (last,) have 3, 1 and 1 or 0 rows that can be aligned."""
+NUM_MICRO_BATCHES = 3
+EPOCH = jnp.int32(3)
+
+
+def split(utterances: np.ndarray, num_micro_batches: int = NUM_MICRO_BATCHES, float_type: type = np.float64) -> Arrays:
+    """The batch's rows in the order in which one device gets them."""
+    rows = RowLayout(1, num_micro_batches).rows(utterances)
+    return make_batch(tuple(rows.tolist()), float_type=float_type)
+
+
+def accumulating(num_micro_batches: int = NUM_MICRO_BATCHES) -> Config:
+    return dataclasses.replace(SMALL, optim=dataclasses.replace(SMALL.optim, accumulate=num_micro_batches))
+
+
+@pytest.fixture
+def frozen_statistics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Training normalises with the running statistics, so that rows do not touch each other."""
+    call = MaskedBatchNorm.__call__
+    monkeypatch.setattr(
+        MaskedBatchNorm, "__call__", lambda self, inputs, mask, training: call(self, inputs, mask, training=False)
+    )
+    test_model.compiled_step.cache_clear()
+    yield
+    test_model.compiled_step.cache_clear()
+
+
+@pytest.mark.usefixtures("frozen_statistics")
+@pytest.mark.parametrize("float_type", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+def test_gradients_are_the_large_batchs_with_frozen_statistics(float_type: type) -> None:
+    """With SpecAugment and dropout, whose draws therefore belong to the utterance."""
+    tolerance = 1e-10 if float_type is np.float64 else 1e-5
+    for utterances in BATCHES:
+        micro_batches = split(utterances, float_type=float_type)
+        actual, counts = objective(micro_batches, accumulating())
+        expected, expected_counts = objective(make_batch(tuple(utterances.tolist()), float_type=float_type))
+        del actual["statistics"], expected["statistics"]
+        assert_trees_close(actual, expected, tolerance)
+        assert counts["alignable"] == expected_counts["alignable"] == np.isin(utterances, (0, 1, 3)).sum()
+        assert counts["unalignable"] == 1
+        assert counts["empty"] == (micro_batches["indices"] < 0).sum()
+
+
+def one_micro_batch(variables: Any, rows: Arrays) -> Any:
+    """The sum of the rows' losses, its gradients, and the statistics afterwards, by the model itself."""
+    keys = augment.row_keys(SMALL.seed, EPOCH, jnp.asarray(rows["indices"]))
+    spectrograms, num_frames = features.extract_features(
+        jnp.asarray(rows["waveforms"]), jnp.asarray(rows["num_samples"]), SMALL.features
+    )
+    spectrograms = augment.spec_augment(spectrograms, num_frames, keys, SMALL.augment)
+    model = DeepSpeech2(SMALL.model, NUM_LABELS, dtype=rows["waveforms"].dtype)
+
+    def summed_loss(params: Any) -> Any:
+        (logits, lengths), updated = model.apply(
+            variables | {"params": params},
+            spectrograms,
+            num_frames,
+            training=True,
+            row_keys=keys,
+            mutable="batch_stats",
+        )
+        return ctc_losses(logits, lengths, rows["labels"], rows["num_labels"])[0].sum(), updated["batch_stats"]
+
+    (loss, statistics), gradients = jax.value_and_grad(summed_loss, has_aux=True)(variables["params"])
+    return {"loss": loss, "gradients": gradients}, statistics
+
+
+def test_each_micro_batch_is_normalised_alone_and_rows_weigh_the_same() -> None:
+    compiled = jax.jit(one_micro_batch, compiler_options=test_model.QUICK_COMPILATION)
+    for utterances in BATCHES:
+        batch = split(utterances)
+        actual, counts = objective(batch, accumulating())
+        with jax.enable_x64(True):
+            variables = jax.tree.map(lambda x: x.astype(np.float64), test_model.initial_variables(accumulating()))
+            parts = []
+            for rows in np.split(np.arange(len(batch["indices"])), NUM_MICRO_BATCHES):
+                part, statistics = jax.tree.map(
+                    np.asarray, compiled(variables, {name: value[rows] for name, value in batch.items()})
+                )
+                variables = variables | {"batch_stats": statistics}
+                parts.append(part)
+            summed = jax.tree.map(lambda *each: sum(each), *parts)
+            expected = jax.tree.map(lambda total, count=counts["alignable"]: total / count, summed)
+        assert_trees_close(actual, expected | {"statistics": variables["batch_stats"]}, TOLERANCES[np.float64])
+        assert len({float(part["loss"]) for part in parts}) == NUM_MICRO_BATCHES  # none stands for another
+        assert (parts[2]["loss"] == 0) == (utterances[-1] == EMPTY)
