@@ -122,21 +122,29 @@ class Worker:
         pipe, environment = subprocess.PIPE, {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
         environment["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache/numba")
         self._process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=self._said, text=True, cwd=ROOT, env=os.environ | environment
+            command,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=self._said,
+            text=True,
+            cwd=ROOT,
+            start_new_session=True,
+            env=os.environ | environment,
         )
-        self._warm = set()
         return self._process
 
     def _stop(self) -> int:
         """Ends the process; its exit code."""
         if self._said is not None:
             self._said.close()
+        self._warm.clear()
         process, self._process = self._process, None
         if process is None:
             return 0
         with contextlib.suppress(subprocess.TimeoutExpired, BrokenPipeError):
             process.communicate(timeout=10)
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with the programs that it started
         return process.wait()
 
     def _dead(self, target: str, number: int, outcome: str, seconds: float) -> Outcome:

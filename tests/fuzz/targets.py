@@ -13,7 +13,9 @@ import json
 import os
 import pickle
 import random
+import shutil
 import struct
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -71,6 +73,7 @@ class Target:
         claims: files made by hand that claim too much, or what no honest file holds.
         mend: makes checksums right behind the damage.
         beside: other files in its folder, by name.
+        starts_programs: whether reading it may.
     """
 
     file: str
@@ -79,6 +82,7 @@ class Target:
     claims: Callable[[], Sequence[bytes]] = _none
     mend: Callable[[bytes], bytes] = _unchanged
     beside: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    starts_programs: bool = False
 
     def content(self, name: str, number: int) -> bytes:
         """Mutation `number` of the target `name`; below 0, the files of `unchanged`."""
@@ -282,6 +286,30 @@ AUDIO = {
     "aiff": Target("a.aiff", _aiff, _read_audio, _aiff_claims),
     "other audio": Target("a.audio", _other_audio, _read_audio),
 }
+
+
+def _films() -> Sequence[bytes]:
+    def film(suffix: str) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"a.{suffix}"
+            tone = ["-f", "lavfi", "-i", "sine=220:d=0.5:r=16000", "-bitexact"]
+            subprocess.run(["ffmpeg", "-loglevel", "error", *tone, path], check=True)
+            return path.read_bytes()
+
+    return [film(suffix) for suffix in ("m4a", "webm", "mkv", "wma")]
+
+
+def _read_film(path: Path) -> None:
+    """ffmpeg runs under the same limit of memory."""
+    from ds2_jax import ffmpeg
+
+    tempfile.tempdir = str(path.parent)
+    blocks = accepted(path, lambda: list(ffmpeg.read_blocks(path, seeds.RATE)))
+    assert np.isfinite(np.concatenate(blocks)).all()
+
+
+FILMS = {"film": Target("a.mp4", _films, _read_film, starts_programs=True)} if shutil.which("ffmpeg") else {}
+"""Where there is ffmpeg, which no test needs."""
 
 
 def _read_archive(path: Path) -> None:
@@ -644,7 +672,7 @@ CHECKPOINTS = {
     "arrays of a checkpoint": Target("damaged", lambda: _files("others"), _read_run),
 }
 
-TARGETS = AUDIO | ARCHIVES | TEXTS | MODELS | CHECKPOINTS
+TARGETS = AUDIO | ARCHIVES | TEXTS | MODELS | CHECKPOINTS | FILMS
 
 
 def _misbehave(path: Path) -> None:
@@ -670,6 +698,8 @@ def _misbehave(path: Path) -> None:
             (path.parent.parent / "left").touch()
         case "unpickle":
             pickle.loads(PICKLE)
+        case "start a program":
+            subprocess.run(["true"], check=True)
         case "execute":
             exec(compile(PAYLOADS[-1], path, "exec"), {})  # noqa: S102
         case "import":
@@ -680,7 +710,7 @@ def _misbehave(path: Path) -> None:
 
 MISDEEDS = (
     *("refuse", "crash", "hang", "fail", "refuse without a name", "grow", "ask for too much", "write outside"),
-    *("unpickle", "execute", "import"),
+    *("unpickle", "start a program", "execute", "import"),
 )
 SELF_TEST = {"misdeeds": Target("a", lambda: [b"accept"], _misbehave, lambda: [each.encode() for each in MISDEEDS])}
 """What a worker and its parent must notice."""

@@ -29,7 +29,6 @@ FORBIDDEN = (
     "os.exec",
     "os.posix_spawn",
     "os.fork",
-    "subprocess.Popen",
     "socket.connect",
 )
 RUNNING = ("exec", "compile", "import")
@@ -41,11 +40,13 @@ class Watch:
 
     Attributes:
         folder: in which files may be written; None while nothing is watched.
+        starts_programs: whether a program may be started.
         seen: what was done against the rules.
     """
 
     def __init__(self) -> None:
         self.folder: str | None = None
+        self.starts_programs = False
         self.seen: list[str] = []
         sys.addaudithook(self._hook)
 
@@ -57,12 +58,14 @@ class Watch:
             places = [arguments[0]] if (arguments[2] or 0) & WRITING else []
         elif event in CHANGING:
             places = [each for each in arguments[:2] if isinstance(each, str | bytes | os.PathLike)]
+        elif event == "subprocess.Popen":
+            self.seen += [] if self.starts_programs else [f"{event}{arguments[:2]}"]
         elif event in FORBIDDEN or (event in RUNNING and any(map(self._is_planted, arguments))):
             self.seen.append(f"{event}{arguments}"[:200])
         for place in places:
             if isinstance(place, str | bytes | os.PathLike):
                 path = os.path.realpath(os.fsdecode(place))
-                if not path.startswith(self.folder + os.sep) and path != self.folder:
+                if not path.startswith(self.folder + os.sep) and path not in (self.folder, os.devnull):
                     self.seen.append(f"{event} {path}")
 
     def _is_planted(self, argument: Any) -> bool:
@@ -97,6 +100,7 @@ def read(watch: Watch, root: Path, name: str, number: int) -> dict[str, Any]:
     _forget_peak()
     before, started = _resident("VmRSS"), time.perf_counter()
     watch.seen.clear()
+    watch.starts_programs = target.starts_programs
     watch.folder = os.path.realpath(folder) if number != -1 else None
     try:
         target.read(folder / target.file)
