@@ -175,7 +175,7 @@ def risks(source: str) -> list[str]:
             case ast.Call(func=ast.Attribute(attr=name, value=ast.Name(id=module))):
                 if name in FORBIDDEN_CALLS - {"compile"} or (module, name) == ("torch", "load"):
                     found.append(f"{module}.{name}")
-            case ast.keyword(arg="allow_pickle"):
+            case ast.keyword(arg="allow_pickle", value=value) if ast.unparse(value) != "False":
                 found.append("allow_pickle")
     return found
 

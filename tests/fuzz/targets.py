@@ -20,6 +20,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -667,7 +668,40 @@ def _planted() -> Sequence[bytes]:
     return [file[: file.index(b"\n") + 1] + payload for file, payload in planted]
 
 
+def _read_failed_step(path: Path) -> None:
+    from ds2_jax.batch_file import read_batch
+
+    failed = accepted(path, lambda: read_batch(path))
+    assert len(failed.ids) == len(failed.batch["waveforms"])
+    assert failed.batch["num_samples"].max() <= failed.batch["waveforms"].shape[1]
+
+
+def _failed_steps() -> Sequence[bytes]:
+    from ds2_jax.batch_file import FailedStep, write_batch
+
+    counts = np.array([100, 50], np.int32)
+    batch = {"waveforms": np.zeros((2, 100), np.float32), "num_samples": counts, "indices": counts}
+    batch |= {"labels": np.ones((2, 3), np.int32), "num_labels": np.array([3, 2], np.int32)}
+    step = FailedStep(3, 0, np.nan, np.inf, 5, 1, 1, 0, "1 x cpu", ["a", "b"], ["a.wav", "b.wav"], batch)
+    with tempfile.TemporaryDirectory() as folder:
+        return [write_batch(Path(folder), step).read_bytes()]
+
+
+def _failed_step_claims() -> Sequence[bytes]:
+    """Archives of other arrays: compressed, of objects, larger than the file, with a name that leads outside."""
+    objects = io.BytesIO()
+    np.savez(objects, allow_pickle=True, waveforms=np.array([Payload()], object))
+    zeros, outside = io.BytesIO(), io.BytesIO()
+    np.savez_compressed(zeros, waveforms=np.zeros(10_000_000))
+    with zipfile.ZipFile(outside, "w") as archive:
+        archive.writestr("../../up.npy", PICKLE)
+    [whole] = _failed_steps()
+    claims = [whole.replace(b"(2, 100)", b"(2, 1e9)"), whole.replace(b"(2, 100)", b"(2147483")]
+    return [*claims, objects.getvalue(), zeros.getvalue(), outside.getvalue()]
+
+
 CHECKPOINTS = {
+    "failed step": Target("step-3.npz", _failed_steps, _read_failed_step, _failed_step_claims),
     "configuration and metadata of a run": Target("damaged", lambda: _files("ours"), _read_run, _planted),
     "arrays of a checkpoint": Target("damaged", lambda: _files("others"), _read_run),
 }
