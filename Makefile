@@ -3,7 +3,7 @@
 PYTHON ?= $(if $(shell python3.11 --version 2>/dev/null),python3.11,python3)
 BIN := .venv/bin
 
-.PHONY: help quickstart test test-all check format lock
+.PHONY: help quickstart test test-all soak check format lock
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -18,6 +18,9 @@ test: check ## the checks and the tests that take minutes; what CI runs
 
 test-all: check ## the checks and all tests, however long
 	$(BIN)/pytest
+
+soak: .venv/installed-dev ## train on AN4 for an hour with a kill every few minutes and other faults; goes on where it stopped
+	$(BIN)/python -m tests.soak
 
 check: .venv/installed-dev ## formatting, lint, types and the direction of imports
 	$(BIN)/ruff format --check

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import tyro
 
-from ds2_jax import parallel
+from ds2_jax import distributed, parallel
 from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.calibration import reliability, right_words
@@ -108,8 +108,9 @@ def calibrate_run(
         eval_step, variables, split, config=config, layout=layout, title="calibrating", on_problem=on_problem
     )
     calibration, findings = fit(outputs, split, config, step, name)
-    path = write_calibration(run, calibration)
-    say(f"calibration on {name}, kept in {path}:")
+    if distributed.is_primary():
+        path = write_calibration(run, calibration)
+        say(f"calibration on {name}, kept in {path}:")
     for finding in findings:
         say(f"  {finding}")
 

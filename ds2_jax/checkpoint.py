@@ -1,64 +1,66 @@
 """Orbax checkpoints of a run: the latest two and the best by dev WER; resume, and weights alone."""
 
 import functools
+import hashlib
+import itertools
 import json
 import logging
 import os
 import re
+import shutil
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from ds2_jax import config as config_lib
+from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import Config
+from ds2_jax.distributed import all_agree, barrier, broadcast_from_primary, is_primary
 from ds2_jax.errors import InputError
-from ds2_jax.run import CHECKPOINTS, CONFIG, differences, rank
+from ds2_jax.files import write_text
+from ds2_jax.run import CHECKPOINTS, CONFIG, METRICS, differences
 from ds2_jax.steps import TrainState, make_model
 
 NUM_EXAMPLES = 3
 REASON_LENGTH = 300
+DAMAGED, DELETING = ".damaged", ".deleting"
+LEFTOVERS = (f"*{DELETING}", "*.orbax-checkpoint-tmp*")
+
+Result = TypeVar("Result")
 
 
 class Checkpoints:
     """The checkpoints of one run; a context manager that waits for the last save.
 
+    Several processes that train as one call every method together; the folder is one that all of them see.
+
     Saving copies the arrays and writes in the background. A step is complete once its folder has its final name, so a
-    crash while saving leaves the steps before it.
+    crash while saving leaves the steps before it. The SHA-256 of every array is saved with it and compared when it is
+    read: Orbax restores a flipped bit in silence.
 
     Args:
         run: folder of the run.
         config: its settings; a checkpoint of another alphabet, other features or another model is refused.
         utterances: digest of what it is trained and chosen on; the state of others is refused. None takes any.
-
-    Raises:
-        InputError: a checkpoint is not whole.
     """
 
     def __init__(self, run: Path, config: Config, utterances: str | None = None) -> None:
         _quieten()
-        self._folder = (run / CHECKPOINTS).absolute()
+        self._run = run.absolute()
         tree = json.loads(config_lib.to_json(config))
         settings = {"data": {"alphabet": config.data.alphabet}, "features": tree["features"], "model": tree["model"]}
         self._meta: dict[str, Any] = {"settings": settings, "utterances": utterances}
-        for step in self._folder.glob("*"):
-            if step.name.isdecimal():
-                _read_meta(step)  # Orbax would fail on any that is not whole, whichever is wanted
-        best = preservation_policy.BestN(get_metric_fn=rank, reverse=True, n=1)
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(2), best]),
-            best_fn=rank,  # without it Orbax does not write the metrics
-            best_mode="min",
-        )
-        self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=("state", "meta"))
+        self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
 
     def __enter__(self) -> Self:
         return self
@@ -67,41 +69,73 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._manager.close()
-        except Exception as failure:
+            self._writer.close()
+        except Exception as failure:  # TensorStore's have no common class
             if error is None:  # it came first
                 raise self._write_error(failure) from failure
 
-    def save(self, state: TrainState, dev_wer: float | None) -> None:
-        """Begins to save a state under its step; `dev_wer` is None where it was not measured.
+    def save(self, state: TrainState) -> None:
+        """Begins to save a state under its step, after the save before it has ended.
 
         Raises:
             InputError: this save, or the one before it, could not be written.
         """
+        self.wait()
         step = int(state.step)
+        if step in self._steps():  # where it was restored, and no step was made
+            return
+        tree = vars(state)
+        sums = _digests(tree) if is_primary() else {}  # process 0 writes the meta data
+        arguments = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(self._meta | {"sha256": sums})
+        )
         try:
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.PyTreeSave(vars(state)),
-                    meta=ocp.args.JsonSave(self._meta),
-                ),
-                metrics={"dev_wer": dev_wer, "step": step},
-            )
-        except Exception as error:  # TensorStore's have no common class
+            self._folder(step).parent.mkdir(parents=True, exist_ok=True)
+            self._writer.save(self._folder(step), args=arguments)
+        except Exception as error:
             raise self._write_error(error) from error
 
     def wait(self) -> None:
-        """Waits until the last save is on disk.
+        """Waits until the last save is on disk, and deletes what it makes superfluous.
 
         Raises:
             InputError: it could not be written.
         """
         try:
-            self._manager.wait_until_finished()
-            self._manager.check_for_errors()
+            self._writer.wait_until_finished()
         except Exception as error:
             raise self._write_error(error) from error
+        if is_primary():
+            self._prune()
+
+    def record(self, step: int, dev_wer: float | None) -> None:
+        """Notes, beside a saved state, that it was evaluated; `dev_wer` is None where there is nothing to measure on.
+
+        Raises:
+            InputError: its save could not be written.
+        """
+        self.wait()
+        if is_primary():
+            write_text(self._folder(step) / METRICS, json.dumps({"dev_wer": dev_wer, "step": step}))
+            self._prune()
+        barrier("recorded")
+
+    def evaluated(self, step: int) -> bool:
+        """Whether `record` was called for a step."""
+        return bool(broadcast_from_primary("evaluated", (self._folder(step) / METRICS).exists()))
+
+    def tidy(self) -> None:
+        """Deletes what a crash left of saves and deletions; only for who trains the run."""
+        for pattern in LEFTOVERS if is_primary() else ():
+            for path in (self._run / CHECKPOINTS).glob(pattern):
+                shutil.rmtree(path)
+
+    def _prune(self) -> None:
+        """Keeps the latest two steps, should the last be damaged, and the best."""
+        steps = run_lib.saved_steps(self._run)
+        for step in set(steps[:-2]) - {run_lib.best_step(self._run)}:
+            # Renamed first: a crash in the middle of deleting would leave what looks like a damaged checkpoint.
+            shutil.rmtree(self._folder(step).rename(self._folder(step).with_suffix(DELETING)))
 
     def _write_error(self, error: Exception) -> InputError:
         reason = _reason(error)
@@ -109,27 +143,73 @@ class Checkpoints:
         rule = "have room for a checkpoint" if full else "take a checkpoint"
         advice = "Free space (or lift the file size limit)" if full else "Mend that"
         return InputError(
-            f"{self._folder} must {rule}, got: {reason}. "
+            f"{self._run / CHECKPOINTS} must {rule}, got: {reason}. "
             f"{advice} and run the same command; it continues from the last whole one."
         )
 
     @property
     def latest_step(self) -> int | None:
         """Step of the newest checkpoint; None without any."""
-        step: int | None = self._manager.latest_step()
-        return step
+        return max(self._steps(), default=None)
 
     @property
     def best_step(self) -> int | None:
         """Step with the lowest dev WER, the first of equals; without any dev WER the last; None without steps."""
-        step: int | None = self._manager.best_step()
+        step: int | None = broadcast_from_primary("best step", run_lib.best_step(self._run) if is_primary() else None)
         return step
+
+    def _steps(self) -> list[int]:
+        steps: list[int] = broadcast_from_primary("steps", run_lib.saved_steps(self._run))
+        return steps
+
+    def resume(self, like: TrainState, tell: Callable[[str], None]) -> TrainState:
+        """The newest state that is whole, on the devices of `like`; `like` itself where nothing was saved yet.
+
+        Args:
+            like: a state of the same sizes.
+            tell: told of every damaged step, which is moved aside.
+
+        Raises:
+            InputError: as `restore`, or no step is whole any more.
+        """
+        return self._first_whole(lambda: self.latest_step, lambda step: self.restore(step, like), tell) or like
+
+    def best_variables(self, like: Mapping[str, Any], tell: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
+        """The best step that is whole, and its variables; None where nothing was saved; otherwise as `resume`."""
+
+        def read(step: int) -> tuple[int, dict[str, Any]]:
+            return step, self.restore_variables(step, like)
+
+        return self._first_whole(lambda: self.best_step, read, tell)
+
+    def _first_whole(
+        self, choose: Callable[[], int | None], read: Callable[[int], Result], tell: Callable[[str], None]
+    ) -> Result | None:
+        while (step := choose()) is not None:
+            found, finding = None, ""
+            try:
+                found = read(step)
+            except DamagedCheckpointError as damage:
+                finding = damage.finding
+            if all_agree("whole", not finding):
+                return found
+            if is_primary():
+                aside = _move_aside(self._folder(step))
+                tell(f"{finding} It is moved to {aside.name}; the checkpoint before it is used.")
+            barrier("moved aside")
+        if damaged := [path.name for path in (self._run / CHECKPOINTS).glob(f"*{DAMAGED}*")]:
+            raise InputError(
+                f"{self._run / CHECKPOINTS} must hold a whole checkpoint, got only damaged ones: {', '.join(damaged)}. "
+                "Start anew with another --workdir or --overwrite."
+            )
+        return None
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state saved at `step`, on the devices of `like`.
 
         Raises:
-            InputError: it was saved with other settings, other sizes or other utterances, or cannot be read.
+            DamagedCheckpointError: it cannot be read, or is not what was saved.
+            InputError: it was saved with other settings, other sizes or other utterances.
         """
         return TrainState(**self._restore(step, vars(like), partial=False))
 
@@ -141,10 +221,9 @@ class Checkpoints:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
         state = ocp.args.PyTreeRestore(item=abstract, restore_args=arguments, partial_restore=partial)
-        folder = self._folder / str(step)
-        self._check_meta(folder, same_utterances=not partial)
-        # A manager keeps one handler for each item, and saving has taken it: read with a fresh one.
-        with ocp.CheckpointManager(self._folder, item_names=("state", "meta")) as reader:
+        folder = self._folder(step)
+        meta = self._check_meta(folder, same_utterances=not partial)
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             try:
                 # Checked here: a partial restore leaves out, in silence, what only one side has.
                 stored = ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
@@ -153,14 +232,15 @@ class Checkpoints:
                         f"{folder} must hold the arrays of this configuration, got other sizes: {differing}. "
                         "Use the run's own configuration, or another checkpoint."
                     )
-                restored: dict[str, Any] = dict(reader.restore(step, args=ocp.args.Composite(state=state)).state)
+                restored: dict[str, Any] = dict(reader.restore(folder, args=ocp.args.Composite(state=state)).state)
             except InputError:
                 raise
             except Exception as error:  # TensorStore's have no common class
-                raise _damaged(folder, error) from error
+                raise DamagedCheckpointError(folder, _reason(error)) from error
+        _check_digests(folder, meta, restored)
         return restored
 
-    def _check_meta(self, folder: Path, same_utterances: bool) -> None:
+    def _check_meta(self, folder: Path, same_utterances: bool) -> dict[str, Any]:
         meta = _read_meta(folder)
         if differing := differences(meta["settings"], self._meta["settings"]):
             listed = "; ".join(f"{field}: {there!r} there, {here!r} here" for field, (there, here) in differing.items())
@@ -170,29 +250,70 @@ class Checkpoints:
             )
         if same_utterances and self._meta["utterances"] not in (None, meta["utterances"]):
             raise InputError(
-                f"{self._folder.parent} must go on with the utterances it began with, got others: a manifest "
+                f"{self._run} must go on with the utterances it began with, got others: a manifest "
                 "of train or dev has changed, or files of it came or went. Restore them, or start anew with "
                 "another --workdir or --overwrite."
             )
+        return meta
+
+    def _folder(self, step: int) -> Path:
+        return self._run / CHECKPOINTS / str(step)
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
-    """What was saved beside the arrays of a step: its settings and the digest of its utterances."""
+    """What was saved beside the arrays of a step: its settings, the digest of its utterances, those of its arrays."""
     try:
-        meta, metrics = (
-            json.loads((folder / name).read_text(encoding="utf-8")) for name in ("meta/metadata", "metrics/metrics")
-        )
-        rank(metrics)
-        return {name: meta[name] for name in ("settings", "utterances")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, error) from error
+        meta = json.loads((folder / "meta/metadata").read_text(encoding="utf-8"))
+        sections = meta["settings"], meta.get("sha256", {})
+        if not all(isinstance(section, dict) for section in sections) or "utterances" not in meta:
+            raise TypeError("no settings, digests and utterances")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedCheckpointError(folder, _reason(error)) from error
+    return dict(meta)
 
 
-def _damaged(folder: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{folder} must be a whole checkpoint, got: {_reason(error)}. "
-        "Delete this folder to use the checkpoint before it."
-    )
+def _digests(tree: Any) -> dict[str, str]:
+    """SHA-256 of every array of a tree by its path: of its type, its shape and its bytes."""
+
+    def digest(leaf: Any) -> str:
+        array = np.asarray(leaf)
+        header = f"{array.dtype.str} {array.shape}".encode()
+        return hashlib.sha256(header + b"\n" + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
+        return dict(zip(map(_name, leaves), pool.map(digest, (leaf for _, leaf in leaves)), strict=True))
+
+
+def _check_digests(folder: Path, meta: Mapping[str, Any], restored: Any) -> None:
+    """Raises DamagedCheckpointError where an array is not the one that was saved."""
+    saved = meta.get("sha256")
+    if saved is None:  # older runs have none
+        return
+    if changed := [name for name, digest in _digests(restored).items() if saved.get(name) != digest]:
+        names = ", ".join(changed[:NUM_EXAMPLES]) + (" ..." if len(changed) > NUM_EXAMPLES else "")
+        raise DamagedCheckpointError(folder, f"other bytes than were saved in {len(changed)} arrays: {names}")
+
+
+def _move_aside(folder: Path) -> Path:
+    """Renames a damaged step, so that a new one can take its place; it may still be looked at."""
+    for number in itertools.count():
+        aside = folder.with_name(f"{folder.name}{DAMAGED}{number or ''}")
+        if not aside.exists():
+            return folder.rename(aside)
+    raise AssertionError("unreachable")
+
+
+class DamagedCheckpointError(InputError):
+    """A checkpoint cannot be read, or holds other bytes than were saved.
+
+    Attributes:
+        finding: what is wrong, without advice.
+    """
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        self.finding = f"{folder} must be a whole checkpoint, got: {reason}."
+        super().__init__(f"{self.finding} Delete this folder to use the checkpoint before it.")
 
 
 def _reason(error: Exception) -> str:
@@ -223,12 +344,17 @@ def _quieten() -> None:
 def _shape_differences(stored: Any, wanted: Any) -> str:
     """The first arrays that only one side has, or that differ in shape; "" where there are none."""
     here, there = (
-        {jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves}
+        {_name(leaf): tuple(leaf[1].shape) for leaf in leaves}
         for leaves in map(jax.tree_util.tree_leaves_with_path, (wanted, stored))
     )
     names = [name for name in sorted(here | there) if here.get(name) != there.get(name)]
     listed = [f"{name} {there.get(name, 'missing')}, not {here.get(name, 'there')}" for name in names[:NUM_EXAMPLES]]
     return "; ".join(listed) + (f"; and {len(names) - NUM_EXAMPLES} more" if len(names) > NUM_EXAMPLES else "")
+
+
+def _name(leaf: tuple[Any, Any]) -> str:
+    """Of a leaf with its path: params.rnn_0.hidden_kernel."""
+    return jax.tree_util.keystr(leaf[0], simple=True, separator=".")
 
 
 def load_variables(run: Path, config: Config, mesh: Mesh) -> dict[str, Any]:

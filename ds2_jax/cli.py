@@ -1,4 +1,4 @@
-"""The commands: python main.py [train|evaluate|transcribe|align|calibrate|prepare|data|lm|bench] ..."""
+"""The commands: python main.py [train|evaluate|transcribe|align|calibrate|replay|prepare|data|lm|bench] ..."""
 
 import dataclasses
 import errno
@@ -15,9 +15,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from ds2_jax.cluster import ALONE, ClusterOptions
 from ds2_jax.config import Config, load_config
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.errors import InputError
+from ds2_jax.interrupts import Stopped
 
 Result = TypeVar("Result")
 
@@ -27,11 +29,13 @@ usage: python main.py [COMMAND] ...
 Deep Speech 2: trains speech recognisers and transcribes with them.
 
 commands (train where none is named):
-  train --config FILE [--section.field value ...]   train, or go on; then evaluate the test split
+  train --config FILE [--section.field value ...]   train, or go on, with --distributed in many processes; then
+                                                    evaluate the test split
   evaluate RUN [--manifest FILE] [--report DIR]     word and character error rates of a trained run
   transcribe RUN AUDIO [AUDIO ...] [--format srt]   transcripts of audio and video: text, subtitles, tables
   align RUN AUDIO TEXT                              when each word and character of a known text is said
   calibrate RUN [--manifest FILE]                   fit confidences and word times; training does so in its end
+  replay FILE [--run RUN]                           make a step again whose loss was not finite; say what is behind it
   prepare CORPUS [--root FOLDER] ...                fetch or build a corpus; prepare --help lists them
   data TOOL ...                                     look at manifests and change them; data --help lists the tools
   lm TOOL ...                                       make a language model of text, tune one; lm --help lists the tools
@@ -42,7 +46,7 @@ Every command has its own --help, for example:
 """
 
 FAILURE, INTERRUPTED, BROKEN_PIPE = 1, 130, 141
-"""Exit codes: wrong input; Ctrl-C; whoever read the output has gone (both as shells count signals)."""
+"""Exit codes: wrong input; Ctrl-C; whoever read the output has gone (both as shells count signals). SIGTERM: 143."""
 
 PLACES = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -87,6 +91,9 @@ class Train:
     dry_run: bool = False
     """Print the plan of the batches and an estimate of the memory, try the largest batch once on a tiny model, and
     write nothing into the run's folder."""
+    profile: Annotated[str | None, tyro.conf.arg(metavar="FIRST:LAST")] = None
+    """Record these steps of training, counted from 1, into RUN/profile for TensorBoard and Perfetto."""
+    cluster: Annotated[ClusterOptions, tyro.conf.arg(name="")] = ALONE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line; by default those of this process.
 
     Returns:
-        The exit code: 0, 1 after an error the user can mend, 130 after Ctrl-C, 141 where nobody reads the output.
+        The exit code: 0, 1 after an error the user can mend, 130 after Ctrl-C, 143 after SIGTERM, 141 where nobody
+        reads the output.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -160,8 +168,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILURE
-    except KeyboardInterrupt as stop:
-        print(f"interrupted; {stop}" if str(stop) else "interrupted", file=sys.stderr)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         return BROKEN_PIPE
@@ -181,6 +192,7 @@ def _run(words: list[str]) -> int:
         "transcribe": _transcribe,
         "align": _align,
         "calibrate": _calibrate,
+        "replay": _replay,
         "prepare": _prepare,
         "data": _data,
         "lm": _lm,
@@ -202,7 +214,11 @@ def _train(words: list[str]) -> int:
         raise InputError("--config must name a configuration file, got none. Try --config configs/quickstart.py.")
     default = Train(path, load_config(path)) if path else Train(tyro.MISSING, Config())
     command = tyro.cli(Train, prog="python main.py train", args=words, default=default)
+    if command.dry_run and command.cluster.distributed:
+        raise InputError("--dry-run must run in one process, got --distributed. Leave one of them out.")
+    from ds2_jax import distributed, run
     from ds2_jax.compilation import enable_cache
+    from ds2_jax.profile import steps_of
     from ds2_jax.train import train  # TensorFlow and Orbax load with it, so not before the command line is right
 
     enable_cache()
@@ -211,8 +227,10 @@ def _train(words: list[str]) -> int:
         from ds2_jax.dry_run import dry_run
 
         dry_run(command.settings, workdir, command.overwrite)
-    else:
-        train(command.settings, workdir, command.overwrite)
+        return 0
+    steps = steps_of(command.profile) if command.profile else None
+    with distributed.joined(command.cluster, functools.partial(run.prospects, workdir)):
+        train(command.settings, workdir, command.overwrite, steps)
     return 0
 
 
@@ -266,6 +284,12 @@ def _calibrate(words: list[str]) -> int:
     from ds2_jax.calibrate import calibrate
 
     return _parse(calibrate, "calibrate", words)()
+
+
+def _replay(words: list[str]) -> int:
+    from ds2_jax.replay import replay
+
+    return _parse(replay, "replay", words)()
 
 
 def _data(words: list[str]) -> int:

@@ -74,7 +74,7 @@ def model_outputs(
     title: str,
     on_problem: Callable[[Problem], None] | None = None,
 ) -> Iterator[Output]:
-    """Runs the model over a split, in batches of similar length.
+    """Runs the model over a split, in batches of similar length; in several processes each gets all outputs.
 
     Args:
         eval_step: compiled by `parallel.parallel_eval_step`.
@@ -118,10 +118,11 @@ def model_outputs(
         on_problem=on_problem,
     )
     for batch in tqdm(stream, title, total=len(plan), unit="batch", leave=False, disable=not sys.stderr.isatty()):
-        interrupts.check()
-        output = {name: np.asarray(value) for name, value in eval_step(variables, batch).items()}
-        counted = output["alignable"] & (batch["num_labels"] > 0)
-        for row, index in enumerate(batch["indices"].tolist()):
+        if layout.num_processes == 1:  # several would not stop at the same batch
+            interrupts.check()
+        output = parallel.fetch_rows({**eval_step(variables, batch), "num_labels": batch["num_labels"]})
+        counted = output["alignable"] & (output["num_labels"] > 0)
+        for row, index in enumerate(output["indices"].tolist()):
             if index >= 0:
                 log_probs = output["log_probs"][row, : output["output_lengths"][row]]
                 yield Output(index, log_probs, float(output["losses"][row]) if counted[row] else None)

@@ -1,4 +1,4 @@
-"""Ctrl-C: ends a command at once, training after its step; never as an exception in the middle of anything.
+"""Ctrl-C and SIGTERM: end a command at once, training after its step and a save; never as an exception in between.
 
 Python calls a signal handler in its main thread, between two of its own instructions: not while XLA compiles or
 TensorFlow loads; and what a handler raises inside a `__del__` is lost. So here a thread waits for the signal, and the
@@ -14,52 +14,71 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-EXIT_CODE = 130
-GRACE_SECONDS = 4.0
-"""For a step to end; a compilation, in which nothing can be lost, may take minutes."""
+NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
-_requested, _answered = threading.Event(), threading.Event()
+_requested: int | None = None
+"""The signal that asks training to stop."""
 _prospects: Callable[[], str] | None = None
 """Inside `deferred`: says what an interruption costs."""
 
 
+class Stopped(KeyboardInterrupt):
+    """Training stops because it was asked to.
+
+    Attributes:
+        code: exit code, 128 and the signal's number, as shells count.
+    """
+
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(message)
+        self.number = number
+        self.code = 128 + number
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, [NAMES[signal.Signals(self.number)], *map(str, self.args)]))
+
+
 def watch() -> None:
-    """Lets Ctrl-C (SIGINT) end this process with `EXIT_CODE`. Where the caller ignores SIGINT, so do we."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # nohup, or a script's background job
-        return
+    """Lets SIGINT (Ctrl-C) and SIGTERM end this process. Where the caller ignores SIGINT, so do we."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)
-    signal.signal(signal.SIGINT, lambda *_: None)  # with a handler of Python's the signal is written to the socket
+    for number in NAMES:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup, or a script's background job, does
+            signal.signal(number, lambda *_: None)  # with a handler of Python's the signal is written to the socket
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_wait, args=(reader, writer), daemon=True).start()
 
 
 @contextlib.contextmanager
 def deferred(prospects: Callable[[], str]) -> Iterator[None]:
-    """The first Ctrl-C inside only makes `check` raise; the second, or a step that takes too long, ends the process.
+    """A signal inside only makes `check` raise; a second Ctrl-C ends the process.
 
     Args:
         prospects: says what an interruption costs.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C was pressed; its text is that of `prospects`.
+        Stopped: a signal came; its text tells which, and `prospects`.
     """
     global _prospects
     _prospects = prospects
     try:
         yield
-        check()  # pressed after the last step
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(prospects()) from None
+        check()  # sent after the last step
+    except Stopped as stop:
+        raise Stopped(stop.number, prospects()) from None
     finally:
         _prospects = None
 
 
+def requested() -> int:
+    """The signal that asks training to stop; 0: none does."""
+    return _requested or 0
+
+
 def check() -> None:
-    """Raises KeyboardInterrupt where Ctrl-C was pressed; to be called between two steps."""
-    if _requested.is_set():
-        _answered.set()
-        raise KeyboardInterrupt
+    """Raises Stopped where a signal came; to be called between two steps."""
+    if _requested is not None:
+        raise Stopped(_requested)
 
 
 def leave(code: int) -> NoReturn:
@@ -73,21 +92,24 @@ def leave(code: int) -> NoReturn:
 
 def _wait(reader: socket.socket, _: socket.socket) -> None:
     """Ends the process when told to by the socket; the other end is held so that it stays open."""
-    while reader.recv(1)[0] != signal.SIGINT:
-        pass
+    global _requested
+    number = _next_signal(reader)
     prospects = _prospects  # the main thread may leave `deferred` meanwhile
     if prospects is not None:
-        _requested.set()
-        _say("\ninterrupted: finishing this step; Ctrl-C again leaves at once")
-        reader.settimeout(GRACE_SECONDS)
-        try:
-            reader.recv(1)  # the second
-        except TimeoutError:
-            if _answered.is_set():  # what takes so long is a save
-                reader.settimeout(None)
-                reader.recv(1)
-    _say("\ninterrupted" + (f"; {prospects()}" if prospects else ""))
-    os._exit(EXIT_CODE)
+        _requested = number
+        again = " again" if number == signal.SIGINT else ""
+        _say(f"\n{NAMES[number]}: finishing this step and saving; Ctrl-C{again} leaves at once")
+        while _next_signal(reader) != signal.SIGINT:  # schedulers send SIGTERM more than once
+            pass
+        number = signal.SIGINT
+    _say(f"\n{NAMES[number]}" + (f"; {prospects()}" if prospects else ""))
+    os._exit(128 + number)
+
+
+def _next_signal(reader: socket.socket) -> signal.Signals:
+    while (number := reader.recv(1)[0]) not in NAMES:
+        pass
+    return signal.Signals(number)
 
 
 def _say(message: str) -> None:

@@ -1,18 +1,20 @@
-"""One step over all devices: a 1-D mesh, shard_map and pmap, rows to devices and back."""
+"""One step over all devices of all processes: a 1-D mesh, shard_map and pmap, rows to devices and back."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ds2_jax.compilation import compiler_options
 from ds2_jax.rows import RowLayout
+from ds2_jax.settings import require
 
 AXIS = "data"
+Mode = Literal["shard_map", "pmap"]
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -28,13 +30,84 @@ def row_layout(mesh: Mesh, num_micro_batches: int = 1) -> RowLayout:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """A copy of every array on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, P()))
+    """A copy of every array on every device; in several processes, of what process 0 holds.
+
+    What all compute alike may differ in its last bits between processors of two kinds.
+    """
+    copies = NamedSharding(mesh, P())
+    if not mesh.is_multi_process:
+        return jax.device_put(tree, copies)
+    hosts = multihost_utils.broadcast_one_to_all(jax.device_get(tree))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(copies, x, x.shape), hosts)
 
 
-def parallel_train_step(
-    step: Callable[..., Any], mesh: Mesh, mode: Literal["shard_map", "pmap"] = "shard_map"
-) -> Callable[..., Any]:
+def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Mapping[str, Any]:
+    """The rows of all processes as one batch over the devices; in one process, the batch as it is.
+
+    Args:
+        batch: this process's rows, NumPy arrays [B, ...], in the order of `row_layout`.
+        mesh: from `data_mesh`.
+    """
+    if not mesh.is_multi_process:
+        return batch
+    rows = NamedSharding(mesh, P(AXIS))
+    return {name: jax.make_array_from_process_local_data(rows, value) for name, value in batch.items()}
+
+
+def fetch_rows(tree: Any) -> Any:
+    """Arrays [B, ...] over devices, or of this process, as NumPy arrays with the rows of all processes, in all."""
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
+class TrainStep:
+    """`steps.train_step`, compiled for rows spread over the devices; made by `parallel_train_step`."""
+
+    def __init__(self, step: Callable[..., Any], mesh: Mesh, mode: Mode) -> None:
+        self._mesh, self._split = mesh, mode == "pmap"
+
+        def train_step(state: Any, batch: dict[str, jax.Array], epoch: jax.Array) -> tuple[Any, dict[str, Any]]:
+            signals = batch.pop("signals")
+            state, metrics = step(state, batch, epoch, axis_name=AXIS)
+            return state, {**metrics, "signals": jax.lax.pmax(signals.max(), AXIS)}
+
+        if mode == "pmap":
+            in_axes, devices = (None, 0, None), mesh.devices.tolist()
+            self._compiled: Any = jax.pmap(train_step, AXIS, in_axes=in_axes, out_axes=None, devices=devices)
+            return
+        # check_vma off: optax.ctc_loss starts its scan from constants, which the check refuses (jax 0.10).
+        in_specs, out_specs = (P(), P(AXIS), P()), (P(), P())
+        sharded = jax.shard_map(train_step, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        self._compiled = jax.jit(sharded, donate_argnums=0, compiler_options=compiler_options())
+
+    def __call__(
+        self, state: Any, batch: Mapping[str, np.ndarray], epoch: jax.Array, signals: int = 0
+    ) -> tuple[Any, dict[str, jax.Array]]:
+        """Makes an update.
+
+        Args:
+            state: before it; with shard_map its memory is reused, pmap keeps it until the caller lets go of it.
+            batch: this process's rows, NumPy arrays [B, ...], B a multiple of its devices.
+            epoch: [] int32.
+            signals: what this process wants all others to learn at this step: that it was asked to stop, or to save.
+
+        Returns:
+            The new state, and the metrics, with `signals`, [] int32: the largest that a process gave.
+        """
+        new, metrics = self._compiled(state, self._rows(batch, signals), epoch)
+        return new, metrics
+
+    def lower(self, state: Any, batch: Mapping[str, Any], epoch: Any) -> jax.stages.Lowered:
+        """As of `jax.jit`; takes shapes instead of arrays too."""
+        lowered: jax.stages.Lowered = self._compiled.lower(state, self._rows(batch, signals=0), epoch)
+        return lowered
+
+    def _rows(self, batch: Mapping[str, Any], signals: int) -> Mapping[str, Any]:
+        given = np.full(len(self._mesh.local_devices), signals, np.int32)
+        rows = {**batch, "signals": given}
+        return _split_rows(rows, self._mesh.size) if self._split else to_global(rows, self._mesh)
+
+
+def parallel_train_step(step: Callable[..., Any], mesh: Mesh, mode: Mode = "shard_map") -> TrainStep:
     """Compiles `steps.train_step` for rows spread over the mesh.
 
     Args:
@@ -42,23 +115,19 @@ def parallel_train_step(
         mesh: from `data_mesh`.
         mode: both compile the same per-device function; pmap is JAX's older interface, and takes no compiler options.
 
-    Returns:
-        (state, batch, epoch) -> (state, metrics); batch holds NumPy arrays [B, ...], B a multiple of the devices. With
-        shard_map the old state's memory is reused; pmap keeps it until the caller lets go of it.
+    Raises:
+        InputError: pmap in several processes.
     """
-    step = functools.partial(step, axis_name=AXIS)
-    if mode == "pmap":
-        mapped = jax.pmap(step, AXIS, in_axes=(None, 0, None), out_axes=None, devices=mesh.devices.tolist())
-        return lambda state, batch, epoch: mapped(state, _split_rows(batch, mesh.size), epoch)
-    # check_vma off: optax.ctc_loss starts its scan from constants, which the check refuses (jax 0.10).
-    sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXIS), P()), out_specs=(P(), P()), check_vma=False)
-    return jax.jit(sharded, donate_argnums=0, compiler_options=compiler_options())
+    _check_mode(mode, mesh)
+    return TrainStep(step, mesh, mode)
 
 
-def parallel_eval_step(
-    step: Callable[..., Any], mesh: Mesh, mode: Literal["shard_map", "pmap"] = "shard_map"
-) -> Callable[..., Any]:
-    """Compiles `steps.eval_step` likewise: (variables, batch) -> dict of arrays [B, ...] in the batch's order."""
+def parallel_eval_step(step: Callable[..., Any], mesh: Mesh, mode: Mode = "shard_map") -> Callable[..., Any]:
+    """Compiles `steps.eval_step` likewise: (variables, batch) -> dict of arrays [B, ...] in the batch's order.
+
+    In several processes they are the rows of all, which `fetch_rows` fetches.
+    """
+    _check_mode(mode, mesh)
     if mode == "pmap":
         mapped = jax.pmap(step, AXIS, in_axes=(None, 0), devices=mesh.devices.tolist())
         return lambda variables, batch: {
@@ -66,7 +135,14 @@ def parallel_eval_step(
             for name, value in mapped(variables, _split_rows(batch, mesh.size)).items()
         }
     sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False)
-    return jax.jit(sharded, compiler_options=compiler_options())
+    compiled = jax.jit(sharded, compiler_options=compiler_options())
+    return lambda variables, batch: compiled(variables, to_global(batch, mesh))
+
+
+def _check_mode(mode: Mode, mesh: Mesh) -> None:
+    # pmap would take each process's part of the state for its own, and copies it from and to the whole at every call.
+    advice = "Leave it at its default, or train in one process."
+    require(mode != "pmap" or not mesh.is_multi_process, "parallel", "be shard_map in several processes", mode, advice)
 
 
 def _split_rows(batch: Mapping[str, np.ndarray], num_devices: int) -> dict[str, np.ndarray]:

@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +16,8 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from ds2_jax.data.manifest import Problem
-from ds2_jax.errors import InputError
+from ds2_jax.distributed import broadcast_from_primary, is_primary
+from ds2_jax.errors import NO_JSON, InputError, shorten
 from ds2_jax.files import write_text, writing
 
 SECONDS_BETWEEN_LINES = 60.0
@@ -23,8 +25,9 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 def say(message: str) -> None:
-    """Prints a line on stderr, above the bar if there is one."""
-    tqdm.write(message, file=sys.stderr)
+    """Prints a line on stderr, above the bar if there is one; of several processes the first does."""
+    if is_primary():
+        tqdm.write(message, file=sys.stderr)
 
 
 class Progress:
@@ -46,20 +49,28 @@ class Progress:
         self._started = self._told = time.perf_counter()
         self._seconds, self._loss, self._steps = 0.0, 0.0, 0
         self.alignable, self._unalignable = 0, 0
-        self._waited, self._computed, self._empty, self._valid = 0.0, 0, 0, 0  # seconds; samples
+        self._waited, self._computed, self._empty, self._valid = 0.0, 0.0, 0.0, 0.0  # seconds; samples
 
     def epoch(
-        self, batches: Iterable[dict[str, np.ndarray]], title: str, total: int
+        self,
+        batches: Iterable[dict[str, np.ndarray]],
+        title: str,
+        total: int,
+        made: Sequence[Mapping[str, float]] = (),
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Yields the batches of an epoch under a new bar of `total` steps."""
+        """Yields the batches of an epoch that are left, under a new bar of `total` steps.
+
+        `made` holds the metrics of the epoch's steps that were made before an interruption.
+        """
         self._begin(title, total)
-        shows_bar = sys.stderr.isatty()
-        with tqdm(total=total, desc=title, unit="step", leave=False, disable=not shows_bar) as self._bar:
+        for metrics in made:
+            self._count(metrics)
+        shows_bar = sys.stderr.isatty() and is_primary()
+        with tqdm(
+            total=total, initial=len(made), desc=title, unit="step", leave=False, disable=not shows_bar
+        ) as self._bar:
             for batch in self._timed(batches):
                 num_rows, num_samples = shape = batch["waveforms"].shape
-                self._computed += num_rows * num_samples
-                self._empty += int((batch["num_samples"] == 0).sum()) * num_samples
-                self._valid += int(batch["num_samples"].sum())
                 if shape not in self._shapes:
                     self._shapes.add(shape)
                     compiling = f"compiling for {num_rows} x {num_samples / self._sample_rate:.1f} s"
@@ -80,17 +91,28 @@ class Progress:
             yield batch
 
     def step(self, metrics: Mapping[str, float]) -> None:
-        """Counts a finished step's loss (nats an utterance), num_samples, alignable and unalignable."""
+        """Counts a finished step.
+
+        Args:
+            metrics: loss (nats an utterance); num_samples, valid ones; alignable, unalignable and empty rows; num_rows
+                and padded_samples, the shape of the batch.
+        """
+        self._count(metrics)
         self._seconds += metrics["num_samples"] / self._sample_rate
-        self._loss += metrics["loss"]
-        self.alignable += int(metrics["alignable"])
-        self._unalignable += int(metrics["unalignable"])
-        self._steps += 1
         state = f"loss {metrics['loss']:.1f}, {self.speed:.0f}x real time"
         self._bar.set_postfix_str(state, refresh=False)
         if self._bar.disable and time.perf_counter() - self._told > SECONDS_BETWEEN_LINES:
             self._told = time.perf_counter()
             say(f"{self._title}: step {self._steps} of {self._total}, {state}")
+
+    def _count(self, metrics: Mapping[str, float]) -> None:
+        self._loss += metrics["loss"]
+        self.alignable += int(metrics["alignable"])
+        self._unalignable += int(metrics["unalignable"])
+        self._steps += 1
+        self._computed += metrics["num_rows"] * metrics["padded_samples"]
+        self._empty += metrics["empty"] * metrics["padded_samples"]
+        self._valid += metrics["num_samples"]
 
     @property
     def speed(self) -> float:
@@ -102,9 +124,9 @@ class Progress:
         """Where the epoch's time went so far.
 
         Returns:
-            epoch_seconds; data_wait_seconds, in which the loop waited for a batch (the device may have been busy
-            meanwhile, so the time lost is at most this); padding_share and empty_share, the shares of all samples
-            computed that are padding behind an utterance and that lie in empty rows.
+            epoch_seconds, since it began or went on; data_wait_seconds, in which the loop waited for a batch (the
+            device may have been busy meanwhile, so the time lost is at most this); padding_share and empty_share, the
+            shares of all samples computed that are padding behind an utterance and that lie in empty rows.
         """
         computed = max(self._computed, 1)
         return {
@@ -131,54 +153,85 @@ class Skipped:
 
     Args:
         path: JSON Lines, in the run folder; those that it lists already are not named again.
+
+    Raises:
+        InputError: a line of the file is damaged.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self._named = {json.loads(line)["audio"] for line in lines}
+        text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+        *whole, cut = text.split("\n")  # a last line without its end was being written when the run was killed
+        self._named = {self._audio(line, number) for number, line in enumerate(whole, start=1)}
+        if cut:
+            write_text(path, "".join(f"{line}\n" for line in whole))
+
+    def _audio(self, line: str, number: int) -> str:
+        try:
+            audio = json.loads(line)["audio"]
+            if not isinstance(audio, str):
+                raise TypeError
+        except (KeyError, TypeError, *NO_JSON) as error:
+            rule = f"must be a JSON object with an audio, got {shorten(repr(line))}"
+            raise InputError(f"{self._path}, line {number} {rule}. Delete the line.") from error
+        return audio
 
     def __call__(self, problem: Problem) -> None:
         """Names an utterance, unless it was named before."""
         if problem.audio in self._named:
             return
         self._named.add(problem.audio)
-        say(f"left out: {problem.id} ({problem.reason}: {problem.detail})")
+        tqdm.write(f"left out: {problem.id} ({problem.reason}: {problem.detail})", file=sys.stderr)
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(dataclasses.asdict(problem), ensure_ascii=False) + "\n")
 
 
 class MetricLog:
-    """Appends metrics to metrics.jsonl and TensorBoard; a context manager.
+    """Appends metrics to metrics.jsonl and TensorBoard; a context manager. Of several processes, the first does.
 
     Args:
         run: folder of the run.
         step: updates made so far; lines after it, of an interrupted run that repeats those steps, are removed.
+        evaluated: whether that step was evaluated; if not, its epoch's line is removed too.
 
     Raises:
         InputError: a line of metrics.jsonl is damaged.
     """
 
-    def __init__(self, run: Path, step: int) -> None:
+    def __init__(self, run: Path, step: int, evaluated: bool) -> None:
         self._path = run / "metrics.jsonl"
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True) if self._path.exists() else []
-        # A line without its end was being written when the run was killed.
-        whole = [line for line in lines if line.endswith("\n")]
-        kept = [line for number, line in enumerate(whole, start=1) if self._step(line, number) <= step]
-        write_text(self._path, "".join(kept))
-        self._make_board = functools.partial(
-            SummaryWriter, str(run / "tensorboard"), purge_step=step + 1 if lines else None
-        )
         self._board: Any = None  # made when there is something to write, since it makes a file
+        self._kept: list[dict[str, Any]] = []
+        if not is_primary():
+            return
+        text = self._path.read_bytes().decode("utf-8", "replace") if self._path.exists() else ""
+        # A line without its end was being written when the run was killed.
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        parsed = [self._parse(line, number) for number, line in enumerate(lines, start=1)]
+        kept = [metrics["step"] < step + (evaluated or "loss" in metrics) for metrics in parsed]
+        self._kept = list(itertools.compress(parsed, kept))
+        write_text(self._path, "".join(itertools.compress(lines, kept)))
+        self._make_board = functools.partial(
+            SummaryWriter, str(run / "tensorboard"), purge_step=step + 1 if text else None
+        )
 
-    def _step(self, line: str, number: int) -> int:
+    def _parse(self, line: str, number: int) -> dict[str, Any]:
         try:
-            return int(json.loads(line)["step"])
-        except (ValueError, KeyError, TypeError) as error:
+            metrics = json.loads(line)
+            if not isinstance(metrics["step"], int):
+                raise TypeError
+            return dict(metrics)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{self._path}, line {number} must be a JSON object with a step, got {line[:60]!r}. Delete the line."
             ) from error
+
+    def steps(self, epoch: int) -> list[dict[str, Any]]:
+        """The metrics of the steps of an epoch (counted from 1) that were made before the run went on."""
+        steps = [metrics for metrics in self._kept if metrics.get("epoch") == epoch and "loss" in metrics]
+        made: list[dict[str, Any]] = broadcast_from_primary("steps made", steps)
+        return made
 
     def __enter__(self) -> Self:
         return self
@@ -191,6 +244,8 @@ class MetricLog:
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Appends the metrics known after `step` updates; numbers go to TensorBoard too."""
+        if not is_primary():
+            return
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
         self._board = self._board or self._make_board()

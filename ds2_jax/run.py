@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ except ModuleNotFoundError:  # Windows: two processes must not train one run the
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
+METRICS = "metrics/metrics"
+"""Within a step of the checkpoints: the dev WER and the step, once it was evaluated."""
 CALIBRATION = "calibration.json"
 TUNING = "tuning"
 TUNED = "decoding.json"
@@ -50,8 +52,12 @@ ADDED_LATER = {
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[Callable[[], None]]:
     """Makes the folder of a run where there is none, and keeps other processes from training it.
+
+    Yields:
+        A function that raises InputError where the folder is no longer the one that was locked: a disk that is gone
+        leaves an empty folder in its place, which would silently be written to.
 
     Raises:
         InputError: another process trains it, or it is a file.
@@ -59,6 +65,15 @@ def locked(folder: Path) -> Iterator[None]:
     _check_is_folder(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    before = _identity(folder)
+
+    def check() -> None:
+        if _identity(folder) != before:
+            raise InputError(
+                f"{folder} must stay where it is while it is trained, got another folder or none in its place. "
+                "Bring its disk back and run the same command again."
+            )
+
     with contextlib.ExitStack() as stack:
         if fcntl is not None:
             handle = os.open(folder, os.O_RDONLY)
@@ -72,7 +87,7 @@ def locked(folder: Path) -> Iterator[None]:
                 ) from None
             except OSError:  # a file system without locks
                 pass
-        yield
+        yield check
 
 
 def open_run(folder: Path, config: Config, overwrite: bool) -> None:
@@ -127,6 +142,19 @@ def check_run(folder: Path, config: Config, overwrite: bool) -> None:
             )
 
 
+def decisive_settings(config: Config) -> dict[str, str]:
+    """The settings that decide what is learned, each field with its value."""
+
+    def fields(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                yield from fields(value, f"{prefix}{name}.")
+            elif prefix + name not in PLACES:
+                yield prefix + name, json.dumps(value)
+
+    return dict(fields(json.loads(config_lib.to_json(config))))
+
+
 def load_config(folder: Path) -> Config:
     """The settings of the run in `folder`.
 
@@ -148,25 +176,52 @@ def load_config(folder: Path) -> Config:
     return config
 
 
+def saved_steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints of the run in `folder`, rising."""
+    return sorted(int(path.name) for path in (folder / CHECKPOINTS).glob("*") if path.name.isdecimal())
+
+
 def last_step(folder: Path) -> int | None:
     """Step of the newest checkpoint of the run in `folder`; None without any."""
-    return max((int(path.name) for path in (folder / CHECKPOINTS).glob("*") if path.name.isdecimal()), default=None)
-
-
-def rank(metrics: Mapping[str, Any]) -> tuple[float, int]:
-    """Orders checkpoints, the best first: by dev WER, the first of equals; then those without one, the last first."""
-    wer, step = metrics["dev_wer"], metrics["step"]
-    return (math.inf, -step) if wer is None else (wer, step)
+    return max(saved_steps(folder), default=None)
 
 
 def best_step(folder: Path) -> int | None:
-    """Step of the best checkpoint of the run in `folder`, without Orbax; None without any that is whole."""
+    """Step of the best checkpoint of the run in `folder`, without Orbax; None without any.
+
+    Best is the lowest dev WER, the first of equals; where none was measured, the last.
+
+    Raises:
+        InputError: what was noted of a checkpoint's evaluation is damaged.
+    """
     ranks = []
-    for path in (folder / CHECKPOINTS).glob("*/metrics/metrics"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # told where the checkpoint is loaded
-            metrics = json.loads(path.read_text(encoding="utf-8"))
-            ranks.append((rank(metrics), metrics["step"]))
-    return min(ranks)[1] if ranks else None
+    for step in saved_steps(folder):
+        wer = dev_wer(folder, step)
+        ranks.append((math.inf, -step, step) if wer is None else (wer, step, step))
+    return min(ranks)[-1] if ranks else None
+
+
+def dev_wer(folder: Path, step: int) -> float | None:
+    """What was noted of a checkpoint's evaluation; None where it was not evaluated, or there was no dev split.
+
+    Raises:
+        InputError: the note is damaged.
+    """
+    path = folder / CHECKPOINTS / str(step) / METRICS
+    try:
+        wer = json.loads(path.read_text(encoding="utf-8"))["dev_wer"]
+        if wer is None:
+            return None
+        if 0 <= float(wer) < math.inf:
+            return float(wer)
+        raise ValueError(f"a WER of {wer}")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path} must hold the dev WER of its checkpoint, got: {error}. Delete the file; the checkpoint then "
+            "counts as not evaluated."
+        ) from error
 
 
 def prospects(folder: Path) -> str:
@@ -185,6 +240,14 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> d
         elif before != now:
             found[field] = before, now
     return found
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Device and number of a folder; None where there is none, or its disk does not answer."""
+    with contextlib.suppress(OSError):
+        status = folder.stat()
+        return status.st_dev, status.st_ino
+    return None
 
 
 def _check_is_folder(folder: Path) -> None:

@@ -1,23 +1,23 @@
 """The training loop: wiring only."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ds2_jax import interrupts, optim, parallel, steps
+from ds2_jax import distributed, interrupts, optim, parallel, steps
 from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.calibrate import calibrate_run
 from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.config import Config
 from ds2_jax.corpora import split_manifests
-from ds2_jax.data.manifest import Problem, Utterance, count_reasons, write_problems
+from ds2_jax.data.manifest import Problem, count_reasons, write_problems
 from ds2_jax.data.pipeline import Perturb, batches
 from ds2_jax.data.plan import Batch
 from ds2_jax.data.splits import Split, digest, read_split
@@ -25,12 +25,16 @@ from ds2_jax.decoding.decoder import make_decoder
 from ds2_jax.epochs import Epochs
 from ds2_jax.errors import InputError
 from ds2_jax.evaluate import evaluate_utterances, make_eval_step, report
+from ds2_jax.guards import RecompilationAlarm, Watchdog
+from ds2_jax.profile import Profile
 from ds2_jax.progress import MetricLog, Progress, Skipped, say
 from ds2_jax.results import Evaluation, read_evaluation, write_evaluation
 from ds2_jax.rows import RowLayout
+from ds2_jax.saving import Saver
+from ds2_jax.updates import Updates
 
 
-def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation | None:
+def train(config: Config, workdir: Path, overwrite: bool = False, profile: range | None = None) -> Evaluation | None:
     """Trains, or goes on where the run stopped, then evaluates the test split once with the best checkpoint.
 
     A finished run only tells again what it found.
@@ -40,6 +44,7 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
         workdir: folder of the run: config.json, checkpoints, metrics.jsonl, tensorboard, calibration.json, test.json,
             test.jsonl.
         overwrite: deletes the run that is there.
+        profile: steps to record, counted from 1.
 
     Returns:
         The evaluation of the test split; None without one.
@@ -50,32 +55,55 @@ def train(config: Config, workdir: Path, overwrite: bool = False) -> Evaluation 
     """
     splits = read_splits(config)  # all of it before the run's folder is touched
     epochs = Epochs(config, splits["train"])
-    with run_lib.locked(workdir), interrupts.deferred(functools.partial(run_lib.prospects, workdir)):
-        run_lib.open_run(workdir, config, overwrite)
-        list_problems(splits, workdir)
-        with Checkpoints(workdir, config, digest(splits["train"], splits["dev"])) as checkpoints:
-            num_epochs = (checkpoints.latest_step or 0) // epochs.num_steps
-            finished = num_epochs >= config.epochs or stops_early(
-                config.patience, checkpoints.best_step, epochs.num_steps, num_epochs
-            )
-            if finished:
-                say(f"{workdir}: finished: {num_epochs} of {config.epochs} epochs")
-            elif checkpoints.latest_step is not None:
-                say(f"{workdir}: continuing after step {checkpoints.latest_step}")
-            test = read_evaluation(workdir, "test") if finished else None
-            test = test or fit(config, workdir, splits, epochs, checkpoints)
-            best = checkpoints.best_step
-    if test is not None and best is not None:
+    prospects = functools.partial(run_lib.prospects, workdir)
+    utterances = digest(splits["train"], splits["dev"])
+    distributed.check_same(**run_lib.decisive_settings(config), data=utterances)
+    with (
+        opened(workdir, config, overwrite, splits) as check_place,
+        interrupts.deferred(prospects),
+        Checkpoints(workdir, config, utterances) as checkpoints,
+    ):
+        test = None
+        if finished(config, workdir, checkpoints, epochs.num_steps):
+            test = read_evaluation(workdir, "test")
+        if test is None:
+            checkpoints.tidy()
+            test = fit(config, workdir, splits, epochs, checkpoints, check_place, profile)
+        best = checkpoints.best_step
+    if test is not None and best is not None and distributed.is_primary():
         print(report(test, f"test, with the weights of epoch {best // epochs.num_steps}", workdir / "test.jsonl"))
     return test
 
 
+@contextlib.contextmanager
+def opened(workdir: Path, config: Config, overwrite: bool, splits: Mapping[str, Split]) -> Iterator[Callable[[], None]]:
+    """Locks and prepares the run's folder, in the first of several processes; yields as `run.locked`."""
+    with contextlib.ExitStack() as stack:
+        check_place = nothing
+        if distributed.is_primary():
+            check_place = stack.enter_context(run_lib.locked(workdir))
+            run_lib.open_run(workdir, config, overwrite)
+            list_problems(splits, workdir)
+        distributed.barrier("run opened")
+        yield check_place
+
+
+def nothing() -> None:
+    """What the other processes check of the folder."""
+
+
 def fit(
-    config: Config, workdir: Path, splits: Mapping[str, Split], epochs: Epochs, checkpoints: Checkpoints
+    config: Config,
+    workdir: Path,
+    splits: Mapping[str, Split],
+    epochs: Epochs,
+    checkpoints: Checkpoints,
+    check_place: Callable[[], None],
+    profile: range | None,
 ) -> Evaluation | None:
     """Trains the epochs that are left, then calibrates on the dev split and evaluates the test split."""
     alphabet = Alphabet.of(config.data)
-    skipped = Skipped(workdir / "skipped_while_reading.jsonl") if config.data.on_bad_utterance == "skip" else None
+    skipped = Skipped(workdir / skipped_name()) if config.data.on_bad_utterance == "skip" else None
     num_steps = epochs.num_steps
     say(f"each epoch: {epochs}")
     mesh = parallel.data_mesh()
@@ -90,47 +118,108 @@ def fit(
     )
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     say(f"model: {num_parameters:,} parameters on {mesh.size} x {jax.devices()[0].device_kind}")
-    if checkpoints.latest_step is not None:
-        state = checkpoints.restore(checkpoints.latest_step, state)
+    state = checkpoints.resume(state, say)
+    made = int(state.step)
+    if made:
+        say(f"{workdir}: continuing after step {made}")
 
     progress = Progress(config.features.sample_rate)
-    with MetricLog(workdir, int(state.step)) as log:
-        for epoch in range(int(state.step) // num_steps, config.epochs):
+    saver = Saver(checkpoints, config.checkpoint, check_place)
+    with (
+        MetricLog(workdir, made, checkpoints.evaluated(made)) as log,
+        RecompilationAlarm(made, num_steps) as alarm,
+        Profile(workdir, profile) as profiler,
+        Watchdog(config.watchdog_minutes) as watchdog,
+    ):
+        updates = Updates(
+            train_step=profiler.watch(alarm.watch(train_step), made),
+            num_steps=num_steps,
+            utterances=splits["train"].utterances,
+            run=workdir,
+            saver=saver,
+            log=log,
+            progress=progress,
+            watchdog=watchdog,
+        )
+        for epoch in range(epochs_done(checkpoints, made, num_steps), config.epochs):
             if stops_early(config.patience, checkpoints.best_step, num_steps, epoch):
                 say(f"no better dev WER for {config.patience} epochs: stopping")
                 break
-            plan = epochs.plan(epoch)[int(state.step) % num_steps :]
+            plan = epochs.plan(epoch)[max(made - epoch * num_steps, 0) :]
             stream = make_stream(plan, splits["train"], config, alphabet, layout, skipped, epochs.perturb(epoch))
-            watched = progress.epoch(stream, f"epoch {epoch + 1}/{config.epochs}", len(plan))
-            finish = functools.partial(
-                finish_step, epoch=epoch, utterances=splits["train"].utterances, log=log, progress=progress
-            )
-            state = run_epoch(train_step, state, watched, epoch, finish)
+            title = f"epoch {epoch + 1}/{config.epochs}"
+            watched = progress.epoch(stream, title, num_steps, log.steps(epoch + 1))
+            state = updates.make(state, watched, epoch)
             check_epoch(state, epoch, progress)
+            saver.save(state)  # before the evaluation, which may be long, or fail
             trained = f"epoch {epoch + 1}: {progress.summary}"
             metrics = {"epoch": epoch + 1, **progress.costs}
-            try:
-                dev = evaluate(variables_of(state), splits["dev"], title="dev", decoder=make_decoder(config))
-            except InputError:  # a recording of dev cannot be read: keep what was learned
-                checkpoints.save(state, None)
-                raise
+            dev = evaluate(
+                variables_of(state),
+                splits["dev"],
+                title="dev",
+                decoder=make_decoder(config),
+                on_result=lambda *_: watchdog.beat("evaluating the dev split"),
+            )
             if dev.results:
                 check_finite(dev.loss, "dev loss", epoch)
                 metrics |= {f"dev_{name}": value for name, value in dev.rates.items()}
+            check_place()
             log.write(int(state.step), metrics)
             say(f"{trained}; dev loss {dev.loss:.2f}, {dev}" if dev.results else trained)
-            checkpoints.save(state, dev.words.rate if dev.results else None)
-    checkpoints.wait()
-    best = checkpoints.best_step
+            checkpoints.record(int(state.step), dev.words.rate if dev.results else None)
+    return conclude(config, workdir, splits, checkpoints.best_variables(variables_of(state), say), eval_step, skipped)
+
+
+def conclude(
+    config: Config,
+    workdir: Path,
+    splits: Mapping[str, Split],
+    best: tuple[int, dict[str, Any]] | None,
+    eval_step: Callable[..., Any],
+    skipped: Skipped | None,
+) -> Evaluation | None:
+    """Calibrates the best checkpoint, its step and variables, on the dev split, and evaluates the test split."""
     if best is None:
         return None
-    variables = checkpoints.restore_variables(best, variables_of(state))
-    calibrate_run(workdir, eval_step, variables, splits["dev"], config, parallel.row_layout(mesh), best, "dev", skipped)
+    step, variables = best
+    layout = parallel.row_layout(parallel.data_mesh())
+    calibrate_run(workdir, eval_step, variables, splits["dev"], config, layout, step, "dev", skipped)
+    distributed.barrier("calibrated")  # decoding reads it
     if not splits["test"].utterances:
         return None
-    test = evaluate(variables, splits["test"], title="test", decoder=make_decoder(config, workdir))
-    write_evaluation(workdir, "test", test)
+    test = evaluate_utterances(
+        eval_step,
+        variables,
+        splits["test"],
+        config=config,
+        layout=layout,
+        title="test",
+        decoder=make_decoder(config, workdir),
+        on_problem=skipped,
+    )
+    if distributed.is_primary():
+        write_evaluation(workdir, "test", test)
     return test
+
+
+def finished(config: Config, workdir: Path, checkpoints: Checkpoints, num_steps: int) -> bool:
+    """Whether a run has nothing left to train; says so."""
+    step = checkpoints.latest_step
+    if step is None:
+        return False
+    done = epochs_done(checkpoints, step, num_steps)
+    whole = step == done * num_steps  # no epoch was begun after the one at which training could stop
+    over = done >= config.epochs or (whole and stops_early(config.patience, checkpoints.best_step, num_steps, done))
+    if over:
+        say(f"{workdir}: finished: {done} of {config.epochs} epochs")
+    return over
+
+
+def epochs_done(checkpoints: Checkpoints, step: int, num_steps: int) -> int:
+    """Epochs that are trained and evaluated after `step` updates, of which the last is a saved one."""
+    done, since = divmod(step, num_steps)
+    return done if since or checkpoints.evaluated(step) else max(done - 1, 0)
 
 
 def read_splits(config: Config) -> dict[str, Split]:
@@ -227,60 +316,6 @@ def variables_of(state: steps.TrainState) -> dict[str, Any]:
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
-def run_epoch(
-    train_step: Callable[..., Any],
-    state: steps.TrainState,
-    stream: Iterable[dict[str, np.ndarray]],
-    epoch: int,
-    finish: Callable[[int, Mapping[str, jax.Array], np.ndarray], None],
-) -> steps.TrainState:
-    """Makes the updates of an epoch.
-
-    A step's metrics are fetched while the next step runs, so that the device never waits for the host.
-
-    Args:
-        train_step: compiled by `parallel.parallel_train_step`.
-        state: before the epoch; its memory is reused.
-        stream: batches.
-        epoch: counted from 0.
-        finish: gets the number of updates, the metrics and the utterances' indices of every step, a step late.
-    """
-    step = int(state.step)
-    previous: tuple[int, Mapping[str, jax.Array], np.ndarray] | None = None
-    for batch in stream:
-        state, metrics = train_step(state, batch, jnp.int32(epoch))
-        step += 1
-        if previous is not None:
-            finish(*previous)
-        previous = step, metrics, batch["indices"]
-        interrupts.check()
-    if previous is not None:
-        finish(*previous)
-    return state
-
-
-def finish_step(
-    step: int,
-    metrics: Mapping[str, jax.Array],
-    indices: np.ndarray,
-    *,
-    epoch: int,
-    utterances: Sequence[Utterance],
-    log: MetricLog,
-    progress: Progress,
-) -> None:
-    """Checks and logs a step's metrics.
-
-    Raises:
-        InputError: the loss or its gradient is not finite; names the step and the utterances of its batch.
-    """
-    values = {name: float(value) for name, value in metrics.items()}
-    if not np.isfinite([values["loss"], values["grad_norm"]]).all():
-        names = ", ".join(utterances[index].id for index in indices if index >= 0)
-        raise InputError(
-            f"The loss must be finite, got {values['loss']} (gradient norm {values['grad_norm']}) at step {step}, "
-            f"epoch {epoch + 1}, utterances {names}. Listen to these recordings, or start anew (--workdir or "
-            "--overwrite) with a lower optim.learning_rate or optim.clip_norm."
-        )
-    progress.step(values)
-    log.write(step, {"epoch": epoch + 1, **values, "hours_per_hour": progress.speed})
+def skipped_name() -> str:
+    """File of the utterances that this process cannot read; several write one each."""
+    return f"skipped_while_reading{'' if distributed.is_primary() else f'_{jax.process_index()}'}.jsonl"

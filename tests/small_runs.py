@@ -84,8 +84,8 @@ def write_untrained_run(folder: Path, config: Config) -> Path:
     """A run whose only checkpoint holds drawn weights."""
     run.open_run(folder, config, overwrite=False)
     with Checkpoints(folder, config) as checkpoints:
-        checkpoints.save(some_state(config), 1.0)
-        checkpoints.wait()
+        checkpoints.save(some_state(config))
+        checkpoints.record(0, 1.0)
     return folder
 
 

@@ -52,7 +52,7 @@ def assert_equal(actual: object, expected: object) -> None:
 def test_state_comes_back_whole_and_on_its_devices(tmp_path: Path, state: TrainState) -> None:
     saved = at(state, 7)
     with Checkpoints(tmp_path, CONFIG) as checkpoints:
-        checkpoints.save(saved, 0.5)
+        checkpoints.save(saved)
         checkpoints.wait()
         restored = checkpoints.restore(7, state)
     assert_equal(jax.device_get(restored), jax.device_get(saved))
@@ -62,7 +62,7 @@ def test_state_comes_back_whole_and_on_its_devices(tmp_path: Path, state: TrainS
 def test_weights_come_back_without_the_optimiser(tmp_path: Path, state: TrainState) -> None:
     like = {"params": state.params, "batch_stats": state.batch_stats}
     with Checkpoints(tmp_path, CONFIG) as checkpoints:
-        checkpoints.save(at(state, 1), 0.5)
+        checkpoints.save(at(state, 1))
         checkpoints.wait()
         restored = checkpoints.restore_variables(1, like)
     assert_equal(jax.device_get(restored), jax.device_get({**like, "params": at(state, 1).params}))
@@ -74,8 +74,8 @@ def test_best_and_latest_two_are_kept(tmp_path: Path, state: TrainState) -> None
         assert checkpoints.latest_step is None
         assert checkpoints.best_step is None
         for step, rate in rates.items():
-            checkpoints.save(at(state, step), rate)
-        checkpoints.wait()
+            checkpoints.save(at(state, step))
+            checkpoints.record(step, rate)
     with Checkpoints(tmp_path, CONFIG) as checkpoints:
         assert checkpoints.latest_step == 5
         assert checkpoints.best_step == 2
@@ -160,8 +160,6 @@ def test_checkpoint_with_more_layers_is_refused(tmp_path: Path) -> None:
         ("state/ocdbt.process_0/d/*", b"\x00" * 100),
         ("state/d/*", b"\x00" * 100),
         ("state/_METADATA", b"{"),
-        ("metrics/metrics", b""),
-        ("metrics/metrics", b"[]"),
         ("meta/metadata", b"[]"),
         ("meta/metadata", b"{}"),
         ("meta/metadata", b"\xff"),
@@ -186,20 +184,113 @@ def test_damaged_checkpoint_is_refused(run: Path, tmp_path: Path, pattern: str, 
     assert len(message.splitlines()) == 1
 
 
-def test_stray_folder_is_named(run: Path, tmp_path: Path) -> None:
-    shutil.copytree(run, tmp_path / "run")
-    (tmp_path / "run/checkpoints/99").mkdir()
-    with pytest.raises(
-        InputError, match=r"checkpoints/99 must be a whole checkpoint, got: No such file or directory\. "
-    ):
-        load_variables(tmp_path / "run", CONFIG, parallel.data_mesh())
+def flip_a_bit(run: Path, step: int) -> None:
+    """In the last of the weights, which Orbax stores last in its largest file."""
+    files = (run / "checkpoints" / str(step) / "state").rglob("d/*")
+    path = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def uncompressed(tmp_path: Path) -> tuple[Path, TrainState]:
+    """A run of three steps whose weights are noise, which TensorStore cannot compress and does not check."""
+    noise = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
+    states = [TrainState(jnp.int32(step), {"w": jnp.asarray(noise + step)}, {}, {}) for step in (1, 2, 3)]
+    with Checkpoints(tmp_path / "run", CONFIG) as checkpoints:
+        for state in states:
+            checkpoints.save(state)
+            checkpoints.record(int(state.step), 0.5)
+    return tmp_path / "run", states[-1]
+
+
+def test_a_flipped_bit_is_found(uncompressed: tuple[Path, TrainState]) -> None:
+    run, like = uncompressed
+    flip_a_bit(run, 3)
+    with Checkpoints(run, CONFIG) as checkpoints, pytest.raises(InputError) as caught:
+        checkpoints.restore(3, like)
+    assert str(caught.value) == (
+        f"{run / 'checkpoints/3'} must be a whole checkpoint, got: other bytes than were saved in 1 arrays: params.w. "
+        "Delete this folder to use the checkpoint before it."
+    )
+
+
+def test_damaged_steps_are_moved_aside_and_the_one_before_is_used(uncompressed: tuple[Path, TrainState]) -> None:
+    run, like = uncompressed
+    flip_a_bit(run, 3)
+    told: list[str] = []
+    with Checkpoints(run, CONFIG) as checkpoints:
+        assert int(checkpoints.resume(like, told.append).step) == 2
+        assert checkpoints.latest_step == 2
+        checkpoints.save(like)  # the step that was damaged can be saved anew
+        checkpoints.wait()
+        assert int(checkpoints.resume(like, told.append).step) == 3
+        assert len(told) == 1
+        assert told[0].endswith("in 1 arrays: params.w. It is moved to 3.damaged; the checkpoint before it is used.")
+        flip_a_bit(run, 3)
+        assert int(checkpoints.resume(like, told.append).step) == 2
+    assert "moved to 3.damaged1;" in told[1]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["1", "2", "3.damaged", "3.damaged1"]
+
+
+def test_best_checkpoint_that_is_damaged_makes_way_for_the_next(uncompressed: tuple[Path, TrainState]) -> None:
+    run, like = uncompressed
+    flip_a_bit(run, 1)
+    with Checkpoints(run, CONFIG) as checkpoints:
+        assert checkpoints.best_step == 1
+        found = checkpoints.best_variables({"params": like.params, "batch_stats": {}}, lambda _: None)
+    assert found is not None
+    assert found[0] == 2
+
+
+def test_run_without_a_whole_checkpoint_does_not_begin_anew_in_silence(uncompressed: tuple[Path, TrainState]) -> None:
+    run, like = uncompressed
+    for step in (1, 2, 3):
+        flip_a_bit(run, step)
+    told: list[str] = []
+    with Checkpoints(run, CONFIG) as checkpoints:
+        for num_told in (3, 3):
+            with pytest.raises(
+                InputError, match=r"checkpoints must hold a whole checkpoint, got only damaged ones: .*"
+            ):
+                checkpoints.resume(like, told.append)
+            assert len(told) == num_told
+
+
+def test_checkpoint_without_sums_is_read(uncompressed: tuple[Path, TrainState]) -> None:
+    run, like = uncompressed
+    path = run / "checkpoints/3/meta/metadata"
+    meta = json.loads(path.read_text())
+    del meta["sha256"]  # as older runs
+    path.write_text(json.dumps(meta))
+    with Checkpoints(run, CONFIG) as checkpoints:
+        assert_equal(jax.device_get(checkpoints.restore(3, like)), jax.device_get(like))
+
+
+def test_what_a_crash_left_is_deleted(uncompressed: tuple[Path, TrainState]) -> None:
+    run, _ = uncompressed
+    for name in ("4.orbax-checkpoint-tmp", "0.deleting"):
+        (run / "checkpoints" / name).mkdir()
+    with Checkpoints(run, CONFIG) as checkpoints:
+        checkpoints.tidy()
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["1", "2", "3"]
+
+
+def test_stray_folder_is_moved_aside(uncompressed: tuple[Path, TrainState]) -> None:
+    run, like = uncompressed
+    (run / "checkpoints/99").mkdir()
+    told: list[str] = []
+    with Checkpoints(run, CONFIG) as checkpoints:
+        assert int(checkpoints.resume(like, told.append).step) == 3
+    assert "checkpoints/99 must be a whole checkpoint, got: No such file or directory. It is moved to 99." in told[0]
 
 
 def test_error_while_closing_does_not_hide_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.close", fail)
+    monkeypatch.setattr("orbax.checkpoint.AsyncCheckpointer.close", fail)
     with pytest.raises(KeyError, match="first"), Checkpoints(tmp_path, CONFIG):
         raise KeyError("first")
     full = r"must have room for a checkpoint, got: No space left on device\. Free space"
@@ -230,7 +321,7 @@ noise = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)  # 
 with Checkpoints(Path(sys.argv[1]), Config()) as checkpoints:
     for step in (1, 2):
         try:
-            checkpoints.save(TrainState(np.array(step, np.int32), {"w": noise}, {}, {}), 1 / step)
+            checkpoints.save(TrainState(np.array(step, np.int32), {"w": noise}, {}, {}))
             checkpoints.wait()
             print("saved", step)
         except InputError as error:

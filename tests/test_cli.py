@@ -42,6 +42,7 @@ def run_cli(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, st
         ("transcribe", "[-h] [OPTIONS] RUN AUDIO [AUDIO ...] "),
         ("align", "[-h] RUN AUDIO TEXT [--format "),
         ("calibrate", "[-h] RUN [--manifest "),
+        ("replay", "[-h] FILE [--run RUN]"),
         ("prepare", "CORPUS [--help] ..."),
         ("bench", "[-h] [OPTIONS] "),
     ],
@@ -97,8 +98,8 @@ def test_no_words_print_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(capsys, "trian") == (
         1,
-        "error: COMMAND must be one of train, evaluate, transcribe, align, calibrate, prepare, data, lm, bench, "
-        "got 'trian'. See python main.py --help.",
+        "error: COMMAND must be one of train, evaluate, transcribe, align, calibrate, replay, prepare, data, lm, "
+        "bench, got 'trian'. See python main.py --help.",
     )
 
 

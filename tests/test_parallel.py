@@ -1,8 +1,9 @@
-"""parallel.py: eight devices do what one does."""
+"""parallel.py: many devices, of one process or of several, do what one does."""
 
 import dataclasses
 import functools
 import re
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -15,7 +16,9 @@ from jax.sharding import PartitionSpec as P
 from ds2_jax import optim, parallel, steps
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import AugmentConfig, Config
+from ds2_jax.errors import InputError
 from ds2_jax.rows import RowLayout
+from tests import processes, updates
 from tests.small_runs import SMALL_CONFIG, noise, some_state
 
 ROWS, NUM_SAMPLES, LABEL_WIDTH = 16, 8000, 4
@@ -86,6 +89,7 @@ def test_eight_devices_train_as_one(
     step = parallel.parallel_train_step(TRAIN_STEP, mesh, mode)
     actual, metrics = jax.device_get(step(parallel.replicate(state, mesh), make_batch(), EPOCH))
     expected, expected_metrics = single
+    assert metrics.pop("signals") == 0
     assert metrics.keys() == expected_metrics.keys()
     assert int(metrics["empty"]) == len(EMPTY_ROWS)
     assert int(metrics["unalignable"]) == 1
@@ -244,8 +248,8 @@ def test_a_step_reduces_outside_its_loops_and_no_oftener_than_it_must() -> None:
     for num_layers, num_samples in ((2, NUM_SAMPLES), (2, 2 * NUM_SAMPLES), (3, NUM_SAMPLES)):
         config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, num_layers=num_layers))
         outside, *inside = num_collectives(compiled_step(config, num_samples).as_text())
-        # Once: the counts, and loss and gradients together.
-        assert outside == num_reductions_of_norms(config) + 2
+        # Once: the counts, loss and gradients together, and the signals.
+        assert outside == num_reductions_of_norms(config) + 3
         assert not any(inside)
 
 
@@ -253,7 +257,91 @@ def test_accumulation_reduces_gradients_once_and_rematerialisation_reduces_nothi
     accumulating_step: Any,
 ) -> None:
     once, of_micro_batch, *inside = num_collectives(accumulating_step.as_text())
-    assert once == 2
+    assert once == 3
     assert of_micro_batch == num_reductions_of_norms(ACCUMULATING)
     assert inside
     assert not any(inside)
+
+
+TOLERANCES: dict[updates.Optimizer, tuple[str, float]] = {"sgd": ("float32", 1e-5), "adamw": ("float64", 1e-9)}
+"""Adam makes a full step of the rounding in a gradient that is exactly zero, so it is compared in float64."""
+NUM_STEPS = 20
+
+
+@functools.cache
+def of_one_device(optimizer: updates.Optimizer) -> dict[str, np.ndarray]:
+    return updates.update(None, optimizer, TOLERANCES[optimizer][0], NUM_STEPS)
+
+
+def assert_as_of_one_device(actual: dict[str, np.ndarray], optimizer: updates.Optimizer) -> None:
+    """One update to 1e-5 in float32, many as closely as `TOLERANCES` says."""
+    expected = of_one_device(optimizer)
+    moved = "many['params']['rnn_0']['hidden_bias']"
+    assert np.abs(expected[moved] - expected[moved.replace("many", "first")]).max() > 1e-3
+    updates.assert_close(actual, expected, TOLERANCES[optimizer][1])
+
+
+@pytest.mark.parametrize(
+    ("num_devices", "optimizer"),
+    [
+        (2, "sgd"),
+        *[pytest.param(count, "sgd", marks=pytest.mark.slow) for count in (1, 4, 8)],
+        *[pytest.param(count, "adamw", marks=pytest.mark.slow) for count in (1, 2, 4, 8)],
+    ],
+)
+def test_devices_update_as_one(num_devices: int, optimizer: updates.Optimizer) -> None:
+    mesh = parallel.data_mesh(jax.devices()[:num_devices])
+    assert_as_of_one_device(updates.update(mesh, optimizer, TOLERANCES[optimizer][0], NUM_STEPS), optimizer)
+
+
+@pytest.mark.parametrize(
+    ("num_processes", "optimizer"),
+    [
+        (2, "sgd"),
+        pytest.param(4, "sgd", marks=pytest.mark.slow),
+        *[pytest.param(count, "adamw", marks=pytest.mark.slow) for count in (2, 4)],
+    ],
+)
+def test_processes_update_and_evaluate_as_one_device(
+    num_processes: int, optimizer: updates.Optimizer, tmp_path: Path
+) -> None:
+    dtype = TOLERANCES[optimizer][0]
+    started = processes.start(["-m", "tests.updates", tmp_path / "of", optimizer, dtype, NUM_STEPS], num_processes)
+    expected = updates.evaluate(None)
+    of_one_device(optimizer)  # while they work
+    assert [code for code, _ in processes.finish(started)] == [0] * num_processes
+    for index in range(num_processes):
+        with np.load(tmp_path / f"of{index}.npz") as found:
+            actual = {name: found[name] for name in found.files}
+        assert_as_of_one_device(actual, optimizer)
+        assert actual["first['metrics']['signals']"] == num_processes - 1  # the largest of their indices
+        for name, value in expected.items():  # the rows of all, in their order, on each
+            got = actual[f"evaluated_{name}"][: len(value)]
+            if name in ("log_probs", "losses"):
+                updates.assert_close({name: got}, {name: value}, 1e-5)
+            else:
+                np.testing.assert_array_equal(got, value, err_msg=name)
+        assert set(actual["evaluated_indices"][len(expected["indices"]) :]) <= {-1}
+
+
+@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
+def test_signals_reach_the_metrics(mode: Literal["shard_map", "pmap"]) -> None:
+    mesh = parallel.data_mesh()
+
+    def step(state: jax.Array, batch: dict[str, Any], epoch: jax.Array, axis_name: str) -> Any:
+        return state, {"names": jnp.int32(len(batch))}
+
+    mapped = parallel.parallel_train_step(step, mesh, mode)
+    for given in (0, 15):
+        state = parallel.replicate(jnp.int32(0), mesh)
+        _, metrics = mapped(state, {"indices": np.arange(16)}, EPOCH, given)
+        assert (int(metrics["signals"]), int(metrics["names"])) == (given, 1)
+
+
+@pytest.mark.parametrize("compile_step", [parallel.parallel_train_step, parallel.parallel_eval_step])
+def test_pmap_is_for_one_process(compile_step: Any) -> None:
+    class Mesh:
+        is_multi_process = True
+
+    with pytest.raises(InputError, match=r"^parallel must be shard_map in several processes, got 'pmap'\. Leave it at"):
+        compile_step(lambda: None, Mesh(), "pmap")

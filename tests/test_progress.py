@@ -26,7 +26,8 @@ def batch(num_rows: int, seconds: float) -> dict[str, np.ndarray]:
 
 
 def metrics(loss: float, unalignable: int = 0) -> dict[str, float]:
-    return {"loss": loss, "num_samples": RATE, "alignable": 1, "unalignable": unalignable}
+    counts = {"alignable": 1, "unalignable": unalignable, "empty": 0, "num_rows": 2, "padded_samples": RATE}
+    return {"loss": loss, "num_samples": RATE, **counts}
 
 
 def test_without_a_terminal_new_shapes_and_each_minute_are_lines(
@@ -78,15 +79,62 @@ def test_utterances_left_out_are_named_once_and_not_again_after_a_restart(
     ]
 
 
+def test_a_list_cut_in_a_line_is_gone_on_with(tmp_path: Path) -> None:
+    """A run that was killed while it named an utterance could not go on."""
+    path = tmp_path / "skipped.jsonl"
+    problem = Problem("a", "a\u2028.wav", "unreadable audio", "it is broken")
+    Skipped(path)(problem)
+    whole = path.read_bytes()
+    for length in range(1, len(whole)):
+        path.write_bytes(whole[:-length])
+        Skipped(path)(problem)
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("line", ["", "{", "[" * 100_000, "[]", '{"audio": 1}', '{"audio": {}}', "\xff"])
+def test_a_damaged_list_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "skipped.jsonl"
+    path.write_bytes(b'{"audio": "a"}\n' + line.encode("latin-1") + b"\n")
+    with pytest.raises(
+        InputError, match=f"^{path}, line 2 must be a JSON object with an audio, got .* Delete the line.$"
+    ):
+        Skipped(path)
+
+
 def test_log_goes_on_after_the_restored_step(tmp_path: Path) -> None:
-    with MetricLog(tmp_path, 0) as log:
+    with MetricLog(tmp_path, 0, evaluated=False) as log:
         for step in (1, 2, 3):
             log.write(step, {"loss": float(step)})
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text() + '{"step": 4, "lo')  # a kill in the middle of a line
-    with MetricLog(tmp_path, 2) as log:
+    with MetricLog(tmp_path, 2, evaluated=True) as log:
         log.write(3, {"loss": 9.0})
     assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [1.0, 2.0, 9.0]
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "kept"), [(True, ["loss", "dev_wer", "loss", "dev_wer"]), (False, ["loss", "dev_wer", "loss"])]
+)
+def test_line_of_an_epoch_goes_where_it_is_to_be_evaluated_again(
+    tmp_path: Path, evaluated: bool, kept: list[str]
+) -> None:
+    with MetricLog(tmp_path, 0, evaluated=False) as log:
+        for step in (1, 2, 3):
+            log.write(step, {"loss": float(step)})
+            log.write(step, {"dev_wer": 0.5})
+    with MetricLog(tmp_path, 2, evaluated) as log:
+        pass
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [next(name for name in line if name != "step") for line in lines] == kept
+
+
+def test_log_knows_the_steps_of_an_epoch_that_were_made(tmp_path: Path) -> None:
+    with MetricLog(tmp_path, 0, evaluated=False) as log:
+        for step, epoch in ((1, 1), (2, 1), (3, 2), (4, 2), (5, 2)):
+            log.write(step, {"epoch": epoch, "loss": 0.5})
+            log.write(step, {"epoch": epoch, "dev_wer": 0.5})
+    with MetricLog(tmp_path, 4, evaluated=False) as log:
+        assert [line["step"] for line in log.steps(2)] == [3, 4]
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"loss": 1.0}', '{"step": null}'])
@@ -94,14 +142,14 @@ def test_damaged_line_of_the_log_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
     with pytest.raises(InputError) as caught:
-        MetricLog(tmp_path, 2)
+        MetricLog(tmp_path, 2, evaluated=True)
     assert str(caught.value) == (
         f"{path}, line 2 must be a JSON object with a step, got {line + chr(10)!r}. Delete the line."
     )
 
 
 def test_log_without_a_line_makes_no_tensorboard(tmp_path: Path) -> None:
-    with MetricLog(tmp_path, 0):
+    with MetricLog(tmp_path, 0, evaluated=False):
         pass
     assert not (tmp_path / "tensorboard").exists()
 
@@ -131,11 +179,17 @@ def test_epoch_tells_its_time_waiting_padding_and_empty_rows(clock: Clock) -> No
         clock.now += 1  # finding the end
 
     progress = Progress(16_000)
+    made: list[dict[str, float]] = []
     for epoch in range(2):  # the second epoch counts from 0 again
         for batch in progress.epoch(batches(), "title", 2):
             clock.now += 10  # computing
             num_samples = float(batch["num_samples"].sum())
-            progress.step({"loss": 3.0, "num_samples": num_samples, "unalignable": 0, "alignable": 1})
+            empty = int((batch["num_samples"] == 0).sum())
+            num_rows, padded_samples = batch["waveforms"].shape
+            shape = {"num_rows": num_rows, "padded_samples": padded_samples}
+            counts = {"num_samples": num_samples, "unalignable": 0, "alignable": 1, "empty": empty}
+            progress.step({"loss": 3.0, **counts, **shape})
+            made.append({"loss": 3.0, **counts, **shape})
         # 400 samples are computed: 20 + 10 behind the utterances, 50 in the empty row.
         assert progress.costs == {
             "epoch_seconds": 25,
@@ -146,3 +200,10 @@ def test_epoch_tells_its_time_waiting_padding_and_empty_rows(clock: Clock) -> No
     assert progress.summary == (
         "loss 3.00 in 25 s (0x real time; padding 7.5%, empty rows 12.5%, waited 5.0 s for data)"
     )
+    # An epoch that goes on counts what was made before; times are those of now.
+    for _ in progress.epoch(iter(()), "title", 2, made[:2]):
+        raise AssertionError("nothing is left")
+    clock.now += 1
+    assert (progress.costs["padding_share"], progress.costs["empty_share"]) == (30 / 400, 50 / 400)
+    assert progress.alignable == 2
+    assert progress.summary.startswith("loss 3.00 in 1 s (0x real time; padding 7.5%, empty rows 12.5%, waited 0.0 s ")

@@ -212,8 +212,19 @@ def write_metrics(run: Path, step: int, text: str) -> None:
 
 def test_best_step_has_the_lowest_dev_wer_and_is_the_first_of_equals(tmp_path: Path) -> None:
     assert best_step(tmp_path) is None
-    write_metrics(tmp_path, 9, '{"dev_wer"')  # damaged: told where it is loaded
-    assert best_step(tmp_path) is None
     for step, wer in ((10, None), (20, None), (30, 0.5), (40, 0.25), (50, 0.25)):
         write_metrics(tmp_path, step, json.dumps({"dev_wer": wer, "step": step}))
         assert best_step(tmp_path) == min(step, 40)  # without any WER the last
+    (tmp_path / "checkpoints/60").mkdir()  # saved and not evaluated
+    assert best_step(tmp_path) == 40
+
+
+@pytest.mark.parametrize(
+    "text", ['{"dev_wer"', "[]", "{}", '{"dev_wer": -1}', '{"dev_wer": NaN}', '{"dev_wer": []}', "[" * 9999]
+)
+def test_damaged_note_of_an_evaluation_is_named(tmp_path: Path, text: str) -> None:
+    write_metrics(tmp_path, 9, text)
+    with pytest.raises(
+        InputError, match=r"checkpoints/9/metrics/metrics must hold the dev WER of its checkpoint, got: "
+    ):
+        best_step(tmp_path)

@@ -3,12 +3,8 @@
 import dataclasses
 import itertools
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,15 +18,16 @@ import soundfile
 from ds2_jax import cli, parallel
 from ds2_jax import train as train_lib
 from ds2_jax.alphabet import Alphabet
+from ds2_jax.batch_file import read_batch
 from ds2_jax.checkpoint import Checkpoints
-from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig, to_json
+from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig
 from ds2_jax.corpora import an4
 from ds2_jax.data import pipeline
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
 from ds2_jax.decoding.calibrated import read_calibration
 from ds2_jax.errors import InputError
 from ds2_jax.results import Evaluation, Result
-from ds2_jax.run import best_step, load_config
+from ds2_jax.run import best_step, load_config, saved_steps
 from ds2_jax.train import stops_early, train
 from tests.small_runs import SMALL_CONFIG, compilation_cache_in, noise, some_state, with_manifests, write_noise_manifest
 
@@ -114,11 +111,17 @@ def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> Non
     """Puts a step that learns nothing in the place of the real one."""
 
     def parallel_train_step(*_: Any) -> Callable[..., Any]:
-        def step(state: Any, batch: dict[str, np.ndarray], _: Any) -> Any:
+        def step(state: Any, batch: dict[str, np.ndarray], _: Any, signals: int) -> Any:
             samples = batch["num_samples"].sum()
             alignable = (batch["num_samples"] > 0).sum()
-            metrics = {"loss": loss, "grad_norm": 1.0, "num_samples": samples, "alignable": alignable, "unalignable": 0}
-            return dataclasses.replace(state, step=state.step + 1), metrics
+            counts = {
+                "num_samples": samples,
+                "alignable": alignable,
+                "unalignable": 0,
+                "empty": (batch["num_samples"] == 0).sum(),
+            }
+            metrics = {"loss": loss, "grad_norm": 1.0, "signals": signals, **counts}
+            return dataclasses.replace(state, step=state.step + 1 if np.isfinite(loss) else ~state.step), metrics
 
         return step
 
@@ -196,10 +199,10 @@ def test_interrupted_run_ends_as_the_uninterrupted_one(
 ) -> None:
     run, save = tmp_path / "run", Checkpoints.save
 
-    def stop_before_second(self: Checkpoints, state: Any, dev_wer: float) -> None:
+    def stop_before_second(self: Checkpoints, state: Any) -> None:
         if int(state.step) == 2:
             raise KeyboardInterrupt
-        save(self, state, dev_wer)
+        save(self, state)
 
     monkeypatch.setattr(Checkpoints, "save", stop_before_second)
     with pytest.raises(KeyboardInterrupt):
@@ -240,65 +243,6 @@ def test_finished_run_without_test_results_is_evaluated(trained: Trained, tmp_pa
     assert len(list((run / "tensorboard").iterdir())) == 1
 
 
-KILLED_RUN = """
-import os, signal, sys
-from pathlib import Path
-from ds2_jax import config, train
-from ds2_jax.checkpoint import Checkpoints
-from ds2_jax.progress import MetricLog
-
-settings, run, kill_at = config.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), sys.argv[3]
-save, write = Checkpoints.save, MetricLog.write
-
-def save_and_die(self, state, dev_wer):
-    save(self, state, dev_wer)
-    if kill_at == f"save {int(state.step)}":
-        os.kill(os.getpid(), signal.SIGKILL)  # while Orbax writes in the background
-
-def write_and_die(self, step, metrics):
-    write(self, step, metrics)
-    if kill_at == f"step {step}":
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Checkpoints.save, MetricLog.write = save_and_die, write_and_die
-train.train(settings, run)
-"""
-
-
-def test_killed_run_ends_as_the_one_that_was_not(tmp_path: Path) -> None:
-    """Killed in mid-epoch and in a save: several steps an epoch, two buckets, dropout, SpecAugment, AdamW."""
-    transcripts = tuple(f"{word} {other}" for word in ("GO", "NO", "STOP") for other in ("ON", "IN", "LEFT"))
-    config = dataclasses.replace(
-        with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path / "data", transcripts)),
-        epochs=3,
-        augment=AugmentConfig(num_frequency_masks=1, num_time_masks=1, time_mask_width=10),
-        model=dataclasses.replace(SMALL_CONFIG.model, dropout=0.2),
-        optim=OptimConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=2),
-    )
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=2, num_buckets=2))
-    (tmp_path / "config.json").write_text(to_json(config))
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
-        "JAX_ENABLE_COMPILATION_CACHE": "1",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": "",
-    }
-    for run, kills in (("killed", ["step 3", "save 5", ""]), ("whole", [""])):
-        for kill_at in kills:
-            words = [sys.executable, "-c", KILLED_RUN, str(tmp_path / "config.json"), str(tmp_path / run), kill_at]
-            ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
-            assert ended.returncode == (-signal.SIGKILL if kill_at else 0), ended.stderr
-    killed, whole = (final_state(tmp_path / run, config) for run in ("killed", "whole"))
-    jax.tree.map(np.testing.assert_array_equal, killed, whole)
-    assert int(whole.step) == 15
-    times = {"hours_per_hour", "epoch_seconds", "data_wait_seconds"}
-    expected, actual = (
-        [{k: v for k, v in line.items() if k not in times} for line in read_lines(tmp_path / run / "metrics.jsonl")]
-        for run in ("whole", "killed")
-    )
-    assert actual == expected
-
-
 def test_without_dev_the_last_epoch_is_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_compiling(monkeypatch)
     data = dataclasses.replace(SMALL_CONFIG.data, train=write_noise_manifest(tmp_path / "data"))
@@ -319,6 +263,25 @@ def test_loss_that_is_not_finite_names_step_and_utterances(
         train(dataclasses.replace(SMALL_CONFIG, data=data), tmp_path / "run")
     assert set(re.findall(r"\ball\d\b", str(caught.value))) == {"all0", "all1", "all2"}
     assert "start anew" in str(caught.value)
+    assert saved_steps(tmp_path / "run") == [0]  # the state before it
+    assert str(tmp_path / "data/all0.wav") in read_batch(tmp_path / "run/replay/step-1.npz").audio
+
+
+def test_step_that_is_not_finite_can_be_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path / "data"))
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, batch_size=1), optim=OptimConfig(learning_rate=1e25)
+    )
+    for _ in range(2):  # the same command meets it again
+        with pytest.raises(
+            InputError, match=r"The loss must be finite, got .* at step 2, epoch 1, utterances all"
+        ) as stop:
+            train(config, tmp_path / "run")
+    assert saved_steps(tmp_path / "run") == [1]
+    told = re.search(r"python main.py replay (\S+step-2.npz) says what is behind it", str(stop.value))
+    assert told is not None
+    assert cli.main(["replay", told[1]]) == 1
+    assert "not finite" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("with_dev", [True, False])
@@ -330,18 +293,20 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, with_dev: boo
         InputError, match=r"The norm of the weights must be finite, got (inf|nan) after epoch 1\. Start"
     ):
         train(config, tmp_path / "run")
-    assert list((tmp_path / "run/checkpoints").iterdir()) == []
+    assert saved_steps(tmp_path / "run") == []
 
 
-def test_dev_loss_that_is_not_finite_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dev_loss_that_is_not_finite_is_told_and_not_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_compiling(monkeypatch)
     utterance = Utterance(Path("a.wav"), 1.0, "", "a")
-    diverged = Evaluation([Result(utterance, "A", "A")], float("nan"), 0)
-    monkeypatch.setattr(train_lib, "evaluate_utterances", lambda *_, **__: diverged)
+    dev = [Evaluation([Result(utterance, "A", "A")], loss, 0) for loss in (1.0, float("nan"), float("nan"))]
+    monkeypatch.setattr(train_lib, "evaluate_utterances", lambda *_, **__: dev.pop(0))
     config = with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path / "data"))
-    with pytest.raises(InputError, match=r"The dev loss must be finite, got nan after epoch 1\. Start anew"):
-        train(config, tmp_path / "run")
-    assert list((tmp_path / "run/checkpoints").iterdir()) == []
+    for _ in range(2):  # the second start evaluates again
+        with pytest.raises(InputError, match=r"The dev loss must be finite, got nan after epoch 2\. Start anew"):
+            train(config, tmp_path / "run")
+    assert best_step(tmp_path / "run") == 1
+    assert dev == []
 
 
 def test_epoch_in_which_nothing_can_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

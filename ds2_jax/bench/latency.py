@@ -22,8 +22,7 @@ def write_run(folder: Path, size: Size) -> None:
     config = size.config
     run_lib.open_run(folder, config, overwrite=False)
     with Checkpoints(folder, config) as checkpoints:
-        checkpoints.save(steps.init_state(config, Alphabet(config.data.alphabet).size, optax.identity()), 1.0)
-        checkpoints.wait()
+        checkpoints.save(steps.init_state(config, Alphabet(config.data.alphabet).size, optax.identity()))
 
 
 def write_audio(folder: Path, seconds: list[float]) -> None:

@@ -1,0 +1,241 @@
+"""The file RUN/replay/step-K.npz: the batch of a step whose loss or gradient was not finite, whole or not at all.
+
+NumPy's archive of arrays, stored as they are; beside those of the batch `about`, JSON in UTF-8. Nothing in it is
+unpickled or evaluated, and reading takes no more memory than the file is long.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import shlex
+import struct
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from ds2_jax.data.manifest import Utterance
+from ds2_jax.errors import InputError, shorten
+from ds2_jax.files import writing
+
+FOLDER = "replay"
+ABOUT = "about"
+DTYPES = {"waveforms": "<f4", "num_samples": "<i4", "labels": "<i4", "num_labels": "<i4", "indices": "<i4"}
+AXES = {"waveforms": 2, "labels": 2}
+HEADER = re.compile(rb"\{'descr': '([<|][fiu]\d)', 'fortran_order': False, 'shape': \(([\d, ]{0,60})\), \} *\n")
+"""What NumPy writes in front of an array of version 1.0."""
+LARGEST = 2**31 - 1
+DAMAGE = (
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, struct.error),
+    *(KeyError, OSError, OverflowError, TypeError, ValueError),
+)
+"""What Python's zipfile and json raise where a file is damaged."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FailedStep:
+    """A step of training that gave no finite loss and gradient, as one process saw it.
+
+    Attributes:
+        step: updates made, had it been one; the state before it is the checkpoint of `step` - 1.
+        epoch: counted from 0.
+        loss: nats an utterance, over all processes.
+        grad_norm: before clipping.
+        steps_per_epoch: of the run.
+        num_devices: of all processes.
+        num_processes: each has its rows in a file of its own.
+        process_index: this one.
+        made_on: devices and version, for a person.
+        ids: of each row's utterance; "" for an empty row.
+        audio: of each row's utterance, likewise.
+        batch: this process's rows, as of `data.pipeline.batches`.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    grad_norm: float
+    steps_per_epoch: int
+    num_devices: int
+    num_processes: int
+    process_index: int
+    made_on: str
+    ids: list[str]
+    audio: list[str]
+    batch: Mapping[str, np.ndarray]
+
+    @classmethod
+    def met(
+        cls,
+        step: int,
+        epoch: int,
+        metrics: Mapping[str, Any],
+        batch: Mapping[str, np.ndarray],
+        utterances: Sequence[Utterance],
+        steps_per_epoch: int,
+    ) -> Self:
+        """A step that this process has made; `metrics` and `batch` are its own, `utterances` those of the split."""
+        rows = [utterances[index] if index >= 0 else None for index in batch["indices"].tolist()]
+        return cls(
+            step,
+            epoch,
+            float(metrics["loss"]),
+            float(metrics["grad_norm"]),
+            steps_per_epoch,
+            num_devices=jax.device_count(),
+            num_processes=jax.process_count(),
+            process_index=jax.process_index(),
+            made_on=f"{jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}",
+            ids=[row.id if row else "" for row in rows],
+            audio=[str(row.audio) if row else "" for row in rows],
+            batch=batch,
+        )
+
+    def path(self, run: Path) -> Path:
+        """Where the file belongs in the folder of a run."""
+        part = f".{self.process_index + 1}-of-{self.num_processes}" if self.num_processes > 1 else ""
+        return run / FOLDER / f"step-{self.step}{part}.npz"
+
+
+def write_batch(run: Path, failed: FailedStep) -> Path:
+    """Writes the file of a step, over one that is there.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    about = {name: value for name, value in vars(failed).items() if name != "batch"}
+    path = failed.path(run)
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with new.open("wb") as file:
+                np.savez(
+                    file,
+                    allow_pickle=False,
+                    **{ABOUT: np.frombuffer(json.dumps(about).encode(), np.uint8)},
+                    **{name: np.asarray(failed.batch[name], dtype) for name, dtype in DTYPES.items()},
+                )
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
+    return path
+
+
+def replay_hint(path: Path) -> str:
+    """What to do with a file of `write_batch`, for the message that ends training."""
+    size = path.stat().st_size / 2**20
+    command = f"python main.py replay {shlex.quote(str(path))}"
+    return f"{path} holds the batch ({size:.1f} MiB): {command} says what is behind it."
+
+
+def read_batch(path: Path) -> FailedStep:
+    """Reads the file of a step, and those of the other processes beside it.
+
+    Returns:
+        The step with the rows of all processes, in their order.
+
+    Raises:
+        InputError: a file is missing, damaged or none of ours, or the processes' files do not belong together.
+    """
+    first = _read_part(path)
+    if first.num_processes == 1:
+        return first
+    parts = []
+    for i in range(first.num_processes):
+        other = path.with_name(dataclasses.replace(first, process_index=i).path(Path()).name)
+        parts.append(_read_part(other))
+        if _whole(parts[i]) != _whole(first) or parts[i].process_index != i:
+            raise InputError(f"{other} must be of the same step as {path}, got another. Copy all parts of one step.")
+    batch = {name: np.concatenate([part.batch[name] for part in parts]) for name in DTYPES}
+    ids, audio = ([row for part in parts for row in getattr(part, name)] for name in ("ids", "audio"))
+    return dataclasses.replace(first, batch=batch, ids=ids, audio=audio)
+
+
+def _whole(part: FailedStep) -> tuple[Any, ...]:
+    """What all parts of a step have in common."""
+    widths = [value.shape[1:] for value in part.batch.values()]
+    return part.step, part.epoch, part.steps_per_epoch, part.num_devices, part.num_processes, widths
+
+
+def _read_part(path: Path) -> FailedStep:
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the name is too long
+        raise InputError(f"FILE must be a batch that training has saved, got {path}, which is no file.")
+    try:
+        arrays = _read_arrays(path)
+        about = json.loads(arrays.pop(ABOUT).tobytes())
+        fields = {field.name for field in dataclasses.fields(FailedStep)}
+        if not isinstance(about, dict) or about.keys() != fields - {"batch"}:
+            raise ValueError("no account of the step")
+        failed = FailedStep(batch=arrays, **about)
+        _check(failed)
+    except (*DAMAGE, RecursionError) as error:
+        reason = shorten(str(error) or type(error).__name__, 200)
+        raise InputError(
+            f"{path} must be a batch that training has saved, whole, got: {reason}. Copy it again, or let the same "
+            "training command meet the step once more."
+        ) from error
+    return failed
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if sorted(member.filename for member in members) != sorted(f"{name}.npy" for name in (ABOUT, *DTYPES)):
+            raise ValueError("an archive of other arrays")
+        for member in members:
+            if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+                raise ValueError("arrays that are compressed or encrypted")
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            raise ValueError("arrays larger than the file")
+        return {member.filename.removesuffix(".npy"): _read_array(archive.read(member)) for member in members}
+
+
+def _read_array(content: bytes) -> np.ndarray:
+    """An array of NumPy's format 1.0; NumPy's own reader evaluates the header, and takes the memory that it claims."""
+    start = 10 + int.from_bytes(content[8:10], "little")
+    header = HEADER.fullmatch(content[10:start])
+    if not content.startswith(b"\x93NUMPY\x01\x00") or not header:
+        raise ValueError("an array of another format")
+    dtype = np.dtype(header[1].decode())
+    shape = tuple(int(size) for size in header[2].decode().split(",") if size.strip())
+    if math.prod(shape) * dtype.itemsize != len(content) - start:
+        raise ValueError(f"an array of another size than {shape}")
+    return np.frombuffer(content, dtype, offset=start).reshape(shape)
+
+
+def _check(failed: FailedStep) -> None:
+    """Raises ValueError unless all fields have their types and ranges and fit each other."""
+    for name, least in (("step", 1), ("epoch", 0), ("steps_per_epoch", 1), ("num_devices", 1), ("num_processes", 1)):
+        value = getattr(failed, name)
+        if type(value) is not int or not least <= value <= LARGEST:
+            raise ValueError(f"{name} {value!r}")
+    if type(failed.process_index) is not int or not 0 <= failed.process_index < failed.num_processes:
+        raise ValueError(f"process_index {failed.process_index!r} of {failed.num_processes}")
+    if failed.num_devices % failed.num_processes:
+        raise ValueError(f"{failed.num_devices} devices of {failed.num_processes} processes")
+    for name in ("loss", "grad_norm"):
+        if type(getattr(failed, name)) is not float:
+            raise ValueError(f"{name} {getattr(failed, name)!r}")
+    batch = failed.batch
+    num_rows = len(batch["indices"]) if batch["indices"].ndim else 0
+    if not num_rows or num_rows * failed.num_processes % failed.num_devices:
+        raise ValueError(f"{num_rows} rows for {failed.num_devices} devices of {failed.num_processes} processes")
+    for name, dtype in DTYPES.items():
+        value = batch[name]
+        if value.dtype != dtype or value.ndim != AXES.get(name, 1) or len(value) != num_rows:
+            raise ValueError(f"{name} {value.dtype} {value.shape}")
+    for count, of in (("num_samples", "waveforms"), ("num_labels", "labels")):
+        if batch[count].min() < 0 or batch[count].max() > batch[of].shape[1]:
+            raise ValueError(f"{count} outside 0 to {batch[of].shape[1]}")
+    for name in ("ids", "audio"):
+        rows = getattr(failed, name)
+        if not isinstance(rows, list) or len(rows) != num_rows or not all(isinstance(row, str) for row in rows):
+            raise ValueError(f"{name} that are not a text a row")
+    if not isinstance(failed.made_on, str):
+        raise ValueError("made_on that is no text")

@@ -1,0 +1,129 @@
+"""Where the processes of a training find each other: the options of `train`, and what a scheduler's variables tell."""
+
+import dataclasses
+import os
+import warnings
+from typing import NamedTuple
+
+from ds2_jax.errors import InputError
+from ds2_jax.settings import require
+
+SCHEDULERS = "SLURM, Open MPI, a Cloud TPU, or Kubernetes with the package `kubernetes`"
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterOptions:
+    """Training in several processes, on one machine or many."""
+
+    distributed: bool = False
+    """Train together with other processes, each started with the same command. SLURM, Open MPI and Cloud TPUs tell
+    each process its place; otherwise give the three options below."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, which all others reach; by default JAX_COORDINATOR_ADDRESS."""
+    num_processes: int | None = None
+    """Of this training."""
+    process_index: int | None = None
+    """Of this process, counted from 0; by default JOB_COMPLETION_INDEX, as a Kubernetes Indexed Job sets it."""
+    wait_minutes: float = 5.0
+    """How long to wait for the other processes to start."""
+
+    def __post_init__(self) -> None:
+        place = {
+            "--coordinator": self.coordinator,
+            "--num-processes": self.num_processes,
+            "--process-index": self.process_index,
+        }
+        for option, value in place.items():
+            require(self.distributed or value is None, option, "come with --distributed", value, "Add --distributed.")
+        if self.coordinator is not None:
+            _check_address("--coordinator", self.coordinator)
+        if self.num_processes is not None:
+            require(self.num_processes >= 1, "--num-processes", "be at least 1", self.num_processes)
+        require(0 < self.wait_minutes < 24 * 60, "--wait-minutes", "be positive, within a day", self.wait_minutes)
+
+
+ALONE = ClusterOptions()
+
+
+class Place(NamedTuple):
+    """A process among those of its training.
+
+    Attributes:
+        coordinator: HOST:PORT of process 0.
+        num_processes: of the training.
+        process_index: of this one, from 0.
+        local_devices: that this process uses of its machine; None: all.
+    """
+
+    coordinator: str
+    num_processes: int
+    process_index: int
+    local_devices: list[int] | None
+
+
+def find_place(options: ClusterOptions) -> Place:
+    """This process's place: what the options say, and JAX's detection of a cluster for the rest.
+
+    A Kubernetes Indexed Job needs no package and no permission to ask the cluster, which JAX's own detection does: the
+    options give coordinator and count, and the job its index.
+
+    Raises:
+        InputError: something is neither given nor found, or the index is out of range.
+    """
+    coordinator = options.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS") or None
+    index, count = options.process_index, options.num_processes
+    if index is None and coordinator is not None and count is not None and "JOB_COMPLETION_INDEX" in os.environ:
+        index = int(os.environ["JOB_COMPLETION_INDEX"])
+    named = os.environ.get("JAX_LOCAL_DEVICE_IDS")
+    local_devices = [int(number) for number in named.split(",")] if named else None
+    coordinator, count, index, local_devices = _detect(options, coordinator, count, index, local_devices)
+    place = {"--coordinator": coordinator, "--num-processes": count, "--process-index": index}
+    missing = [option for option, value in place.items() if value is None]
+    if len(missing) == len(place):
+        raise InputError(
+            f"--distributed must know this process's place among the others, got no cluster ({SCHEDULERS}). "
+            "Give --coordinator HOST:PORT, --num-processes N and --process-index I."
+        )
+    if missing:
+        given = ", ".join(f"{option} {value}" for option, value in place.items() if value is not None)
+        raise InputError(
+            f"--coordinator, --num-processes and --process-index must come together, got only {given}. "
+            f"Add {' and '.join(missing)}."
+        )
+    assert coordinator is not None
+    assert count is not None
+    assert index is not None
+    _check_address("The coordinator's address", coordinator)
+    require(0 <= index < count, "--process-index", f"lie in 0 to {count - 1}", index, "Count the processes from 0.")
+    return Place(coordinator, count, index, local_devices)
+
+
+def _detect(
+    options: ClusterOptions,
+    coordinator: str | None,
+    count: int | None,
+    index: int | None,
+    local_devices: list[int] | None,
+) -> tuple[str | None, int | None, int | None, list[int] | None]:
+    """Fills in what is None, where JAX finds a cluster."""
+    from jax._src.clusters import ClusterEnv  # the only way to it; JAX takes half a second, and --help needs none
+
+    try:
+        with warnings.catch_warnings():
+            # That a Kubernetes has no package for detection: what is then missing, `find_place` tells.
+            warnings.simplefilter("ignore", UserWarning)
+            coordinator, count, index, found = ClusterEnv.auto_detect_unset_distributed_params(
+                coordinator, count, index, local_devices, None, int(options.wait_minutes * 60)
+            )
+    except (RuntimeError, OSError, ValueError, KeyError) as error:  # of Kubernetes, or of variables that do not fit
+        raise InputError(
+            f"--distributed must find this process's place in the cluster, got: {error}. "
+            "Give --coordinator HOST:PORT, --num-processes N and --process-index I."
+        ) from error
+    return coordinator, count, index, None if found is None else list(found)
+
+
+def _check_address(name: str, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    holds = bool(host) and port.isdecimal() and 0 < int(port) < 2**16
+    require(holds, name, "be HOST:PORT", address, "For example node1:7000.")

@@ -1,0 +1,181 @@
+"""Where a training step's loss or gradient stops being finite: in which layer, utterance and parameter."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from ds2_jax import augment, features, lengths, steps
+from ds2_jax.config import Config
+from ds2_jax.loss import ctc_losses
+from ds2_jax.parallel import AXIS
+from ds2_jax.steps import Batch
+
+Arrays = Mapping[str, np.ndarray]
+FEATURES, LOGITS = "spectrograms", "logits"
+
+
+class Values(NamedTuple):
+    """How large the values of an array are, and how many of them are no finite number."""
+
+    largest: jax.Array
+    """Magnitude of the largest finite value."""
+    not_finite: jax.Array
+    """int32, count."""
+
+
+class Diagnosis(NamedTuple):
+    """What a step computes on its way to loss and gradient.
+
+    Attributes:
+        loss: nats an utterance.
+        grad_norm: before clipping.
+        losses: [B] float32, nats; 0 for a row that cannot be aligned.
+        alignable: [B] bool.
+        layers: of each layer's output, valid frames only, [B] each, in the order in which they are computed.
+        gradients: of each parameter's gradient, [] each.
+    """
+
+    loss: jax.Array
+    grad_norm: jax.Array
+    losses: jax.Array
+    alignable: jax.Array
+    layers: dict[str, Values]
+    gradients: dict[str, Values]
+
+    @property
+    def finite(self) -> bool:
+        """Whether training would have made the update."""
+        return bool(np.isfinite([self.loss, self.grad_norm]).all())
+
+
+def make_diagnose(config: Config, num_labels: int, mesh: Mesh) -> Callable[[steps.TrainState, Arrays, int], Diagnosis]:
+    """Compiles the diagnosis of a step for rows spread over `mesh`, as `parallel.parallel_train_step` the step.
+
+    Returns:
+        (state, batch, epoch) -> Diagnosis of NumPy arrays; the state stays as it is.
+    """
+    config = dataclasses.replace(config, rematerialise=False)  # which computes the same
+    names: list[str] = []
+    traced = functools.partial(_diagnose, config=config, num_labels=num_labels, names=names)
+    specs = (P(), P(AXIS), P(AXIS), P())  # loss and norm; rows; layers; gradients
+    sharded = jax.shard_map(traced, mesh=mesh, in_specs=(P(), P(AXIS), P()), out_specs=specs, check_vma=False)
+    compiled = jax.jit(sharded)
+
+    def diagnose(state: steps.TrainState, batch: Arrays, epoch: int) -> Diagnosis:
+        (loss, norm), (losses, alignable), layers, gradients = jax.device_get(compiled(state, batch, jnp.int32(epoch)))
+        return Diagnosis(loss, norm, losses, alignable, dict(zip(names, layers, strict=True)), gradients)
+
+    return diagnose
+
+
+def _diagnose(
+    state: steps.TrainState, batch: Batch, epoch: jax.Array, *, config: Config, num_labels: int, names: list[str]
+) -> tuple[Any, Any, list[Values], dict[str, Values]]:
+    """As `steps.train_step` of one device's rows, without an update; notes the layers' order in `names`."""
+    model = steps.make_model(config, num_labels, AXIS)
+    num_micro_batches = config.optim.accumulate
+    frames = lengths.num_frames(batch["num_samples"], config.features.hop_length)
+    output_lengths = lengths.conv_output_lengths(frames, config.model.time_reduction)
+    alignable = lengths.alignable(output_lengths, batch["labels"], batch["num_labels"])
+    count = jnp.maximum(jax.lax.psum(alignable.sum(), AXIS), 1)
+
+    def objective(params: Any, rows: Batch) -> tuple[jax.Array, Any]:
+        keys = augment.row_keys(config.seed, epoch, rows["indices"])
+        spectrograms, num_frames = features.extract_features(rows["waveforms"], rows["num_samples"], config.features)
+        spectrograms = augment.spec_augment(spectrograms, num_frames, keys, config.augment)
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        (logits, output_lengths), changed = model.apply(
+            variables,
+            spectrograms,
+            num_frames,
+            training=True,
+            row_keys=keys,
+            mutable=["batch_stats", "intermediates"],
+            capture_intermediates=True,
+        )
+        losses, _ = ctc_losses(logits, output_lengths, rows["labels"], rows["num_labels"])
+        outputs = {FEATURES: spectrograms, **_outputs(changed["intermediates"]), LOGITS: logits}
+        names[:] = outputs
+        layers = [_row_values(name, value, num_frames, config) for name, value in outputs.items()]
+        return losses.sum() / count, (losses, layers)
+
+    def add(summed: Any, rows: Batch) -> tuple[Any, Any]:
+        (loss, kept), grads = jax.value_and_grad(objective, has_aux=True)(state.params, rows)
+        return jax.tree.map(jnp.add, summed, (loss, grads)), kept
+
+    micro_batches = {name: value.reshape(num_micro_batches, -1, *value.shape[1:]) for name, value in batch.items()}
+    zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params)
+    summed, kept = jax.lax.scan(add, zeros, micro_batches)
+    loss, grads = jax.lax.psum(summed, AXIS)
+    losses, layers = jax.tree.map(lambda value: value.reshape(-1), kept)
+    gradients = {name: _values(grad) for name, grad in named_leaves(grads).items()}
+    return (loss, optax.tree.norm(grads)), (losses, alignable), layers, gradients
+
+
+def _outputs(intermediates: Mapping[str, Any], prefix: str = "") -> dict[str, jax.Array]:
+    """The outputs of the model's modules, by name, in the order in which they end; Flax captures them in it."""
+    found: dict[str, jax.Array] = {}
+    for name, value in intermediates.items():
+        if isinstance(value, Mapping):
+            found |= _outputs(value, f"{prefix}{name}.")
+        elif prefix:  # not the model itself
+            found[prefix.rstrip(".")] = value[0]
+    return found
+
+
+def _row_values(name: str, outputs: jax.Array, num_frames: jax.Array, config: Config) -> Values:
+    """[B] each, of the valid frames of [B, T, ...]."""
+    strides = config.model.time_strides
+    stride = 1 if name == FEATURES else strides[0] if name in ("conv_0", "conv_norm_0") else strides[0] * strides[1]
+    mask = lengths.mask_from_lengths(lengths.conv_output_lengths(num_frames, stride), outputs.shape[1])
+    mask = mask.reshape(*mask.shape, *(1,) * (outputs.ndim - 2))
+    return _values(jnp.where(mask, outputs, 0), tuple(range(1, outputs.ndim)))
+
+
+def _values(x: jax.Array, axes: tuple[int, ...] | None = None) -> Values:
+    finite = jnp.isfinite(x)
+    largest = jnp.where(finite, jnp.abs(x), 0).max(axes, initial=0).astype(jnp.float32)
+    return Values(largest, (~finite).sum(axes))
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The arrays of a tree, each with its path as a name."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def keep_rows(batch: Arrays, rows: Sequence[int]) -> dict[str, np.ndarray]:
+    """The batch with all rows but `rows` empty."""
+    kept = np.isin(np.arange(len(batch["indices"])), rows)
+    return {
+        name: np.where(kept.reshape(-1, *(1,) * (value.ndim - 1)), value, -1 if name == "indices" else 0).astype(
+            value.dtype
+        )
+        for name, value in batch.items()
+    }
+
+
+def smallest_groups(rows: Sequence[int], fails: Callable[[Sequence[int]], bool]) -> Iterator[list[int]]:
+    """Halves rows that fail together, and their halves, as long as a half fails by itself.
+
+    Args:
+        rows: that fail together, at least one.
+        fails: whether rows fail, all others left empty.
+
+    Yields:
+        Groups that fail and of which no half does: single rows, or rows that only fail together.
+    """
+    halves = (rows[: len(rows) // 2], rows[len(rows) // 2 :]) if len(rows) > 1 else ()
+    failing = [half for half in halves if fails(half)]
+    if not failing:
+        yield list(rows)
+    for half in failing:
+        yield from smallest_groups(half, fails)

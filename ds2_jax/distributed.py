@@ -1,0 +1,308 @@
+"""Several processes that train as one: they find each other, agree, and end together.
+
+What they tell each other here goes through the key-value store of JAX's coordination service, which process 0 runs: it
+works before the devices do, and while they compute. Without `--distributed` all of it is trivial.
+"""
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import itertools
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax._src.distributed import global_state  # jax.distributed shows neither the client nor the index
+
+import ds2_jax
+from ds2_jax import interrupts
+from ds2_jax.cluster import ClusterOptions, Place, find_place
+from ds2_jax.errors import InputError
+
+HEARTBEAT_SECONDS = 40
+"""After which JAX takes a silent process for dead: with what the others then do, less than a minute."""
+ANSWER_MINUTES = 60
+"""For a process to come to where another asks it: process 0 may read a large checkpoint meanwhile."""
+DONE_SECONDS, STOPPED_SECONDS, FAILED_SECONDS = 24 * 3600, 60, 5
+"""How long a process waits for the others, so that it does not end them by leaving alone."""
+POLL_SECONDS, GRACE_SECONDS = 1.0, 2.0
+ANSWERS, ENDED = "ds2_jax/answers", "ds2_jax/ended"
+
+_rounds = itertools.count()
+_handlers: list[Any] = []  # that C may call: they must live as long as the process
+
+
+def is_primary() -> bool:
+    """Whether this process writes what is written once: metrics, results, the configuration."""
+    return global_state.process_id == 0
+
+
+def exchange(name: str, value: Any) -> list[Any]:
+    """Tells all processes a value and waits for theirs; every process must call it, in the same order.
+
+    Args:
+        name: of the question, the same everywhere.
+        value: what JSON can hold.
+
+    Returns:
+        The values of all processes, in their order.
+    """
+    client, me, count = global_state.client, global_state.process_id, global_state.num_processes
+    if client is None:
+        return [value]
+    number = next(_rounds)
+    client.key_value_set(f"{ANSWERS}/{number}/{me}", json.dumps([name, value]))
+    answers = [
+        json.loads(client.blocking_key_value_get(f"{ANSWERS}/{number}/{i}", int(ANSWER_MINUTES * 60_000)))
+        for i in range(count)
+    ]
+    asked = [question for question, _ in answers]
+    if asked != [name] * count:
+        raise RuntimeError(f"the processes have lost step: they ask {asked}")
+    if number:  # all have answered this round, so all have read the one before
+        client.key_value_delete(f"{ANSWERS}/{number - 1}/{me}")
+    return [answer for _, answer in answers]
+
+
+def barrier(name: str) -> None:
+    """Waits until every process has come here."""
+    exchange(name, None)
+
+
+def all_agree(name: str, holds: bool) -> bool:
+    """Whether something holds in every process."""
+    return all(exchange(name, holds))
+
+
+def broadcast_from_primary(name: str, value: Any) -> Any:
+    """The value that process 0 gives, which JSON can hold; the others' is ignored."""
+    return exchange(name, value if is_primary() else None)[0]
+
+
+def check_same(**values: str | int) -> None:
+    """Sees that all processes train the same: `values`, the code, its versions, and the number of devices of each.
+
+    Args:
+        values: of this process, by what they are: "data", say; digests where they are long.
+
+    Raises:
+        InputError: they differ; on every process.
+    """
+    mine = {
+        **values,
+        "code": code_digest(),
+        "jax": jax.__version__,
+        "number of local devices": jax.local_device_count() if global_state.client else 1,
+    }
+    answers = exchange("check_same", mine)
+    differing = []
+    for name in dict.fromkeys(itertools.chain.from_iterable(answers)):
+        holders: dict[str, list[int]] = {}
+        for index, answer in enumerate(answers):
+            holders.setdefault(str(answer.get(name)), []).append(index)
+        if len(holders) > 1:
+            parts = [f"{value[:12]} in {_processes(indices)}" for value, indices in holders.items()]
+            differing.append(f"{name}: {', '.join(parts)}")
+    if differing:
+        raise InputError(
+            f"The processes of a training must be the same but for their index, got a different "
+            f"{'; '.join(differing)}. Start all of them with the same settings, data, code and devices."
+        )
+
+
+def code_digest() -> str:
+    """SHA-256 of this package's source files, with their names."""
+    root = Path(ds2_jax.__file__).parent
+    found = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        found.update(f"{path.relative_to(root).as_posix()}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()
+
+
+@contextlib.contextmanager
+def joined(options: ClusterOptions, prospects: Callable[[], str]) -> Iterator[None]:
+    """Joins the other processes, ends when one of them does, and leaves together with them.
+
+    To be entered before anything starts JAX's devices. Inside, a process that dies, fails or does not answer ends all
+    others with a line on stderr and exit code 1: at once where it is seen at once, in a minute otherwise. An error
+    inside is told to the others.
+
+    Args:
+        options: of the command line; without --distributed nothing is done.
+        prospects: says how to go on after an interruption.
+
+    Raises:
+        InputError: no place among the others is given or found, or the coordinator cannot listen. (That too few
+            processes come is told on stderr, and ends this one.)
+    """
+    place = find_place(options) if options.distributed else None
+    if place is None or place.num_processes == 1:
+        yield
+        return
+    _start(place, options.wait_minutes)
+    _before_abort(lambda: _lost("the lines above say more", prospects))
+    left = threading.Event()
+    threading.Thread(target=_watch, args=(left, prospects), daemon=True).start()
+    try:
+        _check_count(place)
+        yield
+    except KeyboardInterrupt:  # asked to stop, as all others were, or when all was done
+        _leave(left, "in order", STOPPED_SECONDS)
+        raise
+    except Exception as error:
+        if _is_of_peer(error):
+            _write(_lost(_reason() or str(error).splitlines()[0], prospects))
+            interrupts.leave(1)
+        left.set()
+        _tell(error)
+        _leave(left, "failed", FAILED_SECONDS)
+        raise
+    _leave(left, "in order", DONE_SECONDS)
+
+
+def _start(place: Place, minutes: float) -> None:
+    loopback = place.coordinator.startswith(("localhost:", "127.", "[::1]:"))
+    port = place.coordinator.rpartition(":")[2]
+    everywhere = f"[::]:{port}" if socket.has_dualstack_ipv6() else f"0.0.0.0:{port}"
+    # A host's own name may mean 127.0.1.1 to itself, so only what is local for sure is kept from the network.
+    bind = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS") or (place.coordinator if loopback else everywhere)
+    if place.process_index == 0:
+        _check_free(bind, place.coordinator)
+    where = f"process {place.process_index} of {place.num_processes}, coordinator {place.coordinator}"
+    print(f"{where}: waiting for the others", file=sys.stderr)
+    _before_abort(
+        lambda: (
+            f"error: All {place.num_processes} processes must come within {minutes:g} minutes and reach process 0, the "
+            f"coordinator, at {place.coordinator}, got too few, or one that does not fit: the lines above say more. "
+            "Start all, each with its own --process-index, with the same --coordinator and --num-processes; "
+            "--wait-minutes gives them longer."
+        )
+    )
+    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM away from interrupts.py
+    jax.distributed.initialize(
+        place.coordinator,
+        place.num_processes,
+        place.process_index,
+        place.local_devices,
+        cluster_detection_method="deactivate",
+        initialization_timeout=round(minutes * 60),
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        coordinator_bind_address=bind,
+    )
+
+
+def _check_free(bind: str, coordinator: str) -> None:
+    """JAX crashes (SIGSEGV) where the coordinator cannot listen, so that is tried first."""
+    host, _, port = bind.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, int(port)), family=family, dualstack_ipv6=host == "::").close()
+    except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
+        advice = "Take another port." if in_use else "Give a name or number of this machine."
+        raise InputError(
+            f"--coordinator must be an address at which process 0 can listen, got {coordinator}: "
+            f"{os.strerror(errno.EADDRINUSE) if in_use else error}. {advice}"
+        ) from error
+
+
+def _check_count(place: Place) -> None:
+    """The coordinator takes a process that expects more, or fewer, than it does itself."""
+    client = global_state.client
+    assert client is not None
+    if place.process_index == 0:
+        client.key_value_set("ds2_jax/num_processes", str(place.num_processes))
+    expected = int(client.blocking_key_value_get("ds2_jax/num_processes", HEARTBEAT_SECONDS * 1000))
+    if expected != place.num_processes:
+        raise InputError(
+            f"--num-processes must be the same in all processes, got {place.num_processes} in process "
+            f"{place.process_index} and {expected} in process 0. Start them all with the same."
+        )
+
+
+def _before_abort(line: Callable[[], str]) -> None:
+    """Lets `line` be the last that this process says when JAX aborts it, and its exit code 1.
+
+    JAX aborts a process (SIGABRT) from a thread of its own as soon as it has lost the coordinator or another process.
+    Python's handlers run in the main thread, too late; what JAX offers for it, a callback, crashes (jax 0.10.1).
+    """
+
+    def handle(_: int) -> None:
+        _write(line())
+        os._exit(1)
+
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handle)
+    _handlers.append(handler)
+    library = ctypes.CDLL(None)
+    library.signal.argtypes, library.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+    library.signal(signal.SIGABRT, ctypes.cast(handler, ctypes.c_void_p))
+
+
+def _watch(left: threading.Event, prospects: Callable[[], str]) -> None:
+    """Ends this process when another tells that it failed; `left` is set where this one ends by itself."""
+    while not left.wait(POLL_SECONDS):
+        if _reason() is None:
+            continue
+        if not left.wait(GRACE_SECONDS):  # else this one fails alike, and says so itself
+            _write(_lost(_reason() or "", prospects))
+            os._exit(1)
+
+
+def _tell(error: Exception) -> None:
+    """Tells the others why this process ends; should they end it first, with the coordinator, it still says so."""
+    mine = f"error: {error}" if isinstance(error, InputError) else traceback.format_exc()
+    _before_abort(lambda: mine)
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # the coordinator has gone
+        assert global_state.client is not None
+        global_state.client.key_value_set(f"{ENDED}/{global_state.process_id}", str(error) or type(error).__name__)
+
+
+def _reason() -> str | None:
+    """Why another process has ended, where one has told."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        assert global_state.client is not None
+        for key, error in global_state.client.key_value_dir_get(ENDED):
+            index = int(key.rpartition("/")[2])
+            if index != global_state.process_id:
+                return f"process {index}: {error}"
+    return None
+
+
+def _leave(left: threading.Event, how: str, seconds: int) -> None:
+    """Waits for the others, so that none takes the other's end for a failure; disconnects where all have come."""
+    assert global_state.client is not None
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # not all have come: this process ends as it would alone
+        global_state.client.wait_at_barrier(f"ds2_jax/left {how}", seconds * 1000)
+        left.set()
+        jax.distributed.shutdown()
+
+
+def _is_of_peer(error: Exception) -> bool:
+    """Whether a collective failed because another process has gone: Gloo's, on CPUs, and NCCL's, on GPUs."""
+    text = str(error)
+    return any(name in text for name in ("Gloo", "NCCL", "/xla.coordination.", "CoordinationServiceError"))
+
+
+def _lost(why: str, prospects: Callable[[], str]) -> str:
+    with contextlib.suppress(OSError, InputError):  # the folder of the run may be what is lost
+        return f"error: another process of this training has ended, or is not reached ({why}); {prospects()}"
+    return f"error: another process of this training has ended, or is not reached ({why})"
+
+
+def _write(line: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())  # the main thread may hold the lock of sys.stderr
+
+
+def _processes(indices: list[int]) -> str:
+    return ("process " if len(indices) == 1 else "processes ") + ", ".join(map(str, indices))

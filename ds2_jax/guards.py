@@ -1,0 +1,165 @@
+"""What watches over training at no measurable cost: a step that does not end, a step that compiles again."""
+
+import contextlib
+import faulthandler
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import jax
+import numpy as np
+
+from ds2_jax.progress import say
+
+Result = TypeVar("Result")
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+"""JAX's event for a program that was compiled, or loaded from the cache."""
+THREADS = "where every thread stands, its last call first"
+
+
+class Watchdog:
+    """Prints where every thread stands when no step has ended for so long, and again each time as long has passed.
+
+    It never ends the process. A context manager; what it prints goes to stderr's file, past locks and buffers.
+
+    A thread of Python's prints, unless some native code holds Python's lock for ever: then a timer of faulthandler's
+    does, a quarter of the time later and without the line that says what the matter is. The thread, as long as it can
+    run, winds that timer up again.
+
+    Args:
+        minutes: before it prints; 0: never.
+        doing: what the process begins with, for a person, as of `beat`.
+    """
+
+    def __init__(self, minutes: float, doing: str = "before the first step") -> None:
+        self._minutes = minutes
+        self._seconds = min(max(60 * minutes, 0.1), 1e9)  # what the timers take
+        self._beat = time.monotonic(), doing
+        self._stopped = threading.Event()
+        self._stack = contextlib.ExitStack()
+
+    def beat(self, doing: str) -> None:
+        """A step has ended, or something else begins that may take as long; `doing`: what goes on from now on."""
+        self._beat = time.monotonic(), doing
+
+    def watch(self, function: Callable[..., Result], doing: str) -> Callable[..., Result]:
+        """`function`, after each of whose calls the watchdog hears a beat: of `doing`."""
+
+        def call(*arguments: Any) -> Result:
+            result = function(*arguments)
+            self.beat(doing)
+            return result
+
+        return call
+
+    def __enter__(self) -> Self:
+        file = _copy_of_stderr() if self._minutes else None
+        if file is not None:
+            self._stack.callback(os.close, file)
+            self._stack.callback(faulthandler.cancel_dump_traceback_later)
+            thread = threading.Thread(target=self._watch, args=(file,), name="watchdog", daemon=True)
+            self._beat = time.monotonic(), self._beat[1]
+            thread.start()
+            self._stack.callback(thread.join)
+            self._stack.callback(self._stopped.set)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _watch(self, file: int) -> None:
+        watched, told = self._beat, 0
+        while True:
+            faulthandler.dump_traceback_later(1.25 * self._seconds, repeat=True, file=file)
+            due = watched[0] + (told + 1) * self._seconds
+            if self._stopped.wait(max(0.0, min(due - time.monotonic(), self._seconds / 4))):
+                return
+            if self._beat is not watched:
+                watched, told = self._beat, 0
+            elif time.monotonic() >= due:
+                told = int((time.monotonic() - watched[0]) / self._seconds)
+                minutes = f"{told * self._minutes:g}"
+                with contextlib.suppress(OSError):  # nobody reads it any more
+                    os.write(file, f"\nno step has ended for {minutes} minutes, {watched[1]}; {THREADS}:\n".encode())
+                    faulthandler.dump_traceback(file)
+
+
+def _copy_of_stderr() -> int | None:
+    """A descriptor of its own, which nobody closes or uses for another file; None where stderr is closed."""
+    for stream in (sys.stderr, sys.__stderr__):  # Jupyter's and pytest's have no descriptor
+        if stream is not None:
+            with contextlib.suppress(ValueError, OSError):  # closed, or without a descriptor
+                return os.dup(stream.fileno())
+    return None
+
+
+class RecompilationAlarm:
+    """Tells when the train step compiles although it should not: for a shape it knows, or any after the warm-up.
+
+    The warm-up ends with the first whole epoch: each epoch has batches of all shapes. A context manager.
+
+    Args:
+        step: updates made so far.
+        steps_per_epoch: of every epoch.
+    """
+
+    def __init__(self, step: int, steps_per_epoch: int) -> None:
+        self._step = step
+        self._warm_after = (-(-step // steps_per_epoch) + 1) * steps_per_epoch
+        self._shapes: set[tuple[tuple[int, ...], ...]] = set()
+        self._watched_thread: int | None = None
+        self._seconds = 0.0
+
+    def __enter__(self) -> Self:
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._listen)
+
+    def watch(self, train_step: Callable[..., Any]) -> Callable[..., Any]:
+        """The same step, watched: (state, batch, epoch, ...) -> (state, metrics); each call counts as an update."""
+
+        def step(state: Any, batch: Mapping[str, np.ndarray], epoch: jax.Array, *others: Any) -> Any:
+            self._step += 1
+            self._watched_thread = threading.get_ident()
+            try:
+                made = train_step(state, batch, epoch, *others)
+            finally:
+                self._watched_thread = None
+            self._check(batch, epoch)
+            return made
+
+        return step
+
+    def _listen(self, event: str, duration_secs: float, **_: str | int) -> None:
+        # Other programs (evaluation, a save in its thread) compile outside the step: their names would not tell, since
+        # pmap calls every program "_fun".
+        if event == COMPILED and threading.get_ident() == self._watched_thread:
+            self._seconds += duration_secs
+
+    def _check(self, batch: Mapping[str, np.ndarray], epoch: jax.Array) -> None:
+        shapes = tuple(value.shape for value in batch.values())
+        known = shapes in self._shapes
+        self._shapes.add(shapes)
+        if not self._seconds:
+            return
+        seconds, self._seconds = self._seconds, 0.0
+        if not known and self._step <= self._warm_after:
+            return
+        sizes = ", ".join(f"{name} {' x '.join(f'{n:,}' for n in value.shape)}" for name, value in batch.items())
+        reason = (
+            "although it had been for this shape: another argument has changed its type, its shape or its place"
+            if known
+            else "which no batch had until the first whole epoch was over"
+        )
+        say(f"compiled again at step {self._step} (epoch {int(epoch) + 1}), {seconds:.1f} s, for {sizes}, {reason}")

@@ -1,0 +1,119 @@
+"""--profile FIRST:LAST: what host and device do in those steps of training, recorded for TensorBoard and Perfetto."""
+
+import contextlib
+import itertools
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+
+from ds2_jax.errors import InputError, shorten
+from ds2_jax.progress import say
+
+FOLDER = "profile"
+TRACE = "plugins/profile/*/perfetto_trace.json.gz"
+"""Where JAX puts it, in a folder named after the time."""
+
+
+def steps_of(text: str) -> range:
+    """The steps that FIRST:LAST names, both of them included; a run's first update is step 1.
+
+    Raises:
+        InputError: `text` is something else.
+    """
+    found = re.fullmatch("([0-9]{1,9}):([0-9]{1,9})", text)
+    first, last = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= first <= last:
+        raise InputError(
+            f"--profile must be FIRST:LAST, the first and last step to record (1 or more), got {shorten(text)!r}. "
+            "Try 10:20."
+        )
+    return range(first, last + 1)
+
+
+class Profile:
+    """Records steps in the first process; a context manager, and nothing but a call where `steps` is None.
+
+    What was recorded is written when the last step is made, or where training ends before it. Recording slows a step:
+    the steps' own times are those of metrics.jsonl.
+
+    Args:
+        run: folder of the run.
+        steps: which, from `steps_of`; those made already are not made again.
+    """
+
+    def __init__(self, run: Path, steps: range | None) -> None:
+        self._folder = run / FOLDER
+        self._steps = steps if steps and jax.process_index() == 0 else range(0)
+        self._recording = contextlib.ExitStack()
+        self._first: int | None = None
+        self._last: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._first is not None:
+            self._stop()
+        elif self._steps and self._last is None and error is None:
+            say(f"--profile {self._steps[0]}:{self._steps[-1]} recorded nothing: this start made none of these steps")
+
+    def watch(self, train_step: Callable[..., Any], step: int) -> Callable[..., Any]:
+        """The same step, recorded where it is its turn: (state, ...) -> (state, metrics).
+
+        Args:
+            train_step: each call of it counts as an update.
+            step: updates made so far.
+        """
+        numbers = itertools.count(step + 1)
+
+        def call(state: Any, *others: Any) -> Any:
+            number = next(numbers)
+            self._before(number, state)
+            made = train_step(state, *others)
+            self._after(number, made)
+            return made
+
+        return call
+
+    def _before(self, step: int, state: Any) -> None:
+        if step not in self._steps:
+            return
+        if self._first is None:
+            jax.block_until_ready(state)  # the steps before are no part of it
+            # Python's own calls are left out: following them made a step half as long again.
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0
+            jax.profiler.start_trace(self._folder, create_perfetto_trace=True, profiler_options=options)
+            self._first = step
+        self._recording.enter_context(jax.profiler.StepTraceAnnotation("train", step_num=step))
+
+    def _after(self, step: int, outputs: Any) -> None:
+        if step not in self._steps:
+            return
+        self._recording.close()
+        self._last = step
+        if step == self._steps[-1]:
+            jax.block_until_ready(outputs)
+            self._stop()
+
+    def _stop(self) -> None:
+        first, self._first = self._first, None
+        self._recording.close()
+        try:
+            jax.profiler.stop_trace()
+            newest = max(self._folder.glob(TRACE), key=lambda path: path.stat().st_mtime)
+        except (RuntimeError, ValueError, OSError) as error:  # a full disk, in JAX's own words; nothing else is lost
+            say(f"{self._folder} does not hold the profile of step {first} and after: {error}")
+            return
+        folder = shlex.quote(str(self._folder))
+        say(
+            f"steps {first} to {self._last or first} are recorded: tensorboard --logdir {folder} (after pip install "
+            f"tensorboard xprof), or open {newest} at https://ui.perfetto.dev"
+        )

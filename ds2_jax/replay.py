@@ -1,0 +1,291 @@
+"""python main.py replay FILE: makes a step again whose loss or gradient was not finite, and says what is behind it."""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ds2_jax import lengths, optim, parallel, steps
+from ds2_jax import run as run_lib
+from ds2_jax.alphabet import Alphabet
+from ds2_jax.batch_file import FailedStep, read_batch
+from ds2_jax.checkpoint import Checkpoints
+from ds2_jax.compilation import enable_cache
+from ds2_jax.config import Config
+from ds2_jax.diagnosis import Diagnosis, keep_rows, make_diagnose, named_leaves, smallest_groups
+from ds2_jax.errors import InputError, shorten
+from ds2_jax.progress import say
+
+REPRODUCED = 1
+"""Exit code where loss or gradient are not finite here either."""
+NUM_SHOWN = 12
+"""Parameters in the list of gradients."""
+NUM_GROUPS = 4
+"""Utterances that fail by themselves before the search ends: with so many it is not the recordings."""
+
+
+class Replay(NamedTuple):
+    """What a step that was made again gave."""
+
+    failed: FailedStep
+    config: Config
+    mesh: Mesh
+    state: steps.TrainState
+    """Before the step, NumPy arrays."""
+    loss: float
+    grad_norm: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether training would have made the update."""
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+
+def replay(
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
+    run: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None,
+) -> int:
+    """Make a step of training again whose loss or gradient was not finite, and print what is behind it.
+
+    Exits with 1 where the step is not finite here either, and with 0 where it is.
+
+    Args:
+        file: RUN/replay/step-K.npz, which training saved before it stopped.
+        run: folder of the run, which holds the checkpoint of the step before; by default that above the file's.
+    """
+    enable_cache()
+    again = make_again(read_batch(file), run or file.absolute().parent.parent)
+    print("\n".join(account(again)))
+    say("looking for where it begins: the step is compiled once more")
+    diagnose = make_diagnose(again.config, Alphabet.of(again.config.data).size, again.mesh)
+
+    def with_rows(rows: Sequence[int]) -> Diagnosis:
+        return diagnose(again.state, keep_rows(again.failed.batch, rows), again.failed.epoch)
+
+    diagnosis = diagnose(again.state, again.failed.batch, again.failed.epoch)
+    print(
+        "\n".join([*rows_table(again, diagnosis), *layers_table(again, diagnosis), *gradients_table(again, diagnosis)])
+    )
+    groups: list[list[int]] = []
+    if not (again.finite or diagnosis.finite or not_finite(again.state)):
+        say("looking for the utterances behind it: up to a few dozen steps")
+        full = np.flatnonzero(again.failed.batch["indices"] >= 0).tolist()
+        fails = smallest_groups(full, lambda rows: not with_rows(rows).finite)
+        groups = list(itertools.islice(fails, NUM_GROUPS))
+    print("\n" + "\n".join(conclusion(again, diagnosis, groups)))
+    return 0 if again.finite else REPRODUCED
+
+
+def make_again(failed: FailedStep, run: Path) -> Replay:
+    """Restores the state before a step and makes that step, as training did.
+
+    Raises:
+        InputError: the run has no such checkpoint, or the batch is none of its settings.
+    """
+    config = run_lib.load_config(run)
+    alphabet = Alphabet.of(config.data)
+    num_parts = failed.num_devices * config.optim.accumulate
+    labels = failed.batch["labels"]
+    if labels.min(initial=0) < 0 or labels.max(initial=0) >= alphabet.size or len(labels) % num_parts:
+        raise InputError(
+            f"FILE must hold a batch of the run {run}, got one of another alphabet or another optim.accumulate. Name "
+            "its own run with --run."
+        )
+    devices = jax.local_devices()
+    if len(devices) < failed.num_devices:
+        failed, devices = for_one_device(failed, config.optim.accumulate), devices[:1]
+    mesh = parallel.data_mesh(devices[: failed.num_devices])
+    tx = optim.make_optimizer(config.optim, failed.steps_per_epoch, failed.steps_per_epoch * config.epochs)
+    state = restore(run, config, failed.step - 1, functools.partial(steps.init_state, config, alphabet.size, tx), mesh)
+    before = jax.device_get(state)  # the step takes its memory
+    step = functools.partial(steps.train_step, config=config, num_labels=alphabet.size, tx=tx)
+    train_step = parallel.parallel_train_step(step, mesh, config.parallel)
+    _, metrics = train_step(state, failed.batch, jnp.int32(failed.epoch))
+    return Replay(failed, config, mesh, before, float(metrics["loss"]), float(metrics["grad_norm"]))
+
+
+def restore(run: Path, config: Config, step: int, init: Any, mesh: Mesh) -> steps.TrainState:
+    """The state of a run after `step` updates; drawn anew by `init` where that is none and it was not saved.
+
+    Raises:
+        InputError: it is not there any more, or damaged.
+    """
+    saved = run_lib.saved_steps(run)
+    if step not in saved:
+        if step == 0:
+            drawn: steps.TrainState = parallel.replicate(init(), mesh)
+            return drawn
+        there = ", ".join(map(str, saved)) or "none"
+        raise InputError(
+            f"{run} must still hold the checkpoint of step {step}, before the one to replay, got {there}. The run has "
+            "gone on since; where it meets the step again, a new file is saved."
+        )
+    copies = NamedSharding(mesh, PartitionSpec())
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=copies), jax.eval_shape(init))
+    with Checkpoints(run, config) as checkpoints:
+        return checkpoints.restore(step, like)
+
+
+def for_one_device(failed: FailedStep, num_micro_batches: int) -> FailedStep:
+    """The same batch in the order in which one device computes it, micro-batch by micro-batch."""
+    say(f"this step was met on {failed.num_devices} devices; one computes it here, so the last bits may differ")
+    order = np.arange(len(failed.ids)).reshape(failed.num_devices, num_micro_batches, -1).swapaxes(0, 1).ravel()
+    return dataclasses.replace(
+        failed,
+        num_devices=1,
+        batch={name: value[order] for name, value in failed.batch.items()},
+        ids=[failed.ids[i] for i in order],
+        audio=[failed.audio[i] for i in order],
+    )
+
+
+def account(again: Replay) -> Iterator[str]:
+    """What was made again, and what came of it then and now."""
+    failed, device = again.failed, again.mesh.devices.flat[0].device_kind
+    num_rows = sum(map(bool, failed.ids))
+    yield f"step {failed.step} (epoch {failed.epoch + 1}): {num_rows} utterances, on {again.mesh.size} x {device}"
+    yield f"then: loss {failed.loss}, gradient norm {failed.grad_norm}, on {failed.made_on}"
+    same = all(
+        np.array_equal(np.float32(a), np.float32(b), equal_nan=True)
+        for a, b in ((failed.loss, again.loss), (failed.grad_norm, again.grad_norm))
+    )
+    yield f"now:  loss {again.loss}, gradient norm {again.grad_norm}{', the same bits' if same else ''}"
+    broken = not_finite(again.state)
+    yield f"the state before it, of step {failed.step - 1}: " + (
+        f"not finite: {listed(broken)}" if broken else "finite"
+    )
+
+
+def rows_table(again: Replay, diagnosis: Diagnosis) -> Iterator[str]:
+    """A line for each utterance: its waveform, its lengths, its loss."""
+    batch, config = again.failed.batch, again.config
+    yield "\nutterances (a peak of 1 is full scale; bad: samples that are not finite):"
+    yield "   seconds      peak       bad  labels  frames       loss  utterance, audio"
+    for row in np.flatnonzero(batch["indices"] >= 0).tolist():
+        samples = batch["waveforms"][row, : batch["num_samples"][row]]
+        finite = np.isfinite(samples)
+        frames = lengths.num_frames(len(samples), config.features.hop_length)
+        yield (
+            f"{len(samples) / config.features.sample_rate:10.2f}{np.abs(samples[finite]).max(initial=0):10.4g}"
+            f"{np.count_nonzero(~finite):10,}{batch['num_labels'][row]:8}"
+            f"{lengths.conv_output_lengths(frames, config.model.time_reduction):8}"
+            + (f"{diagnosis.losses[row]:11.5g}" if diagnosis.alignable[row] else "  no loss: 0")
+            + f"  {name_of(again, row)}, {printable(again.failed.audio[row])}"
+        )
+
+
+def layers_table(again: Replay, diagnosis: Diagnosis) -> Iterator[str]:
+    """A line for each layer, in the order in which they are computed."""
+    yield "\nlayers, in their order (largest finite value; values that are not finite):"
+    for name, values in diagnosis.layers.items():
+        rows = np.flatnonzero(values.not_finite)
+        where = f" in {of_rows(again, rows)}" if len(rows) else ""
+        yield f"  {name:24}{values.largest.max():12.4g}{values.not_finite.sum():12,}{where}"
+
+
+def gradients_table(again: Replay, diagnosis: Diagnosis) -> Iterator[str]:
+    """The parameters with the largest gradients, those that are not finite first."""
+    sizes = {name: np.size(leaf) for name, leaf in named_leaves(again.state.params).items()}
+    ordered = sorted(
+        diagnosis.gradients.items(), key=lambda item: (item[1].not_finite == 0, -float(item[1].largest), item[0])
+    )
+    shown = f"{min(NUM_SHOWN, len(ordered))} of {len(ordered)}"
+    yield f"\ngradients (largest finite value; values that are not finite), {shown}:"
+    for name, values in ordered[:NUM_SHOWN]:
+        yield f"  {name:24}{values.largest:12.4g}{values.not_finite:12,} of {sizes[name]:,}"
+
+
+def conclusion(again: Replay, diagnosis: Diagnosis, groups: Sequence[Sequence[int]]) -> Iterator[str]:
+    """What a person may do about it; `groups` of rows fail by themselves."""
+    if again.finite:
+        yield "Finite here: there is nothing to reproduce on this machine, with these versions and this checkpoint."
+        return
+    if broken := not_finite(again.state):
+        yield (
+            f"The state was not finite before the step: {listed(broken)}. Delete the folder of that checkpoint to go "
+            "on from the one before it, or start anew (--workdir or --overwrite)."
+        )
+    if diagnosis.finite:
+        yield "The same step, compiled otherwise to look into it, is finite: its values are at the edge of float32."
+        return
+    yield where_it_begins(again, diagnosis)
+    if len(groups) >= NUM_GROUPS:
+        named = "; ".join(of_rows(again, rows) for rows in groups)
+        yield (
+            f"Many utterances give it by themselves ({named}, ...): it is the weights rather than the recordings. "
+            "Start anew (--workdir or --overwrite) with a lower optim.learning_rate or optim.clip_norm."
+        )
+        return
+    for rows in groups:
+        alone = "by itself" if len(rows) == 1 else "together, and no half of them"
+        yield f"All other rows empty, {of_rows(again, rows)} gives it {alone}. Listen to: {audio_of(again, rows)}"
+
+
+def where_it_begins(again: Replay, diagnosis: Diagnosis) -> str:
+    """The first layer, loss or gradient that is not finite, in words."""
+    for name, values in diagnosis.layers.items():
+        if len(rows := np.flatnonzero(values.not_finite)):
+            return f"The first layer that is not finite is {name}, in {of_rows(again, rows)}."
+    if len(rows := np.flatnonzero(~np.isfinite(diagnosis.losses))):
+        return f"All layers are finite; the loss is not, in {of_rows(again, rows)}."
+    if not np.isfinite(diagnosis.loss):
+        return "The loss of every utterance is finite; their sum is not."
+    layers = list(diagnosis.layers)
+    place = {name: layers.index(module_of(name, layers)) for name in diagnosis.gradients}
+    broken = [name for name, values in diagnosis.gradients.items() if values.not_finite]
+    if not broken:
+        return "The loss and all gradients are finite; the norm of the gradients is not."
+    last = max(broken, key=lambda name: (place[name], name))
+    return f"The loss is finite; of the gradients, computed from the last layer to the first, that of {last} is not."
+
+
+def module_of(parameter: str, layers: Sequence[str]) -> str:
+    """The layer whose output a parameter goes into."""
+    module = parameter.rpartition(".")[0]
+    return module if module in layers else layers[-1]
+
+
+def not_finite(state: steps.TrainState) -> dict[str, int]:
+    """How many values of each array of a state are not finite; those without any left out."""
+    leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(vars(state)).items()}
+    counts = {name: int(np.count_nonzero(~np.isfinite(leaf))) for name, leaf in leaves.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def listed(counts: dict[str, int]) -> str:
+    """The first of them, with their counts."""
+    shown = ", ".join(f"{name} ({count:,} values)" for name, count in itertools.islice(counts.items(), NUM_GROUPS))
+    return shown + (f" and {len(counts) - NUM_GROUPS} more" if len(counts) > NUM_GROUPS else "")
+
+
+def of_rows(again: Replay, rows: Sequence[int] | np.ndarray) -> str:
+    """The utterances of some rows, or how many they are."""
+    num_full = sum(map(bool, again.failed.ids))
+    if len(rows) > 1 and len(rows) >= num_full:
+        return f"all {num_full} utterances"
+    names = ", ".join(name_of(again, row) for row in rows[:NUM_GROUPS])
+    return names + (f" and {len(rows) - NUM_GROUPS} more utterances" if len(rows) > NUM_GROUPS else "")
+
+
+def audio_of(again: Replay, rows: Sequence[int]) -> str:
+    """The files of some rows."""
+    return ", ".join(printable(again.failed.audio[row]) for row in rows)
+
+
+def name_of(again: Replay, row: int) -> str:
+    """The utterance of a row."""
+    return shorten(printable(again.failed.ids[row])) or "an empty row"
+
+
+def printable(text: str) -> str:
+    """`text` as a terminal may show it: it comes from a file that may be anybody's."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)

@@ -1,0 +1,108 @@
+"""The updates of an epoch: their metrics, a step late; saves on the way; what happens where one is not finite."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ds2_jax.batch_file import FailedStep, replay_hint, write_batch
+from ds2_jax.data.manifest import Utterance
+from ds2_jax.errors import InputError
+from ds2_jax.guards import Watchdog
+from ds2_jax.progress import MetricLog, Progress
+from ds2_jax.saving import Saver
+from ds2_jax.steps import TrainState
+
+
+class Update(NamedTuple):
+    """A step that was made: the updates until then, its metrics, on the devices, and this process's rows."""
+
+    step: int
+    metrics: Mapping[str, jax.Array]
+    batch: Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Updates:
+    """Makes the updates of a run.
+
+    Attributes:
+        train_step: compiled by `parallel.parallel_train_step`.
+        num_steps: of every epoch.
+        utterances: of the training split.
+        run: folder of the run.
+        saver: says when to save.
+        log: takes the metrics of every step.
+        progress: shows them.
+        watchdog: hears of every step that has ended.
+    """
+
+    train_step: Callable[..., Any]
+    num_steps: int
+    utterances: Sequence[Utterance]
+    run: Path
+    saver: Saver
+    log: MetricLog
+    progress: Progress
+    watchdog: Watchdog
+
+    def make(self, state: TrainState, batches: Iterable[dict[str, np.ndarray]], epoch: int) -> TrainState:
+        """Makes the updates of an epoch that are left.
+
+        A step's metrics are fetched while the next step runs, so that the device never waits for the host.
+
+        Args:
+            state: before the epoch, or somewhere in it; its memory is reused.
+            batches: that are left.
+            epoch: counted from 0.
+
+        Raises:
+            InputError: a loss or its gradient is not finite, or a save fails.
+            Stopped: asked to by a signal, after a save.
+        """
+        step = int(state.step)
+        last: Update | None = None
+        for batch in batches:
+            state, metrics = self.train_step(state, batch, jnp.int32(epoch), self.saver.asked())
+            step += 1
+            told = 0
+            if last is not None:
+                self._finish(last, state, epoch)
+                told = int(last.metrics["signals"])
+            last = Update(step, metrics, batch)
+            asked = self.saver.agreed(told)
+            if self.saver.due(asked, step - epoch * self.num_steps):
+                self._finish(last, state, epoch)
+                last = None
+                self.saver.save(state, asked)
+        if last is not None:
+            self._finish(last, state, epoch)
+        return state
+
+    def _finish(self, update: Update, state: TrainState, epoch: int) -> None:
+        """Checks and logs a step's metrics; `state` is the newest."""
+        values = {name: float(value) for name, value in update.metrics.items() if name != "signals"}
+        if not np.isfinite([values["loss"], values["grad_norm"]]).all():
+            raise self._not_finite(update, values, state, epoch)
+        self.watchdog.beat(f"in epoch {epoch + 1}, after step {update.step}")
+        self.saver.check_place()
+        num_rows, padded_samples = update.batch["waveforms"].shape
+        values |= {"num_rows": num_rows * jax.process_count(), "padded_samples": padded_samples}
+        self.progress.step(values)
+        self.log.write(update.step, {"epoch": epoch + 1, **values, "hours_per_hour": self.progress.speed})
+
+    def _not_finite(self, update: Update, values: Mapping[str, float], state: TrainState, epoch: int) -> InputError:
+        """Saves the state before the step, which it and those after it left as it was, and its batch."""
+        self.saver.save(dataclasses.replace(state, step=~state.step))
+        failed = FailedStep.met(update.step, epoch, values, update.batch, self.utterances, self.num_steps)
+        names = ", ".join(filter(None, failed.ids))
+        return InputError(
+            f"The loss must be finite, got {values['loss']} (gradient norm {values['grad_norm']}) at step "
+            f"{update.step}, epoch {epoch + 1}, utterances {names}. {replay_hint(write_batch(self.run, failed))} "
+            "Mend these recordings, or start anew (--workdir or --overwrite) with a lower optim.learning_rate or "
+            "optim.clip_norm."
+        )

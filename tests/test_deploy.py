@@ -1,0 +1,247 @@
+"""deploy/ asks for options, pins, files and exit codes that exist; docs/large-scale.md gives commands that parse."""
+
+import importlib.metadata
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tyro
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from ds2_jax import cli
+from ds2_jax.config import load_config
+from ds2_jax.data.pack import name_splits
+
+ROOT = Path(__file__).resolve().parent.parent
+DEPLOY = ROOT / "deploy"
+SCRIPT = DEPLOY / "train.slurm"
+SAVED_AFTER_SIGTERM = 128 + signal.SIGTERM
+
+
+def parse_train(words: list[str]) -> cli.Train:
+    """What `python main.py train` makes of `words`; ends the test where it would end the command."""
+    path = cli._config_path(words)
+    assert path is not None
+    return tyro.cli(cli.Train, args=words, default=cli.Train(path, load_config(ROOT / path)))
+
+
+def pins(path: Path) -> dict[str, Requirement]:
+    lines = path.read_text().splitlines()
+    found = [Requirement(line) for line in lines if line and not line.startswith(("#", "-r "))]
+    assert all(re.fullmatch(r"==[^*,]+", str(pin.specifier)) for pin in found)
+    return {pin.name: pin for pin in found}
+
+
+def test_the_pins_for_cuda_are_what_the_pinned_jax_asks_for() -> None:
+    runtime, cuda = pins(ROOT / "requirements.txt"), pins(DEPLOY / "requirements-cuda12.txt")
+    assert runtime.keys().isdisjoint(cuda)
+    asked = [Requirement(text) for text in importlib.metadata.requires("jax") or ()]
+    [plugin] = [each for each in asked if each.marker and each.marker.evaluate({"extra": "cuda12"}) and each.extras]
+    assert importlib.metadata.version("jax") == str(runtime["jax"].specifier).removeprefix("==")
+    for name in (plugin.name, "jax-cuda12-pjrt"):
+        assert plugin.specifier.contains(str(cuda[name].specifier).removeprefix("==")), name
+    assert {"nvidia-cudnn-cu12", "nvidia-nccl-cu12", "nvidia-cuda-nvcc-cu12"} <= cuda.keys()
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Of the Dockerfile, each with what follows it."""
+    text = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines()]
+    return [(name, rest) for name, _, rest in (line.partition(" ") for line in lines if line and line[0] != "#")]
+
+
+def test_the_image_holds_what_its_context_does() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().split("\n")
+    context = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    assert "*" in ignored
+    copied = {source for name, rest in instructions() if name == "COPY" for source in rest.split()[:-1]}
+    assert copied == context
+    assert all((ROOT / source).exists() for source in copied)
+    installed = [rest.split()[-1] for name, rest in instructions() if name == "RUN" and "pip install" in rest]
+    assert installed == ["requirements.txt", "deploy/requirements-cuda12.txt"]
+    assert set(installed) <= copied
+
+
+def test_the_image_has_a_variant_for_each_accelerator() -> None:
+    stages = [rest.split() for name, rest in instructions() if name == "FROM"]
+    assert [stage[-1] for stage in stages] == ["cpu", "cuda12", "${ACCELERATOR}"]
+    assert ("ARG", "ACCELERATOR=cpu") in instructions()
+    version = re.fullmatch(r"python:(3\.11\.\d+)-slim-bookworm", stages[0][0])
+    assert version
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert SpecifierSet(project["requires-python"]).contains(version[1])
+
+
+def test_the_image_runs_the_commands_as_a_user() -> None:
+    [*_, user, entry, command] = instructions()
+    assert user == ("USER", "1000")
+    assert entry == ("ENTRYPOINT", '["python", "main.py"]')
+    assert command == ("CMD", '["--help"]')
+
+
+def run_tool(*words: str | Path) -> str:
+    """Runs a program of the environment, which must find nothing: what it printed."""
+    tool, *arguments = words
+    ended = subprocess.run([Path(sys.executable).with_name(str(tool)), *arguments], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout + ended.stderr
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    assert run_tool("hadolint", DEPLOY / "Dockerfile") == ""
+
+
+@pytest.mark.parametrize("version", ["1.33.0", "1.37.0"])
+def test_the_manifests_are_valid_by_kubernetes_own_schemas(version: str) -> None:
+    printed = run_tool("kubernetes-validate", "--strict", "-k", version, DEPLOY / "kubernetes.yaml")
+    assert printed.count("passed for resource") == 3
+
+
+def run_script(folder: Path, code: int, *words: str) -> tuple[int, list[str], str]:
+    """Runs the SLURM script where srun leaves with `code`: its exit code, the command, what scontrol was told."""
+    for name, lines in {"srun": 'printf "%s\\n" "$@" > command\nexit "$CODE"', "scontrol": 'echo "$@" > told'}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{lines}\n")
+        (folder / name).chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "17", "SLURM_CPUS_PER_TASK": "8", "CODE": str(code)}
+    ended = subprocess.run(
+        ["bash", SCRIPT, *words],
+        cwd=folder,
+        env={"PATH": f"{folder}:/usr/bin:/bin"} | slurm,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.stderr == ""
+    told = (folder / "told").read_text() if (folder / "told").exists() else ""
+    return ended.returncode, (folder / "command").read_text().splitlines(), told
+
+
+@pytest.mark.parametrize("code", [0, 1, 130, 137, SAVED_AFTER_SIGTERM])
+def test_the_slurm_job_goes_back_into_the_queue_where_it_was_told_to_stop_and_has_saved(
+    tmp_path: Path, code: int
+) -> None:
+    returned, _, told = run_script(tmp_path, code)
+    assert returned == code
+    assert told == ("requeue 17\n" if code == SAVED_AFTER_SIGTERM else "")
+
+
+def test_the_slurm_script_starts_a_training_on_every_gpu(tmp_path: Path) -> None:
+    words = ["--config", "configs/librispeech.py", "--workdir", "a b"]
+    _, command, _ = run_script(tmp_path, 0, *words)
+    at = command.index("main.py")
+    assert command[at - 1 : at + 2] == [".venv/bin/python", "main.py", "train"]
+    assert "--kill-on-bad-exit=0" in command[:at]  # else the first that has saved would have the others killed
+    parsed = parse_train(command[at + 2 :])
+    assert parsed.cluster.distributed
+    assert (parsed.workdir, parsed.settings.data.num_workers) == (Path("a b"), 8)
+    asked = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(.+))?$", SCRIPT.read_text(), flags=re.MULTILINE))
+    assert asked["ntasks-per-node"] == asked["gpus-per-node"]
+    assert asked.keys() & {"gpus-per-task", "gres"} == set()
+    assert asked["signal"].startswith("TERM@")  # to the processes, not B:TERM, to the script
+    assert (asked["open-mode"], "requeue" in asked) == ("append", True)
+
+
+@pytest.fixture
+def manifests() -> dict[str, Any]:
+    """Of deploy/kubernetes.yaml, by kind."""
+    found = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
+    return {manifest["kind"]: manifest for manifest in found}
+
+
+def test_the_pods_are_told_their_place(manifests: dict[str, Any]) -> None:
+    job, service, claim = (manifests[kind] for kind in ("Job", "Service", "PersistentVolumeClaim"))
+    pod = job["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert container["args"][0] == "train"
+    last = job["spec"]["completions"] - 1
+    parsed = parse_train([word.replace("$(JOB_COMPLETION_INDEX)", str(last)) for word in container["args"][1:]])
+    assert job["spec"]["completionMode"] == "Indexed"
+    assert job["spec"]["parallelism"] == job["spec"]["completions"] == parsed.cluster.num_processes
+    assert (parsed.cluster.distributed, parsed.cluster.process_index) == (True, last)
+    [port], [open_port] = service["spec"]["ports"], container["ports"]
+    assert port["port"] == open_port["containerPort"]
+    assert pod["subdomain"] == service["metadata"]["name"]
+    coordinator = f"{job['metadata']['name']}-0.{service['metadata']['name']}:{port['port']}"
+    assert parsed.cluster.coordinator == coordinator
+    assert service["spec"]["selector"] == {"batch.kubernetes.io/job-name": job["metadata"]["name"]}
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    assert parsed.cluster.wait_minutes > 10
+    assert claim["metadata"]["name"] in str(pod["volumes"])
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert parsed.workdir is not None
+    assert str(parsed.workdir.parents[-2]) in mounted
+    for split in ("train", "dev", "test"):
+        assert str(getattr(parsed.settings.data, split)).startswith("tfds:/storage/")
+
+
+def test_a_pod_that_was_preempted_costs_no_try(manifests: dict[str, Any]) -> None:
+    spec = manifests["Job"]["spec"]
+    pod = spec["template"]["spec"]
+    disrupted, saved = spec["podFailurePolicy"]["rules"]
+    assert disrupted == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    codes = {"containerName": pod["containers"][0]["name"], "operator": "In", "values": [SAVED_AFTER_SIGTERM]}
+    assert saved == {"action": "Ignore", "onExitCodes": codes}
+    assert (pod["restartPolicy"], spec["podReplacementPolicy"]) == ("Never", "Failed")  # what the policy needs
+    assert pod["terminationGracePeriodSeconds"] >= 120
+    assert pod["securityContext"]["runAsUser"] == 1000  # the image's
+
+
+def page_commands() -> list[str]:
+    """The commands of docs/large-scale.md."""
+    text = (ROOT / "docs/large-scale.md").read_text()
+    blocks = re.findall(r"^```\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    return "".join(blocks).replace("\\\n", " ").splitlines()
+
+
+def test_the_pages_trainings_parse() -> None:
+    text = (ROOT / "docs/large-scale.md").read_text()
+    found = [re.match(r"(?:python main\.py|.* ds2_jax:cuda12) train (.*)", line) for line in page_commands()]
+    trainings = [each[1] for each in found if each] + re.findall(r"`sbatch deploy/train\.slurm (.*?)`", text)
+    [pack] = re.findall(r"^```\n(--data\.train .*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    assert len(trainings) == 6
+    for words in map(shlex.split, trainings):
+        parsed = parse_train(words)
+        if parsed.config.stem == "librispeech":
+            parsed = parse_train([*words, *shlex.split(pack.replace("\\\n", " "))])
+            assert str(parsed.settings.data.test) == "tfds:datasets/librispeech-packed#test_clean"
+
+
+def test_the_pages_other_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:
+    parse = cli._parse
+
+    def parse_only(*arguments: Any) -> Any:
+        parse(*arguments)
+        return lambda: 0
+
+    monkeypatch.setattr(cli, "_parse", parse_only)
+    monkeypatch.chdir(ROOT)
+    commands = [line for line in page_commands() if re.match(r"python main\.py (prepare|data)", line)]
+    assert len(commands) == 4
+    for command in commands:
+        assert cli.main(shlex.split(command)[2:]) == 0, command
+    [pack] = [shlex.split(command) for command in commands if " data pack " in command]
+    assert name_splits(pack[4 : pack.index("--out")]).keys() == {"train", "dev", "test_clean", "test_other"}
+
+
+def test_the_page_names_options_of_the_training(capsys: pytest.CaptureFixture[str]) -> None:
+    named = set(re.findall(r"`(--[a-z][\w.-]*)", (ROOT / "docs/large-scale.md").read_text()))
+    assert len(named) > 5
+    with pytest.raises(SystemExit):
+        parse_train(["--config", "configs/librispeech.py", "--help"])
+    assert named <= set(re.findall(r"--[a-z][\w.-]*", capsys.readouterr().out))
+
+
+def test_the_page_names_files_that_are_there() -> None:
+    text = (ROOT / "docs/large-scale.md").read_text()
+    for link in re.findall(r"\]\(([^)#]+)", text):
+        assert (ROOT / "docs" / link).is_file(), link
+    for path in re.findall(r"`((?:deploy|configs)/[\w.-]+)`", text):
+        assert (ROOT / path).is_file(), path

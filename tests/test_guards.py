@@ -1,0 +1,185 @@
+"""guards.py: the watchdog speaks when nothing goes on and not otherwise, the alarm when the step compiles again."""
+
+import io
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ds2_jax.guards import RecompilationAlarm, Watchdog
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = """
+import ctypes, os, sys, time
+from ds2_jax.guards import Watchdog
+
+def sleeper(seconds):
+    time.sleep(seconds)
+
+def holder(seconds):
+    ctypes.PyDLL(None).usleep(int(1e6 * seconds))  # keeps Python's lock
+
+{before}
+with Watchdog({minutes}, "before the first step") as watchdog:
+    {body}
+print("the end")
+"""
+
+
+def watched(body: str, minutes: float = 0.01, before: str = "") -> str:
+    """What a process prints on stderr whose main thread runs `body` under a watchdog; it must end by itself."""
+    script = SCRIPT.format(body=body, minutes=minutes, before=before)
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "the end\n"
+    return ended.stderr
+
+
+def test_silence_is_told_with_the_stacks_and_again_but_not_more() -> None:
+    printed = watched('watchdog.beat("in epoch 3, step 120"); sleeper(1.5)')
+    told = [line for line in printed.splitlines() if line.startswith("no step")]
+    rest = "minutes, in epoch 3, step 120; where every thread stands, its last call first:"
+    assert told == [f"no step has ended for {minutes} {rest}" for minutes in ("0.01", "0.02")]
+    assert printed.count("in sleeper\n") == 2
+    assert "Timeout" not in printed
+
+
+def test_thread_that_holds_pythons_lock_for_ever_is_told() -> None:
+    printed = watched('watchdog.beat("step 1"); holder(1.4)')
+    assert printed.startswith("Timeout (0:00:00.750000)!\n")
+    assert "in holder\n" in printed
+
+
+def test_stderr_without_a_descriptor_stands_for_that_of_the_process() -> None:
+    printed = watched("sleeper(0.9)", before="import io; sys.stderr = io.StringIO()")
+    assert "no step has ended for 0.01 minutes, before the first step; where every thread stands" in printed
+    assert "in sleeper\n" in printed
+
+
+def test_stderr_that_nobody_reads_ends_nothing() -> None:
+    assert watched("sleeper(0.9)", before="reader, writer = os.pipe(); os.close(reader); os.dup2(writer, 2)") == ""
+
+
+@pytest.fixture
+def no_thread_dies(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    died: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    yield
+    assert died == []
+    assert [thread for thread in threading.enumerate() if thread.name == "watchdog"] == []
+
+
+@pytest.mark.usefixtures("no_thread_dies")
+def test_closed_stderr_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    monkeypatch.setattr(sys, "__stderr__", None)
+    with Watchdog(0.002) as watchdog:
+        watchdog.beat("step 1")
+        time.sleep(0.2)
+
+
+def test_watched_function_gives_a_beat_a_call() -> None:
+    printed = watched(
+        'step = watchdog.watch(lambda x, y: sleeper(0.05) or x + y, "in an evaluation"); '
+        "assert [step(i, i) for i in range(20)] == list(range(0, 40, 2)); sleeper(0.9)"
+    )
+    assert printed.count("no step has ended") == 1
+    assert "minutes, in an evaluation; " in printed
+
+
+def test_zero_minutes_turn_it_off() -> None:
+    with Watchdog(0) as watchdog:
+        assert [thread for thread in threading.enumerate() if thread.name == "watchdog"] == []
+        watchdog.beat("step 1")
+
+
+@pytest.mark.usefixtures("no_thread_dies")
+@pytest.mark.parametrize("minutes", [1e-300, 1e300])
+def test_any_number_of_minutes_is_taken(minutes: float) -> None:
+    with Watchdog(minutes) as watchdog:
+        watchdog.beat("step 1")
+
+
+def batch_of(num_samples: int) -> dict[str, np.ndarray]:
+    return {"waveforms": np.zeros((2, num_samples), np.float32), "labels": np.zeros((2, 3), np.int32)}
+
+
+def make_step() -> Callable[..., Any]:
+    """A step that compiles for each shape of the batch and each type of the state."""
+
+    def train_step(state: jax.Array, batch: dict[str, jax.Array], epoch: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return state + 1, batch["waveforms"].sum() + epoch
+
+    return jax.jit(train_step)
+
+
+def told_of(steps: list[tuple[Any, int]], capsys: pytest.CaptureFixture[str], first: int = 0) -> list[str]:
+    """What is told of steps, each a state and a number of samples, in epochs of two."""
+    epochs = [jnp.int32(epoch) for epoch in range(10)]
+    with RecompilationAlarm(first, steps_per_epoch=2) as alarm:
+        step = alarm.watch(make_step())
+        for i, (state, num_samples) in enumerate(steps, start=first):
+            made, _ = step(state, batch_of(num_samples), epochs[i // 2])
+            assert made == state + 1
+    return capsys.readouterr().err.splitlines()
+
+
+def test_shapes_of_the_first_epoch_are_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert told_of([(0, 5), (0, 6), (0, 6), (0, 5)], capsys) == []
+
+
+def test_new_shape_after_the_warm_up_is_told_with_step_and_shape(capsys: pytest.CaptureFixture[str]) -> None:
+    [line] = told_of([(0, 5), (0, 6), (0, 5), (0, 7_000), (0, 7_000)], capsys)
+    start, end = line.split(" s, for ")
+    assert start.startswith("compiled again at step 4 (epoch 2), ")
+    assert end == "waveforms 2 x 7,000, labels 2 x 3, which no batch had until the first whole epoch was over"
+
+
+def test_known_shape_that_compiles_again_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    [line] = told_of([(0, 5), (np.float32(0), 5)], capsys)
+    assert line.startswith("compiled again at step 2 (epoch 1), ")
+    reason = "although it had been for this shape: another argument has changed its type, its shape or its place"
+    assert line.endswith(f"waveforms 2 x 5, labels 2 x 3, {reason}")
+
+
+def test_warm_up_of_a_run_that_goes_on_in_mid_epoch_is_its_first_whole_epoch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = told_of([(0, size) for size in (5, 6, 7, 8)], capsys, first=3)  # updates 4 | 5, 6 | 7
+    assert [line.split(",")[0] for line in lines] == ["compiled again at step 7 (epoch 4)"]
+
+
+def test_other_programs_and_threads_are_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def compile_something(size: int) -> None:
+        jax.jit(lambda x: x * 3)(np.zeros(size)).block_until_ready()
+
+    def train_step(state: Any, batch: Any, epoch: Any) -> tuple[Any, None]:
+        other = threading.Thread(target=compile_something, args=(len(batch["waveforms"][0]),))
+        other.start()
+        other.join()
+        return state, None
+
+    with RecompilationAlarm(0, steps_per_epoch=1) as alarm:
+        step = alarm.watch(train_step)
+        for size in (5, 6, 7):
+            compile_something(10 * size)
+            step(0, batch_of(size), jnp.int32(0))
+    assert capsys.readouterr().err == ""
+
+
+def test_nothing_is_told_when_it_is_over(capsys: pytest.CaptureFixture[str]) -> None:
+    with RecompilationAlarm(0, steps_per_epoch=1) as alarm:
+        step = alarm.watch(make_step())
+    for size in (5, 6):
+        step(0, batch_of(size), jnp.int32(0))
+    assert capsys.readouterr().err == ""
