@@ -34,7 +34,8 @@ WAV_SIZE_UNKNOWN = 0x7FFFF000
 MIN_RATE, MAX_RATE = 4_000, 768_000  # Hz; another in a header is damage, and could ask for any amount of memory
 MAX_AMPLITUDE = 1e6  # float files of 16-bit numbers are within; far louder, the features would overflow
 FLAC_MAX_CHANNELS = 8
-BLOCK_SAMPLES = 1 << 17  # of each channel, decoded at once where a recording is read block by block
+BLOCK_SAMPLES = 1 << 17  # of each of eight channels, decoded at once where a recording is read block by block
+MAX_VALUES = 1 << 30  # samples over all channels of a recording that is read whole: 4 GiB, 18 hours of 16 kHz
 
 
 class UnknownFormatError(InputError):
@@ -54,8 +55,9 @@ def read_audio(path: Path | str | AudioBytes, sample_rate: int) -> np.ndarray:
 
     Raises:
         UnknownFormatError: libsndfile does not know the format.
-        InputError: the file is missing, of another rate, empty, cut short or damaged, or holds NaN, infinity or samples
-            beyond a million times full scale. Whether a file is cut short does not show in the formats AVR, IRCAM,
+        InputError: the file is missing, of another rate, empty, cut short or damaged, too long to be read whole
+            (MAX_VALUES), or holds NaN, infinity or samples beyond a million times full scale.
+            Whether a file is cut short does not show in the formats AVR, IRCAM,
             MAT5, MPC2K, PAF, PVF, SDS and XI: it is a shorter recording.
 
     Differs: deepspeech.pytorch does not resample and takes the file's rate for its own.
@@ -223,16 +225,23 @@ def encode_flac(samples: np.ndarray, sample_rate: int) -> bytes:
     return buffer.getvalue()
 
 
+def block_samples(num_channels: int) -> int:
+    """Samples of each channel to decode at once: BLOCK_SAMPLES, fewer where a header promises many channels."""
+    return max(1, BLOCK_SAMPLES * 8 // max(8, num_channels))
+
+
 def _check_amplitudes(samples: np.ndarray, name: str, num_before: int = 0) -> None:
-    in_range = np.abs(samples) <= MAX_AMPLITUDE  # False for NaN
-    if not in_range.all():
-        index, channel = np.argwhere(~in_range)[0]
+    if samples.size and not (samples.min() >= -MAX_AMPLITUDE and samples.max() <= MAX_AMPLITUDE):  # NaN is not
+        index, channel = np.argwhere(~(np.abs(samples) <= MAX_AMPLITUDE))[0]
         rule = f"hold samples of at most {MAX_AMPLITUDE:g} (full scale is 1)"
         raise _unusable(name, rule, f"{samples[index, channel]:g} at sample {num_before + index}")
 
 
 def _read(source: Source, file: soundfile.SoundFile, dtype: str) -> np.ndarray:
     """All samples, [S, C] `dtype`, as many as the header promises."""
+    if (num_values := file.frames * file.channels) > MAX_VALUES:
+        rule = f"hold at most {MAX_VALUES:,} samples over all channels to be read whole"
+        raise InputError(f"{source} must {rule}, got a header that promises {num_values:,}. Replace it or cut it.")
     samples = _decode(source, file, 0, file.frames, dtype)
     _check_whole(source, file, len(samples))
     return samples
@@ -242,11 +251,12 @@ def _sample_blocks(source: Source, file: soundfile.SoundFile) -> Iterator[np.nda
     """All samples, as many as the header promises, in blocks of [S, C] float32."""
     num_read = 0
     while num_read < file.frames:
-        samples = _decode(source, file, 0, min(BLOCK_SAMPLES, file.frames - num_read), "float32")
-        if not len(samples):
-            break
+        wanted = min(block_samples(file.channels), file.frames - num_read)
+        samples = _decode(source, file, 0, wanted, "float32")
         num_read += len(samples)
         yield samples
+        if len(samples) < wanted:  # what may follow lies behind damage
+            break
     _check_whole(source, file, num_read)
 
 
@@ -260,13 +270,26 @@ def _decode(source: Source, file: soundfile.SoundFile, start: int, num_samples: 
     """Samples of an open file from `start`, or from where it is (0), [S, C] `dtype`; fewer where it ends."""
     try:
         if start:
-            file.seek(start)
+            _skip(file, start)
+            if (position := file.tell()) > file.frames:  # where libsndfile finds itself in a damaged MP3
+                raise _unusable(source, f"end with the {file.frames} samples its header promises", f"sample {position}")
         samples: np.ndarray = file.read(num_samples, dtype=dtype, always_2d=True)  # GSM needs the number
     except soundfile.LibsndfileError as error:
         raise _unusable(source, "decode to its end", str(error)) from error
     except MemoryError as error:  # a damaged header can promise any number
         raise _unusable(source, "fit into memory", f"{num_samples} samples") from error
     return samples
+
+
+def _skip(file: soundfile.SoundFile, num_samples: int) -> None:
+    """Goes to a sample of a file just opened."""
+    if file.format != "OGG":
+        file.seek(num_samples)
+        return
+    # libsndfile 1.2.2 crashes where it seeks in a Vorbis stream with damaged codebooks, and only there.
+    while num_samples > 0:
+        wanted = min(num_samples, block_samples(file.channels))
+        num_samples -= len(file.read(wanted, "float32", always_2d=True)) or num_samples
 
 
 def _open(path: Source) -> soundfile.SoundFile:
@@ -339,8 +362,8 @@ def _check_length(path: Source, file: soundfile.SoundFile) -> None:
     if file.format == "MP3" and headers.mp3_varies(path):
         rule = "state its length in a Xing or Info header where its bit rate varies"
         raise UnknownFormatError(f"{path} must {rule}, got none. Rewrite it: ffmpeg -i OLD NEW.flac.")
-    if file.frames == 0:
-        raise _unusable(path, "hold audio", "0 samples")
+    if file.frames <= 0:
+        raise _unusable(path, "hold audio", f"{file.frames} samples")
     if file.frames >= 2**62:  # libsndfile's mark for a FLAC stream of unknown length, as written into a pipe
         advice = "Rewrite it: ffmpeg -i OLD NEW.flac."
         raise UnknownFormatError(f"{path} must state its length, got a stream without it. {advice}")

@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 
 from ds2_jax.errors import InputError
-from ds2_jax.files import user_cache
+from ds2_jax.files import private_folder, user_cache
 
 MAX_BYTES = 2 * 2**30
 ZSTANDARD = b"(\xb5/\xfd"
@@ -79,28 +79,15 @@ def _prepare(root: Path) -> Path:
         InputError: somebody else could have written to it.
         OSError: it cannot be made or written.
     """
-    root.parent.mkdir(parents=True, exist_ok=True)
     machine = root / machine_type()
     folder = machine / f"jax-{jax.__version__}-jaxlib-{importlib.metadata.version('jaxlib')}"
     for each in (root, machine, folder):
-        each.mkdir(mode=0o700, exist_ok=True)
-        _check_owner(each)
+        private_folder(each)
     _tidy(root)
     with tempfile.TemporaryFile(dir=folder) as probe:  # a full disk shows here, once, and not at every program
         probe.write(bytes(PROBE_BYTES))
         probe.flush()
     return folder
-
-
-def _check_owner(folder: Path) -> None:
-    if not hasattr(os, "getuid"):  # Windows keeps a user's folders to the user
-        return
-    status = folder.stat()
-    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise InputError(
-            f"{folder} must belong to you and be writable by nobody else, got owner {status.st_uid} and mode "
-            f"{stat.S_IMODE(status.st_mode):o}."
-        )
 
 
 def _tidy(root: Path) -> None:

@@ -11,7 +11,7 @@ import runpy
 from pathlib import Path
 from typing import Literal
 
-from ds2_jax.errors import InputError
+from ds2_jax.errors import NO_JSON, InputError
 from ds2_jax.settings import build, check_fields, require
 
 ENGLISH = "'ABCDEFGHIJKLMNOPQRSTUVWXYZ "
@@ -400,7 +400,7 @@ def from_json(text: str) -> Config:
     """
     try:
         tree = json.loads(text)
-    except (ValueError, RecursionError) as error:  # no JSON, a number of thousands of digits, or brackets without end
+    except NO_JSON as error:
         raise InputError(f"The configuration must be JSON, got {error}.") from error
     config = build(Config, tree, "")
     assert isinstance(config, Config)

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ HEARTBEAT_SECONDS = 40
 """After which JAX takes a silent process for dead: with what the others then do, less than a minute."""
 ANSWER_MINUTES = 60
 """For a process to come to where another asks it: process 0 may read a large checkpoint meanwhile."""
-FAREWELL_SECONDS = {"done": 600, "stopped": 60, "failed": 5}
-"""How long a process waits for the others before it leaves; one that leaves alone ends them."""
+DONE_SECONDS, STOPPED_SECONDS, FAILED_SECONDS = 24 * 3600, 60, 5
+"""How long a process waits for the others, so that it does not end them by leaving alone."""
 POLL_SECONDS, GRACE_SECONDS = 1.0, 2.0
 ANSWERS, ENDED = "ds2_jax/answers", "ds2_jax/ended"
 
@@ -154,21 +155,18 @@ def joined(options: ClusterOptions, prospects: Callable[[], str]) -> Iterator[No
     try:
         _check_count(place)
         yield
-    except KeyboardInterrupt:  # asked to stop, as all others were
-        _leave(left, "stopped")
-        raise
-    except InputError as error:
-        _tell(str(error))
-        _leave(left, "failed")
+    except KeyboardInterrupt:  # asked to stop, as all others were, or when all was done
+        _leave(left, "in order", STOPPED_SECONDS)
         raise
     except Exception as error:
         if _is_of_peer(error):
             _write(_lost(_reason() or str(error).splitlines()[0], prospects))
             interrupts.leave(1)
-        _tell(f"{type(error).__name__}: {error}")
-        _leave(left, "failed")
+        left.set()
+        _tell(error)
+        _leave(left, "failed", FAILED_SECONDS)
         raise
-    _leave(left, "done")
+    _leave(left, "in order", DONE_SECONDS)
 
 
 def _start(place: Place, minutes: float) -> None:
@@ -210,10 +208,11 @@ def _check_free(bind: str, coordinator: str) -> None:
     try:
         socket.create_server((host, int(port)), family=family, dualstack_ipv6=host == "::").close()
     except OSError as error:
-        advice = "Another training may use the port: take another." if error.errno == errno.EADDRINUSE else ""
+        in_use = error.errno == errno.EADDRINUSE
+        advice = "Take another port." if in_use else "Give a name or number of this machine."
         raise InputError(
             f"--coordinator must be an address at which process 0 can listen, got {coordinator}: "
-            f"{error.strerror or error}. {advice}".rstrip()
+            f"{os.strerror(errno.EADDRINUSE) if in_use else error}. {advice}"
         ) from error
 
 
@@ -259,11 +258,13 @@ def _watch(left: threading.Event, prospects: Callable[[], str]) -> None:
             os._exit(1)
 
 
-def _tell(error: str) -> None:
-    """Tells the others why this process ends."""
+def _tell(error: Exception) -> None:
+    """Tells the others why this process ends; should they end it first, with the coordinator, it still says so."""
+    mine = f"error: {error}" if isinstance(error, InputError) else traceback.format_exc()
+    _before_abort(lambda: mine)
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # the coordinator has gone
         assert global_state.client is not None
-        global_state.client.key_value_set(f"{ENDED}/{global_state.process_id}", error)
+        global_state.client.key_value_set(f"{ENDED}/{global_state.process_id}", str(error) or type(error).__name__)
 
 
 def _reason() -> str | None:
@@ -277,12 +278,12 @@ def _reason() -> str | None:
     return None
 
 
-def _leave(left: threading.Event, how: str) -> None:
+def _leave(left: threading.Event, how: str, seconds: int) -> None:
     """Waits for the others, so that none takes the other's end for a failure; disconnects where all have come."""
-    left.set()
     assert global_state.client is not None
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # not all have come: what we end with is told by us
-        global_state.client.wait_at_barrier("ds2_jax/left", FAREWELL_SECONDS[how] * 1000)
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # not all have come: this process ends as it would alone
+        global_state.client.wait_at_barrier(f"ds2_jax/left {how}", seconds * 1000)
+        left.set()
         jax.distributed.shutdown()
 
 

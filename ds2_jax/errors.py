@@ -1,5 +1,8 @@
 """The one exception that stands for wrong input: a setting, a manifest, an audio file, a checkpoint; its wording."""
 
+NO_JSON = (ValueError, RecursionError)
+"""What `json` and decoding UTF-8 raise: a fault, a number of thousands of digits, brackets without end."""
+
 
 class InputError(Exception):
     """Something the user can mend; the message names the field or file, the rule and what to do.

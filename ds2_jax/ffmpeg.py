@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from ds2_jax import audio
-from ds2_jax.audio import BLOCK_SAMPLES, MAX_RATE, MIN_RATE
+from ds2_jax.audio import MAX_RATE, MIN_RATE
 from ds2_jax.errors import InputError, shorten
 
 FFMPEG_SUFFIXES = frozenset(
@@ -82,7 +82,7 @@ def _read(
     pipe.read(start - AU_HEADER.size)
 
     def sample_blocks() -> Iterator[np.ndarray]:
-        while data := pipe.read(BLOCK_SAMPLES * num_channels * 4):
+        while data := pipe.read(audio.block_samples(num_channels) * num_channels * 4):
             samples = np.frombuffer(data[: len(data) // (num_channels * 4) * num_channels * 4], ">f4")
             yield samples.reshape(-1, num_channels).astype(np.float32)
         _check(process, messages, path)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ds2_jax.data.manifest import Problem
 from ds2_jax.distributed import broadcast_from_primary, is_primary
-from ds2_jax.errors import InputError
+from ds2_jax.errors import NO_JSON, InputError, shorten
 from ds2_jax.files import write_text, writing
 
 SECONDS_BETWEEN_LINES = 60.0
@@ -153,13 +153,29 @@ class Skipped:
 
     Args:
         path: JSON Lines, in the run folder; those that it lists already are not named again.
+
+    Raises:
+        InputError: a line of the file is damaged.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self._named = {json.loads(line)["audio"] for line in lines}
+        text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+        *whole, cut = text.split("\n")  # a last line without its end was being written when the run was killed
+        self._named = {self._audio(line, number) for number, line in enumerate(whole, start=1)}
+        if cut:
+            write_text(path, "".join(f"{line}\n" for line in whole))
+
+    def _audio(self, line: str, number: int) -> str:
+        try:
+            audio = json.loads(line)["audio"]
+            if not isinstance(audio, str):
+                raise TypeError
+        except (KeyError, TypeError, *NO_JSON) as error:
+            rule = f"must be a JSON object with an audio, got {shorten(repr(line))}"
+            raise InputError(f"{self._path}, line {number} {rule}. Delete the line.") from error
+        return audio
 
     def __call__(self, problem: Problem) -> None:
         """Names an utterance, unless it was named before."""

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import numpy as np
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.decoding.hypothesis import Hypothesis
 from ds2_jax.error_rates import ErrorCount, char_errors, word_errors
-from ds2_jax.errors import InputError
+from ds2_jax.errors import NO_JSON, InputError
 from ds2_jax.files import write_text
+from ds2_jax.settings import build, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,11 +148,16 @@ def read_evaluation(folder: Path, name: str) -> Evaluation | None:
         lines = path.with_suffix(".jsonl").read_text(encoding="utf-8").split("\n")  # U+2028 may stand in a transcript
         results = []
         for row in map(json.loads, filter(None, lines)):
-            utterance = Utterance(Path(row["audio"]), 0.0, row["reference"], row["id"], row["speaker"])
-            results.append(Result(utterance, row["reference"], row["hypothesis"]))
-        return Evaluation(results, summary["loss"], summary["unalignable"], summary["left_out"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            names = ("audio", "reference", "id", "speaker", "hypothesis")
+            audio, reference, name, speaker, hypothesis = (build(str, row[each], f"{each}.") for each in names)
+            results.append(Result(Utterance(Path(audio), 0.0, reference, name, speaker), reference, hypothesis))
+        loss = build(float, summary["loss"], "loss.")
+        require(math.isfinite(loss), "loss", "be finite", loss)
+        return Evaluation(
+            results, loss, *(build(int, summary[each], f"{each}.") for each in ("unalignable", "left_out"))
+        )
+    except (OSError, KeyError, TypeError, InputError, *NO_JSON) as error:
+        reason = f"{type(error).__name__}: {str(error).rstrip('.')}"
         raise InputError(
-            f"{path} and {path.stem}.jsonl must hold an evaluation, got {type(error).__name__}: {error}. "
-            f"Delete {path} to evaluate again."
+            f"{path} and {path.stem}.jsonl must hold an evaluation, got {reason}. Delete {path} to evaluate again."
         ) from error

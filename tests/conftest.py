@@ -4,10 +4,11 @@ import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-os.environ["JAX_PLATFORMS"] = "cpu"  # these four before anything imports JAX or TensorFlow
+os.environ["JAX_PLATFORMS"] = "cpu"  # these five before anything imports JAX or TensorFlow
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # tests neither read nor fill the cache of whoever runs them
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # tests neither read nor fill the caches of whoever runs them
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".pytest_cache/numba"))
 
 import hypothesis
 import jax

@@ -24,7 +24,7 @@ def start(
     *,
     port: int | None = None,
     indices: Sequence[int] | None = None,
-    environment: dict[str, str] | None = None,
+    wait_minutes: float = 5,
 ) -> list[subprocess.Popen[str]]:
     """Starts `python COMMAND --distributed --coordinator ... --num-processes ... --process-index ...` for each index.
 
@@ -33,18 +33,17 @@ def start(
         num_processes: that each is told to expect.
         port: of the coordinator.
         indices: of the processes to start; by default all.
-        environment: variables besides this process's.
+        wait_minutes: for the others.
     """
     port = port or free_port()
-    variables = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}", **(environment or {})}
     return [
         subprocess.Popen(
             [
                 *(sys.executable, *map(str, command), "--distributed", f"--coordinator=127.0.0.1:{port}"),
-                *(f"--num-processes={num_processes}", f"--process-index={index}"),
+                *(f"--num-processes={num_processes}", f"--process-index={index}", f"--wait-minutes={wait_minutes}"),
             ],
             cwd=ROOT,
-            env={**os.environ, **variables},
+            env={**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -229,6 +229,52 @@ def test_hostile_archives_write_nothing_outside(tmp_path: Path, hostile: tarfile
     assert (tmp_path / "secret").read_bytes() == b"secret"
 
 
+def packed(tmp_path: Path, data: bytes) -> Path:
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(data, compresslevel=1))
+    return path
+
+
+def with_header(kind: bytes, size: bytes) -> bytes:
+    """A tar file of one member, whose kind and size (12 bytes, as GNU writes them) are these."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("a"))
+    header = bytearray(file.getvalue())
+    header[124:136], header[156:157], header[148:156] = size, kind, b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    return bytes(header)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", [b"0", b"S", b"?"])
+@pytest.mark.parametrize("choose", [None, lambda member: None], ids=["all", "none"])
+def test_a_member_that_claims_more_than_the_archive_can_hold(tmp_path: Path, kind: bytes, choose: Any) -> None:
+    """tarfile would read on behind the end of the archive, 10 KiB at a time: for ever."""
+    archive = packed(tmp_path, with_header(kind, b"\x80" + bytes(3) + b"\x7f" + b"\xff" * 7))
+    message = (
+        f"^{archive} must hold at most {2**25 + 50 * archive.stat().st_size:,} bytes, got a header that promises more"
+    )
+    with pytest.raises(BadArchiveError, match=message):
+        extract(archive, tmp_path / "out", choose)
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    archive = make_archive(tmp_path / "a.tar.gz", [(member("fine"), b"x"), (member("bomb"), bytes(2**26))])
+    with pytest.raises(BadArchiveError, match=f"^{archive} must (be a whole|hold at most)"):
+        extract(archive, tmp_path / "out")
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 2**25 + 60 * archive.stat().st_size
+
+
+@pytest.mark.parametrize("headers", [{"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}, {"mtime": "9" * 30}])
+def test_headers_that_tarfile_does_not_check(tmp_path: Path, headers: dict[str, str]) -> None:
+    odd = member("a")
+    odd.pax_headers = headers
+    archive = make_archive(tmp_path / "a.tar.gz", [(odd, b"")])
+    with pytest.raises(BadArchiveError, match=f"^{archive} must be a whole .tar.gz archive, got a bad header \\("):
+        extract(archive, tmp_path / "out")
+
+
 def test_missing_archive(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no\.tar\.gz must be a file, got none of that name\. Correct the path\.$"):
         extract(tmp_path / "no.tar.gz", tmp_path / "out")

@@ -62,6 +62,11 @@ def test_plain(tmp_path: Path) -> None:
     assert listed(model) == HAND_LISTED
 
 
+def test_a_gzip_bomb(tmp_path: Path) -> None:
+    bomb = gzip.compress(HAND.replace("\\end\\", "\n" * 2**26 + "\\end\\").encode())
+    assert_refused(tmp_path, bomb, "must be readable, got: over 50 bytes of content for each of its own.")
+
+
 def test_gzip_by_its_first_bytes(tmp_path: Path) -> None:
     assert listed(read(tmp_path, gzip.compress(HAND.encode()))) == HAND_LISTED
 

@@ -14,7 +14,9 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ds2_jax import audio as audio_lib
 from ds2_jax.audio import (
+    MAX_VALUES,
     UnknownFormatError,
     audio_duration,
     decoded_duration,
@@ -22,6 +24,7 @@ from ds2_jax.audio import (
     mono_waveform,
     read_audio,
     read_blocks,
+    read_excerpt,
     waveform_blocks,
 )
 from ds2_jax.errors import InputError
@@ -628,3 +631,75 @@ def test_a_fault_behind_the_first_blocks_is_told(tmp_path: Path, monkeypatch: py
         list(read_blocks(whole, RATE))
     with pytest.raises(InputError, match=r"d must last at least one sample of 16000 Hz, got 1 of 48000 Hz\."):
         list(waveform_blocks([np.ones((1, 1), np.float32)], 48_000, RATE, "d"))
+
+
+def test_an_excerpt_of_ogg_is_reached_without_seeking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libsndfile 1.2.2 crashes (SIGSEGV) where it seeks in a Vorbis stream with damaged codebooks."""
+    path = write(tmp_path / "a.ogg", tone(2))
+    whole = read_audio(path, RATE)
+    seek = soundfile.SoundFile.seek
+
+    def stay(file: soundfile.SoundFile, frames: int, whence: int = 0) -> int:
+        assert frames == (0 if whence == 1 else seek(file, 0, 1)), "soundfile goes to where it is, behind a read"
+        return int(seek(file, frames, whence))
+
+    monkeypatch.setattr(soundfile.SoundFile, "seek", stay)
+    monkeypatch.setattr(audio_lib, "BLOCK_SAMPLES", 5000)
+    np.testing.assert_array_equal(read_excerpt(path, RATE, 4000, 0.75), whole[int(0.75 * 28_001) :][:4000])
+
+
+def test_an_excerpt_where_libsndfile_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a seek in a damaged MP3 the place lay behind the end: a ValueError of NumPy (negative dimensions)."""
+    path = write(tmp_path / "a.wav", tone(1))
+    monkeypatch.setattr(soundfile.SoundFile, "tell", lambda file: file.frames + 7)
+    message = f"{path} must end with the 16000 samples its header promises, got sample 16007. Replace the file."
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        read_excerpt(path, RATE, 4000, 0.5)
+
+
+def test_blocks_end_where_the_whole_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libsndfile reads a damaged MP3 up to the damage, and when asked again what lies behind it."""
+    path, calls = write(tmp_path / "a.wav", tone(1)), []
+    read = soundfile.SoundFile.read
+
+    def interrupted(file: soundfile.SoundFile, frames: int, **options: object) -> np.ndarray:
+        calls.append(frames)
+        return read(file, min(frames, 9000), **options)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", interrupted)
+    with pytest.raises(InputError, match="must hold the 16000 samples its header promises, got 9000"):
+        list(read_blocks(path, RATE))
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("samples", [2**36 - 1, MAX_VALUES + 1])
+def test_a_header_that_claims_hours(tmp_path: Path, samples: int) -> None:
+    path = write(tmp_path / "a.flac", tone())
+    data = bytearray(path.read_bytes())
+    fields = int.from_bytes(data[18:26], "big") >> 36 << 36 | samples  # 20 bits of rate, 3 of channels, 5 of width
+    data[18:26] = fields.to_bytes(8, "big")
+    path.write_bytes(data)
+    message = (
+        f"{path} must hold at most 1,073,741,824 samples over all channels to be read whole, got a header that "
+        f"promises {samples:,}. Replace it or cut it."
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        read_audio(path, RATE)
+    with pytest.raises(InputError, match=f"^{path} must decode to its end"):
+        list(read_blocks(path, RATE))
+
+
+def test_many_channels_make_blocks_no_larger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    read = soundfile.SoundFile.read
+
+    def measured(file: soundfile.SoundFile, frames: int, **options: object) -> np.ndarray:
+        samples = read(file, frames, **options)
+        sizes.append(samples.size)
+        return samples
+
+    path = write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, (5000, 1024)))
+    monkeypatch.setattr(soundfile.SoundFile, "read", measured)
+    blocks = np.concatenate(list(read_blocks(path, RATE)))
+    assert (sum(sizes), max(sizes)) == (5000 * 1024, 8 * audio_lib.BLOCK_SAMPLES)
+    np.testing.assert_allclose(blocks, read_audio(path, RATE), atol=1e-7)

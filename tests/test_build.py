@@ -207,3 +207,19 @@ def test_an_error_ends_the_work() -> None:
     with pytest.raises(InputError, match="no"):
         in_parallel(range(10 * ITEMS_AHEAD), make, title="x", unit="y", num_workers=2)
     assert len(done) < 2 * ITEMS_AHEAD
+
+
+@pytest.mark.parametrize(
+    "line", ["", "{", "[" * 100_000, "[]", '{"a": null}', '{"a": NaN}', '{"a": -1}', '{"a": true}']
+)
+def test_a_damaged_journal_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_text(f'{{"a": 1.5}}\n{line}\n')
+    with pytest.raises(InputError, match=f"^{path}, line 2 must .* Delete the line: its work is done again.$"):
+        Journal(path)
+
+
+def test_a_journal_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").write_bytes(b"\xff\n")
+    with pytest.raises(InputError, match=f"^{tmp_path}/journal.jsonl must be UTF-8 text"):
+        Journal(tmp_path / "journal.jsonl")

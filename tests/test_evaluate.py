@@ -212,3 +212,23 @@ def test_results_of_beam_search_do_not_replace_those_of_greedy_decoding() -> Non
     assert evaluation_name(manifest) == "an4-test"
     assert evaluation_name(manifest, DecodingOptions(num_best=2)) == "an4-test+beam"
     assert evaluation_name(manifest, DecodingOptions(lm=Path("models/an4.arpa.gz"))) == "an4-test+an4"
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("test.json", "[" * 100_000),
+        ("test.json", '{"loss": "1.5", "unalignable": 0, "left_out": 0}'),
+        ("test.json", '{"loss": NaN, "unalignable": 0, "left_out": 0}'),
+        ("test.json", '{"loss": 1.5, "unalignable": 0.5, "left_out": 0}'),
+        ("test.jsonl", '{"id": "a", "reference": 1, "hypothesis": "", "speaker": "", "audio": "a"}\n'),
+    ],
+)
+def test_an_evaluation_of_other_types_is_refused(tmp_path: Path, file: str, text: str) -> None:
+    write_evaluation(tmp_path, "test", Evaluation([], 1.5, 0))
+    (tmp_path / file).write_text(text)
+    with pytest.raises(
+        InputError, match=f"^{tmp_path}/test.json and test.jsonl must hold an evaluation, got "
+    ) as error:
+        read_evaluation(tmp_path, "test")
+    assert str(error.value).endswith(f". Delete {tmp_path}/test.json to evaluate again.")

@@ -1,11 +1,17 @@
 """files.py: whole files or none."""
 
+import gzip
+import io
+import os
+import re
+import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ds2_jax.errors import InputError
-from ds2_jax.files import write_text, writing
+from ds2_jax.files import INFLATED_AT_LEAST, cache_folder, inflate, private_folder, write_text, writing
 
 
 def test_text_replaces_the_file_and_makes_its_folder(tmp_path: Path) -> None:
@@ -39,3 +45,62 @@ def test_failure_names_the_file(tmp_path: Path) -> None:
         f"{path} must be writable, got: No space left on device. "
         "Make room or mend the permissions, then run the same command again."
     )
+
+
+def test_a_gzip_file_of_any_size_is_inflated() -> None:
+    lines = np.random.default_rng(0).bytes(10_000).hex(sep="\n").encode()
+    packed = gzip.compress(lines) + gzip.compress(b"another member")
+    with inflate(io.BytesIO(packed)) as content:
+        assert content.readline() == lines[:3]
+        assert content.read() == lines[3:] + b"another member"
+    zeros = gzip.compress(bytes(INFLATED_AT_LEAST))
+    assert len(zeros) * 50 < INFLATED_AT_LEAST
+    assert sum(map(len, inflate(io.BytesIO(zeros)))) == INFLATED_AT_LEAST
+
+
+def test_a_gzip_bomb_is_not_inflated() -> None:
+    bomb = gzip.compress(bytes(2 * INFLATED_AT_LEAST))
+    sizes: list[int] = []
+    with (
+        inflate(io.BytesIO(bomb)) as content,
+        pytest.raises(gzip.BadGzipFile, match=r"^over 50 bytes of content for each"),
+    ):
+        sizes.extend(len(block) for block in iter(lambda: content.read(2**16), b""))
+    assert INFLATED_AT_LEAST / 2 < sum(sizes) <= INFLATED_AT_LEAST + 50 * len(bomb)
+
+
+@pytest.mark.parametrize("damage", [slice(0, -9), slice(0, 5)])
+def test_a_gzip_file_cut_short(damage: slice) -> None:
+    with inflate(io.BytesIO(gzip.compress(bytes(1000))[damage])) as content, pytest.raises(EOFError):
+        content.read()
+
+
+def modes(*folders: Path) -> set[int]:
+    return {stat.S_IMODE(folder.stat().st_mode) for folder in folders}
+
+
+def test_a_cache_is_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = cache_folder("some")
+    assert folder == tmp_path / "cache/ds2_jax/some"
+    assert modes(folder, folder.parent) == {0o700}
+    folder.chmod(0o755)  # as older versions made it
+    assert modes(cache_folder("some")) == {0o700}
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_a_cache_that_others_could_write_is_refused(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some").chmod(mode)
+    message = f"{tmp_path / 'some'} must belong to you and be writable by nobody else, got owner {os.getuid()} and mode"
+    with pytest.raises(InputError, match=f"^{re.escape(message)} {mode:o}\\.$"):
+        private_folder(tmp_path / "some")
+    assert modes(tmp_path / "some") == {mode}
+
+
+def test_a_cache_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)  # noqa: PTH116
+    with pytest.raises(
+        InputError, match=r"must belong to you and be writable by nobody else, got owner \d+ and mode 700"
+    ):
+        private_folder(tmp_path / "some")

@@ -1,6 +1,7 @@
 """data/manifest.py: three formats, the answer to each fault, and the checks before training."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -242,7 +243,8 @@ def test_faulty_deepspeech_pytorch_manifest_is_named(write: Write, document: Any
 
 def test_missing_transcript_file_is_named(write: Write, tmp_path: Path) -> None:
     path = write({"root_path": "", "samples": [{"wav_path": "a.wav", "transcript_path": "a.txt"}]})
-    message = f"{tmp_path / 'a.txt'} must be a readable file, got: No such file or directory. Correct the path."
+    missing = f"{tmp_path / 'a.txt'} must be a readable file, got: No such file or directory. Correct the path."
+    message = f"{path}: samples[0]: {missing}"
     fails(path, message)
 
 
@@ -384,3 +386,12 @@ def test_problems_are_counted_and_written(tmp_path: Path) -> None:
     lines = (tmp_path / "skipped.jsonl").read_text().splitlines()
     assert json.loads(lines[1]) == {"id": "b", "audio": "b.wav", "reason": "empty transcript", "detail": "''"}
     assert len(lines) == 4
+
+
+@pytest.mark.timeout(60)
+def test_a_transcript_that_is_no_file(write: Write, tmp_path: Path) -> None:
+    """A device without end, or a pipe that nobody writes to, was read for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("/dev/zero", "pipe", "."):
+        path = write({"root_path": "", "samples": [{"wav_path": "a.wav", "transcript_path": name}]})
+        fails(path, f"{path}: samples[0]: transcript_path must name a file, got {tmp_path / name}. Correct the path.")

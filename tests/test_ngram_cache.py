@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -134,7 +135,7 @@ def test_without_a_place_for_the_cache_it_goes_on(
     assert_same(read_through_cache(model), expected)
     said = capsys.readouterr().err
     assert re.fullmatch(
-        r"reading the language model without a cache: .*Not a directory.*\. XDG_CACHE_HOME may name another\.\n", said
+        r"reading the language model without a cache: .*File exists.*\. XDG_CACHE_HOME may name another\.\n", said
     )
 
     def no_home() -> Path:
@@ -148,6 +149,22 @@ def test_without_a_place_for_the_cache_it_goes_on(
         "reading the language model without a cache: Could not determine home directory. "
         "XDG_CACHE_HOME may name another.\n"
     )
+
+
+def test_a_cache_that_others_could_write_is_not_read(
+    model: Path, readings: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its arrays hold places in each other, which the inner loops believe."""
+    expected = read_through_cache(model)
+    [entry] = entries(model)
+    assert stat.S_IMODE(entry.parent.stat().st_mode) == 0o700
+    entry.parent.chmod(0o777)
+    entry.write_bytes(b"")
+    assert_same(read_through_cache(model), expected)
+    assert len(readings) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"reading the language model without a cache: {entry.parent} must belong to you and be")
+    assert entry.read_bytes() == b""
 
 
 def test_an_entry_that_cannot_be_written_whole_leaves_nothing(

@@ -141,6 +141,9 @@ def test_a_shard_that_was_cut_is_not_believed(kinds: Path, tmp_path: Path) -> No
     assert note is not None
     assert len(note.rows) == len(KINDS)
     content = task.shard.read_bytes()
+    for damaged in ("", "[]", '{"rows": [], "problems": [1]}', "[" * 100_000):
+        task.note.write_text(damaged)
+        assert read_note(task) is None
     task.shard.write_bytes(content[:-1])
     assert read_note(task) is None
     write_shard(task)

@@ -79,6 +79,28 @@ def test_utterances_left_out_are_named_once_and_not_again_after_a_restart(
     ]
 
 
+def test_a_list_cut_in_a_line_is_gone_on_with(tmp_path: Path) -> None:
+    """A run that was killed while it named an utterance could not go on."""
+    path = tmp_path / "skipped.jsonl"
+    problem = Problem("a", "a\u2028.wav", "unreadable audio", "it is broken")
+    Skipped(path)(problem)
+    whole = path.read_bytes()
+    for length in range(1, len(whole)):
+        path.write_bytes(whole[:-length])
+        Skipped(path)(problem)
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("line", ["", "{", "[" * 100_000, "[]", '{"audio": 1}', '{"audio": {}}', "\xff"])
+def test_a_damaged_list_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "skipped.jsonl"
+    path.write_bytes(b'{"audio": "a"}\n' + line.encode("latin-1") + b"\n")
+    with pytest.raises(
+        InputError, match=f"^{path}, line 2 must be a JSON object with an audio, got .* Delete the line.$"
+    ):
+        Skipped(path)
+
+
 def test_log_goes_on_after_the_restored_step(tmp_path: Path) -> None:
     with MetricLog(tmp_path, 0, evaluated=False) as log:
         for step in (1, 2, 3):

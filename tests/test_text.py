@@ -160,3 +160,11 @@ def test_places_that_are_no_text(tmp_path: Path) -> None:
 def test_in_another_vocabulary_words_may_be_unknown(tmp_path: Path) -> None:
     text = read(write(tmp_path / "a.txt", "GO ON NOW"))
     assert text.in_vocabulary(["<unk>", "<s>", "</s>", "NOW", "ON"]).tolist() == [1, 0, 4, 3, 2]
+
+
+def test_a_gzip_bomb(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", gzip.compress(b"GO\n" + b"\n" * 2**26))
+    with pytest.raises(
+        InputError, match=f"^{path} must be whole and compressed with gzip, got: over 50 bytes of content"
+    ):
+        read(path)

@@ -387,3 +387,12 @@ def test_a_run_and_an_evaluation_take_a_folders_name_along(
     assert evaluation_name(Path("tfds:librispeech/default:2.1.1#test_clean")) == "default-2.1.1-test_clean"
     assert evaluation_name(Path("tfds:/data/an4-pack#test[:10%]")) == "an4-pack-test-10-"
     assert evaluation_name(Path("/data/an4/test.jsonl")) == "an4-test"
+
+
+@pytest.mark.parametrize("field", ['"duration": NaN', '"duration": -1.0', '"id": "\\ud800"', '"id": 1', '"more": 1'])
+def test_a_length_table_with_a_damaged_row(field: str) -> None:
+    whole = '{"id": "a", "duration": 1.5, "transcript": "GO", "speaker": ""}\n'
+    assert length_table.parse_table(whole) is not None
+    row = json.dumps(json.loads(whole) | json.loads(f"{{{field}}}"))
+    assert length_table.parse_table(whole + row) is None
+    assert length_table.parse_table("[" * 100_000) is None

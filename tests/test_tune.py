@@ -119,7 +119,16 @@ def test_trials_of_other_conditions_are_not_gone_on_with(tmp_path: Path, capsys:
     assert read_trials(tmp_path / "none.jsonl", {}) is None
 
 
-@pytest.mark.parametrize("content", ["", '{"lm": "0123"}\n{"alpha": 1}\n', "[\n", "[]\n"])
+TOLD = '{"lm": "0123", "spaced": true, "words": 3, "characters": 9, "greedy_words": 1, "greedy_characters": 2}'
+DAMAGED = ["", '{"lm": "0123"}\n{"alpha": 1}\n', "[\n", "[]\n", "[" * 100_000, TOLD.replace("9", '"9"')]
+DAMAGED += [TOLD.replace("9", "9" * 400), TOLD.replace('"words"', '"word"')]
+DAMAGED += [
+    f'{TOLD}\n{{"alpha": {alpha}, "beta": 1.0, "word_errors": {errors}, "char_errors": 0}}\n'
+    for alpha, errors in (("NaN", 1), ('"1"', 1), (1, -1), (1, "null"))
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
 def test_damaged_trials(tmp_path: Path, content: str) -> None:
     path = tmp_path / "trials.jsonl"
     path.write_text(content)

@@ -1,20 +1,21 @@
 """Updates of a small model with uneven rows, on any devices of any processes: what tests compare.
 
-`python -m tests.updates FILE OPTIMIZER DTYPE STEPS --distributed ...` makes them in one of several processes.
+`python -m tests.updates STEM OPTIMIZER DTYPE STEPS --distributed ...` makes them in one of several processes
+and writes STEM<index>.npz.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import functools
+import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from jax.sharding import Mesh
 
 from ds2_jax import distributed, optim, parallel, steps
@@ -154,23 +155,14 @@ def evaluate(mesh: Mesh | None) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("file", type=Path)
-    parser.add_argument("optimizer")
-    parser.add_argument("dtype")
-    parser.add_argument("num_steps", type=int)
-    parser.add_argument("--distributed", action="store_true")
-    parser.add_argument("--coordinator")
-    for name in ("--num-processes", "--process-index"):
-        parser.add_argument(name, type=int)
-    words = vars(parser.parse_args())
-    path, optimizer, dtype, num_steps = (words.pop(name) for name in ("file", "optimizer", "dtype", "num_steps"))
-    with distributed.joined(ClusterOptions(**words), lambda: "the same command goes on"):
+    path, name, dtype, num_steps = sys.argv[1:5]
+    optimizer: Optimizer = "sgd" if name == "sgd" else "adamw"
+    with distributed.joined(tyro.cli(ClusterOptions, args=sys.argv[5:]), lambda: ""):
         mesh = parallel.data_mesh()
-        found = update(mesh, optimizer, dtype, num_steps)
+        found = update(mesh, optimizer, dtype, int(num_steps))
         found |= {f"evaluated_{name}": value for name, value in evaluate(mesh).items()}
         save: Any = np.savez
-        save(f"{path}{words['process_index']}.npz", **found)
+        save(f"{path}{jax.process_index()}.npz", **found)
 
 
 if __name__ == "__main__":

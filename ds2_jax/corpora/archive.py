@@ -16,12 +16,14 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from ds2_jax.errors import InputError
+from ds2_jax.files import INFLATED_AT_LEAST, MOST_INFLATED, inflate
 
 CHUNK_BYTES = 1 << 16
 GZIP_TRAILER_BYTES = 8  # CRC-32 and size of the content (RFC 1952)
 TIMEOUT_SECONDS = 30.0
 SECONDS_BEFORE_BAR = 3.0
 """Until then unpacking shows no bar."""
+AGAIN = "Delete it and fetch it again."
 Choose = Callable[[tarfile.TarInfo], str | None]
 """Where below the folder a member is written; None where it is left out."""
 
@@ -120,7 +122,7 @@ def extract(archive: Path, folder: Path, choose: Choose | None = None, *, shows_
         needs that, and escapes through links were found in the filter itself (CVE-2025-4517).
     """
     with _reading(archive, folder, shows_bar) as tar:
-        while member := tar.next():
+        while member := _next(archive, tar):
             tar.members.clear()  # type: ignore[attr-defined] # kept for each, 2.5 million clips would take gigabytes
             if choose is not None:
                 name = choose(member)
@@ -131,7 +133,29 @@ def extract(archive: Path, folder: Path, choose: Choose | None = None, *, shows_
                 if _is_there(folder / name, member.size):
                     continue
             _check_member(archive, member)
-            tar.extract(member, folder, filter="data")
+            with _parsing(archive):
+                tar.extract(member, folder, filter="data")
+
+
+def _next(archive: Path, tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+    with _parsing(archive):
+        member = tar.next()
+    most = INFLATED_AT_LEAST + MOST_INFLATED * archive.stat().st_size
+    if tar.offset > most:  # of the next member; tarfile would read until there, far behind the end
+        raise BadArchiveError(f"{archive} must hold at most {most:,} bytes, got a header that promises more. {AGAIN}")
+    return member
+
+
+@contextlib.contextmanager
+def _parsing(archive: Path) -> Iterator[None]:
+    """Names the archive where tarfile fails at a header that it does not check: its numbers and its nesting."""
+    try:
+        yield
+    except (ValueError, LookupError, ArithmeticError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise BadArchiveError(
+            f"{archive} must be a whole .tar.gz archive, got a bad header ({reason}). {AGAIN}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -140,16 +164,20 @@ def _reading(archive: Path, folder: Path, shows_bar: bool) -> Iterator[tarfile.T
     if not archive.is_file():
         raise InputError(f"{archive} must be a file, got none of that name. Correct the path.")
     try:
-        with archive.open("rb") as file, _bar(archive, file, shows_bar) as packed, gzip.open(packed) as stream:
-            with tarfile.open(fileobj=stream, mode="r|") as tar:
+        with archive.open("rb") as file, _bar(archive, file, shows_bar) as packed, inflate(packed) as stream:
+            with _open_tar(archive, stream) as tar:
                 yield tar
             while stream.read(CHUNK_BYTES):  # tarfile stops before gzip's checksum
                 pass
     except (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError) as error:
-        advice = "Delete it and fetch it again."
-        raise BadArchiveError(f"{archive} must be a whole .tar.gz archive, got: {error}. {advice}") from error
+        raise BadArchiveError(f"{archive} must be a whole .tar.gz archive, got: {error}. {AGAIN}") from error
     except OSError as error:
         raise InputError(f"{folder} must take what {archive} holds, got: {error}. Mend that and try again.") from error
+
+
+def _open_tar(archive: Path, stream: BinaryIO) -> tarfile.TarFile:
+    with _parsing(archive):  # opening it reads the first header
+        return tarfile.open(fileobj=stream, mode="r|")
 
 
 def _check_member(archive: Path, member: tarfile.TarInfo) -> None:

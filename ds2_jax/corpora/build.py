@@ -22,12 +22,13 @@ from ds2_jax.data.manifest import (
     Reason,
     Utterance,
     count_reasons,
+    read_text,
     write_manifest,
     write_problems,
 )
-from ds2_jax.errors import InputError, shorten
+from ds2_jax.errors import NO_JSON, InputError, shorten
 from ds2_jax.files import write_text, writing
-from ds2_jax.settings import UNPRINTABLE
+from ds2_jax.settings import UNPRINTABLE, require
 
 try:
     import fcntl
@@ -135,7 +136,7 @@ def _load_source(path: Path) -> dict[str, object] | None:
     """A source.json; None where there is none or it is broken."""
     try:
         source = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # neither JSON nor UTF-8
+    except (OSError, *NO_JSON):
         return None
     return source if isinstance(source, dict) else None
 
@@ -150,10 +151,10 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._results: dict[str, int | float | str] = {}
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        lines = read_text(path).splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith("\n")]  # the last was cut where the run was killed
-        for line in whole:
-            self._results |= json.loads(line)
+        for number, line in enumerate(whole, start=1):
+            self._results |= _read_result(line, f"{path}, line {number}")
         if len(whole) < len(lines):
             write_text(path, "".join(whole))
         with writing(path):
@@ -174,6 +175,18 @@ class Journal:
                 self._file.write(json.dumps({name: result}) + "\n")
                 self._file.flush()
         return self._results[name]
+
+
+def _read_result(line: str, where: str) -> dict[str, int | float | str]:
+    advice = "Delete the line: its work is done again."
+    try:
+        row: dict[str, int | float | str] = json.loads(line)
+    except NO_JSON as error:
+        raise InputError(f"{where} must be a JSON object, got {shorten(repr(line))}. {advice}") from error
+    sound = isinstance(row, dict) and all(type(value) in (int, float, str) for value in row.values())
+    sound = sound and all(isinstance(value, str) or 0 <= value < 2**63 for value in row.values())
+    require(sound, where, "hold a number of 0 or more, or the reason why there is none", row, advice)
+    return row
 
 
 @dataclasses.dataclass(frozen=True)

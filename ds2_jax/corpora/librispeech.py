@@ -24,7 +24,7 @@ from ds2_jax.corpora.build import (
     report,
 )
 from ds2_jax.data.manifest import Problem, Utterance, read_manifest, read_text, write_manifest
-from ds2_jax.errors import InputError
+from ds2_jax.errors import NO_JSON, InputError
 from ds2_jax.files import write_text
 
 URL = "https://www.openslr.org/resources/12"
@@ -195,7 +195,7 @@ def _join(folder: Path) -> None:
     path = folder / "source.json"
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, *NO_JSON):
         before = None
     if not isinstance(before, dict):
         before = {}

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,8 +19,9 @@ from tqdm import tqdm
 
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.data.tfds import SplitRow, TfdsSplit
-from ds2_jax.errors import InputError
-from ds2_jax.files import user_cache, write_text
+from ds2_jax.errors import NO_JSON, InputError
+from ds2_jax.files import cache_folder, write_text
+from ds2_jax.settings import UNPRINTABLE
 
 VERSION = 1
 """Of the tables in the cache: what counts otherwise counts anew."""
@@ -59,7 +61,7 @@ def length_table(split: TfdsSplit) -> list[SplitRow]:
     """
     packed = split.folder / table_name(split.split)
     if packed.exists():
-        rows = parse_table(packed.read_text(encoding="utf-8"))
+        rows = parse_table(packed.read_bytes().decode(errors="replace"))
         if rows is None or len(rows) != len(split):
             raise InputError(
                 f"{packed} must hold a line for each of the {len(split)} records, got a damaged one. Pack the set anew."
@@ -110,11 +112,15 @@ def parse_table(text: str) -> list[SplitRow] | None:
     """Inverse of `format_table`; None where the text is damaged."""
     try:
         rows = [SplitRow(**json.loads(line)) for line in text.split("\n") if line]
-    except (ValueError, TypeError):
+    except (TypeError, *NO_JSON):
         return None
+    return rows if all(map(_is_whole, rows)) else None
+
+
+def _is_whole(row: SplitRow) -> bool:
     types = (str, float, str, str)
-    whole = all(type(value) is kind for row in rows for value, kind in zip(row, types, strict=True))
-    return rows if whole else None
+    typed = all(type(value) is kind for value, kind in zip(row, types, strict=True))
+    return typed and 0 <= row.duration < math.inf and not UNPRINTABLE.search(row.id + row.transcript + row.speaker)
 
 
 def _cache_path(split: TfdsSplit) -> Path | None:
@@ -122,8 +128,8 @@ def _cache_path(split: TfdsSplit) -> Path | None:
     states = file_states(split.folder)
     key = hashlib.sha256(json.dumps([VERSION, os.fspath(split.folder), split.split, states]).encode()).hexdigest()
     try:
-        return user_cache() / "ds2_jax" / "lengths" / f"{key}.jsonl"
-    except RuntimeError:  # the user has no home
+        return cache_folder("lengths") / f"{key}.jsonl"
+    except (OSError, RuntimeError, InputError):  # RuntimeError: the user has no home
         return None
 
 

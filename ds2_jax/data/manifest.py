@@ -13,7 +13,7 @@ import numpy as np
 from ds2_jax import lengths
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.audio import audio_duration
-from ds2_jax.errors import InputError, shorten
+from ds2_jax.errors import NO_JSON, InputError, shorten
 from ds2_jax.files import write_text
 from ds2_jax.settings import UNPRINTABLE, require
 
@@ -38,8 +38,6 @@ Reason = Literal[
     "outside the recording",
     "unusable line",
 ]
-NO_JSON = (ValueError, RecursionError)
-"""What `json` raises: a fault, a number of thousands of digits, brackets without end."""
 NUM_EXAMPLES = 3
 EXAMPLE_LENGTH = 300
 """Characters of an example's detail in a message; the file of problems holds it whole."""
@@ -343,9 +341,19 @@ def _read_samples(path: Path, document: Row) -> list[Utterance]:
         where = f"{path}: samples[{position}]"
         require(isinstance(sample, dict), where, "be a JSON object", sample)
         audio = folder / _string(sample, "wav_path", where)
-        transcript = read_text(folder / _string(sample, "transcript_path", where)).strip()
+        transcript = _read_transcript(folder / _string(sample, "transcript_path", where), where)
         utterances.append(Utterance(audio, _read_duration(audio)[0], transcript, ""))
     return _name(utterances)
+
+
+def _read_transcript(path: Path, where: str) -> str:
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - Path's raise where the name is too long
+        # A manifest by somebody else could name a device without end, or a pipe that nobody writes to.
+        raise InputError(f"{where}: transcript_path must name a file, got {shorten(str(path))}. Correct the path.")
+    try:
+        return read_text(path).strip()
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def _required(row: Row, key: str, where: str) -> Any:

@@ -22,7 +22,7 @@ from ds2_jax.data.length_table import file_states, format_table, table_name, uni
 from ds2_jax.data.manifest import NUM_EXAMPLES, Problem, Utterance, count_reasons, read_manifest
 from ds2_jax.data.pack_shard import NAME, NOTES, Note, Task, folder_path, pack_features, read_note, write_shard
 from ds2_jax.data.tfds import TfdsSplit, is_data_set, library
-from ds2_jax.errors import InputError, shorten
+from ds2_jax.errors import NO_JSON, InputError, shorten
 from ds2_jax.files import is_tfds
 from ds2_jax.settings import require
 
@@ -158,7 +158,7 @@ def check_source(folder: Any, source: Mapping[str, Any]) -> None:
     path = folder / SOURCE
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except ValueError:
+    except NO_JSON:
         found = None
     if found != source:
         raise InputError(

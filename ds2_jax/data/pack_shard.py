@@ -20,7 +20,7 @@ import numpy as np
 from ds2_jax.audio import encode_flac, lossless_flac, read_audio
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.tfds import SplitRow, TfdsSplit, int16_samples, library, serialize
-from ds2_jax.errors import InputError
+from ds2_jax.errors import NO_JSON, InputError
 from ds2_jax.files import writing
 from ds2_jax.headers import AudioBytes, Source
 
@@ -114,7 +114,7 @@ def read_note(task: Task) -> Note | None:
         rows = [SplitRow(*row) for row in fields.pop("rows")]
         problems = [Problem(**problem) for problem in fields.pop("problems")]
         note = Note(rows=rows, problems=problems, **fields)
-    except (ValueError, TypeError, KeyError):  # cut short
+    except (AttributeError, TypeError, KeyError, *NO_JSON):  # cut short
         return None
     whole = note.digest == task.digest and note.num_bytes == task.shard.stat().length
     return note if whole else None

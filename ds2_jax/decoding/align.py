@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 
 from ds2_jax import lengths
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.decoding.hypothesis import LabelSpan
 from ds2_jax.errors import InputError
+from ds2_jax.kernels import kernel
 
 BLOCK_FRAMES = 4096
 """Frames whose choices are kept at once. Scores are kept at the start of every block, choices only of the states that
@@ -89,7 +89,7 @@ def _best_path(log_probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return path
 
 
-@numba.njit(cache=True)
+@kernel()
 def _advance(
     scores: np.ndarray, log_probs: np.ndarray, label_of: np.ndarray, skips: np.ndarray, choices: np.ndarray
 ) -> None:
@@ -108,7 +108,7 @@ def _advance(
                 choices[frame, state] = climbed
 
 
-@numba.njit(cache=True)
+@kernel()
 def _trace(choices: np.ndarray, state: int, path: np.ndarray) -> int:
     """Follows the choices back from `state` in the last frame; fills `path` and returns the state before the first."""
     for frame in range(len(choices) - 1, -1, -1):

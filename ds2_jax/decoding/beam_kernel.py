@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
+from ds2_jax.kernels import kernel
+
 NODES, ACTIVES, FRAME, ASKING = range(4)
 """Places in `Search.counts`: nodes, active nodes, frames read, nodes whose word has no score yet."""
 DONE, ASKS, FULL = range(3)
@@ -72,7 +74,7 @@ class Rules(NamedTuple):
     largest_credit: float
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def advance(log_probs: np.ndarray, search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords) -> int:
     """Reads frames from `counts[FRAME]` on, until they are read or something is wanted first.
 
@@ -104,7 +106,7 @@ def advance(log_probs: np.ndarray, search: Search, rules: Rules, vocabulary: Voc
     return DONE
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel(nogil=True)
 def ask(search: Search) -> int:
     """Lists active nodes whose last word has no score yet in `asking`, the words in `words`; returns their number."""
     count = 0

@@ -1,10 +1,11 @@
 """What a beam search has found, read from its trie."""
 
-import numba
 import numpy as np
 
+from ds2_jax.kernels import kernel
 
-@numba.njit(cache=True)
+
+@kernel()
 def labels_of(index: int, nodes: np.ndarray) -> np.ndarray:
     """The label sequence of a node, [N] int32."""
     count, above = 0, index
@@ -16,7 +17,7 @@ def labels_of(index: int, nodes: np.ndarray) -> np.ndarray:
     return labels
 
 
-@numba.njit(cache=True)
+@kernel()
 def text_of(index: int, nodes: np.ndarray, space: int) -> np.ndarray:
     """The labels of a node without spaces at its ends and behind spaces, [N] int32."""
     labels = labels_of(index, nodes)
@@ -30,7 +31,7 @@ def text_of(index: int, nodes: np.ndarray, space: int) -> np.ndarray:
     return labels[:count]
 
 
-@numba.njit(cache=True)
+@kernel()
 def finals(actives: np.ndarray, nodes: np.ndarray, awards: np.ndarray, closed: bool) -> tuple[np.ndarray, np.ndarray]:
     """What the active nodes come to at the end of an utterance, all words having been scored.
 

@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from ds2_jax.errors import InputError
+from ds2_jax.errors import NO_JSON, InputError
 from ds2_jax.files import write_text
 from ds2_jax.run import CALIBRATION, best_step
 from ds2_jax.settings import build, check_fields, require
@@ -79,7 +79,7 @@ def read_calibration(run: Path) -> Calibration:
         require(isinstance(tree, dict), "The calibration", "be an object", tree)
         require(names <= tree.keys(), "The calibration", f"have {', '.join(sorted(names))}", sorted(tree))
         calibration: Calibration = build(Calibration, tree, "")
-    except (OSError, ValueError, RecursionError, InputError) as error:
+    except (OSError, InputError, *NO_JSON) as error:
         reason = str(error).rstrip(".")
         raise InputError(f"{path} must hold the calibration of a run, got: {reason}. {advice}") from error
     best = best_step(run)

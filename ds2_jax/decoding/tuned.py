@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, DecodingOptions
-from ds2_jax.errors import InputError
+from ds2_jax.errors import NO_JSON, InputError
 from ds2_jax.files import write_text
 from ds2_jax.run import TUNED
 from ds2_jax.settings import build, check_fields, require
@@ -52,7 +52,7 @@ def read_tuned(run: Path) -> dict[str, Tuned]:
         rows = json.loads(path.read_text(encoding="utf-8"))
         require(isinstance(rows, dict), "It", "be an object", rows)
         return {digest: build(Tuned, row, f"{digest[:8]}.") for digest, row in rows.items()}
-    except (InputError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, TypeError, InputError, *NO_JSON) as error:
         advice, reason = "Delete it and run lm tune again.", str(error).rstrip(".")
         raise InputError(f"{path} must hold what lm tune found, got another content: {reason}. {advice}") from error
 

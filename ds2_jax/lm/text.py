@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.data.splits import read_utterances
 from ds2_jax.errors import InputError, shorten
-from ds2_jax.files import is_tfds
+from ds2_jax.files import inflate, is_tfds
 from ds2_jax.ngram.kneser_ney import END, SPECIAL, START, UNKNOWN
 from ds2_jax.settings import require
 
@@ -155,7 +155,7 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
         with contextlib.ExitStack() as stack:
             file: Any = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(path.open("rb"))
             if file.peek(2)[:2] == GZIP:
-                file = stack.enter_context(gzip.open(file))
+                file = stack.enter_context(inflate(file))
             for number, line in enumerate(file, start=1):  # at line feeds alone, as bytes are
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:

@@ -3,8 +3,10 @@
 import dataclasses
 import functools
 import json
+import math
 import shlex
 import sys
+import typing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,13 +30,13 @@ from ds2_jax.decoding.decoder import make_decoder
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, DecodingOptions
 from ds2_jax.decoding.tuned import Tuned, write_tuned
 from ds2_jax.error_rates import ErrorCount, char_errors, word_errors
-from ds2_jax.errors import InputError
+from ds2_jax.errors import NO_JSON, InputError
 from ds2_jax.evaluate import make_eval_step, model_outputs
 from ds2_jax.files import write_text
 from ds2_jax.lm.picture import Surface, draw_surface
 from ds2_jax.ngram.cache import digest_of
 from ds2_jax.ngram.model import NGramModel, load
-from ds2_jax.settings import require
+from ds2_jax.settings import build, require
 
 ALPHAS, BETAS = (0.0, 3.0), (-1.0, 5.0)
 STEP = 0.01
@@ -43,6 +45,10 @@ NUM_DRAWN = 20
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 File = Annotated[Path, tyro.conf.arg(metavar="FILE")]
+
+
+ERRORS = {"spaced": bool, "words": int, "characters": int, "greedy_words": int, "greedy_characters": int}
+"""What `without_model` gives."""
 
 
 class Trial(NamedTuple):
@@ -232,8 +238,10 @@ def read_trials(path: Path, conditions: dict[str, Any]) -> Trials | None:
     try:
         first, *rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
         stale = [name for name, value in conditions.items() if first.get(name) != value]
-        study = Trials(path, first, [Trial(**row) for row in rows])
-    except (ValueError, AttributeError, TypeError) as error:
+        for name, kind in ERRORS.items():
+            _check_count(name, build(kind, first.get(name), f"{name}."))
+        study = Trials(path, first, [_trial(row) for row in rows])
+    except (InputError, AttributeError, TypeError, *NO_JSON) as error:
         raise InputError(
             f"{path} must hold trials, got {type(error).__name__}: {error}. Delete it and run the same command again."
         ) from error
@@ -241,6 +249,19 @@ def read_trials(path: Path, conditions: dict[str, Any]) -> Trials | None:
         print(f"starting anew: since the {len(study.trials):,} earlier trials {' and '.join(stale)} changed")
         return None
     return study
+
+
+def _trial(row: dict[str, Any]) -> Trial:
+    kinds = typing.get_type_hints(Trial)
+    trial = Trial(**{name: build(kinds[name], value, f"{name}.") for name, value in row.items() if name in kinds})
+    require(math.isfinite(trial.alpha + trial.beta), "alpha and beta", "be finite", row)
+    _check_count("word_errors", trial.word_errors)
+    _check_count("char_errors", trial.char_errors)
+    return trial
+
+
+def _check_count(name: str, count: int) -> None:
+    require(0 <= count < 2**53, name, "be a count", count)
 
 
 def run_trials(

@@ -8,7 +8,6 @@ between), and `\end\`.
 
 import collections
 import contextlib
-import gzip
 import io
 import re
 import zlib
@@ -19,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ds2_jax.errors import InputError
+from ds2_jax.files import inflate
 from ds2_jax.ngram.arpa_kernels import LARGEST, find_words, make_table, parse_lines
 from ds2_jax.settings import require
 
@@ -119,10 +119,10 @@ def reading(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
     with path.open("rb") as file:
         if file.peek(len(GZIP)).startswith(GZIP):
-            with gzip.open(file) as stream:
+            with inflate(file) as stream:
                 yield stream
         else:
             yield file
@@ -136,7 +136,7 @@ class _Text:
         position: of the present line in it.
     """
 
-    def __init__(self, path: Path, stream: io.BufferedIOBase) -> None:
+    def __init__(self, path: Path, stream: io.BufferedReader) -> None:
         self.path = path
         self.block = b""
         self.position = 0

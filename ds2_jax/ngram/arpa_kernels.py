@@ -3,8 +3,9 @@
 Text is [N] uint8, the bytes of whole lines, the last byte a newline.
 """
 
-import numba
 import numpy as np
+
+from ds2_jax.kernels import kernel
 
 TAB, NEWLINE, RETURN, SPACE, BACKSLASH = b"\t\n\r \\"
 PLUS, MINUS, POINT, ZERO, NINE, SMALL_E, LARGE_E = b"+-.09eE"
@@ -14,7 +15,7 @@ LARGEST = 1e38
 """What numbers stay below, so that float32 holds them."""
 
 
-@numba.njit(cache=True)
+@kernel()
 def parse_lines(
     text: np.ndarray,
     position: int,
@@ -76,7 +77,7 @@ def parse_lines(
     return position, count
 
 
-@numba.njit(cache=True)
+@kernel()
 def parse_number(text: np.ndarray, start: int, end: int) -> tuple[bool, float]:
     """Whether the text between `start` and `end` is a decimal number, below LARGEST, and that number."""
     at = start
@@ -120,7 +121,7 @@ def parse_number(text: np.ndarray, start: int, end: int) -> tuple[bool, float]:
     return bool(value < LARGEST), -value if negative else value
 
 
-@numba.njit(cache=True)
+@kernel()
 def make_table(words: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """A hash table of different words.
 
@@ -143,7 +144,7 @@ def make_table(words: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     return table
 
 
-@numba.njit(cache=True)
+@kernel()
 def find_words(
     text: np.ndarray, starts: np.ndarray, ends: np.ndarray, table: np.ndarray, words: np.ndarray, bounds: np.ndarray
 ) -> np.ndarray:
@@ -174,7 +175,7 @@ def find_words(
     return ids
 
 
-@numba.njit(cache=True)
+@kernel()
 def _equal(text: np.ndarray, start: int, end: int, words: np.ndarray, first: int, last: int) -> bool:
     if end - start != last - first:
         return False
@@ -184,7 +185,7 @@ def _equal(text: np.ndarray, start: int, end: int, words: np.ndarray, first: int
     return True
 
 
-@numba.njit(cache=True)
+@kernel()
 def _hash(text: np.ndarray, start: int, end: int) -> np.int64:
     """FNV-1a (Fowler, Noll and Vo), 64 bits, its upper half folded in; not negative."""
     value = np.uint64(14695981039346656037)

@@ -1,8 +1,8 @@
 """The binary cache of ARPA files: what one process read and linked, later ones load.
 
-A file below the user's cache, named by the SHA-256 of the ARPA file and the version of the format, holds the CRC-32 of
-all that follows (4 bytes), a line of JSON that tells the arrays, and the arrays: numbers and text, nothing that is run.
-One that is damaged or of another version is made anew.
+A file in a folder that only the user can write, named by the SHA-256 of the ARPA file and the version of the format,
+holds the CRC-32 of all that follows (4 bytes), a line of JSON that tells the arrays, and the arrays: numbers and text,
+nothing that is run. One that is damaged or of another version is made anew.
 """
 
 import hashlib
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ds2_jax.files import user_cache
+from ds2_jax.errors import InputError
+from ds2_jax.files import cache_folder
 from ds2_jax.ngram.arpa import SPECIALS, read_arpa
 from ds2_jax.ngram.trie import NGramArrays, build
 
@@ -41,8 +42,8 @@ def read_through_cache(path: Path) -> Contents:
     """
     digest = digest_of(path)
     try:
-        cached = user_cache() / "ds2_jax" / "ngrams" / f"{digest}.{VERSION}"
-    except RuntimeError as error:  # the user has no home
+        cached = cache_folder("ngrams") / f"{digest}.{VERSION}"
+    except (OSError, RuntimeError, InputError) as error:  # RuntimeError: the user has no home
         _say_uncached(error)
         cached = None
     contents = cached and _read(cached)
@@ -78,8 +79,6 @@ def _write(path: Path, contents: Contents) -> None:
     crc = zlib.crc32(header)
     for array in stored.values():
         crc = zlib.crc32(array, crc)
-    path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the compilation cache demands this mode
-    path.parent.mkdir(mode=0o700, exist_ok=True)
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         with new.open("wb") as file:

@@ -11,9 +11,9 @@ children or with a back-off weight. Contexts that no future word tells apart thu
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from ds2_jax.kernels import kernel
 from ds2_jax.ngram.arpa import MEND, Arpa
 from ds2_jax.settings import require
 
@@ -38,14 +38,14 @@ class NGramArrays(NamedTuple):
     shorter: np.ndarray
 
 
-@numba.njit(cache=True)
+@kernel()
 def next_word(arrays: NGramArrays, state: int, word: int) -> tuple[float, int]:
     """The log10 probability of a word after a state, and the state after it."""
     node, weight = find(arrays, state, word)
     return weight + arrays.log10[node], arrays.next_state[node]
 
 
-@numba.njit(cache=True)
+@kernel()
 def find(arrays: NGramArrays, state: int, word: int) -> tuple[int, float]:
     """The node of the longest n-gram that ends a context with a word, and the back-off weights on the way to it.
 
@@ -75,7 +75,7 @@ def find(arrays: NGramArrays, state: int, word: int) -> tuple[int, float]:
     return 1 + word, weight
 
 
-@numba.njit(cache=True)
+@kernel()
 def find_all(arrays: NGramArrays, state: int, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What `find` gives for each of [N] words in turn: nodes [N] int64 and log10 probabilities [N] float64."""
     nodes = np.empty(len(words), np.int64)
@@ -142,7 +142,7 @@ def _check_once(arpa: Arpa, order: int, nodes: np.ndarray) -> None:
         require(False, str(arpa.path), "list each n-gram once", " ".join(arpa.words[each] for each in ids), MEND)
 
 
-@numba.njit(cache=True)
+@kernel()
 def _link(arrays: NGramArrays, parents: np.ndarray) -> None:
     """Fills `shorter` and `next_state`, and the probabilities of the nodes that no line lists, which are NaN.
 
@@ -164,7 +164,7 @@ def _link(arrays: NGramArrays, parents: np.ndarray) -> None:
                 arrays.next_state[node] = node
 
 
-@numba.njit(cache=True)
+@kernel()
 def next_words(arrays: NGramArrays, states: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What `next_word` gives for each of [N] states and words: log10 [N] float64, states [N] int64."""
     log10, following = np.empty(len(words), np.float64), np.empty(len(words), np.int64)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ds2_jax.data.manifest import NO_JSON, Utterance, read_text
-from ds2_jax.errors import InputError, shorten
+from ds2_jax.data.manifest import Utterance, read_text
+from ds2_jax.errors import NO_JSON, InputError, shorten
 from ds2_jax.report.bootstrap import Bootstrap, Comparison
 from ds2_jax.results import Result
 from ds2_jax.settings import require

@@ -1,0 +1,184 @@
+"""Sends damaged files to workers and holds what comes back against the limits.
+
+python -m tests.fuzz.campaign NUM_EACH [TARGET ...]     prints what was counted
+python -m tests.fuzz.campaign --show TARGET NUMBER      writes that file to standard output
+"""
+
+import collections
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from tests.fuzz.targets import TARGETS
+
+MAX_SECONDS = 5.0
+MAX_GROWTH = 256.0
+"""MiB of resident memory for one file; the seeds and most claims are smaller than 100 KiB."""
+SECONDS_TO_IMPORT = 300.0
+"""For the first file of a target, which imports and compiles."""
+ROOT = Path(__file__).parents[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one file.
+
+    Attributes:
+        target: its kind.
+        number: of the mutation; below 0: a seed, or a claim made by hand.
+        outcome: accepted, refused, failed (another exception, or against a rule), crashed or hung.
+        seconds: that it took.
+        growth: of the largest resident memory, MiB.
+        detail: the message, the traceback, or the end of what the process said.
+    """
+
+    target: str
+    number: int
+    outcome: str
+    seconds: float
+    growth: float
+    detail: str
+
+    @property
+    def fault(self) -> str:
+        """What is against the rules; "" where nothing is."""
+        whole = -len(TARGETS[self.target].seeds()) <= self.number < 0
+        if self.outcome in ("failed", "crashed", "hung"):
+            return f"{self.outcome}: {self.detail}"
+        if whole and self.outcome != "accepted":
+            return f"a whole file was {self.outcome}: {self.detail}"
+        if self.number >= 0 and self.seconds > MAX_SECONDS:
+            return f"{self.seconds:.1f} s"
+        return f"{self.growth:.0f} MiB" if self.growth > MAX_GROWTH and not whole else ""
+
+    @property
+    def again(self) -> str:
+        """The command that writes the file once more."""
+        return f"python -m tests.fuzz.campaign --show {self.target!r} {self.number}"
+
+    @property
+    def kind(self) -> str:
+        """The fault in short, with the place in this project where it happened: the same for faults that are alike."""
+        places = re.findall(r'ds2_jax/(\S+\.py)", line (\d+)', self.fault)
+        place = ":".join(places[0] if self.outcome in ("crashed", "hung") else places[-1]) if places else "no place"
+        last = (self.fault.strip().splitlines() or [""])[0 if self.outcome in ("crashed", "hung") else -1]
+        return f"{self.outcome} at {place}: {re.sub('[0-9]+', 'N', last)[:200]}"
+
+
+class Worker:
+    """A process that reads files, started anew where it dies; a context manager."""
+
+    def __init__(self, folder: Path, seconds_to_hang: float = 2 * MAX_SECONDS) -> None:
+        self._folder = folder
+        self._seconds_to_hang = seconds_to_hang  # what is slow but alive is told apart
+        self._process: subprocess.Popen[str] | None = None
+        self._said: IO[str] | None = None
+        self._warm: set[str] = set()
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def read(self, target: str, number: int) -> Outcome:
+        """Has one file read."""
+        if number >= 0 and target not in self._warm:
+            self.read(target, -1)
+        process = self._process or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps([target, number]) + "\n")
+        process.stdin.flush()
+        limit = SECONDS_TO_IMPORT if number == -1 else self._seconds_to_hang
+        if not select.select([process.stdout], [], [], limit)[0]:
+            process.send_signal(signal.SIGABRT)  # faulthandler says where it hangs
+            return self._dead(target, number, "hung", limit)
+        line = process.stdout.readline()
+        if not line:
+            return self._dead(target, number, "crashed", 0.0)
+        self._warm.add(target)
+        return Outcome(target, number, **json.loads(line))
+
+    def _start(self) -> "subprocess.Popen[str]":
+        self._stop()
+        root = Path(tempfile.mkdtemp(dir=self._folder))
+        self._said = (self._folder / f"{root.name}.log").open("w")
+        command = [sys.executable, "-W", "ignore", "-m", "tests.fuzz.worker", str(root)]
+        pipe, environment = subprocess.PIPE, {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache/numba")
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=self._said, text=True, cwd=ROOT, env=os.environ | environment
+        )
+        self._warm = set()
+        return self._process
+
+    def _stop(self) -> int:
+        """Ends the process; its exit code."""
+        if self._said is not None:
+            self._said.close()
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        with contextlib.suppress(subprocess.TimeoutExpired, BrokenPipeError):
+            process.communicate(timeout=10)
+        process.kill()
+        return process.wait()
+
+    def _dead(self, target: str, number: int, outcome: str, seconds: float) -> Outcome:
+        assert self._said is not None
+        said = self._said
+        code = self._stop()
+        text = Path(said.name).read_text(errors="replace")[-2000:]
+        return Outcome(target, number, outcome, seconds, 0.0, f"exit code {code}: {text}")
+
+
+def run(targets: Sequence[str], num_each: int, folder: Path, first: int = 0) -> Iterator[Outcome]:
+    """The seeds, the claims and `num_each` mutations of each target, one after the other."""
+    with Worker(folder) as worker:
+        for target in targets:
+            num_whole = len(TARGETS[target].seeds()) + len(TARGETS[target].claims())
+            for number in (*range(-1, -1 - num_whole, -1), *range(first, first + num_each)):
+                yield worker.read(target, number)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The commands of the module's docstring."""
+    if arguments[0] == "--show":
+        sys.stdout.buffer.write(TARGETS[arguments[1]].content(arguments[1], int(arguments[2])))
+        return
+    faults = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for target in arguments[1:] or TARGETS:
+            outcomes = list(run([target], int(arguments[0]), Path(folder)))
+            mutated = [each for each in outcomes if each.number >= 0]
+            counts = collections.Counter(each.outcome for each in mutated)
+            slowest, largest = (max(getattr(each, name) for each in mutated) for name in ("seconds", "growth"))
+            listed = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+            claims = [each for each in outcomes if each.number < -len(TARGETS[target].seeds())]
+            largest_claim = max((each.growth for each in claims), default=0)
+            listed += f"; {len(claims)} claims, largest {largest_claim:.0f} MiB"
+            print(f"{target}: {len(mutated)}: {listed}; slowest {slowest:.2f} s, largest {largest:.0f} MiB", flush=True)
+            found: dict[str, list[Outcome]] = {}
+            for each in outcomes:
+                if each.fault:
+                    found.setdefault(each.kind, []).append(each)
+            for kind, alike in found.items():
+                faults += len(alike)
+                numbers = " ".join(str(each.number) for each in alike[:20])
+                print(f"  {len(alike)} {kind}\n    numbers {numbers}", flush=True)
+    print(f"{faults} faults")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,128 @@
+"""Reads damaged files in a process of its own, which may run out of memory, hang or crash.
+
+    python -m tests.fuzz.worker FOLDER < requests
+
+A request is a line of JSON, [target, number]; the answer too: outcome (accepted, refused or failed), seconds, growth of
+the largest resident memory in MiB, and detail.
+"""
+
+import faulthandler
+import json
+import os
+import resource
+import shutil
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ds2_jax.errors import InputError
+from tests.fuzz.targets import TARGETS
+
+ADDRESS_SPACE = 2 * 2**30
+"""Bytes that reading may ask for beyond what the imports took, by RLIMIT_AS."""
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+FORBIDDEN = (
+    "pickle.find_class",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "subprocess.Popen",
+    "socket.connect",
+)
+CHANGING = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.truncate")
+
+
+class Watch:
+    """An audit hook that notes what a reader must not do.
+
+    Attributes:
+        folder: in which files may be written; None while nothing is watched.
+        seen: what was done against the rules.
+    """
+
+    def __init__(self) -> None:
+        self.folder: str | None = None
+        self.seen: list[str] = []
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self.folder is None:
+            return
+        places = []
+        if event == "open":
+            places = [arguments[0]] if (arguments[2] or 0) & WRITING else []
+        elif event in CHANGING:
+            places = [each for each in arguments[:2] if isinstance(each, str | bytes | os.PathLike)]
+        elif event in FORBIDDEN:
+            self.seen.append(f"{event}{arguments}")
+        for place in places:
+            if isinstance(place, str | bytes | os.PathLike):
+                path = os.path.realpath(os.fsdecode(place))
+                if not path.startswith(self.folder + os.sep) and path != self.folder:
+                    self.seen.append(f"{event} {path}")
+
+
+def _resident(field: str) -> float:
+    """MiB: VmRSS, now, or VmHWM, the most since `_forget_peak`."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{field}:")[2].split()[0]) / 1024
+
+
+def _forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _limit_address_space() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ADDRESS_SPACE, resource.RLIM_INFINITY))
+
+
+def read(watch: Watch, root: Path, name: str, number: int) -> dict[str, Any]:
+    """Writes one damaged file and has it read."""
+    target, folder = TARGETS[name], root / "folder"
+    folder.mkdir()
+    for other, content in target.beside.items():
+        (folder / other).write_bytes(content)
+    (folder / target.file).write_bytes(target.content(name, number))
+    _forget_peak()
+    before, started = _resident("VmRSS"), time.perf_counter()
+    watch.seen.clear()
+    watch.folder = os.path.realpath(folder) if number >= 0 else None
+    try:
+        target.read(folder / target.file)
+        outcome, detail = "accepted", ""
+    except InputError as error:
+        outcome, detail = "refused", str(error)[:500]
+    except BaseException:
+        outcome, detail = "failed", traceback.format_exc()[-2000:]
+    watch.folder = None
+    seconds, growth = time.perf_counter() - started, _resident("VmHWM") - before
+    shutil.rmtree(folder)
+    if watch.seen:
+        outcome, detail = "failed", f"did {watch.seen[:5]}"
+    if left := os.listdir(root):  # noqa: PTH208
+        outcome, detail = "failed", f"left {left} outside its folder"
+    return {"outcome": outcome, "seconds": seconds, "growth": growth, "detail": detail}
+
+
+def main() -> None:
+    """Answers requests until there are no more."""
+    root = Path(sys.argv[1])
+    os.environ["XDG_CACHE_HOME"] = str(root / "folder/cache")
+    watch, answers = Watch(), os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print goes where the parent finds it when this process dies
+    faulthandler.enable()
+    for line in sys.stdin:
+        name, number = json.loads(line)
+        if number < 0:  # imports and compiles what the target needs
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+        answer = read(watch, root, name, number)
+        _limit_address_space() if number < 0 else None
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""`train --distributed`: a run of several processes, which die, stop and change in number, ends as that of one."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ds2_jax.config import CheckpointConfig, Config, to_json
+from ds2_jax.run import last_step, saved_steps
+from tests import processes
+from tests.small_runs import SMALL_CONFIG, with_manifests, write_noise_manifest
+
+EPOCHS, STEPS = 4, 5
+COUNTS, NUMBERS = ("step", "epoch", "alignable", "unalignable", "num_samples"), {"loss", "grad_norm", "dev_loss"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration, small.py, whose epochs have five batches of nine rows or less."""
+    folder = tmp_path_factory.mktemp("joint")
+    transcripts = tuple(f"{word} {other}" for word in ("GO", "NO", "STOP") for other in ("ON", "IN", "LEFT")) * 5
+    config: Config = dataclasses.replace(
+        with_manifests(SMALL_CONFIG, write_noise_manifest(folder / "data", transcripts)),
+        epochs=EPOCHS,
+        model=dataclasses.replace(SMALL_CONFIG.model, dropout=0.2),
+        checkpoint=CheckpointConfig(every_steps=2),
+    )
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=9))
+    (folder / "settings.json").write_text(to_json(config))
+    (folder / "small.py").write_text(
+        "from pathlib import Path\nfrom ds2_jax.config import from_json\n"
+        f"config = from_json(Path({str(folder / 'settings.json')!r}).read_text())\n"
+    )
+    return folder
+
+
+def start(folder: Path, run: str, num_processes: int) -> list[subprocess.Popen[str]]:
+    words = ["main.py", "train", "--config", folder / "small.py", "--workdir", folder / run]
+    return processes.start(words, num_processes)
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    path = run / "metrics.jsonl"
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def wait_until(reached: Callable[[], bool], started: Sequence[subprocess.Popen[str]]) -> None:
+    while not reached() and all(process.poll() is None for process in started):
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_processes_that_die_stop_and_change_in_number_end_as_one(folder: Path) -> None:
+    run, whole = folder / "joint", folder / "whole"
+    [(code, error)] = processes.finish(start(folder, "whole", 1))
+    assert code == 0, error
+
+    started = start(folder, "joint", 2)
+    wait_until(lambda: len(history(run)) >= 3, started)
+    started[1].kill()
+    (code, error), _ = processes.finish(started, seconds=60)
+    assert code == 1, error
+    last = last_step(run)
+    assert last is not None
+    assert error.splitlines()[-1].startswith("error: another process of this training has ended, or is not reached (")
+    assert error.splitlines()[-1].endswith(f"); the same command continues after step {last}")
+
+    started = start(folder, "joint", 4)
+    wait_until(lambda: (last_step(run) or 0) > last, started)
+    started[2].send_signal(signal.SIGTERM)
+    ended = processes.finish(started)
+    stopped = last_step(run)
+    assert [code for code, _ in ended] == [143] * 4, ended
+    for _, error in ended:
+        assert error.splitlines()[-1] == f"terminated; the same command continues after step {stopped}"
+    assert f"continuing after step {last}\n" in ended[0][1]
+    assert stopped == history(run)[-1]["step"]  # what was computed is saved
+
+    ended = processes.finish(start(folder, "joint", 2))
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert f"continuing after step {stopped}\n" in ended[0][1]
+
+    assert len(history(run)) == len(history(whole)) == EPOCHS * (STEPS + 1)
+    for line, expected in zip(history(run), history(whole), strict=True):
+        for name in COUNTS:  # the same utterances in the same batches
+            assert line.get(name) == expected.get(name)
+        for name in NUMBERS & expected.keys():
+            assert line[name] == pytest.approx(expected[name], rel=1e-5), name
+        assert line.get("dev_wer") == expected.get("dev_wer")
+    assert saved_steps(run)[-1] == saved_steps(whole)[-1] == EPOCHS * STEPS
+    assert json.loads((run / "test.json").read_text())["wer"] == json.loads((whole / "test.json").read_text())["wer"]
+
+
+@pytest.mark.slow
+def test_processes_with_other_settings_are_refused(folder: Path) -> None:
+    port = processes.free_port()
+    words = ["main.py", "train", "--config", folder / "small.py", "--workdir", folder / "other"]
+    started = [
+        *processes.start(words, 2, port=port, indices=[0]),
+        *processes.start([*words, "--seed", 1], 2, port=port, indices=[1]),
+    ]
+    for code, error in processes.finish(started):
+        assert code == 1
+        message = (
+            "error: The processes of a training must be the same but for their index, got a different seed: 0 in pr"
+        )
+        assert error.splitlines()[-1].startswith(message)
+    assert not (folder / "other").exists()
