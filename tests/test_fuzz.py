@@ -9,6 +9,8 @@ import copy
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +28,7 @@ from ds2_jax.run import load_config
 from tests.fuzz import campaign
 from tests.fuzz.campaign import Worker
 from tests.fuzz.targets import MISDEEDS, TARGETS
+from tests.fuzz.upstream import CRASHES
 
 NUM_QUICK, NUM_SLOW = 500, 12_000
 SLOW_FIRST = 1000
@@ -60,6 +63,14 @@ def test_the_same_number_is_the_same_file(name: str) -> None:
     first, second = ([TARGETS[name].content(name, number) for number in range(20)] for _ in range(2))
     assert first == second
     assert len(set(first)) > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CRASHES)
+def test_crashes_of_libraries_are_still_there(name: str) -> None:
+    """Where one is mended, what keeps users from it can go."""
+    done = subprocess.run([sys.executable, "-m", "tests.fuzz.upstream", name], cwd=PACKAGE.parent, capture_output=True)
+    assert done.returncode == -CRASHES[name].signal
 
 
 def test_every_misdeed_is_noticed(tmp_path: Path) -> None:

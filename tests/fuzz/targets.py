@@ -32,6 +32,7 @@ from ds2_jax.errors import InputError
 from ds2_jax.headers import AudioBytes
 from tests.fuzz import seeds
 from tests.fuzz.mutate import mutate
+from tests.fuzz.upstream import damaged_codebooks
 
 T = TypeVar("T")
 
@@ -201,7 +202,7 @@ def _ogg() -> Sequence[bytes]:
 
 def _ogg_claims() -> Sequence[bytes]:
     """The end of the last page's granule position, and channels and rates of the first."""
-    claims = []
+    claims = [damaged_codebooks()]
     for ogg in _ogg():
         last = ogg.rindex(b"OggS")
         claims += [seeds.claim(ogg, last + 6, "<q", value) for value in (0, -1, 1, 2**31, 2**40, 2**62, 2**63 - 1)]
