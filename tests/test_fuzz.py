@@ -27,7 +27,8 @@ from ds2_jax.errors import InputError
 from ds2_jax.run import load_config
 from tests.fuzz import campaign
 from tests.fuzz.campaign import Worker
-from tests.fuzz.targets import MISDEEDS, TARGETS
+from tests.fuzz.misdeeds import MISDEEDS
+from tests.fuzz.targets import TARGETS
 from tests.fuzz.upstream import CRASHES
 
 NUM_QUICK, NUM_SLOW = 500, 12_000

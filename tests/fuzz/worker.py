@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from ds2_jax.errors import InputError
-from tests.fuzz.targets import MARK, SELF_TEST, TARGETS
+from tests.fuzz.misdeeds import SELF_TEST
+from tests.fuzz.target import MARK
+from tests.fuzz.targets import TARGETS
 
 ADDRESS_SPACE = 2 * 2**30
 """Bytes that reading may ask for beyond what the imports took, by RLIMIT_AS."""
