@@ -106,16 +106,18 @@ def memory_lines(
         mesh=mesh,
         steps_per_epoch=steps_per_epoch,
     )
+    accumulates = config.optim.accumulate > 1
+    in_parts = f" in {config.optim.accumulate} parts, one after the other" if accumulates else ""
     about = {
         "parameters": "",
-        "gradients": "",
+        "gradients": "of one part, and their sum" if accumulates else "",
         "optimizer_state": "",
         "activations": "kept for the backward pass",
         "temporaries": "the largest that are needed at one time besides",
     }
     lines = [
-        f"memory of a step with the largest batch, {rows} x {num_frames * config.features.window_stride:.2f} s, "
-        f"on each device ({mesh.size} x {jax.devices()[0].device_kind}):"
+        f"memory of a step with the largest batch, {rows} x {num_frames * config.features.window_stride:.2f} s"
+        f"{in_parts}, on each device ({mesh.size} x {jax.devices()[0].device_kind}):"
     ]
     lines += [
         f"  {_mebibytes(value)}  {name.replace('_', ' ')}" + (f", {about[name]}" if about[name] else "")

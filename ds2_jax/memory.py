@@ -55,9 +55,10 @@ class Estimate:
 def estimate(config: Config, num_labels: int, num_rows: int, num_frames: int) -> Estimate:
     """Adds up what a step keeps, by the sizes of the layers.
 
-    Beside the compiler's layout on a CPU (`compiled_bytes`) the sum was within 15 % for two layers or more. Less than
-    that the formula knows nothing of: with a single layer the convolutions' temporaries are the largest, and small
-    batches (10 s) on a CPU take up to 100 MiB more for the convolutions' Fourier transforms.
+    Beside the compiler's layout on a CPU (`compiled_bytes`) the sum was within 15 % for two layers or more, and 16 %
+    too low where two layers, or three of GRUs in bfloat16, are rematerialised. Less than that the formula knows nothing
+    of: the convolutions' temporaries are then the largest, and small batches (10 s) on a CPU take up to 100 MiB more
+    for the convolutions' Fourier transforms.
 
     Args:
         config: of the run.

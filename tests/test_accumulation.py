@@ -79,7 +79,8 @@ def one_micro_batch(variables: Any, rows: Arrays) -> Any:
             row_keys=keys,
             mutable="batch_stats",
         )
-        return ctc_losses(logits, lengths, rows["labels"], rows["num_labels"])[0].sum(), updated["batch_stats"]
+        labels, num_labels = jnp.asarray(rows["labels"]), jnp.asarray(rows["num_labels"])
+        return ctc_losses(logits, lengths, labels, num_labels)[0].sum(), updated["batch_stats"]
 
     (loss, statistics), gradients = jax.value_and_grad(summed_loss, has_aux=True)(variables["params"])
     return {"loss": loss, "gradients": gradients}, statistics

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from ds2_jax import cli, dry_run, parallel
+from ds2_jax import cli, dry_run, memory, parallel
 from ds2_jax.config import Config, load_config
 from ds2_jax.corpora import CORPORA
 from tests.small_runs import SMALL_CONFIG, compilation_cache_in, write_noise_manifest, write_untrained_run
@@ -191,3 +191,21 @@ def test_a_step_too_large_for_the_device_is_refused(
         r"arrays, got a step of \d+ MiB\. python main\.py data batch-seconds tells the largest that fits\.",
         err,
     )
+
+
+def test_a_batch_in_parts_is_told(
+    small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compiled: list[int] = []
+
+    def compiled_bytes(*_: object, num_rows: int, **__: object) -> int:
+        compiled.append(num_rows)
+        return 0
+
+    monkeypatch.setattr(memory, "compiled_bytes", compiled_bytes)
+    monkeypatch.setattr(dry_run, "try_batch", lambda *_: "tried")
+    code, out, err = run_cli(capsys, *small, "--optim.accumulate", "3")
+    assert code == 0, err
+    assert compiled == [6]  # of the 4 utterances 2 to a part, the last part empty
+    assert re.search(r"largest batch, 6 x 0\.\d\d s in 3 parts, one after the other, on each device \(1 x ", out)
+    assert re.search(r"^ +\S+ MiB  gradients, of one part, and their sum$", out, re.MULTILINE)
