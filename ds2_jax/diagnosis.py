@@ -56,11 +56,11 @@ class Diagnosis(NamedTuple):
         return bool(np.isfinite([self.loss, self.grad_norm]).all())
 
 
-def make_diagnose(config: Config, num_labels: int, mesh: Mesh) -> Callable[[steps.TrainState, Arrays, int], Diagnosis]:
+def make_diagnose(config: Config, num_labels: int, mesh: Mesh) -> Callable[[Mapping[str, Any], Arrays, int], Diagnosis]:
     """Compiles the diagnosis of a step for rows spread over `mesh`, as `parallel.parallel_train_step` the step.
 
     Returns:
-        (state, batch, epoch) -> Diagnosis of NumPy arrays; the state stays as it is.
+        (variables, batch, epoch) -> Diagnosis of NumPy arrays; variables are params and batch_stats.
     """
     config = dataclasses.replace(config, rematerialise=False)  # which computes the same
     names: list[str] = []
@@ -69,15 +69,17 @@ def make_diagnose(config: Config, num_labels: int, mesh: Mesh) -> Callable[[step
     sharded = jax.shard_map(traced, mesh=mesh, in_specs=(P(), P(AXIS), P()), out_specs=specs, check_vma=False)
     compiled = jax.jit(sharded)
 
-    def diagnose(state: steps.TrainState, batch: Arrays, epoch: int) -> Diagnosis:
-        (loss, norm), (losses, alignable), layers, gradients = jax.device_get(compiled(state, batch, jnp.int32(epoch)))
+    def diagnose(variables: Mapping[str, Any], batch: Arrays, epoch: int) -> Diagnosis:
+        (loss, norm), (losses, alignable), layers, gradients = jax.device_get(
+            compiled(variables, batch, jnp.int32(epoch))
+        )
         return Diagnosis(loss, norm, losses, alignable, dict(zip(names, layers, strict=True)), gradients)
 
     return diagnose
 
 
 def _diagnose(
-    state: steps.TrainState, batch: Batch, epoch: jax.Array, *, config: Config, num_labels: int, names: list[str]
+    given: Mapping[str, Any], batch: Batch, epoch: jax.Array, *, config: Config, num_labels: int, names: list[str]
 ) -> tuple[Any, Any, list[Values], dict[str, Values]]:
     """As `steps.train_step` of one device's rows, without an update; notes the layers' order in `names`."""
     model = steps.make_model(config, num_labels, AXIS)
@@ -91,7 +93,7 @@ def _diagnose(
         keys = augment.row_keys(config.seed, epoch, rows["indices"])
         spectrograms, num_frames = features.extract_features(rows["waveforms"], rows["num_samples"], config.features)
         spectrograms = augment.spec_augment(spectrograms, num_frames, keys, config.augment)
-        variables = {"params": params, "batch_stats": state.batch_stats}
+        variables = {**given, "params": params}
         (logits, output_lengths), changed = model.apply(
             variables,
             spectrograms,
@@ -108,11 +110,11 @@ def _diagnose(
         return losses.sum() / count, (losses, layers)
 
     def add(summed: Any, rows: Batch) -> tuple[Any, Any]:
-        (loss, kept), grads = jax.value_and_grad(objective, has_aux=True)(state.params, rows)
+        (loss, kept), grads = jax.value_and_grad(objective, has_aux=True)(given["params"], rows)
         return jax.tree.map(jnp.add, summed, (loss, grads)), kept
 
     micro_batches = {name: value.reshape(num_micro_batches, -1, *value.shape[1:]) for name, value in batch.items()}
-    zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params)
+    zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, given["params"])
     summed, kept = jax.lax.scan(add, zeros, micro_batches)
     loss, grads = jax.lax.psum(summed, AXIS)
     losses, layers = jax.tree.map(lambda value: value.reshape(-1), kept)

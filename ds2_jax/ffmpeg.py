@@ -19,6 +19,8 @@ FFMPEG_SUFFIXES = frozenset(
     ".3gp .aac .ac3 .amr .asf .avi .flv .m4a .m4b .m4v .mka .mkv .mov .mp4 .mpeg .mpg .ogv .spx .webm .wma .wmv".split()
 )
 """Looked for in folders; a named file may have any."""
+MAX_BLOCK = 2**28
+"""Bytes of memory that a header may ask ffmpeg for at once; it would grant 2 GiB."""
 AU_HEADER = struct.Struct(">4s5I")  # ".snd", bytes before the samples, of samples, coding, Hz, channels
 
 
@@ -63,7 +65,19 @@ def _start(program: str, path: Path, messages: IO[bytes]) -> "subprocess.Popen[b
     # The protocol is named so that none is read out of the file's name, and no other may be asked for by its content:
     # a playlist could name addresses on the network.
     arguments = [program, "-nostdin", "-hide_banner", "-loglevel", "error", "-xerror", "-protocol_whitelist", "file"]
-    arguments += ["-i", f"file:{path}", "-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
+    arguments += [
+        "-max_alloc",
+        str(MAX_BLOCK),
+        "-i",
+        f"file:{path}",
+        "-map",
+        "0:a:0",
+        "-c:a",
+        "pcm_f32be",
+        "-f",
+        "au",
+        "pipe:1",
+    ]
     return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages)
 
 

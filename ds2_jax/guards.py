@@ -8,14 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import jax
 import numpy as np
 
 from ds2_jax.progress import say
-
-Result = TypeVar("Result")
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 """JAX's event for a program that was compiled, or loaded from the cache."""
@@ -46,16 +44,6 @@ class Watchdog:
     def beat(self, doing: str) -> None:
         """A step has ended, or something else begins that may take as long; `doing`: what goes on from now on."""
         self._beat = time.monotonic(), doing
-
-    def watch(self, function: Callable[..., Result], doing: str) -> Callable[..., Result]:
-        """`function`, after each of whose calls the watchdog hears a beat: of `doing`."""
-
-        def call(*arguments: Any) -> Result:
-            result = function(*arguments)
-            self.beat(doing)
-            return result
-
-        return call
 
     def __enter__(self) -> Self:
         file = _copy_of_stderr() if self._minutes else None

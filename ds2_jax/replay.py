@@ -68,10 +68,13 @@ def replay(
     say("looking for where it begins: the step is compiled once more")
     diagnose = make_diagnose(again.config, Alphabet.of(again.config.data).size, again.mesh)
 
-    def with_rows(rows: Sequence[int]) -> Diagnosis:
-        return diagnose(again.state, keep_rows(again.failed.batch, rows), again.failed.epoch)
+    variables = {"params": again.state.params, "batch_stats": again.state.batch_stats}
+    variables = parallel.replicate(variables, again.mesh)
 
-    diagnosis = diagnose(again.state, again.failed.batch, again.failed.epoch)
+    def with_rows(rows: Sequence[int]) -> Diagnosis:
+        return diagnose(variables, keep_rows(again.failed.batch, rows), again.failed.epoch)
+
+    diagnosis = diagnose(variables, again.failed.batch, again.failed.epoch)
     print(
         "\n".join([*rows_table(again, diagnosis), *layers_table(again, diagnosis), *gradients_table(again, diagnosis)])
     )

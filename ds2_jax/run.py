@@ -12,7 +12,7 @@ from typing import Any
 
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config
-from ds2_jax.errors import InputError
+from ds2_jax.errors import InputError, shorten
 from ds2_jax.files import absolute, write_text, writing
 
 try:
@@ -212,9 +212,9 @@ def dev_wer(folder: Path, step: int) -> float | None:
         wer = json.loads(path.read_text(encoding="utf-8"))["dev_wer"]
         if wer is None:
             return None
-        if 0 <= float(wer) < math.inf:
+        if type(wer) in (int, float) and 0 <= wer < 2**53:
             return float(wer)
-        raise ValueError(f"a WER of {wer}")
+        raise ValueError(f"a WER of {shorten(repr(wer))}")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -18,8 +18,13 @@ INFINITE = ("data.max_duration", "optim.clip_norm")
 
 def require(holds: bool, field: str, rule: str, value: object, advice: str = "") -> None:
     """Raises InputError in the project's form, "<field> must <rule>, got <value>. <advice>", unless `holds`."""
-    if not holds:
-        raise InputError(f"{field} must {rule}, got {shorten(repr(value))}." + (f" {advice}" if advice else ""))
+    if holds:
+        return
+    try:
+        shown = shorten(repr(value))
+    except RecursionError:  # JSON can be read to a depth that cannot be written
+        shown = f"a {type(value).__name__} of too many levels"
+    raise InputError(f"{field} must {rule}, got {shown}." + (f" {advice}" if advice else ""))
 
 
 def check_fields(settings: Any, section: str = "", largest: int = 2**31 - 1) -> None:

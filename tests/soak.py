@@ -134,7 +134,8 @@ def problem_of(life: dict[str, Any]) -> str | None:
         return "a traceback"
     if life["fault"] == "full disk":
         named = "must have room for a checkpoint" in life["said"] or "must be writable" in life["said"]
-        return None if life["code"] == 1 and named else "a full disk that is not named"
+        unmet = life["code"] == -signal.SIGKILL  # it was killed before it saved anything
+        return None if unmet or (life["code"] == 1 and named) else "a full disk that is not named"
     if life["code"] != EXIT_CODES[life["end"]]:
         return f"exit code {life['code']}"
     began = life["continued"] is not None or "compiling for" in life["said"]

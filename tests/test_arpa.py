@@ -4,6 +4,7 @@ import gzip
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from ds2_jax.errors import InputError
 from ds2_jax.ngram import arpa
 from ds2_jax.ngram.arpa import Arpa, read_arpa
-from ds2_jax.ngram.arpa_kernels import find_words, make_table, parse_number
+from ds2_jax.ngram.arpa_kernels import find_words, make_table, parse_lines, parse_number
 from ds2_jax.ngram.trie import build
 from tests.golden.ngram_inputs import HAND
 
@@ -62,8 +63,33 @@ def test_plain(tmp_path: Path) -> None:
     assert listed(model) == HAND_LISTED
 
 
+def test_room_is_made_for_the_lines_that_can_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A header of 3,000 orders before 100,000 lines asked for 2.2 GiB."""
+    sizes: list[tuple[int, ...]] = []
+
+    def measured(*arguments: Any) -> Any:
+        sizes.append(arguments[-1].shape)
+        return parse_lines(*arguments)
+
+    monkeypatch.setattr(arpa, "parse_lines", measured)
+    counts = "".join(f"ngram {order}={3 * (order == 1)}\n" for order in range(1, 301))
+    sections = "".join(f"\\{order}-grams:\n" for order in range(2, 301))
+    text = f"\\data\\\n{counts}\\1-grams:\n-1\t<s>\n-1\t</s>\n-1\ta\n{sections}" + "-1\t<s>\n" * 10_000
+    assert_refused(tmp_path, text, "must hold a probability, 300 words and perhaps a back-off weight, got '-1 <s>'.")
+    assert max(rows * order * 8 for rows, order in sizes) < 4 * len(text)
+
+
+def test_the_shortest_lines_find_room(tmp_path: Path) -> None:
+    words = "abcdefghij"
+    text = "\\data\\\nngram 1=12\nngram 2=100\n\\1-grams:\n-1 <s>\n-1 </s>\n"
+    text += "".join(f"0 {word}\n" for word in words) + "\\2-grams:\n"
+    text += "".join(f"0 {one} {other}\n" for one in words for other in words) + "\\end\\"
+    assert len(read(tmp_path, text).orders[1].log10) == 100
+    assert_refused(tmp_path, text.replace("\\end\\", "0 a\n\\end\\"), "must hold a probability, 2 words")
+
+
 def test_a_gzip_bomb(tmp_path: Path) -> None:
-    bomb = gzip.compress(HAND.replace("\\end\\", "\n" * 2**26 + "\\end\\").encode())
+    bomb = gzip.compress(HAND.replace("\\2-grams:", "-1.0\ta\n" * 2**23 + "\\2-grams:", 1).encode(), 1)
     assert_refused(tmp_path, bomb, "must be readable, got: over 50 bytes of content for each of its own.")
 
 

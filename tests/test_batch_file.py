@@ -1,6 +1,7 @@
 """batch_file.py: what is written comes back, and nothing else is read."""
 
 import dataclasses
+import errno
 import json
 import re
 import zipfile
@@ -112,6 +113,19 @@ def test_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def save(path: Path, arrays: Arrays, compressed: bool = False) -> None:
     (np.savez_compressed if compressed else np.savez)(path, allow_pickle=True, **arrays)
+
+
+def test_write_that_fails_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def savez(file: Any, **_: Any) -> None:
+        file.write(b"PK")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = write_batch(tmp_path, make_step(loss=1.5))
+    monkeypatch.setattr(np, "savez", savez)
+    with pytest.raises(InputError, match=r"step-812\.npz must be writable, got: No space left on device\."):
+        write_batch(tmp_path, make_step(loss=2.5))
+    assert [each.name for each in path.parent.iterdir()] == ["step-812.npz"]
+    assert read_batch(path).loss == 1.5
 
 
 def arrays_of(path: Path) -> Arrays:

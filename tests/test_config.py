@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import sys
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -305,3 +306,12 @@ def test_load_config_needs_a_file(tmp_path: Path, name: str, finding: str) -> No
         config_lib.load_config(tmp_path / name)
     message = f"--config must name a configuration file, got {tmp_path / name}, which {finding}. Known:"
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("brackets", ["[]", ('{"a":', "}")])
+def test_settings_of_any_depth_are_refused(brackets: tuple[str, str]) -> None:
+    """At depths that JSON can still be read to, `repr` cannot write it again."""
+    opening, closing = brackets
+    for depth in range(1, sys.getrecursionlimit() + 10):
+        with pytest.raises(InputError, match="must be"):
+            config_lib.from_json(f'{{"seed": {opening * depth}1{closing * depth}}}')

@@ -19,6 +19,7 @@ from tests.small_runs import SMALL_CONFIG, noise, some_state
 
 CONFIG = dataclasses.replace(
     SMALL_CONFIG,
+    optim=dataclasses.replace(SMALL_CONFIG.optim, accumulate=2),
     augment=AugmentConfig(num_frequency_masks=1, num_time_masks=1, time_mask_width=10),
     model=dataclasses.replace(SMALL_CONFIG.model, rnn_type="rnn", dropout=0.3),  # compiles sooner than an LSTM
 )
@@ -52,12 +53,16 @@ def diagnose(mesh: jax.sharding.Mesh) -> Any:
     return make_diagnose(CONFIG, NUM_LABELS, mesh)
 
 
+def variables_of(state: steps.TrainState) -> dict[str, Any]:
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
 def test_loss_and_gradient_are_those_of_the_step(mesh: jax.sharding.Mesh, diagnose: Any) -> None:
     tx = optim.make_optimizer(CONFIG.optim, 1, 1)
     step = functools.partial(steps.train_step, config=CONFIG, num_labels=NUM_LABELS, tx=tx)
     state = parallel.replicate(some_state(CONFIG), mesh)
     _, metrics = parallel.parallel_train_step(step, mesh)(state, make_batch(), jnp.int32(EPOCH))
-    diagnosis = diagnose(some_state(CONFIG), make_batch(), EPOCH)
+    diagnosis = diagnose(variables_of(some_state(CONFIG)), make_batch(), EPOCH)
     assert diagnosis.loss == pytest.approx(float(metrics["loss"]), rel=1e-5)
     assert diagnosis.grad_norm == pytest.approx(float(metrics["grad_norm"]), rel=1e-4)
     assert diagnosis.finite
@@ -69,11 +74,11 @@ def test_loss_and_gradient_are_those_of_the_step(mesh: jax.sharding.Mesh, diagno
         assert not values.not_finite.any()
 
 
-def with_weight(name: str, change: Any) -> steps.TrainState:
-    state = some_state(CONFIG)
+def with_weight(name: str, change: Any) -> dict[str, Any]:
+    variables = variables_of(some_state(CONFIG))
     layer, kind = name.split(".")
-    state.params[layer][kind] = change(state.params[layer][kind])
-    return state
+    variables["params"][layer][kind] = change(variables["params"][layer][kind])
+    return variables
 
 
 def first_not_finite(diagnosis: Diagnosis) -> tuple[str, list[int]]:
@@ -83,11 +88,13 @@ def first_not_finite(diagnosis: Diagnosis) -> tuple[str, list[int]]:
 
 
 def test_row_that_overflows_is_seen_where_it_does(diagnose: Any) -> None:
-    state = with_weight("conv_0.kernel", lambda kernel: kernel * np.float32(1.75e36))
-    name, rows = first_not_finite(diagnose(state, make_batch(), EPOCH))
+    variables = with_weight("conv_0.kernel", lambda kernel: kernel * np.float32(1.75e36))
+    name, rows = first_not_finite(diagnose(variables, make_batch(), EPOCH))
     assert name == "conv_0"
     assert [count > 0 for count in rows] == [False, False, True, False]
-    groups = smallest_groups([0, 1, 2], lambda rows: not diagnose(state, keep_rows(make_batch(), rows), EPOCH).finite)
+    groups = smallest_groups(
+        [0, 1, 2], lambda rows: not diagnose(variables, keep_rows(make_batch(), rows), EPOCH).finite
+    )
     assert list(groups) == [[2]]
 
 
@@ -109,7 +116,7 @@ def test_values_past_the_valid_frames_do_not_count(diagnose: Any) -> None:
     batch = make_batch()
     batch["waveforms"][1, 6000:] = np.nan
     batch["waveforms"][3] = np.inf
-    diagnosis = diagnose(some_state(CONFIG), batch, EPOCH)
+    diagnosis = diagnose(variables_of(some_state(CONFIG)), batch, EPOCH)
     assert diagnosis.finite
     assert not any(values.not_finite.any() for values in diagnosis.layers.values())
     assert all(values.largest[3] == 0 for values in diagnosis.layers.values())

@@ -16,7 +16,7 @@ import pytest
 
 from ds2_jax.audio import BLOCK_SAMPLES, to_waveform
 from ds2_jax.errors import InputError
-from ds2_jax.ffmpeg import read_blocks
+from ds2_jax.ffmpeg import MAX_BLOCK, read_blocks
 from tests.small_runs import RATE, write_noise
 
 FAKE = """\
@@ -95,6 +95,7 @@ def test_no_name_is_an_option_or_an_address(
     assert arguments[arguments.index("-protocol_whitelist") + 1] == "file"
     assert arguments.index("-protocol_whitelist") < place  # which makes it the input's
     assert "-nostdin" in arguments
+    assert int(arguments[arguments.index("-max_alloc") + 1]) == MAX_BLOCK
 
 
 def test_what_libsndfile_reads_is_not_given_to_ffmpeg(tmp_path: Path, install: InstallFake) -> None:

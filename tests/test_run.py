@@ -220,7 +220,17 @@ def test_best_step_has_the_lowest_dev_wer_and_is_the_first_of_equals(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "text", ['{"dev_wer"', "[]", "{}", '{"dev_wer": -1}', '{"dev_wer": NaN}', '{"dev_wer": []}', "[" * 9999]
+    "text",
+    [
+        '{"dev_wer"',
+        "[]",
+        "{}",
+        '{"dev_wer": -1}',
+        '{"dev_wer": NaN}',
+        '{"dev_wer": []}',
+        "[" * 9999,
+        '{"dev_wer": 1' + "0" * 400 + "}",
+    ],
 )
 def test_damaged_note_of_an_evaluation_is_named(tmp_path: Path, text: str) -> None:
     write_metrics(tmp_path, 9, text)

@@ -123,7 +123,8 @@ def assert_survives(folder: Path, name: str, kills: Sequence[tuple[str, int, flo
     for wanted, since, delay in kills:
         before = last_step(run)
         process = start(folder, name)
-        killed = kill_in(process, run, wanted, since, delay)
+        # What the folder shows up to there may be left of the life before.
+        killed = kill_in(process, run, wanted, max(since, before or 0), delay)
         if killed is None:
             break
         assert process.returncode == -signal.SIGKILL, errors(folder, name)

@@ -260,7 +260,9 @@ def _read_section(text: _Text, order: int, counts: list[int]) -> Iterator[_Block
     is_highest = order == len(counts)
     total = 0
     while (line := text.line()) is not None and not line.startswith(b"\\"):
-        most = text.block.count(NEWLINE, text.position)
+        # A line takes at least a character and a separator for each field; one more may be wrong.
+        room = (len(text.block) - text.position) // (2 * (order + 1)) + 1
+        most = min(text.block.count(NEWLINE, text.position), room)
         numbers = np.empty((2, most))  # log10 probabilities, back-off weights
         places = np.empty((2, most, order), np.int32)  # where words start and end
         block = np.frombuffer(text.block, np.uint8)

@@ -7,6 +7,7 @@ python -m tests.fuzz.campaign --show TARGET NUMBER      writes that file to stan
 import collections
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -40,6 +41,8 @@ class Outcome:
         seconds: that it took.
         growth: of the largest resident memory, MiB.
         detail: the message, the traceback, or the end of what the process said.
+        is_seed: whether it is whole.
+        is_last: whether it is the last of those made by hand.
     """
 
     target: str
@@ -48,18 +51,19 @@ class Outcome:
     seconds: float
     growth: float
     detail: str
+    is_seed: bool = False
+    is_last: bool = False
 
     @property
     def fault(self) -> str:
         """What is against the rules; "" where nothing is."""
-        whole = -len(TARGETS[self.target].seeds()) <= self.number < 0
         if self.outcome in ("failed", "crashed", "hung"):
             return f"{self.outcome}: {self.detail}"
-        if whole and self.outcome != "accepted":
-            return f"a whole file was {self.outcome}: {self.detail}"
-        if self.number >= 0 and self.seconds > MAX_SECONDS:
+        if self.is_seed:
+            return "" if self.outcome == "accepted" else f"a whole file was {self.outcome}: {self.detail}"
+        if self.seconds > MAX_SECONDS:
             return f"{self.seconds:.1f} s"
-        return f"{self.growth:.0f} MiB" if self.growth > MAX_GROWTH and not whole else ""
+        return f"{self.growth:.0f} MiB" if self.growth > MAX_GROWTH else ""
 
     @property
     def again(self) -> str:
@@ -93,7 +97,7 @@ class Worker:
 
     def read(self, target: str, number: int) -> Outcome:
         """Has one file read."""
-        if number >= 0 and target not in self._warm:
+        if number != -1 and target not in self._warm:
             self.read(target, -1)
         process = self._process or self._start()
         assert process.stdin is not None
@@ -118,21 +122,29 @@ class Worker:
         pipe, environment = subprocess.PIPE, {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
         environment["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache/numba")
         self._process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=self._said, text=True, cwd=ROOT, env=os.environ | environment
+            command,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=self._said,
+            text=True,
+            cwd=ROOT,
+            start_new_session=True,
+            env=os.environ | environment,
         )
-        self._warm = set()
         return self._process
 
     def _stop(self) -> int:
         """Ends the process; its exit code."""
         if self._said is not None:
             self._said.close()
+        self._warm.clear()
         process, self._process = self._process, None
         if process is None:
             return 0
         with contextlib.suppress(subprocess.TimeoutExpired, BrokenPipeError):
             process.communicate(timeout=10)
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with the programs that it started
         return process.wait()
 
     def _dead(self, target: str, number: int, outcome: str, seconds: float) -> Outcome:
@@ -140,15 +152,18 @@ class Worker:
         said = self._said
         code = self._stop()
         text = Path(said.name).read_text(errors="replace")[-2000:]
-        return Outcome(target, number, outcome, seconds, 0.0, f"exit code {code}: {text}")
+        return Outcome(target, number, outcome, seconds, 0.0, f"exit code {code}: {text}", is_last=True)
 
 
 def run(targets: Sequence[str], num_each: int, folder: Path, first: int = 0) -> Iterator[Outcome]:
     """The seeds, the claims and `num_each` mutations of each target, one after the other."""
     with Worker(folder) as worker:
         for target in targets:
-            num_whole = len(TARGETS[target].seeds()) + len(TARGETS[target].claims())
-            for number in (*range(-1, -1 - num_whole, -1), *range(first, first + num_each)):
+            for number in itertools.count(1):
+                yield (outcome := worker.read(target, -number))
+                if outcome.is_last:
+                    break
+            for number in range(first, first + num_each):
                 yield worker.read(target, number)
 
 
@@ -165,7 +180,7 @@ def main(arguments: Sequence[str]) -> None:
             counts = collections.Counter(each.outcome for each in mutated)
             slowest, largest = (max(getattr(each, name) for each in mutated) for name in ("seconds", "growth"))
             listed = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
-            claims = [each for each in outcomes if each.number < -len(TARGETS[target].seeds())]
+            claims = [each for each in outcomes if each.number < 0 and not each.is_seed]
             largest_claim = max((each.growth for each in claims), default=0)
             listed += f"; {len(claims)} claims, largest {largest_claim:.0f} MiB"
             print(f"{target}: {len(mutated)}: {listed}; slowest {slowest:.2f} s, largest {largest:.0f} MiB", flush=True)

@@ -7,11 +7,20 @@ modules are imported where they are used: a process loads those of the targets t
 import dataclasses
 import functools
 import gzip
+import importlib
+import io
 import json
+import os
+import pickle
 import random
+import shutil
 import struct
+import subprocess
+import sys
 import tarfile
 import tempfile
+import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +34,25 @@ from tests.fuzz import seeds
 from tests.fuzz.mutate import mutate
 
 T = TypeVar("T")
+
+
+class Payload:
+    """What runs a command, a harmless one, where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f": {MARK}",)
+
+
+def _object_array() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.array([Payload()], object), allow_pickle=True)
+    return file.getvalue()
+
+
+MARK = "was_run"
+PICKLE = pickle.dumps(Payload())
+PAYLOADS = (PICKLE, _object_array(), f"import os\nos.system(': {MARK}')\n".encode())
+"""A pickle, an array of objects as NumPy keeps it, and a program: in place of any file. A worker notices all three."""
 
 
 def _unchanged(data: bytes) -> bytes:
@@ -46,6 +74,7 @@ class Target:
         claims: files made by hand that claim too much, or what no honest file holds.
         mend: makes checksums right behind the damage.
         beside: other files in its folder, by name.
+        starts_programs: whether reading it may.
     """
 
     file: str
@@ -54,15 +83,26 @@ class Target:
     claims: Callable[[], Sequence[bytes]] = _none
     mend: Callable[[bytes], bytes] = _unchanged
     beside: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    starts_programs: bool = False
 
     def content(self, name: str, number: int) -> bytes:
-        """Mutation `number` of the target `name`; below 0, the seeds and then the claims as they are."""
-        whole = [*self.seeds(), *(self.claims() if number < 0 else ())]
+        """Mutation `number` of the target `name`; below 0, the files of `unchanged`."""
         if number < 0:
-            return self.mend(whole[-1 - number])
+            return self.mend(self.unchanged()[-1 - number])
+        whole = self.made(self.seeds)
         rng = random.Random(f"{name} {number}")
         seed = rng.choice(whole)
         return self.mend(mutate(seed, whole, rng, is_text=seed.isascii()))
+
+    def unchanged(self) -> Sequence[bytes]:
+        """The seeds, the claims, and code that nothing may run."""
+        return [*self.made(self.seeds), *self.made(self.claims), *PAYLOADS]
+
+    @staticmethod
+    @functools.cache
+    def made(make: Callable[[], Sequence[bytes]]) -> Sequence[bytes]:
+        """The seeds or claims, made once in a process."""
+        return make()
 
 
 def attempt(path: Path, call: Callable[[], T]) -> T | InputError:
@@ -247,6 +287,30 @@ AUDIO = {
     "aiff": Target("a.aiff", _aiff, _read_audio, _aiff_claims),
     "other audio": Target("a.audio", _other_audio, _read_audio),
 }
+
+
+def _films() -> Sequence[bytes]:
+    def film(suffix: str) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"a.{suffix}"
+            tone = ["-f", "lavfi", "-i", "sine=220:d=0.5:r=16000", "-bitexact"]
+            subprocess.run(["ffmpeg", "-loglevel", "error", *tone, path], check=True)
+            return path.read_bytes()
+
+    return [film(suffix) for suffix in ("m4a", "webm", "mkv", "wma")]
+
+
+def _read_film(path: Path) -> None:
+    """ffmpeg runs under the same limit of memory."""
+    from ds2_jax import ffmpeg
+
+    tempfile.tempdir = str(path.parent)
+    blocks = accepted(path, lambda: list(ffmpeg.read_blocks(path, seeds.RATE)))
+    assert np.isfinite(np.concatenate(blocks)).all()
+
+
+FILMS = {"film": Target("a.mp4", _films, _read_film, starts_programs=True)} if shutil.which("ffmpeg") else {}
+"""Where there is ffmpeg, which no test needs."""
 
 
 def _read_archive(path: Path) -> None:
@@ -597,9 +661,90 @@ def _read_run(path: Path) -> None:
         np.testing.assert_array_equal(saved, read)
 
 
+def _planted() -> Sequence[bytes]:
+    """In place of each of them, what would run if it was unpickled or executed."""
+    ours, others = (_files(kind) for kind in ("ours", "others"))
+    planted = [(file, payload) for file in ours for payload in PAYLOADS] + [(file, PICKLE) for file in others]
+    return [file[: file.index(b"\n") + 1] + payload for file, payload in planted]
+
+
+def _read_failed_step(path: Path) -> None:
+    from ds2_jax.batch_file import read_batch
+
+    failed = accepted(path, lambda: read_batch(path))
+    assert len(failed.ids) == len(failed.batch["waveforms"])
+    assert failed.batch["num_samples"].max() <= failed.batch["waveforms"].shape[1]
+
+
+def _failed_steps() -> Sequence[bytes]:
+    from ds2_jax.batch_file import FailedStep, write_batch
+
+    counts = np.array([100, 50], np.int32)
+    batch = {"waveforms": np.zeros((2, 100), np.float32), "num_samples": counts, "indices": counts}
+    batch |= {"labels": np.ones((2, 3), np.int32), "num_labels": np.array([3, 2], np.int32)}
+    step = FailedStep(3, 0, np.nan, np.inf, 5, 1, 1, 0, "1 x cpu", ["a", "b"], ["a.wav", "b.wav"], batch)
+    with tempfile.TemporaryDirectory() as folder:
+        return [write_batch(Path(folder), step).read_bytes()]
+
+
+def _failed_step_claims() -> Sequence[bytes]:
+    """Archives of other arrays: compressed, of objects, larger than the file, with a name that leads outside."""
+    objects = io.BytesIO()
+    np.savez(objects, allow_pickle=True, waveforms=np.array([Payload()], object))
+    zeros, outside = io.BytesIO(), io.BytesIO()
+    np.savez_compressed(zeros, waveforms=np.zeros(10_000_000))
+    with zipfile.ZipFile(outside, "w") as archive:
+        archive.writestr("../../up.npy", PICKLE)
+    [whole] = _failed_steps()
+    claims = [whole.replace(b"(2, 100)", b"(2, 1e9)"), whole.replace(b"(2, 100)", b"(2147483")]
+    return [*claims, objects.getvalue(), zeros.getvalue(), outside.getvalue()]
+
+
 CHECKPOINTS = {
-    "configuration and metadata of a run": Target("damaged", lambda: _files("ours"), _read_run),
+    "failed step": Target("step-3.npz", _failed_steps, _read_failed_step, _failed_step_claims),
+    "configuration and metadata of a run": Target("damaged", lambda: _files("ours"), _read_run, _planted),
     "arrays of a checkpoint": Target("damaged", lambda: _files("others"), _read_run),
 }
 
-TARGETS = AUDIO | ARCHIVES | TEXTS | MODELS | CHECKPOINTS
+TARGETS = AUDIO | ARCHIVES | TEXTS | MODELS | CHECKPOINTS | FILMS
+
+
+def _misbehave(path: Path) -> None:
+    """What the limits are for."""
+    what = path.read_text()
+    match what:
+        case "refuse":
+            raise InputError(f"{path} must be accepted, got {what}.")
+        case "crash":
+            os.abort()
+        case "hang":
+            while True:
+                time.sleep(1)
+        case "fail":
+            raise ValueError(what)
+        case "refuse without a name":
+            accepted(path, lambda: exec("raise InputError('It must be accepted.')"))  # noqa: S102
+        case "grow":
+            assert len(bytearray(b"\1") * (300 * 2**20)) > 0
+        case "ask for too much":
+            bytearray(3 * 2**30)
+        case "write outside":
+            (path.parent.parent / "left").touch()
+        case "unpickle":
+            pickle.loads(PICKLE)
+        case "start a program":
+            subprocess.run(["true"], check=True)
+        case "execute":
+            exec(compile(PAYLOADS[-1], path, "exec"), {})  # noqa: S102
+        case "import":
+            (path.parent / "planted.py").write_bytes(b"")
+            sys.path.insert(0, str(path.parent))
+            importlib.import_module("planted")
+
+
+MISDEEDS = (
+    *("refuse", "crash", "hang", "fail", "refuse without a name", "grow", "ask for too much", "write outside"),
+    *("unpickle", "start a program", "execute", "import"),
+)
+SELF_TEST = {"misdeeds": Target("a", lambda: [b"accept"], _misbehave, lambda: [each.encode() for each in MISDEEDS])}
+"""What a worker and its parent must notice."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ds2_jax.errors import InputError
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.targets import MARK, SELF_TEST, TARGETS
 
 ADDRESS_SPACE = 2 * 2**30
 """Bytes that reading may ask for beyond what the imports took, by RLIMIT_AS."""
@@ -29,9 +29,9 @@ FORBIDDEN = (
     "os.exec",
     "os.posix_spawn",
     "os.fork",
-    "subprocess.Popen",
     "socket.connect",
 )
+RUNNING = ("exec", "compile", "import")
 CHANGING = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.truncate")
 
 
@@ -40,11 +40,13 @@ class Watch:
 
     Attributes:
         folder: in which files may be written; None while nothing is watched.
+        starts_programs: whether a program may be started.
         seen: what was done against the rules.
     """
 
     def __init__(self) -> None:
         self.folder: str | None = None
+        self.starts_programs = False
         self.seen: list[str] = []
         sys.addaudithook(self._hook)
 
@@ -56,13 +58,21 @@ class Watch:
             places = [arguments[0]] if (arguments[2] or 0) & WRITING else []
         elif event in CHANGING:
             places = [each for each in arguments[:2] if isinstance(each, str | bytes | os.PathLike)]
-        elif event in FORBIDDEN:
-            self.seen.append(f"{event}{arguments}")
+        elif event == "subprocess.Popen":
+            self.seen += [] if self.starts_programs else [f"{event}{arguments[:2]}"]
+        elif event in FORBIDDEN or (event in RUNNING and any(map(self._is_planted, arguments))):
+            self.seen.append(f"{event}{arguments}"[:200])
         for place in places:
             if isinstance(place, str | bytes | os.PathLike):
                 path = os.path.realpath(os.fsdecode(place))
-                if not path.startswith(self.folder + os.sep) and path != self.folder:
+                if not path.startswith(self.folder + os.sep) and path not in (self.folder, os.devnull):
                     self.seen.append(f"{event} {path}")
+
+    def _is_planted(self, argument: Any) -> bool:
+        """Whether code, its source, or the name of its file come from the folder."""
+        name = getattr(argument, "co_filename", argument)
+        text = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else ""
+        return text.startswith(str(self.folder)) or MARK in text
 
 
 def _resident(field: str) -> float:
@@ -82,7 +92,7 @@ def _limit_address_space() -> None:
 
 def read(watch: Watch, root: Path, name: str, number: int) -> dict[str, Any]:
     """Writes one damaged file and has it read."""
-    target, folder = TARGETS[name], root / "folder"
+    target, folder = (TARGETS | SELF_TEST)[name], root / "folder"
     folder.mkdir()
     for other, content in target.beside.items():
         (folder / other).write_bytes(content)
@@ -90,7 +100,8 @@ def read(watch: Watch, root: Path, name: str, number: int) -> dict[str, Any]:
     _forget_peak()
     before, started = _resident("VmRSS"), time.perf_counter()
     watch.seen.clear()
-    watch.folder = os.path.realpath(folder) if number >= 0 else None
+    watch.starts_programs = target.starts_programs
+    watch.folder = os.path.realpath(folder) if number != -1 else None
     try:
         target.read(folder / target.file)
         outcome, detail = "accepted", ""
@@ -105,7 +116,11 @@ def read(watch: Watch, root: Path, name: str, number: int) -> dict[str, Any]:
         outcome, detail = "failed", f"did {watch.seen[:5]}"
     if left := os.listdir(root):  # noqa: PTH208
         outcome, detail = "failed", f"left {left} outside its folder"
-    return {"outcome": outcome, "seconds": seconds, "growth": growth, "detail": detail}
+        for path in root.iterdir():
+            path.unlink()
+    num_seeds, num_all = len(target.made(target.seeds)), len(target.unchanged())
+    place = {"is_seed": -num_seeds <= number < 0, "is_last": number == -num_all}
+    return {"outcome": outcome, "seconds": seconds, "growth": growth, "detail": detail, **place}
 
 
 def main() -> None:
@@ -117,10 +132,11 @@ def main() -> None:
     faulthandler.enable()
     for line in sys.stdin:
         name, number = json.loads(line)
-        if number < 0:  # imports and compiles what the target needs
+        if number == -1:  # imports and compiles what the target needs
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
         answer = read(watch, root, name, number)
-        _limit_address_space() if number < 0 else None
+        if number == -1:
+            _limit_address_space()
         print(json.dumps(answer), file=answers, flush=True)
 
 
