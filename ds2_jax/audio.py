@@ -33,7 +33,7 @@ UNKNOWN_ERRORS = frozenset({1, 4, 29, 64})
 WAV_SIZE_UNKNOWN = 0x7FFFF000
 MIN_RATE, MAX_RATE = 4_000, 768_000  # Hz; another in a header is damage, and could ask for any amount of memory
 MAX_AMPLITUDE = 1e6  # float files of 16-bit numbers are within; far louder, the features would overflow
-FLAC_MAX_CHANNELS = 8
+FLAC_MAX_CHANNELS, FLAC_MAX_RATE = 8, 655_350  # Hz; from 2**16 on in tens
 BLOCK_SAMPLES = 1 << 17  # of each of eight channels, decoded at once where a recording is read block by block
 MAX_VALUES = 1 << 30  # samples over all channels of a recording that is read whole: 4 GiB, 18 hours of 16 kHz
 
@@ -206,14 +206,16 @@ def lossless_flac(path: Source) -> bytes | None:
     """A WAV or Sphere recording of 16-bit samples as FLAC of the same samples, rate and channels.
 
     Returns:
-        The FLAC file; None where the recording is of another kind, or FLAC does not hold so many channels.
+        The FLAC file; None where the recording is of another kind, or FLAC does not hold its channels or its rate.
 
     Raises:
         InputError: as `read_audio`.
     """
     with _open(path) as file:
         pcm = file.format in ("WAV", "WAVEX", "NIST") and file.subtype == "PCM_16"
-        if not pcm or file.channels > FLAC_MAX_CHANNELS:
+        rate = file.samplerate
+        holds_rate = rate < 2**16 or (rate <= FLAC_MAX_RATE and rate % 10 == 0)
+        if not pcm or file.channels > FLAC_MAX_CHANNELS or not holds_rate:
             return None
         return encode_flac(_read(path, file, "int16"), file.samplerate)
 

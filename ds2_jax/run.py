@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -160,11 +161,12 @@ def load_config(folder: Path) -> Config:
     """The settings of the run in `folder`.
 
     Raises:
-        InputError: there is none, or its configuration is damaged or lacks a field.
+        InputError: there is none, its configuration is damaged or lacks a field, or it holds a pipe or a device.
     """
     path = folder / CONFIG
     if not path.is_file():
         raise InputError(f"RUN must be the folder of a training run, got {folder}, which has no {CONFIG}.")
+    _check_plain(folder)
     try:
         text = path.read_text(encoding="utf-8")
         config = config_lib.from_json(text)
@@ -175,6 +177,15 @@ def load_config(folder: Path) -> Config:
     except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}") from error
     return config
+
+
+def _check_plain(folder: Path) -> None:
+    """Raises InputError for what would be read for ever: a pipe that nobody writes to, a link to a device."""
+    for place, _, names in os.walk(folder):  # which passes over what another process deletes meanwhile
+        for path in (Path(place, name) for name in names):
+            with contextlib.suppress(OSError):  # as does this; and over broken links
+                if not stat.S_ISREG(path.stat().st_mode):
+                    raise InputError(f"{folder} must hold files and folders, got the pipe or device {path}. Delete it.")
 
 
 def saved_steps(folder: Path) -> list[int]:

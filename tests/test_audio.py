@@ -213,6 +213,13 @@ def test_flac_of_16_bits_loses_nothing(tmp_path: Path, name: str, subtype: str, 
         np.testing.assert_array_equal(read_audio(AudioBytes("a", flac), RATE), read_audio(path, RATE))
 
 
+@pytest.mark.parametrize(("rate", "holds"), [(65_535, True), (65_537, False), (100_010, True), (655_351, False)])
+def test_flac_is_not_made_of_rates_that_it_does_not_hold(tmp_path: Path, rate: int, holds: bool) -> None:
+    flac = lossless_flac(write(tmp_path / "a.wav", tone(), rate))
+    assert (flac is not None) == holds
+    assert flac is None or soundfile.read(io.BytesIO(flac))[1] == rate
+
+
 def test_flac_is_not_made_of_a_file_that_was_cut(tmp_path: Path) -> None:
     path = cut(write(tmp_path / "a.wav", tone()), 0.9)
     with pytest.raises(InputError, match=r"must hold the 16000 bytes of audio its header promises"):

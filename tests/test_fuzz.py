@@ -115,7 +115,7 @@ def trees(draw: st.DrawFn, whole: dict[str, Any]) -> str:
         if not tree:
             break
     text = json.dumps(tree)
-    return f'{{"{name}": {json.dumps(draw(VALUES))}, {text[1:]}' if draw(st.booleans()) else text
+    return f"{{{json.dumps(name)}: {json.dumps(draw(VALUES))}, {text[1:]}" if draw(st.booleans()) else text
 
 
 def refuses_or(path: Path, read: Callable[[], T]) -> T | None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +240,19 @@ def test_damaged_note_of_an_evaluation_is_named(tmp_path: Path, text: str) -> No
         InputError, match=r"checkpoints/9/metrics/metrics must hold the dev WER of its checkpoint, got: "
     ):
         best_step(tmp_path)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["calibration.json", "metrics.jsonl", "checkpoints/7/meta/metadata"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_run_with_what_can_be_read_for_ever_is_refused(tmp_path: Path, name: str, kind: str) -> None:
+    open_run(tmp_path, CONFIG, overwrite=False)
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    message = f"{tmp_path} must hold files and folders, got the pipe or device {path}. Delete it."
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        load_config(tmp_path)

@@ -2,8 +2,8 @@
 
     python -m tests.fuzz.worker FOLDER < requests
 
-A request is a line of JSON, [target, number]; the answer too: outcome (accepted, refused or failed), seconds, growth of
-the largest resident memory in MiB, and detail.
+A request is a line of JSON, [target, number]; the answer too: outcome (accepted, refused or failed), seconds of the
+processor, growth of the largest resident memory in MiB, detail, and the number's place among those made by hand.
 """
 
 import faulthandler
@@ -98,7 +98,7 @@ def read(watch: Watch, root: Path, name: str, number: int) -> dict[str, Any]:
         (folder / other).write_bytes(content)
     (folder / target.file).write_bytes(target.content(name, number))
     _forget_peak()
-    before, started = _resident("VmRSS"), time.perf_counter()
+    before, started = _resident("VmRSS"), time.process_time()
     watch.seen.clear()
     watch.starts_programs = target.starts_programs
     watch.folder = os.path.realpath(folder) if number != -1 else None
@@ -110,7 +110,7 @@ def read(watch: Watch, root: Path, name: str, number: int) -> dict[str, Any]:
     except BaseException:
         outcome, detail = "failed", traceback.format_exc()[-2000:]
     watch.folder = None
-    seconds, growth = time.perf_counter() - started, _resident("VmHWM") - before
+    seconds, growth = time.process_time() - started, _resident("VmHWM") - before
     shutil.rmtree(folder)
     if watch.seen:
         outcome, detail = "failed", f"did {watch.seen[:5]}"
