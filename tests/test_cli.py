@@ -2,8 +2,8 @@
 
 import dataclasses
 import errno
-import subprocess
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
