@@ -1,7 +1,6 @@
 """Orbax checkpoints of a run: the latest two and the best by dev WER; resume, and weights alone."""
 
 import functools
-import hashlib
 import itertools
 import json
 import logging
@@ -11,19 +10,18 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ds2_jax import config as config_lib
 from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
+from ds2_jax.checksums import array_name, checksums
 from ds2_jax.config import Config
 from ds2_jax.distributed import all_agree, barrier, broadcast_from_primary, is_primary
 from ds2_jax.errors import InputError
@@ -85,7 +83,7 @@ class Checkpoints:
         if step in self._steps():  # where it was restored, and no step was made
             return
         tree = vars(state)
-        sums = _digests(tree) if is_primary() else {}  # process 0 writes the meta data
+        sums = checksums(tree) if is_primary() else {}  # process 0 writes the meta data
         arguments = ocp.args.Composite(
             state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(self._meta | {"sha256": sums})
         )
@@ -237,7 +235,7 @@ class Checkpoints:
                 raise
             except Exception as error:  # TensorStore's have no common class
                 raise DamagedCheckpointError(folder, _reason(error)) from error
-        _check_digests(folder, meta, restored)
+        _check_sums(folder, meta, restored)
         return restored
 
     def _check_meta(self, folder: Path, same_utterances: bool) -> dict[str, Any]:
@@ -272,25 +270,12 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     return dict(meta)
 
 
-def _digests(tree: Any) -> dict[str, str]:
-    """SHA-256 of every array of a tree by its path: of its type, its shape and its bytes."""
-
-    def digest(leaf: Any) -> str:
-        array = np.asarray(leaf)
-        header = f"{array.dtype.str} {array.shape}".encode()
-        return hashlib.sha256(header + b"\n" + np.ascontiguousarray(array).tobytes()).hexdigest()
-
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
-        return dict(zip(map(_name, leaves), pool.map(digest, (leaf for _, leaf in leaves)), strict=True))
-
-
-def _check_digests(folder: Path, meta: Mapping[str, Any], restored: Any) -> None:
+def _check_sums(folder: Path, meta: Mapping[str, Any], restored: Any) -> None:
     """Raises DamagedCheckpointError where an array is not the one that was saved."""
     saved = meta.get("sha256")
     if saved is None:  # older runs have none
         return
-    if changed := [name for name, digest in _digests(restored).items() if saved.get(name) != digest]:
+    if changed := [name for name, digest in checksums(restored).items() if saved.get(name) != digest]:
         names = ", ".join(changed[:NUM_EXAMPLES]) + (" ..." if len(changed) > NUM_EXAMPLES else "")
         raise DamagedCheckpointError(folder, f"other bytes than were saved in {len(changed)} arrays: {names}")
 
@@ -344,17 +329,12 @@ def _quieten() -> None:
 def _shape_differences(stored: Any, wanted: Any) -> str:
     """The first arrays that only one side has, or that differ in shape; "" where there are none."""
     here, there = (
-        {_name(leaf): tuple(leaf[1].shape) for leaf in leaves}
+        {array_name(leaf): tuple(leaf[1].shape) for leaf in leaves}
         for leaves in map(jax.tree_util.tree_leaves_with_path, (wanted, stored))
     )
     names = [name for name in sorted(here | there) if here.get(name) != there.get(name)]
     listed = [f"{name} {there.get(name, 'missing')}, not {here.get(name, 'there')}" for name in names[:NUM_EXAMPLES]]
     return "; ".join(listed) + (f"; and {len(names) - NUM_EXAMPLES} more" if len(names) > NUM_EXAMPLES else "")
-
-
-def _name(leaf: tuple[Any, Any]) -> str:
-    """Of a leaf with its path: params.rnn_0.hidden_kernel."""
-    return jax.tree_util.keystr(leaf[0], simple=True, separator=".")
 
 
 def load_variables(run: Path, config: Config, mesh: Mesh) -> dict[str, Any]:

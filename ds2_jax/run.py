@@ -30,7 +30,8 @@ TUNING = "tuning"
 TUNED = "decoding.json"
 
 CONTENTS = (
-    *(CHECKPOINTS, "tensorboard", "evaluations", TUNING, "metrics.jsonl", "test.json*", "skipped_*.jsonl"),
+    *(CHECKPOINTS, "tensorboard", "evaluations", "profile", "replay", TUNING),
+    *("metrics.jsonl", "test.json*", "skipped_*.jsonl"),
     *(CALIBRATION, TUNED, CONFIG),
 )
 """What `overwrite` deletes; a file of the user's own stays."""

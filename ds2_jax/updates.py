@@ -97,12 +97,16 @@ class Updates:
 
     def _not_finite(self, update: Update, values: Mapping[str, float], state: TrainState, epoch: int) -> InputError:
         """Saves the state before the step, which it and those after it left as it was, and its batch."""
-        self.saver.save(dataclasses.replace(state, step=~state.step))
         failed = FailedStep.met(update.step, epoch, values, update.batch, self.utterances, self.num_steps)
         names = ", ".join(filter(None, failed.ids))
+        try:
+            self.saver.save(dataclasses.replace(state, step=~state.step))
+            kept = replay_hint(write_batch(self.run, failed))
+        except InputError as error:  # told beside the matter itself
+            kept = f"It cannot be kept for replay: {error}"
         return InputError(
             f"The loss must be finite, got {values['loss']} (gradient norm {values['grad_norm']}) at step "
-            f"{update.step}, epoch {epoch + 1}, utterances {names}. {replay_hint(write_batch(self.run, failed))} "
+            f"{update.step}, epoch {epoch + 1}, utterances {names}. {kept} "
             "Mend these recordings, or start anew (--workdir or --overwrite) with a lower optim.learning_rate or "
             "optim.clip_norm."
         )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import soundfile
 
 from ds2_jax import cli
 from ds2_jax.errors import InputError
+from ds2_jax.interrupts import Stopped
 from tests.small_runs import SMALL_CONFIG, noise, write_noise, write_noise_manifest, write_untrained_run
 
 ROOT = Path(__file__).parent.parent
@@ -270,7 +272,8 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (KeyboardInterrupt("the same command starts anew"), 130, "interrupted; the same command starts anew"),
+        (Stopped(signal.SIGINT, "the same command starts anew"), 130, "interrupted; the same command starts anew"),
+        (Stopped(signal.SIGTERM, "it goes on"), 143, "terminated; it goes on"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
         (
             PermissionError(errno.EACCES, "Permission denied", "data/x"),

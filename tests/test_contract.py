@@ -1,5 +1,6 @@
 """What holds between the package, its settings files, its requirements and its README."""
 
+import contextlib
 import re
 import shlex
 import subprocess
@@ -120,6 +121,7 @@ def test_the_readmes_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:
         "bench.report.bench",
     ):
         monkeypatch.setattr(f"ds2_jax.{command}", lambda *_, **__: 0)
+    monkeypatch.setattr("ds2_jax.distributed.joined", lambda *_: contextlib.nullcontext())
     parse = cli._parse
 
     def parse_only(*arguments: Any) -> Any:

@@ -14,24 +14,28 @@ import pytest
 from ds2_jax.config import CheckpointConfig, Config, to_json
 from ds2_jax.run import last_step, saved_steps
 from tests import processes
-from tests.small_runs import SMALL_CONFIG, with_manifests, write_noise_manifest
+from tests.small_runs import SMALL_CONFIG, with_manifests, write_noise, write_noise_manifest
 
-EPOCHS, STEPS = 4, 5
+EPOCHS, STEPS, NUM_UTTERANCES = 4, 5, 45
 COUNTS, NUMBERS = ("step", "epoch", "alignable", "unalignable", "num_samples"), {"loss", "grad_norm", "dev_loss"}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A configuration, small.py, whose epochs have five batches of nine rows or less."""
+    """A configuration, small.py, whose epochs have five batches of nine rows; a recording is too short."""
     folder = tmp_path_factory.mktemp("joint")
     transcripts = tuple(f"{word} {other}" for word in ("GO", "NO", "STOP") for other in ("ON", "IN", "LEFT")) * 5
+    manifest = write_noise_manifest(folder / "data", transcripts)
+    write_noise(folder / "data/all7.wav", seconds=0.3)  # which shows when it is read: that row stays empty
     config: Config = dataclasses.replace(
-        with_manifests(SMALL_CONFIG, write_noise_manifest(folder / "data", transcripts)),
+        with_manifests(SMALL_CONFIG, manifest),
         epochs=EPOCHS,
         model=dataclasses.replace(SMALL_CONFIG.model, dropout=0.2),
+        optim=dataclasses.replace(SMALL_CONFIG.optim, learning_rate=0.001),  # with ten times that, rounding grows
         checkpoint=CheckpointConfig(every_steps=2),
     )
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=9))
+    data = dataclasses.replace(config.data, batch_size=9, on_bad_utterance="skip")
+    config = dataclasses.replace(config, data=data)
     (folder / "settings.json").write_text(to_json(config))
     (folder / "small.py").write_text(
         "from pathlib import Path\nfrom ds2_jax.config import from_json\n"
@@ -95,6 +99,8 @@ def test_processes_that_die_stop_and_change_in_number_end_as_one(folder: Path) -
             assert line[name] == pytest.approx(expected[name], rel=1e-5), name
         assert line.get("dev_wer") == expected.get("dev_wer")
     assert saved_steps(run)[-1] == saved_steps(whole)[-1] == EPOCHS * STEPS
+    results, expected_results = ((each / "test.jsonl").read_text().splitlines() for each in (run, whole))
+    assert len(results) == len(expected_results) == NUM_UTTERANCES - 1
     assert json.loads((run / "test.json").read_text())["wer"] == json.loads((whole / "test.json").read_text())["wer"]
 
 
