@@ -176,7 +176,8 @@ def batch_seconds(config: Path, memory: float, devices: int = 1) -> int:
     the memory, which is what JAX takes of a GPU by default. Rows are as long as data.max_duration, with 20 labels a
     second. Left out: the framework's own memory, fragmentation, and the work space of an accelerator's libraries. A
     compiler of another kind of device may lay the step out otherwise; so the figure is an estimate until
-    `train --dry-run` was called on the device itself.
+    `train --dry-run` was called on the device itself. Least certain is that of `rematerialise`: it rests on the
+    optimisation barriers, which are kept for it here and left out otherwise, where the step takes 1.7 times as much.
 
     Args:
         config: Python file that defines `config`.
