@@ -98,9 +98,11 @@ def kill_in(process: subprocess.Popen[bytes], run: Path, wanted: str, since: int
     """Kills a process a while after it did what is `wanted`, more than `since` steps into the run; None: it ended."""
     if wanted == "preparation":
         time.sleep(delay)
+    begun = False  # until then the folder shows the life before, whose unsaved steps are cut
     while wanted != "preparation" and process.poll() is None:
         lines = history(run)
-        if lines and lines[-1]["step"] > since and moment(run) == wanted:
+        begun = begun or not lines or lines[-1]["step"] <= (last_step(run) or 0)
+        if begun and lines and lines[-1]["step"] > since and moment(run) == wanted:
             time.sleep(delay)
             break
         time.sleep(0.001)
@@ -123,7 +125,6 @@ def assert_survives(folder: Path, name: str, kills: Sequence[tuple[str, int, flo
     for wanted, since, delay in kills:
         before = last_step(run)
         process = start(folder, name)
-        # What the folder shows up to there may be left of the life before.
         killed = kill_in(process, run, wanted, max(since, before or 0), delay)
         if killed is None:
             break
