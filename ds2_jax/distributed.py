@@ -232,8 +232,8 @@ def _check_count(place: Place) -> None:
         )
 
 
-def _before_abort(line: Callable[[], str]) -> None:
-    """Lets `line` be the last that this process says when JAX aborts it, and its exit code `LOST`.
+def _before_abort(line: Callable[[], str], code: int = LOST) -> None:
+    """Lets `line` be the last that this process says when JAX aborts it, and `code` its exit code.
 
     JAX aborts a process (SIGABRT) from a thread of its own as soon as it has lost the coordinator or another process.
     Python's handlers run in the main thread, too late; what JAX offers for it, a callback, crashes (jax 0.10.1).
@@ -241,7 +241,7 @@ def _before_abort(line: Callable[[], str]) -> None:
 
     def handle(_: int) -> None:
         _write(line())
-        os._exit(LOST)
+        os._exit(code)
 
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handle)
     _handlers.append(handler)
@@ -263,7 +263,7 @@ def _watch(left: threading.Event, prospects: Callable[[], str]) -> None:
 def _tell(error: Exception) -> None:
     """Tells the others why this process ends; should they end it first, with the coordinator, it still says so."""
     mine = f"error: {error}" if isinstance(error, InputError) else traceback.format_exc()
-    _before_abort(lambda: mine)
+    _before_abort(lambda: mine, code=1)
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # the coordinator has gone
         assert global_state.client is not None
         global_state.client.key_value_set(f"{ENDED}/{global_state.process_id}", str(error) or type(error).__name__)
