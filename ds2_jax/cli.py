@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 1 after an error the user can mend, 130 after Ctrl-C, 143 after SIGTERM, 141 where nobody
-        reads the output.
+        reads the output; and the process ends with 75 where another one of its training is lost.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -28,6 +28,8 @@ from ds2_jax import interrupts
 from ds2_jax.cluster import ClusterOptions, Place, find_place
 from ds2_jax.errors import InputError
 
+LOST = 75
+"""Exit code where another process is lost, or does not come: to be tried again (EX_TEMPFAIL of sysexits.h)."""
 HEARTBEAT_SECONDS = 40
 """After which JAX takes a silent process for dead: with what the others then do, less than a minute."""
 ANSWER_MINUTES = 60
@@ -133,7 +135,7 @@ def joined(options: ClusterOptions, prospects: Callable[[], str]) -> Iterator[No
     """Joins the other processes, ends when one of them does, and leaves together with them.
 
     To be entered before anything starts JAX's devices. Inside, a process that dies, fails or does not answer ends all
-    others with a line on stderr and exit code 1: at once where it is seen at once, in a minute otherwise. An error
+    others with a line on stderr and exit code `LOST`: at once where it is seen at once, in a minute otherwise. An error
     inside is told to the others.
 
     Args:
@@ -161,7 +163,7 @@ def joined(options: ClusterOptions, prospects: Callable[[], str]) -> Iterator[No
     except Exception as error:
         if _is_of_peer(error):
             _write(_lost(_reason() or str(error).splitlines()[0], prospects))
-            interrupts.leave(1)
+            interrupts.leave(LOST)
         left.set()
         _tell(error)
         _leave(left, "failed", FAILED_SECONDS)
@@ -230,8 +232,8 @@ def _check_count(place: Place) -> None:
         )
 
 
-def _before_abort(line: Callable[[], str]) -> None:
-    """Lets `line` be the last that this process says when JAX aborts it, and its exit code 1.
+def _before_abort(line: Callable[[], str], code: int = LOST) -> None:
+    """Lets `line` be the last that this process says when JAX aborts it, and `code` its exit code.
 
     JAX aborts a process (SIGABRT) from a thread of its own as soon as it has lost the coordinator or another process.
     Python's handlers run in the main thread, too late; what JAX offers for it, a callback, crashes (jax 0.10.1).
@@ -239,7 +241,7 @@ def _before_abort(line: Callable[[], str]) -> None:
 
     def handle(_: int) -> None:
         _write(line())
-        os._exit(1)
+        os._exit(code)
 
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handle)
     _handlers.append(handler)
@@ -255,13 +257,13 @@ def _watch(left: threading.Event, prospects: Callable[[], str]) -> None:
             continue
         if not left.wait(GRACE_SECONDS):  # else this one fails alike, and says so itself
             _write(_lost(_reason() or "", prospects))
-            os._exit(1)
+            os._exit(LOST)
 
 
 def _tell(error: Exception) -> None:
     """Tells the others why this process ends; should they end it first, with the coordinator, it still says so."""
     mine = f"error: {error}" if isinstance(error, InputError) else traceback.format_exc()
-    _before_abort(lambda: mine)
+    _before_abort(lambda: mine, code=1)
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # the coordinator has gone
         assert global_state.client is not None
         global_state.client.key_value_set(f"{ENDED}/{global_state.process_id}", str(error) or type(error).__name__)

@@ -19,6 +19,7 @@ from packaging.specifiers import SpecifierSet
 from ds2_jax import cli
 from ds2_jax.config import load_config
 from ds2_jax.data.pack import name_splits
+from ds2_jax.distributed import LOST
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
@@ -187,7 +188,7 @@ def test_a_pod_that_was_preempted_costs_no_try(manifests: dict[str, Any]) -> Non
     pod = spec["template"]["spec"]
     disrupted, saved = spec["podFailurePolicy"]["rules"]
     assert disrupted == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-    codes = {"containerName": pod["containers"][0]["name"], "operator": "In", "values": [SAVED_AFTER_SIGTERM]}
+    codes = {"containerName": pod["containers"][0]["name"], "operator": "In", "values": [LOST, SAVED_AFTER_SIGTERM]}
     assert saved == {"action": "Ignore", "onExitCodes": codes}
     assert (pod["restartPolicy"], spec["podReplacementPolicy"]) == ("Never", "Failed")  # what the policy needs
     assert pod["terminationGracePeriodSeconds"] >= 120

@@ -279,7 +279,7 @@ def test_processes_end_together(tmp_path: Path) -> None:
 
 def test_the_error_of_one_is_told_by_the_others(tmp_path: Path) -> None:
     (code, error), (failed, reason) = processes.finish(start("fail_in_one", tmp_path), seconds=60)
-    assert (code, failed) == (1, 1)
+    assert (code, failed) == (distributed.LOST, 1)
     assert reason.splitlines()[-1] == "error: data.train must be readable, got a disk that is gone."
     assert error.splitlines()[-1] == (
         "error: another process of this training has ended, or is not reached (process 1: data.train must be readable, "
@@ -306,7 +306,7 @@ def test_processes_that_do_not_come(index: int, tmp_path: Path) -> None:
     [process] = start("end", tmp_path, 2, indices=[index], wait_minutes=0.05)
     [(code, error)] = processes.finish([process], seconds=60)
     assert time.monotonic() - started < 30
-    assert code == 1
+    assert code == distributed.LOST
     assert (
         "error: All 2 processes must come within 0.05 minutes and reach process 0, the coordinator, at 127.0" in error
     )
@@ -331,7 +331,7 @@ def test_a_dead_peer_ends_the_others_within_a_minute(number: int, victim: int, t
         processes.finish([started[victim]])
     print(f"{signal.Signals(number).name} of process {victim}: {seconds:.1f} s")
     assert seconds < 60
-    assert code == 1
+    assert code == distributed.LOST
     assert error.splitlines()[-1].startswith("error: another process of this training has ended, or is not reached (")
     assert error.splitlines()[-1].endswith("); the same command continues after step 8")
 
