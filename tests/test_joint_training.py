@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ds2_jax import distributed
+from ds2_jax import cli, distributed
 from ds2_jax.config import CheckpointConfig, Config, to_json
 from ds2_jax.run import last_step, saved_steps
 from tests import processes
@@ -116,10 +116,12 @@ def test_processes_that_die_stop_and_change_in_number_end_as_one(folder: Path) -
     assert json.loads((run / "test.json").read_text())["wer"] == json.loads((whole / "test.json").read_text())["wer"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "value", "told"),
-    [("--seed", 1, "seed: 0 in pr"), ("--checkpoint.every-steps", 3, "checkpoint.every_steps: ")],
+    [
+        ("--seed", 1, "seed: 0 in pr"),
+        pytest.param("--checkpoint.every-steps", 3, "checkpoint.every_steps: ", marks=pytest.mark.slow),
+    ],
 )
 def test_processes_with_other_settings_are_refused(folder: Path, option: str, value: int, told: str) -> None:
     port = processes.free_port()
@@ -133,3 +135,24 @@ def test_processes_with_other_settings_are_refused(folder: Path, option: str, va
         message = f"error: The processes of a training must be the same but for their index, got a different {told}"
         assert error.splitlines()[-1].startswith(message)
     assert not (folder / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--distributed", "--dry-run"],
+            "--dry-run must run in one process, got --distributed. Leave one of them out.",
+        ),
+        (["--num-processes", "2"], "--num-processes must come with --distributed, got 2. Add --distributed."),
+        (
+            ["--distributed", "--num-processes", "2", "--coordinator", "node1:7000", "--process-index", "2"],
+            "--process-index must lie in 0 to 1, got 2. Count the processes from 0.",
+        ),
+    ],
+)
+def test_options_that_do_not_fit_are_told(
+    options: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = cli.main(["train", "--config", str(folder / "small.py"), "--workdir", str(folder / "none"), *options])
+    assert (code, capsys.readouterr().err) == (1, f"error: {message}\n")
