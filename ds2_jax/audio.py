@@ -284,8 +284,8 @@ def _decode(source: Source, file: soundfile.SoundFile, start: int, num_samples: 
 
 
 def _skip(file: soundfile.SoundFile, num_samples: int) -> None:
-    """Goes to a sample of a file just opened."""
-    if file.format != "OGG":
+    """Goes to a sample of a file just opened; in Ogg Vorbis by decoding what lies before it."""
+    if file.subtype != "VORBIS":
         file.seek(num_samples)
         return
     # libsndfile 1.2.2 crashes where it seeks in a Vorbis stream with damaged codebooks, and only there.

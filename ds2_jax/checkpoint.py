@@ -1,6 +1,8 @@
 """Orbax checkpoints of a run: the latest two and the best by dev WER; resume, and weights alone."""
 
+import errno
 import functools
+import hashlib
 import itertools
 import json
 import logging
@@ -23,15 +25,18 @@ from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.checksums import array_name, checksums
 from ds2_jax.config import Config
-from ds2_jax.distributed import all_agree, barrier, broadcast_from_primary, is_primary
+from ds2_jax.distributed import barrier, broadcast_from_primary, exchange, is_primary
 from ds2_jax.errors import InputError
-from ds2_jax.files import write_text
+from ds2_jax.files import write_text, writing
 from ds2_jax.run import CHECKPOINTS, CONFIG, METRICS, differences
 from ds2_jax.steps import TrainState, make_model
 
 NUM_EXAMPLES = 3
 REASON_LENGTH = 300
 DAMAGED, DELETING = ".damaged", ".deleting"
+META_SUM = "sha256_of_this"
+OS_ERROR = re.compile(r"os_error_code='(\d+)'")
+"""In TensorStore's messages."""
 LEFTOVERS = (f"*{DELETING}", "*.orbax-checkpoint-tmp*")
 
 Result = TypeVar("Result")
@@ -83,9 +88,9 @@ class Checkpoints:
         if step in self._steps():  # where it was restored, and no step was made
             return
         tree = vars(state)
-        sums = checksums(tree) if is_primary() else {}  # process 0 writes the meta data
+        meta = self._meta | {"sha256": checksums(tree) if is_primary() else {}}  # process 0 writes it
         arguments = ocp.args.Composite(
-            state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(self._meta | {"sha256": sums})
+            state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(meta | {META_SUM: _meta_sum(meta)})
         )
         try:
             self._folder(step).parent.mkdir(parents=True, exist_ok=True)
@@ -131,9 +136,10 @@ class Checkpoints:
     def _prune(self) -> None:
         """Keeps the latest two steps, should the last be damaged, and the best."""
         steps = run_lib.saved_steps(self._run)
-        for step in set(steps[:-2]) - {run_lib.best_step(self._run)}:
-            # Renamed first: a crash in the middle of deleting would leave what looks like a damaged checkpoint.
-            shutil.rmtree(self._folder(step).rename(self._folder(step).with_suffix(DELETING)))
+        with writing(self._run / CHECKPOINTS):
+            for step in set(steps[:-2]) - {run_lib.best_step(self._run)}:
+                # Renamed first: a crash in the middle of deleting would leave what looks like a damaged checkpoint.
+                shutil.rmtree(self._folder(step).rename(self._folder(step).with_suffix(DELETING)))
 
     def _write_error(self, error: Exception) -> InputError:
         reason = _reason(error)
@@ -189,8 +195,15 @@ class Checkpoints:
                 found = read(step)
             except DamagedCheckpointError as damage:
                 finding = damage.finding
-            if all_agree("whole", not finding):
+            findings = exchange("findings", finding)
+            if not any(findings):
                 return found
+            if not findings[0]:  # whole where it was written
+                index, other = next((index, each) for index, each in enumerate(findings) if each)
+                raise InputError(
+                    f"{self._run} must be whole for every process, got in process {index}: {other} Let all processes "
+                    "read the same folder."
+                )
             if is_primary():
                 aside = _move_aside(self._folder(step))
                 tell(f"{finding} It is moved to {aside.name}; the checkpoint before it is used.")
@@ -231,10 +244,10 @@ class Checkpoints:
                         "Use the run's own configuration, or another checkpoint."
                     )
                 restored: dict[str, Any] = dict(reader.restore(folder, args=ocp.args.Composite(state=state)).state)
-            except InputError:
+            except (InputError, MemoryError, jax.errors.JaxRuntimeError):  # the machine's, not the file's
                 raise
             except Exception as error:  # TensorStore's have no common class
-                raise DamagedCheckpointError(folder, _reason(error)) from error
+                raise _unreadable(folder, error) from error
         _check_sums(folder, meta, restored)
         return restored
 
@@ -265,9 +278,15 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         sections = meta["settings"], meta.get("sha256", {})
         if not all(isinstance(section, dict) for section in sections) or "utterances" not in meta:
             raise TypeError("no settings, digests and utterances")
+        if meta.pop(META_SUM, None) not in (None, _meta_sum(meta)):  # older runs have none
+            raise ValueError("other settings, digests or utterances than were saved")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedCheckpointError(folder, _reason(error)) from error
+        raise _unreadable(folder, error) from error
     return dict(meta)
+
+
+def _meta_sum(meta: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def _check_sums(folder: Path, meta: Mapping[str, Any], restored: Any) -> None:
@@ -301,11 +320,21 @@ class DamagedCheckpointError(InputError):
         super().__init__(f"{self.finding} Delete this folder to use the checkpoint before it.")
 
 
+def _unreadable(folder: Path, error: Exception) -> InputError:
+    """What stands for a failed read: damage, but where the system says that the folder cannot be read at present."""
+    number = error.errno if isinstance(error, OSError) else None
+    if found := OS_ERROR.search(str(error)):
+        number = int(found[1])
+    if number in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+        return DamagedCheckpointError(folder, _reason(error))
+    return InputError(f"{folder} must be readable, got: {_reason(error)}. Mend that and run the same command again.")
+
+
 def _reason(error: Exception) -> str:
     """The end of an error's text: Orbax and TensorStore put a long account of the attempt before it."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if found := re.search(r"os_error_code='(\d+)'", str(error)):
+    if found := OS_ERROR.search(str(error)):
         return os.strerror(int(found[1]))
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__} {lines[-1][-REASON_LENGTH:]}".strip()

@@ -51,6 +51,7 @@ FAILURE, INTERRUPTED, BROKEN_PIPE = 1, 130, 141
 PLACES = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.ENAMETOOLONG),
+    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ETIMEDOUT),
 }
 """Errors of the place that a file lies in: the user's to mend, wherever they occur."""
 
@@ -229,7 +230,7 @@ def _train(words: list[str]) -> int:
         dry_run(command.settings, workdir, command.overwrite)
         return 0
     steps = steps_of(command.profile) if command.profile else None
-    with distributed.joined(command.cluster, functools.partial(run.prospects, workdir)):
+    with distributed.joined(command.cluster, functools.partial(run.prospects, workdir, command.overwrite)):
         train(command.settings, workdir, command.overwrite, steps)
     return 0
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ds2_jax.errors import InputError
 from ds2_jax.settings import require
 
-SCHEDULERS = "SLURM, Open MPI, a Cloud TPU, or Kubernetes with the package `kubernetes`"
+SCHEDULERS = "SLURM, Open MPI 4, a Cloud TPU, or Kubernetes with the package `kubernetes`"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,7 @@ class ClusterOptions:
     """Training in several processes, on one machine or many."""
 
     distributed: bool = False
-    """Train together with other processes, each started with the same command. SLURM, Open MPI and Cloud TPUs tell
+    """Train together with other processes, each started with the same command. SLURM, Open MPI 4 and Cloud TPUs tell
     each process its place; otherwise give the three options below."""
     coordinator: str | None = None
     """HOST:PORT of process 0, which all others reach; by default JAX_COORDINATOR_ADDRESS."""
@@ -73,9 +73,9 @@ def find_place(options: ClusterOptions) -> Place:
     coordinator = options.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS") or None
     index, count = options.process_index, options.num_processes
     if index is None and coordinator is not None and count is not None and "JOB_COMPLETION_INDEX" in os.environ:
-        index = int(os.environ["JOB_COMPLETION_INDEX"])
+        index = _number("JOB_COMPLETION_INDEX", os.environ["JOB_COMPLETION_INDEX"])
     named = os.environ.get("JAX_LOCAL_DEVICE_IDS")
-    local_devices = [int(number) for number in named.split(",")] if named else None
+    local_devices = [_number("JAX_LOCAL_DEVICE_IDS", part) for part in named.split(",")] if named else None
     coordinator, count, index, local_devices = _detect(options, coordinator, count, index, local_devices)
     place = {"--coordinator": coordinator, "--num-processes": count, "--process-index": index}
     missing = [option for option, value in place.items() if value is None]
@@ -121,6 +121,13 @@ def _detect(
             "Give --coordinator HOST:PORT, --num-processes N and --process-index I."
         ) from error
     return coordinator, count, index, None if found is None else list(found)
+
+
+def _number(variable: str, text: str) -> int:
+    """What a variable of the environment tells."""
+    holds = text.strip().isdecimal()
+    require(holds, f"The variable {variable}", "hold whole numbers", text, "Mend it, or do not set it.")
+    return int(text)
 
 
 def _check_address(name: str, address: str) -> None:

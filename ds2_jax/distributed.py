@@ -29,7 +29,7 @@ from ds2_jax.cluster import ClusterOptions, Place, find_place
 from ds2_jax.errors import InputError
 
 LOST = 75
-"""Exit code where another process is lost, or does not come: to be tried again (EX_TEMPFAIL of sysexits.h)."""
+"""Exit code where another process is lost: to be tried again (EX_TEMPFAIL of sysexits.h)."""
 HEARTBEAT_SECONDS = 40
 """After which JAX takes a silent process for dead: with what the others then do, less than a minute."""
 ANSWER_MINUTES = 60
@@ -78,11 +78,6 @@ def exchange(name: str, value: Any) -> list[Any]:
 def barrier(name: str) -> None:
     """Waits until every process has come here."""
     exchange(name, None)
-
-
-def all_agree(name: str, holds: bool) -> bool:
-    """Whether something holds in every process."""
-    return all(exchange(name, holds))
 
 
 def broadcast_from_primary(name: str, value: Any) -> Any:
@@ -187,7 +182,8 @@ def _start(place: Place, minutes: float) -> None:
             f"coordinator, at {place.coordinator}, got too few, or one that does not fit: the lines above say more. "
             "Start all, each with its own --process-index, with the same --coordinator and --num-processes; "
             "--wait-minutes gives them longer."
-        )
+        ),
+        code=1,
     )
     jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM away from interrupts.py
     jax.distributed.initialize(
@@ -292,7 +288,9 @@ def _leave(left: threading.Event, how: str, seconds: int) -> None:
 def _is_of_peer(error: Exception) -> bool:
     """Whether a collective failed because another process has gone: Gloo's, on CPUs, and NCCL's, on GPUs."""
     text = str(error)
-    return any(name in text for name in ("Gloo", "NCCL", "/xla.coordination.", "CoordinationServiceError"))
+    return not isinstance(error, InputError) and any(
+        name in text for name in ("Gloo", "NCCL", "/xla.coordination.", "CoordinationServiceError")
+    )
 
 
 def _lost(why: str, prospects: Callable[[], str]) -> str:

@@ -118,9 +118,11 @@ def model_outputs(
         on_problem=on_problem,
     )
     for batch in tqdm(stream, title, total=len(plan), unit="batch", leave=False, disable=not sys.stderr.isatty()):
-        if layout.num_processes == 1:  # several would not stop at the same batch
-            interrupts.check()
-        output = parallel.fetch_rows({**eval_step(variables, batch), "num_labels": batch["num_labels"]})
+        asked = np.full(len(batch["indices"]), interrupts.requested(), np.int32)
+        rows = {**eval_step(variables, batch), "num_labels": batch["num_labels"], "signals": asked}
+        output = parallel.fetch_rows(rows)
+        if stop := int(output["signals"].max()):  # of any process: all stop at the same batch
+            raise interrupts.Stopped(stop)
         counted = output["alignable"] & (output["num_labels"] > 0)
         for row, index in enumerate(output["indices"].tolist()):
             if index >= 0:

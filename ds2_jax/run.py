@@ -7,7 +7,8 @@ import math
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ except ModuleNotFoundError:  # Windows: two processes must not train one run the
     fcntl = None  # type: ignore[assignment]
 
 CONFIG = "config.json"
+LOCK = "lock"
+NOTHING = {LOCK, "lost+found"}
+"""What may lie in the folder of a new run; the second at the root of a file system."""
+UNFINISHED = "*.json*.[0-9]*.new"
+"""What a killed process leaves of a file that it was replacing."""
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics/metrics"
 """Within a step of the checkpoints: the dev WER and the step, once it was evaluated."""
@@ -32,7 +38,7 @@ TUNED = "decoding.json"
 CONTENTS = (
     *(CHECKPOINTS, "tensorboard", "evaluations", "profile", "replay", TUNING),
     *("metrics.jsonl", "test.json*", "skipped_*.jsonl"),
-    *(CALIBRATION, TUNED, CONFIG),
+    *(CALIBRATION, TUNED, CONFIG, UNFINISHED),
 )
 """What `overwrite` deletes; a file of the user's own stays."""
 
@@ -43,6 +49,11 @@ PLACES = {
 }
 """Settings that may change when a run goes on: they do not change what is learned. The checkpoints know the
 utterances themselves, so manifests may move and must not change."""
+
+MAY_DIFFER = {
+    *("data.root", "data.archive", "data.train", "data.dev", "data.test", "data.num_workers", "watchdog_minutes"),
+}
+"""Settings in which processes that train as one may differ: where their files lie, what their host can do."""
 
 ADDED_LATER = {
     *("data.case", "data.remove", "perturb"),
@@ -78,7 +89,8 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
 
     with contextlib.ExitStack() as stack:
         if fcntl is not None:
-            handle = os.open(folder, os.O_RDONLY)
+            with writing(folder / LOCK):  # a file, opened to be written: what NFS can lock for all its hosts
+                handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
             stack.callback(os.close, handle)  # which unlocks, as the end of the process does
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,8 +99,8 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
                     f"{folder} must be trained by one process at a time, got a second one. "
                     "Wait for the other, or give another --workdir."
                 ) from None
-            except OSError:  # a file system without locks
-                pass
+            except OSError as error:  # a file system without locks
+                print(f"{folder} cannot be locked ({error.strerror}): see that nothing else trains it", file=sys.stderr)
         yield check
 
 
@@ -108,7 +120,8 @@ def open_run(folder: Path, config: Config, overwrite: bool) -> None:
     check_run(folder, config, overwrite)
     path = folder / CONFIG
     if path.exists() and overwrite:
-        _delete(folder)
+        _delete(folder, CONTENTS)
+    _delete(folder, (UNFINISHED,))
     data = config.data
     places: dict[str, Any] = {name: absolute(value) for name, value in vars(data).items() if isinstance(value, Path)}
     config = dataclasses.replace(config, data=dataclasses.replace(data, **places))
@@ -125,7 +138,7 @@ def check_run(folder: Path, config: Config, overwrite: bool) -> None:
     """
     _check_is_folder(folder)
     path = folder / CONFIG
-    if folder.is_dir() and any(folder.iterdir()) and not path.exists():
+    if folder.is_dir() and not path.exists() and any(entry.name not in NOTHING for entry in _files_of(folder)):
         raise InputError(
             f"--workdir must be empty or hold a run, got {folder}, which has files but no {CONFIG}. "
             "Give another --workdir."
@@ -144,17 +157,23 @@ def check_run(folder: Path, config: Config, overwrite: bool) -> None:
             )
 
 
-def decisive_settings(config: Config) -> dict[str, str]:
-    """The settings that decide what is learned, each field with its value."""
+def common_settings(config: Config) -> dict[str, str]:
+    """The settings that processes which train as one must share, each field with its value."""
 
     def fields(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
         for name, value in tree.items():
             if isinstance(value, dict):
                 yield from fields(value, f"{prefix}{name}.")
-            elif prefix + name not in PLACES:
+            elif prefix + name not in MAY_DIFFER:
                 yield prefix + name, json.dumps(value)
 
     return dict(fields(json.loads(config_lib.to_json(config))))
+
+
+def _files_of(folder: Path) -> Iterator[Path]:
+    """What lies in the folder of a run, but what a killed process was writing."""
+    unfinished = set(folder.glob(UNFINISHED))
+    return (path for path in folder.iterdir() if path not in unfinished)
 
 
 def load_config(folder: Path) -> Config:
@@ -236,10 +255,19 @@ def dev_wer(folder: Path, step: int) -> float | None:
         ) from error
 
 
-def prospects(folder: Path) -> str:
-    """What an interruption of training costs."""
+def prospects(folder: Path, overwrite: bool = False) -> str:
+    """What an interruption of training costs; with --overwrite the same command would delete what there is."""
     step = last_step(folder)
-    return "the same command " + ("starts anew" if step is None else f"continues after step {step}")
+    command = "the same command without --overwrite" if overwrite else "the same command"
+    return "the same command starts anew" if step is None else f"{command} continues after step {step}"
+
+
+def stamp(folder: Path) -> list[int] | None:
+    """Tells whether two processes see the same folder of a run; None where there is none."""
+    with contextlib.suppress(OSError):
+        status = (folder / CONFIG).stat()
+        return [status.st_mtime_ns, status.st_size]
+    return None
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
@@ -275,9 +303,9 @@ def _missing(tree: dict[str, Any], whole: dict[str, Any], prefix: str = "") -> I
             yield from _missing(tree[name], value, f"{prefix}{name}.")
 
 
-def _delete(folder: Path) -> None:
+def _delete(folder: Path, patterns: Sequence[str]) -> None:
     with writing(folder):
-        for path in (found for pattern in CONTENTS for found in folder.glob(pattern)):
+        for path in (found for pattern in patterns for found in folder.glob(pattern)):
             if path.is_dir():
                 shutil.rmtree(path)
             else:

@@ -54,3 +54,8 @@ class Saver:
         if asked > SAVE:
             self._checkpoints.wait()
             raise interrupts.Stopped(asked)
+
+    def save_last(self, state: TrainState) -> None:
+        """Saves a state with which training ends, and waits for it; errors as of `save`."""
+        self.save(state)
+        self._checkpoints.wait()

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ from ds2_jax.rows import RowLayout
 from ds2_jax.saving import Saver
 from ds2_jax.updates import Updates
 
+SECONDS_TO_SHOW = 60.0
+"""In which a shared file system shows to all hosts what one has written."""
+
 
 def train(config: Config, workdir: Path, overwrite: bool = False, profile: range | None = None) -> Evaluation | None:
     """Trains, or goes on where the run stopped, then evaluates the test split once with the best checkpoint.
@@ -55,18 +59,18 @@ def train(config: Config, workdir: Path, overwrite: bool = False, profile: range
     """
     splits = read_splits(config)  # all of it before the run's folder is touched
     epochs = Epochs(config, splits["train"])
-    prospects = functools.partial(run_lib.prospects, workdir)
+    prospects = functools.partial(run_lib.prospects, workdir, overwrite)
     utterances = digest(splits["train"], splits["dev"])
-    distributed.check_same(**run_lib.decisive_settings(config), data=utterances)
+    distributed.check_same(**run_lib.common_settings(config), data=digest(*splits.values()))
     with (
         opened(workdir, config, overwrite, splits) as check_place,
         interrupts.deferred(prospects),
         Checkpoints(workdir, config, utterances) as checkpoints,
     ):
         test = None
-        if finished(config, workdir, checkpoints, epochs.num_steps):
+        if finished(config, workdir, checkpoints, epochs.num_steps) and distributed.is_primary():
             test = read_evaluation(workdir, "test")
-        if test is None:
+        if not distributed.broadcast_from_primary("tested", test is not None):
             checkpoints.tidy()
             test = fit(config, workdir, splits, epochs, checkpoints, check_place, profile)
         best = checkpoints.best_step
@@ -84,8 +88,21 @@ def opened(workdir: Path, config: Config, overwrite: bool, splits: Mapping[str, 
             check_place = stack.enter_context(run_lib.locked(workdir))
             run_lib.open_run(workdir, config, overwrite)
             list_problems(splits, workdir)
-        distributed.barrier("run opened")
+        if not all(seen := distributed.exchange("folder seen", sees(workdir))):
+            raise InputError(
+                f"--workdir must be one folder that all processes see, got {workdir.absolute()}, which is another in "
+                f"process {seen.index(False)}. Give a folder of a file system that all hosts share."
+            )
         yield check_place
+
+
+def sees(workdir: Path) -> bool:
+    """Whether this process sees the folder that the first has opened; file systems may take a while to show it."""
+    stamp = distributed.broadcast_from_primary("folder", run_lib.stamp(workdir))
+    until = time.monotonic() + SECONDS_TO_SHOW
+    while (found := run_lib.stamp(workdir)) != stamp and time.monotonic() < until:
+        time.sleep(1)
+    return bool(found == stamp)
 
 
 def nothing() -> None:
@@ -286,7 +303,7 @@ def stops_early(patience: int, best_step: int | None, num_steps: int, epoch: int
 
 
 def check_epoch(state: steps.TrainState, epoch: int, progress: Progress) -> None:
-    """Sees that an epoch has taught the model something, before it is saved; `epoch` is counted from 0.
+    """Sees that an epoch has taught the model something, before its end is saved; `epoch` is counted from 0.
 
     Raises:
         InputError: no utterance could be read and aligned, or a weight is not finite.
@@ -300,7 +317,7 @@ def check_epoch(state: steps.TrainState, epoch: int, progress: Progress) -> None
 
 
 def check_finite(value: float, name: str, epoch: int) -> None:
-    """Raises InputError, before the weights of a diverged training replace better ones."""
+    """Raises InputError, before the weights of a diverged training can be chosen as the best."""
     if not np.isfinite(value):
         raise InputError(
             f"The {name} must be finite, got {value} after epoch {epoch + 1}. Start anew (--workdir or --overwrite) "

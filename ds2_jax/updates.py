@@ -100,7 +100,7 @@ class Updates:
         failed = FailedStep.met(update.step, epoch, values, update.batch, self.utterances, self.num_steps)
         names = ", ".join(filter(None, failed.ids))
         try:
-            self.saver.save(dataclasses.replace(state, step=~state.step))
+            self.saver.save_last(dataclasses.replace(state, step=~state.step))
             kept = replay_hint(write_batch(self.run, failed))
         except InputError as error:  # told beside the matter itself
             kept = f"It cannot be kept for replay: {error}"

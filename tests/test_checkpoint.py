@@ -20,6 +20,7 @@ from ds2_jax import parallel
 from ds2_jax.checkpoint import Checkpoints, load_variables
 from ds2_jax.config import ENGLISH, Config
 from ds2_jax.errors import InputError
+from ds2_jax.run import saved_steps
 from ds2_jax.steps import TrainState
 from tests.small_runs import SMALL_CONFIG, some_state, write_noise_manifest, write_untrained_run
 
@@ -258,11 +259,53 @@ def test_run_without_a_whole_checkpoint_does_not_begin_anew_in_silence(uncompres
             assert len(told) == num_told
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), OSError(13, "Permission denied")],
+)
+def test_what_the_machine_lacks_is_no_damage(
+    uncompressed: tuple[Path, TrainState], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    run, like = uncompressed
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("orbax.checkpoint.Checkpointer.restore", fail)
+    expected = InputError if isinstance(error, OSError) else type(error)
+    with Checkpoints(run, CONFIG) as checkpoints, pytest.raises(expected) as caught:
+        checkpoints.resume(like, pytest.fail)
+    if expected is InputError:
+        told = "must be readable, got: Permission denied. Mend that and run the same command again."
+        assert str(caught.value) == f"{run / 'checkpoints/3'} {told}"
+    assert saved_steps(run) == [1, 2, 3]
+
+
+def test_process_that_cannot_see_a_checkpoint_does_not_damage_it(
+    uncompressed: tuple[Path, TrainState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, like = uncompressed
+    monkeypatch.setattr("ds2_jax.checkpoint.exchange", lambda name, value: [value, "it is not there."])
+    with Checkpoints(run, CONFIG) as checkpoints, pytest.raises(InputError) as caught:
+        checkpoints.resume(like, pytest.fail)
+    told = "must be whole for every process, got in process 1: it is not there. Let all processes read the same folder."
+    assert str(caught.value) == f"{run} {told}"
+    assert saved_steps(run) == [1, 2, 3]
+
+
+def test_metadata_that_was_changed_is_damage(uncompressed: tuple[Path, TrainState]) -> None:
+    run, like = uncompressed
+    path = run / "checkpoints/3/meta/metadata"
+    path.write_text(path.read_text().replace('"utterances": null', '"utterances": "an"'))
+    with Checkpoints(run, CONFIG) as checkpoints:
+        assert int(checkpoints.resume(like, lambda _: None).step) == 2
+
+
 def test_checkpoint_without_sums_is_read(uncompressed: tuple[Path, TrainState]) -> None:
     run, like = uncompressed
     path = run / "checkpoints/3/meta/metadata"
     meta = json.loads(path.read_text())
-    del meta["sha256"]  # as older runs
+    del meta["sha256"], meta["sha256_of_this"]  # as older runs
     path.write_text(json.dumps(meta))
     with Checkpoints(run, CONFIG) as checkpoints:
         assert_equal(jax.device_get(checkpoints.restore(3, like)), jax.device_get(like))
@@ -314,6 +357,7 @@ import numpy as np
 from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.config import Config
 from ds2_jax.errors import InputError
+from ds2_jax.run import saved_steps
 from ds2_jax.steps import TrainState
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing then fails as on a full disk

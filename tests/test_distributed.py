@@ -155,7 +155,6 @@ def test_one_process_is_all(options: ClusterOptions) -> None:
         assert distributed.exchange("values", 3) == [3]
         assert distributed.broadcast_from_primary("step", None) is None
         assert distributed.broadcast_from_primary("step", 8) == 8
-        assert not distributed.all_agree("saved", False)
         distributed.barrier("end")
         distributed.check_same(data="1a2b")
 
@@ -203,8 +202,6 @@ def agree(_: Path) -> None:
     for number in range(3):
         assert distributed.exchange("values", [me, number]) == [[0, number], [1, number]]
     assert distributed.broadcast_from_primary("step", 10 + me) == 10
-    assert distributed.all_agree("yes", True)
-    assert not distributed.all_agree("not all", me == 0)
     distributed.barrier("here")
     distributed.check_same(data="1a2b")
     distributed.check_same(data="1a2b", configuration=f"{me}3456789abcdef")
@@ -274,7 +271,7 @@ def test_processes_agree_or_say_in_what_they_do_not(tmp_path: Path) -> None:
 def test_processes_end_together(tmp_path: Path) -> None:
     for code, error in processes.finish(start("end", tmp_path)):
         assert code == 0
-        assert len(error.splitlines()) == 1, error  # that it waits
+        assert "error" not in error, error
 
 
 def test_the_error_of_one_is_told_by_the_others(tmp_path: Path) -> None:
@@ -306,7 +303,7 @@ def test_processes_that_do_not_come(index: int, tmp_path: Path) -> None:
     [process] = start("end", tmp_path, 2, indices=[index], wait_minutes=0.05)
     [(code, error)] = processes.finish([process], seconds=60)
     assert time.monotonic() - started < 30
-    assert code == distributed.LOST
+    assert code == 1
     assert (
         "error: All 2 processes must come within 0.05 minutes and reach process 0, the coordinator, at 127.0" in error
     )

@@ -4,11 +4,13 @@ import contextlib
 import dataclasses
 import io
 import json
+import signal
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+from ds2_jax import interrupts
 from ds2_jax import run as run_lib
 from ds2_jax.config import DataConfig
 from ds2_jax.data.manifest import TimedWord, Utterance, read_manifest, write_manifest
@@ -178,6 +180,12 @@ def test_run_without_test_split_needs_a_manifest(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(run_lib, "load_config", lambda _: SMALL_CONFIG)
     with pytest.raises(InputError, match=r"--manifest must be given, got none: the run names no data\.test\."):
         evaluate(tmp_path, None)
+
+
+def test_evaluation_stops_where_it_is_asked_to(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "_requested", signal.SIGTERM)
+    with pytest.raises(interrupts.Stopped, match="terminated"):
+        evaluate(run, None)
 
 
 def test_unreadable_audio_stops_the_evaluation(run: Path, tmp_path: Path) -> None:

@@ -61,6 +61,17 @@ def wait_until(reached: Callable[[], bool], started: Sequence[subprocess.Popen[s
         time.sleep(0.005)
 
 
+def test_processes_of_which_one_is_told_to_stop_save_the_same_step(folder: Path) -> None:
+    run = folder / "stopped"
+    started = start(folder, "stopped", 2)
+    wait_until(lambda: len(history(run)) >= 3, started)
+    started[1].send_signal(signal.SIGTERM)
+    for code, error in processes.finish(started):
+        assert code == 143, error
+        assert error.splitlines()[-1] == f"terminated; the same command continues after step {last_step(run)}"
+    assert last_step(run) == [line["step"] for line in history(run) if "loss" in line][-1]
+
+
 @pytest.mark.slow
 def test_processes_that_die_stop_and_change_in_number_end_as_one(folder: Path) -> None:
     run, whole = folder / "joint", folder / "whole"
@@ -105,18 +116,23 @@ def test_processes_that_die_stop_and_change_in_number_end_as_one(folder: Path) -
     assert json.loads((run / "test.json").read_text())["wer"] == json.loads((whole / "test.json").read_text())["wer"]
 
 
-def test_processes_with_other_settings_are_refused(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--seed", 1, "seed: 0 in pr"),
+        pytest.param("--checkpoint.every-steps", 3, "checkpoint.every_steps: ", marks=pytest.mark.slow),
+    ],
+)
+def test_processes_with_other_settings_are_refused(folder: Path, option: str, value: int, told: str) -> None:
     port = processes.free_port()
     words = ["main.py", "train", "--config", folder / "small.py", "--workdir", folder / "other"]
     started = [
         *processes.start(words, 2, port=port, indices=[0]),
-        *processes.start([*words, "--seed", 1], 2, port=port, indices=[1]),
+        *processes.start([*words, option, value], 2, port=port, indices=[1]),
     ]
     for code, error in processes.finish(started):
         assert code == 1
-        message = (
-            "error: The processes of a training must be the same but for their index, got a different seed: 0 in pr"
-        )
+        message = f"error: The processes of a training must be the same but for their index, got a different {told}"
         assert error.splitlines()[-1].startswith(message)
     assert not (folder / "other").exists()
 

@@ -1,6 +1,7 @@
 """run.py: the folder of a run is opened, continued, refused or started anew."""
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import pytest
 
 from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, to_json
 from ds2_jax.errors import InputError
-from ds2_jax.run import ADDED_LATER, best_step, load_config, locked, open_run, prospects
+from ds2_jax.run import ADDED_LATER, best_step, load_config, locked, open_run, prospects, stamp
 
 CONFIG = Config(
     data=DataConfig(root=Path("/data"), train=Path("/data/train.jsonl")), model=ModelConfig(channels=(4, 8))
@@ -129,7 +130,7 @@ def test_one_process_trains_a_run(tmp_path: Path) -> None:
         "Wait for the other, or give another --workdir."
     )
     with locked(folder):  # free again
-        assert list(folder.iterdir()) == []
+        assert [path.name for path in folder.iterdir()] == ["lock"]
 
 
 def test_relative_paths_are_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,11 +179,43 @@ def test_settings_that_came_later_are_what_older_runs_did(tmp_path: Path) -> Non
         open_run(tmp_path, other, overwrite=False)
 
 
+@pytest.mark.parametrize("name", ["config.json.123.new", "lock", "lost+found"])
+def test_folder_of_a_run_that_was_killed_at_once_is_taken(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    open_run(tmp_path, Config(), overwrite=False)
+    assert load_config(tmp_path).model == Config().model
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({"config.json", name} - {"config.json.123.new"})
+
+
+def test_stamp_is_that_of_one_folder(tmp_path: Path) -> None:
+    assert stamp(tmp_path / "none") is None
+    for name in ("a", "b"):
+        open_run(tmp_path / name, Config(), overwrite=False)
+    assert stamp(tmp_path / "a") == stamp(tmp_path / "a")
+    assert stamp(tmp_path / "a") != stamp(tmp_path / "b")
+
+
+def test_file_system_without_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    with locked(tmp_path):
+        pass
+    assert (
+        capsys.readouterr().err
+        == f"{tmp_path} cannot be locked (No locks available): see that nothing else trains it\n"
+    )
+
+
 def test_prospects_name_the_last_whole_checkpoint(tmp_path: Path) -> None:
     assert prospects(tmp_path) == "the same command starts anew"
     for name in ("9", "10", "11.orbax-checkpoint-tmp"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
     assert prospects(tmp_path) == "the same command continues after step 10"
+    assert prospects(tmp_path, overwrite=True) == "the same command without --overwrite continues after step 10"
 
 
 def test_folder_without_settings_is_no_run(tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         optim=OptimConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=2),
         checkpoint=CheckpointConfig(every_steps=2),
     )
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=2, num_buckets=2))
+    dev = write_noise_manifest(folder / "dev", 4 * transcripts)  # so that an evaluation takes a while
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, dev=dev, batch_size=2, num_buckets=2))
     (folder / "settings.json").write_text(to_json(config))
     (folder / "small.py").write_text(
         "from pathlib import Path\nfrom ds2_jax.config import from_json\n"

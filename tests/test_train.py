@@ -462,6 +462,17 @@ def test_missing_test_recording_is_found_before_training(tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
+def test_folder_that_another_process_does_not_see_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_lib, "SECONDS_TO_SHOW", 0)
+    monkeypatch.setattr("ds2_jax.distributed.broadcast_from_primary", lambda name, value: [1, 2])  # of the first
+    with pytest.raises(InputError) as caught, train_lib.opened(tmp_path / "run", SMALL_CONFIG, False, {}):
+        pass
+    assert str(caught.value) == (
+        f"--workdir must be one folder that all processes see, got {tmp_path / 'run'}, which is another in process 0. "
+        "Give a folder of a file system that all hosts share."
+    )
+
+
 def test_training_manifest_must_be_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data.train must be set, got None. Give a manifest, or a data.corpus."):
         train(SMALL_CONFIG, tmp_path / "run")
