@@ -169,8 +169,7 @@ def fit(
             state = updates.make(state, watched, epoch)
             check_epoch(state, epoch, progress)
             saver.save(state)  # before the evaluation, which may be long, or fail
-            trained = f"epoch {epoch + 1}: {progress.summary}"
-            metrics = {"epoch": epoch + 1, **progress.costs}
+            trained, metrics = progress.summary, {"epoch": epoch + 1, **progress.costs}
             dev = evaluate(
                 variables_of(state),
                 splits["dev"],
@@ -180,10 +179,11 @@ def fit(
             )
             if dev.results:
                 check_finite(dev.loss, "dev loss", epoch)
+                trained = f"{trained}; dev loss {dev.loss:.2f}, {dev}"
                 metrics |= {f"dev_{name}": value for name, value in dev.rates.items()}
             check_place()
             log.write(int(state.step), metrics)
-            say(f"{trained}; dev loss {dev.loss:.2f}, {dev}" if dev.results else trained)
+            say(f"epoch {epoch + 1}: {trained}")
             checkpoints.record(int(state.step), dev.words.rate if dev.results else None)
     return conclude(config, workdir, splits, checkpoints.best_variables(variables_of(state), say), eval_step, skipped)
 
