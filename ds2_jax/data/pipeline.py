@@ -30,7 +30,6 @@ Perturb = Callable[[int, np.ndarray], np.ndarray]
 DTYPES = {"waveforms": "float32", "num_samples": "int32", "labels": "int32", "num_labels": "int32", "indices": "int32"}
 PREFETCHED_BATCHES = 2
 
-
 _open_batches: weakref.WeakSet[Batches] = weakref.WeakSet()
 
 
