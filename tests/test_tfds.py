@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -371,6 +372,7 @@ def test_a_count_that_is_stopped_or_cannot_be_kept_is_made_again(
         with pytest.raises(KeyboardInterrupt):
             read_utterances(name)
     assert not list(cache.rglob("*.jsonl"))
+    shutil.rmtree(cache)
     cache.write_text("no folder")
     assert len(read_utterances(name)) == 3
 
