@@ -55,7 +55,7 @@ def train(config: Config, workdir: Path, overwrite: bool = False, profile: range
 
     Raises:
         InputError: settings, data or the run folder are wrong, a loss is not finite, or a save fails.
-        KeyboardInterrupt: after Ctrl-C, when the step is made and a running save is on disk.
+        Stopped: asked to by a signal, after the step and a save.
     """
     splits = read_splits(config)  # all of it before the run's folder is touched
     epochs = Epochs(config, splits["train"])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,7 +183,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     heard = Heard(["GO", "YES", "NO", "GO NO"], list(outputs))
     whole, cut = make_trials(tmp_path / "whole"), make_trials(tmp_path / "cut")
     run_trials(whole, 5, heard, search, alphabet, threads=True)
-    calls = iter([None, None, KeyboardInterrupt])
+    calls = iter([None, None, interrupts.Stopped(signal.SIGINT)])
 
     def check() -> None:
         if stop := next(calls, None):
@@ -190,7 +191,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(interrupts, "check", check)
-        with pytest.raises(KeyboardInterrupt, match="2 trials are kept, the same command goes on"):
+        with pytest.raises(interrupts.Stopped, match="interrupted; 2 trials are kept, the same command goes on"):
             run_trials(cut, 5, heard, search, alphabet, threads=False)
     assert cut.trials == whole.trials[:2]
     again = read_trials(cut.path, {"lm": "0123"})

@@ -278,7 +278,7 @@ def run_trials(
         threads: whether utterances can be decoded at the same time.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C was pressed; the trials so far are kept.
+        Stopped: asked to by a signal; the trials so far are kept.
     """
 
     def prospects() -> str:
