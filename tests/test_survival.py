@@ -151,6 +151,7 @@ def test_run_that_is_killed_three_times_ends_as_the_whole_one(folder: Path) -> N
     assert found["epoch"] + found["save"] + found["evaluation"] >= 2
 
 
+@pytest.mark.slow
 def test_folder_that_is_gone_is_named_and_not_made_anew(folder: Path) -> None:
     """A disk that is unmounted leaves an empty folder in its place."""
     run = folder / "gone"
