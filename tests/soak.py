@@ -110,13 +110,16 @@ def live(soak: Soak, run: Path, seconds: float, end: str, full_disk: bool) -> di
             preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)) if full_disk else None,
         )
     started, samples = time.monotonic(), []
-    while time.monotonic() - started < seconds and process.poll() is None:
-        time.sleep(SECONDS_BETWEEN_SAMPLES)
-        if time.monotonic() - started > SETTLED_SECONDS and process.poll() is None:
-            samples.append({"seconds": time.monotonic() - started, **measure(process.pid)})
-    if process.poll() is None:
-        ENDS[end](process)
-    code = process.wait(timeout=300)
+    try:
+        while time.monotonic() - started < seconds and process.poll() is None:
+            time.sleep(SECONDS_BETWEEN_SAMPLES)
+            if time.monotonic() - started > SETTLED_SECONDS and process.poll() is None:
+                samples.append({"seconds": time.monotonic() - started, **measure(process.pid)})
+        if process.poll() is None:
+            ENDS[end](process)
+        code = process.wait(timeout=300)
+    finally:
+        process.kill()  # where this test itself is stopped: it would go on training, or stay paused, with the lock
     said = (soak.folder / "soak.err").read_text(errors="replace")
     continued = re.search(r"continuing after step (\d+)", said)
     return {
