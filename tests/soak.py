@@ -168,6 +168,7 @@ def growth(lives: list[dict[str, Any]]) -> list[str]:
 def main() -> int:
     """Runs the soak test; exit code 1 where something was found."""
     soak = tyro.cli(Soak, description=__doc__)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # through `finally`
     soak.folder.mkdir(parents=True, exist_ok=True)
     log, run = soak.folder / "soak.jsonl", soak.folder / "run"
     lives = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
