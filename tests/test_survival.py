@@ -110,7 +110,7 @@ def kill_in(process: subprocess.Popen[bytes], run: Path, wanted: str, since: int
     process.kill()
     if process.wait() == 0:
         return None
-    return moment(run)
+    return wanted if wanted == "preparation" else moment(run)  # before it begins, the folder shows the life before
 
 
 def final_state(run: Path, config: Config) -> Any:
