@@ -20,6 +20,8 @@ _requested: int | None = None
 """The signal that asks training to stop."""
 _prospects: Callable[[], str] | None = None
 """Inside `deferred`: says what an interruption costs."""
+_begun = False
+"""Whether something would be lost by leaving at once: compiling, before the first step, may take minutes."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -50,17 +52,18 @@ def watch() -> None:
 
 
 @contextlib.contextmanager
-def deferred(prospects: Callable[[], str]) -> Iterator[None]:
+def deferred(prospects: Callable[[], str], begun: bool = True) -> Iterator[None]:
     """A signal inside only makes `check` raise; a second Ctrl-C ends the process.
 
     Args:
         prospects: says what an interruption costs.
+        begun: False: until `begin` is called nothing would be lost, and a signal ends the process at once.
 
     Raises:
         Stopped: a signal came; its text tells which, and `prospects`.
     """
-    global _prospects
-    _prospects = prospects
+    global _prospects, _begun
+    _prospects, _begun = prospects, begun
     try:
         yield
         check()  # sent after the last step
@@ -68,6 +71,12 @@ def deferred(prospects: Callable[[], str]) -> Iterator[None]:
         raise Stopped(stop.number, prospects()) from None
     finally:
         _prospects = None
+
+
+def begin() -> None:
+    """From here on something would be lost."""
+    global _begun
+    _begun = True
 
 
 def requested() -> int:
@@ -95,7 +104,7 @@ def _wait(reader: socket.socket, _: socket.socket) -> None:
     global _requested
     number = _next_signal(reader)
     prospects = _prospects  # the main thread may leave `deferred` meanwhile
-    if prospects is not None:
+    if prospects is not None and _begun:
         _requested = number
         again = " again" if number == signal.SIGINT else ""
         _say(f"\n{NAMES[number]}: finishing this step and saving; Ctrl-C{again} leaves at once")

@@ -64,7 +64,7 @@ def train(config: Config, workdir: Path, overwrite: bool = False, profile: range
     distributed.check_same(**run_lib.common_settings(config), data=digest(*splits.values()))
     with (
         opened(workdir, config, overwrite, splits) as check_place,
-        interrupts.deferred(prospects),
+        interrupts.deferred(prospects, begun=False),
         Checkpoints(workdir, config, utterances) as checkpoints,
     ):
         test = None

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ds2_jax import interrupts
 from ds2_jax.batch_file import FailedStep, replay_hint, write_batch
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.errors import InputError
@@ -89,6 +90,7 @@ class Updates:
         if not np.isfinite([values["loss"], values["grad_norm"]]).all():
             raise self._not_finite(update, values, state, epoch)
         self.watchdog.beat(f"in epoch {epoch + 1}, after step {update.step}")
+        interrupts.begin()
         self.saver.check_place()
         num_rows, padded_samples = update.batch["waveforms"].shape
         values |= {"num_rows": num_rows * jax.process_count(), "padded_samples": padded_samples}
