@@ -23,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ds2_jax import config as config_lib
 from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
-from ds2_jax.checksums import array_name, checksums
+from ds2_jax.checksums import checksums, named_leaves
 from ds2_jax.config import Config
 from ds2_jax.distributed import barrier, broadcast_from_primary, exchange, is_primary
 from ds2_jax.errors import InputError
@@ -357,10 +357,7 @@ def _quieten() -> None:
 
 def _shape_differences(stored: Any, wanted: Any) -> str:
     """The first arrays that only one side has, or that differ in shape; "" where there are none."""
-    here, there = (
-        {array_name(leaf): tuple(leaf[1].shape) for leaf in leaves}
-        for leaves in map(jax.tree_util.tree_leaves_with_path, (wanted, stored))
-    )
+    here, there = ({name: tuple(leaf.shape) for name, leaf in named_leaves(tree).items()} for tree in (wanted, stored))
     names = [name for name in sorted(here | there) if here.get(name) != there.get(name)]
     listed = [f"{name} {there.get(name, 'missing')}, not {here.get(name, 'there')}" for name in names[:NUM_EXAMPLES]]
     return "; ".join(listed) + (f"; and {len(names) - NUM_EXAMPLES} more" if len(names) > NUM_EXAMPLES else "")

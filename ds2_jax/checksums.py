@@ -1,4 +1,4 @@
-"""SHA-256 of the arrays of a tree, which tell a flipped bit."""
+"""The arrays of a tree by name, and their SHA-256, which tells a flipped bit."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -6,6 +6,12 @@ from typing import Any
 
 import jax
 import numpy as np
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The arrays of a tree, each by its path: params.rnn_0.hidden_kernel."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def checksums(tree: Any) -> dict[str, str]:
@@ -17,11 +23,6 @@ def checksums(tree: Any) -> dict[str, str]:
         found.update(array.tobytes())
         return found.hexdigest()
 
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    leaves = named_leaves(tree)
     with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
-        return dict(zip(map(array_name, leaves), pool.map(checksum, (leaf for _, leaf in leaves)), strict=True))
-
-
-def array_name(leaf: tuple[Any, Any]) -> str:
-    """Of a leaf with its path: params.rnn_0.hidden_kernel."""
-    return jax.tree_util.keystr(leaf[0], simple=True, separator=".")
+        return dict(zip(leaves, pool.map(checksum, leaves.values()), strict=True))

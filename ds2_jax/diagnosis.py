@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from ds2_jax import augment, features, lengths, steps
+from ds2_jax.checksums import named_leaves
 from ds2_jax.config import Config
 from ds2_jax.loss import ctc_losses
 from ds2_jax.parallel import AXIS
@@ -146,12 +147,6 @@ def _values(x: jax.Array, axes: tuple[int, ...] | None = None) -> Values:
     finite = jnp.isfinite(x)
     largest = jnp.where(finite, jnp.abs(x), 0).max(axes, initial=0).astype(jnp.float32)
     return Values(largest, (~finite).sum(axes))
-
-
-def named_leaves(tree: Any) -> dict[str, Any]:
-    """The arrays of a tree, each with its path as a name."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def keep_rows(batch: Arrays, rows: Sequence[int]) -> dict[str, np.ndarray]:

@@ -19,9 +19,10 @@ from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.batch_file import FailedStep, read_batch
 from ds2_jax.checkpoint import Checkpoints
+from ds2_jax.checksums import named_leaves
 from ds2_jax.compilation import enable_cache
 from ds2_jax.config import Config
-from ds2_jax.diagnosis import Diagnosis, keep_rows, make_diagnose, named_leaves, smallest_groups
+from ds2_jax.diagnosis import Diagnosis, keep_rows, make_diagnose, smallest_groups
 from ds2_jax.errors import InputError, shorten
 from ds2_jax.progress import say
 

@@ -13,8 +13,9 @@ import pytest
 
 from ds2_jax import optim, parallel, steps
 from ds2_jax.alphabet import Alphabet
+from ds2_jax.checksums import named_leaves
 from ds2_jax.config import AugmentConfig
-from ds2_jax.diagnosis import Diagnosis, keep_rows, make_diagnose, named_leaves, smallest_groups
+from ds2_jax.diagnosis import Diagnosis, keep_rows, make_diagnose, smallest_groups
 from tests.small_runs import SMALL_CONFIG, noise, some_state
 
 CONFIG = dataclasses.replace(
