@@ -42,18 +42,16 @@ CONTENTS = (
 )
 """What `overwrite` deletes; a file of the user's own stays."""
 
-PLACES = {
-    *("data.root", "data.archive", "data.train", "data.dev", "data.test"),
-    *("data.on_bad_utterance", "data.num_workers", "parallel", "rematerialise", "watchdog_minutes"),
-    *("checkpoint.every_steps", "checkpoint.every_minutes"),
-}
-"""Settings that may change when a run goes on: they do not change what is learned. The checkpoints know the
-utterances themselves, so manifests may move and must not change."""
-
 MAY_DIFFER = {
     *("data.root", "data.archive", "data.train", "data.dev", "data.test", "data.num_workers", "watchdog_minutes"),
 }
 """Settings in which processes that train as one may differ: where their files lie, what their host can do."""
+
+PLACES = MAY_DIFFER | {
+    *("data.on_bad_utterance", "parallel", "rematerialise", "checkpoint.every_steps", "checkpoint.every_minutes"),
+}
+"""Settings that may change when a run goes on: they do not change what is learned. The checkpoints know the
+utterances themselves, so manifests may move and must not change."""
 
 ADDED_LATER = {
     *("data.case", "data.remove", "perturb"),
@@ -138,7 +136,7 @@ def check_run(folder: Path, config: Config, overwrite: bool) -> None:
     """
     _check_is_folder(folder)
     path = folder / CONFIG
-    if folder.is_dir() and not path.exists() and any(entry.name not in NOTHING for entry in _files_of(folder)):
+    if folder.is_dir() and not path.exists() and _holds_something(folder):
         raise InputError(
             f"--workdir must be empty or hold a run, got {folder}, which has files but no {CONFIG}. "
             "Give another --workdir."
@@ -168,12 +166,6 @@ def common_settings(config: Config) -> dict[str, str]:
                 yield prefix + name, json.dumps(value)
 
     return dict(fields(json.loads(config_lib.to_json(config))))
-
-
-def _files_of(folder: Path) -> Iterator[Path]:
-    """What lies in the folder of a run, but what a killed process was writing."""
-    unfinished = set(folder.glob(UNFINISHED))
-    return (path for path in folder.iterdir() if path not in unfinished)
 
 
 def load_config(folder: Path) -> Config:
@@ -288,6 +280,11 @@ def _identity(folder: Path) -> tuple[int, int] | None:
         status = folder.stat()
         return status.st_dev, status.st_ino
     return None
+
+
+def _holds_something(folder: Path) -> bool:
+    """Whether there is more than a run leaves that was killed at once."""
+    return any(not (path.name in NOTHING or path.match(UNFINISHED)) for path in folder.iterdir())
 
 
 def _check_is_folder(folder: Path) -> None:
