@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from packaging.requirements import Requirement
 
 from ds2_jax import cli
 from ds2_jax.config import load_config
+from tests.commands import parse_only
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNTIME, DEVELOPMENT = ROOT / "requirements.txt", ROOT / "requirements-dev.txt"
@@ -122,13 +122,7 @@ def test_the_readmes_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.setattr(f"ds2_jax.{command}", lambda *_, **__: 0)
     monkeypatch.setattr("ds2_jax.distributed.joined", lambda *_: contextlib.nullcontext())
-    parse = cli._parse
-
-    def parse_only(*arguments: Any) -> Any:
-        parse(*arguments)
-        return lambda: 0
-
-    monkeypatch.setattr(cli, "_parse", parse_only)
+    parse_only(monkeypatch)
     monkeypatch.chdir(ROOT)
     commands = re.findall(r"^(?:\S+/)?python main\.py\b(.*)$", readme_code(), flags=re.MULTILINE)
     assert commands

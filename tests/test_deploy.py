@@ -20,6 +20,7 @@ from ds2_jax import cli
 from ds2_jax.config import load_config
 from ds2_jax.data.pack import name_splits
 from ds2_jax.distributed import LOST
+from tests.commands import parse_only
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
@@ -216,13 +217,7 @@ def test_the_pages_trainings_parse() -> None:
 
 
 def test_the_pages_other_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:
-    parse = cli._parse
-
-    def parse_only(*arguments: Any) -> Any:
-        parse(*arguments)
-        return lambda: 0
-
-    monkeypatch.setattr(cli, "_parse", parse_only)
+    parse_only(monkeypatch)
     monkeypatch.chdir(ROOT)
     commands = [line for line in page_commands() if re.match(r"python main\.py (prepare|data)", line)]
     assert len(commands) == 4

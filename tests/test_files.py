@@ -99,7 +99,8 @@ def test_a_cache_that_others_could_write_is_refused(tmp_path: Path, mode: int) -
 
 
 def test_a_cache_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)  # noqa: PTH116
+    owner = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
     with pytest.raises(
         InputError, match=r"must belong to you and be writable by nobody else, got owner \d+ and mode 700"
     ):

@@ -12,6 +12,10 @@ from ds2_jax.errors import InputError
 from tests.fuzz.target import PAYLOADS, PICKLE, Target, accepted
 
 
+def _refuse_without_a_name() -> None:
+    raise InputError("It must be accepted.")
+
+
 def _misbehave(path: Path) -> None:
     """What the limits are for."""
     what = path.read_text()
@@ -26,7 +30,7 @@ def _misbehave(path: Path) -> None:
         case "fail":
             raise ValueError(what)
         case "refuse without a name":
-            accepted(path, lambda: exec("raise InputError('It must be accepted.')"))  # noqa: S102
+            accepted(path, _refuse_without_a_name)
         case "grow":
             assert len(bytearray(b"\1") * (300 * 2**20)) > 0
         case "ask for too much":
@@ -38,7 +42,7 @@ def _misbehave(path: Path) -> None:
         case "start a program":
             subprocess.run(["true"], check=True)
         case "execute":
-            exec(compile(PAYLOADS[-1], path, "exec"), {})  # noqa: S102
+            exec(compile(PAYLOADS[-1], path, "exec"), {})  # noqa: S102 - the misdeed itself
         case "import":
             (path.parent / "planted.py").write_bytes(b"")
             sys.path.insert(0, str(path.parent))

@@ -24,8 +24,15 @@ def _read_manifest(path: Path) -> None:
         assert each.duration >= 0
         assert isinstance(each.transcript, str)
         each.id.encode()
-    limits = {"sample_rate": 16_000, "hop_length": 160, "time_reduction": 2, "min_duration": 0.1, "max_duration": 20.0}
-    check_utterances(utterances, Alphabet(ENGLISH), **limits)  # type: ignore[arg-type]
+    check_utterances(
+        utterances,
+        Alphabet(ENGLISH),
+        sample_rate=16_000,
+        hop_length=160,
+        time_reduction=2,
+        min_duration=0.1,
+        max_duration=20.0,
+    )
 
 
 def _manifests() -> Sequence[bytes]:
@@ -173,8 +180,9 @@ def _read_lists(path: Path) -> None:
         attempt(path, lambda: list(common_voice._read_list(path, path.parent))),
         attempt(path, lambda: folder._read_metadata(path)),
     ]
-    if all(isinstance(each, InputError) for each in results):
-        raise results[0]  # type: ignore[misc]
+    refusals = [each for each in results if isinstance(each, InputError)]
+    if len(refusals) == len(results):
+        raise refusals[0]
 
 
 def _lists() -> Sequence[bytes]:

@@ -116,7 +116,7 @@ def read(watch: Watch, root: Path, name: str, number: int) -> dict[str, Any]:
     shutil.rmtree(folder)
     if watch.seen:
         outcome, detail = "failed", f"did {watch.seen[:5]}"
-    if left := os.listdir(root):  # noqa: PTH208
+    if left := [path.name for path in root.iterdir()]:
         outcome, detail = "failed", f"left {left} outside its folder"
         for path in root.iterdir():
             path.unlink()
