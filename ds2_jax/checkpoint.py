@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a run: the latest two and the best by dev WER; resume, and weights alone."""
+"""Orbax checkpoints of a run: the latest two and the best by dev WER; resume, and weights alone or averaged."""
 
 import errno
 import functools
@@ -11,12 +11,13 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import jax
+import optax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -63,6 +64,7 @@ class Checkpoints:
         tree = json.loads(config_lib.to_json(config))
         settings = {"data": {"alphabet": config.data.alphabet}, "features": tree["features"], "model": tree["model"]}
         self._meta: dict[str, Any] = {"settings": settings, "utterances": utterances}
+        self._average, self._has_average = config.checkpoint.average, config.optim.ema_decay > 0
         self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
 
     def __enter__(self) -> Self:
@@ -87,7 +89,7 @@ class Checkpoints:
         step = int(state.step)
         if step in self._steps():  # where it was restored, and no step was made
             return
-        tree = vars(state)
+        tree = _tree(state)
         meta = self._meta | {"sha256": checksums(tree) if is_primary() else {}}  # process 0 writes it
         arguments = ocp.args.Composite(
             state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(meta | {META_SUM: _meta_sum(meta)})
@@ -137,7 +139,7 @@ class Checkpoints:
         """Keeps the latest two steps, should the last be damaged, and the best."""
         steps = run_lib.saved_steps(self._run)
         with writing(self._run / CHECKPOINTS):
-            for step in set(steps[:-2]) - {run_lib.best_step(self._run)}:
+            for step in set(steps[:-2]) - set(run_lib.best_steps(self._run, self._average)):
                 # Renamed first: a crash in the middle of deleting would leave what looks like a damaged checkpoint.
                 shutil.rmtree(self._folder(step).rename(self._folder(step).with_suffix(DELETING)))
 
@@ -154,13 +156,22 @@ class Checkpoints:
     @property
     def latest_step(self) -> int | None:
         """Step of the newest checkpoint; None without any."""
-        return max(self._steps(), default=None)
+        return next(iter(self._latest()), None)
 
     @property
     def best_step(self) -> int | None:
         """Step with the lowest dev WER, the first of equals; without any dev WER the last; None without steps."""
-        step: int | None = broadcast_from_primary("best step", run_lib.best_step(self._run) if is_primary() else None)
-        return step
+        return next(iter(self.best_steps), None)
+
+    @property
+    def best_steps(self) -> list[int]:
+        """The best step, and with `checkpoint.average` those that are averaged with it, the best first."""
+        found = run_lib.best_steps(self._run, self._average) if is_primary() else []
+        steps: list[int] = broadcast_from_primary("best steps", found)
+        return steps
+
+    def _latest(self) -> list[int]:
+        return self._steps()[-1:]
 
     def _steps(self) -> list[int]:
         steps: list[int] = broadcast_from_primary("steps", run_lib.saved_steps(self._run))
@@ -176,25 +187,24 @@ class Checkpoints:
         Raises:
             InputError: as `restore`, or no step is whole any more.
         """
-        return self._first_whole(lambda: self.latest_step, lambda step: self.restore(step, like), tell) or like
+        return self._first_whole(self._latest, lambda steps: self.restore(*steps, like), tell) or like
 
     def best_variables(self, like: Mapping[str, Any], tell: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
         """The best step that is whole, and its variables; None where nothing was saved; otherwise as `resume`."""
-
-        def read(step: int) -> tuple[int, dict[str, Any]]:
-            return step, self.restore_variables(step, like)
-
-        return self._first_whole(lambda: self.best_step, read, tell)
+        return self._first_whole(
+            lambda: self.best_steps, lambda steps: (steps[0], self.mean_variables(steps, like)), tell
+        )
 
     def _first_whole(
-        self, choose: Callable[[], int | None], read: Callable[[int], Result], tell: Callable[[str], None]
+        self, choose: Callable[[], Sequence[int]], read: Callable[[Sequence[int]], Result], tell: Callable[[str], None]
     ) -> Result | None:
-        while (step := choose()) is not None:
-            found, finding = None, ""
+        """Reads the steps that are chosen; where one is damaged, it is moved aside, and they are chosen anew."""
+        while steps := choose():
+            found, finding, folder = None, "", self._folder(steps[0])
             try:
-                found = read(step)
+                found = read(steps)
             except DamagedCheckpointError as damage:
-                finding = damage.finding
+                finding, folder = damage.finding, damage.folder
             findings = exchange("findings", finding)
             if not any(findings):
                 return found
@@ -205,7 +215,7 @@ class Checkpoints:
                     "read the same folder."
                 )
             if is_primary():
-                aside = _move_aside(self._folder(step))
+                aside = _move_aside(folder)
                 tell(f"{finding} It is moved to {aside.name}; the checkpoint before it is used.")
             barrier("moved aside")
         if damaged := [path.name for path in (self._run / CHECKPOINTS).glob(f"*{DAMAGED}*")]:
@@ -222,11 +232,23 @@ class Checkpoints:
             DamagedCheckpointError: it cannot be read, or is not what was saved.
             InputError: it was saved with other settings, other sizes or other utterances.
         """
-        return TrainState(**self._restore(step, vars(like), partial=False))
+        return TrainState(**self._restore(step, _tree(like), partial=False))
 
     def restore_variables(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
-        """Weights and batch statistics alone, on the devices of `like` (params, batch_stats); errors as `restore`."""
-        return self._restore(step, dict(like), partial=True)
+        """Weights and batch statistics alone, on the devices of `like` (params, batch_stats); errors as `restore`.
+
+        With `optim.ema_decay` those are their moving averages.
+        """
+        if not self._has_average:
+            return self._restore(step, dict(like), partial=True)
+        return dict(self._restore(step, {"average": dict(like)}, partial=True)["average"])
+
+    def mean_variables(self, steps: Sequence[int], like: Mapping[str, Any]) -> dict[str, Any]:
+        """The mean of the variables of several steps, each as `restore_variables` reads it."""
+        mean = self.restore_variables(steps[0], like)
+        for count, step in enumerate(steps[1:], start=2):
+            mean = optax.incremental_update(self.restore_variables(step, like), mean, 1 / count)
+        return mean
 
     def _restore(self, step: int, like: dict[str, Any], partial: bool) -> dict[str, Any]:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
@@ -271,6 +293,11 @@ class Checkpoints:
         return self._run / CHECKPOINTS / str(step)
 
 
+def _tree(state: TrainState) -> dict[str, Any]:
+    """What is saved of a state; without `average` where there is none, as in runs from before there could be one."""
+    return {name: value for name, value in vars(state).items() if name != "average" or value}
+
+
 def _read_meta(folder: Path) -> dict[str, Any]:
     """What was saved beside the arrays of a step: its settings, the digest of its utterances, those of its arrays."""
     try:
@@ -312,10 +339,12 @@ class DamagedCheckpointError(InputError):
     """A checkpoint cannot be read, or holds other bytes than were saved.
 
     Attributes:
+        folder: of the step.
         finding: what is wrong, without advice.
     """
 
     def __init__(self, folder: Path, reason: str) -> None:
+        self.folder = folder
         self.finding = f"{folder} must be a whole checkpoint, got: {reason}."
         super().__init__(f"{self.finding} Delete this folder to use the checkpoint before it.")
 
@@ -364,7 +393,7 @@ def _shape_differences(stored: Any, wanted: Any) -> str:
 
 
 def load_variables(run: Path, config: Config, mesh: Mesh) -> dict[str, Any]:
-    """Weights and batch statistics of a run's best checkpoint, on every device of `mesh`.
+    """Weights and batch statistics of a run's best checkpoint, or their mean over the best, on every device of `mesh`.
 
     Raises:
         InputError: the run has no checkpoint, or one of another alphabet or size.
@@ -381,7 +410,7 @@ def load_variables(run: Path, config: Config, mesh: Mesh) -> dict[str, Any]:
     if not (run / CHECKPOINTS).is_dir():
         raise InputError(f"{run} must hold a checkpoint, got none. Train it: python main.py --workdir {run} ...")
     with Checkpoints(run, config) as checkpoints:
-        step = checkpoints.best_step
-        if step is None:
+        steps = checkpoints.best_steps
+        if not steps:
             raise InputError(f"{run} must hold a checkpoint, got none yet. Wait for the first epoch to end.")
-        return checkpoints.restore_variables(step, like)
+        return checkpoints.mean_variables(steps, like)

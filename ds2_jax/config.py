@@ -299,6 +299,9 @@ class OptimConfig:
 
     Differs: deepspeech.pytorch clips at 400 the gradient of the batch's summed loss; 6.25 is 400 over its batch of 64.
     """
+    ema_decay: float = 0.0
+    """Share that the exponential moving average of the weights and batch statistics keeps of itself in an update, less
+    in the first ones. The average is what is evaluated, chosen and used afterwards; 0: the weights themselves are."""
 
     def __post_init__(self) -> None:
         check_fields(self, "optim.")
@@ -307,22 +310,26 @@ class OptimConfig:
         require(self.accumulate >= 1, "optim.accumulate", "be at least 1", self.accumulate)
         for field in ("warmup_steps", "weight_decay", "clip_norm"):
             require(getattr(self, field) >= 0, f"optim.{field}", "be 0 or more", getattr(self, field))
-        for field in ("momentum", "beta1", "beta2"):
+        for field in ("momentum", "beta1", "beta2", "ema_decay"):
             require(0 <= getattr(self, field) < 1, f"optim.{field}", "be in [0, 1)", getattr(self, field))
         require(self.epsilon > 0, "optim.epsilon", "be positive", self.epsilon)
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """When training saves, besides the end of every epoch."""
+    """When training saves, besides the end of every epoch, and which saves count."""
 
     every_steps: int = 0
     """Save when this many updates of an epoch are made, and twice as many, ...; 0: off."""
     every_minutes: float = 10.0
     """Save when the last save is this many minutes old; 0: off."""
+    average: int = 1
+    """Epochs whose weights and batch statistics are averaged when training ends, and kept until then: those of the
+    lowest dev WER, or the last ones where there is no dev split. 1: the best one alone."""
 
     def __post_init__(self) -> None:
         check_fields(self, "checkpoint.")
+        require(1 <= self.average <= 1000, "checkpoint.average", "be 1 to 1000", self.average)
         require(self.every_steps >= 0, "checkpoint.every_steps", "be 0 (off) or more", self.every_steps)
         minutes = self.every_minutes
         require(0 <= minutes < float("inf"), "checkpoint.every_minutes", "be 0 (off) or a number of minutes", minutes)

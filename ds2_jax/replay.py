@@ -69,8 +69,7 @@ def replay(
     say("looking for where it begins: the step is compiled once more")
     diagnose = make_diagnose(again.config, Alphabet.of(again.config.data).size, again.mesh)
 
-    variables = {"params": again.state.params, "batch_stats": again.state.batch_stats}
-    variables = parallel.replicate(variables, again.mesh)
+    variables = parallel.replicate(again.state.variables, again.mesh)
 
     def with_rows(rows: Sequence[int]) -> Diagnosis:
         return diagnose(variables, keep_rows(again.failed.batch, rows), again.failed.epoch)

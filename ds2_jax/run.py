@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import math
 import os
 import shutil
 import stat
@@ -57,7 +56,8 @@ ADDED_LATER = {
     *("data.case", "data.remove", "perturb"),
     *("augment.frequency_mask_probability", "augment.time_mask_probability", "augment.time_mask_share"),
     *("augment.frames_per_time_mask", "augment.time_warp_frames", "augment.time_warp_probability"),
-    *("optim.accumulate", "rematerialise", "watchdog_minutes", "checkpoint"),
+    *("optim.accumulate", "optim.ema_decay", "rematerialise", "watchdog_minutes"),
+    *("checkpoint", "checkpoint.average"),
 }
 """Settings that older runs do not have; their defaults are what was done before there was a choice."""
 
@@ -210,18 +210,24 @@ def last_step(folder: Path) -> int | None:
 
 
 def best_step(folder: Path) -> int | None:
-    """Step of the best checkpoint of the run in `folder`, without Orbax; None without any.
+    """Step of the best checkpoint of the run in `folder`, without Orbax; None without any. See `best_steps`."""
+    return next(iter(best_steps(folder, 1)), None)
 
-    Best is the lowest dev WER, the first of equals; where none was measured, the last.
+
+def best_steps(folder: Path, count: int) -> list[int]:
+    """Steps of the best checkpoints of the run in `folder`, `count` at most, the best first.
+
+    Best is the lowest dev WER, the first of equals. Where none was measured it is the last end of an epoch, or, before
+    the first one, the last save.
 
     Raises:
         InputError: what was noted of a checkpoint's evaluation is damaged.
     """
-    ranks = []
-    for step in saved_steps(folder):
-        wer = dev_wer(folder, step)
-        ranks.append((math.inf, -step, step) if wer is None else (wer, step, step))
-    return min(ranks)[-1] if ranks else None
+    steps = saved_steps(folder)
+    rates = {step: wer for step in steps if (wer := dev_wer(folder, step)) is not None}
+    ends = [step for step in steps if (folder / CHECKPOINTS / str(step) / METRICS).exists()]
+    ranked = sorted(rates, key=lambda step: (rates[step], step)) or (ends or steps)[::-1]
+    return ranked[:count]
 
 
 def dev_wer(folder: Path, step: int) -> float | None:

@@ -29,6 +29,18 @@ class TrainState:
     params: Any
     batch_stats: Any
     opt_state: Any
+    average: Any = dataclasses.field(default_factory=dict)
+    """Moving average of params and batch_stats; empty where `optim.ema_decay` is 0."""
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The model's params and batch_stats, as a step changes them."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def evaluated(self) -> dict[str, Any]:
+        """The variables that are evaluated: the average, where there is one."""
+        return self.average or self.variables
 
 
 def make_model(config: Config, num_labels: int, axis_name: str | None = None) -> DeepSpeech2:
@@ -42,8 +54,9 @@ def init_state(config: Config, num_labels: int, tx: optax.GradientTransformation
     variables = jax.jit(make_model(config, num_labels).init)(
         jax.random.key(config.seed), spectrograms, jnp.full((1,), 8, jnp.int32)
     )
-    params = variables["params"]
-    return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], jax.jit(tx.init)(params))
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    average = jax.tree.map(jnp.copy, variables) if config.optim.ema_decay else {}  # a step reuses both memories
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, jax.jit(tx.init)(params), average)
 
 
 def train_step(
@@ -90,7 +103,8 @@ def train_step(
     loss, grads = _all_devices(summed, axis_name)
     grad_norm = optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    return _update(state, batch_stats, grads, finite, tx), {"loss": loss, "grad_norm": grad_norm, **counts}
+    new = _update(state, batch_stats, grads, finite, tx, config.optim.ema_decay)
+    return new, {"loss": loss, "grad_norm": grad_norm, **counts}
 
 
 def _gradient(
@@ -138,14 +152,23 @@ def _accumulate(
 
 
 def _update(
-    state: TrainState, batch_stats: Any, grads: Any, finite: jax.Array, tx: optax.GradientTransformation
+    state: TrainState,
+    batch_stats: Any,
+    grads: Any,
+    finite: jax.Array,
+    tx: optax.GradientTransformation,
+    ema_decay: float,
 ) -> TrainState:
     """The state after an update, or, where the step is not finite or an earlier one was not, as it was."""
     stopped = state.step < 0
 
     def update(state: TrainState) -> TrainState:
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state)
+        params = optax.apply_updates(state.params, updates)
+        average = state.average
+        if average:
+            average = moving_average(average, {"params": params, "batch_stats": batch_stats}, state.step, ema_decay)
+        return TrainState(state.step + 1, params, batch_stats, opt_state, average)
 
     def keep(state: TrainState) -> TrainState:
         return dataclasses.replace(state, step=jnp.where(stopped, state.step, ~state.step))
@@ -154,6 +177,18 @@ def _update(
     # 194 MiB more for 5 x 1024.
     new: TrainState = jax.lax.cond(finite & ~stopped, update, keep, state)
     return new
+
+
+def moving_average(average: Any, new: Any, step: jax.Array, decay: float) -> Any:
+    """The exponential moving average after an update, the first of which is `step` 0.
+
+    The first updates count for more, so that the weights drawn at random are soon forgotten: the average keeps the
+    share min(decay, (1 + n) / (10 + n)) of itself in the n-th of them.
+
+    Source: the decay is that of tf.train.ExponentialMovingAverage with its number of updates given.
+    """
+    count = (step + 1).astype(jnp.float32)
+    return optax.incremental_update(new, average, jnp.maximum(1 - decay, 9 / (10 + count)))
 
 
 def infer(

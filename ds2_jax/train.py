@@ -73,10 +73,18 @@ def train(config: Config, workdir: Path, overwrite: bool = False, profile: range
         if not distributed.broadcast_from_primary("tested", test is not None):
             checkpoints.tidy()
             test = fit(config, workdir, splits, epochs, checkpoints, check_place, profile)
-        best = checkpoints.best_step
-    if test is not None and best is not None and distributed.is_primary():
-        print(report(test, f"test, with the weights of epoch {best // epochs.num_steps}", workdir / "test.jsonl"))
+        best = [step // epochs.num_steps for step in checkpoints.best_steps]
+    if test is not None and best and distributed.is_primary():
+        print(report(test, f"test, with {name_weights(config, best)}", workdir / "test.jsonl"))
     return test
+
+
+def name_weights(config: Config, epochs: Sequence[int]) -> str:
+    """Says which weights `Checkpoints.best_variables` gives; `epochs` are counted from 1, the best first."""
+    weights = "the moving average of the weights" if config.optim.ema_decay else "the weights"
+    if len(epochs) == 1:
+        return f"{weights} of epoch {epochs[0]}"
+    return f"the mean over {weights} of epochs {', '.join(map(str, sorted(epochs)))}"
 
 
 @contextlib.contextmanager
@@ -171,7 +179,7 @@ def fit(
             saver.save(state)  # before the evaluation, which may be long, or fail
             trained, metrics = progress.summary, {"epoch": epoch + 1, **progress.costs}
             dev = evaluate(
-                variables_of(state),
+                state.evaluated,
                 splits["dev"],
                 title="dev",
                 decoder=make_decoder(config),
@@ -185,7 +193,7 @@ def fit(
             log.write(int(state.step), metrics)
             say(f"epoch {epoch + 1}: {trained}")
             checkpoints.record(int(state.step), dev.words.rate if dev.results else None)
-    return conclude(config, workdir, splits, checkpoints.best_variables(variables_of(state), say), eval_step, skipped)
+    return conclude(config, workdir, splits, checkpoints.best_variables(state.variables, say), eval_step, skipped)
 
 
 def conclude(
@@ -313,7 +321,7 @@ def check_epoch(state: steps.TrainState, epoch: int, progress: Progress) -> None
             f"data.train must hold utterances that can be read and aligned, got none in epoch {epoch + 1}. "
             "The run's skipped_while_reading.jsonl says what is wrong with each."
         )
-    check_finite(float(_norm(variables_of(state))), "norm of the weights", epoch)
+    check_finite(float(_norm(state.variables)), "norm of the weights", epoch)
 
 
 def check_finite(value: float, name: str, epoch: int) -> None:
@@ -326,11 +334,6 @@ def check_finite(value: float, name: str, epoch: int) -> None:
 
 
 _norm = jax.jit(optax.tree.norm)
-
-
-def variables_of(state: steps.TrainState) -> dict[str, Any]:
-    """What the model reads of a train state."""
-    return {"params": state.params, "batch_stats": state.batch_stats}
 
 
 def skipped_name() -> str:

@@ -77,14 +77,15 @@ def some_state(config: Config) -> steps.TrainState:
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     batch_stats = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes.batch_stats)
     params = jax.tree.map(draw, shapes.params)
-    return dataclasses.replace(zeros, params=params, batch_stats=batch_stats)
+    average = {"params": params, "batch_stats": batch_stats} if config.optim.ema_decay else {}
+    return dataclasses.replace(zeros, params=params, batch_stats=batch_stats, average=average)
 
 
-def write_untrained_run(folder: Path, config: Config) -> Path:
-    """A run whose only checkpoint holds drawn weights."""
+def write_untrained_run(folder: Path, config: Config, state: steps.TrainState | None = None) -> Path:
+    """A run whose only checkpoint holds drawn weights, or a state that is given."""
     run.open_run(folder, config, overwrite=False)
     with Checkpoints(folder, config) as checkpoints:
-        checkpoints.save(some_state(config))
+        checkpoints.save(state or some_state(config))
         checkpoints.record(0, 1.0)
     return folder
 

@@ -1,6 +1,7 @@
 """checkpoint.py: states come back whole, or an error says why not."""
 
 import dataclasses
+import functools
 import gc
 import json
 import os
@@ -8,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ import numpy as np
 import pytest
 
 from ds2_jax import parallel
+from ds2_jax import run as run_lib
 from ds2_jax.checkpoint import Checkpoints, load_variables
-from ds2_jax.config import ENGLISH, Config
+from ds2_jax.config import ENGLISH, CheckpointConfig, Config
 from ds2_jax.errors import InputError
 from ds2_jax.run import saved_steps
 from ds2_jax.steps import TrainState
@@ -81,6 +84,60 @@ def test_best_and_latest_two_are_kept(tmp_path: Path, state: TrainState) -> None
         assert checkpoints.latest_step == 5
         assert checkpoints.best_step == 2
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "4", "5"]
+
+
+AVERAGED = dataclasses.replace(CONFIG, checkpoint=CheckpointConfig(average=3))
+
+
+@pytest.mark.parametrize(
+    ("rates", "averaged", "kept"),
+    [
+        ((0.3, 0.9, 0.2, 0.5, 0.4, 0.6), [3, 1, 5], ["1", "3", "5", "6"]),
+        ((None,) * 6, [6, 5, 4], ["4", "5", "6"]),
+        ((0.3, 0.2), [2, 1], ["1", "2"]),
+    ],
+)
+def test_best_epochs_are_kept_and_averaged(
+    tmp_path: Path, state: TrainState, rates: Sequence[float | None], averaged: list[int], kept: list[str]
+) -> None:
+    run_lib.open_run(tmp_path, AVERAGED, overwrite=False)
+    with Checkpoints(tmp_path, AVERAGED) as checkpoints:
+        for step, rate in enumerate(rates, start=1):
+            checkpoints.save(at(state, 100 * step))  # within an epoch
+            checkpoints.save(at(state, step))
+            checkpoints.record(step, rate)
+            shutil.rmtree(tmp_path / f"checkpoints/{100 * step}")
+        assert checkpoints.best_steps == averaged
+        best = checkpoints.best_variables(state.variables, print)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == kept
+    assert best is not None
+    assert best[0] == averaged[0]
+    expected = jax.tree.map(lambda x: x + np.float32(np.mean(averaged)), jax.device_get(state.params))
+    for variables in (best[1], load_variables(tmp_path, AVERAGED, parallel.data_mesh())):
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6), variables["params"], expected)
+
+
+def test_saves_within_an_epoch_are_not_averaged(tmp_path: Path, state: TrainState) -> None:
+    with Checkpoints(tmp_path, AVERAGED) as checkpoints:
+        checkpoints.save(at(state, 1))
+        checkpoints.wait()
+        assert checkpoints.best_steps == [1]  # better than nothing
+        checkpoints.save(at(state, 2))
+        checkpoints.record(2, None)
+        checkpoints.save(at(state, 3))
+        checkpoints.wait()
+        assert checkpoints.best_steps == [2]
+
+
+def test_moving_average_is_saved_and_used(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, ema_decay=0.9))
+    start = some_state(config)
+    average = jax.tree.map(lambda x: x + 1, start.average)
+    state = parallel.replicate(dataclasses.replace(start, average=average), parallel.data_mesh())
+    run = write_untrained_run(tmp_path / "run", config, state)
+    with Checkpoints(run, config) as checkpoints:
+        assert_equal(jax.device_get(checkpoints.restore(0, state)), jax.device_get(state))
+    assert_equal(jax.device_get(load_variables(run, config, parallel.data_mesh())), jax.device_get(average))
 
 
 def test_variables_of_a_run_are_its_best_and_it_can_be_moved(run: Path, tmp_path: Path, state: TrainState) -> None:
@@ -243,6 +300,18 @@ def test_best_checkpoint_that_is_damaged_makes_way_for_the_next(uncompressed: tu
         found = checkpoints.best_variables({"params": like.params, "batch_stats": {}}, lambda _: None)
     assert found is not None
     assert found[0] == 2
+
+
+def test_damaged_checkpoint_is_not_averaged(uncompressed: tuple[Path, TrainState]) -> None:
+    run, like = uncompressed
+    flip_a_bit(run, 2)
+    told: list[str] = []
+    with Checkpoints(run, dataclasses.replace(CONFIG, checkpoint=CheckpointConfig(average=2))) as checkpoints:
+        assert checkpoints.best_steps == [1, 2]
+        found = checkpoints.best_variables({"params": like.params, "batch_stats": {}}, told.append)
+    assert found is not None
+    np.testing.assert_allclose(found[1]["params"]["w"], like.params["w"] - 1, rtol=1e-6, atol=1e-6)  # of 1 and 3
+    assert "checkpoints/2 must be a whole checkpoint" in told[0]
 
 
 def test_run_without_a_whole_checkpoint_does_not_begin_anew_in_silence(uncompressed: tuple[Path, TrainState]) -> None:

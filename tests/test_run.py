@@ -153,9 +153,9 @@ def test_field_that_is_missing_is_no_default(tmp_path: Path) -> None:
 
 def test_run_from_before_a_setting_was_there_is_read(tmp_path: Path) -> None:
     tree = json.loads(to_json(CONFIG))
-    for name in ADDED_LATER:
+    for name in sorted(ADDED_LATER, reverse=True):  # fields before their section
         *section, field = name.split(".")
-        del (tree[section[0]] if section else tree)[field]
+        (tree[section[0]] if section else tree).pop(field)
     (tmp_path / "config.json").write_text(json.dumps(tree))
     assert load_config(tmp_path) == CONFIG
     open_run(tmp_path, CONFIG, overwrite=False)

@@ -19,6 +19,7 @@ CONFIG = dataclasses.replace(
     SMALL_CONFIG,
     augment=AugmentConfig(num_frequency_masks=1, num_time_masks=1, time_mask_width=10),
     model=dataclasses.replace(SMALL_CONFIG.model, dropout=0.3),
+    optim=dataclasses.replace(SMALL_CONFIG.optim, ema_decay=0.3),
 )
 NUM_LABELS = Alphabet(CONFIG.data.alphabet).size
 STATE = some_state(CONFIG)
@@ -82,6 +83,22 @@ def test_batch_without_speech_changes_no_weight(train_step: Any) -> None:
     assert metrics["grad_norm"] == 0
     jax.tree.map(np.testing.assert_array_equal, state.params, STATE.params)
     jax.tree.map(np.testing.assert_array_equal, state.batch_stats, STATE.batch_stats)
+
+
+def test_average_forgets_what_was_drawn_and_then_decays(train_step: Any) -> None:
+    state, expected = STATE, STATE.evaluated
+    for share in (2 / 11, 3 / 12, 0.3, 0.3):  # 4/13 and 5/14 would be more than the decay
+        state, _ = train_step(state, make_batch(), jnp.int32(0))
+        expected = jax.tree.map(lambda old, new, kept=share: kept * old + (1 - kept) * new, expected, state.variables)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), state.average, expected)
+    assert state.evaluated is state.average
+    assert not np.allclose(state.average["params"]["head"], state.params["head"], rtol=1e-3)
+
+
+def test_without_an_average_the_weights_themselves_are_evaluated() -> None:
+    state = some_state(SMALL_CONFIG)
+    assert state.average == {}
+    assert state.evaluated == {"params": state.params, "batch_stats": state.batch_stats}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
