@@ -187,7 +187,7 @@ class Checkpoints:
         Raises:
             InputError: as `restore`, or no step is whole any more.
         """
-        return self._first_whole(self._latest, lambda steps: self.restore(*steps, like), tell) or like
+        return self._first_whole(self._latest, lambda steps: self.restore(steps[0], like), tell) or like
 
     def best_variables(self, like: Mapping[str, Any], tell: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
         """The best step that is whole, and its variables; None where nothing was saved; otherwise as `resume`."""
