@@ -247,7 +247,7 @@ class Checkpoints:
         """The mean of the variables of several steps, each as `restore_variables` reads it."""
         mean = self.restore_variables(steps[0], like)
         for count, step in enumerate(steps[1:], start=2):
-            mean = optax.incremental_update(self.restore_variables(step, like), mean, 1 / count)
+            mean = _toward(self.restore_variables(step, like), mean, 1 / count)
         return mean
 
     def _restore(self, step: int, like: dict[str, Any], partial: bool) -> dict[str, Any]:
@@ -291,6 +291,9 @@ class Checkpoints:
 
     def _folder(self, step: int) -> Path:
         return self._run / CHECKPOINTS / str(step)
+
+
+_toward = jax.jit(optax.incremental_update)
 
 
 def _tree(state: TrainState) -> dict[str, Any]:

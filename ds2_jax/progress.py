@@ -190,17 +190,22 @@ class Skipped:
 class MetricLog:
     """Appends metrics to metrics.jsonl and TensorBoard; a context manager. Of several processes, the first does.
 
+    Every line gets `wall_seconds`, the time that the run has taken until then, all its starts together, but for those
+    that ended before their first step.
+
     Args:
         run: folder of the run.
         step: updates made so far; lines after it, of an interrupted run that repeats those steps, are removed.
         evaluated: whether that step was evaluated; if not, its epoch's line is removed too.
+        began: `time.monotonic()` when this start of the run began; by default now.
 
     Raises:
         InputError: a line of metrics.jsonl is damaged.
     """
 
-    def __init__(self, run: Path, step: int, evaluated: bool) -> None:
+    def __init__(self, run: Path, step: int, evaluated: bool, began: float | None = None) -> None:
         self._path = run / "metrics.jsonl"
+        self._began, self._before = time.monotonic() if began is None else began, 0.0
         self._board: Any = None  # made when there is something to write, since it makes a file
         self._kept: list[dict[str, Any]] = []
         if not is_primary():
@@ -211,6 +216,7 @@ class MetricLog:
         parsed = [self._parse(line, number) for number, line in enumerate(lines, start=1)]
         kept = [metrics["step"] < step + (evaluated or "loss" in metrics) for metrics in parsed]
         self._kept = list(itertools.compress(parsed, kept))
+        self._before = max((metrics.get("wall_seconds", 0.0) for metrics in parsed), default=0.0)
         write_text(self._path, "".join(itertools.compress(lines, kept)))
         self._make_board = functools.partial(
             SummaryWriter, str(run / "tensorboard"), purge_step=step + 1 if text else None
@@ -219,7 +225,7 @@ class MetricLog:
     def _parse(self, line: str, number: int) -> dict[str, Any]:
         try:
             metrics = json.loads(line)
-            if not isinstance(metrics["step"], int):
+            if not (isinstance(metrics["step"], int) and isinstance(metrics.get("wall_seconds", 0.0), int | float)):
                 raise TypeError
             return dict(metrics)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -242,12 +248,17 @@ class MetricLog:
         if self._board is not None:
             self._board.close()
 
+    @property
+    def wall_seconds(self) -> float:
+        """The time that the run has taken so far, in this start and those before it."""
+        return self._before + time.monotonic() - self._began
+
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Appends the metrics known after `step` updates; numbers go to TensorBoard too."""
         if not is_primary():
             return
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
+            file.write(json.dumps({"step": step, **metrics, "wall_seconds": self.wall_seconds}, allow_nan=False) + "\n")
         self._board = self._board or self._make_board()
         for name, value in metrics.items():
             if isinstance(value, int | float):

@@ -57,6 +57,7 @@ def train(config: Config, workdir: Path, overwrite: bool = False, profile: range
         InputError: settings, data or the run folder are wrong, a loss is not finite, or a save fails.
         Stopped: asked to by a signal, after the step and a save.
     """
+    began = time.monotonic()
     splits = read_splits(config)  # all of it before the run's folder is touched
     epochs = Epochs(config, splits["train"])
     prospects = functools.partial(run_lib.prospects, workdir, overwrite)
@@ -72,7 +73,7 @@ def train(config: Config, workdir: Path, overwrite: bool = False, profile: range
             test = read_evaluation(workdir, "test")
         if not distributed.broadcast_from_primary("tested", test is not None):
             checkpoints.tidy()
-            test = fit(config, workdir, splits, epochs, checkpoints, check_place, profile)
+            test = fit(config, workdir, splits, epochs, checkpoints, check_place, profile, began)
         best = [step // epochs.num_steps for step in checkpoints.best_steps]
     if test is not None and best and distributed.is_primary():
         print(report(test, f"test, with {name_weights(config, best)}", workdir / "test.jsonl"))
@@ -125,8 +126,12 @@ def fit(
     checkpoints: Checkpoints,
     check_place: Callable[[], None],
     profile: range | None,
+    began: float,
 ) -> Evaluation | None:
-    """Trains the epochs that are left, then calibrates on the dev split and evaluates the test split."""
+    """Trains the epochs that are left, then calibrates on the dev split and evaluates the test split.
+
+    `began` is `time.monotonic()` when this start did; the other arguments are as of `train`.
+    """
     alphabet = Alphabet.of(config.data)
     skipped = Skipped(workdir / skipped_name()) if config.data.on_bad_utterance == "skip" else None
     num_steps = epochs.num_steps
@@ -150,64 +155,67 @@ def fit(
 
     progress = Progress(config.features.sample_rate)
     saver = Saver(checkpoints, config.checkpoint, check_place)
-    with (
-        MetricLog(workdir, made, checkpoints.evaluated(made)) as log,
-        RecompilationAlarm(made, num_steps) as alarm,
-        Profile(workdir, profile) as profiler,
-        Watchdog(config.watchdog_minutes) as watchdog,
-    ):
-        updates = Updates(
-            train_step=profiler.watch(alarm.watch(train_step), made),
-            num_steps=num_steps,
-            utterances=splits["train"].utterances,
-            run=workdir,
-            saver=saver,
-            log=log,
-            progress=progress,
-            watchdog=watchdog,
-        )
-        for epoch in range(epochs_done(checkpoints, made, num_steps), config.epochs):
-            if stops_early(config.patience, checkpoints.best_step, num_steps, epoch):
-                say(f"no better dev WER for {config.patience} epochs: stopping")
-                break
-            plan = epochs.plan(epoch)[max(made - epoch * num_steps, 0) :]
-            stream = make_stream(plan, splits["train"], config, alphabet, layout, skipped, epochs.perturb(epoch))
-            title = f"epoch {epoch + 1}/{config.epochs}"
-            watched = progress.epoch(stream, title, num_steps, log.steps(epoch + 1))
-            state = updates.make(state, watched, epoch)
-            check_epoch(state, epoch, progress)
-            saver.save(state)  # before the evaluation, which may be long, or fail
-            trained, metrics = progress.summary, {"epoch": epoch + 1, **progress.costs}
-            dev = evaluate(
-                state.evaluated,
-                splits["dev"],
-                title="dev",
-                decoder=make_decoder(config),
-                on_result=lambda *_: watchdog.beat("evaluating the dev split"),
+    with MetricLog(workdir, made, checkpoints.evaluated(made), began) as log:
+        with (
+            RecompilationAlarm(made, num_steps) as alarm,
+            Profile(workdir, profile) as profiler,
+            Watchdog(config.watchdog_minutes) as watchdog,
+        ):
+            updates = Updates(
+                train_step=profiler.watch(alarm.watch(train_step), made),
+                num_steps=num_steps,
+                utterances=splits["train"].utterances,
+                run=workdir,
+                saver=saver,
+                log=log,
+                progress=progress,
+                watchdog=watchdog,
             )
-            if dev.results:
-                check_finite(dev.loss, "dev loss", epoch)
-                trained = f"{trained}; dev loss {dev.loss:.2f}, {dev}"
-                metrics |= {f"dev_{name}": value for name, value in dev.rates.items()}
-            check_place()
-            log.write(int(state.step), metrics)
-            say(f"epoch {epoch + 1}: {trained}")
-            checkpoints.record(int(state.step), dev.words.rate if dev.results else None)
-    return conclude(config, workdir, splits, checkpoints.best_variables(state.variables, say), eval_step, skipped)
+            for epoch in range(epochs_done(checkpoints, made, num_steps), config.epochs):
+                if stops_early(config.patience, checkpoints.best_step, num_steps, epoch):
+                    say(f"no better dev WER for {config.patience} epochs: stopping")
+                    break
+                plan = epochs.plan(epoch)[max(made - epoch * num_steps, 0) :]
+                stream = make_stream(plan, splits["train"], config, alphabet, layout, skipped, epochs.perturb(epoch))
+                title = f"epoch {epoch + 1}/{config.epochs}"
+                watched = progress.epoch(stream, title, num_steps, log.steps(epoch + 1))
+                state = updates.make(state, watched, epoch)
+                check_epoch(state, epoch, progress)
+                saver.save(state)  # before the evaluation, which may be long, or fail
+                trained, metrics = progress.summary, {"epoch": epoch + 1, **progress.costs}
+                dev = evaluate(
+                    state.evaluated,
+                    splits["dev"],
+                    title="dev",
+                    decoder=make_decoder(config),
+                    on_result=lambda *_: watchdog.beat("evaluating the dev split"),
+                )
+                if dev.results:
+                    check_finite(dev.loss, "dev loss", epoch)
+                    trained = f"{trained}; dev loss {dev.loss:.2f}, {dev}"
+                    metrics |= {f"dev_{name}": value for name, value in dev.rates.items()}
+                check_place()
+                log.write(int(state.step), metrics)
+                say(f"epoch {epoch + 1}: {trained}")
+                checkpoints.record(int(state.step), dev.words.rate if dev.results else None)
+        best = checkpoints.best_variables(state.variables, say)
+        test = None if best is None else conclude(config, workdir, splits, *best, eval_step, skipped)
+        if test is not None:
+            log.write(int(state.step), {f"test_{name}": rate for name, rate in test.rates.items()})
+        say(f"{workdir}: {log.wall_seconds / 60:.1f} minutes of wall time, over all starts")
+        return test
 
 
 def conclude(
     config: Config,
     workdir: Path,
     splits: Mapping[str, Split],
-    best: tuple[int, dict[str, Any]] | None,
+    step: int,
+    variables: Mapping[str, Any],
     eval_step: Callable[..., Any],
     skipped: Skipped | None,
 ) -> Evaluation | None:
-    """Calibrates the best checkpoint, its step and variables, on the dev split, and evaluates the test split."""
-    if best is None:
-        return None
-    step, variables = best
+    """Calibrates the best variables, those of `step`, on the dev split, and evaluates the test split."""
     layout = parallel.row_layout(parallel.data_mesh())
     calibrate_run(workdir, eval_step, variables, splits["dev"], config, layout, step, "dev", skipped)
     distributed.barrier("calibrated")  # decoding reads it

@@ -101,6 +101,16 @@ def test_a_damaged_list_is_named(tmp_path: Path, line: str) -> None:
         Skipped(path)
 
 
+class Clock:
+    """Stands for a clock of `time`; moves when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def test_log_goes_on_after_the_restored_step(tmp_path: Path) -> None:
     with MetricLog(tmp_path, 0, evaluated=False) as log:
         for step in (1, 2, 3):
@@ -137,7 +147,7 @@ def test_log_knows_the_steps_of_an_epoch_that_were_made(tmp_path: Path) -> None:
         assert [line["step"] for line in log.steps(2)] == [3, 4]
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"loss": 1.0}', '{"step": null}'])
+@pytest.mark.parametrize("line", ["{", "[]", '{"loss": 1.0}', '{"step": null}', '{"step": 1, "wall_seconds": "1"}'])
 def test_damaged_line_of_the_log_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
@@ -148,20 +158,29 @@ def test_damaged_line_of_the_log_is_named(tmp_path: Path, line: str) -> None:
     )
 
 
+def test_time_of_all_starts_is_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("ds2_jax.progress.time.monotonic", clock)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 1.0}\n')  # from before the time was kept
+    began = clock.now - 5
+    with MetricLog(tmp_path, 1, evaluated=False, began=began) as log:
+        for step in (2, 3):
+            clock.now += 10
+            log.write(step, {"loss": 1.0})
+    clock.now += 1000  # nothing runs
+    with MetricLog(tmp_path, 2, evaluated=False) as log:  # step 3 was made in vain, and took its time
+        clock.now += 3
+        log.write(3, {"loss": 1.0})
+        assert log.wall_seconds == 28
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line.get("wall_seconds") for line in lines] == [None, 15, 28]
+
+
 def test_log_without_a_line_makes_no_tensorboard(tmp_path: Path) -> None:
     with MetricLog(tmp_path, 0, evaluated=False):
         pass
     assert not (tmp_path / "tensorboard").exists()
-
-
-class Clock:
-    """Stands for time.perf_counter; moves when told."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -20,15 +20,17 @@ from ds2_jax import train as train_lib
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.batch_file import read_batch
 from ds2_jax.checkpoint import Checkpoints
-from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig
+from ds2_jax.config import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
 from ds2_jax.corpora import an4
 from ds2_jax.data import pipeline
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
 from ds2_jax.decoding.calibrated import read_calibration
+from ds2_jax.decoding.decoder import make_decoder
 from ds2_jax.errors import InputError
+from ds2_jax.evaluate import evaluate_utterances, make_eval_step
 from ds2_jax.results import Evaluation, Result
 from ds2_jax.run import best_step, load_config, saved_steps
-from ds2_jax.train import stops_early, train
+from ds2_jax.train import read_splits, stops_early, train
 from tests.small_runs import SMALL_CONFIG, compilation_cache_in, noise, some_state, with_manifests, write_noise_manifest
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -75,7 +77,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         epochs=EPOCHS,
         augment=AugmentConfig(num_frequency_masks=1, num_time_masks=1, time_mask_width=10),
         model=dataclasses.replace(SMALL_CONFIG.model, dropout=0.2),
-        optim=OptimConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=2),
+        optim=OptimConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=2, ema_decay=0.9),
+        checkpoint=CheckpointConfig(average=2),
     )
     run = folder / "run"
     first: list[str] = []
@@ -148,7 +151,8 @@ def test_run_without_a_dev_split_is_not_calibrated(
 def test_nothing_compiles_after_the_first_epoch(trained: Trained) -> None:
     assert {"jit(train_step)", "jit(eval_step)"} <= set(trained.compiled_first)
     # Orbax shares large arrays out among the devices that hold copies: its first save, after the epoch, slices them.
-    assert set(trained.compiled_later) <= {"jit(slice)"}
+    # Averaging checkpoints comes after the last epoch.
+    assert set(trained.compiled_later) <= {"jit(slice)", "jit(incremental_update)"}
 
 
 def test_no_more_shapes_are_compiled_than_were_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,6 +186,10 @@ def test_metrics_are_logged_for_each_step_and_epoch(trained: Trained) -> None:
         assert line["empty_share"] == 5 / 8
         assert line["padding_share"] == pytest.approx(3 / 8 - 1.65 * 16_000 / (8 * padded))
         assert 0 < line["data_wait_seconds"] < line["epoch_seconds"]
+    assert {"test_loss", "test_wer", "test_cer", "test_cer_with_spaces"} <= lines[-1].keys()
+    times = [line["wall_seconds"] for line in lines]
+    assert times == sorted(times)
+    assert 0 < times[0] < times[-1] < 600
     assert [path.stat().st_size > 0 for path in (trained.run / "tensorboard").iterdir()] == [True]
 
 
@@ -231,8 +239,28 @@ def test_finished_run_tells_what_it_found(
     assert {path: path.read_bytes() for path in trained.run.rglob("*") if path.is_file()} == before
     output = capsys.readouterr()
     assert f"{trained.run}: finished: 3 of 3 epochs\n" in output.err
-    assert re.match(r"test, with the weights of epoch \d: ", output.out)
+    assert re.match(r"test, with the mean over the moving average of the weights of epochs \d, \d: ", output.out)
     assert str(evaluation) in output.out
+
+
+def test_results_are_those_of_the_averaged_weights(trained: Trained) -> None:
+    like = parallel.replicate(some_state(trained.config), parallel.data_mesh())
+    with Checkpoints(trained.run, trained.config) as checkpoints:
+        best = checkpoints.best_steps
+        states = [jax.device_get(checkpoints.restore(step, like)) for step in best]
+    assert len(best) == 2
+    mean = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *(state.average for state in states))
+    split = read_splits(trained.config)["test"]
+    test = evaluate_utterances(
+        make_eval_step(trained.config, parallel.data_mesh()),
+        parallel.replicate(mean, parallel.data_mesh()),
+        split,
+        config=trained.config,
+        layout=parallel.row_layout(parallel.data_mesh()),
+        title="test",
+        decoder=make_decoder(trained.config, trained.run),
+    )
+    assert test.loss == pytest.approx(json.loads((trained.run / "test.json").read_text())["loss"], rel=1e-5)
 
 
 def test_finished_run_without_test_results_is_evaluated(trained: Trained, tmp_path: Path) -> None:
@@ -240,7 +268,7 @@ def test_finished_run_without_test_results_is_evaluated(trained: Trained, tmp_pa
     (run / "test.json").unlink()
     train(trained.config, run)
     assert (run / "test.json").read_text() == (trained.run / "test.json").read_text()
-    assert len(list((run / "tensorboard").iterdir())) == 1
+    assert len(list((run / "tensorboard").iterdir())) == 2  # the second holds the test's error rates
 
 
 def test_without_dev_the_last_epoch_is_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
