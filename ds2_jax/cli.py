@@ -1,4 +1,4 @@
-"""The commands: python main.py [train|evaluate|transcribe|align|calibrate|replay|prepare|data|lm|bench] ..."""
+"""The commands: python main.py [train|evaluate|summary|transcribe|align|calibrate|replay|prepare|data|lm|bench] ..."""
 
 import dataclasses
 import errno
@@ -32,6 +32,7 @@ commands (train where none is named):
   train --config FILE [--section.field value ...]   train, or go on, with --distributed in many processes; then
                                                     evaluate the test split
   evaluate RUN [--manifest FILE] [--report DIR]     word and character error rates of a trained run
+  summary RUN [RUN ...]                             a table of the error rates of runs, such as seeds, and their mean
   transcribe RUN AUDIO [AUDIO ...] [--format srt]   transcripts of audio and video: text, subtitles, tables
   align RUN AUDIO TEXT                              when each word and character of a known text is said
   calibrate RUN [--manifest FILE]                   fit confidences and word times; training does so in its end
@@ -190,6 +191,7 @@ def _run(words: list[str]) -> int:
     commands = {
         "train": _train,
         "evaluate": _evaluate,
+        "summary": _summary,
         "transcribe": _transcribe,
         "align": _align,
         "calibrate": _calibrate,
@@ -254,6 +256,12 @@ def _evaluate(words: list[str]) -> int:
     enable_cache()
     evaluate(command.run, command.manifest, command.decoding, report_folder=command.report, against=command.against)
     return 0
+
+
+def _summary(words: list[str]) -> int:
+    from ds2_jax.summary import summary
+
+    return _parse(summary, "summary", words)()
 
 
 def _transcribe(words: list[str]) -> int:

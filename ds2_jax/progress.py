@@ -19,6 +19,7 @@ from ds2_jax.data.manifest import Problem
 from ds2_jax.distributed import broadcast_from_primary, is_primary
 from ds2_jax.errors import NO_JSON, InputError, shorten
 from ds2_jax.files import write_text, writing
+from ds2_jax.run import METRIC_LOG, read_metric_log
 
 SECONDS_BETWEEN_LINES = 60.0
 """Where stderr is no terminal and so shows no bar."""
@@ -204,34 +205,21 @@ class MetricLog:
     """
 
     def __init__(self, run: Path, step: int, evaluated: bool, began: float | None = None) -> None:
-        self._path = run / "metrics.jsonl"
+        self._path = run / METRIC_LOG
         self._began, self._before = time.monotonic() if began is None else began, 0.0
         self._board: Any = None  # made when there is something to write, since it makes a file
         self._kept: list[dict[str, Any]] = []
         if not is_primary():
             return
-        text = self._path.read_bytes().decode("utf-8", "replace") if self._path.exists() else ""
-        # A line without its end was being written when the run was killed.
-        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        parsed = [self._parse(line, number) for number, line in enumerate(lines, start=1)]
+        log = read_metric_log(run)
+        lines, parsed = [line for line, _ in log], [metrics for _, metrics in log]
         kept = [metrics["step"] < step + (evaluated or "loss" in metrics) for metrics in parsed]
         self._kept = list(itertools.compress(parsed, kept))
         self._before = max((metrics.get("wall_seconds", 0.0) for metrics in parsed), default=0.0)
         write_text(self._path, "".join(itertools.compress(lines, kept)))
         self._make_board = functools.partial(
-            SummaryWriter, str(run / "tensorboard"), purge_step=step + 1 if text else None
+            SummaryWriter, str(run / "tensorboard"), purge_step=step + 1 if log else None
         )
-
-    def _parse(self, line: str, number: int) -> dict[str, Any]:
-        try:
-            metrics = json.loads(line)
-            if not (isinstance(metrics["step"], int) and isinstance(metrics.get("wall_seconds", 0.0), int | float)):
-                raise TypeError
-            return dict(metrics)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise InputError(
-                f"{self._path}, line {number} must be a JSON object with a step, got {line[:60]!r}. Delete the line."
-            ) from error
 
     def steps(self, epoch: int) -> list[dict[str, Any]]:
         """The metrics of the steps of an epoch (counted from 1) that were made before the run went on."""

@@ -15,6 +15,7 @@ from ds2_jax import config as config_lib
 from ds2_jax.config import Config
 from ds2_jax.errors import InputError, shorten
 from ds2_jax.files import absolute, write_text, writing
+from ds2_jax.settings import require
 
 try:
     import fcntl
@@ -31,12 +32,13 @@ CHECKPOINTS = "checkpoints"
 METRICS = "metrics/metrics"
 """Within a step of the checkpoints: the dev WER and the step, once it was evaluated."""
 CALIBRATION = "calibration.json"
+METRIC_LOG = "metrics.jsonl"
 TUNING = "tuning"
 TUNED = "decoding.json"
 
 CONTENTS = (
     *(CHECKPOINTS, "tensorboard", "evaluations", "profile", "replay", TUNING),
-    *("metrics.jsonl", "test.json*", "skipped_*.jsonl"),
+    *(METRIC_LOG, "test.json*", "skipped_*.jsonl"),
     *(CALIBRATION, TUNED, CONFIG, UNFINISHED),
 )
 """What `overwrite` deletes; a file of the user's own stays."""
@@ -251,6 +253,33 @@ def dev_wer(folder: Path, step: int) -> float | None:
             f"{path} must hold the dev WER of its checkpoint, got: {error}. Delete the file; the checkpoint then "
             "counts as not evaluated."
         ) from error
+
+
+def read_metric_log(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The lines of metrics.jsonl of the run in `folder`, each as it stands and what it holds; none without the file.
+
+    A last line without its end was being written when the run was killed, and is left out.
+
+    Raises:
+        InputError: a line is damaged.
+    """
+    path = folder / METRIC_LOG
+    text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+    lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [(line, _metrics(line, f"{path}, line {number}")) for number, line in enumerate(lines, start=1)]
+
+
+def _metrics(line: str, place: str) -> dict[str, Any]:
+    try:
+        metrics = json.loads(line)
+        if not isinstance(metrics["step"], int):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{place} must be a JSON object with a step, got {line[:60]!r}. Delete the line.") from error
+    seconds = metrics.get("wall_seconds", 0.0)
+    right = type(seconds) in (int, float) and 0 <= seconds < 2**53
+    require(right, f"{place}: wall_seconds", "be a number of seconds", seconds, "Delete the line.")
+    return dict(metrics)
 
 
 def prospects(folder: Path, overwrite: bool = False) -> str:

@@ -41,6 +41,7 @@ def run_cli(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, st
     [
         ("train", "[-h] [OPTIONS] "),
         ("evaluate", "[-h] [OPTIONS] RUN "),
+        ("summary", "[-h] RUN [RUN ...] "),
         ("transcribe", "[-h] [OPTIONS] RUN AUDIO [AUDIO ...] "),
         ("align", "[-h] RUN AUDIO TEXT [--format "),
         ("calibrate", "[-h] RUN [--manifest "),
@@ -87,7 +88,7 @@ def test_help_lists_every_setting_with_the_defaults_of_the_file(
 
 def test_main_script_lists_the_commands() -> None:
     result = subprocess.run([sys.executable, "main.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for command in ("train", "evaluate", "transcribe", "prepare", "bench"):
+    for command in ("train", "evaluate", "summary", "transcribe", "prepare", "bench"):
         assert f"  {command} " in result.stdout
     assert result.stderr == ""
 
@@ -100,8 +101,8 @@ def test_no_words_print_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(capsys, "trian") == (
         1,
-        "error: COMMAND must be one of train, evaluate, transcribe, align, calibrate, replay, prepare, data, lm, "
-        "bench, got 'trian'. See python main.py --help.",
+        "error: COMMAND must be one of train, evaluate, summary, transcribe, align, calibrate, replay, prepare, data, "
+        "lm, bench, got 'trian'. See python main.py --help.",
     )
 
 

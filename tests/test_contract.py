@@ -41,6 +41,7 @@ def test_import_layers_hold() -> None:
     ("module", "absent"),
     [
         ("ds2_jax.cli", {"jax", "tensorflow", "librosa", "orbax"}),
+        ("ds2_jax.summary", {"jax", "tensorflow", "librosa", "orbax", "tensorboardX"}),
         ("ds2_jax.model", {"tensorflow", "librosa", "orbax"}),
         ("ds2_jax.train", {"tensorflow", "tensorflow_datasets", "librosa"}),
         ("ds2_jax.transcribe", {"tensorflow", "tensorflow_datasets", "librosa"}),

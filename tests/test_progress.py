@@ -147,7 +147,7 @@ def test_log_knows_the_steps_of_an_epoch_that_were_made(tmp_path: Path) -> None:
         assert [line["step"] for line in log.steps(2)] == [3, 4]
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"loss": 1.0}', '{"step": null}', '{"step": 1, "wall_seconds": "1"}'])
+@pytest.mark.parametrize("line", ["{", "[]", '{"loss": 1.0}', '{"step": null}'])
 def test_damaged_line_of_the_log_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
@@ -156,6 +156,14 @@ def test_damaged_line_of_the_log_is_named(tmp_path: Path, line: str) -> None:
     assert str(caught.value) == (
         f"{path}, line 2 must be a JSON object with a step, got {line + chr(10)!r}. Delete the line."
     )
+
+
+def test_damaged_time_in_the_log_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2, "wall_seconds": "1"}\n')
+    with pytest.raises(InputError) as caught:
+        MetricLog(tmp_path, 2, evaluated=True)
+    assert str(caught.value) == f"{path}, line 2: wall_seconds must be a number of seconds, got '1'. Delete the line."
 
 
 def test_time_of_all_starts_is_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ds2_jax.data.manifest import Utterance, read_manifest
 from ds2_jax.data.splits import Split
 from ds2_jax.epochs import Epochs
 from ds2_jax.errors import InputError
+from ds2_jax.markdown import table
 
 HEADER = (
     "work",
@@ -252,11 +253,6 @@ def prediction_lines(prediction: dict[str, Any] | None) -> list[str]:
         f"* {prediction['predicted_hours_per_epoch']:,.1f} hours, if {prediction['utilisation']:.0%} of "
         f"{prediction['peak_gigaflops']:,.0f} Gflop/s were reached throughout",
     ]
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
-    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
 
 def _number(value: float | None, form: str) -> str:

@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from ds2_jax import lengths
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.audio import audio_duration
 from ds2_jax.errors import NO_JSON, InputError, shorten
@@ -197,6 +196,8 @@ def too_few_frames(
     utterance: Utterance, labels: Sequence[int], num_samples: int, hop_length: int, time_reduction: int
 ) -> Problem | None:
     """Why CTC cannot align `labels` with the output frames of `num_samples`; None where it can."""
+    from ds2_jax import lengths  # JAX takes a second to load, and nothing else here needs it
+
     output_frames = lengths.conv_output_lengths(lengths.num_frames(num_samples, hop_length), time_reduction)
     min_frames = lengths.ctc_min_frames(labels)
     if output_frames >= min_frames:
