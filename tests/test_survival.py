@@ -27,7 +27,7 @@ from tests.small_runs import SMALL_CONFIG, some_state, with_manifests, write_noi
 ROOT = Path(__file__).parent.parent
 EPOCHS, STEPS = 4, 5
 """Of an epoch: nine utterances in batches of two."""
-TIMES = {"hours_per_hour", "epoch_seconds", "data_wait_seconds"}
+TIMES = {"hours_per_hour", "epoch_seconds", "data_wait_seconds", "wall_seconds"}
 MOMENTS = ("epoch", "save", "evaluation")
 
 
@@ -41,8 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         epochs=EPOCHS,
         augment=AugmentConfig(num_frequency_masks=1, num_time_masks=1, time_mask_width=10),
         model=dataclasses.replace(SMALL_CONFIG.model, dropout=0.2),
-        optim=OptimConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=2),
-        checkpoint=CheckpointConfig(every_steps=2),
+        optim=OptimConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=2, ema_decay=0.9),
+        checkpoint=CheckpointConfig(every_steps=2, average=2),
     )
     dev = write_noise_manifest(folder / "dev", 4 * transcripts)  # so that an evaluation takes a while
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, dev=dev, batch_size=2, num_buckets=2))
@@ -92,7 +92,11 @@ def moment(run: Path) -> str:
     ended = lines[-1]["step"] % STEPS == 0
     if not ended:
         return "epoch"
-    return "elsewhere" if "dev_wer" in lines[-1] or last_step(run) != lines[-1]["step"] else "evaluation"
+    return (
+        "elsewhere"
+        if {"dev_wer", "test_wer"} & lines[-1].keys() or last_step(run) != lines[-1]["step"]
+        else "evaluation"
+    )
 
 
 def kill_in(process: subprocess.Popen[bytes], run: Path, wanted: str, since: int, delay: float) -> str | None:
