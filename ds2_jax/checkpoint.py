@@ -29,7 +29,7 @@ from ds2_jax.config import Config
 from ds2_jax.distributed import barrier, broadcast_from_primary, exchange, is_primary
 from ds2_jax.errors import InputError
 from ds2_jax.files import write_text, writing
-from ds2_jax.run import CHECKPOINTS, CONFIG, METRICS, differences
+from ds2_jax.run import CHECKPOINTS, CONFIG, METRICS, differences, was_done_before
 from ds2_jax.steps import TrainState, make_model
 
 NUM_EXAMPLES = 3
@@ -275,7 +275,8 @@ class Checkpoints:
 
     def _check_meta(self, folder: Path, same_utterances: bool) -> dict[str, Any]:
         meta = _read_meta(folder)
-        if differing := differences(meta["settings"], self._meta["settings"]):
+        found = differences(meta["settings"], self._meta["settings"])
+        if differing := {field: pair for field, pair in found.items() if not was_done_before(field, *pair)}:
             listed = "; ".join(f"{field}: {there!r} there, {here!r} here" for field, (there, here) in differing.items())
             raise InputError(
                 f"{folder} must belong to the settings in {CONFIG}, got a checkpoint of others: {listed}. "

@@ -31,6 +31,9 @@ class FeatureConfig:
     """Seconds between frames."""
     window: Literal["hamming", "hann", "blackman", "bartlett"] = "hamming"
     """Window function, periodic."""
+    normalisation: Literal["utterance", "bins"] = "utterance"
+    """What an utterance's log spectrogram loses: its mean over all bins, or that of each bin, which takes out most of
+    what microphone and room add. Either is then divided by one standard deviation."""
 
     def __post_init__(self) -> None:
         check_fields(self, "features.")

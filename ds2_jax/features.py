@@ -1,5 +1,7 @@
 """Waveforms -> log spectrograms, normalised per utterance; shared by training, evaluation and transcription."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import scipy.signal
@@ -43,21 +45,28 @@ def log_spectrogram(waveforms: jax.Array, num_samples: jax.Array, config: Featur
     return jnp.where(mask[..., None], spectrograms, 0), num_frames
 
 
-def normalise(spectrograms: jax.Array, num_frames: jax.Array) -> jax.Array:
-    """Takes one mean and one standard deviation (ddof 1) from each utterance, over its valid frames and all bins.
+def normalise(
+    spectrograms: jax.Array, num_frames: jax.Array, normalisation: Literal["utterance", "bins"] = "utterance"
+) -> jax.Array:
+    """Takes the mean from each utterance, over its valid frames, and divides by one standard deviation (ddof 1).
 
     Args:
         spectrograms: [B, T, F] float.
         num_frames: [B] int32, valid frames.
+        normalisation: utterance takes one mean over all bins, bins that of each bin.
 
     Returns:
         [B, T, F] float, zeros past `num_frames` and in an utterance without variation.
 
-    Differs: deepspeech.pytorch divides by a standard deviation of 0 and gives NaN.
+    Source: bins is cepstral mean normalisation (Atal 1974), in the log spectrum: a fixed linear filter adds a constant
+        to every bin of a log magnitude, and nearly so to log1p where there is speech.
+    Differs: deepspeech.pytorch knows utterance only, divides by a standard deviation of 0 and gives NaN.
     """
     mask = lengths.mask_from_lengths(num_frames, spectrograms.shape[1])[..., None]
+    axes, bins = ((1, 2), spectrograms.shape[2]) if normalisation == "utterance" else ((1,), 1)
+    terms = (num_frames * bins)[:, None, None].astype(spectrograms.dtype)
+    mean = jnp.where(mask, spectrograms, 0).sum(axes, keepdims=True) / jnp.maximum(terms, 1)
     count = (num_frames * spectrograms.shape[2])[:, None, None].astype(spectrograms.dtype)
-    mean = jnp.where(mask, spectrograms, 0).sum((1, 2), keepdims=True) / jnp.maximum(count, 1)
     centred = jnp.where(mask, spectrograms - mean, 0)
     variance = jnp.square(centred).sum((1, 2), keepdims=True) / jnp.maximum(count - 1, 1)
     varies = variance != 0  # a waveform that is not finite must show: NaN is not 0
@@ -71,10 +80,11 @@ def extract_features(
 
     A constant waveform (silence, a dead microphone's offset) carries no speech and gives zeros.
 
-    Args and Returns as `log_spectrogram`; the spectrograms have mean 0 and standard deviation 1 per utterance.
+    Args and Returns as `log_spectrogram`; the spectrograms have mean 0 (in every bin, where the configuration says so)
+    and standard deviation 1 per utterance.
     """
     spectrograms, num_frames = log_spectrogram(waveforms, num_samples, config)
     valid = lengths.mask_from_lengths(num_samples, waveforms.shape[1])
     constant = jnp.where(valid, waveforms == waveforms[:, :1], True).all(1)
     spectrograms = jnp.where(constant[:, None, None], 0, spectrograms)
-    return normalise(spectrograms, num_frames), num_frames
+    return normalise(spectrograms, num_frames, config.normalisation), num_frames

@@ -55,6 +55,7 @@ PLACES = MAY_DIFFER | {
 utterances themselves, so manifests may move and must not change."""
 
 ADDED_LATER = {
+    "features.normalisation",
     *("data.case", "data.remove", "perturb"),
     *("augment.frequency_mask_probability", "augment.time_mask_probability", "augment.time_mask_share"),
     *("augment.frames_per_time_mask", "augment.time_warp_frames", "augment.time_warp_probability"),
@@ -307,6 +308,16 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> d
         elif before != now:
             found[field] = before, now
     return found
+
+
+def was_done_before(field: str, before: Any, now: Any) -> bool:
+    """Whether older settings do not have a field yet, and it is now what was done then."""
+    if before is not None or field not in ADDED_LATER:
+        return False
+    default: Any = json.loads(config_lib.to_json(Config()))
+    for name in field.split("."):
+        default = default[name]
+    return bool(now == default)
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

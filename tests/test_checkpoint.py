@@ -169,6 +169,19 @@ def test_checkpoint_of_other_settings_is_refused(run: Path, section: str, change
     assert message.endswith(". Restore the run's own settings.")
 
 
+def test_checkpoint_from_before_a_setting_was_there_is_read(run: Path, tmp_path: Path) -> None:
+    old = shutil.copytree(run, tmp_path / "old")
+    path = old / "checkpoints/0/meta/metadata"
+    meta = json.loads(path.read_text())
+    assert meta["settings"]["features"].pop("normalisation") == "utterance"
+    meta.pop("sha256_of_this")
+    path.write_text(json.dumps(meta))
+    load_variables(old, CONFIG, parallel.data_mesh())
+    other = dataclasses.replace(CONFIG, features=dataclasses.replace(CONFIG.features, normalisation="bins"))
+    with pytest.raises(InputError, match=r"features\.normalisation: None there, 'bins' here"):
+        load_variables(old, other, parallel.data_mesh())
+
+
 def disguised(run: Path, folder: Path, config: Config) -> Path:
     """A copy of a run whose checkpoint claims to be of another configuration."""
     shutil.copytree(run, folder)

@@ -93,15 +93,41 @@ def test_stride_need_not_divide_the_window() -> None:
     assert_close(spectrograms[0], librosa_spectrogram(waveform, config))
 
 
-def test_features_have_mean_0_and_deviation_1() -> None:
+BINS = FeatureConfig(normalisation="bins")
+
+
+@pytest.mark.parametrize("config", [FeatureConfig(), BINS])
+def test_features_have_mean_0_and_deviation_1(config: FeatureConfig) -> None:
     waveforms = [speech_like(4_000, 16_000), 1e-3 * noise(2_345), noise(1)]
-    spectrograms, num_frames = extract_features(*padded(waveforms, 5_000), FeatureConfig())
+    spectrograms, num_frames = extract_features(*padded(waveforms, 5_000), config)
     for row, count in enumerate(num_frames):
         valid = np.asarray(spectrograms[row, :count], np.float64)
         if row < 2:  # the last is one sample, which is constant
             assert abs(valid.mean()) <= TOLERANCE
             assert valid.std(ddof=1) == pytest.approx(1, abs=TOLERANCE)
+            assert (abs(valid.mean(0)).max() <= TOLERANCE) == (config is BINS)
         assert not spectrograms[row, count:].any()
+
+
+def test_mean_of_each_bin_takes_out_a_microphone() -> None:
+    """A filter adds to every bin; log1p follows a logarithm where there is much sound."""
+    values = np.random.default_rng(0).uniform(0, 1, (2, 50, 9))
+    coloured = values + np.linspace(-3, 3, 9)
+    counts = jnp.array([50, 31])
+    plain, filtered = (
+        features.normalise(jnp.asarray(each, jnp.float32), counts, "bins") for each in (values, coloured)
+    )
+    np.testing.assert_allclose(filtered, plain, atol=1e-5)
+    expected = values[1, :31] - values[1, :31].mean(0)
+    np.testing.assert_allclose(plain[1, :31], expected / np.sqrt((expected**2).sum() / (31 * 9 - 1)), atol=1e-5)
+    sound = 30 * speech_like(8_000, 16_000) + noise(8_000)
+    sounds = padded([sound, np.convolve(sound, [1, -0.7])[:8_000].astype(np.float32)], 8_000)
+
+    def change(config: FeatureConfig) -> float:
+        one, other = extract_features(*sounds, config)[0]
+        return float(jnp.sqrt(jnp.square(one - other).mean()))
+
+    assert change(BINS) < 0.5 * change(FeatureConfig())
 
 
 @pytest.mark.parametrize("level", [0.0, 0.1, -1.0, 1e-30])
@@ -135,17 +161,20 @@ def test_empty_row_has_no_frames() -> None:
     assert np.isfinite(spectrograms[1]).all()
 
 
+@pytest.mark.parametrize("config", [FeatureConfig(), BINS])
 @pytest.mark.parametrize("function", [log_spectrogram, extract_features])
-def test_samples_past_the_end_do_not_matter(function: functools.partial[tuple[jax.Array, jax.Array]]) -> None:
+def test_samples_past_the_end_do_not_matter(
+    function: functools.partial[tuple[jax.Array, jax.Array]], config: FeatureConfig
+) -> None:
     waveforms = [speech_like(n, 16_000) for n in (3_000, 1_601, 1_599, 77)]
-    clean, _ = function(*padded(waveforms, 3_200, filler=0), FeatureConfig())
+    clean, _ = function(*padded(waveforms, 3_200, filler=0), config)
     for filler in (np.nan, np.inf, 0.5):
-        dirty, _ = function(*padded(waveforms, 3_200, filler), FeatureConfig())
+        dirty, _ = function(*padded(waveforms, 3_200, filler), config)
         np.testing.assert_array_equal(dirty, clean)
 
 
-def test_padding_and_batch_mates_change_no_valid_frame() -> None:
-    config = FeatureConfig()
+@pytest.mark.parametrize("config", [FeatureConfig(), BINS])
+def test_padding_and_batch_mates_change_no_valid_frame(config: FeatureConfig) -> None:
     waveforms = [speech_like(n, 16_000) for n in (6_400, 3_333, 160, 159)]
     batch, lengths = padded(waveforms, 8_000)
     together, num_frames = log_spectrogram(batch, lengths, config)
