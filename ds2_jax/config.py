@@ -6,6 +6,7 @@ binds it, are checked in `__post_init__`, so a wrong value stops before JAX star
 
 import dataclasses
 import json
+import math
 import os
 import runpy
 from pathlib import Path
@@ -15,6 +16,8 @@ from ds2_jax.errors import NO_JSON, InputError
 from ds2_jax.settings import build, check_fields, require
 
 ENGLISH = "'ABCDEFGHIJKLMNOPQRSTUVWXYZ "
+MEL_BREAK = 700.0
+"""Hz below which the mel scale is nearly linear: mel(f) = 2595 log10(1 + f / 700), as in HTK."""
 MAX_SIZE = 2**16
 """Of a batch, a layer, a kernel and the like: nothing larger would fit into a device's memory."""
 
@@ -26,11 +29,14 @@ class FeatureConfig:
     sample_rate: int = 16_000
     """Hz. Audio of another rate is resampled to it."""
     window_size: float = 0.02
-    """Seconds; also the length of the Fourier transform."""
+    """Seconds; also the length of the Fourier transform, which for mel bands is the next power of two of samples."""
     window_stride: float = 0.01
     """Seconds between frames."""
     window: Literal["hamming", "hann", "blackman", "bartlett"] = "hamming"
     """Window function, periodic."""
+    num_mels: int = 0
+    """Bands that are evenly spaced on the mel scale, from 0 Hz to half the sample rate, in the place of the bins of
+    the Fourier transform: fewer, and narrow where the ear is fine. 0: the bins."""
     normalisation: Literal["utterance", "bins"] = "utterance"
     """What an utterance's log spectrogram loses: its mean over all bins, or that of each bin, which takes out most of
     what microphone and room add. Either is then divided by one standard deviation."""
@@ -54,10 +60,20 @@ class FeatureConfig:
                 getattr(self, field),
             )
 
+        if self.num_mels:  # the lowest band, from 0 Hz, is the narrowest: it must hold a bin of the transform
+            mels_of_bin = math.log1p(self.sample_rate / self.fft_length / MEL_BREAK)
+            most = math.ceil(2 * math.log1p(self.sample_rate / 2 / MEL_BREAK) / mels_of_bin - 1) - 1
+            require(1 <= self.num_mels <= most, "features.num_mels", f"be 0 (off) to {most}", self.num_mels)
+
     @property
-    def fft_length(self) -> int:
+    def window_length(self) -> int:
         """Samples in a window."""
         return round(self.window_size * self.sample_rate)
+
+    @property
+    def fft_length(self) -> int:
+        """Samples of the Fourier transform, those behind the window zeros."""
+        return 1 << (self.window_length - 1).bit_length() if self.num_mels else self.window_length
 
     @property
     def hop_length(self) -> int:
@@ -66,8 +82,8 @@ class FeatureConfig:
 
     @property
     def num_bins(self) -> int:
-        """Frequency bins of a frame (F)."""
-        return self.fft_length // 2 + 1
+        """Frequency bins, or mel bands, of a frame (F)."""
+        return self.num_mels or self.fft_length // 2 + 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,19 +1,25 @@
 """Waveforms -> log spectrograms, normalised per utterance; shared by training, evaluation and transcription."""
 
+import math
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import scipy.signal
 
 from ds2_jax import lengths
-from ds2_jax.config import FeatureConfig
+from ds2_jax.config import MEL_BREAK, FeatureConfig
+
+FLOOR = 1e-5
+"""Added to the energy of a mel band before its logarithm: 30 dB above the rounding of 16-bit samples, below a room."""
 
 
 def log_spectrogram(waveforms: jax.Array, num_samples: jax.Array, config: FeatureConfig) -> tuple[jax.Array, jax.Array]:
     """log1p of the magnitude of the short-time Fourier transform, centred, with zeros past both ends.
 
-    A frame depends on its own samples only, so padding a row leaves its valid frames bitwise the same.
+    Where `num_mels` is set it is the logarithm of the energy in each mel band. A frame depends on its own samples only,
+    so padding a row leaves its valid frames the same: bit for bit without mel bands, within rounding with them.
 
     Args:
         waveforms: [B, S] float, samples in [-1, 1]; anything at or past `num_samples`.
@@ -24,9 +30,10 @@ def log_spectrogram(waveforms: jax.Array, num_samples: jax.Array, config: Featur
         spectrograms: [B, T, F] float of the same type, T = 1 + S // hop; zeros past `num_frames`.
         num_frames: [B] int32.
 
-    Source: librosa.stft(n_fft=320, hop_length=160, window="hamming", pad_mode="constant").
+    Source: librosa.stft(n_fft=320, hop_length=160, window="hamming", pad_mode="constant"); of mel bands
+        librosa.filters.mel(htk=True, norm=None).
     """
-    size, hop = config.fft_length, config.hop_length
+    size, hop = config.window_length, config.hop_length
     num_rows, max_samples = waveforms.shape
     max_frames = 1 + max_samples // hop
     # Cut before the transform: the last valid frames reach past the end, where librosa sees zeros.
@@ -39,10 +46,36 @@ def log_spectrogram(waveforms: jax.Array, num_samples: jax.Array, config: Featur
     # Overlapping frames as shifted runs of whole hops: no gather.
     frames = jnp.concatenate([hops[:, i : i + max_frames] for i in range(hops_in_window)], axis=-1)[..., :size]
     window = jnp.asarray(scipy.signal.get_window(config.window, size, fftbins=True), waveforms.dtype)
-    spectrograms = jnp.log1p(jnp.abs(jnp.fft.rfft(frames * window[None, None, :])))  # [B, T, F]
+    spectra = jnp.fft.rfft(frames * window[None, None, :], config.fft_length)
+    if config.num_mels:
+        bands = jnp.asarray(mel_bands(config), waveforms.dtype)
+        energies = jnp.einsum("btf,mf->btm", jnp.square(jnp.abs(spectra)), bands, precision="highest")
+        spectrograms = jnp.log(energies + FLOOR)  # [B, T, F]
+    else:
+        spectrograms = jnp.log1p(jnp.abs(spectra))
     num_frames = lengths.num_frames(num_samples, hop)
     mask = lengths.mask_from_lengths(num_frames, max_frames)
     return jnp.where(mask[..., None], spectrograms, 0), num_frames
+
+
+def mel_bands(config: FeatureConfig) -> np.ndarray:
+    """Share of each bin's energy in each mel band, [num_mels, bins] float64.
+
+    A band is a triangle from the centre of the one below it to that of the one above it.
+    """
+    edges = frequencies(np.linspace(0, 1, config.num_mels + 2), config)
+    bins = np.linspace(0, config.sample_rate / 2, config.fft_length // 2 + 1)
+    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    shares: np.ndarray = np.maximum(0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
+    return shares
+
+
+def frequencies(heights: np.ndarray, config: FeatureConfig) -> np.ndarray:
+    """Hz at heights of the spectrogram, 0 at its bottom to 1 at its top."""
+    highest = config.sample_rate / 2
+    if not config.num_mels:
+        return heights * highest
+    return MEL_BREAK * np.expm1(heights * math.log1p(highest / MEL_BREAK))
 
 
 def normalise(

@@ -55,7 +55,7 @@ PLACES = MAY_DIFFER | {
 utterances themselves, so manifests may move and must not change."""
 
 ADDED_LATER = {
-    "features.normalisation",
+    *("features.normalisation", "features.num_mels"),
     *("data.case", "data.remove", "perturb"),
     *("augment.frequency_mask_probability", "augment.time_mask_probability", "augment.time_mask_share"),
     *("augment.frames_per_time_mask", "augment.time_warp_frames", "augment.time_warp_probability"),

@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds2_jax import config as config_lib
-from ds2_jax.config import AugmentConfig, Config, DataConfig, FeatureConfig, ModelConfig, OptimConfig, PerturbConfig
+from ds2_jax.config import (
+    AugmentConfig,
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    FeatureConfig,
+    ModelConfig,
+    OptimConfig,
+    PerturbConfig,
+)
 from ds2_jax.errors import InputError
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
@@ -22,6 +31,8 @@ BOUND_BY_RULES: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (FeatureConfig, "sample_rate"): st.sampled_from([8_000, 16_000, 48_000]),
     (FeatureConfig, "window_size"): st.sampled_from([0.02, 0.025]),
     (FeatureConfig, "window_stride"): st.sampled_from([0.01, 0.005]),
+    (FeatureConfig, "num_mels"): st.integers(0, 80),
+    (CheckpointConfig, "average"): st.integers(1, 1000),
     (DataConfig, "max_duration"): st.floats(1.0),  # infinity too
     (DataConfig, "num_workers"): st.integers(0, 1024),
     **{(DataConfig, split): st.none() for split in ("train", "dev", "test")},  # where there is a corpus
@@ -96,6 +107,9 @@ def test_json_takes_whole_numbers_for_floats() -> None:
             lambda: FeatureConfig(window_stride=1e-12),
             "features.window_stride must be a whole number of samples at 16000 Hz, got 1e-12.",
         ),
+        (lambda: FeatureConfig(num_mels=-1), "features.num_mels must be 0 (off) to 114, got -1."),
+        (lambda: CheckpointConfig(average=0), "checkpoint.average must be 1 to 1000, got 0."),
+        (lambda: OptimConfig(ema_decay=1.0), "optim.ema_decay must be in [0, 1), got 1.0."),
         (lambda: DataConfig(batch_size=0), "data.batch_size must be at least 1, got 0."),
         (
             lambda: DataConfig(batch_seconds=-1.0),

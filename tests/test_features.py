@@ -10,6 +10,7 @@ import pytest
 
 from ds2_jax import features
 from ds2_jax.config import FeatureConfig
+from ds2_jax.errors import InputError
 
 TOLERANCE = 1e-5
 WINDOWS = ("hamming", "hann", "blackman", "bartlett")
@@ -38,12 +39,18 @@ def librosa_spectrogram(waveform: np.ndarray, config: FeatureConfig) -> np.ndarr
     transform = librosa.stft(
         waveform.astype(np.float64),
         n_fft=config.fft_length,
+        win_length=config.window_length,
         hop_length=config.hop_length,
         window=config.window,
         center=True,
         pad_mode="constant",
     )
-    return np.log1p(np.abs(transform)).T
+    if not config.num_mels:
+        return np.log1p(np.abs(transform)).T
+    bands = librosa.filters.mel(
+        sr=config.sample_rate, n_fft=config.fft_length, n_mels=config.num_mels, htk=True, norm=None, dtype=np.float64
+    )
+    return np.log(bands @ np.abs(transform) ** 2 + features.FLOOR).T
 
 
 def padded(waveforms: list[np.ndarray], size: int, filler: float = np.nan) -> tuple[jax.Array, jax.Array]:
@@ -86,6 +93,49 @@ def test_spectrogram_of_an_unpadded_waveform_is_librosas(size: int) -> None:
     assert_close(spectrograms[0], expected)
 
 
+@pytest.mark.parametrize(("sample_rate", "num_mels"), [(16_000, 64), (16_000, 1), (8_000, 40)])
+def test_mel_spectrogram_is_librosas(sample_rate: int, num_mels: int) -> None:
+    config = FeatureConfig(sample_rate=sample_rate, num_mels=num_mels)
+    hop = config.hop_length
+    waveforms = [speech_like(40 * hop, sample_rate), 1e-4 * noise(13 * hop + 1), np.zeros(8 * hop, np.float32)]
+    spectrograms, num_frames = log_spectrogram(*padded(waveforms, 40 * hop), config)
+    assert spectrograms.shape[2] == num_mels
+    for row, waveform in enumerate(waveforms):
+        expected = librosa_spectrogram(waveform, config)
+        assert num_frames[row] == len(expected)
+        assert_close(jnp.exp(spectrograms[row, : len(expected)]), np.exp(expected))
+        np.testing.assert_allclose(spectrograms[row, : len(expected)], expected, atol=1e-3)  # beside loud bins
+        assert not spectrograms[row, len(expected) :].any()
+
+
+def test_mel_bands_are_librosas_and_hold_a_bin_each() -> None:
+    for sample_rate in (8_000, 16_000, 44_100):
+        most = most_mels(sample_rate)
+        for num_mels in (1, 23, most):
+            config = FeatureConfig(sample_rate=sample_rate, num_mels=num_mels)
+            bands = features.mel_bands(config)
+            theirs = librosa.filters.mel(
+                sr=sample_rate, n_fft=config.fft_length, n_mels=num_mels, htk=True, norm=None, dtype=np.float64
+            )
+            np.testing.assert_allclose(bands, theirs, atol=1e-9)
+            assert bands.any(1).all()
+        with pytest.raises(InputError, match=rf"^features\.num_mels must be 0 \(off\) to {most}, got {most + 1}\."):
+            FeatureConfig(sample_rate=sample_rate, num_mels=most + 1)
+
+
+def most_mels(sample_rate: int) -> int:
+    """The largest that is taken."""
+    with pytest.raises(InputError) as caught:
+        FeatureConfig(sample_rate=sample_rate, num_mels=1000)
+    return int(str(caught.value).split(" to ")[1].split(",")[0])
+
+
+def test_frequencies_are_those_of_the_bands() -> None:
+    assert features.frequencies(np.array([0, 0.5, 1]), FeatureConfig()).tolist() == [0, 4000, 8000]
+    mel = features.frequencies(np.array([0, 0.5, 1]), FeatureConfig(num_mels=3))
+    np.testing.assert_allclose(mel, librosa.mel_frequencies(5, fmax=8000, htk=True)[[0, 2, 4]])
+
+
 def test_stride_need_not_divide_the_window() -> None:
     config = FeatureConfig(window_size=0.025)
     waveform = speech_like(5_000, 16_000)
@@ -93,7 +143,7 @@ def test_stride_need_not_divide_the_window() -> None:
     assert_close(spectrograms[0], librosa_spectrogram(waveform, config))
 
 
-BINS = FeatureConfig(normalisation="bins")
+BINS = FeatureConfig(num_mels=40, normalisation="bins")
 
 
 @pytest.mark.parametrize("config", [FeatureConfig(), BINS])
@@ -182,5 +232,6 @@ def test_padding_and_batch_mates_change_no_valid_frame(config: FeatureConfig) ->
     for row, waveform in enumerate(waveforms):
         alone = padded([waveform], len(waveform))
         count = int(num_frames[row])
-        np.testing.assert_array_equal(together[row, :count], log_spectrogram(*alone, config)[0][0])
+        tolerance = 1e-5 if config.num_mels else 0  # the product with the bands rounds as its size decides
+        np.testing.assert_allclose(together[row, :count], log_spectrogram(*alone, config)[0][0], rtol=0, atol=tolerance)
         assert_close(normalised_together[row, :count], np.asarray(extract_features(*alone, config)[0][0]))

@@ -16,7 +16,7 @@ from ds2_jax.report.worst import Worst
 from ds2_jax.results import Result
 
 ALPHABET = Alphabet("AB ")
-AXIS = Axis(seconds=0.2, seconds_per_frame=0.02, window_stride=0.01, sample_rate=16_000)
+AXIS = Axis(seconds=0.2, seconds_per_frame=0.02, window_stride=0.01, frequencies=(4000.0, 8000.0))
 
 
 def planted(*frames: dict[str, float]) -> np.ndarray:
@@ -79,7 +79,7 @@ def test_picture_letters_and_words_share_one_axis() -> None:
 
 def test_words_that_would_cover_each_other_stand_on_lines_of_their_own() -> None:
     words = [Word("LONGWORD", 0.0, 0.1, 0.9, ()), Word("A", 0.12, 0.14, 0.9, ()), Word("B", 5.0, 5.1, 0.9, ())]
-    axis = Axis(seconds=6.0, seconds_per_frame=0.04, window_stride=0.01, sample_rate=16_000)
+    axis = Axis(seconds=6.0, seconds_per_frame=0.04, window_stride=0.01, frequencies=(4000.0, 8000.0))
     drawn = timeline(
         axis, np.zeros((601, 161), np.float32), FRAMES, ALPHABET, [Row("Recognised", words, ["right"] * 3)]
     )

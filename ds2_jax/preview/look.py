@@ -92,6 +92,10 @@ def describe(look: Look, features: FeatureConfig) -> Iterator[str]:
     if look.in_time.any():
         parts.append(f"{look.in_time.sum() * features.window_stride:.2f} s")
     if look.in_frequency.any():
-        parts.append(f"{look.in_frequency.mean() * features.sample_rate / 2000:.1f} kHz")
+        share = look.in_frequency.mean()
+        kilohertz = f"{share * features.sample_rate / 2000:.1f} kHz"
+        parts.append(
+            f"{share * features.num_mels:.0f} of {features.num_mels} mel bands" if features.num_mels else kilohertz
+        )
     if parts:
         yield f"masked {' and '.join(parts)}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ds2_jax.config import FeatureConfig
+from ds2_jax.features import frequencies
 from ds2_jax.files import writing
 from ds2_jax.preview.look import Look
 
@@ -19,6 +20,8 @@ SHARP = 500
 """Frames up to which each is drawn with sharp edges; more of them are smoothed, or some would not show."""
 MASKED = "0.7"
 """Grey, which no colour of a loudness looks like."""
+HEIGHTS = np.linspace(0, 1, 1000)
+"""At which the scale of frequencies is inverted."""
 TITLE, CAPTION = (105, 3), (135, 2)
 """Characters of a line, and lines."""
 
@@ -60,6 +63,10 @@ def draw(path: Path, title: str, captions: Sequence[str], look: Look, features: 
         )
         axes.set_title(_wrap(caption, *CAPTION), loc="left", fontsize="medium", parse_math=False)
         axes.set_ylabel("kHz")
+        if features.num_mels:  # drawn as the model sees them, so that the kHz lie closer and closer
+            ticks = np.array([0, 0.5, 1, 2, 4, 8, 16])
+            heights = np.interp(1000 * ticks, frequencies(HEIGHTS, features), HEIGHTS)
+            axes.set_yticks(highest * heights[heights < 1], ticks[heights < 1])
     keys = ["grey: masked"] if hidden.any() else []
     if look.origin != look.target:
         keys.append("dashed: where the warp led")

@@ -35,13 +35,13 @@ class Axis:
         seconds: its length.
         seconds_per_frame: duration of an output frame.
         window_stride: seconds between spectrogram frames.
-        sample_rate: Hz.
+        frequencies: Hz in the middle and at the top of the spectrogram.
     """
 
     seconds: float
     seconds_per_frame: float
     window_stride: float
-    sample_rate: int
+    frequencies: tuple[float, float]
 
     def at(self, seconds: float) -> str:
         """A time or a duration as a share of the axis, for CSS and SVG."""
@@ -76,14 +76,15 @@ def timeline(
     stride, frames = axis.window_stride, len(spectrogram)
     place = f"left:{axis.at(-stride / 2)};width:{axis.at(frames * stride)}"  # a frame is centred at its time
     image = data_uri("image/png", spectrogram_png(spectrogram))
-    alt = f"Spectrogram, {axis.seconds:.2f} seconds, 0 to {axis.sample_rate / 2000:g} kHz"
+    middle, top = (f"{frequency / 1000:.3g}" for frequency in axis.frequencies)
+    alt = f"Spectrogram, {axis.seconds:.2f} seconds, 0 to {top} kHz"
     drawn = "".join(_row(axis, row, heard=row is rows[-1]) for row in rows)
     return (
         '<div class="scroller" role="region" tabindex="0" aria-label="Sound, letters and words over time">\n'
         f'<div class="timeline" data-seconds="{axis.seconds:.6f}" style="min-width:{axis.pixels}px">\n'
         f'<div class="spectrogram"><img alt="{alt}" src="{image}" style="{place}">'
-        f'<div class="frequencies" aria-hidden="true"><span>{axis.sample_rate / 2000:g} kHz</span>'
-        f"<span>{axis.sample_rate / 4000:g}</span><span>0</span></div></div>\n"
+        f'<div class="frequencies" aria-hidden="true"><span>{top} kHz</span>'
+        f"<span>{middle}</span><span>0</span></div></div>\n"
         f"{_ticks(axis)}\n{letters(axis, log_probs, alphabet)}\n{drawn}\n"
         '<div class="cursor" aria-hidden="true"></div>\n</div>\n</div>'
     )

@@ -12,6 +12,7 @@ from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.hypothesis import Hypothesis
 from ds2_jax.error_rates import char_errors
 from ds2_jax.errors import InputError
+from ds2_jax.features import frequencies
 from ds2_jax.report.breakdown import align_words
 from ds2_jax.report.markup import percent, text, words
 from ds2_jax.report.pictures import data_uri, sound, spectrogram_maker
@@ -56,7 +57,7 @@ class Articles:
             len(shown) / features.sample_rate,
             self._config.seconds_per_frame,
             features.window_stride,
-            features.sample_rate,
+            tuple(frequencies(np.array([0.5, 1.0]), features).tolist()),
         )
         frames = log_probs[: math.ceil(axis.seconds / axis.seconds_per_frame)]
         rows, note = self._rows(example, axis.seconds)
