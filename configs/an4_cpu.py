@@ -8,7 +8,7 @@ What each setting brought on the dev split, and what did not help: docs/an4.md.
 from ds2_jax.config import AugmentConfig, Config, DataConfig, FeatureConfig, ModelConfig, OptimConfig, PerturbConfig
 
 config = Config(
-    epochs=40,
+    epochs=30,
     features=FeatureConfig(num_mels=64, normalisation="bins"),
     data=DataConfig(corpus="an4", batch_size=8, num_buckets=5),
     perturb=PerturbConfig(speed_probability=1.0),
