@@ -1,15 +1,20 @@
-"""AN4 with the model and settings of deepspeech.pytorch (5 x 1024, batch 8, clip 400 of the summed loss).
+"""AN4 with the model of deepspeech.pytorch (5 x 1024, batch 8, clip 400 of the summed loss).
 
     python main.py --config configs/an4.py
 
-For an accelerator; not trained here yet, so it has no figures.
+For an accelerator; not trained here yet, so it has no figures. Differs from the original in what helped on two cores
+(configs/an4_cpu.py, docs/an4.md): mel bands with each band's mean taken out, speed perturbation of every utterance,
+SpecAugment's masks, and a moving average of the weights.
 """
 
-from ds2_jax.config import Config, DataConfig, ModelConfig, OptimConfig
+from ds2_jax.config import AugmentConfig, Config, DataConfig, FeatureConfig, ModelConfig, OptimConfig, PerturbConfig
 
 config = Config(
     epochs=70,
+    features=FeatureConfig(num_mels=64, normalisation="bins"),
     data=DataConfig(corpus="an4", batch_size=8, num_buckets=8),
-    model=ModelConfig(),
-    optim=OptimConfig(clip_norm=50.0),
+    perturb=PerturbConfig(speed_probability=1.0),
+    augment=AugmentConfig(num_frequency_masks=2, frequency_mask_width=10, num_time_masks=2, time_mask_width=20),
+    model=ModelConfig(frequency_kernels=(21, 11)),
+    optim=OptimConfig(clip_norm=50.0, ema_decay=0.998),
 )

@@ -34,7 +34,7 @@ class Estimate:
     Attributes:
         parameters: the model's.
         gradients: one of each parameter, and with `optim.accumulate` their sum besides.
-        optimizer_state: of the optimiser; twice the parameters for AdamW.
+        optimizer_state: of the optimiser; twice the parameters for AdamW; and with `optim.ema_decay` the average.
         activations: kept by the forward pass for the backward pass, each array once.
         temporaries: the largest that are needed at one time besides: the gradients of one layer's gates, and with
             `rematerialise` what is inside the layer.
@@ -89,7 +89,7 @@ def estimate(config: Config, num_labels: int, num_rows: int, num_frames: int) ->
     return Estimate(
         parameters=parameters,
         gradients=parameters * (1 if config.optim.accumulate == 1 else 2),
-        optimizer_state=_num_bytes(state.opt_state),
+        optimizer_state=_num_bytes((state.opt_state, state.average)),
         activations=activations,
         temporaries=gates + (inside + FLOAT * frames * model.hidden_size if config.rematerialise else 0),
     )

@@ -90,6 +90,9 @@ def test_the_parts_of_the_default_model() -> None:
     layers = 5 * (gates + gates // 4) + 4 * 2 * gates // 8
     assert layers < parts.activations < 1.2 * layers
     assert memory.estimate(Config(), 29, 128, 1600).activations == 2 * parts.activations
+    averaged = memory.estimate(Config(optim=OptimConfig(ema_decay=0.9)), 29, 64, 1600)
+    more = averaged.optimizer_state - parts.optimizer_state
+    assert parts.parameters < more < 1.01 * parts.parameters  # and the statistics
     assert parts.total == sum(dataclasses.astuple(parts))
 
 
