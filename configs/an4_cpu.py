@@ -2,7 +2,12 @@
 
     python main.py --config configs/an4_cpu.py --data.archive an4_sphere.tar.gz
 
-What each setting brought on the dev split, and what did not help: docs/an4.md.
+Trained on 57 speakers (728 utterances, 0.54 hours), best epoch chosen on 8 others, tested on nine held-out training
+speakers of AN4 (117 utterances, 728 words; not the official test set), one seed. Greedy: WER 12.77 % (93 errors:
+75 substituted, 14 deleted, 4 inserted; 95 % interval over the speakers 9.36 to 16.67 %), CER 7.48 % (135 of 1,806
+characters; 6.33 % with spaces). With a 3-gram of the training transcripts: WER 9.89 % (72 errors). 21 minutes of wall
+time on two slow cores, from the archive to this result. `make reproduce-an4` trains three seeds. What each setting
+brought on the dev split, and what did not help: docs/an4.md.
 """
 
 from ds2_jax.config import AugmentConfig, Config, DataConfig, FeatureConfig, ModelConfig, OptimConfig, PerturbConfig
