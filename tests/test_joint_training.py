@@ -103,7 +103,7 @@ def test_processes_that_die_stop_and_change_in_number_end_as_one(folder: Path) -
     assert [code for code, _ in ended] == [0, 0], ended
     assert f"continuing after step {stopped}\n" in ended[0][1]
 
-    assert len(history(run)) == len(history(whole)) == EPOCHS * (STEPS + 1)
+    assert len(history(run)) == len(history(whole)) == EPOCHS * (STEPS + 1) + 1  # and the test split
     for line, expected in zip(history(run), history(whole), strict=True):
         for name in COUNTS:  # the same utterances in the same batches
             assert line.get(name) == expected.get(name)
