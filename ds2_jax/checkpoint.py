@@ -64,7 +64,7 @@ class Checkpoints:
         tree = json.loads(config_lib.to_json(config))
         settings = {"data": {"alphabet": config.data.alphabet}, "features": tree["features"], "model": tree["model"]}
         self._meta: dict[str, Any] = {"settings": settings, "utterances": utterances}
-        self._average, self._has_average = config.checkpoint.average, config.optim.ema_decay > 0
+        self._num_averaged, self._keeps_average = config.checkpoint.average, config.optim.ema_decay > 0
         self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
 
     def __enter__(self) -> Self:
@@ -136,10 +136,10 @@ class Checkpoints:
                 shutil.rmtree(path)
 
     def _prune(self) -> None:
-        """Keeps the latest two steps, should the last be damaged, and the best."""
+        """Keeps the latest two steps, should the last be damaged, and `best_steps`."""
         steps = run_lib.saved_steps(self._run)
         with writing(self._run / CHECKPOINTS):
-            for step in set(steps[:-2]) - set(run_lib.best_steps(self._run, self._average)):
+            for step in set(steps[:-2]) - set(run_lib.best_steps(self._run, self._num_averaged)):
                 # Renamed first: a crash in the middle of deleting would leave what looks like a damaged checkpoint.
                 shutil.rmtree(self._folder(step).rename(self._folder(step).with_suffix(DELETING)))
 
@@ -166,7 +166,7 @@ class Checkpoints:
     @property
     def best_steps(self) -> list[int]:
         """The best step, and with `checkpoint.average` those that are averaged with it, the best first."""
-        found = run_lib.best_steps(self._run, self._average) if is_primary() else []
+        found = run_lib.best_steps(self._run, self._num_averaged) if is_primary() else []
         steps: list[int] = broadcast_from_primary("best steps", found)
         return steps
 
@@ -190,7 +190,7 @@ class Checkpoints:
         return self._first_whole(self._latest, lambda steps: self.restore(steps[0], like), tell) or like
 
     def best_variables(self, like: Mapping[str, Any], tell: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
-        """The best step that is whole, and its variables; None where nothing was saved; otherwise as `resume`."""
+        """The best whole step, and the mean variables of `best_steps`; None where nothing was saved; else as `resume`."""
         return self._first_whole(
             lambda: self.best_steps, lambda steps: (steps[0], self.mean_variables(steps, like)), tell
         )
@@ -239,7 +239,7 @@ class Checkpoints:
 
         With `optim.ema_decay` those are their moving averages.
         """
-        if not self._has_average:
+        if not self._keeps_average:
             return self._restore(step, dict(like), partial=True)
         return dict(self._restore(step, {"average": dict(like)}, partial=True)["average"])
 

@@ -343,8 +343,8 @@ class CheckpointConfig:
     every_minutes: float = 10.0
     """Save when the last save is this many minutes old; 0: off."""
     average: int = 1
-    """Epochs whose weights and batch statistics are averaged when training ends, and kept until then: those of the
-    lowest dev WER, or the last ones where there is no dev split. 1: the best one alone."""
+    """Epochs that are kept, and whose mean weights and batch statistics are used outside training: those of the lowest
+    dev WER, or the last ones where there is no dev split. 1: the best one alone."""
 
     def __post_init__(self) -> None:
         check_fields(self, "checkpoint.")

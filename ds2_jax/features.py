@@ -61,7 +61,8 @@ def log_spectrogram(waveforms: jax.Array, num_samples: jax.Array, config: Featur
 def mel_bands(config: FeatureConfig) -> np.ndarray:
     """Share of each bin's energy in each mel band, [num_mels, bins] float64.
 
-    A band is a triangle from the centre of the one below it to that of the one above it.
+    A band is a triangle from the centre of the one below it to that of the one above it. Written here since librosa,
+    whose bands these are, takes seconds to load.
     """
     edges = frequencies(np.linspace(0, 1, config.num_mels + 2), config)
     bins = np.linspace(0, config.sample_rate / 2, config.fft_length // 2 + 1)

@@ -120,7 +120,7 @@ def _generate(
     options = tf.data.Options()
     options.threading.private_threadpool_size = num_workers
     # Nothing is left to tune, and closing the iterator waits for the tuner, which sleeps twice as long each time: an
-    # epoch of 30 s took 41 s, one of 42 s 82 s.
+    # epoch of 30 s took 41 s, one of 57 s 82 s.
     options.autotune.enabled = False
     dataset = (
         tf.data.Dataset.range(len(plan))
