@@ -190,7 +190,7 @@ class Checkpoints:
         return self._first_whole(self._latest, lambda steps: self.restore(steps[0], like), tell) or like
 
     def best_variables(self, like: Mapping[str, Any], tell: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
-        """The best whole step, and the mean variables of `best_steps`; None where nothing was saved; else as `resume`."""
+        """The best whole step and the mean variables of `best_steps`; None where nothing is saved; else as `resume`."""
         return self._first_whole(
             lambda: self.best_steps, lambda steps: (steps[0], self.mean_variables(steps, like)), tell
         )

@@ -220,6 +220,8 @@ def test_warps_and_masks_are_told_in_seconds_and_kilohertz() -> None:
     in_time, in_frequency = np.arange(50) < 25, np.arange(161) % 7 == 0
     seen = Look(np.zeros((50, 161)), np.zeros((50, 161)), in_time, in_frequency, 30, 24)
     assert list(describe(seen, FeatureConfig())) == ["warp 0.30 s to 0.24 s", "masked 0.25 s and 1.1 kHz"]
+    mels = Look(np.zeros((50, 64)), np.zeros((50, 64)), in_time & False, np.arange(64) < 11, 24, 24)
+    assert list(describe(mels, FeatureConfig(num_mels=64))) == ["masked 11 of 64 mel bands"]
     nothing = Look(seen.before, seen.after, in_time & False, in_frequency & False, 24, 24)
     assert list(describe(nothing, FeatureConfig())) == []
 

@@ -66,14 +66,16 @@ def draw(path: Path, title: str, captions: Sequence[str], look: Look, features: 
         if features.num_mels:  # drawn as the model sees them, so that the kHz lie closer and closer
             ticks = np.array([0, 0.5, 1, 2, 4, 8, 16])
             heights = np.interp(1000 * ticks, frequencies(HEIGHTS, features), HEIGHTS)
-            axes.set_yticks(highest * heights[heights < 1], ticks[heights < 1])
+            shown = ticks <= highest
+            axes.set_yticks(highest * heights[shown], [f"{tick:g}" for tick in ticks[shown]])
     keys = ["grey: masked"] if hidden.any() else []
     if look.origin != look.target:
         keys.append("dashed: where the warp led")
         panels[1].axvline(look.target * stride, color="white", linestyle="dashed", linewidth=1)
     panels[1].set_xlabel("seconds" + (f"   ({'; '.join(keys)})" if keys else ""))
     panels[1].set_xlim(0, max(len(look.before), len(look.after)) * stride)
-    figure.colorbar(image, ax=panels, label="log magnitude, standard deviations from the mean", extend="both")
+    quantity = "log energy" if features.num_mels else "log magnitude"
+    figure.colorbar(image, ax=panels, label=f"{quantity}, standard deviations from the mean", extend="both")
     with writing(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a script without a font is drawn as boxes
         path.parent.mkdir(parents=True, exist_ok=True)
