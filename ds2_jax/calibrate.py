@@ -15,7 +15,7 @@ from ds2_jax.calibration import reliability, right_words
 from ds2_jax.checkpoint import load_variables
 from ds2_jax.compilation import enable_cache
 from ds2_jax.config import Config
-from ds2_jax.corpora import split_manifests
+from ds2_jax.corpora import unseen_dev
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.splits import Split, read_split
 from ds2_jax.decoding.calibrated import MAX_OFFSET, UNCALIBRATED, Calibration, write_calibration
@@ -64,9 +64,11 @@ def calibrate(
     """
     enable_cache()
     config = run_lib.load_config(run)
-    path = manifest or split_manifests(config.data, build=False).dev
+    path = manifest or unseen_dev(config.data)
     if path is None:
-        raise InputError("--manifest must be given, got none: the run names no data.dev. Add --manifest FILE.")
+        raise InputError(
+            "--manifest must be given, got none: the run has no dev split, or trained on it. Add --manifest FILE."
+        )
     split = read_split(path, config, Alphabet.of(config.data), prune=False)
     mesh = parallel.data_mesh()
     variables = load_variables(run, config, mesh)

@@ -56,7 +56,7 @@ utterances themselves, so manifests may move and must not change."""
 
 ADDED_LATER = {
     *("features.normalisation", "features.num_mels"),
-    *("data.case", "data.remove", "perturb"),
+    *("data.case", "data.remove", "data.train_on_dev", "perturb"),
     *("augment.frequency_mask_probability", "augment.time_mask_probability", "augment.time_mask_share"),
     *("augment.frames_per_time_mask", "augment.time_warp_frames", "augment.time_warp_probability"),
     *("optim.accumulate", "optim.ema_decay", "rematerialise", "watchdog_minutes"),

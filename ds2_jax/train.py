@@ -270,7 +270,26 @@ def read_splits(config: Config) -> dict[str, Split]:
         splits[name] = split = read_split(path, config, alphabet, prune=name != "test")
         hours = sum(utterance.duration for utterance in split.utterances) / 3600
         say(f"{name}: {path}, {len(split.utterances)} utterances, {hours:.2f} hours" if path else f"{name}: none")
-    return splits
+    return train_on_dev(splits) if config.data.train_on_dev else splits
+
+
+def train_on_dev(splits: Mapping[str, Split]) -> dict[str, Split]:
+    """Moves the utterances of dev into train.
+
+    Raises:
+        InputError: there are none, or an id is in both.
+    """
+    train, dev = splits["train"], splits["dev"]
+    if not dev.utterances:
+        raise InputError("data.train_on_dev needs a dev split, got none. Give --data.dev, or leave it out.")
+    if common := {utterance.id for utterance in train.utterances} & {utterance.id for utterance in dev.utterances}:
+        raise InputError(
+            f"data.train_on_dev needs train and dev without a common id, got {len(common)}, such as {min(common)}. "
+            "Leave it out, or mend the manifests."
+        )
+    say("data.train_on_dev: train has dev's utterances too; the last epoch is used")
+    both = Split([*train.utterances, *dev.utterances], [*train.problems, *dev.problems])
+    return {**splits, "train": both, "dev": Split()}
 
 
 def list_problems(splits: Mapping[str, Split], workdir: Path) -> None:

@@ -169,5 +169,5 @@ def test_run_without_a_dev_split_needs_a_manifest(tmp_path: Path, capsys: pytest
     run = write_untrained_run(tmp_path / "run", SMALL_CONFIG)
     assert cli.main(["calibrate", str(run)]) == 1
     assert capsys.readouterr().err == (
-        "error: --manifest must be given, got none: the run names no data.dev. Add --manifest FILE.\n"
+        "error: --manifest must be given, got none: the run has no dev split, or trained on it. Add --manifest FILE.\n"
     )

@@ -501,6 +501,40 @@ def test_folder_that_another_process_does_not_see_is_refused(tmp_path: Path, mon
     )
 
 
+def test_dev_split_can_be_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_compiling(monkeypatch)
+    manifests = {name: write_noise_manifest(tmp_path, ("GO", "YES"), name) for name in ("train", "dev", "test")}
+    config = dataclasses.replace(SMALL_CONFIG, data=DataConfig(**manifests, train_on_dev=True))
+    splits = read_splits(config)
+    assert [utterance.id for utterance in splits["train"].utterances] == ["train0", "train1", "dev0", "dev1"]
+    assert not splits["dev"].utterances
+    assert [utterance.id for utterance in splits["test"].utterances] == ["test0", "test1"]
+
+    run = tmp_path / "run"
+    train(config, run)
+    assert not any("dev_wer" in line for line in (run / "metrics.jsonl").read_text().splitlines())
+    assert best_step(run) == max(saved_steps(run))
+    # What was trained on dev says nothing about unseen speech, and the later commands know it.
+    lm = tmp_path / "lm.arpa"
+    lm.touch()
+    capsys.readouterr()
+    assert cli.main(["calibrate", str(run)]) == 1
+    assert "the run has no dev split, or trained on it" in capsys.readouterr().err
+    assert cli.main(["lm", "tune", str(run), "--lm", str(lm)]) == 1
+    assert "RUN must have a dev split that it did not train on" in capsys.readouterr().err
+
+
+def test_dev_split_that_is_trained_on_must_be_another(tmp_path: Path) -> None:
+    manifest = write_noise_manifest(tmp_path)
+    for dev, finding in ((None, "needs a dev split, got none"), (manifest, "without a common id, got 3, such as all0")):
+        config = dataclasses.replace(SMALL_CONFIG, data=DataConfig(train=manifest, dev=dev, train_on_dev=True))
+        with pytest.raises(InputError, match=finding):
+            train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_training_manifest_must_be_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data.train must be set, got None. Give a manifest, or a data.corpus."):
         train(SMALL_CONFIG, tmp_path / "run")

@@ -255,7 +255,8 @@ def test_wrong_command_lines(
     bare = tmp_path / "bare"
     run_lib.open_run(bare, Config(), overwrite=False)
     assert failure(bare, "--lm", lm) == (
-        "error: RUN must have a dev split, got one without data.dev. Train with --data.dev, or give weights.\n"
+        "error: RUN must have a dev split that it did not train on, got one without. Tune on another run, or give "
+        "weights.\n"
     )
     untrained = tmp_path / "untrained"
     config = run_lib.load_config(run)

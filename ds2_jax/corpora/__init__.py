@@ -60,6 +60,11 @@ def split_manifests(data: DataConfig, *, build: bool) -> Splits:
     return Splits(*(folder / f"{split}.jsonl" for split in Splits._fields))
 
 
+def unseen_dev(data: DataConfig) -> Path | None:
+    """The manifest of the dev split of a trained run; None without one, or where the run has trained on it."""
+    return None if data.train_on_dev else split_manifests(data, build=False).dev
+
+
 def _check_is_prepared(field: str, path: Path | None) -> None:
     """Names the command that makes the manifest `path`, where it lies in the folder of a corpus that is not there."""
     corpus = next((part for part in path.parts[-3:-1] if part in CORPORA), None) if path else None

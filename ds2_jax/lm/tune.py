@@ -22,7 +22,7 @@ from ds2_jax.alphabet import Alphabet
 from ds2_jax.checkpoint import load_variables
 from ds2_jax.compilation import enable_cache
 from ds2_jax.config import Config
-from ds2_jax.corpora import split_manifests
+from ds2_jax.corpora import unseen_dev
 from ds2_jax.data import splits
 from ds2_jax.data.splits import Split, read_split
 from ds2_jax.decoding.beam import BeamSearch
@@ -143,9 +143,11 @@ def tune(run: Run, lm: File, trials: int = 100) -> int:
     require_optuna()
     enable_cache()
     config = run_lib.load_config(run)
-    manifest = split_manifests(config.data, build=False).dev
+    manifest = unseen_dev(config.data)
     if manifest is None:
-        raise InputError("RUN must have a dev split, got one without data.dev. Train with --data.dev, or give weights.")
+        raise InputError(
+            "RUN must have a dev split that it did not train on, got one without. Tune on another run, or give weights."
+        )
     alphabet = Alphabet.of(config.data)
     split = read_split(manifest, config, alphabet, prune=False)
     step = run_lib.best_step(run)
