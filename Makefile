@@ -23,7 +23,7 @@ reproduce-an4: $(AN4_RUNS) ## AN4 with three seeds, with and without a language 
 .NOTPARALLEL:
 $(AN4_RUNS): runs/an4_cpu-%: .venv/installed
 	$(BIN)/python main.py --config configs/an4_cpu.py --seed $* --workdir $@ $(if $(AN4),--data.archive $(AN4))
-	test -f runs/an4.arpa || $(BIN)/python main.py lm build datasets/an4/train.jsonl --order 3 --out runs/an4.arpa
+	test -f runs/an4.arpa || $(BIN)/python main.py lm build datasets/an4/train.jsonl datasets/an4/dev.jsonl --order 3 --out runs/an4.arpa
 	test -f $@/evaluations/an4-test+an4.json || $(BIN)/python main.py evaluate $@ --lm runs/an4.arpa
 
 test: check ## the checks and the tests that take minutes; what CI runs
