@@ -4,7 +4,7 @@
 
 For an accelerator; not trained here yet, so it has no figures. Differs from the original in what helped on two cores
 (configs/an4_cpu.py, docs/an4.md): mel bands with each band's mean taken out, speed perturbation of every utterance,
-SpecAugment's masks, and a moving average of the weights.
+SpecAugment's masks, weight decay, and a moving average of the weights.
 """
 
 from ds2_jax.config import AugmentConfig, Config, DataConfig, FeatureConfig, ModelConfig, OptimConfig, PerturbConfig
@@ -14,7 +14,7 @@ config = Config(
     features=FeatureConfig(num_mels=64, normalisation="bins"),
     data=DataConfig(corpus="an4", batch_size=8, num_buckets=8),
     perturb=PerturbConfig(speed_probability=1.0),
-    augment=AugmentConfig(num_frequency_masks=2, frequency_mask_width=10, num_time_masks=2, time_mask_width=20),
+    augment=AugmentConfig(num_frequency_masks=2, frequency_mask_width=6, num_time_masks=3, time_mask_width=30),
     model=ModelConfig(frequency_kernels=(21, 11)),
-    optim=OptimConfig(clip_norm=50.0, ema_decay=0.998),
+    optim=OptimConfig(clip_norm=50.0, weight_decay=0.3, ema_decay=0.998),
 )
