@@ -505,8 +505,8 @@ def test_dev_split_can_be_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without_compiling(monkeypatch)
-    manifests = {name: write_noise_manifest(tmp_path, ("GO", "YES"), name) for name in ("train", "dev", "test")}
-    config = dataclasses.replace(SMALL_CONFIG, data=DataConfig(**manifests, train_on_dev=True))
+    train_set, dev, test = (write_noise_manifest(tmp_path, ("GO", "YES"), name) for name in ("train", "dev", "test"))
+    config = dataclasses.replace(SMALL_CONFIG, data=DataConfig(train=train_set, dev=dev, test=test, train_on_dev=True))
     splits = read_splits(config)
     assert [utterance.id for utterance in splits["train"].utterances] == ["train0", "train1", "dev0", "dev1"]
     assert not splits["dev"].utterances
