@@ -106,7 +106,7 @@ class DataConfig:
     """Manifest read once, after training."""
     train_on_dev: bool = False
     """Train on the dev split's utterances too, once every setting is final: the model hears all that there is, nothing
-    is measured, chosen or calibrated on dev, and the last epoch is the one that is used."""
+    is measured, chosen or calibrated on dev, and the last epoch is used, of checkpoint.average the last ones."""
     alphabet: str = ENGLISH
     """Characters the model can write, in label order; the CTC blank comes before them, at index 0."""
     case: Literal["alphabet", "upper", "lower", "keep"] = "alphabet"

@@ -287,7 +287,7 @@ def train_on_dev(splits: Mapping[str, Split]) -> dict[str, Split]:
             f"data.train_on_dev needs train and dev without a common id, got {len(common)}, such as {min(common)}. "
             "Leave it out, or mend the manifests."
         )
-    say("data.train_on_dev: train has dev's utterances too; the last epoch is used")
+    say("data.train_on_dev: train has dev's utterances too; nothing is chosen by them")
     both = Split([*train.utterances, *dev.utterances], [*train.problems, *dev.problems])
     return {**splits, "train": both, "dev": Split()}
 
