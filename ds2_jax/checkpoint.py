@@ -30,7 +30,7 @@ from ds2_jax.distributed import barrier, broadcast_from_primary, exchange, is_pr
 from ds2_jax.errors import InputError
 from ds2_jax.files import write_text, writing
 from ds2_jax.run import CHECKPOINTS, CONFIG, METRICS, differences, was_done_before
-from ds2_jax.steps import TrainState, make_model
+from ds2_jax.steps import TrainState, init_variables
 
 NUM_EXAMPLES = 3
 REASON_LENGTH = 300
@@ -263,7 +263,7 @@ class Checkpoints:
                 if differing := _shape_differences({name: stored[name] for name in like}, like):
                     raise InputError(
                         f"{folder} must hold the arrays of this configuration, got other sizes: {differing}. "
-                        "Use the run's own configuration, or another checkpoint."
+                        "Use the run's own configuration, or the version of ds2_jax that trained it."
                     )
                 restored: dict[str, Any] = dict(reader.restore(folder, args=ocp.args.Composite(state=state)).state)
             except (InputError, MemoryError, jax.errors.JaxRuntimeError):  # the machine's, not the file's
@@ -403,12 +403,7 @@ def load_variables(run: Path, config: Config, mesh: Mesh) -> dict[str, Any]:
         InputError: the run has no checkpoint, or one of another alphabet or size.
     """
     num_labels = Alphabet(config.data.alphabet).size
-    shapes = jax.eval_shape(
-        make_model(config, num_labels).init,
-        jax.random.key(0),
-        jax.ShapeDtypeStruct((1, 8, config.features.num_bins), "float32"),
-        jax.ShapeDtypeStruct((1,), "int32"),
-    )
+    shapes = jax.eval_shape(lambda: init_variables(config, num_labels))
     everywhere = NamedSharding(mesh, PartitionSpec())
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)
     if not (run / CHECKPOINTS).is_dir():

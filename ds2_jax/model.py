@@ -152,15 +152,19 @@ class BatchRNN(nn.Module):
         if self.normalise:
             mask = lengths_lib.mask_from_lengths(lengths, inputs.shape[1])
             inputs = MaskedBatchNorm(self.axis_name, name="norm")(inputs, mask, training)
-        directions, num_outputs = self.num_directions, NUM_GATES[self.rnn_type] * self.hidden_size
-        init = uniform(self.hidden_size)
-        weights = RecurrentWeights(
-            input_kernel=self.param("input_kernel", init, (directions, inputs.shape[-1], num_outputs)),
-            hidden_kernel=self.param("hidden_kernel", init, (directions, self.hidden_size, num_outputs)),
-            input_bias=self.param("input_bias", init, (directions, num_outputs)),
-            hidden_bias=self.param("hidden_bias", init, (directions, num_outputs)),
+        num_outputs = NUM_GATES[self.rnn_type] * self.hidden_size
+        weights = zip(
+            self.param("input_kernel", self._draw, inputs.shape[-1], num_outputs),
+            self.param("hidden_kernel", lambda key: tuple(k.T for k in self._draw(key, self.hidden_size, num_outputs))),
+            self.param("input_bias", self._draw, num_outputs),
+            self.param("hidden_bias", self._draw, num_outputs),
+            strict=True,
         )
-        return recurrent(self.rnn_type, inputs, lengths, weights, self.dtype)
+        return recurrent(self.rnn_type, inputs, lengths, [RecurrentWeights(*own) for own in weights], self.dtype)
+
+    def _draw(self, key: jax.Array, *shape: int) -> tuple[jax.Array, ...]:
+        """An array of each direction, from one key."""
+        return tuple(uniform(self.hidden_size)(key, (self.num_directions, *shape)))
 
 
 RematerialisedRNN = nn.remat(

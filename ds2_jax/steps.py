@@ -48,12 +48,16 @@ def make_model(config: Config, num_labels: int, axis_name: str | None = None) ->
     return DeepSpeech2(config.model, num_labels, axis_name, rematerialise=config.rematerialise)
 
 
+def init_variables(config: Config, num_labels: int) -> dict[str, Any]:
+    """Weights drawn from `config.seed`, and batch statistics at their start: params and batch_stats."""
+    spectrograms, num_frames = jnp.zeros((1, 8, config.features.num_bins)), jnp.full((1,), 8, jnp.int32)
+    init = jax.jit(make_model(config, num_labels).init)
+    return dict(init(jax.random.key(config.seed), spectrograms, num_frames))
+
+
 def init_state(config: Config, num_labels: int, tx: optax.GradientTransformation) -> TrainState:
     """Weights drawn from `config.seed`, statistics and optimiser at their start."""
-    spectrograms = jnp.zeros((1, 8, config.features.num_bins))
-    variables = jax.jit(make_model(config, num_labels).init)(
-        jax.random.key(config.seed), spectrograms, jnp.full((1,), 8, jnp.int32)
-    )
+    variables = init_variables(config, num_labels)
     params, batch_stats = variables["params"], variables["batch_stats"]
     average = jax.tree.map(jnp.copy, variables) if config.optim.ema_decay else {}  # a step reuses both memories
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, jax.jit(tx.init)(params), average)

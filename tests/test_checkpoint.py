@@ -196,7 +196,7 @@ def disguised(run: Path, folder: Path, config: Config) -> Path:
     [
         ("hidden_size", 5, "batch_stats.head_norm.mean (4,), not (5,); "),
         ("num_layers", 2, "batch_stats.rnn_1.norm.mean missing, not (4,); "),
-        ("bidirectional", False, "params.rnn_0.hidden_kernel (2, 4, 16), not (1, 4, 16); "),
+        ("bidirectional", False, "params.rnn_0.hidden_bias.1 (16,), not there; "),
         ("channels", (2, 3), "batch_stats.conv_norm_1.mean (2,), not (3,); "),
     ],
 )
@@ -212,7 +212,7 @@ def test_checkpoint_of_another_size_is_refused(
         f"{folder / 'checkpoints/0'} must hold the arrays of this configuration, got other sizes: "
     )
     assert difference in message
-    assert message.endswith(". Use the run's own configuration, or another checkpoint.")
+    assert message.endswith(". Use the run's own configuration, or the version of ds2_jax that trained it.")
 
 
 def test_checkpoint_with_more_layers_is_refused(tmp_path: Path) -> None:

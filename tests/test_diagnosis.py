@@ -100,9 +100,9 @@ def test_row_that_overflows_is_seen_where_it_does(diagnose: Any) -> None:
 
 
 def test_weight_that_is_not_finite_shows_in_its_layer(diagnose: Any) -> None:
-    def plant(kernel: np.ndarray) -> np.ndarray:
-        kernel[0, 3, 4] = np.inf
-        return kernel
+    def plant(kernels: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        kernels[0][4, 3] = np.inf
+        return kernels
 
     diagnosis = diagnose(with_weight("rnn_1.hidden_kernel", plant), make_batch(), EPOCH)
     name, rows = first_not_finite(diagnosis)
@@ -110,7 +110,7 @@ def test_weight_that_is_not_finite_shows_in_its_layer(diagnose: Any) -> None:
     assert [count > 0 for count in rows] == [True, True, True, False]
     assert not diagnosis.finite
     assert np.isnan(diagnosis.losses[:3]).all()
-    assert diagnosis.gradients["rnn_0.input_kernel"].not_finite > 0
+    assert diagnosis.gradients["rnn_0.input_kernel.0"].not_finite > 0
 
 
 def test_values_past_the_valid_frames_do_not_count(diagnose: Any) -> None:

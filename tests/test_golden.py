@@ -49,11 +49,14 @@ def test_recurrent_layer_and_its_gradients(name: str) -> None:
     expected = stored("recurrent", name)
 
     @jax.jit
-    def run(values: jax.Array, weights: dict[str, jax.Array], cotangents: jax.Array) -> Any:
+    def run(values: jax.Array, weights: dict[str, tuple[jax.Array, ...]], cotangents: jax.Array) -> Any:
         case = inputs.RECURRENT_CASES[name]
 
-        def layer(values: jax.Array, weights: dict[str, jax.Array]) -> jax.Array:
-            return recurrent(case.rnn_type, values, jnp.array(case.lengths), RecurrentWeights(**weights))
+        def layer(values: jax.Array, weights: dict[str, tuple[jax.Array, ...]]) -> jax.Array:
+            directions = [
+                RecurrentWeights(**dict(zip(weights, own, strict=True))) for own in zip(*weights.values(), strict=True)
+            ]
+            return recurrent(case.rnn_type, values, jnp.array(case.lengths), directions)
 
         if "gradients.inputs" not in expected:  # the full-size layer
             return layer(values, weights), None

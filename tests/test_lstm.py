@@ -15,7 +15,7 @@ LENGTHS = (6, 0, 3, 1)
 NUM_FRAMES, NUM_INPUTS, HIDDEN = 7, 4, 3
 
 
-def arrays(rnn_type: str, directions: int, float_type: type) -> tuple[np.ndarray, RecurrentWeights, np.ndarray]:
+def arrays(rnn_type: str, directions: int, float_type: type) -> tuple[np.ndarray, list[RecurrentWeights], np.ndarray]:
     """inputs [B, T', F], weights and a cotangent [B, T', H], all random; padding too."""
     rng = np.random.default_rng(0)
 
@@ -23,21 +23,19 @@ def arrays(rnn_type: str, directions: int, float_type: type) -> tuple[np.ndarray
         return rng.standard_normal(shape).astype(float_type)
 
     outputs = NUM_GATES[rnn_type] * HIDDEN
-    weights = RecurrentWeights(
-        draw(directions, NUM_INPUTS, outputs),
-        draw(directions, HIDDEN, outputs),
-        draw(directions, outputs),
-        draw(directions, outputs),
-    )
+    weights = [
+        RecurrentWeights(draw(NUM_INPUTS, outputs), draw(outputs, HIDDEN), draw(outputs), draw(outputs))
+        for _ in range(directions)
+    ]
     return draw(len(LENGTHS), NUM_FRAMES, NUM_INPUTS), weights, draw(len(LENGTHS), NUM_FRAMES, HIDDEN)
 
 
-def one_frame(rnn_type: str, frame: jax.Array, state: tuple[jax.Array, ...], weights: Any) -> tuple[jax.Array, ...]:
+def one_frame(rnn_type: str, frame: jax.Array, state: tuple[jax.Array, ...], weights: RecurrentWeights) -> Any:
     """The cells as their papers write them, for one row: frame [F], state ([H],) or ([H], [H])."""
     input_kernel, hidden_kernel, input_bias, hidden_bias = weights
     (hidden, *cell), sigmoid = state, jax.nn.sigmoid
     x = (frame @ input_kernel + input_bias).reshape(-1, HIDDEN)
-    h = (hidden @ hidden_kernel + hidden_bias).reshape(-1, HIDDEN)
+    h = (hidden_kernel @ hidden + hidden_bias).reshape(-1, HIDDEN)
     if rnn_type == "lstm":
         new_cell = sigmoid(x[1] + h[1]) * cell[0] + sigmoid(x[0] + h[0]) * jnp.tanh(x[2] + h[2])
         return sigmoid(x[3] + h[3]) * jnp.tanh(new_cell), new_cell
@@ -47,15 +45,15 @@ def one_frame(rnn_type: str, frame: jax.Array, state: tuple[jax.Array, ...], wei
     return (jnp.tanh(x[0] + h[0]),)
 
 
-def reference(rnn_type: str, inputs: jax.Array, weights: RecurrentWeights) -> jax.Array:
+def reference(rnn_type: str, inputs: jax.Array, weights: list[RecurrentWeights]) -> jax.Array:
     """Each row by itself, cut to its frames, one frame after another."""
     rows = []
     for row, length in zip(inputs, LENGTHS, strict=True):
         total = jnp.zeros((length, HIDDEN), inputs.dtype)
-        for direction in range(weights.input_kernel.shape[0]):
+        for direction, own in enumerate(weights):
 
-            def step(state: Any, frame: jax.Array, direction: int = direction) -> Any:
-                state = one_frame(rnn_type, frame, state, [weight[direction] for weight in weights])
+            def step(state: Any, frame: jax.Array, own: RecurrentWeights = own) -> Any:
+                state = one_frame(rnn_type, frame, state, own)
                 return state, state[0]
 
             start = (jnp.zeros(HIDDEN, inputs.dtype),) * (2 if rnn_type == "lstm" else 1)
@@ -69,13 +67,13 @@ def reference(rnn_type: str, inputs: jax.Array, weights: RecurrentWeights) -> ja
 def outputs_and_gradients(rnn_type: RnnType, dtype: Any = None, use_reference: bool = False) -> Any:
     """Outputs and the gradients of inputs and weights; `dtype` is that of the inputs unless given."""
 
-    def layer(inputs: jax.Array, weights: RecurrentWeights) -> jax.Array:
+    def layer(inputs: jax.Array, weights: list[RecurrentWeights]) -> jax.Array:
         if use_reference:
             return reference(rnn_type, inputs, weights)
         return recurrent(rnn_type, inputs, jnp.array(LENGTHS, jnp.int32), weights, dtype or inputs.dtype)
 
     @jax.jit
-    def run(inputs: jax.Array, weights: RecurrentWeights, cotangent: jax.Array) -> Any:
+    def run(inputs: jax.Array, weights: list[RecurrentWeights], cotangent: jax.Array) -> Any:
         outputs, pullback = jax.vjp(layer, inputs, weights)
         return outputs, pullback(cotangent)
 
@@ -132,18 +130,18 @@ def test_cell_state_stays_float32() -> None:
     """1000 small steps add up; a bfloat16 cell would stand still from 0.5 on."""
     num_frames, step = 1_000, 1e-3
     weights = RecurrentWeights(
-        jnp.zeros((1, 1, 4)), jnp.zeros((1, 1, 4)), jnp.array([[30.0, 30.0, np.arctanh(step), 30.0]]), jnp.zeros((1, 4))
+        jnp.zeros((1, 4)), jnp.zeros((4, 1)), jnp.array([30.0, 30.0, np.arctanh(step), 30.0]), jnp.zeros(4)
     )
-    outputs = recurrent("lstm", jnp.zeros((1, num_frames, 1)), jnp.array([num_frames]), weights, jnp.bfloat16)
+    outputs = recurrent("lstm", jnp.zeros((1, num_frames, 1)), jnp.array([num_frames]), [weights], jnp.bfloat16)
     np.testing.assert_allclose(outputs[0, :, 0], np.tanh(step * np.arange(1, num_frames + 1)), rtol=1e-3)
 
 
 def test_barriers_that_stay_save_memory() -> None:
     num_layers, hidden, num_frames, batch = 4, 32, 100, 8
-    kernel, bias = jnp.zeros((2, hidden, 4 * hidden)), jnp.zeros((2, 4 * hidden))
-    weights = [RecurrentWeights(kernel, kernel, bias, bias)] * num_layers
+    kernel, bias = jnp.zeros((hidden, 4 * hidden)), jnp.zeros(4 * hidden)
+    weights = [[RecurrentWeights(kernel, kernel.T, bias, bias)] * 2] * num_layers
 
-    def loss(weights: list[RecurrentWeights], inputs: jax.Array) -> jax.Array:
+    def loss(weights: list[list[RecurrentWeights]], inputs: jax.Array) -> jax.Array:
         for each in weights:
             inputs = recurrent("lstm", inputs, jnp.full(batch, num_frames), each)
         return inputs.sum()

@@ -220,7 +220,7 @@ def test_lookahead_only_in_unidirectional_models() -> None:
     config = ModelConfig(bidirectional=False, lookahead_context=7, hidden_size=16)
     params = parameter_shapes(config)
     assert params["lookahead"]["kernel"].shape == (7, 16)
-    assert params["rnn_0"]["hidden_kernel"].shape == (1, 16, 64)
+    assert [kernel.shape for kernel in params["rnn_0"]["hidden_kernel"]] == [(64, 16)]
     assert "lookahead" not in parameter_shapes(ModelConfig())
 
 

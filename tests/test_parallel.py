@@ -288,7 +288,7 @@ def of_one_device(optimizer: updates.Optimizer) -> dict[str, np.ndarray]:
 def assert_as_of_one_device(actual: dict[str, np.ndarray], optimizer: updates.Optimizer) -> None:
     """One update to 1e-5 in float32, many as closely as `TOLERANCES` says."""
     expected = of_one_device(optimizer)
-    moved = "many['params']['rnn_0']['hidden_bias']"
+    moved = "many['params']['rnn_0']['hidden_bias'][0]"
     assert np.abs(expected[moved] - expected[moved.replace("many", "first")]).max() > 1e-3
     updates.assert_close(actual, expected, TOLERANCES[optimizer][1])
 

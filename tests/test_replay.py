@@ -82,7 +82,7 @@ def scale_first_convolution(state: steps.TrainState) -> None:
 
 
 def plant_infinity(state: steps.TrainState) -> None:
-    state.params["rnn_1"]["hidden_kernel"][0, 3, 4] = np.inf
+    state.params["rnn_1"]["hidden_kernel"][0][3, 4] = np.inf
 
 
 def replayed(path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -140,9 +140,9 @@ def test_utterance_and_layer_are_named(tmp_path: Path, capsys: pytest.CaptureFix
 def test_weight_that_is_not_finite_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, printed = replayed(write_batch(write_run(tmp_path, plant_infinity), make_failed()), capsys)
     assert code == 1
-    assert "the state before it, of step 4: not finite: params.rnn_1.hidden_kernel (1 values)\n" in printed
+    assert "the state before it, of step 4: not finite: params.rnn_1.hidden_kernel.0 (1 values)\n" in printed
     assert printed.splitlines()[-2:] == [
-        "The state was not finite before the step: params.rnn_1.hidden_kernel (1 values). Delete the folder of that "
+        "The state was not finite before the step: params.rnn_1.hidden_kernel.0 (1 values). Delete the folder of that "
         "checkpoint to go on from the one before it, or start anew (--workdir or --overwrite).",
         "The first layer that is not finite is rnn_1, in all 3 utterances.",
     ]

@@ -15,6 +15,7 @@ from ds2_jax.bench import child, speech
 from ds2_jax.bench.options import Size
 from ds2_jax.bench.programs import Programs
 from ds2_jax.compilation import compiler_options
+from ds2_jax.config import Config
 from ds2_jax.memory import held_bytes
 
 LABELS_PER_SECOND = 14
@@ -41,9 +42,7 @@ class Step:
             self._state: Any = parallel.replicate(steps.init_state(self._config, num_labels, tx), mesh)
             self._function: Any = parallel.parallel_train_step(step, mesh, self._config.parallel)
         else:
-            variables = steps.make_model(self._config, num_labels).init
-            shape = jnp.zeros((1, 8, self._config.features.num_bins)), jnp.full((1,), 8, jnp.int32)
-            self._state = jax.jit(variables)(jax.random.key(self._config.seed), *shape)
+            self._state = make_variables(self._config, num_labels)
             infer = functools.partial(steps.infer, config=self._config, num_labels=num_labels)
             self._function = jax.jit(infer, compiler_options=compiler_options())
 
@@ -78,6 +77,20 @@ class Step:
         spectrograms, num_frames = extract(self._batch["waveforms"], self._batch["num_samples"])
         labels, num_labels = self._batch["labels"], self._batch["num_labels"]
         np.savez(path, spectrograms=spectrograms, num_frames=num_frames, labels=labels, num_labels=num_labels)
+
+
+def make_variables(config: Config, num_labels: int) -> Any:
+    """Random weights, one array after another: drawing all at once takes more memory than a forward pass."""
+    shapes = jax.eval_shape(lambda: steps.init_variables(config, num_labels))
+    rng, bound = np.random.default_rng(0), config.model.hidden_size**-0.5
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        return jnp.asarray(bound * (2 * rng.random(leaf.shape, np.float32) - 1))
+
+    return {
+        "params": jax.tree.map(draw, shapes["params"]),
+        "batch_stats": jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes["batch_stats"]),
+    }
 
 
 def make_batch(size: Size) -> dict[str, np.ndarray]:

@@ -204,14 +204,14 @@ def ctc_batch() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return logits, output_lengths, labels, num_labels
 
 
-def recurrent_to_ours(weights: Weights) -> Weights:
-    """Stacks the directions and puts the inputs of a product first."""
+def recurrent_to_ours(weights: Weights) -> dict[str, tuple[np.ndarray, ...]]:
+    """One array of each direction; the input kernels with their inputs first."""
     suffixes = [suffix for suffix in ("", "_reverse") if f"bias_ih_l0{suffix}" in weights]
     return {
-        "input_kernel": np.stack([weights[f"weight_ih_l0{suffix}"].T for suffix in suffixes]),
-        "hidden_kernel": np.stack([weights[f"weight_hh_l0{suffix}"].T for suffix in suffixes]),
-        "input_bias": np.stack([weights[f"bias_ih_l0{suffix}"] for suffix in suffixes]),
-        "hidden_bias": np.stack([weights[f"bias_hh_l0{suffix}"] for suffix in suffixes]),
+        "input_kernel": tuple(weights[f"weight_ih_l0{suffix}"].T for suffix in suffixes),
+        "hidden_kernel": tuple(weights[f"weight_hh_l0{suffix}"] for suffix in suffixes),
+        "input_bias": tuple(weights[f"bias_ih_l0{suffix}"] for suffix in suffixes),
+        "hidden_bias": tuple(weights[f"bias_hh_l0{suffix}"] for suffix in suffixes),
     }
 
 
@@ -241,9 +241,9 @@ def model_to_ours(weights: Weights, config: ModelConfig) -> tuple[dict[str, Any]
         if layer:
             add_norm(f"rnn_norm_{layer}", f"rnn_{layer}", "norm")
     # PyTorch's view of [B, C, F', T'] puts a channel's rows together; ours puts a row's channels together.
-    kernel = params["rnn_0"]["input_kernel"]
-    by_channel = kernel.reshape(kernel.shape[0], config.channels[-1], -1, kernel.shape[-1])
-    params["rnn_0"]["input_kernel"] = by_channel.transpose(0, 2, 1, 3).reshape(kernel.shape)
+    kernels = params["rnn_0"]["input_kernel"]
+    by_channel = (kernel.reshape(config.channels[-1], -1, kernel.shape[-1]) for kernel in kernels)
+    params["rnn_0"]["input_kernel"] = tuple(each.swapaxes(0, 1).reshape(kernels[0].shape) for each in by_channel)
     if not config.bidirectional:
         params["lookahead"] = {"kernel": weights["lookahead.weight"][:, 0].T}
     add_norm("head_norm", "head_norm")
