@@ -3,6 +3,9 @@
 PYTHON ?= $(if $(shell python3.11 --version 2>/dev/null),python3.11,python3)
 BIN := .venv/bin
 
+# A process compiles on one core, and compiles a file's programs once.
+IN_PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 AN4_RUNS := $(foreach seed,0 1 2,runs/an4_cpu-$(seed))
 
 .PHONY: help quickstart reproduce-an4 $(AN4_RUNS) test test-all soak check format lock
@@ -27,10 +30,10 @@ $(AN4_RUNS): runs/an4_cpu-%: .venv/installed
 	test -f $@/evaluations/an4-test+an4.json || $(BIN)/python main.py evaluate $@ --lm runs/an4.arpa
 
 test: check ## the checks and the tests that take minutes; what CI runs
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(IN_PARALLEL) -m "not slow"
 
 test-all: check ## the checks and all tests, however long
-	$(BIN)/pytest
+	$(BIN)/pytest $(IN_PARALLEL)
 
 soak: .venv/installed-dev ## train on AN4 for an hour with a kill every few minutes and other faults; goes on where it stopped
 	$(BIN)/python -m tests.soak

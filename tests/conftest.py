@@ -1,13 +1,17 @@
 """Settings of every test: eight simulated devices, strict shapes, repeatable examples, and no silent skips."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # these five before anything imports JAX or TensorFlow
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # tests neither read nor fill the caches of whoever runs them
+# The tests of a process share what they compile, and neither read nor fill the caches of whoever runs them.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ds2_jax-compiled-")
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".pytest_cache/numba"))
 
 import hypothesis
@@ -20,9 +24,15 @@ NO_CHROMIUM = "Chromium is not there; apt-get install chromium"
 ALLOWED_SKIPS = (NO_AN4, NO_CHROMIUM)
 """The only reasons for which a test may be skipped; any other skip is a failure."""
 
+atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_numpy_rank_promotion", "raise")
 hypothesis.settings.register_profile("ds2_jax", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("ds2_jax")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts first the file whose one test takes longest: of two processes, one would wait for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_survival.py")
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,11 @@
 """What the tests of training and of the commands share: a model that compiles in seconds, and runs that hold it."""
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 import soundfile
-from jax.experimental.compilation_cache import compilation_cache
 
 from ds2_jax import optim, run, steps
 from ds2_jax.alphabet import Alphabet
@@ -65,11 +62,11 @@ def with_manifests(config: Config, manifest: Path) -> Config:
     return dataclasses.replace(config, data=data)
 
 
-def some_state(config: Config) -> steps.TrainState:
+def some_state(config: Config, seed: int = 0) -> steps.TrainState:
     """A state with drawn weights, without compiling their initialisation."""
     tx = optim.make_optimizer(config.optim, steps_per_epoch=1, total_steps=1)
     shapes = jax.eval_shape(lambda: steps.init_state(config, Alphabet(config.data.alphabet).size, tx))
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
 
     def draw(shape: jax.ShapeDtypeStruct) -> np.ndarray:
         return generator.normal(0, 0.2, shape.shape).astype(shape.dtype)
@@ -88,17 +85,3 @@ def write_untrained_run(folder: Path, config: Config, state: steps.TrainState | 
         checkpoints.save(state or some_state(config))
         checkpoints.record(0, 1.0)
     return folder
-
-
-@contextlib.contextmanager
-def compilation_cache_in(folder: Path) -> Iterator[None]:
-    """Programs compiled meanwhile are compiled once, as in the commands."""
-    jax.config.update("jax_enable_compilation_cache", True)
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    compilation_cache.reset_cache()
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_compilation_cache", False)
-        jax.config.update("jax_compilation_cache_dir", None)
-        compilation_cache.reset_cache()

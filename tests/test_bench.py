@@ -33,6 +33,7 @@ def run_bench(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]
     return result
 
 
+@pytest.mark.slow
 def test_a_training_step_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     result = run_bench(capsys, "train")
     assert result.keys() == {"machine", "options", "rows", "decoding", "scaling", "prediction"}

@@ -488,6 +488,9 @@ runpy.run_path("main.py", run_name="__main__")
 """
 
 
+NOTHING_ELSE_WRITES = {"PYTHONDONTWRITEBYTECODE": "1", "JAX_ENABLE_COMPILATION_CACHE": "0"}
+
+
 @pytest.mark.parametrize("limit", [pytest.param(3_000, marks=pytest.mark.slow), 20_000])
 def test_full_disk_ends_training_with_one_line(tmp_path: Path, limit: int) -> None:
     (tmp_path / "small.py").write_text("from tests.small_runs import SMALL_CONFIG as config\n")
@@ -496,7 +499,7 @@ def test_full_disk_ends_training_with_one_line(tmp_path: Path, limit: int) -> No
     result = subprocess.run(
         [sys.executable, "-c", TRAINS_ON_A_FULL_DISK, str(limit), *map(str, words), "--data.dev", str(manifest)],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=os.environ | NOTHING_ELSE_WRITES | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)},
         capture_output=True,  # through pipes, which the limit does not bind
         text=True,
         timeout=120,

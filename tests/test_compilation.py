@@ -56,7 +56,7 @@ class Start:
 
 def begin(cache: Path, *words: object) -> Callable[[], Start]:
     """Starts a command in its own process; the result waits for its end."""
-    environment = {name: value for name, value in os.environ.items() if name != "JAX_ENABLE_COMPILATION_CACHE"}
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     process = subprocess.Popen(
         [sys.executable, "-c", COUNTING, *map(str, words)],
         cwd=ROOT,
@@ -78,6 +78,7 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_second_start_of_training_compiles_nothing_and_gives_the_same_bits(tmp_path: Path) -> None:
     config = with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path / "data"))
     (tmp_path / "small.py").write_text(

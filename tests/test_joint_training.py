@@ -61,6 +61,7 @@ def wait_until(reached: Callable[[], bool], started: Sequence[subprocess.Popen[s
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_processes_of_which_one_is_told_to_stop_save_the_same_step(folder: Path) -> None:
     run = folder / "stopped"
     started = start(folder, "stopped", 2)

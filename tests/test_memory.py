@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -14,7 +13,7 @@ from ds2_jax.config import Config, ModelConfig, OptimConfig
 from ds2_jax.errors import InputError
 from ds2_jax.lengths import num_frames
 from ds2_jax.rows import RowLayout
-from tests.small_runs import SMALL_CONFIG, compilation_cache_in
+from tests.small_runs import SMALL_CONFIG
 
 SAVING = Config(optim=OptimConfig(accumulate=2), rematerialise=True)
 MODELS = {
@@ -47,13 +46,6 @@ QUICK = dataclasses.replace(  # to compile
     model=dataclasses.replace(SMALL_CONFIG.model, num_layers=1, rnn_type="rnn", dtype="bfloat16"),
     optim=OptimConfig(accumulate=3),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The same program is compiled once for this file."""
-    with compilation_cache_in(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 def compiled(config: Config, num_rows: int, frames: int, num_devices: int = 1) -> int:
@@ -123,6 +115,7 @@ def config_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_largest_batch_fills_the_memory_and_no_more(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["data", "batch-seconds", "--config", str(config_file), "--memory", "0.5"]) == 0
     printed = capsys.readouterr()

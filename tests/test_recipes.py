@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -11,19 +10,13 @@ import pytest
 from ds2_jax import cli, dry_run, memory, parallel
 from ds2_jax.config import Config, load_config
 from ds2_jax.corpora import CORPORA
-from tests.small_runs import SMALL_CONFIG, compilation_cache_in, write_noise_manifest, write_untrained_run
+from tests.small_runs import SMALL_CONFIG, write_noise_manifest, write_untrained_run
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = {"librispeech": "librispeech", "tedlium": "tedlium", "commonvoice": "common-voice", "voxforge": "voxforge"}
 """Configuration and corpus."""
 QUICK = "--model.num-layers 1 --model.hidden-size 8 --model.dtype bfloat16 --data.batch-seconds 3".split()
 """What makes the step of a few seconds' audio compile fast."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with compilation_cache_in(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 @pytest.fixture(autouse=True)

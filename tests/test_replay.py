@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ds2_jax.batch_file import FailedStep, write_batch
 from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.errors import InputError
 from ds2_jax.replay import for_one_device, make_again, restore
-from tests.small_runs import SMALL_CONFIG, compilation_cache_in, noise, some_state
+from tests.small_runs import SMALL_CONFIG, noise, some_state
 
 CONFIG = dataclasses.replace(
     SMALL_CONFIG,
@@ -30,12 +30,6 @@ STEP = 5
 CLICK = np.float32(1.75e36)
 """Times these weights a click overflows in the first convolution, and noise does not."""
 Change = Callable[[steps.TrainState], Any]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with compilation_cache_in(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 def make_failed(**changes: Any) -> FailedStep:

@@ -31,7 +31,7 @@ from ds2_jax.report.page import page, verdict
 from ds2_jax.results import Evaluation, Result, read_evaluation
 from tests.browser import Browser, find_chromium
 from tests.conftest import NO_CHROMIUM
-from tests.small_runs import RATE, SMALL_CONFIG, compilation_cache_in, write_noise_manifest, write_untrained_run
+from tests.small_runs import RATE, SMALL_CONFIG, write_noise_manifest, write_untrained_run
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">&amp;"
 TRANSCRIPTS = ("GO ON", "YES NO", "STOP", f"{HOSTILE} NOW", "ÉTÉ", "GO GO")
@@ -41,13 +41,6 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 def with_test(config: Config, manifest: Path, sample_rate: int = RATE) -> Config:
     data = dataclasses.replace(config.data, test=manifest)
     return dataclasses.replace(config, data=data, features=FeatureConfig(sample_rate=sample_rate))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The model is compiled once for each sample rate."""
-    with compilation_cache_in(tmp_path_factory.mktemp("cache")):
-        yield
 
 
 @pytest.fixture(scope="module")

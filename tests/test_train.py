@@ -31,17 +31,10 @@ from ds2_jax.evaluate import evaluate_utterances, make_eval_step
 from ds2_jax.results import Evaluation, Result
 from ds2_jax.run import best_step, load_config, saved_steps
 from ds2_jax.train import read_splits, stops_early, train
-from tests.small_runs import SMALL_CONFIG, compilation_cache_in, noise, some_state, with_manifests, write_noise_manifest
+from tests.small_runs import SMALL_CONFIG, noise, some_state, with_manifests, write_noise_manifest
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 EPOCHS = 3
-
-
-@pytest.fixture(autouse=True, scope="module")
-def shared_compilations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Every call of `train` compiles its own step; the same program is compiled once for this file."""
-    with compilation_cache_in(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 @contextmanager

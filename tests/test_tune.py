@@ -5,7 +5,6 @@ import json
 import math
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.image
@@ -28,7 +27,6 @@ from ds2_jax.ngram.cache import digest_of
 from ds2_jax.ngram.model import load
 from tests.small_runs import (
     SMALL_CONFIG,
-    compilation_cache_in,
     with_manifests,
     write_noise_manifest,
     write_untrained_run,
@@ -62,12 +60,11 @@ def lm(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A run with drawn weights; its model compiles once for all tests."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with drawn weights."""
     folder = tmp_path_factory.mktemp("run")
     config = with_manifests(SMALL_CONFIG, write_noise_manifest(folder))
-    with compilation_cache_in(folder / "compiled"):
-        yield write_untrained_run(folder / "run", config)
+    return write_untrained_run(folder / "run", config)
 
 
 def make_trials(folder: Path, *trials: Trial, spaced: bool = True) -> Trials:

@@ -106,7 +106,7 @@ def update(mesh: Mesh | None, optimizer: Optimizer, dtype: str, num_steps: int) 
 
         def start() -> Any:
             state = jax.tree.map(
-                lambda leaf: leaf.astype(dtype) if leaf.dtype == np.float32 else leaf, some_state(config)
+                lambda leaf: leaf.astype(dtype) if leaf.dtype == np.float32 else leaf, some_state(config, seed=1)
             )
             return state if mesh is None else parallel.replicate(state, mesh)
 
