@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ds2_jax import config as config_lib
+from ds2_jax import older_runs
 from ds2_jax import run as run_lib
 from ds2_jax.alphabet import Alphabet
 from ds2_jax.checksums import checksums, named_leaves
@@ -251,27 +252,29 @@ class Checkpoints:
         return mean
 
     def _restore(self, step: int, like: dict[str, Any], partial: bool) -> dict[str, Any]:
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        arguments = ocp.checkpoint_utils.construct_restore_args(abstract)
-        state = ocp.args.PyTreeRestore(item=abstract, restore_args=arguments, partial_restore=partial)
+        abstract = saved = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         folder = self._folder(step)
         meta = self._check_meta(folder, same_utterances=not partial)
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             try:
                 # Checked here: a partial restore leaves out, in silence, what only one side has.
                 stored = ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
-                if differing := _shape_differences({name: stored[name] for name in like}, like):
+                if older := older_runs.holds_joined_directions(stored):
+                    saved = older_runs.joined(abstract)
+                if differing := _shape_differences({name: stored[name] for name in like}, saved):
                     raise InputError(
                         f"{folder} must hold the arrays of this configuration, got other sizes: {differing}. "
-                        "Use the run's own configuration, or the version of ds2_jax that trained it."
+                        "Use the run's own configuration, or another checkpoint."
                     )
+                arguments = ocp.checkpoint_utils.construct_restore_args(saved)
+                state = ocp.args.PyTreeRestore(item=saved, restore_args=arguments, partial_restore=partial)
                 restored: dict[str, Any] = dict(reader.restore(folder, args=ocp.args.Composite(state=state)).state)
             except (InputError, MemoryError, jax.errors.JaxRuntimeError):  # the machine's, not the file's
                 raise
             except Exception as error:  # TensorStore's have no common class
                 raise _unreadable(folder, error) from error
         _check_sums(folder, meta, restored)
-        return restored
+        return older_runs.apart(restored, abstract) if older else restored
 
     def _check_meta(self, folder: Path, same_utterances: bool) -> dict[str, Any]:
         meta = _read_meta(folder)

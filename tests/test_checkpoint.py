@@ -212,7 +212,7 @@ def test_checkpoint_of_another_size_is_refused(
         f"{folder / 'checkpoints/0'} must hold the arrays of this configuration, got other sizes: "
     )
     assert difference in message
-    assert message.endswith(". Use the run's own configuration, or the version of ds2_jax that trained it.")
+    assert message.endswith(". Use the run's own configuration, or another checkpoint.")
 
 
 def test_checkpoint_with_more_layers_is_refused(tmp_path: Path) -> None:
