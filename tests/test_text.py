@@ -51,6 +51,7 @@ def test_compressed_text_is_known_by_its_content(tmp_path: Path) -> None:
     assert sentences_of(read(path)) == ["<s> GO </s>", "<s> ON </s>"]
 
 
+# Without a time: the content is in the test's name, which every process must give it.
 @pytest.mark.parametrize("content", [b"GO\nON", gzip.compress(b"GO\nON", mtime=0)])
 def test_standard_input(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
