@@ -46,7 +46,8 @@ def frozen_statistics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("frozen_statistics")
-@pytest.mark.parametrize("float_type", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("float_type", [np.float64, np.float32])
 def test_gradients_are_the_large_batchs_with_frozen_statistics(float_type: type) -> None:
     """With SpecAugment and dropout, whose draws therefore belong to the utterance."""
     tolerance = 1e-10 if float_type is np.float64 else 1e-5

@@ -491,7 +491,8 @@ runpy.run_path("main.py", run_name="__main__")
 NOTHING_ELSE_WRITES = {"PYTHONDONTWRITEBYTECODE": "1", "JAX_ENABLE_COMPILATION_CACHE": "0"}
 
 
-@pytest.mark.parametrize("limit", [pytest.param(3_000, marks=pytest.mark.slow), 20_000])
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [3_000, 20_000])
 def test_full_disk_ends_training_with_one_line(tmp_path: Path, limit: int) -> None:
     (tmp_path / "small.py").write_text("from tests.small_runs import SMALL_CONFIG as config\n")
     manifest = write_noise_manifest(tmp_path / "data")

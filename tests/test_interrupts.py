@@ -80,12 +80,9 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
     assert any(text in line for line in process.stderr)  # reads until it comes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "told", "again"),
-    [
-        pytest.param(signal.SIGINT, "interrupted", " again", marks=pytest.mark.slow),
-        (signal.SIGTERM, "terminated", ""),
-    ],
+    ("number", "told", "again"), [(signal.SIGINT, "interrupted", " again"), (signal.SIGTERM, "terminated", "")]
 )
 def test_training_finishes_its_step_and_saves(
     folder: Path, tmp_path: Path, number: signal.Signals, told: str, again: str

@@ -129,7 +129,7 @@ def assert_same_objective(
     assert counts["unalignable"] == expected_counts["unalignable"] == 1
 
 
-float_types = pytest.mark.parametrize("float_type", [np.float64, np.float32])
+float_types = pytest.mark.parametrize("float_type", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
 
 
 def tight(float_type: type = np.float64) -> Arrays:
@@ -158,6 +158,7 @@ def test_training_does_not_read_padding(filler: float, float_type: type) -> None
         np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name != "lstm"])
 def test_training_of_other_models_does_not_depend_on_padding(name: str) -> None:
     config = dataclasses.replace(SMALL, model=VARIANTS[name])
@@ -175,7 +176,7 @@ def test_rematerialised_layers_have_the_same_gradients_and_statistics() -> None:
 
 
 def test_batch_of_empty_rows_trains_nothing() -> None:
-    batch = make_batch((EMPTY,) * 5, filler=np.nan, float_type=np.float32)
+    batch = make_batch((EMPTY,) * 5, filler=np.nan)
     results, counts = objective(batch)
     assert results["loss"] == 0
     assert counts["alignable"] == 0

@@ -80,7 +80,7 @@ def single(state: steps.TrainState) -> tuple[steps.TrainState, dict[str, Any]]:
     return jax.device_get(jax.jit(TRAIN_STEP)(state, make_batch(), EPOCH))
 
 
-@pytest.mark.parametrize("mode", ["shard_map", "pmap"])
+@pytest.mark.parametrize("mode", ["shard_map", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_eight_devices_train_as_one(
     mode: Literal["shard_map", "pmap"], state: steps.TrainState, single: tuple[steps.TrainState, dict[str, Any]]
 ) -> None:
@@ -293,26 +293,17 @@ def assert_as_of_one_device(actual: dict[str, np.ndarray], optimizer: updates.Op
     updates.assert_close(actual, expected, TOLERANCES[optimizer][1])
 
 
-@pytest.mark.parametrize(
-    ("num_devices", "optimizer"),
-    [
-        *[pytest.param(count, "sgd", marks=pytest.mark.slow) for count in (1, 2, 4, 8)],
-        *[pytest.param(count, "adamw", marks=pytest.mark.slow) for count in (1, 2, 4, 8)],
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("num_devices", [1, 2, 4, 8])
 def test_devices_update_as_one(num_devices: int, optimizer: updates.Optimizer) -> None:
     mesh = parallel.data_mesh(jax.devices()[:num_devices])
     assert_as_of_one_device(updates.update(mesh, optimizer, TOLERANCES[optimizer][0], NUM_STEPS), optimizer)
 
 
-@pytest.mark.parametrize(
-    ("num_processes", "optimizer"),
-    [
-        (2, "sgd"),
-        pytest.param(4, "sgd", marks=pytest.mark.slow),
-        *[pytest.param(count, "adamw", marks=pytest.mark.slow) for count in (2, 4)],
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("num_processes", [2, 4])
 def test_processes_update_and_evaluate_as_one_device(
     num_processes: int, optimizer: updates.Optimizer, tmp_path: Path
 ) -> None:

@@ -70,7 +70,9 @@ def test_a_recipe_holds_the_settings_of_the_original_and_names_its_commands(name
     assert f"{config.data.batch_seconds:g} s take about" in about
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [name if name == "voxforge" else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES]
+)
 def test_a_recipes_dry_run(
     name: str, datasets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
