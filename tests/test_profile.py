@@ -80,6 +80,7 @@ def test_what_was_recorded_is_written_where_training_stops(
 ) -> None:
     def failing(state: jax.Array) -> jax.Array:
         if len(made) == 3:
+            jax.block_until_ready(made)  # else the device may not have begun
             raise RuntimeError("boom")
         made.append(step(state))
         return made[-1]
