@@ -1,6 +1,6 @@
 """python main.py [COMMAND] --config FILE [--section.field value ...]; see `python main.py --help`."""
 
-from ds2_jax import interrupts
+from ds2_jax.system import interrupts
 
 if __name__ == "__main__":
     interrupts.watch()

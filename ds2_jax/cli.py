@@ -15,11 +15,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from ds2_jax.cluster import ALONE, ClusterOptions
 from ds2_jax.config import Config, load_config
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
-from ds2_jax.errors import InputError
-from ds2_jax.interrupts import Stopped
+from ds2_jax.parallel.cluster import ALONE, ClusterOptions
+from ds2_jax.system import logs
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.interrupts import Stopped
 
 Result = TypeVar("Result")
 
@@ -58,23 +59,26 @@ PLACES = {
 
 
 DATA_TOOLS = {
-    "check": ("data.check.check", "decode every recording; say what stops training and what looks wrong"),
-    "stats": ("data.stats.stats", "hours, speakers, words and durations, without decoding"),
-    "merge": ("data.edit.merge", "one manifest of several"),
-    "split": ("data.edit.split", "train, dev and test of one manifest, by speaker"),
-    "alphabet": ("data.propose.alphabet", "propose data.alphabet and data.remove for transcripts of any language"),
+    "check": ("curation.check.check", "decode every recording; say what stops training and what looks wrong"),
+    "stats": ("curation.stats.stats", "hours, speakers, words and durations, without decoding"),
+    "merge": ("curation.edit.merge", "one manifest of several"),
+    "split": ("curation.edit.split", "train, dev and test of one manifest, by speaker"),
+    "alphabet": ("curation.propose.alphabet", "propose data.alphabet and data.remove for transcripts of any language"),
     "preview": (
-        "preview.command.preview",
+        "curation.preview.command.preview",
         "hear and see utterances before and after what training changes; add noise to a file",
     ),
-    "batch-seconds": ("memory.batch_seconds", "the largest data.batch_seconds that fits the memory of a device"),
-    "pack": ("data.pack.pack", "recordings and transcripts into a few large files, for fast reading"),
+    "batch-seconds": (
+        "training.memory.batch_seconds",
+        "the largest data.batch_seconds that fits the memory of a device",
+    ),
+    "pack": ("curation.pack.pack", "recordings and transcripts into a few large files, for fast reading"),
 }
 """Of `data`: the function below `ds2_jax` whose parameters are the options and which returns the exit code; about."""
 
 LM_TOOLS = {
     "build": ("lm.build.build", "an n-gram model of text files or manifests, as an ARPA file"),
-    "tune": ("lm.tune.tune", "the weights of a language model for a run, by its dev split"),
+    "tune": ("evaluation.tune.tune", "the weights of a language model for a run, by its dev split"),
 }
 """Of `lm`, likewise."""
 
@@ -159,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if sys.stderr is None:  # closed, as stdout below
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    logs.show()
     try:
         if sys.stdout is None:
             raise InputError("Standard output must be open, got a closed one. Send it to a file or to /dev/null.")
@@ -219,20 +224,23 @@ def _train(words: list[str]) -> int:
     command = tyro.cli(Train, prog="python main.py train", args=words, default=default)
     if command.dry_run and command.cluster.distributed:
         raise InputError("--dry-run must run in one process, got --distributed. Leave one of them out.")
-    from ds2_jax import distributed, run
-    from ds2_jax.compilation import enable_cache
-    from ds2_jax.profile import steps_of
-    from ds2_jax.train import train  # TensorFlow and Orbax load with it, so not before the command line is right
+    from ds2_jax.parallel.processes import joined
+    from ds2_jax.runs import run_folder
+    from ds2_jax.system.compilation import enable_cache
+    from ds2_jax.training.profile import steps_of
+    from ds2_jax.training.train import (
+        train,  # TensorFlow and Orbax load with it, so not before the command line is right
+    )
 
     enable_cache()
     workdir = command.workdir or Path("runs") / command.config.stem
     if command.dry_run:
-        from ds2_jax.dry_run import dry_run
+        from ds2_jax.training.dry_run import dry_run
 
         dry_run(command.settings, workdir, command.overwrite)
         return 0
     steps = steps_of(command.profile) if command.profile else None
-    with distributed.joined(command.cluster, functools.partial(run.prospects, workdir, command.overwrite)):
+    with joined(command.cluster, functools.partial(run_folder.prospects, workdir, command.overwrite)):
         train(command.settings, workdir, command.overwrite, steps)
     return 0
 
@@ -250,8 +258,8 @@ def _config_path(words: Sequence[str]) -> Path | None:
 
 def _evaluate(words: list[str]) -> int:
     command = tyro.cli(Evaluate, prog="python main.py evaluate", args=words)
-    from ds2_jax.compilation import enable_cache
-    from ds2_jax.evaluate import evaluate
+    from ds2_jax.evaluation.evaluate import evaluate
+    from ds2_jax.system.compilation import enable_cache
 
     enable_cache()
     evaluate(command.run, command.manifest, command.decoding, report_folder=command.report, against=command.against)
@@ -259,15 +267,15 @@ def _evaluate(words: list[str]) -> int:
 
 
 def _summary(words: list[str]) -> int:
-    from ds2_jax.summary import summary
+    from ds2_jax.evaluation.summary import summary
 
     return _parse(summary, "summary", words)()
 
 
 def _transcribe(words: list[str]) -> int:
     command = tyro.cli(Transcribe, prog="python main.py transcribe", args=words)
-    from ds2_jax.compilation import enable_cache
-    from ds2_jax.transcribe import transcribe
+    from ds2_jax.recognition.transcribe import transcribe
+    from ds2_jax.system.compilation import enable_cache
 
     enable_cache()
     formats = command.format or ("txt",)
@@ -284,19 +292,19 @@ def _prepare(words: list[str]) -> int:
 
 
 def _align(words: list[str]) -> int:
-    from ds2_jax.align import align
+    from ds2_jax.recognition.align import align
 
     return _parse(align, "align", words)()
 
 
 def _calibrate(words: list[str]) -> int:
-    from ds2_jax.calibrate import calibrate
+    from ds2_jax.evaluation.calibrate import calibrate
 
     return _parse(calibrate, "calibrate", words)()
 
 
 def _replay(words: list[str]) -> int:
-    from ds2_jax.replay import replay
+    from ds2_jax.training.replay.command import replay
 
     return _parse(replay, "replay", words)()
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.decoding.beam import BeamHypothesis
+from ds2_jax.decoding.beam.search import BeamHypothesis
+from ds2_jax.decoding.ngram.language_model import LanguageModel, WordScore
 from ds2_jax.decoding.options import DecodingOptions
-from ds2_jax.ngram.language_model import LanguageModel, WordScore
+from ds2_jax.text.alphabet import Alphabet
 
 UNPRUNED = DecodingOptions(beam_width=2000, beam_threshold=math.inf, label_threshold=-math.inf, max_labels=1000)
 

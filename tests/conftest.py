@@ -18,6 +18,8 @@ import hypothesis
 import jax
 import pytest
 
+from ds2_jax.system import logs
+
 ROOT = Path(__file__).resolve().parent.parent
 NO_AN4 = "the AN4 archive is not there; DS2_JAX_AN4 names it"
 NO_CHROMIUM = "Chromium is not there; apt-get install chromium"
@@ -26,6 +28,7 @@ ALLOWED_SKIPS = (NO_AN4, NO_CHROMIUM)
 
 atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_numpy_rank_promotion", "raise")
+logs.show()  # so that a test finds on standard error what a command would show there
 hypothesis.settings.register_profile("ds2_jax", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("ds2_jax")
 

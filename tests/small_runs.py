@@ -7,11 +7,13 @@ import jax
 import numpy as np
 import soundfile
 
-from ds2_jax import optim, run, steps
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.config import Config, DataConfig, ModelConfig, OptimConfig
 from ds2_jax.data.manifest import Utterance, write_manifest
+from ds2_jax.model.optimizer import make_optimizer
+from ds2_jax.model.update import TrainState, init_state
+from ds2_jax.runs import run_folder
+from ds2_jax.runs.checkpoints import Checkpoints
+from ds2_jax.text.alphabet import Alphabet
 
 RATE = 16_000
 SMALL = ModelConfig(
@@ -62,10 +64,10 @@ def with_manifests(config: Config, manifest: Path) -> Config:
     return dataclasses.replace(config, data=data)
 
 
-def some_state(config: Config, seed: int = 0) -> steps.TrainState:
+def some_state(config: Config, seed: int = 0) -> TrainState:
     """A state with drawn weights, without compiling their initialisation."""
-    tx = optim.make_optimizer(config.optim, steps_per_epoch=1, total_steps=1)
-    shapes = jax.eval_shape(lambda: steps.init_state(config, Alphabet(config.data.alphabet).size, tx))
+    tx = make_optimizer(config.optim, steps_per_epoch=1, total_steps=1)
+    shapes = jax.eval_shape(lambda: init_state(config, Alphabet(config.data.alphabet).size, tx))
     generator = np.random.default_rng(seed)
 
     def draw(shape: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -78,9 +80,9 @@ def some_state(config: Config, seed: int = 0) -> steps.TrainState:
     return dataclasses.replace(zeros, params=params, batch_stats=batch_stats, average=average)
 
 
-def write_untrained_run(folder: Path, config: Config, state: steps.TrainState | None = None) -> Path:
+def write_untrained_run(folder: Path, config: Config, state: TrainState | None = None) -> Path:
     """A run whose only checkpoint holds drawn weights, or a state that is given."""
-    run.open_run(folder, config, overwrite=False)
+    run_folder.open_run(folder, config, overwrite=False)
     with Checkpoints(folder, config) as checkpoints:
         checkpoints.save(state or some_state(config))
         checkpoints.record(0, 1.0)

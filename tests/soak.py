@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from ds2_jax.run import last_step, saved_steps
+from ds2_jax.runs.run_folder import last_step, saved_steps
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS_BETWEEN_SAMPLES = 5.0

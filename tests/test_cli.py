@@ -1,4 +1,4 @@
-"""cli.py: what a user may type, and what is said when it is wrong."""
+"""What a user may type, and what is said when it is wrong."""
 
 import dataclasses
 import errno
@@ -12,8 +12,8 @@ import pytest
 import soundfile
 
 from ds2_jax import cli
-from ds2_jax.errors import InputError
-from ds2_jax.interrupts import Stopped
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.interrupts import Stopped
 from tests.small_runs import SMALL_CONFIG, noise, write_noise, write_noise_manifest, write_untrained_run
 
 ROOT = Path(__file__).parent.parent

@@ -41,14 +41,17 @@ def test_import_layers_hold() -> None:
     ("module", "absent"),
     [
         ("ds2_jax.cli", {"jax", "tensorflow", "librosa", "orbax"}),
-        ("ds2_jax.summary", {"jax", "tensorflow", "librosa", "orbax", "tensorboardX"}),
-        ("ds2_jax.model", {"tensorflow", "librosa", "orbax"}),
-        ("ds2_jax.train", {"tensorflow", "tensorflow_datasets", "librosa"}),
-        ("ds2_jax.transcribe", {"tensorflow", "tensorflow_datasets", "librosa"}),
-        ("ds2_jax.data.pack", {"tensorflow", "tensorflow_datasets", "apache_beam", "librosa"}),
-        ("ds2_jax.data.check", {"tensorflow", "librosa", "orbax", "matplotlib"}),
-        ("ds2_jax.preview.command", {"tensorflow", "librosa", "orbax", "matplotlib"}),
-        ("ds2_jax.report.command", {"tensorflow", "tensorflow_datasets", "librosa", "orbax", "matplotlib", "numba"}),
+        ("ds2_jax.evaluation.summary", {"jax", "tensorflow", "librosa", "orbax", "tensorboardX"}),
+        ("ds2_jax.model.network", {"tensorflow", "librosa", "orbax"}),
+        ("ds2_jax.training.train", {"tensorflow", "tensorflow_datasets", "librosa"}),
+        ("ds2_jax.recognition.transcribe", {"tensorflow", "tensorflow_datasets", "librosa"}),
+        ("ds2_jax.curation.pack", {"tensorflow", "tensorflow_datasets", "apache_beam", "librosa"}),
+        ("ds2_jax.curation.check", {"tensorflow", "librosa", "orbax", "matplotlib"}),
+        ("ds2_jax.curation.preview.command", {"tensorflow", "librosa", "orbax", "matplotlib"}),
+        (
+            "ds2_jax.evaluation.report.command",
+            {"tensorflow", "tensorflow_datasets", "librosa", "orbax", "matplotlib", "numba"},
+        ),
         ("ds2_jax.bench.report", {"tensorflow", "librosa", "torch"}),
         ("ds2_jax.bench.options", {"jax", "tensorflow", "librosa", "orbax", "torch"}),
     ],
@@ -115,14 +118,14 @@ def readme_code() -> str:
 
 def test_the_readmes_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:
     for command in (
-        "train.train",
-        "dry_run.dry_run",
-        "evaluate.evaluate",
-        "transcribe.transcribe",
+        "training.train.train",
+        "training.dry_run.dry_run",
+        "evaluation.evaluate.evaluate",
+        "recognition.transcribe.transcribe",
         "bench.report.bench",
     ):
         monkeypatch.setattr(f"ds2_jax.{command}", lambda *_, **__: 0)
-    monkeypatch.setattr("ds2_jax.distributed.joined", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr("ds2_jax.parallel.processes.joined", lambda *_: contextlib.nullcontext())
     parse_only(monkeypatch)
     monkeypatch.chdir(ROOT)
     commands = re.findall(r"^(?:\S+/)?python main\.py\b(.*)$", readme_code(), flags=re.MULTILINE)

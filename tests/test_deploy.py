@@ -18,8 +18,8 @@ from packaging.specifiers import SpecifierSet
 
 from ds2_jax import cli
 from ds2_jax.config import load_config
-from ds2_jax.data.pack import name_splits
-from ds2_jax.distributed import LOST
+from ds2_jax.curation.pack import name_splits
+from ds2_jax.parallel.processes import LOST
 from tests.commands import parse_only
 
 ROOT = Path(__file__).resolve().parent.parent

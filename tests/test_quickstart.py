@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ds2_jax.calibration import reliability, right_words
 from ds2_jax.config import load_config
-from ds2_jax.evaluate import word_time_errors
-from ds2_jax.train import train
+from ds2_jax.evaluation.evaluate import word_time_errors
+from ds2_jax.evaluation.reliability import reliability, right_words
+from ds2_jax.training.train import train
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import jax
 import pytest
 
-from ds2_jax import cli, dry_run, memory, parallel
+from ds2_jax import cli
 from ds2_jax.config import Config, load_config
 from ds2_jax.corpora import CORPORA
+from ds2_jax.parallel.mesh import data_mesh
+from ds2_jax.training import dry_run, memory
 from tests.small_runs import SMALL_CONFIG, write_noise_manifest, write_untrained_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,8 +23,9 @@ QUICK = "--model.num-layers 1 --model.hidden-size 8 --model.dtype bfloat16 --dat
 
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    mesh = parallel.data_mesh(jax.devices()[:1])
-    monkeypatch.setattr(parallel, "data_mesh", lambda: mesh)
+    mesh = data_mesh(jax.devices()[:1])
+    for module in ("train", "dry_run", "memory"):
+        monkeypatch.setattr(f"ds2_jax.training.{module}.data_mesh", lambda *_: mesh)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +153,7 @@ def test_a_folder_that_training_would_refuse_is_refused(
 def test_a_run_that_is_there_is_told(
     small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: int, said: str
 ) -> None:
-    monkeypatch.setattr("ds2_jax.run.last_step", lambda _: step)
+    monkeypatch.setattr("ds2_jax.runs.run_folder.last_step", lambda _: step)
     code, out, _ = run_cli(capsys, *small)
     assert code == 0
     assert out.splitlines()[-1].startswith(f"{said} {small[-1]}")

@@ -18,12 +18,16 @@ import numpy as np
 import tyro
 from jax.sharding import Mesh
 
-from ds2_jax import distributed, optim, parallel, steps
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.cluster import ClusterOptions
 from ds2_jax.config import AugmentConfig, Config
-from ds2_jax.model import DeepSpeech2
-from ds2_jax.rows import ONE_DEVICE, RowLayout
+from ds2_jax.model import update as update_lib
+from ds2_jax.model.inference import eval_step
+from ds2_jax.model.network import DeepSpeech2
+from ds2_jax.model.optimizer import make_optimizer
+from ds2_jax.parallel.cluster import ClusterOptions
+from ds2_jax.parallel.mesh import data_mesh, fetch_rows, parallel_eval_step, parallel_train_step, replicate, row_layout
+from ds2_jax.parallel.processes import joined
+from ds2_jax.parallel.rows import ONE_DEVICE, RowLayout
+from ds2_jax.text.alphabet import Alphabet
 from tests.small_runs import SMALL_CONFIG, noise, some_state
 
 NUM_SAMPLES, LABEL_WIDTH, UNALIGNABLE = 8000, 4, 3
@@ -77,7 +81,7 @@ def computing_in(dtype: str) -> Iterator[None]:
     def make_model(config: Config, num_labels: int, axis_name: str | None = None) -> DeepSpeech2:
         return DeepSpeech2(config.model, num_labels, axis_name, dtype=jnp.dtype(dtype))
 
-    with jax.enable_x64(dtype == "float64"), mock.patch.object(steps, "make_model", make_model):
+    with jax.enable_x64(dtype == "float64"), mock.patch.object(update, "make_model", make_model):
         yield
 
 
@@ -96,20 +100,20 @@ def update(mesh: Mesh | None, optimizer: Optimizer, dtype: str, num_steps: int) 
     """
     config = make_config(optimizer)
     num_labels = Alphabet(config.data.alphabet).size
-    tx = optim.make_optimizer(config.optim, 1, num_steps)
-    step = functools.partial(steps.train_step, config=config, num_labels=num_labels, tx=tx)
-    layout = ONE_DEVICE if mesh is None else parallel.row_layout(mesh)
+    tx = make_optimizer(config.optim, 1, num_steps)
+    step = functools.partial(update_lib.train_step, config=config, num_labels=num_labels, tx=tx)
+    layout = ONE_DEVICE if mesh is None else row_layout(mesh)
     batches = [make_rows(layout.rows(indices), dtype) for indices in PLAN]
     found: dict[str, np.ndarray] = {}
     with computing_in(dtype):
-        train_step: Any = jax.jit(step) if mesh is None else parallel.parallel_train_step(step, mesh)
+        train_step: Any = jax.jit(step) if mesh is None else parallel_train_step(step, mesh)
 
         def start() -> Any:
             # From seed 0 the gradient of conv_norm_0's scale cancels: float32's rounding is then 1.2e-5 of it.
             state = jax.tree.map(
                 lambda leaf: leaf.astype(dtype) if leaf.dtype == np.float32 else leaf, some_state(config, seed=1)
             )
-            return state if mesh is None else parallel.replicate(state, mesh)
+            return state if mesh is None else replicate(state, mesh)
 
         for name, batch in zip(("first", "second"), batches, strict=True):
             signals = () if mesh is None else (jax.process_index(),)
@@ -145,22 +149,22 @@ def assert_close(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray],
 def evaluate(mesh: Mesh | None) -> dict[str, np.ndarray]:
     """What `steps.eval_step` gives for the first batch of `PLAN`, in the order of its rows."""
     config = make_config("sgd")
-    step = functools.partial(steps.eval_step, config=config, num_labels=Alphabet(config.data.alphabet).size)
-    layout: RowLayout = ONE_DEVICE if mesh is None else parallel.row_layout(mesh)
+    step = functools.partial(eval_step, config=config, num_labels=Alphabet(config.data.alphabet).size)
+    layout: RowLayout = ONE_DEVICE if mesh is None else row_layout(mesh)
     batch = make_rows(layout.rows(PLAN[0]), "float32")
     state = some_state(config)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     if mesh is None:
         return dict(jax.device_get(jax.jit(step)(variables, batch)))
-    outputs = parallel.parallel_eval_step(step, mesh)(parallel.replicate(variables, mesh), batch)
-    return dict(parallel.fetch_rows({**outputs, "num_labels": batch["num_labels"]}))
+    outputs = parallel_eval_step(step, mesh)(replicate(variables, mesh), batch)
+    return dict(fetch_rows({**outputs, "num_labels": batch["num_labels"]}))
 
 
 def main() -> None:
     path, name, dtype, num_steps = sys.argv[1:5]
     optimizer: Optimizer = "sgd" if name == "sgd" else "adamw"
-    with distributed.joined(tyro.cli(ClusterOptions, args=sys.argv[5:]), lambda: ""):
-        mesh = parallel.data_mesh()
+    with joined(tyro.cli(ClusterOptions, args=sys.argv[5:]), lambda: ""):
+        mesh = data_mesh()
         found = update(mesh, optimizer, dtype, int(num_steps))
         found |= {f"evaluated_{name}": value for name, value in evaluate(mesh).items()}
         save: Any = np.savez

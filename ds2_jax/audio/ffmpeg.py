@@ -11,9 +11,9 @@ from typing import IO
 
 import numpy as np
 
-from ds2_jax import audio
-from ds2_jax.audio import MAX_RATE, MIN_RATE
-from ds2_jax.errors import InputError, shorten
+from ds2_jax.audio import reading
+from ds2_jax.audio.reading import MAX_RATE, MIN_RATE
+from ds2_jax.system.errors import InputError, shorten
 
 FFMPEG_SUFFIXES = frozenset(
     ".3gp .aac .ac3 .amr .asf .avi .flv .m4a .m4b .m4v .mka .mkv .mov .mp4 .mpeg .mpg .ogv .spx .webm .wma .wmv".split()
@@ -39,8 +39,8 @@ def read_blocks(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
             sound, or ffmpeg finds a fault in it.
     """
     try:
-        yield from audio.read_blocks(path, sample_rate)
-    except audio.UnknownFormatError as error:  # which comes before the first block
+        yield from reading.read_blocks(path, sample_rate)
+    except reading.UnknownFormatError as error:  # which comes before the first block
         suffix, program = path.suffix.lower(), shutil.which("ffmpeg")
         if program is None and suffix in FFMPEG_SUFFIXES:
             rule = "be WAV, FLAC, Ogg, MP3 or another format that libsndfile reads"
@@ -96,12 +96,12 @@ def _read(
     pipe.read(start - AU_HEADER.size)
 
     def sample_blocks() -> Iterator[np.ndarray]:
-        while data := pipe.read(audio.block_samples(num_channels) * num_channels * 4):
+        while data := pipe.read(reading.block_samples(num_channels) * num_channels * 4):
             samples = np.frombuffer(data[: len(data) // (num_channels * 4) * num_channels * 4], ">f4")
             yield samples.reshape(-1, num_channels).astype(np.float32)
         _check(process, messages, path)
 
-    yield from audio.waveform_blocks(sample_blocks(), file_rate, sample_rate, str(path))
+    yield from reading.waveform_blocks(sample_blocks(), file_rate, sample_rate, str(path))
 
 
 def _check(process: "subprocess.Popen[bytes]", messages: IO[bytes], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the headers of audio files promise, for `audio.py` to compare with what libsndfile reads."""
+"""What the headers of audio files promise, for `audio/reading.py` to compare with what libsndfile reads."""
 
 import dataclasses
 import io

@@ -17,9 +17,9 @@ import numpy as np
 import soundfile
 import soxr
 
-from ds2_jax import headers
-from ds2_jax.errors import InputError
-from ds2_jax.headers import AudioBytes, Source
+from ds2_jax.audio import headers
+from ds2_jax.audio.headers import AudioBytes, Source
+from ds2_jax.system.errors import InputError
 
 # libsndfile's names of the formats whose damage is looked for in what the file holds; in others, in what it logs.
 CHECKED_FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "OGG", "MP3", "NIST"})

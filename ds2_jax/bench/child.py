@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 PAUSE = 0.3
 """Seconds before every timed run. The other side's threads go on spinning for up to 0.2 s after their work."""

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ds2_jax import lengths
 from ds2_jax.config import Config
+from ds2_jax.config.frames import conv_output_lengths, count_frames
 from ds2_jax.data.plan import Batch
-from ds2_jax.lstm import NUM_GATES
+from ds2_jax.model.recurrent import NUM_GATES
 
 TRAINING_FACTOR = 3
 """Products of a training step over those of forward: each product has two gradients of its own cost."""
@@ -50,7 +50,7 @@ def forward_flops(config: Config, num_labels: int, num_frames: Sequence[int] | n
     frames = np.asarray(num_frames, np.int64)
     total = 0
     for reduction, layer in _layers(config, num_labels):
-        output_frames = int(lengths.conv_output_lengths(frames, reduction).sum())
+        output_frames = int(conv_output_lengths(frames, reduction).sum())
         total += 2 * layer.inputs * layer.outputs * layer.positions * output_frames
     return float(total)
 
@@ -109,7 +109,7 @@ class Epoch:
 def cost_of_epoch(plan: Sequence[Batch], num_samples: np.ndarray, config: Config, num_labels: int) -> Epoch:
     """Adds up the batches of a plan; `num_samples` [U] are those of the utterances that it points to."""
     hop = config.features.hop_length
-    shapes = np.array([(len(batch.indices), lengths.num_frames(batch.padded_samples, hop)) for batch in plan])
+    shapes = np.array([(len(batch.indices), count_frames(batch.padded_samples, hop)) for batch in plan])
     distinct, counts = np.unique(shapes, axis=0, return_counts=True)
     flops = sum(
         count * train_flops(config, num_labels, np.full(rows, frames))
@@ -121,7 +121,7 @@ def cost_of_epoch(plan: Sequence[Batch], num_samples: np.ndarray, config: Config
         hours=float(num_samples.sum()) / config.features.sample_rate / 3600,
         num_steps=len(plan),
         num_shapes=len(distinct),
-        padding=1 - float(lengths.num_frames(num_samples, hop).sum()) / float(shapes.prod(1).sum()),
+        padding=1 - float(count_frames(num_samples, hop).sum()) / float(shapes.prod(1).sum()),
         flops=float(flops),
         largest_batch=(rows, frames),
     )

@@ -1,15 +1,17 @@
 """How fast and how well decoders decode: one after another, on the same outputs of a model."""
 
 import dataclasses
+import logging
 import math
 import statistics
 import tempfile
 from typing import Any
 
 from ds2_jax.bench.child import Child
-from ds2_jax.bench.measure import say
 from ds2_jax.bench.options import Options
-from ds2_jax.error_rates import ErrorCount, word_errors
+from ds2_jax.evaluation.error_rates import ErrorCount, word_errors
+
+logger = logging.getLogger(__package__)
 
 MADE_SECONDS = 120.0
 """Of made outputs, at most: without pruning they take ten times as long as with it, and more."""
@@ -75,7 +77,7 @@ def measure_decoding(options: Options) -> Decoding:
     Raises:
         InputError: the run, the manifest or the language model is wrong.
     """
-    say("measuring decode")
+    logger.info("measuring decode")
     run, manifest, lm = (None if path is None else str(path) for path in (options.run, options.manifest, options.lm))
     with tempfile.TemporaryDirectory() as folder, Child("ds2_jax.bench.decoding") as process:
         seconds = min(MADE_SECONDS, options.minutes * 60)

@@ -11,23 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from ds2_jax import parallel
-from ds2_jax import run as run_lib
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.bench import child
-from ds2_jax.checkpoint import load_variables
 from ds2_jax.config import Config
 from ds2_jax.corpora import split_manifests
 from ds2_jax.data.splits import read_split
-from ds2_jax.decoding.beam import BeamSearch
+from ds2_jax.decoding.beam.search import BeamSearch
 from ds2_jax.decoding.greedy import greedy_decode
+from ds2_jax.decoding.ngram.model import load as load_language_model
 from ds2_jax.decoding.options import DecodingOptions
-from ds2_jax.errors import InputError
-from ds2_jax.evaluate import make_eval_step, model_outputs
+from ds2_jax.evaluation.evaluate import make_eval_step, model_outputs
 from ds2_jax.lm.build import make_model
+from ds2_jax.lm.kneser_ney import write_arpa
 from ds2_jax.lm.text import read_texts
-from ds2_jax.ngram.kneser_ney import write_arpa
-from ds2_jax.ngram.model import load as load_language_model
+from ds2_jax.parallel.mesh import data_mesh, row_layout
+from ds2_jax.runs import run_folder
+from ds2_jax.runs.checkpoints import load_variables
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 
 VOCABULARY_SIZE, SENTENCE_WORDS, NUM_SENTENCES, NUM_FOLLOWERS = 5000, 10, 20_000, 20
 """Of the made text that the language model of the made outputs is built from."""
@@ -63,7 +63,7 @@ def outputs_of(run: Path, manifest: Path | None, lm: Path | None, folder: Path) 
     Raises:
         InputError: there is no run or no split, or an audio file cannot be read.
     """
-    config = run_lib.load_config(run)
+    config = run_folder.load_config(run)
     alphabet = Alphabet.of(config.data)
     splits = split_manifests(config.data, build=False)
     manifest = manifest or splits.test
@@ -77,13 +77,13 @@ def outputs_of(run: Path, manifest: Path | None, lm: Path | None, folder: Path) 
             raise InputError("--lm must be given, got none: the run names no data.train. Add --lm FILE.")
         lm = folder / "train.arpa"
         _build_trigram(splits.train, alphabet, lm)
-    mesh = parallel.data_mesh()
+    mesh = data_mesh()
     outputs = model_outputs(
         make_eval_step(config, mesh),
         load_variables(run, config, mesh),
         split,
         config=config,
-        layout=parallel.row_layout(mesh),
+        layout=row_layout(mesh),
         title="evaluating",
     )
     log_probs = {index: each.copy() for index, each, _ in outputs}

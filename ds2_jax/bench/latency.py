@@ -6,23 +6,23 @@ from pathlib import Path
 import optax
 import soundfile
 
-from ds2_jax import run as run_lib
-from ds2_jax import steps
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.bench import child, speech
 from ds2_jax.bench.options import Size
 from ds2_jax.bench.programs import Programs
-from ds2_jax.checkpoint import Checkpoints
-from ds2_jax.errors import InputError
-from ds2_jax.transcriber import Transcriber
+from ds2_jax.model.update import init_state
+from ds2_jax.recognition.recogniser import Transcriber
+from ds2_jax.runs import run_folder
+from ds2_jax.runs.checkpoints import Checkpoints
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 
 
 def write_run(folder: Path, size: Size) -> None:
     """A run whose only checkpoint holds the weights that training starts from."""
     config = size.config
-    run_lib.open_run(folder, config, overwrite=False)
+    run_folder.open_run(folder, config, overwrite=False)
     with Checkpoints(folder, config) as checkpoints:
-        checkpoints.save(steps.init_state(config, Alphabet(config.data.alphabet).size, optax.identity()))
+        checkpoints.save(init_state(config, Alphabet(config.data.alphabet).size, optax.identity()))
 
 
 def write_audio(folder: Path, seconds: list[float]) -> None:

@@ -2,18 +2,20 @@
 
 import dataclasses
 import importlib.util
+import logging
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.bench import costs
 from ds2_jax.bench.child import Child
 from ds2_jax.bench.options import Options, Size, parse_size
+from ds2_jax.text.alphabet import Alphabet
+
+logger = logging.getLogger(__package__)
 
 OURS, PEER = "ds2_jax.bench.work", "ds2_jax.bench.peer"
 PEER_ALLOCATOR = {
@@ -105,11 +107,6 @@ def has_peer() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def say(message: str) -> None:
-    """Tells on stderr what is being measured."""
-    print(message, file=sys.stderr, flush=True)
-
-
 def steps_to_measure(options: Options, kind: Literal["train", "forward"]) -> list[tuple[str, Size]]:
     """Names and sizes of the rows of train or forward."""
     sizes = [parse_size(text, options.batch_size, options.frames) for text in options.sizes]
@@ -122,7 +119,7 @@ def steps_to_measure(options: Options, kind: Literal["train", "forward"]) -> lis
 
 def measure_step(kind: Literal["train", "forward"], name: str, size: Size, options: Options, machine: Machine) -> Row:
     """Measures a training step or forward pass: both sides in turn, after one run of each to warm up."""
-    say(f"measuring {name}")
+    logger.info(f"measuring {name}")
     row = Row(name, 0.0, runs=options.runs)
     with ExitStack() as stack:
         environment = stack.enter_context(compilation_cache())
@@ -172,7 +169,7 @@ def measure_product(machine: Machine) -> float:
 
 def arrays_memory(size: Size) -> float:
     """MiB of the arrays of a training step, compiled but not run."""
-    say(f"compiling train {size}")
+    logger.info(f"compiling train {size}")
     with Child(OURS) as ours:
         ours.ask("load", kind="train", size=size.to_json())
         ours.ask("compile")
@@ -187,7 +184,7 @@ def useful_flops(kind: Literal["train", "forward"], size: Size) -> float:
 
 def measure_pipeline(options: Options) -> Row:
     """Measures epochs of planning, decoding and padding, after one that warms the file cache and TensorFlow up."""
-    say("measuring the pipeline")
+    logger.info("measuring the pipeline")
     with tempfile.TemporaryDirectory() as folder, Child("ds2_jax.bench.pipeline") as host:
         manifest = str(options.manifest) if options.manifest else None
         host.ask("load", folder=folder, minutes=options.minutes, manifest=manifest)
@@ -222,7 +219,7 @@ def measure_pipeline(options: Options) -> Row:
 def measure_transcribe(options: Options) -> Row:
     """Measures answers to a file of 5 s and to a folder: a first process, a second one, and when warm."""
     size = dataclasses.replace(parse_size(options.sizes[0], 1, UTTERANCE_FRAMES))
-    say(f"measuring transcribe {size.num_layers} x {size.hidden_size}")
+    logger.info(f"measuring transcribe {size.num_layers} x {size.hidden_size}")
     processes: list[dict[str, Any]] = []
     row = Row(f"transcribe {size.num_layers} x {size.hidden_size}, a file of 5 s", 0.0, runs=options.runs)
     with compilation_cache() as environment, tempfile.TemporaryDirectory() as folder:

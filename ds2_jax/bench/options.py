@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ds2_jax.config import Config, ModelConfig
-from ds2_jax.settings import require
+from ds2_jax.system.checks import require
 
 Work = Literal["train", "forward", "pipeline", "transcribe", "decode", "scaling", "librispeech"]
 

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ds2_jax import epochs, train
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.bench import child, speech
 from ds2_jax.bench.costs import librispeech_durations
 from ds2_jax.config import Config, DataConfig, PerturbConfig
+from ds2_jax.data import epochs
 from ds2_jax.data.manifest import Utterance, read_manifest
 from ds2_jax.data.splits import Split
-from ds2_jax.rows import ONE_DEVICE
+from ds2_jax.parallel.rows import ONE_DEVICE
+from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.training import train
 
 
 def write_corpus(folder: Path, minutes: float) -> list[Utterance]:

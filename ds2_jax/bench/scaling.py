@@ -1,14 +1,17 @@
 """How time and memory of a training step grow with frames, batch, layers and simulated devices."""
 
 import dataclasses
+import logging
 import statistics
 from collections.abc import Sequence
 
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.bench import costs
 from ds2_jax.bench.child import Child
-from ds2_jax.bench.measure import OURS, compilation_cache, say
+from ds2_jax.bench.measure import OURS, compilation_cache
 from ds2_jax.bench.options import Size
+from ds2_jax.text.alphabet import Alphabet
+
+logger = logging.getLogger(__package__)
 
 BASE = Size(num_layers=2, hidden_size=256, batch_size=8, num_frames=200)
 FACTORS = (1, 2, 4)
@@ -50,7 +53,7 @@ def measure_scaling(runs: int, base: Size = BASE, factors: Sequence[int] = FACTO
             size, devices = grown(base, axis, factor)
             value = {"frames": size.num_frames, "batch": size.batch_size, "layers": size.num_layers, "devices": devices}
             if (size, devices) not in known:
-                say(f"measuring how a step grows: {value[axis]} {axis}")
+                logger.info(f"measuring how a step grows: {value[axis]} {axis}")
                 known[size, devices] = _measure(size, devices, runs)
             seconds, arrays_mib, peak_mib = known[size, devices]
             growth.values.append(value[axis])

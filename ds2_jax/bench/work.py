@@ -9,14 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ds2_jax import features, optim, parallel, steps
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.bench import child, speech
 from ds2_jax.bench.options import Size
 from ds2_jax.bench.programs import Programs
-from ds2_jax.compilation import compiler_options
 from ds2_jax.config import Config
-from ds2_jax.memory import held_bytes
+from ds2_jax.model import features
+from ds2_jax.model.inference import infer, init_variables
+from ds2_jax.model.optimizer import make_optimizer
+from ds2_jax.model.update import init_state, train_step
+from ds2_jax.parallel.mesh import data_mesh, parallel_train_step, replicate
+from ds2_jax.system.compilation import compiler_options
+from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.training.memory import held_bytes
 
 LABELS_PER_SECOND = 14
 """Of the made transcripts, as in read English."""
@@ -35,16 +39,16 @@ class Step:
         self._kind, self._config = kind, size.config
         self._batch = make_batch(size)
         num_labels = Alphabet(self._config.data.alphabet).size
-        tx = optim.make_optimizer(self._config.optim, steps_per_epoch=1000, total_steps=70_000)
+        tx = make_optimizer(self._config.optim, steps_per_epoch=1000, total_steps=70_000)
         if kind == "train":
-            mesh = parallel.data_mesh()
-            step = functools.partial(steps.train_step, config=self._config, num_labels=num_labels, tx=tx)
-            self._state: Any = parallel.replicate(steps.init_state(self._config, num_labels, tx), mesh)
-            self._function: Any = parallel.parallel_train_step(step, mesh, self._config.parallel)
+            mesh = data_mesh()
+            step = functools.partial(train_step, config=self._config, num_labels=num_labels, tx=tx)
+            self._state: Any = replicate(init_state(self._config, num_labels, tx), mesh)
+            self._function: Any = parallel_train_step(step, mesh, self._config.parallel)
         else:
             self._state = make_variables(self._config, num_labels)
-            infer = functools.partial(steps.infer, config=self._config, num_labels=num_labels)
-            self._function = jax.jit(infer, compiler_options=compiler_options())
+            forward = functools.partial(infer, config=self._config, num_labels=num_labels)
+            self._function = jax.jit(forward, compiler_options=compiler_options())
 
     def _arguments(self) -> tuple[Any, ...]:
         if self._kind == "train":
@@ -81,7 +85,7 @@ class Step:
 
 def make_variables(config: Config, num_labels: int) -> Any:
     """Random weights, one array after another: drawing all at once takes more memory than a forward pass."""
-    shapes = jax.eval_shape(lambda: steps.init_variables(config, num_labels))
+    shapes = jax.eval_shape(lambda: init_variables(config, num_labels))
     rng, bound = np.random.default_rng(0), config.model.hidden_size**-0.5
 
     def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:

@@ -1,17 +1,24 @@
-"""All length arithmetic and masks. The counting functions take Python integers, NumPy and JAX arrays alike."""
+"""Length arithmetic, analysis windows and mel bands: NumPy and integers alone, so that nothing here loads JAX.
+
+The counting functions take Python integers, NumPy arrays and JAX arrays alike.
+"""
 
 import itertools
+import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-Count = TypeVar("Count", int, np.ndarray, jax.Array)
+from ds2_jax.config.settings import MEL_BREAK, FeatureConfig
+
+if TYPE_CHECKING:
+    import jax
+
+Count = TypeVar("Count", int, np.ndarray, "jax.Array")
 
 
-def num_frames(num_samples: Count, hop_length: int) -> Count:
+def count_frames(num_samples: Count, hop_length: int) -> Count:
     """Spectrogram frames of a centred transform: 1 + num_samples // hop_length, and 0 for an empty row.
 
     Args:
@@ -38,24 +45,6 @@ def conv_output_lengths(input_lengths: Count, time_reduction: int = 2) -> Count:
     return -(-input_lengths // time_reduction)
 
 
-def mask_from_lengths(lengths: jax.Array, size: int) -> jax.Array:
-    """Marks the valid positions.
-
-    Args:
-        lengths: [B] int32, valid positions of each row.
-        size: length of the masked axis.
-
-    Returns:
-        [B, size] bool, True = valid.
-    """
-    return jnp.arange(size)[None, :] < lengths[:, None]
-
-
-def paddings_from_lengths(lengths: jax.Array, size: int) -> jax.Array:
-    """The inverse of `mask_from_lengths` as Optax asks for it: [B, size] float32, 1.0 = padding."""
-    return 1.0 - mask_from_lengths(lengths, size).astype(jnp.float32)
-
-
 def ctc_min_frames(labels: Sequence[int]) -> int:
     """Fewest output frames that can carry `labels`: one each, and a blank between equal neighbours."""
     return len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
@@ -66,17 +55,22 @@ def ctc_min_samples(min_frames: Count, hop_length: int, time_reduction: int) -> 
     return (min_frames - 1) * time_reduction * hop_length
 
 
-def alignable(output_lengths: jax.Array, labels: jax.Array, num_labels: jax.Array) -> jax.Array:
-    """Which rows CTC can align: some frames, and at least `ctc_min_frames` of them.
+def mel_bands(config: FeatureConfig) -> np.ndarray:
+    """Share of each bin's energy in each mel band, [num_mels, bins] float64.
 
-    Args:
-        output_lengths: [B] int32, valid output frames.
-        labels: [B, N] int32, right-padded.
-        num_labels: [B] int32, valid labels.
-
-    Returns:
-        [B] bool; False for an empty row.
+    A band is a triangle from the centre of the one below it to that of the one above it. Written here since librosa,
+    whose bands these are, takes seconds to load.
     """
-    inside = jnp.arange(1, labels.shape[1])[None, :] < num_labels[:, None]
-    repeats = ((labels[:, 1:] == labels[:, :-1]) & inside).sum(1)
-    return (output_lengths > 0) & (num_labels + repeats <= output_lengths)
+    edges = frequencies(np.linspace(0, 1, config.num_mels + 2), config)
+    bins = np.linspace(0, config.sample_rate / 2, config.fft_length // 2 + 1)
+    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    shares: np.ndarray = np.maximum(0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
+    return shares
+
+
+def frequencies(heights: np.ndarray, config: FeatureConfig) -> np.ndarray:
+    """Hz at heights of the spectrogram, 0 at its bottom to 1 at its top."""
+    highest = config.sample_rate / 2
+    if not config.num_mels:
+        return heights * highest
+    return MEL_BREAK * np.expm1(heights * math.log1p(highest / MEL_BREAK))

@@ -1,19 +1,15 @@
-"""Every setting, once: frozen dataclasses, to and from JSON.
+"""Every setting, once: frozen dataclasses.
 
 Each field has a type, a default and its meaning and unit below it (`--help` prints them). Its type, and a rule that
 binds it, are checked in `__post_init__`, so a wrong value stops before JAX starts.
 """
 
 import dataclasses
-import json
 import math
-import os
-import runpy
 from pathlib import Path
 from typing import Literal
 
-from ds2_jax.errors import NO_JSON, InputError
-from ds2_jax.settings import build, check_fields, require
+from ds2_jax.system.checks import check_fields, require
 
 ENGLISH = "'ABCDEFGHIJKLMNOPQRSTUVWXYZ "
 MEL_BREAK = 700.0
@@ -393,44 +389,3 @@ class Config:
     def seconds_per_frame(self) -> float:
         """Duration of an output frame."""
         return self.model.time_reduction * self.features.window_stride
-
-
-def load_config(path: Path) -> Config:
-    """Runs a Python file and returns its `config`.
-
-    Raises:
-        InputError: there is no such file, it fails, it defines no `config: Config`, or a field has the wrong type.
-    """
-    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the name is too long
-        known = ", ".join(str(p) for p in sorted(Path("configs").glob("*.py"))) or "none in configs/"
-        finding = "is a folder" if os.path.isdir(path) else "does not exist"  # noqa: PTH112
-        raise InputError(f"--config must name a configuration file, got {path}, which {finding}. Known: {known}.")
-    try:
-        config = runpy.run_path(str(path)).get("config")
-        if not isinstance(config, Config):
-            raise InputError(f"`config` must be a ds2_jax.config.Config, got {config!r}. Define it in this file.")
-        return config
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except (Exception, SystemExit) as error:
-        raise InputError(f"{path} must run without errors, got {type(error).__name__}: {error}. Mend it.") from error
-
-
-def to_json(config: Config) -> str:
-    """The whole configuration as indented JSON; paths become strings."""
-    return json.dumps(dataclasses.asdict(config), indent=2, default=str, ensure_ascii=False)
-
-
-def from_json(text: str) -> Config:
-    """Inverse of `to_json`.
-
-    Raises:
-        InputError: not JSON, an unknown or wrongly typed field, or a value against a rule.
-    """
-    try:
-        tree = json.loads(text)
-    except NO_JSON as error:
-        raise InputError(f"The configuration must be JSON, got {error}.") from error
-    config = build(Config, tree, "")
-    assert isinstance(config, Config)
-    return config

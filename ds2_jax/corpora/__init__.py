@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ds2_jax.config import DataConfig
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 CORPORA = {
     "an4": "an hour of spelled and spoken words, 16 kHz (Carnegie Mellon University)",

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from ds2_jax.audio import audio_duration
+from ds2_jax.audio.reading import audio_duration
 from ds2_jax.corpora.archive import download, extract, file_sha256
 from ds2_jax.corpora.build import Gathered, building, check_source, finish, report
 from ds2_jax.data.draw import drawn_order
 from ds2_jax.data.manifest import Utterance
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 # Reported gone at times (github.com/NVIDIA-NeMo/Speech, issues 3743 and 14136); the copies elsewhere are not CMU's.
 URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz"

@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from ds2_jax.errors import InputError
-from ds2_jax.files import INFLATED_AT_LEAST, MOST_INFLATED, inflate
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.inflate import INFLATED_AT_LEAST, MOST_INFLATED, inflate
 
 CHUNK_BYTES = 1 << 16
 GZIP_TRAILER_BYTES = 8  # CRC-32 and size of the content (RFC 1952)

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import shutil
 import sys
@@ -15,7 +16,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from ds2_jax.audio import audio_duration
+from ds2_jax.audio.reading import audio_duration
 from ds2_jax.data.manifest import (
     MAX_DURATION,
     Problem,
@@ -26,9 +27,11 @@ from ds2_jax.data.manifest import (
     write_manifest,
     write_problems,
 )
-from ds2_jax.errors import NO_JSON, InputError, shorten
-from ds2_jax.files import write_text, writing
-from ds2_jax.settings import UNPRINTABLE, require
+from ds2_jax.system.checks import UNPRINTABLE, require
+from ds2_jax.system.errors import NO_JSON, InputError, shorten
+from ds2_jax.system.files import write_text, writing
+
+logger = logging.getLogger(__package__)
 
 try:
     import fcntl
@@ -61,7 +64,7 @@ def building(folder: Path, source: Mapping[str, object] | None = None) -> Iterat
     partial = folder.with_name(f"{folder.name}.partial")
     with locked(folder):
         if is_begun(partial, source):
-            print(f"{partial}: going on with what a stopped run left", file=sys.stderr)
+            logger.info(f"{partial}: going on with what a stopped run left")
         else:
             shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
         try:
@@ -87,7 +90,7 @@ def locked(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print(f"{folder}: waiting for another process that prepares a corpus there", file=sys.stderr)
+                logger.info(f"{folder}: waiting for another process that prepares a corpus there")
                 fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Set
 from pathlib import Path, PurePosixPath
 from tarfile import TarInfo
 
-from ds2_jax.audio import decoded_duration
+from ds2_jax.audio.reading import decoded_duration
 from ds2_jax.corpora.archive import extract, fingerprint
 from ds2_jax.corpora.build import (
     Journal,
@@ -27,8 +27,8 @@ from ds2_jax.corpora.build import (
     sort_out,
 )
 from ds2_jax.data.manifest import Problem, Utterance
-from ds2_jax.errors import InputError, shorten
-from ds2_jax.settings import UNPRINTABLE
+from ds2_jax.system.checks import UNPRINTABLE
+from ds2_jax.system.errors import InputError, shorten
 
 WHERE = "https://datacollective.mozillafoundation.org"
 """Where Mozilla gives the archives out, behind a login."""

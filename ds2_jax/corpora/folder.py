@@ -3,20 +3,22 @@
 import collections
 import dataclasses
 import hashlib
+import logging
 import os
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Annotated, Literal, NamedTuple, NoReturn, cast
 
 import tyro
 
-from ds2_jax.audio import AUDIO_SUFFIXES
+from ds2_jax.audio.reading import AUDIO_SUFFIXES
 from ds2_jax.corpora.build import Gathered, building, finish, gather, in_parallel, measure, pair, read_source, report
 from ds2_jax.data.manifest import Problem, Utterance, count_reasons, read_text
-from ds2_jax.errors import InputError, shorten
-from ds2_jax.settings import UNPRINTABLE
+from ds2_jax.system.checks import UNPRINTABLE
+from ds2_jax.system.errors import InputError, shorten
+
+logger = logging.getLogger(__package__)
 
 Layout = Literal["metadata", "wav-txt", "beside"]
 LAYOUTS: dict[Layout, str] = {
@@ -151,9 +153,9 @@ def _parts(source: Path, files: Iterable[PurePath]) -> dict[str, Part]:
 
 def _build(folder: Path, partial: Path, scan: Scan, wanted: str) -> None:
     layout = _find_layout(scan, wanted)
-    print(f"{scan.source}: layout {layout} ({LAYOUTS[layout]})", file=sys.stderr)
+    logger.info(f"{scan.source}: layout {layout} ({LAYOUTS[layout]})")
     if scan.others:
-        print(f"{scan.source}: other files ignored: {_listing(scan.others)}", file=sys.stderr)
+        logger.info(f"{scan.source}: other files ignored: {_listing(scan.others)}")
     found = _with_speakers({split: _read(scan.source, part, layout) for split, part in scan.parts.items()})
     splits = {split: gather(items, measure, title=f"reading {split}") for split, items in found.items()}
     for split, gathered in splits.items():
@@ -169,7 +171,7 @@ def _build(folder: Path, partial: Path, scan: Scan, wanted: str) -> None:
     report(folder, f"from {scan.source}", splits, outside)
     if ALL in splits:
         command = f"python main.py data split {folder / ALL}.jsonl --out FOLDER"
-        print(f"  train, dev and test of it, by speaker: {command}", file=sys.stderr)
+        logger.info(f"  train, dev and test of it, by speaker: {command}")
 
 
 def _check_source(folder: Path, scan: Scan, layout: str) -> None:

@@ -6,26 +6,18 @@ of a chapter, SPEAKER-CHAPTER.trans.txt with a line `SPEAKER-CHAPTER-UTTERANCE T
 
 import itertools
 import json
-import sys
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 from ds2_jax.corpora.archive import download, extract, file_md5
-from ds2_jax.corpora.build import (
-    ANOTHER_FOLDER,
-    building,
-    finish,
-    gather,
-    locked,
-    measure,
-    pair,
-    read_source,
-    report,
-)
+from ds2_jax.corpora.build import ANOTHER_FOLDER, building, finish, gather, locked, measure, pair, read_source, report
 from ds2_jax.data.manifest import Problem, Utterance, read_manifest, read_text, write_manifest
-from ds2_jax.errors import NO_JSON, InputError
-from ds2_jax.files import write_text
+from ds2_jax.system.errors import NO_JSON, InputError
+from ds2_jax.system.files import write_text
+
+logger = logging.getLogger(__package__)
 
 URL = "https://www.openslr.org/resources/12"
 OFFLINE = "Run again to resume, or name a folder of the archives: prepare librispeech --archives FOLDER."
@@ -117,7 +109,7 @@ def _build(folder: Path, partial: Path, archive: Path | None) -> None:
     if archive is None:
         download(f"{URL}/{part}.tar.gz", source, MD5[part], OFFLINE)
     if source.stat().st_size > 1 << 30:
-        print(f"{source}: computing its MD5 ...", file=sys.stderr)
+        logger.info(f"{source}: computing its MD5 ...")
     md5 = file_md5(source)
     published = md5 == MD5[part]
     if archive is None and not published:  # a file that was there before
@@ -210,6 +202,6 @@ def _join(folder: Path) -> None:
         rows = [row for part in parts for row in read_manifest(folder / part / f"{UTTERANCES}.jsonl")]
         write_manifest(manifest, rows)
         hours = sum(row.duration for row in rows) / 3600
-        print(f"{manifest}: {hours:.2f} h  {len(rows):,} utterances, of {', '.join(parts)}", file=sys.stderr)
+        logger.info(f"{manifest}: {hours:.2f} h  {len(rows):,} utterances, of {', '.join(parts)}")
     if not path.exists():
         write_text(path, json.dumps(parts_of) + "\n")

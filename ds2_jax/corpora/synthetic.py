@@ -9,6 +9,7 @@ import hashlib
 import io
 import itertools
 import json
+import logging
 import os
 import random
 import subprocess
@@ -25,8 +26,10 @@ import soxr
 from ds2_jax.corpora import espeak
 from ds2_jax.corpora.build import ANOTHER_FOLDER, building, read_source
 from ds2_jax.data.manifest import TimedWord, Utterance, write_manifest
-from ds2_jax.errors import InputError
-from ds2_jax.files import write_text, writing
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import write_text, writing
+
+logger = logging.getLogger(__package__)
 
 SAMPLE_RATE = 16_000
 """Hz, of the files; espeak-ng speaks at 22.05 kHz."""
@@ -142,16 +145,14 @@ def prepare(root: Path = Path("datasets")) -> Path:
             if not folder.exists():
                 voices = [len(said) for split in prompts.values() for said in split.values()]
                 counts = f"{sum(voices):,} utterances in {len(voices)} voices"
-                print(f"building the quick-start corpus: {counts} ...", file=sys.stderr)
+                logger.info(f"building the quick-start corpus: {counts} ...")
                 build(partial, prompts)
                 write_text(partial / "source.json", json.dumps(source) + "\n")
                 with writing(folder):
                     partial.rename(folder)
     found = read_source(folder, "the quick-start corpus")
     if found == older:
-        print(
-            f"{folder} has no word times, which this version writes: delete the folder to have them.", file=sys.stderr
-        )
+        logger.info(f"{folder} has no word times, which this version writes: delete the folder to have them.")
     elif found != source:
         raise InputError(f"{folder} must hold the quick-start corpus of this version, got another. {ANOTHER_FOLDER}")
     return folder

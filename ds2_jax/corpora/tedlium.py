@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 import soundfile
 
-from ds2_jax.audio import read_audio
+from ds2_jax.audio.reading import read_audio
 from ds2_jax.corpora.archive import download, extract, fingerprint
 from ds2_jax.corpora.build import (
     Journal,
@@ -34,9 +34,9 @@ from ds2_jax.corpora.build import (
     sort_out,
 )
 from ds2_jax.data.manifest import Problem, Utterance
-from ds2_jax.errors import InputError, shorten
-from ds2_jax.files import write_text, writing
-from ds2_jax.settings import UNPRINTABLE
+from ds2_jax.system.checks import UNPRINTABLE
+from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.system.files import write_text, writing
 
 URLS = {
     2: "https://www.openslr.org/resources/19/TEDLIUM_release2.tar.gz",

@@ -8,10 +8,10 @@ etc/README.
 import codecs
 import hashlib
 import html
+import logging
 import math
 import re
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,8 +32,10 @@ from ds2_jax.corpora.build import (
 )
 from ds2_jax.data.draw import drawn_order
 from ds2_jax.data.manifest import Problem, Utterance
-from ds2_jax.errors import InputError
-from ds2_jax.files import writing
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import writing
+
+logger = logging.getLogger(__package__)
 
 URL = "http://www.repository.voxforge1.org/downloads/SpeechCorpus/Trunk/Audio/Main/16kHz_16bit/"
 OFFLINE = "Run again to resume, or name a folder of the submissions: prepare voxforge --archives FOLDER."
@@ -118,7 +120,7 @@ def _build(folder: Path, partial: Path, archives: Path | None, shares: Sequence[
     finish(partial, folder, complete, source, others)
     report(folder, f"VoxForge, {len(paths):,} submissions from {store}", complete, others)
     if archives is None and any(problem.reason in NOT_HAD for problem in others):
-        print(f"  delete {folder} and run again to fetch them; what was downloaded is kept", file=sys.stderr)
+        logger.info(f"  delete {folder} and run again to fetch them; what was downloaded is kept")
 
 
 def _source(listing: str | None, shares: Sequence[float], seed: int) -> dict[str, object]:

@@ -1,6 +1,5 @@
 """`data check`: every recording and transcript of manifests, held against the settings of a training run."""
 
-import dataclasses
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,11 +8,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ds2_jax import run as run_lib
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.config import Config, load_config
-from ds2_jax.data import stats
-from ds2_jax.data.findings import Checked, Finding, Level, Role, find, write_findings
+from ds2_jax.config import Config
+from ds2_jax.curation import stats
+from ds2_jax.curation.findings import Checked, Finding, Level, Role, find, write_findings
+from ds2_jax.curation.recordings import measure_all
 from ds2_jax.data.manifest import (
     NUM_EXAMPLES,
     Problem,
@@ -23,10 +21,12 @@ from ds2_jax.data.manifest import (
     usable_utterances,
     wrong_duration,
 )
-from ds2_jax.data.recordings import measure_all
 from ds2_jax.data.splits import AUDIO_REASONS, find_problems, manifests_of
-from ds2_jax.errors import InputError, shorten
+from ds2_jax.runs.overrides import DataSettings, FeatureSettings, ModelSettings, read_settings
+from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.text.alphabet import Alphabet
 
+UNCHANGED_DATA, UNCHANGED_FEATURES, UNCHANGED_MODEL = DataSettings(), FeatureSettings(), ModelSettings()
 DETAIL_LENGTH = 200
 """Characters of an example."""
 CHARACTERS_A_LINE = 10
@@ -35,54 +35,14 @@ LEVELS: tuple[Level, ...] = ("error", "warning", "remark")
 MANIFESTS = tyro.conf.arg(metavar="[MANIFEST ...]", help_behavior_hint="(default: those of the settings)")
 
 
-@dataclasses.dataclass(frozen=True)
-class AlphabetSettings:
-    """Settings in place of those of --config or --run, as in training."""
-
-    alphabet: str | None = None
-    """Characters the model can write."""
-    case: Literal["alphabet", "upper", "lower", "keep"] | None = None
-    """Case that transcripts are brought to."""
-    remove: str | None = None
-    """Characters that transcripts may hold and the model does not write."""
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSettings(AlphabetSettings):
-    """Settings in place of those of --config or --run, as in training."""
-
-    min_duration: float | None = None
-    """Seconds."""
-    max_duration: float | None = None
-    """Seconds."""
-    on_bad_utterance: Literal["error", "skip"] | None = None
-    """skip: training leaves out what cannot be used, so it is a warning here."""
-
-
-@dataclasses.dataclass(frozen=True)
-class FeatureSettings:
-    """Settings in place of those of --config or --run, as in training."""
-
-    sample_rate: int | None = None
-    """Hz, of the model."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelSettings:
-    """Settings in place of those of --config or --run, as in training."""
-
-    time_reduction: Literal[2, 4] | None = None
-    """Input frames for one output frame."""
-
-
 def check(
     manifests: Annotated[tuple[Path, ...], tyro.conf.Positional, MANIFESTS] = (),
     config: Path | None = None,
     run: Path | None = None,
     test: Path | None = None,
-    data: DataSettings = DataSettings(),
-    features: FeatureSettings = FeatureSettings(),
-    model: ModelSettings = ModelSettings(),
+    data: DataSettings = UNCHANGED_DATA,
+    features: FeatureSettings = UNCHANGED_FEATURES,
+    model: ModelSettings = UNCHANGED_MODEL,
     findings: Path | None = None,
     picture: Path | None = None,
     num_workers: int = 0,
@@ -131,7 +91,7 @@ def check(
         write_findings(findings, found)
         print(f"\nall findings: {findings}")
     if picture is not None:
-        from ds2_jax.data.picture import draw_histograms  # Matplotlib loads with it
+        from ds2_jax.curation.picture import draw_histograms  # Matplotlib loads with it
 
         draw_histograms(picture, checked, settings.data)
     hours = sum(utterance.duration for each in checked for utterance in each.utterances) / 3600
@@ -141,37 +101,6 @@ def check(
     print(f"{counts['error']:,} errors, {counts['warning']:,} warnings, {counts['remark']:,} remarks")
     print("\n".join(f"training cannot start: {reason}" for reason in stopping) or "training can start")
     return 1 if stopping else 0
-
-
-def read_settings(
-    config: Path | None, run: Path | None, **sections: AlphabetSettings | FeatureSettings | ModelSettings
-) -> tuple[Config, str]:
-    """The settings to check against, and where they are from.
-
-    Args:
-        config: configuration file, or None.
-        run: folder of a run, or None.
-        sections: of the settings, by name; what is not None in them comes before the rest.
-
-    Raises:
-        InputError: both a file and a run are named, one cannot be read, or a value is wrong.
-    """
-    if config is not None and run is not None:
-        raise InputError(f"--config must be left out beside --run, got {config} and {run}. Remove one.")
-    if run is not None:
-        settings, source = run_lib.load_config(run), f"those of the run {run}"
-    elif config is not None:
-        settings, source = load_config(config), f"those of {config}"
-    else:
-        settings, source = Config(), "the defaults (--config FILE or --run RUN takes others)"
-    changed: list[str] = []
-    for section, values in sections.items():
-        given = {name: value for name, value in vars(values).items() if value is not None}
-        changed += [f"{section}.{name}" for name in given]
-        settings = dataclasses.replace(settings, **{section: dataclasses.replace(getattr(settings, section), **given)})
-    if changed:
-        source += f", and {', '.join(changed)} as given"
-    return settings, source
 
 
 def choose_manifests(manifests: Sequence[Path], test: Path | None, settings: Config) -> dict[Path, Role]:

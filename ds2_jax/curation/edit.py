@@ -2,8 +2,8 @@
 
 import dataclasses
 import itertools
+import logging
 import os
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +11,13 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ds2_jax.curation.stats import Manifests, describe, read_manifests, table
 from ds2_jax.data.draw import drawn_order
 from ds2_jax.data.manifest import NUM_EXAMPLES, Utterance, read_manifest, write_manifest
-from ds2_jax.data.stats import Manifests, describe, read_manifests, table
-from ds2_jax.errors import InputError, shorten
-from ds2_jax.settings import require
+from ds2_jax.system.checks import require
+from ds2_jax.system.errors import InputError, shorten
+
+logger = logging.getLogger(__package__)
 
 SPLITS = ("train", "dev", "test")
 Manifest = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
@@ -167,4 +169,4 @@ def require_new(path: Path, field: str) -> None:
 def tell(finding: str, examples: Sequence[str]) -> None:
     """Says on stderr what was found, with the first examples."""
     listed = "".join(f"\n  {shorten(each, 200)}" for each in examples[:NUM_EXAMPLES])
-    print(f"{finding}:{listed}" + ("\n  ..." if len(examples) > NUM_EXAMPLES else ""), file=sys.stderr)
+    logger.info(f"{finding}:{listed}" + ("\n  ..." if len(examples) > NUM_EXAMPLES else ""))

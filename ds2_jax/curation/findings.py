@@ -9,11 +9,11 @@ from typing import Literal
 
 import numpy as np
 
+from ds2_jax.curation.recordings import Recording
 from ds2_jax.data.manifest import Problem, Utterance
-from ds2_jax.data.recordings import Recording
 from ds2_jax.data.splits import AUDIO_REASONS
-from ds2_jax.errors import shorten
-from ds2_jax.files import write_text
+from ds2_jax.system.errors import shorten
+from ds2_jax.system.files import write_text
 
 Level = Literal["error", "warning", "remark"]
 Role = Literal["train", "dev", "test"]

@@ -5,11 +5,11 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import math
 import os
 import re
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -18,13 +18,15 @@ from typing import Annotated, Any, Literal
 import tyro
 from tqdm import tqdm
 
+from ds2_jax.config.places import is_tfds
+from ds2_jax.curation.pack_shard import NAME, NOTES, Note, Task, folder_path, pack_features, read_note, write_shard
 from ds2_jax.data.length_table import file_states, format_table, table_name, unique_ids
 from ds2_jax.data.manifest import NUM_EXAMPLES, Problem, Utterance, count_reasons, read_manifest
-from ds2_jax.data.pack_shard import NAME, NOTES, Note, Task, folder_path, pack_features, read_note, write_shard
 from ds2_jax.data.tfds import TfdsSplit, is_data_set, library
-from ds2_jax.errors import NO_JSON, InputError, shorten
-from ds2_jax.files import is_tfds
-from ds2_jax.settings import require
+from ds2_jax.system.checks import require
+from ds2_jax.system.errors import NO_JSON, InputError, shorten
+
+logger = logging.getLogger(__package__)
 
 VERSION = 1
 """Of what a shard holds; another writes all shards anew."""
@@ -77,13 +79,13 @@ def pack(
     source = {"pack": VERSION, "digest": _digest([(task.split, task.digest) for task in tasks])}
     if is_data_set(folder):
         check_source(folder, source)
-        print(f"{out}: complete already", file=sys.stderr)
+        logger.info(f"{out}: complete already")
     else:
         clear(folder, tasks)
         if beam_runner is None:
             write_shards(tasks, num_workers)
         else:
-            from ds2_jax.data.pack_beam import run
+            from ds2_jax.curation.pack_beam import run
 
             run(tasks, beam_runner, shlex.split(beam_options))
         finish(folder, tasks, source, on_bad_utterance)
@@ -185,7 +187,7 @@ def clear(folder: Any, tasks: Sequence[Task]) -> None:
         if path.name.startswith(f"{NAME}-") and path.name not in kept:
             path.unlink()
     if unfinished := sum(read_note(task) is not None for task in tasks):
-        print(f"{folder}: going on, {unfinished} of {len(tasks)} files are there", file=sys.stderr)
+        logger.info(f"{folder}: going on, {unfinished} of {len(tasks)} files are there")
 
 
 def write_shards(tasks: Sequence[Task], num_workers: int) -> None:
@@ -273,4 +275,4 @@ def _report(folder: Any, notes: Mapping[str, Sequence[Note]], problems: Sequence
         lines.append(f"  {split:{width}}  {hours:.2f} h  {megabytes:,.1f} MB in {files}  {counts}")
     if problems:
         lines.append(f"  left out {len(problems):,}: {count_reasons(problems)}; {folder / LEFT_OUT} names them")
-    print("\n".join(lines), file=sys.stderr)
+    logger.info("\n".join(lines))

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from ds2_jax.data.pack_shard import Task, write_shard
-from ds2_jax.errors import InputError
+from ds2_jax.curation.pack_shard import Task, write_shard
+from ds2_jax.system.errors import InputError
 
 
 def run(tasks: Sequence[Task], runner: str, options: Sequence[str]) -> None:

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from ds2_jax.audio import encode_flac, lossless_flac, read_audio
+from ds2_jax.audio.headers import AudioBytes, Source
+from ds2_jax.audio.reading import encode_flac, lossless_flac, read_audio
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.tfds import SplitRow, TfdsSplit, int16_samples, library, serialize
-from ds2_jax.errors import NO_JSON, InputError
-from ds2_jax.files import writing
-from ds2_jax.headers import AudioBytes, Source
+from ds2_jax.system.errors import NO_JSON, InputError
+from ds2_jax.system.files import writing
 
 NAME = "speech"
 """Of every pack, for TFDS: the names of its shards begin with it."""

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from ds2_jax.config import DataConfig
-from ds2_jax.data.findings import Checked
-from ds2_jax.data.stats import column_names
-from ds2_jax.files import writing
+from ds2_jax.curation.findings import Checked
+from ds2_jax.curation.stats import column_names
+from ds2_jax.system.files import writing
 
 NUM_BINS = 50
 SIZE = (9.0, 7.0)

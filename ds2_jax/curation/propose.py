@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from ds2_jax.alphabet import SHAPES, Alphabet
-from ds2_jax.data.stats import Manifests, read_manifests
-from ds2_jax.errors import InputError
+from ds2_jax.curation.stats import Manifests, read_manifests
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import SHAPES, Alphabet
 
 Kind = Literal["alphabet", "inside words", "removed", "spoken", "rare"]
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from ds2_jax.audio import read_samples, to_waveform
+from ds2_jax.audio.reading import read_samples, to_waveform
 from ds2_jax.data.manifest import Problem, Utterance
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 GROUP = 16
 """Utterances of a task: so many small ones cost a thread more than being handed over."""

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from ds2_jax.data.manifest import Utterance, read_manifest
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 Manifests = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST [MANIFEST ...]")]
 QUANTILES = {"least": 0.0, "1 %": 0.01, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "99 %": 0.99, "most": 1.0}

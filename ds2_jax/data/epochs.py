@@ -5,13 +5,13 @@ import math
 
 import numpy as np
 
-from ds2_jax import lengths
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import Config
+from ds2_jax.config.frames import ctc_min_frames, ctc_min_samples
+from ds2_jax.data.perturb import Perturber
 from ds2_jax.data.pipeline import Perturb
 from ds2_jax.data.plan import Batch, envelope_of, plan_epoch, summarise
 from ds2_jax.data.splits import Split
-from ds2_jax.perturb import Perturber
+from ds2_jax.text.alphabet import Alphabet
 
 
 class Epochs:
@@ -78,6 +78,6 @@ def perturber_of(config: Config, split: Split) -> Perturber:
     least_samples = np.zeros_like(num_samples)
     if config.perturb.changes_lengths:
         alphabet = Alphabet.of(config.data)
-        min_frames = np.array([lengths.ctc_min_frames(alphabet.encode(u.transcript)) for u in split.utterances])
-        least_samples = lengths.ctc_min_samples(min_frames, features.hop_length, config.model.time_reduction)
+        min_frames = np.array([ctc_min_frames(alphabet.encode(u.transcript)) for u in split.utterances])
+        least_samples = ctc_min_samples(min_frames, features.hop_length, config.model.time_reduction)
     return Perturber(config.perturb, features.sample_rate, config.seed, num_samples, least_samples)

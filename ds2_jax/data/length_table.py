@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.data.tfds import SplitRow, TfdsSplit
-from ds2_jax.errors import NO_JSON, InputError
-from ds2_jax.files import cache_folder, write_text
-from ds2_jax.settings import UNPRINTABLE
+from ds2_jax.system.caches import cache_folder
+from ds2_jax.system.checks import UNPRINTABLE
+from ds2_jax.system.errors import NO_JSON, InputError
+from ds2_jax.system.files import write_text
 
 VERSION = 1
 """Of the tables in the cache: what counts otherwise counts anew."""

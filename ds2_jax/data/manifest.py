@@ -10,11 +10,11 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.audio import audio_duration
-from ds2_jax.errors import NO_JSON, InputError, shorten
-from ds2_jax.files import write_text
-from ds2_jax.settings import UNPRINTABLE, require
+from ds2_jax.audio.reading import audio_duration
+from ds2_jax.system.checks import UNPRINTABLE, require
+from ds2_jax.system.errors import NO_JSON, InputError, shorten
+from ds2_jax.system.files import write_text
+from ds2_jax.text.alphabet import Alphabet
 
 Row = dict[str, Any]
 Reason = Literal[
@@ -196,10 +196,14 @@ def too_few_frames(
     utterance: Utterance, labels: Sequence[int], num_samples: int, hop_length: int, time_reduction: int
 ) -> Problem | None:
     """Why CTC cannot align `labels` with the output frames of `num_samples`; None where it can."""
-    from ds2_jax import lengths  # JAX takes a second to load, and nothing else here needs it
+    from ds2_jax.config.frames import (  # JAX takes a second to load, and nothing else here needs it
+        conv_output_lengths,
+        count_frames,
+        ctc_min_frames,
+    )
 
-    output_frames = lengths.conv_output_lengths(lengths.num_frames(num_samples, hop_length), time_reduction)
-    min_frames = lengths.ctc_min_frames(labels)
+    output_frames = conv_output_lengths(count_frames(num_samples, hop_length), time_reduction)
+    min_frames = ctc_min_frames(labels)
     if output_frames >= min_frames:
         return None
     detail = f"{shorten(repr(utterance.transcript))} must have {min_frames} output frames, got {output_frames}"

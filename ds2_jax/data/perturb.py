@@ -14,10 +14,10 @@ import numpy as np
 import scipy.signal
 import soxr
 
-from ds2_jax.audio import AUDIO_SUFFIXES, audio_duration, read_audio, read_excerpt
+from ds2_jax.audio.reading import AUDIO_SUFFIXES, audio_duration, read_audio, read_excerpt
 from ds2_jax.config import PerturbConfig
 from ds2_jax.data.manifest import read_manifest
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 Draw = TypeVar("Draw", float, np.ndarray)
 

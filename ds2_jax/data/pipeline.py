@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.audio import read_audio
+from ds2_jax.audio.reading import read_audio
 from ds2_jax.data.manifest import Problem, Utterance, too_few_frames, wrong_duration
 from ds2_jax.data.plan import Batch
-from ds2_jax.errors import InputError
-from ds2_jax.rows import ONE_DEVICE, RowLayout
+from ds2_jax.parallel.rows import ONE_DEVICE, RowLayout
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 
 Arrays = dict[str, np.ndarray]
 Batches = Generator[Arrays, None, None]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds2_jax import lengths
+from ds2_jax.config.frames import count_frames
 
 MAX_STARTS = 1024
 """Places in the sorted utterances at which a bucket may begin: each of the first thousand utterances, every 293rd of
@@ -128,15 +128,14 @@ def envelope_of(num_samples: Iterable[np.ndarray]) -> np.ndarray:
 
 def summarise(batches: Sequence[Batch], num_samples: np.ndarray, *, hop_length: int) -> PlanSummary:
     """Counts the shapes, the padding and the empty rows of an epoch's batches; arguments as for `plan_epoch`."""
-    shapes = Counter((lengths.num_frames(batch.padded_samples, hop_length), len(batch.indices)) for batch in batches)
+    shapes = Counter((count_frames(batch.padded_samples, hop_length), len(batch.indices)) for batch in batches)
     all_frames = sum(frames * rows * count for (frames, rows), count in shapes.items())
     empty = [int((batch.indices < 0).sum()) for batch in batches]
     empty_frames = sum(
-        count * lengths.num_frames(batch.padded_samples, hop_length)
-        for count, batch in zip(empty, batches, strict=True)
+        count * count_frames(batch.padded_samples, hop_length) for count, batch in zip(empty, batches, strict=True)
     )
     indices = np.concatenate([batch.indices for batch in batches])
-    valid_frames = int(lengths.num_frames(num_samples[indices[indices >= 0]], hop_length).sum())
+    valid_frames = int(count_frames(num_samples[indices[indices >= 0]], hop_length).sum())
     return PlanSummary(
         buckets=tuple(Bucket(*shape, count) for shape, count in sorted(shapes.items())),
         padding=1 - valid_frames / (all_frames - empty_frames),
@@ -155,9 +154,9 @@ def _fill_buckets(
     rng: np.random.Generator | None,
 ) -> list[Batch]:
     """The batches from the shortest bucket to the longest, members by length or drawn by `rng`."""
-    frames = lengths.num_frames(num_samples + hop_length - 1, hop_length)
+    frames = count_frames(num_samples + hop_length - 1, hop_length)
     order = np.argsort(frames, kind="stable")
-    most = frames[order] if envelope is None else lengths.num_frames(envelope + hop_length - 1, hop_length)
+    most = frames[order] if envelope is None else count_frames(envelope + hop_length - 1, hop_length)
     assert np.all(frames[order] <= most)
     rows = _rows(most, batch_samples // hop_length) if batch_samples else np.full(len(frames), batch_size)
     buckets = _choose_buckets(most, rows, num_buckets)

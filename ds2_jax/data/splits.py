@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import Config, DataConfig
+from ds2_jax.config.places import is_tfds
 from ds2_jax.data import manifest as manifest_lib
 from ds2_jax.data.manifest import Problem, Utterance
-from ds2_jax.files import is_tfds
+from ds2_jax.text.alphabet import Alphabet
 
 AUDIO_REASONS = ("missing audio", "unreadable audio")
 

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ds2_jax.audio import audio_duration, mono_waveform, read_audio
+from ds2_jax.audio.headers import AudioBytes
+from ds2_jax.audio.reading import audio_duration, mono_waveform, read_audio
+from ds2_jax.config.places import DATASET_INFO, TFDS
 from ds2_jax.data.pipeline import load_tensorflow
-from ds2_jax.errors import InputError
-from ds2_jax.files import DATASET_INFO, TFDS
-from ds2_jax.headers import AudioBytes
+from ds2_jax.system.errors import InputError
 
 AUDIO_NAMES = ("audio", "speech")
 """Where a set keeps whole audio files in a plain tensor of bytes, as `data pack` does."""

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ds2_jax import lengths
-from ds2_jax.alphabet import Alphabet
+from ds2_jax.config.frames import ctc_min_frames
 from ds2_jax.decoding.hypothesis import LabelSpan
-from ds2_jax.errors import InputError
-from ds2_jax.kernels import kernel
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.numba_cache import kernel
+from ds2_jax.text.alphabet import Alphabet
 
 BLOCK_FRAMES = 4096
 """Frames whose choices are kept at once. Scores are kept at the start of every block, choices only of the states that
@@ -42,7 +42,7 @@ def align(log_probs: np.ndarray, labels: Sequence[int]) -> list[LabelSpan]:
         )
     if not all(0 < label < num_labels for label in labels):
         raise InputError(f"labels must be 1 to {num_labels - 1}, got {min(labels)} to {max(labels)}. Leave blanks out.")
-    needed = lengths.ctc_min_frames(labels)
+    needed = ctc_min_frames(labels)
     if num_frames < needed:
         raise InputError(
             f"A text of {len(labels)} labels must have at least {needed} output frames, got {num_frames}. "

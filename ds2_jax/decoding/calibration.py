@@ -1,15 +1,11 @@
 """What was fitted to a model on its dev split, so that confidences and times say what they mean."""
 
 import dataclasses
-import json
-import shlex
-import sys
-from pathlib import Path
+import logging
 
-from ds2_jax.errors import NO_JSON, InputError
-from ds2_jax.files import write_text
-from ds2_jax.run import CALIBRATION, best_step
-from ds2_jax.settings import build, check_fields, require
+from ds2_jax.system.checks import check_fields, require
+
+logger = logging.getLogger(__package__)
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.25, 4.0
 MAX_OFFSET = 1.0
@@ -51,43 +47,3 @@ class Calibration:
 
 
 UNCALIBRATED = Calibration()
-
-
-def write_calibration(run: Path, calibration: Calibration) -> Path:
-    """Keeps a calibration with its run; returns its file."""
-    path = run / CALIBRATION
-    write_text(path, json.dumps(dataclasses.asdict(calibration), indent=2) + "\n")
-    return path
-
-
-def read_calibration(run: Path) -> Calibration:
-    """The calibration of a run's best checkpoint.
-
-    Returns:
-        `UNCALIBRATED` where there is none, or one of another checkpoint, which is told on stderr.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    path = run / CALIBRATION
-    if not path.exists():
-        return UNCALIBRATED
-    advice = f"Make it anew: python main.py calibrate {shlex.quote(str(run))}"
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        names = {field.name for field in dataclasses.fields(Calibration)}
-        require(isinstance(tree, dict), "The calibration", "be an object", tree)
-        require(names <= tree.keys(), "The calibration", f"have {', '.join(sorted(names))}", sorted(tree))
-        calibration: Calibration = build(Calibration, tree, "")
-    except (OSError, InputError, *NO_JSON) as error:
-        reason = str(error).rstrip(".")
-        raise InputError(f"{path} must hold the calibration of a run, got: {reason}. {advice}") from error
-    best = best_step(run)
-    if calibration.step != best:
-        print(
-            f"{path} was fitted to step {calibration.step}, the best checkpoint is of step {best}: confidences and "
-            f"times are not calibrated. {advice}",
-            file=sys.stderr,
-        )
-        return UNCALIBRATED
-    return calibration

@@ -1,22 +1,20 @@
 """From an utterance's log-probabilities to its readings: what evaluation and transcription share."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import Config
-from ds2_jax.decoding.calibrated import UNCALIBRATED, Calibration, read_calibration
+from ds2_jax.decoding.calibration import UNCALIBRATED, Calibration
 from ds2_jax.decoding.confidence import NUM_READINGS, posteriors, with_posteriors
 from ds2_jax.decoding.greedy import greedy_decode
 from ds2_jax.decoding.hypothesis import Hypothesis, LabelSpan, make_hypothesis
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
-from ds2_jax.decoding.tuned import with_tuned
+from ds2_jax.text.alphabet import Alphabet
 
 if TYPE_CHECKING:  # Numba, which takes its time to load, comes with it
-    from ds2_jax.decoding.beam import BeamSearch
+    from ds2_jax.decoding.beam.search import BeamSearch
 
 
 class Decoder:
@@ -59,7 +57,7 @@ class Decoder:
         """
         if self._search is None:
             return [self.hypothesis(greedy_decode(log_probs), log_probs, duration)]
-        from ds2_jax.decoding.align import align
+        from ds2_jax.decoding.alignment import align
 
         found = self._search(log_probs, max(self._num_best, NUM_READINGS))
         if not found:
@@ -79,27 +77,22 @@ class Decoder:
         return make_hypothesis(spans, log_probs, self._alphabet, self._seconds_per_frame, self._calibration, duration)
 
 
-def make_decoder(config: Config, run: Path | None = None, options: DecodingOptions = GREEDY) -> Decoder:
+def make_decoder(config: Config, options: DecodingOptions = GREEDY, calibration: Calibration = UNCALIBRATED) -> Decoder:
     """The decoder of a model.
 
     Args:
         config: of its run.
-        run: folder of the run, which keeps what was fitted to the model; None: nothing was.
-        options: how to decode.
+        options: how to decode; weights of a language model that are not given are the defaults.
+        calibration: of the model.
 
     Raises:
-        InputError: the language model cannot be read, or does not fit the alphabet, or the hot words do not; or what
-            the run keeps is damaged.
+        InputError: the language model cannot be read, or it or the hot words do not fit the alphabet.
     """
     alphabet = Alphabet.of(config.data)
-    calibration = UNCALIBRATED if run is None else read_calibration(run)
     if not options.beam:
         return Decoder(alphabet, config.seconds_per_frame, calibration)
-    from ds2_jax.decoding.beam import BeamSearch
-    from ds2_jax.ngram.model import load
+    from ds2_jax.decoding.beam.search import BeamSearch
+    from ds2_jax.decoding.ngram.model import load
 
-    model = load(options.lm) if options.lm else None
-    if options.lm and run:
-        options = with_tuned(options, run)
-    search = BeamSearch(alphabet, options, model)
+    search = BeamSearch(alphabet, options, load(options.lm) if options.lm else None)
     return Decoder(alphabet, config.seconds_per_frame, calibration, search, options.num_best, str(options))

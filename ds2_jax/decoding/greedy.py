@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.decoding.hypothesis import LabelSpan
+from ds2_jax.text.alphabet import Alphabet
 
 
 def greedy_decode(log_probs: np.ndarray) -> list[LabelSpan]:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.decoding.calibrated import UNCALIBRATED, Calibration
+from ds2_jax.decoding.calibration import UNCALIBRATED, Calibration
+from ds2_jax.text.alphabet import Alphabet
 
 
 class LabelSpan(NamedTuple):

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from ds2_jax.errors import InputError
-from ds2_jax.settings import require
+from ds2_jax.system.checks import require
+from ds2_jax.system.errors import InputError
 
 HotWord = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="WORD=BOOST")]
 

@@ -1,5 +1,6 @@
 """Fits the calibration of a run: the temperature of its confidences, the offsets of its word times."""
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -8,17 +9,11 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import tyro
 
-from ds2_jax import distributed, parallel
-from ds2_jax import run as run_lib
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.calibration import reliability, right_words
-from ds2_jax.checkpoint import load_variables
-from ds2_jax.compilation import enable_cache
 from ds2_jax.config import Config
 from ds2_jax.corpora import unseen_dev
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.splits import Split, read_split
-from ds2_jax.decoding.calibrated import MAX_OFFSET, UNCALIBRATED, Calibration, write_calibration
+from ds2_jax.decoding.calibration import MAX_OFFSET, UNCALIBRATED, Calibration
 from ds2_jax.decoding.greedy import greedy_decode
 from ds2_jax.decoding.hypothesis import (
     LabelSpan,
@@ -28,11 +23,21 @@ from ds2_jax.decoding.hypothesis import (
     word_slices,
     word_times,
 )
-from ds2_jax.errors import InputError
-from ds2_jax.evaluate import Output, evaluation_name, make_eval_step, model_outputs
-from ds2_jax.progress import say
-from ds2_jax.rows import RowLayout
-from ds2_jax.word_times import TimeErrors, gather, time_errors
+from ds2_jax.evaluation.evaluate import Output, evaluation_name, make_eval_step, model_outputs
+from ds2_jax.evaluation.reliability import reliability, right_words
+from ds2_jax.evaluation.word_times import TimeErrors, gather, time_errors
+from ds2_jax.parallel.mesh import data_mesh, row_layout
+from ds2_jax.parallel.processes import is_primary
+from ds2_jax.parallel.rows import RowLayout
+from ds2_jax.runs import run_folder
+from ds2_jax.runs.checkpoints import load_variables
+from ds2_jax.runs.fitted import write_calibration
+from ds2_jax.system.compilation import enable_cache
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
+
+logger = logging.getLogger(__package__)
+
 
 TEMPERATURES = 2.0 ** (np.arange(-32, 33) / 16)
 """Tried: from a quarter to four, a sixteenth of an octave apart."""
@@ -63,19 +68,19 @@ def calibrate(
         manifest: manifest or tfds:NAME#SPLIT to fit to; by default the run's dev split.
     """
     enable_cache()
-    config = run_lib.load_config(run)
+    config = run_folder.load_config(run)
     path = manifest or unseen_dev(config.data)
     if path is None:
         raise InputError(
             "--manifest must be given, got none: the run has no dev split, or trained on it. Add --manifest FILE."
         )
     split = read_split(path, config, Alphabet.of(config.data), prune=False)
-    mesh = parallel.data_mesh()
+    mesh = data_mesh()
     variables = load_variables(run, config, mesh)
     name = evaluation_name(manifest) if manifest else "dev"
-    step = run_lib.best_step(run)
+    step = run_folder.best_step(run)
     assert step is not None, "its variables are there"
-    calibrate_run(run, make_eval_step(config, mesh), variables, split, config, parallel.row_layout(mesh), step, name)
+    calibrate_run(run, make_eval_step(config, mesh), variables, split, config, row_layout(mesh), step, name)
     return 0
 
 
@@ -104,17 +109,17 @@ def calibrate_run(
         on_problem: told of unreadable audio.
     """
     if not split.utterances:
-        say("calibration: no dev split, so confidences and word times stay as the model gives them")
+        logger.info("calibration: no dev split, so confidences and word times stay as the model gives them")
         return
     outputs = model_outputs(
         eval_step, variables, split, config=config, layout=layout, title="calibrating", on_problem=on_problem
     )
     calibration, findings = fit(outputs, split, config, step, name)
-    if distributed.is_primary():
+    if is_primary():
         path = write_calibration(run, calibration)
-        say(f"calibration on {name}, kept in {path}:")
+        logger.info(f"calibration on {name}, kept in {path}:")
     for finding in findings:
-        say(f"  {finding}")
+        logger.info(f"  {finding}")
 
 
 def fit(

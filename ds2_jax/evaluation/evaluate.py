@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import math
 import re
 import sys
@@ -13,31 +14,36 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from ds2_jax import interrupts, parallel, steps
-from ds2_jax import run as run_lib
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.calibration import reliability
-from ds2_jax.checkpoint import load_variables
 from ds2_jax.config import Config
+from ds2_jax.config.places import TFDS, is_tfds
 from ds2_jax.corpora import split_manifests
 from ds2_jax.data.manifest import Problem
 from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import plan_evaluation
+from ds2_jax.data.skipped import Skipped
 from ds2_jax.data.splits import Split, read_split
-from ds2_jax.decoding.decoder import Decoder, make_decoder
+from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
-from ds2_jax.error_rates import ErrorCount
-from ds2_jax.errors import InputError
-from ds2_jax.files import TFDS, is_tfds
-from ds2_jax.progress import Skipped, say
-from ds2_jax.report.bootstrap import Bootstrap
-from ds2_jax.report.command import NUM_UTTERANCES, make_folder, write_report
-from ds2_jax.report.contents import Origin, contents, word_confidences
-from ds2_jax.report.rival import Rival, compare, read_rival
-from ds2_jax.report.worst import Worst
-from ds2_jax.results import Evaluation, Result, write_evaluation
-from ds2_jax.rows import RowLayout
-from ds2_jax.word_times import TimeErrors, gather, time_errors
+from ds2_jax.evaluation.error_rates import ErrorCount
+from ds2_jax.evaluation.reliability import reliability
+from ds2_jax.evaluation.report.bootstrap import Bootstrap
+from ds2_jax.evaluation.report.command import NUM_UTTERANCES, make_folder, write_report
+from ds2_jax.evaluation.report.contents import Origin, contents, word_confidences
+from ds2_jax.evaluation.report.rival import Rival, compare, read_rival
+from ds2_jax.evaluation.report.worst import Worst
+from ds2_jax.evaluation.results import Evaluation, Result, write_evaluation
+from ds2_jax.evaluation.word_times import TimeErrors, gather, time_errors
+from ds2_jax.model.inference import eval_step
+from ds2_jax.parallel.mesh import data_mesh, fetch_rows, parallel_eval_step, row_layout
+from ds2_jax.parallel.rows import RowLayout
+from ds2_jax.runs import run_folder
+from ds2_jax.runs.checkpoints import load_variables
+from ds2_jax.runs.fitted import run_decoder
+from ds2_jax.system import interrupts
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
+
+logger = logging.getLogger(__package__)
 
 SHOWN_SPEAKERS = 10
 SHOWN_UTTERANCES = 5
@@ -46,8 +52,8 @@ SHOWN_UTTERANCES = 5
 def make_eval_step(config: Config, mesh: Mesh) -> Callable[..., Any]:
     """`steps.eval_step` of a configuration, over the devices of a mesh."""
     num_labels = Alphabet.of(config.data).size
-    step = functools.partial(steps.eval_step, config=config, num_labels=num_labels)
-    return parallel.parallel_eval_step(step, mesh, config.parallel)
+    step = functools.partial(eval_step, config=config, num_labels=num_labels)
+    return parallel_eval_step(step, mesh, config.parallel)
 
 
 class Output(NamedTuple):
@@ -120,7 +126,7 @@ def model_outputs(
     for batch in tqdm(stream, title, total=len(plan), unit="batch", leave=False, disable=not sys.stderr.isatty()):
         asked = np.full(len(batch["indices"]), interrupts.requested(), np.int32)
         rows = {**eval_step(variables, batch), "num_labels": batch["num_labels"], "signals": asked}
-        output = parallel.fetch_rows(rows)
+        output = fetch_rows(rows)
         if stop := int(output["signals"].max()):  # of any process: all stop at the same batch
             raise interrupts.Stopped(stop)
         counted = output["alignable"] & (output["num_labels"] > 0)
@@ -265,7 +271,7 @@ def evaluate(
     Raises:
         InputError: no run, no manifest, audio that cannot be read, or another evaluation of other utterances.
     """
-    config = run_lib.load_config(run)
+    config = run_folder.load_config(run)
     manifest = manifest or split_manifests(config.data, build=False).test
     if manifest is None:
         raise InputError("--manifest must be given, got none: the run names no data.test. Add --manifest FILE.")
@@ -279,7 +285,7 @@ def evaluate(
     listed = run / "evaluations" / f"{name}_skipped.jsonl"
     listed.unlink(missing_ok=True)
     worst = Worst(NUM_UTTERANCES)
-    decoder = make_decoder(config, run, decoding)
+    decoder = run_decoder(config, run, decoding)
     evaluation = _evaluate_run(run, config, manifest, decoder, on_problem=Skipped(listed), on_result=worst)
     comparison = None if rival is None else compare(evaluation.results, rival, manifest)
     path = write_evaluation(run / "evaluations", name, evaluation)
@@ -306,14 +312,14 @@ def _evaluate_run(
     split = read_split(manifest, config, Alphabet.of(config.data), prune=False)
     for problem in split.problems:
         on_problem(problem)
-    mesh = parallel.data_mesh()
+    mesh = data_mesh()
     variables = load_variables(run, config, mesh)
     return evaluate_utterances(
         make_eval_step(config, mesh),
         variables,
         split,
         config=config,
-        layout=parallel.row_layout(mesh),
+        layout=row_layout(mesh),
         title="evaluating",
         decoder=decoder,
         on_problem=on_problem if config.data.on_bad_utterance == "skip" else None,
@@ -326,13 +332,13 @@ def _rival(against: Path, manifest: Path, decoding: DecodingOptions) -> Rival:
     if against.is_file():
         return read_rival(against)
     try:
-        config = run_lib.load_config(against)
+        config = run_folder.load_config(against)
     except InputError as error:
         advice = "Give --against the folder of a run, or a .jsonl of its evaluations folder."
         raise InputError(f"--against: {error} {advice}") from error
 
     def tell(problem: Problem) -> None:
-        say(f"left out of {against}: {problem.id} ({problem.reason}: {problem.detail})")
+        logger.info(f"left out of {against}: {problem.id} ({problem.reason}: {problem.detail})")
 
-    decoder = make_decoder(config, against, decoding)
+    decoder = run_decoder(config, against, decoding)
     return Rival(str(against), _evaluate_run(against, config, manifest, decoder, on_problem=tell).results)

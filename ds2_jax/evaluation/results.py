@@ -12,10 +12,10 @@ import numpy as np
 
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.decoding.hypothesis import Hypothesis
-from ds2_jax.error_rates import ErrorCount, char_errors, word_errors
-from ds2_jax.errors import NO_JSON, InputError
-from ds2_jax.files import write_text
-from ds2_jax.settings import build, require
+from ds2_jax.evaluation.error_rates import ErrorCount, char_errors, word_errors
+from ds2_jax.system.checks import build, require
+from ds2_jax.system.errors import NO_JSON, InputError
+from ds2_jax.system.files import write_text
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Several runs in one table: the error rates of each, their mean, and how far apart they lie."""
 
 import json
-import sys
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -10,12 +10,14 @@ import tyro
 
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config
-from ds2_jax.error_rates import ErrorCount
-from ds2_jax.errors import InputError, shorten
-from ds2_jax.markdown import table
-from ds2_jax.report.bootstrap import Bootstrap
-from ds2_jax.results import Evaluation, read_evaluation
-from ds2_jax.run import PLACES, differences, load_config, read_metric_log
+from ds2_jax.evaluation.error_rates import ErrorCount
+from ds2_jax.evaluation.report.bootstrap import Bootstrap
+from ds2_jax.evaluation.results import Evaluation, read_evaluation
+from ds2_jax.runs.run_folder import PLACES, differences, load_config, read_metric_log
+from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.system.markdown import table
+
+logger = logging.getLogger(__package__)
 
 RUNS = tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")  # `summary` checks that there is one
 NOTHING = "–"
@@ -58,7 +60,7 @@ def summary(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS]) -> in
     for place in dict.fromkeys(place for run in finished for place in run.evaluations):
         having = [run for run in finished if place in run.evaluations]
         if lacking := [str(run.folder) for run in finished if place not in run.evaluations]:
-            tell(f"{place} is not in {', '.join(lacking)}: its table is of the other runs")
+            logger.info(f"{place} is not in {', '.join(lacking)}: its table is of the other runs")
         sections.append("\n".join(section_lines(place, having)))
     print("\n\n".join(sections))
     return 0
@@ -66,7 +68,7 @@ def summary(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS]) -> in
 
 def tell(message: str) -> None:
     """Prints a line on stderr: the table may go to a file."""
-    print(message, file=sys.stderr)
+    logger.info(message)
 
 
 def distinct(folders: Sequence[Path]) -> list[Path]:
@@ -81,7 +83,7 @@ def distinct(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         first = found.setdefault(folder.resolve(), folder)
         if first is not folder:
-            tell(f"{folder} is the same run as {first}: it counts once")
+            logger.info(f"{folder} is the same run as {first}: it counts once")
     return list(found.values())
 
 
@@ -99,7 +101,7 @@ def read_run(folder: Path, name: str) -> FinishedRun:
         if (evaluation := read_evaluation(path.parent, path.name)) is not None:
             evaluations[place] = evaluation
             if evaluation.left_out:
-                tell(f"{path}: {evaluation.left_out} utterances were left out")
+                logger.info(f"{path}: {evaluation.left_out} utterances were left out")
     if not evaluations:
         raise InputError(
             f"{folder} must hold an evaluation, got neither test.json nor evaluations. Train it to its end with the "

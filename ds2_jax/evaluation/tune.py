@@ -16,27 +16,28 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from ds2_jax import interrupts, parallel
-from ds2_jax import run as run_lib
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.checkpoint import load_variables
-from ds2_jax.compilation import enable_cache
 from ds2_jax.config import Config
 from ds2_jax.corpora import unseen_dev
 from ds2_jax.data import splits
 from ds2_jax.data.splits import Split, read_split
-from ds2_jax.decoding.beam import BeamSearch
+from ds2_jax.decoding.beam.search import BeamSearch
 from ds2_jax.decoding.decoder import make_decoder
+from ds2_jax.decoding.ngram.cache import digest_of
+from ds2_jax.decoding.ngram.model import NGramModel, load
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, DecodingOptions
-from ds2_jax.decoding.tuned import Tuned, write_tuned
-from ds2_jax.error_rates import ErrorCount, char_errors, word_errors
-from ds2_jax.errors import NO_JSON, InputError
-from ds2_jax.evaluate import make_eval_step, model_outputs
-from ds2_jax.files import write_text
-from ds2_jax.lm.picture import Surface, draw_surface
-from ds2_jax.ngram.cache import digest_of
-from ds2_jax.ngram.model import NGramModel, load
-from ds2_jax.settings import build, require
+from ds2_jax.evaluation.error_rates import ErrorCount, char_errors, word_errors
+from ds2_jax.evaluation.evaluate import make_eval_step, model_outputs
+from ds2_jax.evaluation.tune_picture import Surface, draw_surface
+from ds2_jax.parallel.mesh import data_mesh, row_layout
+from ds2_jax.runs import run_folder
+from ds2_jax.runs.checkpoints import load_variables
+from ds2_jax.runs.fitted import Tuned, write_tuned
+from ds2_jax.system import interrupts
+from ds2_jax.system.checks import build, require
+from ds2_jax.system.compilation import enable_cache
+from ds2_jax.system.errors import NO_JSON, InputError
+from ds2_jax.system.files import write_text
+from ds2_jax.text.alphabet import Alphabet
 
 ALPHAS, BETAS = (0.0, 3.0), (-1.0, 5.0)
 STEP = 0.01
@@ -142,7 +143,7 @@ def tune(run: Run, lm: File, trials: int = 100) -> int:
     require(trials >= 1, "--trials", "be at least 1", trials)
     require_optuna()
     enable_cache()
-    config = run_lib.load_config(run)
+    config = run_folder.load_config(run)
     manifest = unseen_dev(config.data)
     if manifest is None:
         raise InputError(
@@ -150,13 +151,13 @@ def tune(run: Run, lm: File, trials: int = 100) -> int:
         )
     alphabet = Alphabet.of(config.data)
     split = read_split(manifest, config, alphabet, prune=False)
-    step = run_lib.best_step(run)
+    step = run_folder.best_step(run)
     model = load(lm)
     digest = digest_of(lm)
     options = DecodingOptions(lm=lm)
     search = BeamSearch(alphabet, options, model)
     conditions = {"lm": digest, "split": splits.digest(split), "checkpoint": step, "options": rules_of(options)}
-    folder = run / run_lib.TUNING / f"{lm.name}-{digest[:12]}"
+    folder = run / run_folder.TUNING / f"{lm.name}-{digest[:12]}"
     study = read_trials(folder / "trials.jsonl", conditions)
     heard = None
     if study is None or len(study.trials) < trials:
@@ -198,14 +199,14 @@ def hear(run: Path, config: Config, split: Split) -> Heard:
     Raises:
         InputError: there is none, or an audio file cannot be read and data.on_bad_utterance is "error".
     """
-    alphabet, mesh = Alphabet.of(config.data), parallel.data_mesh()
+    alphabet, mesh = Alphabet.of(config.data), data_mesh()
     skipped: list[str] = []
     outputs = model_outputs(
         make_eval_step(config, mesh),
         load_variables(run, config, mesh),
         split,
         config=config,
-        layout=parallel.row_layout(mesh),
+        layout=row_layout(mesh),
         title="dev split",
         on_problem=(lambda problem: skipped.append(problem.id)) if config.data.on_bad_utterance == "skip" else None,
     )
@@ -378,4 +379,4 @@ def describe(study: Trials, run: Path, lm: Path) -> Iterator[str]:
     yield f"trials: {study.path}"
     yield f"picture: {picture_of(study)}"
     command = shlex.join(["python", "main.py", "evaluate", str(run), "--lm", str(lm)])
-    yield f"kept in {run / run_lib.TUNED}. To use them: {command}"
+    yield f"kept in {run / run_folder.TUNED}. To use them: {command}"

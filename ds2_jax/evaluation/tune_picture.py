@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds2_jax.files import writing
+from ds2_jax.system.files import writing
 
 SIZE = (8.0, 6.0)
 """Inches, of 100 pixels."""

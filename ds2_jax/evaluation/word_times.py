@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ds2_jax.calibration import matching_words
 from ds2_jax.data.manifest import Utterance
+from ds2_jax.evaluation.reliability import matching_words
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """`lm build`: an n-gram model of text, as an ARPA file."""
 
+import logging
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -9,12 +9,14 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import tyro
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.data.check import AlphabetSettings, read_settings
-from ds2_jax.errors import InputError
+from ds2_jax.lm.kneser_ney import END, FALLBACK, START, UNKNOWN, Model, count_ngrams, estimate, score, write_arpa
 from ds2_jax.lm.text import OnUnknown, Text, read_texts
-from ds2_jax.ngram.kneser_ney import END, FALLBACK, START, UNKNOWN, Model, count_ngrams, estimate, score, write_arpa
-from ds2_jax.settings import require
+from ds2_jax.runs.overrides import AlphabetSettings, read_settings
+from ds2_jax.system.checks import require
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
+
+logger = logging.getLogger(__package__)
 
 MAX_ORDER = 9
 UNCHANGED = AlphabetSettings()
@@ -90,7 +92,7 @@ def build(
     model = make_model(text, order)
     print("\n".join(describe_model(model)), flush=True)
     for warning in warnings(model):
-        print(f"warning: {warning}", file=sys.stderr)
+        logger.warning(f"warning: {warning}")
     write_arpa(out, model, text.words)
     if held_out is not None:
         print(f"{test}: {describe_fit(fit(model, text.words, held_out))}")

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds2_jax.errors import InputError
-from ds2_jax.files import writing
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import writing
 
 SPECIAL = ("<unk>", "<s>", "</s>")
 """The first words of every vocabulary."""

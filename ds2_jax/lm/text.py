@@ -14,12 +14,13 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from ds2_jax.alphabet import Alphabet
+from ds2_jax.config.places import is_tfds
 from ds2_jax.data.splits import read_utterances
-from ds2_jax.errors import InputError, shorten
-from ds2_jax.files import inflate, is_tfds
-from ds2_jax.ngram.kneser_ney import END, SPECIAL, START, UNKNOWN
-from ds2_jax.settings import require
+from ds2_jax.lm.kneser_ney import END, SPECIAL, START, UNKNOWN
+from ds2_jax.system.checks import require
+from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.system.inflate import inflate
+from ds2_jax.text.alphabet import Alphabet
 
 OnUnknown = Literal["error", "skip"]
 STANDARD_INPUT = Path("-")

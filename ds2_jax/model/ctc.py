@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ds2_jax import lengths
+from ds2_jax.model.masks import is_alignable, mask_from_lengths, paddings_from_lengths
 
 LOG_ZERO = -1e30
 """Stands for log 0; an infinity would turn into NaN where two of them are subtracted."""
@@ -31,8 +31,8 @@ def ctc_losses(
     Differs: optax.ctc_loss gives about 1e5 and ordinary gradients for rows without alignment, may fall slightly below
         0, and picks labels by a product in the accelerator's default precision (bfloat16 on TPU, TF32 on GPU).
     """
-    alignable = lengths.alignable(output_lengths, labels, num_labels)
-    mask = lengths.mask_from_lengths(output_lengths, logits.shape[1]) & alignable[:, None]
+    alignable = is_alignable(output_lengths, labels, num_labels)
+    mask = mask_from_lengths(output_lengths, logits.shape[1]) & alignable[:, None]
     logits = jnp.where(mask[..., None], logits, 0)  # values first: a NaN must not reach the recursion
     return jnp.where(alignable, _losses(logits, output_lengths, labels, num_labels), 0), alignable
 
@@ -45,9 +45,9 @@ def _losses(logits: jax.Array, output_lengths: jax.Array, labels: jax.Array, num
     with jax.default_matmul_precision("highest"):
         losses = optax.ctc_loss(
             logits,
-            lengths.paddings_from_lengths(output_lengths, logits.shape[1]).astype(logits.dtype),
+            paddings_from_lengths(output_lengths, logits.shape[1]).astype(logits.dtype),
             labels,
-            lengths.paddings_from_lengths(num_labels, labels.shape[1]).astype(logits.dtype),
+            paddings_from_lengths(num_labels, labels.shape[1]).astype(logits.dtype),
         )
     return jnp.maximum(losses, 0)
 
@@ -60,7 +60,7 @@ def _losses_forward(
 
 def _losses_backward(residuals: Residuals, d_losses: jax.Array) -> tuple[jax.Array, None, None, None]:
     logits, output_lengths, labels, num_labels = residuals
-    mask = lengths.mask_from_lengths(output_lengths, logits.shape[1])[..., None]
+    mask = mask_from_lengths(output_lengths, logits.shape[1])[..., None]
     occupancies = _occupancies(logits, output_lengths, labels, num_labels)
     gradients = jnp.where(mask, jax.nn.softmax(logits) - occupancies, 0)
     return gradients * d_losses[:, None, None], None, None, None
@@ -84,7 +84,7 @@ def _occupancies(logits: jax.Array, output_lengths: jax.Array, labels: jax.Array
     # A path may leave out the blank between two labels that differ.
     skips = (position[:, 2:] % 2 == 0) & (states[:, 2:] != states[:, :-2])  # [B, S - 2]: from state s to s + 2
     start, end = (jnp.where(position == at, 0, LOG_ZERO) for at in (0, 2 * num_labels[:, None] + 2))
-    mask = lengths.mask_from_lengths(output_lengths, logits.shape[1]).T[..., None]  # [T', B, 1]
+    mask = mask_from_lengths(output_lengths, logits.shape[1]).T[..., None]  # [T', B, 1]
 
     # Backwards in time is forwards through the row read from its end: one scan of 2B rows takes both.
     arrivals = _arrivals(
@@ -104,7 +104,7 @@ def _states(labels: jax.Array, num_labels: jax.Array) -> jax.Array:
 
     Start, end and what lies behind the end carry no label: -1.
     """
-    valid = lengths.mask_from_lengths(num_labels, labels.shape[1])
+    valid = mask_from_lengths(num_labels, labels.shape[1])
     pairs = jnp.where(valid[..., None], jnp.stack([labels, jnp.zeros_like(labels)], axis=2), -1)
     start, blank = jnp.full((len(labels), 1), -1, labels.dtype), jnp.zeros((len(labels), 1), labels.dtype)
     return jnp.concatenate([start, blank, pairs.reshape(len(labels), -1), start], axis=1)

@@ -1,15 +1,14 @@
 """Waveforms -> log spectrograms, normalised per utterance; shared by training, evaluation and transcription."""
 
-import math
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import scipy.signal
 
-from ds2_jax import lengths
-from ds2_jax.config import MEL_BREAK, FeatureConfig
+from ds2_jax.config import FeatureConfig
+from ds2_jax.config.frames import count_frames, mel_bands
+from ds2_jax.model.masks import mask_from_lengths
 
 FLOOR = 1e-5
 """Added to the energy of a mel band before its logarithm: 30 dB above the rounding of 16-bit samples, below a room."""
@@ -37,7 +36,7 @@ def log_spectrogram(waveforms: jax.Array, num_samples: jax.Array, config: Featur
     num_rows, max_samples = waveforms.shape
     max_frames = 1 + max_samples // hop
     # Cut before the transform: the last valid frames reach past the end, where librosa sees zeros.
-    waveforms = jnp.where(lengths.mask_from_lengths(num_samples, max_samples), waveforms, 0)
+    waveforms = jnp.where(mask_from_lengths(num_samples, max_samples), waveforms, 0)
     hops_in_window = -(-size // hop)
     left = size // 2
     right = (max_frames - 1 + hops_in_window) * hop - left - max_samples
@@ -53,30 +52,9 @@ def log_spectrogram(waveforms: jax.Array, num_samples: jax.Array, config: Featur
         spectrograms = jnp.log(energies + FLOOR)  # [B, T, F]
     else:
         spectrograms = jnp.log1p(jnp.abs(spectra))
-    num_frames = lengths.num_frames(num_samples, hop)
-    mask = lengths.mask_from_lengths(num_frames, max_frames)
+    num_frames = count_frames(num_samples, hop)
+    mask = mask_from_lengths(num_frames, max_frames)
     return jnp.where(mask[..., None], spectrograms, 0), num_frames
-
-
-def mel_bands(config: FeatureConfig) -> np.ndarray:
-    """Share of each bin's energy in each mel band, [num_mels, bins] float64.
-
-    A band is a triangle from the centre of the one below it to that of the one above it. Written here since librosa,
-    whose bands these are, takes seconds to load.
-    """
-    edges = frequencies(np.linspace(0, 1, config.num_mels + 2), config)
-    bins = np.linspace(0, config.sample_rate / 2, config.fft_length // 2 + 1)
-    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    shares: np.ndarray = np.maximum(0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
-    return shares
-
-
-def frequencies(heights: np.ndarray, config: FeatureConfig) -> np.ndarray:
-    """Hz at heights of the spectrogram, 0 at its bottom to 1 at its top."""
-    highest = config.sample_rate / 2
-    if not config.num_mels:
-        return heights * highest
-    return MEL_BREAK * np.expm1(heights * math.log1p(highest / MEL_BREAK))
 
 
 def normalise(
@@ -96,7 +74,7 @@ def normalise(
         to every bin of a log magnitude, and nearly so to log1p where there is speech.
     Differs: deepspeech.pytorch knows utterance only, divides by a standard deviation of 0 and gives NaN.
     """
-    mask = lengths.mask_from_lengths(num_frames, spectrograms.shape[1])[..., None]
+    mask = mask_from_lengths(num_frames, spectrograms.shape[1])[..., None]
     axes, bins = ((1, 2), spectrograms.shape[2]) if normalisation == "utterance" else ((1,), 1)
     terms = (num_frames * bins)[:, None, None].astype(spectrograms.dtype)
     mean = jnp.where(mask, spectrograms, 0).sum(axes, keepdims=True) / jnp.maximum(terms, 1)
@@ -118,7 +96,7 @@ def extract_features(
     and standard deviation 1 per utterance.
     """
     spectrograms, num_frames = log_spectrogram(waveforms, num_samples, config)
-    valid = lengths.mask_from_lengths(num_samples, waveforms.shape[1])
+    valid = mask_from_lengths(num_samples, waveforms.shape[1])
     constant = jnp.where(valid, waveforms == waveforms[:, :1], True).all(1)
     spectrograms = jnp.where(constant[:, None, None], 0, spectrograms)
     return normalise(spectrograms, num_frames, config.normalisation), num_frames

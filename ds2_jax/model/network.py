@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from ds2_jax import lengths as lengths_lib
 from ds2_jax.config import ModelConfig
-from ds2_jax.conv import strided_conv
-from ds2_jax.lstm import NUM_GATES, RecurrentWeights, RnnType, recurrent
+from ds2_jax.config.frames import conv_output_lengths
+from ds2_jax.model.conv import strided_conv
+from ds2_jax.model.masks import mask_from_lengths
+from ds2_jax.model.recurrent import NUM_GATES, RecurrentWeights, RnnType, recurrent
 
 OF_ALL_DEVICES = "of_all_devices"
 """Marks what devices have added up together."""
@@ -150,7 +151,7 @@ class BatchRNN(nn.Module):
     def __call__(self, inputs: jax.Array, lengths: jax.Array, training: bool) -> jax.Array:
         """[B, T', F] float and [B] int32 valid frames -> [B, T', H] float, zeros past `lengths`."""
         if self.normalise:
-            mask = lengths_lib.mask_from_lengths(lengths, inputs.shape[1])
+            mask = mask_from_lengths(lengths, inputs.shape[1])
             inputs = MaskedBatchNorm(self.axis_name, name="norm")(inputs, mask, training)
         num_outputs = NUM_GATES[self.rnn_type] * self.hidden_size
         weights = zip(
@@ -237,12 +238,12 @@ class DeepSpeech2(nn.Module):
         hidden = spectrograms[..., None]  # [B, T, F, 1]
         lengths = num_frames
         for i in range(2):
-            mask = lengths_lib.mask_from_lengths(lengths, hidden.shape[1])
+            mask = mask_from_lengths(lengths, hidden.shape[1])
             taps = (config.time_kernels[i], config.frequency_kernels[i])
             strides = (config.time_strides[i], config.frequency_strides[i])
             hidden = MaskedConv(config.channels[i], taps, strides, dtype, name=f"conv_{i}")(hidden, mask)
-            lengths = lengths_lib.conv_output_lengths(lengths, strides[0])
-            mask = lengths_lib.mask_from_lengths(lengths, hidden.shape[1])
+            lengths = conv_output_lengths(lengths, strides[0])
+            mask = mask_from_lengths(lengths, hidden.shape[1])
             hidden = clipped_relu(MaskedBatchNorm(axis, name=f"conv_norm_{i}")(hidden, mask, training))
         hidden = hidden.reshape(*hidden.shape[:2], -1)  # [B, T', F'*C]
 

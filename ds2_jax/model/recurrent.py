@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ds2_jax import lengths as lengths_lib
+from ds2_jax.model.masks import mask_from_lengths
 
 RnnType = Literal["lstm", "gru", "rnn"]
 State = tuple[jax.Array, ...]  # ([B, H] hidden,) and for the LSTM ([B, H] cell,) behind it
@@ -67,7 +67,7 @@ def recurrent(
 
     Source: torch.nn.LSTM, GRU and RNN over a packed sequence; Deep Speech 2 sums the directions.
     """
-    mask = lengths_lib.mask_from_lengths(lengths, inputs.shape[1])
+    mask = mask_from_lengths(lengths, inputs.shape[1])
     inputs = jnp.where(mask[..., None], inputs, 0).swapaxes(0, 1)  # [T', B, F]
     return _layer(rnn_type, dtype, inputs, mask.T[..., None], tuple(weights)).swapaxes(0, 1)
 

@@ -1,20 +1,22 @@
-"""TrainState, train_step and eval_step: pure functions of one device's rows, with explicit collectives."""
+"""TrainState and train_step: pure functions of one device's rows, with explicit collectives."""
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ds2_jax import augment, features, lengths
 from ds2_jax.config import Config
-from ds2_jax.loss import ctc_losses
-from ds2_jax.model import DeepSpeech2
+from ds2_jax.config.frames import conv_output_lengths, count_frames
+from ds2_jax.model import features, spec_augment
+from ds2_jax.model.ctc import ctc_losses
+from ds2_jax.model.inference import Batch, init_variables, make_model
+from ds2_jax.model.masks import is_alignable
+from ds2_jax.model.network import DeepSpeech2
 
-Batch = dict[str, jax.Array]
 Gradient = tuple[jax.Array, Any]
 """Loss and its gradient by the parameters."""
 
@@ -41,18 +43,6 @@ class TrainState:
     def evaluated(self) -> dict[str, Any]:
         """The variables that are evaluated: the average, where there is one."""
         return self.average or self.variables
-
-
-def make_model(config: Config, num_labels: int, axis_name: str | None = None) -> DeepSpeech2:
-    """The model of a configuration; `num_labels` counts the blank."""
-    return DeepSpeech2(config.model, num_labels, axis_name, rematerialise=config.rematerialise)
-
-
-def init_variables(config: Config, num_labels: int) -> dict[str, Any]:
-    """Weights drawn from `config.seed`, and batch statistics at their start: params and batch_stats."""
-    spectrograms, num_frames = jnp.zeros((1, 8, config.features.num_bins)), jnp.full((1,), 8, jnp.int32)
-    init = jax.jit(make_model(config, num_labels).init)
-    return dict(init(jax.random.key(config.seed), spectrograms, num_frames))
 
 
 def init_state(config: Config, num_labels: int, tx: optax.GradientTransformation) -> TrainState:
@@ -121,9 +111,9 @@ def _gradient(
     rows: Batch,
 ) -> tuple[Any, Gradient]:
     """The statistics after a micro-batch, and what it adds to loss and gradient."""
-    keys = augment.row_keys(config.seed, epoch, rows["indices"])
+    keys = spec_augment.row_keys(config.seed, epoch, rows["indices"])
     spectrograms, num_frames = features.extract_features(rows["waveforms"], rows["num_samples"], config.features)
-    spectrograms = augment.spec_augment(spectrograms, num_frames, keys, config.augment)
+    spectrograms = spec_augment.spec_augment(spectrograms, num_frames, keys, config.augment)
 
     def objective(params: Any) -> tuple[jax.Array, Any]:
         variables = {"params": params, "batch_stats": batch_stats}
@@ -195,51 +185,10 @@ def moving_average(average: Any, new: Any, step: jax.Array, decay: float) -> Any
     return optax.incremental_update(new, average, jnp.maximum(1 - decay, 9 / (10 + count)))
 
 
-def infer(
-    variables: dict[str, Any], waveforms: jax.Array, num_samples: jax.Array, *, config: Config, num_labels: int
-) -> tuple[jax.Array, jax.Array]:
-    """Waveforms to logits with the running statistics: what evaluation and transcription share.
-
-    Args:
-        variables: params and batch_stats.
-        waveforms: [B, S] float32.
-        num_samples: [B] int32.
-        config: of the run.
-        num_labels: labels with blank (V).
-
-    Returns:
-        logits [B, T', V] float32 and output_lengths [B] int32.
-    """
-    spectrograms, num_frames = features.extract_features(waveforms, num_samples, config.features)
-    model = make_model(config, num_labels)
-    # Flax types `apply` for calls that return changed variables too, which this one does not.
-    return cast(tuple[jax.Array, jax.Array], model.apply(variables, spectrograms, num_frames))
-
-
-def eval_step(variables: dict[str, Any], batch: Batch, *, config: Config, num_labels: int) -> dict[str, jax.Array]:
-    """Each row's log-probabilities and loss; rows do not touch each other.
-
-    Returns:
-        log_probs [B, T', V] float32 (natural logarithms), output_lengths [B] int32, losses [B] float32 (nats),
-        alignable [B] bool, indices [B] int32.
-    """
-    logits, output_lengths = infer(
-        variables, batch["waveforms"], batch["num_samples"], config=config, num_labels=num_labels
-    )
-    losses, alignable = ctc_losses(logits, output_lengths, batch["labels"], batch["num_labels"])
-    return {
-        "log_probs": jax.nn.log_softmax(logits),
-        "output_lengths": output_lengths,
-        "losses": losses,
-        "alignable": alignable,
-        "indices": batch["indices"],
-    }
-
-
 def _row_counts(batch: Batch, config: Config) -> dict[str, jax.Array]:
-    num_frames = lengths.num_frames(batch["num_samples"], config.features.hop_length)
-    output_lengths = lengths.conv_output_lengths(num_frames, config.model.time_reduction)
-    alignable = lengths.alignable(output_lengths, batch["labels"], batch["num_labels"])
+    num_frames = count_frames(batch["num_samples"], config.features.hop_length)
+    output_lengths = conv_output_lengths(num_frames, config.model.time_reduction)
+    alignable = is_alignable(output_lengths, batch["labels"], batch["num_labels"])
     empty = batch["num_samples"] == 0
     return {
         "alignable": alignable.sum(),

@@ -5,8 +5,8 @@ import os
 import warnings
 from typing import NamedTuple
 
-from ds2_jax.errors import InputError
-from ds2_jax.settings import require
+from ds2_jax.system.checks import require
+from ds2_jax.system.errors import InputError
 
 SCHEDULERS = "SLURM, Open MPI 4, a Cloud TPU, or Kubernetes with the package `kubernetes`"
 

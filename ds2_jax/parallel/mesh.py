@@ -9,9 +9,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ds2_jax.compilation import compiler_options
-from ds2_jax.rows import RowLayout
-from ds2_jax.settings import require
+from ds2_jax.parallel.rows import RowLayout
+from ds2_jax.system.checks import require
+from ds2_jax.system.compilation import compiler_options
 
 AXIS = "data"
 Mode = Literal["shard_map", "pmap"]

@@ -10,10 +10,10 @@ import errno
 import hashlib
 import itertools
 import json
+import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -24,9 +24,11 @@ import jax
 from jax._src.distributed import global_state  # jax.distributed shows neither the client nor the index
 
 import ds2_jax
-from ds2_jax import interrupts
-from ds2_jax.cluster import ClusterOptions, Place, find_place
-from ds2_jax.errors import InputError
+from ds2_jax.parallel.cluster import ClusterOptions, Place, find_place
+from ds2_jax.system import interrupts
+from ds2_jax.system.errors import InputError
+
+logger = logging.getLogger(__package__)
 
 LOST = 75
 """Exit code where another process is lost: to be tried again (EX_TEMPFAIL of sysexits.h)."""
@@ -175,7 +177,7 @@ def _start(place: Place, minutes: float) -> None:
     if place.process_index == 0:
         _check_free(bind, place.coordinator)
     where = f"process {place.process_index} of {place.num_processes}, coordinator {place.coordinator}"
-    print(f"{where}: waiting for the others", file=sys.stderr)
+    logger.info(f"{where}: waiting for the others")
     _before_abort(
         lambda: (
             f"error: All {place.num_processes} processes must come within {minutes:g} minutes and reach process 0, the "
@@ -185,7 +187,7 @@ def _start(place: Place, minutes: float) -> None:
         ),
         code=1,
     )
-    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM away from interrupts.py
+    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM away from system/interrupts.py
     jax.distributed.initialize(
         place.coordinator,
         place.num_processes,

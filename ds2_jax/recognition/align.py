@@ -5,16 +5,17 @@ from typing import Annotated
 
 import tyro
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.compilation import enable_cache
+from ds2_jax.audio.ffmpeg import read_blocks
 from ds2_jax.data.manifest import read_text
-from ds2_jax.decoding import align as aligner
-from ds2_jax.decoding.decoder import Decoder, make_decoder
-from ds2_jax.errors import InputError, shorten
-from ds2_jax.ffmpeg import read_blocks
-from ds2_jax.formats import Format, render
-from ds2_jax.outputs import open_stdout
-from ds2_jax.transcriber import Recording, Segment, Transcriber, Transcript
+from ds2_jax.decoding import alignment
+from ds2_jax.decoding.decoder import Decoder
+from ds2_jax.recognition.formats import Format, render
+from ds2_jax.recognition.outputs import open_stdout
+from ds2_jax.recognition.recogniser import Recording, Segment, Transcriber, Transcript
+from ds2_jax.runs.fitted import run_decoder
+from ds2_jax.system.compilation import enable_cache
+from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.text.alphabet import Alphabet
 
 TEXT_SUFFIX = ".txt"
 
@@ -37,7 +38,7 @@ def align(
     enable_cache()
     words = read_text(Path(text)) if text.endswith(TEXT_SUFFIX) else text
     transcriber = Transcriber(run)
-    transcript = align_text(transcriber, make_decoder(transcriber.config, run), audio, words)
+    transcript = align_text(transcriber, run_decoder(transcriber.config, run), audio, words)
     open_stdout()
     print(render(transcript, format, audio.stem), end="")
     return 0
@@ -67,7 +68,7 @@ def align_text(transcriber: Transcriber, decoder: Decoder, audio: Path, text: st
     blocks = read_blocks(audio, transcriber.config.features.sample_rate)
     log_probs, duration = transcriber.log_probs(Recording(audio, blocks))
     try:
-        spans = aligner.align(log_probs, alphabet.encode(text))
+        spans = alignment.align(log_probs, alphabet.encode(text))
     except InputError as error:
         raise InputError(f"{audio}: {error}") from error
     return Transcript(audio, duration, [Segment(0.0, duration, [decoder.hypothesis(spans, log_probs, duration)])])

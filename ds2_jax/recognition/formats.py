@@ -5,10 +5,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from ds2_jax.cues import Cue, make_cues
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
-from ds2_jax.settings import UNPRINTABLE
-from ds2_jax.transcriber import Segment, Transcript
+from ds2_jax.recognition.cues import Cue, make_cues
+from ds2_jax.recognition.recogniser import Segment, Transcript
+from ds2_jax.system.checks import UNPRINTABLE
 
 Format = Literal["txt", "json", "srt", "vtt", "ctm", "tsv"]
 

@@ -2,6 +2,7 @@
 
 import collections
 import glob
+import logging
 import os
 import re
 import shutil
@@ -12,11 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds2_jax import ffmpeg
-from ds2_jax.audio import AUDIO_SUFFIXES
-from ds2_jax.errors import InputError
-from ds2_jax.ffmpeg import FFMPEG_SUFFIXES
-from ds2_jax.files import writing
+from ds2_jax.audio import ffmpeg
+from ds2_jax.audio.ffmpeg import FFMPEG_SUFFIXES
+from ds2_jax.audio.reading import AUDIO_SUFFIXES
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import writing
+
+logger = logging.getLogger(__package__)
 
 STANDARD_INPUT = Path("-")
 SUFFIXES = AUDIO_SUFFIXES | FFMPEG_SUFFIXES
@@ -84,7 +87,7 @@ def _search(path: Path, root: Path) -> Iterator[tuple[Path, PurePath]]:
     found = [each for each in below if each.suffix.lower() in SUFFIXES]
     if others := len(below) - len(found):
         suffixes = sorted({each.suffix.lower() or "no suffix" for each in below} - SUFFIXES)
-        print(f"{path}: {others} other files ignored: {', '.join(suffixes)}", file=sys.stderr)
+        logger.info(f"{path}: {others} other files ignored: {', '.join(suffixes)}")
     if not found:
         raise InputError(f"{path} must hold audio files ({' '.join(sorted(AUDIO_SUFFIXES))} ...), got none.")
     for each in found:

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ds2_jax.errors import InputError
-from ds2_jax.files import write_text, writing
-from ds2_jax.formats import Format, ctm_name, render
-from ds2_jax.inputs import AudioFile
-from ds2_jax.transcriber import Transcript
+from ds2_jax.recognition.formats import Format, ctm_name, render
+from ds2_jax.recognition.inputs import AudioFile
+from ds2_jax.recognition.recogniser import Transcript
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import write_text, writing
 
 ONE_RECORDING: tuple[Format, ...] = ("srt", "vtt", "tsv")
 """Formats in which those of several recordings cannot follow one another."""

@@ -15,18 +15,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ds2_jax import lengths, parallel, segments, steps
-from ds2_jax import run as run_lib
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.audio import read_blocks
-from ds2_jax.checkpoint import load_variables
-from ds2_jax.compilation import compiler_options
+from ds2_jax.audio.reading import read_blocks
 from ds2_jax.config import Config
-from ds2_jax.decoding.decoder import make_decoder
+from ds2_jax.config.frames import conv_output_lengths, count_frames
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
-from ds2_jax.errors import InputError
-from ds2_jax.segments import Piece
+from ds2_jax.model.inference import infer
+from ds2_jax.parallel.mesh import data_mesh
+from ds2_jax.recognition import segments
+from ds2_jax.recognition.segments import Piece
+from ds2_jax.runs import run_folder
+from ds2_jax.runs.checkpoints import load_variables
+from ds2_jax.runs.fitted import run_decoder
+from ds2_jax.system.compilation import compiler_options
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 
 BATCH_SIZE = 8
 BATCH_SECONDS = 300.0  # of audio, padding included; a longer piece is a batch of its own, or memory would not do
@@ -97,9 +100,9 @@ class Transcriber:
     """
 
     def __init__(self, run: Path, decoding: DecodingOptions = GREEDY) -> None:
-        self.config: Config = run_lib.load_config(run)
-        self._decode = make_decoder(self.config, run, decoding)
-        mesh = parallel.data_mesh(jax.local_devices()[:1])
+        self.config: Config = run_folder.load_config(run)
+        self._decode = run_decoder(self.config, run, decoding)
+        mesh = data_mesh(jax.local_devices()[:1])
         self._variables = load_variables(run, self.config, mesh)
         self._num_labels = Alphabet.of(self.config.data).size
         log_probs = functools.partial(_log_probs, config=self.config, num_labels=self._num_labels)
@@ -139,8 +142,8 @@ class Transcriber:
         assert isinstance(end, _End)
         if end.error:
             raise end.error
-        num_frames = lengths.num_frames(end.num_samples, self.config.features.hop_length)
-        num_frames = lengths.conv_output_lengths(num_frames, self.config.model.time_reduction)
+        num_frames = count_frames(end.num_samples, self.config.features.hop_length)
+        num_frames = conv_output_lengths(num_frames, self.config.model.time_reduction)
         log_probs = np.full((num_frames, self._num_labels), -np.inf, np.float32)
         log_probs[:, Alphabet.blank_index] = 0.0
         stretches: list[list[_Heard]] = []
@@ -239,7 +242,7 @@ def _read_ahead(recordings: Iterable[tuple[Path, Iterator[Piece | _End]]]) -> It
 def _log_probs(
     variables: Any, waveforms: jax.Array, num_samples: jax.Array, *, config: Config, num_labels: int
 ) -> tuple[jax.Array, jax.Array]:
-    logits, output_lengths = steps.infer(variables, waveforms, num_samples, config=config, num_labels=num_labels)
+    logits, output_lengths = infer(variables, waveforms, num_samples, config=config, num_labels=num_labels)
     return jax.nn.log_softmax(logits), output_lengths
 
 

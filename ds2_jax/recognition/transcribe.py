@@ -1,5 +1,6 @@
 """The command: recordings -> transcripts, on standard output or as files."""
 
+import logging
 import sys
 import tempfile
 import time
@@ -9,11 +10,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
-from ds2_jax.errors import InputError
-from ds2_jax.formats import Format
-from ds2_jax.inputs import STANDARD_INPUT, AudioFile, find_audio, read_blocks, save_standard_input
-from ds2_jax.outputs import Output, open_stdout
-from ds2_jax.transcriber import Recording, Transcriber
+from ds2_jax.recognition.formats import Format
+from ds2_jax.recognition.inputs import STANDARD_INPUT, AudioFile, find_audio, read_blocks, save_standard_input
+from ds2_jax.recognition.outputs import Output, open_stdout
+from ds2_jax.recognition.recogniser import Recording, Transcriber
+from ds2_jax.system.errors import InputError
+
+logger = logging.getLogger(__package__)
 
 
 def transcribe(
@@ -45,7 +48,7 @@ def transcribe(
     output = Output(tuple(dict.fromkeys(formats)), output_dir)
     files = output.plan(found, resume)
     if num_finished := len(found) - len(files):
-        print(f"{_files(num_finished)} finished before", file=sys.stderr)
+        logger.info(f"{_files(num_finished)} finished before")
     if not files:
         return 0
     open_stdout()
@@ -75,18 +78,17 @@ def _transcribe(
             with bar.external_write_mode():
                 if isinstance(result, InputError):
                     failed += 1
-                    print(f"error: {result}", file=sys.stderr)
+                    logger.error(result)
                 else:
                     seconds += result.duration
                     output.write(file, result, with_path=len(files) > 1)
             bar.update()
     elapsed = time.perf_counter() - started
-    print(
+    logger.info(
         f"{_files(len(files) - failed)}, {seconds:.1f} s of audio in {elapsed:.1f} s"
         + (f" (real-time factor {elapsed / seconds:.3f}, compiling included)" if seconds else "")
         + f"; model loaded in {load_seconds:.1f} s"
-        + (f"; {_files(failed)} failed" if failed else ""),
-        file=sys.stderr,
+        + (f"; {_files(failed)} failed" if failed else "")
     )
     return 1 if failed else 0
 

@@ -22,16 +22,19 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ds2_jax import config as config_lib
-from ds2_jax import older_runs
-from ds2_jax import run as run_lib
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.checksums import checksums, named_leaves
+from ds2_jax.runs import older_runs
+from ds2_jax.runs import run_folder
+from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.runs.checksums import checksums, named_leaves
 from ds2_jax.config import Config
-from ds2_jax.distributed import barrier, broadcast_from_primary, exchange, is_primary
-from ds2_jax.errors import InputError
-from ds2_jax.files import write_text, writing
-from ds2_jax.run import CHECKPOINTS, CONFIG, METRICS, differences, was_done_before
-from ds2_jax.steps import TrainState, init_variables
+from ds2_jax.parallel.processes import barrier, broadcast_from_primary, exchange, is_primary
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import write_text, writing
+from ds2_jax.runs.run_folder import CHECKPOINTS, CONFIG, METRICS, differences, was_done_before
+from ds2_jax.model.inference import init_variables
+from ds2_jax.model.update import TrainState
+
+logger = logging.getLogger(__package__)
 
 NUM_EXAMPLES = 3
 REASON_LENGTH = 300
@@ -138,9 +141,9 @@ class Checkpoints:
 
     def _prune(self) -> None:
         """Keeps the latest two steps, should the last be damaged, and `best_steps`."""
-        steps = run_lib.saved_steps(self._run)
+        steps = run_folder.saved_steps(self._run)
         with writing(self._run / CHECKPOINTS):
-            for step in set(steps[:-2]) - set(run_lib.best_steps(self._run, self._num_averaged)):
+            for step in set(steps[:-2]) - set(run_folder.best_steps(self._run, self._num_averaged)):
                 # Renamed first: a crash in the middle of deleting would leave what looks like a damaged checkpoint.
                 shutil.rmtree(self._folder(step).rename(self._folder(step).with_suffix(DELETING)))
 
@@ -167,7 +170,7 @@ class Checkpoints:
     @property
     def best_steps(self) -> list[int]:
         """The best step, and with `checkpoint.average` those that are averaged with it, the best first."""
-        found = run_lib.best_steps(self._run, self._num_averaged) if is_primary() else []
+        found = run_folder.best_steps(self._run, self._num_averaged) if is_primary() else []
         steps: list[int] = broadcast_from_primary("best steps", found)
         return steps
 
@@ -175,29 +178,28 @@ class Checkpoints:
         return self._steps()[-1:]
 
     def _steps(self) -> list[int]:
-        steps: list[int] = broadcast_from_primary("steps", run_lib.saved_steps(self._run))
+        steps: list[int] = broadcast_from_primary("steps", run_folder.saved_steps(self._run))
         return steps
 
-    def resume(self, like: TrainState, tell: Callable[[str], None]) -> TrainState:
+    def resume(self, like: TrainState) -> TrainState:
         """The newest state that is whole, on the devices of `like`; `like` itself where nothing was saved yet.
 
         Args:
             like: a state of the same sizes.
-            tell: told of every damaged step, which is moved aside.
 
         Raises:
             InputError: as `restore`, or no step is whole any more.
         """
-        return self._first_whole(self._latest, lambda steps: self.restore(steps[0], like), tell) or like
+        return self._first_whole(self._latest, lambda steps: self.restore(steps[0], like)) or like
 
-    def best_variables(self, like: Mapping[str, Any], tell: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
+    def best_variables(self, like: Mapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
         """The best whole step and the mean variables of `best_steps`; None where nothing is saved; else as `resume`."""
         return self._first_whole(
-            lambda: self.best_steps, lambda steps: (steps[0], self.mean_variables(steps, like)), tell
+            lambda: self.best_steps, lambda steps: (steps[0], self.mean_variables(steps, like))
         )
 
     def _first_whole(
-        self, choose: Callable[[], Sequence[int]], read: Callable[[Sequence[int]], Result], tell: Callable[[str], None]
+        self, choose: Callable[[], Sequence[int]], read: Callable[[Sequence[int]], Result]
     ) -> Result | None:
         """Reads the steps that are chosen; where one is damaged, it is moved aside, and they are chosen anew."""
         while steps := choose():
@@ -217,7 +219,7 @@ class Checkpoints:
                 )
             if is_primary():
                 aside = _move_aside(folder)
-                tell(f"{finding} It is moved to {aside.name}; the checkpoint before it is used.")
+                logger.warning(f"{finding} It is moved to {aside.name}; the checkpoint before it is used.")
             barrier("moved aside")
         if damaged := [path.name for path in (self._run / CHECKPOINTS).glob(f"*{DAMAGED}*")]:
             raise InputError(

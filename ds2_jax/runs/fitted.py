@@ -1,16 +1,59 @@
-"""What `lm tune` found for a run: the weights of language models, in a file of the run."""
+"""What was fitted to a trained run, in files of its folder: its calibration, and the weights of language models."""
 
+import logging
 import dataclasses
 import json
 import shlex
 import sys
 from pathlib import Path
 
-from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, DecodingOptions
-from ds2_jax.errors import NO_JSON, InputError
-from ds2_jax.files import write_text
-from ds2_jax.run import TUNED
-from ds2_jax.settings import build, check_fields, require
+from ds2_jax.config import Config
+from ds2_jax.decoding.calibration import UNCALIBRATED, Calibration
+from ds2_jax.decoding.decoder import Decoder, make_decoder
+from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, GREEDY, DecodingOptions
+from ds2_jax.system.errors import NO_JSON, InputError
+from ds2_jax.system.files import write_text
+from ds2_jax.runs.run_folder import CALIBRATION, TUNED, best_step
+from ds2_jax.system.checks import build, check_fields, require
+
+logger = logging.getLogger(__package__)
+
+
+def write_calibration(run: Path, calibration: Calibration) -> Path:
+    """Keeps a calibration with its run; returns its file."""
+    path = run / CALIBRATION
+    write_text(path, json.dumps(dataclasses.asdict(calibration), indent=2) + "\n")
+    return path
+
+
+def read_calibration(run: Path) -> Calibration:
+    """The calibration of a run's best checkpoint.
+
+    Returns:
+        `UNCALIBRATED` where there is none, or one of another checkpoint, which is told on stderr.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = run / CALIBRATION
+    if not path.exists():
+        return UNCALIBRATED
+    advice = f"Make it anew: python main.py calibrate {shlex.quote(str(run))}"
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        names = {field.name for field in dataclasses.fields(Calibration)}
+        require(isinstance(tree, dict), "The calibration", "be an object", tree)
+        require(names <= tree.keys(), "The calibration", f"have {', '.join(sorted(names))}", sorted(tree))
+        calibration: Calibration = build(Calibration, tree, "")
+    except (OSError, InputError, *NO_JSON) as error:
+        reason = str(error).rstrip(".")
+        raise InputError(f"{path} must hold the calibration of a run, got: {reason}. {advice}") from error
+    best = best_step(run)
+    if calibration.step != best:
+        logger.warning(f"{path} was fitted to step {calibration.step}, the best checkpoint is of step {best}: confidences and "
+            f"times are not calibrated. {advice}")
+        return UNCALIBRATED
+    return calibration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +123,7 @@ def with_tuned(options: DecodingOptions, run: Path) -> DecodingOptions:
     assert options.lm is not None
     if options.alpha is not None and options.beta is not None:
         return options
-    from ds2_jax.ngram.cache import digest_of  # Numba loads with it
+    from ds2_jax.decoding.ngram.cache import digest_of  # Numba loads with it
 
     found = read_tuned(run).get(digest_of(options.lm))
     if found:
@@ -93,5 +136,20 @@ def with_tuned(options: DecodingOptions, run: Path) -> DecodingOptions:
         alpha, beta, source = DEFAULT_ALPHA, DEFAULT_BETA, advice
     alpha = alpha if options.alpha is None else options.alpha
     beta = beta if options.beta is None else options.beta
-    print(f"{options.lm}: alpha {alpha:g}, beta {beta:g} ({source})", file=sys.stderr)
+    logger.info(f"{options.lm}: alpha {alpha:g}, beta {beta:g} ({source})")
     return dataclasses.replace(options, alpha=alpha, beta=beta)
+
+
+def run_decoder(config: Config, run: Path, options: DecodingOptions = GREEDY) -> Decoder:
+    """The decoder of a run, with its calibration and the weights that `lm tune` found.
+
+    Args:
+        config: of the run.
+        run: its folder.
+        options: how to decode.
+
+    Raises:
+        InputError: as `make_decoder`, or what the run keeps is damaged.
+    """
+    calibration = read_calibration(run)
+    return make_decoder(config, with_tuned(options, run) if options.lm else options, calibration)

@@ -1,5 +1,6 @@
 """The folder of a run: its configuration beside its checkpoints and results. It can be moved."""
 
+import logging
 import contextlib
 import dataclasses
 import json
@@ -13,9 +14,12 @@ from typing import Any
 
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config
-from ds2_jax.errors import InputError, shorten
-from ds2_jax.files import absolute, write_text, writing
-from ds2_jax.settings import require
+from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.system.files import write_text, writing
+from ds2_jax.config.places import absolute
+from ds2_jax.system.checks import require
+
+logger = logging.getLogger(__package__)
 
 try:
     import fcntl
@@ -101,7 +105,7 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
                     "Wait for the other, or give another --workdir."
                 ) from None
             except OSError as error:  # a file system without locks
-                print(f"{folder} cannot be locked ({error.strerror}): see that nothing else trains it", file=sys.stderr)
+                logger.warning(f"{folder} cannot be locked ({error.strerror}): see that nothing else trains it")
         yield check
 
 

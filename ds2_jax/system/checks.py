@@ -8,7 +8,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from ds2_jax.errors import InputError, shorten
+from ds2_jax.system.errors import InputError, shorten
 
 UNPRINTABLE = re.compile("[\0\ud800-\udfff]")
 """The null character, which no path may hold, and halves of surrogate pairs, which no file in UTF-8 may."""

@@ -7,6 +7,7 @@ else could have written to is not used.
 
 import hashlib
 import importlib.metadata
+import logging
 import os
 import platform
 import stat
@@ -17,8 +18,10 @@ from pathlib import Path
 
 import jax
 
-from ds2_jax.errors import InputError
-from ds2_jax.files import private_folder, user_cache
+from ds2_jax.system.caches import private_folder, user_cache
+from ds2_jax.system.errors import InputError
+
+logger = logging.getLogger(__package__)
 
 MAX_BYTES = 2 * 2**30
 ZSTANDARD = b"(\xb5/\xfd"
@@ -41,7 +44,7 @@ def enable_cache() -> None:
             jax.config.update("jax_compilation_cache_dir", str(_prepare(user_cache() / "ds2_jax")))
         except (OSError, RuntimeError, InputError) as error:  # RuntimeError: the user has no home
             reason = str(error).rstrip(".")
-            print(f"compiling without a cache: {reason}. JAX_COMPILATION_CACHE_DIR may name another.", file=sys.stderr)
+            logger.warning(f"compiling without a cache: {reason}. JAX_COMPILATION_CACHE_DIR may name another.")
             return
     # By default JAX leaves out what compiles in less than a second: most of the programs of a start.
     for setting, value in (("min_compile_time_secs", 0.0), ("min_entry_size_bytes", -1)):
@@ -50,10 +53,9 @@ def enable_cache() -> None:
 
 
 def compiler_options() -> dict[str, str]:
-    """What `jax.jit` is told to make of the optimisation barriers of lstm.py and conv.py: to keep them, on a CPU.
+    """Options for `jax.jit`: on a CPU, the optimisation barriers of `model/` are kept.
 
-    XLA's CPU compiler takes them out before it puts the instructions in order, each as early as can be. A training step
-    of 5 x 1024 (16 x 457 frames) then holds 3.3 GiB of arrays instead of 2.2.
+    XLA's CPU compiler removes them before it orders the instructions, each as early as possible. A training step of 5 x 1024 (16 x 457 frames) then holds 3.3 GiB of arrays instead of 2.2.
     """
     return {"xla_disable_hlo_passes": "cse_barrier_expander"} if jax.default_backend() == "cpu" else {}
 

@@ -5,14 +5,16 @@ folder could put there for others to run. NUMBA_CACHE_DIR keeps its meaning.
 """
 
 import functools
-import sys
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
 
-from ds2_jax.errors import InputError
-from ds2_jax.files import cache_folder
+from ds2_jax.system.caches import cache_folder
+from ds2_jax.system.errors import InputError
+
+logger = logging.getLogger(__package__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 SETTINGS: Any = numba.config
@@ -33,5 +35,5 @@ def _finds_folder() -> bool:
         SETTINGS.CACHE_DIR = str(cache_folder("numba"))
     except (OSError, RuntimeError, InputError) as error:  # RuntimeError: the user has no home
         reason = str(error).rstrip(".")
-        print(f"compiling inner loops without a cache: {reason}. NUMBA_CACHE_DIR may name another.", file=sys.stderr)
+        logger.warning(f"compiling inner loops without a cache: {reason}. NUMBA_CACHE_DIR may name another.")
     return bool(SETTINGS.CACHE_DIR)

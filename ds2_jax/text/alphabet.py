@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Literal
 
 from ds2_jax.config import DataConfig
-from ds2_jax.errors import InputError, shorten
-from ds2_jax.settings import require
+from ds2_jax.system.checks import require
+from ds2_jax.system.errors import InputError, shorten
 
 NO_CHARACTERS = ("Cc", "Cs", "Zl", "Zp", "Zs")
 """Unicode's categories of control characters, halves of surrogate pairs and separators."""
@@ -22,7 +22,7 @@ class Alphabet:
     """The characters a model can write, and how a transcript is brought to them.
 
     Label 0 is the CTC blank, label i + 1 is `characters[i]`. `characters`, `case` and `remove` are `data.alphabet`,
-    `data.case` and `data.remove`, which config.py describes.
+    `data.case` and `data.remove`, which config/settings.py describes.
 
     Raises:
         InputError: `characters` is empty, repeats a character, holds one that is not NFC, a control character, half of

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,18 +12,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ds2_jax import lengths, memory, optim, parallel, steps
-from ds2_jax import run as run_lib
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import Config
+from ds2_jax.config.frames import count_frames
+from ds2_jax.data.epochs import Epochs
 from ds2_jax.data.manifest import Problem, count_reasons
 from ds2_jax.data.pipeline import Perturb
 from ds2_jax.data.plan import Batch, summarise
 from ds2_jax.data.splits import Split
-from ds2_jax.epochs import Epochs
-from ds2_jax.errors import InputError
-from ds2_jax.progress import say
-from ds2_jax.train import make_stream, read_splits
+from ds2_jax.model import update as update_lib
+from ds2_jax.model.optimizer import make_optimizer
+from ds2_jax.model.update import init_state
+from ds2_jax.parallel.mesh import data_mesh, parallel_train_step, replicate, row_layout
+from ds2_jax.runs import run_folder
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.training import memory
+from ds2_jax.training.train import make_stream, read_splits
+
+logger = logging.getLogger(__package__)
 
 TINY = {"hidden_size": 4, "num_layers": 2, "channels": (1, 1)}
 """Sizes of the model that tries the largest batch, in place of the configuration's."""
@@ -44,16 +51,16 @@ def dry_run(config: Config, workdir: Path, overwrite: bool = False) -> None:
             loss, or its step does not fit the device.
     """
     splits = read_splits(config)
-    run_lib.check_run(workdir, config, overwrite)
-    mesh = parallel.data_mesh()
+    run_folder.check_run(workdir, config, overwrite)
+    mesh = data_mesh()
     epochs = Epochs(config, splits["train"])
     plan = epochs.plan(0)
-    layout = parallel.row_layout(mesh, config.optim.accumulate)
+    layout = row_layout(mesh, config.optim.accumulate)
     largest = max(plan, key=lambda batch: len(layout.rows(batch.indices)) * batch.padded_samples)
     print("\n".join(plan_lines(plan, epochs.num_samples(0), config, splits)))
     print("\n".join(memory_lines(largest, len(plan), config, splits["train"], mesh)))
     print(try_batch(largest, config, splits["train"], mesh, epochs.perturb(0)))
-    step = None if overwrite else run_lib.last_step(workdir)
+    step = None if overwrite else run_folder.last_step(workdir)
     if step is None:
         print(f"Training could begin in {workdir}: the same command without --dry-run.")
     elif step >= len(plan) * config.epochs:
@@ -93,10 +100,10 @@ def memory_lines(
         InputError: the device has less.
     """
     alphabet = Alphabet.of(config.data)
-    rows = len(parallel.row_layout(mesh, config.optim.accumulate).rows(largest.indices))
-    num_frames = lengths.num_frames(largest.padded_samples, config.features.hop_length)
+    rows = len(row_layout(mesh, config.optim.accumulate).rows(largest.indices))
+    num_frames = count_frames(largest.padded_samples, config.features.hop_length)
     parts = memory.estimate(config, alphabet.size, rows // mesh.size, num_frames)
-    say(f"compiling the step of the largest batch for {jax.devices()[0].device_kind}, to see what it takes")
+    logger.info(f"compiling the step of the largest batch for {jax.devices()[0].device_kind}, to see what it takes")
     compiled = memory.compiled_bytes(
         config,
         alphabet.size,
@@ -127,8 +134,8 @@ def memory_lines(
         f"  {_mebibytes(parts.total)}  estimated in all",
         f"  {_mebibytes(compiled)}  as the compiler lays it out for this {jax.devices()[0].platform}",
         "  left out: what the framework takes for itself, fragmentation, work space of an accelerator's libraries; "
-        "the compiler of another device may lay it out otherwise (without lstm.py's barriers 5 x 1024 took 1.7 times "
-        "as much)",
+        "the compiler of another device may lay it out otherwise (without the barriers of "
+        "model/recurrent.py 5 x 1024 took 1.7 times as much)",
     ]
     limit = device_limit()
     if limit is not None and compiled > limit:
@@ -169,16 +176,16 @@ def try_batch(
     problems: list[Problem] = []
     collect = problems.append if config.data.on_bad_utterance == "skip" else None
     started = time.perf_counter()
-    layout = parallel.row_layout(mesh, config.optim.accumulate)
+    layout = row_layout(mesh, config.optim.accumulate)
     [arrays] = make_stream([batch], split, config, alphabet, layout, collect, perturb)
     read = time.perf_counter() - started
     for problem in problems:
-        say(f"left out: {problem.id} ({problem.reason}: {problem.detail})")
+        logger.info(f"left out: {problem.id} ({problem.reason}: {problem.detail})")
 
-    tx = optim.make_optimizer(config.optim, steps_per_epoch=1, total_steps=1)
-    step = functools.partial(steps.train_step, config=config, num_labels=alphabet.size, tx=tx)
-    train_step = parallel.parallel_train_step(step, mesh, config.parallel)
-    state = parallel.replicate(steps.init_state(config, alphabet.size, tx), mesh)
+    tx = make_optimizer(config.optim, steps_per_epoch=1, total_steps=1)
+    step = functools.partial(update_lib.train_step, config=config, num_labels=alphabet.size, tx=tx)
+    train_step = parallel_train_step(step, mesh, config.parallel)
+    state = replicate(init_state(config, alphabet.size, tx), mesh)
     _, metrics = train_step(state, arrays, jnp.int32(0))
     values = {name: float(value) for name, value in metrics.items()}
     counts = f"{int((arrays['indices'] >= 0).sum()):,} utterances, {len(problems)} of the batch unusable"

@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
+import logging
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,21 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ds2_jax import compilation, lengths, optim, parallel, steps
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import Config, load_config
-from ds2_jax.errors import InputError
-from ds2_jax.settings import require
+from ds2_jax.config.frames import count_frames
+from ds2_jax.model.optimizer import make_optimizer
+from ds2_jax.model.update import TrainState, init_state, train_step
+from ds2_jax.parallel.mesh import data_mesh, parallel_train_step
+from ds2_jax.system import compilation
+from ds2_jax.system.checks import require
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
+
+logger = logging.getLogger(__package__)
 
 FLOAT = 4  # bytes
 KEPT_GATES = {"lstm": 4, "gru": 4, "rnn": 1}
-"""Units of a frame that lstm.py keeps for each unit of a layer, besides its state."""
+"""Units of a frame that model/recurrent.py keeps for each unit of a layer, besides its state."""
 LABELS_PER_SECOND = 20
 """Assumed where no transcripts are there; read English has about 14. CTC's share of the memory grows with them."""
 PREALLOCATED = 0.75
@@ -103,7 +109,7 @@ def _front_end(config: Config, num_rows: int, num_frames: int) -> tuple[int, int
         strides = model.time_strides[layer], model.frequency_strides[layer]
         taps = model.time_kernels[layer], model.frequency_kernels[layer]
         folded = [
-            (-(-size // stride) + -(-tap // stride) - 1) * stride  # conv.py pads them, and folds its strides
+            (-(-size // stride) + -(-tap // stride) - 1) * stride  # model/conv.py pads them, and folds its strides
             for size, stride, tap in zip(sizes, strides, taps, strict=True)
         ]
         total += jnp.dtype(model.dtype).itemsize * num_rows * math.prod(folded) * channels
@@ -133,15 +139,15 @@ def compiled_bytes(
         label_width: label positions (N).
         mesh: the devices.
         steps_per_epoch: of the run: a constant of the program, which the compilation cache then has for training.
-        barriers: False lets the compiler drop the optimisation barriers of lstm.py, as one for accelerators may. On a
-            CPU a large step of 5 x 1024 then takes 1.7 times as much.
+        barriers: False lets the compiler drop the optimisation barriers of `model/`, as one for accelerators may. On a CPU a
+            large step of 5 x 1024 then takes 1.7 times as much.
 
     Returns:
         Bytes on each device: arguments, results and temporary arrays.
     """
-    tx = optim.make_optimizer(config.optim, steps_per_epoch, steps_per_epoch * config.epochs)
-    of_device = functools.partial(steps.train_step, config=config, num_labels=num_labels, tx=tx)
-    step: Any = parallel.parallel_train_step(of_device, mesh)
+    tx = make_optimizer(config.optim, steps_per_epoch, steps_per_epoch * config.epochs)
+    of_device = functools.partial(train_step, config=config, num_labels=num_labels, tx=tx)
+    step: Any = parallel_train_step(of_device, mesh)
     copies = NamedSharding(mesh, P())
     state = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=copies),
@@ -191,7 +197,7 @@ def batch_seconds(config: Path, memory: float, devices: int = 1) -> int:
     require(longest < math.inf, "data.max_duration", "be finite here", longest, "Give the longest utterance's seconds.")
     compilation.enable_cache()
     hop = settings.features.hop_length
-    num_frames = lengths.num_frames(math.ceil(longest * settings.features.sample_rate), hop)
+    num_frames = count_frames(math.ceil(longest * settings.features.sample_rate), hop)
     seconds_of_row = num_frames * settings.features.window_stride
 
     def of_rows(num_rows: int) -> int:
@@ -201,7 +207,7 @@ def batch_seconds(config: Path, memory: float, devices: int = 1) -> int:
             num_rows=num_rows,
             padded_samples=num_frames * hop - 1,
             label_width=math.ceil(longest * LABELS_PER_SECOND),
-            mesh=parallel.data_mesh(jax.local_devices()[:1]),
+            mesh=data_mesh(jax.local_devices()[:1]),
             # Without barriers a compiler finds what rematerialisation computes twice, and keeps it.
             barriers=settings.rematerialise,
         )
@@ -221,17 +227,16 @@ def batch_seconds(config: Path, memory: float, devices: int = 1) -> int:
             "model or data.max_duration."
         )
     print(seconds)
-    print(
+    logger.info(
         f"an estimate by the compiler for {jax.devices()[0].platform}: {fixed / 2**20:,.0f} MiB, and "
         f"{of_second / 2**20:.1f} MiB for each second of audio on a device; {usable / 2**20:,.0f} MiB "
-        f"({PREALLOCATED:.0%} of {memory:g} GB) to fill",
-        file=sys.stderr,
+        f"({PREALLOCATED:.0%} of {memory:g} GB) to fill"
     )
     return 0
 
 
-def _make_state(config: Config, num_labels: int) -> steps.TrainState:
-    return steps.init_state(config, num_labels, optim.make_optimizer(config.optim, steps_per_epoch=1, total_steps=1))
+def _make_state(config: Config, num_labels: int) -> TrainState:
+    return init_state(config, num_labels, make_optimizer(config.optim, steps_per_epoch=1, total_steps=1))
 
 
 def _num_bytes(tree: Any) -> int:

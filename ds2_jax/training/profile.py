@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import logging
 import re
 import shlex
 from collections.abc import Callable
@@ -11,8 +12,10 @@ from typing import Any, Self
 
 import jax
 
-from ds2_jax.errors import InputError, shorten
-from ds2_jax.progress import say
+from ds2_jax.system.errors import InputError, shorten
+
+logger = logging.getLogger(__package__)
+
 
 FOLDER = "profile"
 TRACE = "plugins/profile/*/perfetto_trace.json.gz"
@@ -62,7 +65,9 @@ class Profile:
         if self._first is not None:
             self._stop()
         elif self._steps and self._last is None and error is None:
-            say(f"--profile {self._steps[0]}:{self._steps[-1]} recorded nothing: this start made none of these steps")
+            logger.info(
+                f"--profile {self._steps[0]}:{self._steps[-1]} recorded nothing: this start made none of these steps"
+            )
 
     def watch(self, train_step: Callable[..., Any], step: int) -> Callable[..., Any]:
         """The same step, recorded where it is its turn: (state, ...) -> (state, metrics).
@@ -110,10 +115,10 @@ class Profile:
             jax.profiler.stop_trace()
             newest = max(self._folder.glob(TRACE), key=lambda path: path.stat().st_mtime)
         except (RuntimeError, ValueError, OSError) as error:  # a full disk, in JAX's own words; nothing else is lost
-            say(f"{self._folder} does not hold the profile of step {first} and after: {error}")
+            logger.info(f"{self._folder} does not hold the profile of step {first} and after: {error}")
             return
         folder = shlex.quote(str(self._folder))
-        say(
+        logger.info(
             f"steps {first} to {self._last or first} are recorded: tensorboard --logdir {folder} (after pip install "
             f"tensorboard xprof), or open {newest} at https://ui.perfetto.dev"
         )

@@ -1,9 +1,9 @@
-"""What a run tells while it goes: a bar or lines on stderr, metrics.jsonl, TensorBoard, what was left out."""
+"""What a run tells while it goes: a bar or lines on stderr, metrics.jsonl, TensorBoard."""
 
-import dataclasses
 import functools
 import itertools
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,20 +15,14 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from ds2_jax.data.manifest import Problem
-from ds2_jax.distributed import broadcast_from_primary, is_primary
-from ds2_jax.errors import NO_JSON, InputError, shorten
-from ds2_jax.files import write_text, writing
-from ds2_jax.run import METRIC_LOG, read_metric_log
+from ds2_jax.parallel.processes import broadcast_from_primary, is_primary
+from ds2_jax.runs.run_folder import METRIC_LOG, read_metric_log
+from ds2_jax.system.files import write_text, writing
+
+logger = logging.getLogger(__package__)
 
 SECONDS_BETWEEN_LINES = 60.0
 """Where stderr is no terminal and so shows no bar."""
-
-
-def say(message: str) -> None:
-    """Prints a line on stderr, above the bar if there is one; of several processes the first does."""
-    if is_primary():
-        tqdm.write(message, file=sys.stderr)
 
 
 class Progress:
@@ -77,7 +71,7 @@ class Progress:
                     compiling = f"compiling for {num_rows} x {num_samples / self._sample_rate:.1f} s"
                     self._bar.set_postfix_str(compiling)
                     if not shows_bar:
-                        say(f"{title}: {compiling}")
+                        logger.info(f"{title}: {compiling}")
                 yield batch
                 self._bar.update()
 
@@ -104,7 +98,7 @@ class Progress:
         self._bar.set_postfix_str(state, refresh=False)
         if self._bar.disable and time.perf_counter() - self._told > SECONDS_BETWEEN_LINES:
             self._told = time.perf_counter()
-            say(f"{self._title}: step {self._steps} of {self._total}, {state}")
+            logger.info(f"{self._title}: step {self._steps} of {self._total}, {state}")
 
     def _count(self, metrics: Mapping[str, float]) -> None:
         self._loss += metrics["loss"]
@@ -147,45 +141,6 @@ class Progress:
             f"time; padding {costs['padding_share']:.1%}, empty rows {costs['empty_share']:.1%}, waited "
             f"{costs['data_wait_seconds']:.1f} s for data{unalignable})"
         )
-
-
-class Skipped:
-    """Names utterances that turn out unusable when they are read, each once: on stderr and in a file.
-
-    Args:
-        path: JSON Lines, in the run folder; those that it lists already are not named again.
-
-    Raises:
-        InputError: a line of the file is damaged.
-    """
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
-        *whole, cut = text.split("\n")  # a last line without its end was being written when the run was killed
-        self._named = {self._audio(line, number) for number, line in enumerate(whole, start=1)}
-        if cut:
-            write_text(path, "".join(f"{line}\n" for line in whole))
-
-    def _audio(self, line: str, number: int) -> str:
-        try:
-            audio = json.loads(line)["audio"]
-            if not isinstance(audio, str):
-                raise TypeError
-        except (KeyError, TypeError, *NO_JSON) as error:
-            rule = f"must be a JSON object with an audio, got {shorten(repr(line))}"
-            raise InputError(f"{self._path}, line {number} {rule}. Delete the line.") from error
-        return audio
-
-    def __call__(self, problem: Problem) -> None:
-        """Names an utterance, unless it was named before."""
-        if problem.audio in self._named:
-            return
-        self._named.add(problem.audio)
-        tqdm.write(f"left out: {problem.id} ({problem.reason}: {problem.detail})", file=sys.stderr)
-        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dataclasses.asdict(problem), ensure_ascii=False) + "\n")
 
 
 class MetricLog:

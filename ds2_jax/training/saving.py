@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import jax
 
-from ds2_jax import interrupts
-from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.config import CheckpointConfig
-from ds2_jax.steps import TrainState
+from ds2_jax.model.update import TrainState
+from ds2_jax.runs.checkpoints import Checkpoints
+from ds2_jax.system import interrupts
 
 SAVE = 1
 """What a process asks of all: to save; the number of a signal, which is larger, asks to stop as well."""

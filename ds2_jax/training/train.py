@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,28 +12,37 @@ import jax
 import numpy as np
 import optax
 
-from ds2_jax import distributed, interrupts, optim, parallel, steps
-from ds2_jax import run as run_lib
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.calibrate import calibrate_run
-from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.config import Config
 from ds2_jax.corpora import split_manifests
+from ds2_jax.data.epochs import Epochs
 from ds2_jax.data.manifest import Problem, count_reasons, write_problems
 from ds2_jax.data.pipeline import Perturb, batches
 from ds2_jax.data.plan import Batch
+from ds2_jax.data.skipped import Skipped
 from ds2_jax.data.splits import Split, digest, read_split
 from ds2_jax.decoding.decoder import make_decoder
-from ds2_jax.epochs import Epochs
-from ds2_jax.errors import InputError
-from ds2_jax.evaluate import evaluate_utterances, make_eval_step, report
-from ds2_jax.guards import RecompilationAlarm, Watchdog
-from ds2_jax.profile import Profile
-from ds2_jax.progress import MetricLog, Progress, Skipped, say
-from ds2_jax.results import Evaluation, read_evaluation, write_evaluation
-from ds2_jax.rows import RowLayout
-from ds2_jax.saving import Saver
-from ds2_jax.updates import Updates
+from ds2_jax.evaluation.calibrate import calibrate_run
+from ds2_jax.evaluation.evaluate import evaluate_utterances, make_eval_step, report
+from ds2_jax.evaluation.results import Evaluation, read_evaluation, write_evaluation
+from ds2_jax.model import update as update_lib
+from ds2_jax.model.optimizer import make_optimizer
+from ds2_jax.model.update import TrainState, init_state
+from ds2_jax.parallel.mesh import data_mesh, parallel_train_step, replicate, row_layout
+from ds2_jax.parallel.processes import barrier, broadcast_from_primary, check_same, exchange, is_primary
+from ds2_jax.parallel.rows import RowLayout
+from ds2_jax.runs import run_folder
+from ds2_jax.runs.checkpoints import Checkpoints
+from ds2_jax.runs.fitted import run_decoder
+from ds2_jax.system import interrupts
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.training.profile import Profile
+from ds2_jax.training.progress import MetricLog, Progress
+from ds2_jax.training.saving import Saver
+from ds2_jax.training.updates import Updates
+from ds2_jax.training.watch import RecompilationAlarm, Watchdog
+
+logger = logging.getLogger(__package__)
 
 SECONDS_TO_SHOW = 60.0
 """In which a shared file system shows to all hosts what one has written."""
@@ -60,22 +70,22 @@ def train(config: Config, workdir: Path, overwrite: bool = False, profile: range
     began = time.monotonic()
     splits = read_splits(config)  # all of it before the run's folder is touched
     epochs = Epochs(config, splits["train"])
-    prospects = functools.partial(run_lib.prospects, workdir, overwrite)
+    prospects = functools.partial(run_folder.prospects, workdir, overwrite)
     utterances = digest(splits["train"], splits["dev"])
-    distributed.check_same(**run_lib.common_settings(config), data=digest(*splits.values()))
+    check_same(**run_folder.common_settings(config), data=digest(*splits.values()))
     with (
         opened(workdir, config, overwrite, splits) as check_place,
         interrupts.deferred(prospects, begun=False),
         Checkpoints(workdir, config, utterances) as checkpoints,
     ):
         test = None
-        if finished(config, workdir, checkpoints, epochs.num_steps) and distributed.is_primary():
+        if finished(config, workdir, checkpoints, epochs.num_steps) and is_primary():
             test = read_evaluation(workdir, "test")
-        if not distributed.broadcast_from_primary("tested", test is not None):
+        if not broadcast_from_primary("tested", test is not None):
             checkpoints.tidy()
             test = fit(config, workdir, splits, epochs, checkpoints, check_place, profile, began)
         best = [step // epochs.num_steps for step in checkpoints.best_steps]
-    if test is not None and best and distributed.is_primary():
+    if test is not None and best and is_primary():
         print(report(test, f"test, with {name_weights(config, best)}", workdir / "test.jsonl"))
     return test
 
@@ -93,11 +103,11 @@ def opened(workdir: Path, config: Config, overwrite: bool, splits: Mapping[str, 
     """Locks and prepares the run's folder, in the first of several processes; yields as `run.locked`."""
     with contextlib.ExitStack() as stack:
         check_place = nothing
-        if distributed.is_primary():
-            check_place = stack.enter_context(run_lib.locked(workdir))
-            run_lib.open_run(workdir, config, overwrite)
+        if is_primary():
+            check_place = stack.enter_context(run_folder.locked(workdir))
+            run_folder.open_run(workdir, config, overwrite)
             list_problems(splits, workdir)
-        if not all(seen := distributed.exchange("folder seen", sees(workdir))):
+        if not all(seen := exchange("folder seen", sees(workdir))):
             raise InputError(
                 f"--workdir must be one folder that all processes see, got {workdir.absolute()}, which is another in "
                 f"process {seen.index(False)}. Give a folder of a file system that all hosts share."
@@ -107,9 +117,9 @@ def opened(workdir: Path, config: Config, overwrite: bool, splits: Mapping[str, 
 
 def sees(workdir: Path) -> bool:
     """Whether this process sees the folder that the first has opened; file systems may take a while to show it."""
-    stamp = distributed.broadcast_from_primary("folder", run_lib.stamp(workdir))
+    stamp = broadcast_from_primary("folder", run_folder.stamp(workdir))
     until = time.monotonic() + SECONDS_TO_SHOW
-    while (found := run_lib.stamp(workdir)) != stamp and time.monotonic() < until:
+    while (found := run_folder.stamp(workdir)) != stamp and time.monotonic() < until:
         time.sleep(1)
     return bool(found == stamp)
 
@@ -135,23 +145,23 @@ def fit(
     alphabet = Alphabet.of(config.data)
     skipped = Skipped(workdir / skipped_name()) if config.data.on_bad_utterance == "skip" else None
     num_steps = epochs.num_steps
-    say(f"each epoch: {epochs}")
-    mesh = parallel.data_mesh()
-    layout = parallel.row_layout(mesh, config.optim.accumulate)
-    tx = optim.make_optimizer(config.optim, num_steps, num_steps * config.epochs)
-    state = parallel.replicate(steps.init_state(config, alphabet.size, tx), mesh)
-    step = functools.partial(steps.train_step, config=config, num_labels=alphabet.size, tx=tx)
-    train_step = parallel.parallel_train_step(step, mesh, config.parallel)
+    logger.info(f"each epoch: {epochs}")
+    mesh = data_mesh()
+    layout = row_layout(mesh, config.optim.accumulate)
+    tx = make_optimizer(config.optim, num_steps, num_steps * config.epochs)
+    state = replicate(init_state(config, alphabet.size, tx), mesh)
+    step = functools.partial(update_lib.train_step, config=config, num_labels=alphabet.size, tx=tx)
+    train_step = parallel_train_step(step, mesh, config.parallel)
     eval_step = make_eval_step(config, mesh)
     evaluate = functools.partial(
-        evaluate_utterances, eval_step, config=config, layout=parallel.row_layout(mesh), on_problem=skipped
+        evaluate_utterances, eval_step, config=config, layout=row_layout(mesh), on_problem=skipped
     )
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    say(f"model: {num_parameters:,} parameters on {mesh.size} x {jax.devices()[0].device_kind}")
-    state = checkpoints.resume(state, say)
+    logger.info(f"model: {num_parameters:,} parameters on {mesh.size} x {jax.devices()[0].device_kind}")
+    state = checkpoints.resume(state)
     made = int(state.step)
     if made:
-        say(f"{workdir}: continuing after step {made}")
+        logger.info(f"{workdir}: continuing after step {made}")
 
     progress = Progress(config.features.sample_rate)
     saver = Saver(checkpoints, config.checkpoint, check_place)
@@ -173,7 +183,7 @@ def fit(
             )
             for epoch in range(epochs_done(checkpoints, made, num_steps), config.epochs):
                 if stops_early(config.patience, checkpoints.best_step, num_steps, epoch):
-                    say(f"no better dev WER for {config.patience} epochs: stopping")
+                    logger.info(f"no better dev WER for {config.patience} epochs: stopping")
                     break
                 plan = epochs.plan(epoch)[max(made - epoch * num_steps, 0) :]
                 stream = make_stream(plan, splits["train"], config, alphabet, layout, skipped, epochs.perturb(epoch))
@@ -196,13 +206,13 @@ def fit(
                     metrics |= {f"dev_{name}": value for name, value in dev.rates.items()}
                 check_place()
                 log.write(int(state.step), metrics)
-                say(f"epoch {epoch + 1}: {trained}")
+                logger.info(f"epoch {epoch + 1}: {trained}")
                 checkpoints.record(int(state.step), dev.words.rate if dev.results else None)
-        best = checkpoints.best_variables(state.variables, say)
+        best = checkpoints.best_variables(state.variables)
         test = None if best is None else conclude(config, workdir, splits, *best, eval_step, skipped)
         if test is not None:
             log.write(int(state.step), {f"test_{name}": rate for name, rate in test.rates.items()})
-        say(f"{workdir}: {log.wall_seconds / 60:.1f} minutes of wall time, over all starts")
+        logger.info(f"{workdir}: {log.wall_seconds / 60:.1f} minutes of wall time, over all starts")
         return test
 
 
@@ -216,9 +226,9 @@ def conclude(
     skipped: Skipped | None,
 ) -> Evaluation | None:
     """Calibrates the best variables, those of `step`, on the dev split, and evaluates the test split."""
-    layout = parallel.row_layout(parallel.data_mesh())
+    layout = row_layout(data_mesh())
     calibrate_run(workdir, eval_step, variables, splits["dev"], config, layout, step, "dev", skipped)
-    distributed.barrier("calibrated")  # decoding reads it
+    barrier("calibrated")  # decoding reads it
     if not splits["test"].utterances:
         return None
     test = evaluate_utterances(
@@ -228,10 +238,10 @@ def conclude(
         config=config,
         layout=layout,
         title="test",
-        decoder=make_decoder(config, workdir),
+        decoder=run_decoder(config, workdir),
         on_problem=skipped,
     )
-    if distributed.is_primary():
+    if is_primary():
         write_evaluation(workdir, "test", test)
     return test
 
@@ -245,7 +255,7 @@ def finished(config: Config, workdir: Path, checkpoints: Checkpoints, num_steps:
     whole = step == done * num_steps  # no epoch was begun after the one at which training could stop
     over = done >= config.epochs or (whole and stops_early(config.patience, checkpoints.best_step, num_steps, done))
     if over:
-        say(f"{workdir}: finished: {done} of {config.epochs} epochs")
+        logger.info(f"{workdir}: finished: {done} of {config.epochs} epochs")
     return over
 
 
@@ -269,7 +279,9 @@ def read_splits(config: Config) -> dict[str, Split]:
     for name, path in manifests._asdict().items():
         splits[name] = split = read_split(path, config, alphabet, prune=name != "test")
         hours = sum(utterance.duration for utterance in split.utterances) / 3600
-        say(f"{name}: {path}, {len(split.utterances)} utterances, {hours:.2f} hours" if path else f"{name}: none")
+        logger.info(
+            f"{name}: {path}, {len(split.utterances)} utterances, {hours:.2f} hours" if path else f"{name}: none"
+        )
     return train_on_dev(splits) if config.data.train_on_dev else splits
 
 
@@ -287,7 +299,7 @@ def train_on_dev(splits: Mapping[str, Split]) -> dict[str, Split]:
             f"data.train_on_dev needs train and dev without a common id, got {len(common)}, such as {min(common)}. "
             "Leave it out, or mend the manifests."
         )
-    say("data.train_on_dev: train has dev's utterances too; nothing is chosen by them")
+    logger.info("data.train_on_dev: train has dev's utterances too; nothing is chosen by them")
     both = Split([*train.utterances, *dev.utterances], [*train.problems, *dev.problems])
     return {**splits, "train": both, "dev": Split()}
 
@@ -301,7 +313,7 @@ def list_problems(splits: Mapping[str, Split], workdir: Path) -> None:
             write_problems(listed, split.problems)
             total = len(split.utterances) + len(split.problems)
             reasons = count_reasons(split.problems)
-            say(f"{name}: {len(split.problems)} of {total} utterances left out ({reasons}), listed in {listed}")
+            logger.info(f"{name}: {len(split.problems)} of {total} utterances left out ({reasons}), listed in {listed}")
 
 
 def make_stream(
@@ -337,7 +349,7 @@ def stops_early(patience: int, best_step: int | None, num_steps: int, epoch: int
     return bool(patience) and best_step is not None and epoch - best_step // num_steps >= patience
 
 
-def check_epoch(state: steps.TrainState, epoch: int, progress: Progress) -> None:
+def check_epoch(state: TrainState, epoch: int, progress: Progress) -> None:
     """Sees that an epoch has taught the model something, before its end is saved; `epoch` is counted from 0.
 
     Raises:
@@ -365,4 +377,4 @@ _norm = jax.jit(optax.tree.norm)
 
 def skipped_name() -> str:
     """File of the utterances that this process cannot read; several write one each."""
-    return f"skipped_while_reading{'' if distributed.is_primary() else f'_{jax.process_index()}'}.jsonl"
+    return f"skipped_while_reading{'' if is_primary() else f'_{jax.process_index()}'}.jsonl"

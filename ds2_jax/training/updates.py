@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ds2_jax import interrupts
-from ds2_jax.batch_file import FailedStep, replay_hint, write_batch
 from ds2_jax.data.manifest import Utterance
-from ds2_jax.errors import InputError
-from ds2_jax.guards import Watchdog
-from ds2_jax.progress import MetricLog, Progress
-from ds2_jax.saving import Saver
-from ds2_jax.steps import TrainState
+from ds2_jax.model.update import TrainState
+from ds2_jax.system import interrupts
+from ds2_jax.system.errors import InputError
+from ds2_jax.training.progress import MetricLog, Progress
+from ds2_jax.training.replay.batch_file import FailedStep, replay_hint, write_batch
+from ds2_jax.training.saving import Saver
+from ds2_jax.training.watch import Watchdog
 
 
 class Update(NamedTuple):

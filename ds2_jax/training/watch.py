@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import logging
 import os
 import sys
 import threading
@@ -13,7 +14,8 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from ds2_jax.progress import say
+logger = logging.getLogger(__package__)
+
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 """JAX's event for a program that was compiled, or loaded from the cache."""
@@ -150,4 +152,6 @@ class RecompilationAlarm:
             if known
             else "which no batch had until the first whole epoch was over"
         )
-        say(f"compiled again at step {self._step} (epoch {int(epoch) + 1}), {seconds:.1f} s, for {sizes}, {reason}")
+        logger.info(
+            f"compiled again at step {self._step} (epoch {int(epoch) + 1}), {seconds:.1f} s, for {sizes}, {reason}"
+        )

@@ -1,4 +1,4 @@
-"""ffmpeg.py: what libsndfile does not know, through a program that stands for ffmpeg and says what ffmpeg said.
+"""What libsndfile does not know, through a program that stands for ffmpeg and says what ffmpeg said.
 
 The real one is not needed; the messages were copied from version 5.1.
 """
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ds2_jax.audio import BLOCK_SAMPLES, to_waveform
-from ds2_jax.errors import InputError
-from ds2_jax.ffmpeg import MAX_BLOCK, read_blocks
+from ds2_jax.audio.ffmpeg import MAX_BLOCK, read_blocks
+from ds2_jax.audio.reading import BLOCK_SAMPLES, to_waveform
+from ds2_jax.system.errors import InputError
 from tests.small_runs import RATE, write_noise
 
 FAKE = """\

@@ -1,4 +1,4 @@
-"""audio.py: every format, depth, rate and channel count; what is refused and how it says so."""
+"""Every format, depth, rate and channel count; what is refused and how it says so."""
 
 import io
 import os
@@ -14,8 +14,9 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ds2_jax import audio as audio_lib
-from ds2_jax.audio import (
+from ds2_jax.audio import reading as reading_lib
+from ds2_jax.audio.headers import AudioBytes
+from ds2_jax.audio.reading import (
     MAX_VALUES,
     UnknownFormatError,
     audio_duration,
@@ -27,8 +28,7 @@ from ds2_jax.audio import (
     read_excerpt,
     waveform_blocks,
 )
-from ds2_jax.errors import InputError
-from ds2_jax.headers import AudioBytes
+from ds2_jax.system.errors import InputError
 
 RATE = 16_000
 
@@ -595,7 +595,7 @@ def test_decoded_duration_is_what_is_read(tmp_path: Path) -> None:
 def test_blocks_are_the_whole(tmp_path: Path, suffix: str, rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (3 * rate, 2))
     path = write(tmp_path / f"a.{suffix}", noise, rate)
-    monkeypatch.setattr("ds2_jax.audio.BLOCK_SAMPLES", 10_007)
+    monkeypatch.setattr("ds2_jax.audio.reading.BLOCK_SAMPLES", 10_007)
     blocks = list(read_blocks(path, RATE))
     assert len(blocks) >= 4
     assert {(block.dtype, block.ndim) for block in blocks} == {(np.dtype(np.float32), 1)}
@@ -605,7 +605,7 @@ def test_blocks_are_the_whole(tmp_path: Path, suffix: str, rate: int, monkeypatc
 @pytest.mark.parametrize("subtype", ["GSM610", "IMA_ADPCM", "MS_ADPCM", "ULAW", "PCM_24"])
 def test_blocks_of_coded_wav_are_the_whole(tmp_path: Path, subtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.wav", tone(2), RATE, subtype)
-    monkeypatch.setattr("ds2_jax.audio.BLOCK_SAMPLES", 1_003)
+    monkeypatch.setattr("ds2_jax.audio.reading.BLOCK_SAMPLES", 1_003)
     np.testing.assert_array_equal(np.concatenate(list(read_blocks(path, RATE))), read_audio(path, RATE))
 
 
@@ -621,7 +621,7 @@ def test_sizes_of_blocks_make_no_difference(edges: list[int], rate: int) -> None
 
 
 def test_a_fault_behind_the_first_blocks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ds2_jax.audio.BLOCK_SAMPLES", 5_000)
+    monkeypatch.setattr("ds2_jax.audio.reading.BLOCK_SAMPLES", 5_000)
     samples = tone(2)
     samples[23_456] = np.nan
     path = write(tmp_path / "a.wav", samples, RATE, "FLOAT")
@@ -651,7 +651,7 @@ def test_an_excerpt_of_ogg_is_reached_without_seeking(tmp_path: Path, monkeypatc
         return int(seek(file, frames, whence))
 
     monkeypatch.setattr(soundfile.SoundFile, "seek", stay)
-    monkeypatch.setattr(audio_lib, "BLOCK_SAMPLES", 5000)
+    monkeypatch.setattr(reading_lib, "BLOCK_SAMPLES", 5000)
     np.testing.assert_array_equal(read_excerpt(path, RATE, 4000, 0.75), whole[int(0.75 * 28_001) :][:4000])
 
 
@@ -708,5 +708,5 @@ def test_many_channels_make_blocks_no_larger(tmp_path: Path, monkeypatch: pytest
     path = write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, (5000, 1024)))
     monkeypatch.setattr(soundfile.SoundFile, "read", measured)
     blocks = np.concatenate(list(read_blocks(path, RATE)))
-    assert (sum(sizes), max(sizes)) == (5000 * 1024, 8 * audio_lib.BLOCK_SAMPLES)
+    assert (sum(sizes), max(sizes)) == (5000 * 1024, 8 * reading_lib.BLOCK_SAMPLES)
     np.testing.assert_allclose(blocks, read_audio(path, RATE), atol=1e-7)

@@ -14,7 +14,7 @@ from ds2_jax.bench.child import Child, peak_memory
 from ds2_jax.bench.measure import Machine, Row
 from ds2_jax.bench.options import Options, Size, parse_size
 from ds2_jax.bench.work import Step, make_batch
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 from tests.small_runs import write_noise_manifest
 
 TINY = ("--sizes", "1x8", "--batch-size", "2", "--frames", "21", "--runs", "2", "--no-peer", "--json")

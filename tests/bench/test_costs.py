@@ -1,4 +1,4 @@
-"""bench/costs.py: counts against hands, shapes and the compiler; plans and exponents against known ones."""
+"""Counts against hands, shapes and the compiler; plans and exponents against known ones."""
 
 import dataclasses
 
@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from ds2_jax import steps
 from ds2_jax.bench import costs
 from ds2_jax.config import Config, FeatureConfig, ModelConfig
 from ds2_jax.data.plan import Batch
+from ds2_jax.model.inference import init_variables, make_model
 from tests.small_runs import SMALL
 
 MODELS = {
@@ -51,7 +51,7 @@ def test_flops_of_the_default_model() -> None:
 def test_flops_agree_with_the_compilers_count(name: str) -> None:
     """At one output frame, since the compiler counts the body of a loop once."""
     config = Config(model=MODELS[name])
-    model = steps.make_model(config, 29)
+    model = make_model(config, 29)
     inputs = jax.ShapeDtypeStruct((3, 2, 161), "float32"), jax.ShapeDtypeStruct((3,), "int32")
     variables = jax.eval_shape(model.init, jax.random.key(0), *inputs)
     analysis = jax.jit(model.apply).lower(variables, *inputs).cost_analysis()
@@ -63,7 +63,7 @@ def test_flops_agree_with_the_compilers_count(name: str) -> None:
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_parameters_are_those_of_the_model(model: ModelConfig) -> None:
     config = Config(model=model)
-    variables = jax.eval_shape(lambda: steps.init_variables(config, 29))
+    variables = jax.eval_shape(lambda: init_variables(config, 29))
     assert costs.num_parameters(config, 29) == sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 

@@ -12,7 +12,7 @@ from ds2_jax.bench.decode import DECODERS, Decoded, Decoding
 from ds2_jax.bench.options import Options
 from ds2_jax.bench.report import decoding_lines
 from ds2_jax.config import Config
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 from tests.small_runs import SMALL_CONFIG, with_manifests, write_noise_manifest, write_untrained_run
 
 

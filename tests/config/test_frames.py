@@ -8,19 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax import lengths
+from ds2_jax.config.frames import Count, conv_output_lengths, count_frames, ctc_min_frames
+from ds2_jax.model.masks import mask_from_lengths, paddings_from_lengths
 
 
 @pytest.mark.filterwarnings("ignore:n_fft=320 is too large for input signal")
 @pytest.mark.parametrize("num_samples", [1, 159, 160, 161, 320, 1_000, 15_999, 16_000])
 def test_num_frames_is_librosas(num_samples: int) -> None:
     spectrogram = librosa.stft(np.zeros(num_samples, np.float32), n_fft=320, hop_length=160, pad_mode="constant")
-    assert lengths.num_frames(num_samples, 160) == spectrogram.shape[1]
+    assert count_frames(num_samples, 160) == spectrogram.shape[1]
 
 
 def test_an_empty_row_has_no_frames() -> None:
-    assert lengths.num_frames(0, 160) == 0
-    assert lengths.conv_output_lengths(0) == 0
+    assert count_frames(0, 160) == 0
+    assert conv_output_lengths(0) == 0
 
 
 @pytest.mark.parametrize(("kernels", "strides"), [((11, 11), (2, 1)), ((11, 11), (2, 2)), ((1, 5), (2, 2))])
@@ -32,13 +33,13 @@ def test_conv_output_lengths_are_those_of_real_convolutions(kernels: tuple[int, 
 
     for size in range(1, 60):
         shape = jax.eval_shape(convolve, jax.ShapeDtypeStruct((1, 1, size), jnp.float32)).shape
-        assert lengths.conv_output_lengths(size, time_reduction=strides[0] * strides[1]) == shape[-1]
+        assert conv_output_lengths(size, time_reduction=strides[0] * strides[1]) == shape[-1]
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=4, max_size=4))
 def test_integers_numpy_and_jax_count_alike(counts: list[int]) -> None:
-    def output_lengths(num_samples: lengths.Count) -> lengths.Count:
-        return lengths.conv_output_lengths(lengths.num_frames(num_samples, 160), 4)
+    def output_lengths(num_samples: Count) -> Count:
+        return conv_output_lengths(count_frames(num_samples, 160), 4)
 
     expected = [output_lengths(count) for count in counts]
     for result in (output_lengths(np.array(counts, np.int32)), output_lengths(jnp.array(counts, jnp.int32))):
@@ -47,9 +48,9 @@ def test_integers_numpy_and_jax_count_alike(counts: list[int]) -> None:
 
 
 def test_masks_and_paddings() -> None:
-    mask = lengths.mask_from_lengths(jnp.array([0, 1, 3]), 3)
+    mask = mask_from_lengths(jnp.array([0, 1, 3]), 3)
     np.testing.assert_array_equal(mask, [[False, False, False], [True, False, False], [True, True, True]])
-    paddings = lengths.paddings_from_lengths(jnp.array([0, 1, 3]), 3)
+    paddings = paddings_from_lengths(jnp.array([0, 1, 3]), 3)
     assert paddings.dtype == jnp.float32
     np.testing.assert_array_equal(paddings, [[1, 1, 1], [0, 1, 1], [0, 0, 0]])
 
@@ -64,4 +65,4 @@ def test_ctc_min_frames_is_the_length_of_the_shortest_path(labels: list[int]) ->
         for size in itertools.count()
         if any(collapse(p) == labels for p in itertools.product(range(3), repeat=size))
     )
-    assert lengths.ctc_min_frames(labels) == shortest
+    assert ctc_min_frames(labels) == shortest

@@ -22,7 +22,7 @@ from ds2_jax.config import (
     OptimConfig,
     PerturbConfig,
 )
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 odd = st.integers(0, 30).map(lambda half: 2 * half + 1)

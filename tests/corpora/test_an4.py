@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from ds2_jax.audio import audio_duration, read_audio
+from ds2_jax.audio.reading import audio_duration, read_audio
 from ds2_jax.corpora import an4
 from ds2_jax.data.manifest import read_manifest
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 SPEAKERS = [f"s{i:02d}" for i in range(12)]
 SPLITS = ("train", "dev", "test")

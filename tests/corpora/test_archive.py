@@ -1,4 +1,4 @@
-"""corpora/archive.py: downloads against a local server, unpacking against damaged and hostile archives."""
+"""Downloads against a local server, unpacking against damaged and hostile archives."""
 
 import gc
 import gzip
@@ -18,7 +18,7 @@ import pytest
 
 from ds2_jax.corpora import archive as archive_lib
 from ds2_jax.corpora.archive import BadArchiveError, download, extract, file_md5, file_sha256, fingerprint
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 

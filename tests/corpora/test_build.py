@@ -1,4 +1,4 @@
-"""corpora/build.py: pairing, measuring and reporting; what a stopped run leaves, a journal, items in parallel."""
+"""Pairing, measuring and reporting; what a stopped run leaves, a journal, items in parallel."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ from ds2_jax.corpora.build import (
     report,
 )
 from ds2_jax.data.manifest import Problem, Utterance, read_manifest
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 SOURCE = {"release": 2, "language": "fr"}
 

@@ -14,13 +14,13 @@ import pytest
 import soundfile
 import soxr
 
-from ds2_jax.audio import decoded_duration, read_audio
+from ds2_jax.audio.reading import decoded_duration, read_audio
 from ds2_jax.config import DataConfig
 from ds2_jax.corpora import CORPORA, common_voice, split_manifests
 from ds2_jax.corpora.archive import extract
 from ds2_jax.corpora.synthetic import SAMPLE_RATE, Prompt, speak
 from ds2_jax.data.manifest import read_manifest
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 FR = "cv-corpus-22.0-2025-06-20/fr"
 SPLITS = ("train", "dev", "test")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from ds2_jax import cli
-from ds2_jax.audio import read_audio
+from ds2_jax.audio.reading import read_audio
 from ds2_jax.corpora import folder as folder_lib
 from ds2_jax.data.manifest import read_manifest
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 from tests.speech import SENTENCES, recording, seconds, tree, write_files
 
 LEFT, DOOR = SENTENCES[:2]

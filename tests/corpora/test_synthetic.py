@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ds2_jax import corpora, lengths
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.audio import read_audio
-from ds2_jax.config import ENGLISH, DataConfig
+from ds2_jax import corpora
+from ds2_jax.audio.reading import read_audio
+from ds2_jax.config import DataConfig
+from ds2_jax.config.frames import conv_output_lengths, count_frames, ctc_min_frames
+from ds2_jax.config.settings import ENGLISH
 from ds2_jax.corpora import synthetic
 from ds2_jax.corpora.synthetic import Prompt
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 
 SCRIPT = synthetic.script()
 SPLITS = ("train", "dev", "test")
@@ -130,8 +132,8 @@ def check_audio(folder: Path, script: dict[str, dict[str, list[Prompt]]]) -> lis
             assert 0.15 < row.duration / len(row.transcript.split()) < 0.8, row.id
             assert np.abs(waveform).max() == pytest.approx(prompt.level, abs=1e-4), row.id
             assert np.sqrt(np.square(waveform).mean()) > 0.01, row.id
-            frames = lengths.conv_output_lengths(lengths.num_frames(len(waveform), 160), 4)
-            assert frames >= lengths.ctc_min_frames(alphabet.encode(row.transcript)), row.id
+            frames = conv_output_lengths(count_frames(len(waveform), 160), 4)
+            assert frames >= ctc_min_frames(alphabet.encode(row.transcript)), row.id
         rows += utterances
     return rows
 

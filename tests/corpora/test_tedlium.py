@@ -19,7 +19,7 @@ from ds2_jax.corpora import CORPORA, split_manifests, tedlium
 from ds2_jax.corpora.archive import extract
 from ds2_jax.corpora.synthetic import Prompt, speak
 from ds2_jax.data.manifest import read_manifest
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 RATE = 16_000
 SPLITS = ("train", "dev", "test")
@@ -311,7 +311,7 @@ def test_stop_and_go_on(archive: Path, tmp_path: Path, stage: str, monkeypatch: 
 def test_talks_are_cut_once_and_then_deleted(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped in the third talk: the first two are neither unpacked nor cut again."""
     cut: list[Path] = []
-    read_audio = importlib.import_module("ds2_jax.audio").read_audio
+    read_audio = importlib.import_module("ds2_jax.audio.reading").read_audio
 
     def read_two(path: Path, rate: int) -> np.ndarray:
         if len(cut) == 2:

@@ -14,10 +14,10 @@ from urllib.parse import unquote
 import pytest
 
 from ds2_jax import cli
-from ds2_jax.audio import read_audio
+from ds2_jax.audio.reading import read_audio
 from ds2_jax.corpora import voxforge
 from ds2_jax.data.manifest import read_manifest
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 from tests.speech import SENTENCES, recording, seconds, tree, write_archive
 
 SPLITS = ("train", "dev", "test")

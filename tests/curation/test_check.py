@@ -1,4 +1,4 @@
-"""data/check.py: the report, and that its exit code is what training would do."""
+"""The report, and that its exit code is what training would do."""
 
 import dataclasses
 import json
@@ -12,15 +12,16 @@ import pytest
 import soundfile
 
 from ds2_jax import cli
-from ds2_jax import run as run_lib
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import Config, DataConfig
-from ds2_jax.data.check import DataSettings, FeatureSettings, ModelSettings, check, read_settings
+from ds2_jax.curation.check import check
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
 from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import plan_evaluation
 from ds2_jax.data.splits import read_split
-from ds2_jax.errors import InputError
+from ds2_jax.runs import run_folder
+from ds2_jax.runs.overrides import DataSettings, FeatureSettings, ModelSettings, read_settings
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 from tests.small_runs import RATE, noise, write_noise, write_noise_manifest
 
 
@@ -191,7 +192,7 @@ def test_punctuation_is_removed_as_in_training(tmp_path: Path, capsys: pytest.Ca
 def test_settings_of_a_run_name_the_manifests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train, test = (write_noise_manifest(tmp_path / name, (text,)) for name, text in (("a", "ja"), ("b", "nein, 3")))
     data = DataConfig(train=train, test=test, alphabet="aeijn ", case="lower")
-    run_lib.open_run(tmp_path / "run", Config(data=data), overwrite=False)
+    run_folder.open_run(tmp_path / "run", Config(data=data), overwrite=False)
     assert check(run=tmp_path / "run") == 0
     printed = capsys.readouterr().out
     assert f"settings: those of the run {tmp_path / 'run'}\n" in printed

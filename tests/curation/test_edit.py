@@ -1,4 +1,4 @@
-"""data/edit.py and data/draw.py: no utterance is lost, doubled or given another's audio."""
+"""No utterance is lost, doubled or given another's audio."""
 
 import json
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds2_jax import cli
+from ds2_jax.curation.edit import draw_split, merge, split, with_distinct_ids
 from ds2_jax.data.draw import drawn_order
-from ds2_jax.data.edit import draw_split, merge, split, with_distinct_ids
 from ds2_jax.data.manifest import TimedWord, Utterance, read_manifest, write_manifest
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 
 def utterance(audio: Path, key: str, speaker: str = "", seconds: float = 1.0) -> Utterance:

@@ -1,4 +1,4 @@
-"""data/findings.py: what is told of manifests, from recordings whose measures are written down."""
+"""What is told of manifests, from recordings whose measures are written down."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ds2_jax.data.findings import MIN_UTTERANCES, Checked, Role, find, outliers
+from ds2_jax.curation.findings import MIN_UTTERANCES, Checked, Role, find, outliers
+from ds2_jax.curation.recordings import Recording
 from ds2_jax.data.manifest import Problem, Utterance
-from ds2_jax.data.recordings import Recording
 
 GOOD = Recording(b"", 16_000, 16_000, 0.1, 0.0)
 Row = tuple[str, str, str, Recording | Problem]  # id, speaker, transcript, recording

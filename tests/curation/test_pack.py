@@ -1,4 +1,4 @@
-"""data/pack*.py: what a pack holds, that it is the same however it was written, and what is left after a stop."""
+"""What a pack holds, that it is the same however it was written, and what is left after a stop."""
 
 import dataclasses
 import hashlib
@@ -14,19 +14,19 @@ import soundfile
 import tensorflow_datasets as tfds
 
 from ds2_jax import cli
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.audio import read_audio
-from ds2_jax.config import ENGLISH
+from ds2_jax.audio.reading import read_audio
+from ds2_jax.config.settings import ENGLISH
 from ds2_jax.corpora import an4
-from ds2_jax.data import pack as pack_lib
+from ds2_jax.curation import pack as pack_lib
+from ds2_jax.curation.pack import pack
+from ds2_jax.curation.pack_shard import NOTES, Task, read_note, write_shard
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
-from ds2_jax.data.pack import pack
-from ds2_jax.data.pack_shard import NOTES, Task, read_note, write_shard
 from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import plan_epoch
 from ds2_jax.data.splits import Split, digest, read_utterances
 from ds2_jax.data.tfds import TfdsSplit
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 from tests.small_runs import write_noise_manifest
 from tests.tfds_sets import librispeech, prepare
 
@@ -226,7 +226,7 @@ def test_what_beam_cannot_do_is_said(
 
 
 def test_the_range_of_beam_is_that_of_the_extra() -> None:
-    project = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert 'beam = ["apache-beam>=2.73,<3"]' in project
 
 

@@ -1,4 +1,4 @@
-"""data/propose.py: settings that fit transcripts of several languages."""
+"""Settings that fit transcripts of several languages."""
 
 import shlex
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from ds2_jax import cli
+from ds2_jax.curation.propose import Kind, describe, propose, quote
 from ds2_jax.data.manifest import Utterance, write_manifest
-from ds2_jax.data.propose import Kind, describe, propose, quote
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 
 def kinds(*transcripts: str) -> dict[Kind, str]:

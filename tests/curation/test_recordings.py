@@ -1,4 +1,4 @@
-"""data/recordings.py: what is measured in known signals and in real speech."""
+"""What is measured in known signals and in real speech."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from ds2_jax.audio import read_audio
+from ds2_jax.audio.reading import read_audio
+from ds2_jax.curation.recordings import Recording, measure, measure_all
 from ds2_jax.data.manifest import Problem, Utterance
-from ds2_jax.data.recordings import Recording, measure, measure_all
 from tests.small_runs import RATE, noise, write_noise
 
 

@@ -1,13 +1,13 @@
-"""data/stats.py: counts that can be counted by hand."""
+"""Counts that can be counted by hand."""
 
 from pathlib import Path
 
 import pytest
 
 from ds2_jax import cli
+from ds2_jax.curation.stats import column_names, describe, quantiles, read_manifests
 from ds2_jax.data.manifest import Utterance, write_manifest
-from ds2_jax.data.stats import column_names, describe, quantiles, read_manifests
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 ROWS = [
     Utterance(Path("/a.wav"), 1.0, "YES  NO", "a", "ann"),

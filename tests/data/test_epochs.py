@@ -1,4 +1,4 @@
-"""epochs.py: perturbed epochs have the same shapes, hold every utterance, and are read as they were planned."""
+"""Perturbed epochs have the same shapes, hold every utterance, and are read as they were planned."""
 
 import dataclasses
 import functools
@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ds2_jax import train
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import Config, DataConfig, PerturbConfig
+from ds2_jax.data.epochs import Epochs
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.plan import Batch, plan_epoch
 from ds2_jax.data.splits import Split
-from ds2_jax.epochs import Epochs
-from ds2_jax.errors import InputError
-from ds2_jax.rows import ONE_DEVICE
+from ds2_jax.parallel.rows import ONE_DEVICE
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.training import train
 from tests.small_runs import RATE, noise, write_noise
 
 PERTURB = PerturbConfig(

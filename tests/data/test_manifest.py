@@ -1,4 +1,4 @@
-"""data/manifest.py: three formats, the answer to each fault, and the checks before training."""
+"""Three formats, the answer to each fault, and the checks before training."""
 
 import json
 import os
@@ -13,8 +13,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.config import ENGLISH
+from ds2_jax.config.settings import ENGLISH
 from ds2_jax.data.manifest import (
     Problem,
     TimedWord,
@@ -26,7 +25,8 @@ from ds2_jax.data.manifest import (
     write_manifest,
     write_problems,
 )
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 
 Write = Callable[..., Path]
 ROW = {"audio": "a.wav", "duration": 1.5, "transcript": "YES"}

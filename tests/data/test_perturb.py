@@ -1,4 +1,4 @@
-"""perturb.py: each change does what it claims, on tones and on speech, and every draw is keyed by the utterance."""
+"""Each change does what it claims, on tones and on speech, and every draw is keyed by the utterance."""
 
 import dataclasses
 import re
@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from ds2_jax.audio import read_audio, read_excerpt
+from ds2_jax.audio.reading import read_audio, read_excerpt
 from ds2_jax.bench import speech
 from ds2_jax.config import PerturbConfig
-from ds2_jax.errors import InputError
-from ds2_jax.perturb import (
+from ds2_jax.data.perturb import (
     Perturbation,
     Perturber,
     add_noise,
@@ -22,6 +21,7 @@ from ds2_jax.perturb import (
     reverberate,
     shortened,
 )
+from ds2_jax.system.errors import InputError
 from tests.small_runs import RATE, noise, write_noise
 
 ALL = PerturbConfig(speed_probability=0.5, tempo_probability=0.5, gain_probability=0.5)

@@ -1,4 +1,4 @@
-"""data/pipeline.py: what the plan says, decoded side by side, and what happens to files that cannot be used."""
+"""What the plan says, decoded side by side, and what happens to files that cannot be used."""
 
 import dataclasses
 import re
@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.audio import read_audio
-from ds2_jax.config import ENGLISH
+from ds2_jax.audio.reading import read_audio
+from ds2_jax.config.settings import ENGLISH
 from ds2_jax.data import pipeline
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.plan import Batch, plan_epoch
-from ds2_jax.errors import InputError
-from ds2_jax.rows import ONE_DEVICE, RowLayout
+from ds2_jax.parallel.rows import ONE_DEVICE, RowLayout
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 
 RATE = 16_000
 HOP = 160
@@ -291,11 +291,11 @@ def test_tensorflow_sees_no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None
 SCRIPT = """
 import pathlib, sys, time
 import numpy as np
-from ds2_jax.alphabet import Alphabet
+from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.data import pipeline
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.data.plan import Batch
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 assert "tensorflow" not in sys.modules
 

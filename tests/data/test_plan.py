@@ -1,4 +1,4 @@
-"""data/plan.py: every utterance once, in few shapes, with the least padding."""
+"""Every utterance once, in few shapes, with the least padding."""
 
 import functools
 import itertools

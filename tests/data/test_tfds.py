@@ -1,4 +1,4 @@
-"""data/tfds.py, data/length_table.py: sets as TFDS prepares them, read at random; what is asked of them, and said."""
+"""Sets as TFDS prepares them, read at random; what is asked of them, and said."""
 
 import dataclasses
 import io
@@ -15,20 +15,21 @@ import pytest
 import soundfile
 import tensorflow_datasets as tfds
 
-from ds2_jax import run
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.audio import read_audio
-from ds2_jax.config import ENGLISH, Config, DataConfig
+from ds2_jax.audio.reading import read_audio
+from ds2_jax.config import Config, DataConfig
+from ds2_jax.config.settings import ENGLISH
 from ds2_jax.corpora import an4
+from ds2_jax.curation.pack import pack
 from ds2_jax.data import length_table
 from ds2_jax.data.manifest import Problem, Utterance, read_manifest
-from ds2_jax.data.pack import pack
 from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import plan_epoch
 from ds2_jax.data.splits import read_split, read_utterances
 from ds2_jax.data.tfds import Features, find_features
-from ds2_jax.errors import InputError
-from ds2_jax.evaluate import evaluate, evaluation_name
+from ds2_jax.evaluation.evaluate import evaluate, evaluation_name
+from ds2_jax.runs import run_folder
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 from tests.small_runs import SMALL_CONFIG, write_noise_manifest, write_untrained_run
 from tests.tfds_sets import librispeech, prepare
 
@@ -382,8 +383,8 @@ def test_a_run_and_an_evaluation_take_a_folders_name_along(
 ) -> None:
     monkeypatch.chdir(prepared.parent)
     data = DataConfig(train=Path(f"tfds:{prepared.name}#train"), dev=Path("tfds:spoken#dev"), test=Path("t.jsonl"))
-    run.open_run(tmp_path / "run", Config(data=data), overwrite=False)
-    kept = run.load_config(tmp_path / "run").data
+    run_folder.open_run(tmp_path / "run", Config(data=data), overwrite=False)
+    kept = run_folder.load_config(tmp_path / "run").data
     assert str(kept.train) == f"tfds:{os.path.realpath(prepared)}#train"
     assert (str(kept.dev), kept.test) == ("tfds:spoken#dev", prepared.parent / "t.jsonl")
     assert evaluation_name(Path("tfds:librispeech/default:2.1.1#test_clean")) == "default-2.1.1-test_clean"

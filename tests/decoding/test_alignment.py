@@ -1,4 +1,4 @@
-"""align.py: the best path that collapses to given labels."""
+"""The best path that collapses to given labels."""
 
 import itertools
 import math
@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds2_jax.decoding import align as align_lib
-from ds2_jax.decoding.align import align
+from ds2_jax.decoding import alignment as alignment_lib
+from ds2_jax.decoding.alignment import align
 from ds2_jax.decoding.greedy import greedy_decode
 from ds2_jax.decoding.hypothesis import LabelSpan
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 NUM_LABELS = 4
 BLANK = 0
@@ -109,7 +109,7 @@ def test_blocks_change_nothing(block: int, seed: int) -> None:
     labels = generator.integers(1, NUM_LABELS, 6).tolist()
     whole = align(log_probs, labels)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(align_lib, "BLOCK_FRAMES", block)
+        patch.setattr(alignment_lib, "BLOCK_FRAMES", block)
         assert align(log_probs, labels) == whole
 
 

@@ -1,4 +1,4 @@
-"""decoding/calibrated.py: what a run keeps of its calibration."""
+"""What a run keeps of its calibration."""
 
 import dataclasses
 import json
@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ds2_jax.config import Config
-from ds2_jax.decoding.calibrated import UNCALIBRATED, Calibration, read_calibration, write_calibration
-from ds2_jax.decoding.decoder import make_decoder
-from ds2_jax.errors import InputError
+from ds2_jax.decoding.calibration import UNCALIBRATED, Calibration
+from ds2_jax.runs.fitted import read_calibration, run_decoder, write_calibration
+from ds2_jax.system.errors import InputError
 
 FITTED = Calibration(1.25, -0.05, 0.02, step=30, fitted_on="dev", num_words=200, num_timed_words=150)
 
@@ -73,7 +73,7 @@ NAMES = "end_offset, fitted_on, num_timed_words, num_words, start_offset, step, 
 def test_damaged_file_is_named(run: Path, text: Any, finding: str) -> None:
     (run / "calibration.json").write_text(text if isinstance(text, str) else json.dumps(text))
     with pytest.raises(InputError) as caught:
-        make_decoder(Config(), run)
+        run_decoder(Config(), run)
     message = f"{run}/calibration.json must hold the calibration of a run, got: {finding}"
     assert re.sub(r"\.? Make it anew: .*", "", str(caught.value)) == message.removesuffix(".")
     assert str(caught.value).endswith(f" Make it anew: python main.py calibrate {run}")

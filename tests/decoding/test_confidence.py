@@ -1,4 +1,4 @@
-"""decoding/confidence.py: what the readings of beam search say of one another."""
+"""What the readings of beam search say of one another."""
 
 import math
 
@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.decoding.beam import BeamSearch
+from ds2_jax.decoding.beam.search import BeamSearch
 from ds2_jax.decoding.confidence import posteriors, with_posteriors
 from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
 from ds2_jax.decoding.options import DecodingOptions
+from ds2_jax.text.alphabet import Alphabet
 
 sentences = st.lists(st.sampled_from("A B C".split()), max_size=4).map(" ".join)
 

@@ -10,7 +10,7 @@ import pytest
 from ds2_jax.config import Config, DataConfig
 from ds2_jax.decoding.decoder import make_decoder
 from ds2_jax.decoding.options import DecodingOptions
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 from tests.beam_models import one_hot, random_log_probs
 
 CONFIG = Config(data=DataConfig(alphabet="AB "))
@@ -91,4 +91,4 @@ def test_greedy_decoding_loads_no_compiler() -> None:
         "make_decoder(Config())(np.zeros((3, 29), np.float32))\n"
         "assert not {'numba', 'tensorflow'} & set(sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parent.parent, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[2], check=True)

@@ -1,4 +1,4 @@
-"""greedy.py: the collapsed best path."""
+"""The collapsed best path."""
 
 import itertools
 
@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.decoding.greedy import greedy_decode
 from ds2_jax.decoding.hypothesis import LabelSpan
+from ds2_jax.text.alphabet import Alphabet
 
 NUM_LABELS = 4
 BLANK = Alphabet.blank_index

@@ -1,4 +1,4 @@
-"""hypothesis.py: labels on frames to words with times and confidences."""
+"""Labels on frames to words with times and confidences."""
 
 import itertools
 import math
@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.decoding.calibrated import UNCALIBRATED, Calibration
+from ds2_jax.decoding.calibration import UNCALIBRATED, Calibration
 from ds2_jax.decoding.greedy import greedy_decode
 from ds2_jax.decoding.hypothesis import Character, Hypothesis, make_hypothesis
+from ds2_jax.text.alphabet import Alphabet
 
 ALPHABET = Alphabet("AB ")
 BLANK, A, B, SPACE = range(4)

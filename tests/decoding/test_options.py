@@ -8,7 +8,7 @@ import pytest
 import tyro
 
 from ds2_jax.decoding.options import DecodingOptions
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 LM = Path("model.arpa")
 

@@ -1,4 +1,4 @@
-"""calibrate.py: what is fitted to a model's outputs, and the command."""
+"""What is fitted to a model's outputs, and the command."""
 
 import dataclasses
 import re
@@ -8,17 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ds2_jax import calibrate as calibrate_lib
 from ds2_jax import cli
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.calibrate import MIN_WORDS, TEMPERATURES, best_temperature, fit
 from ds2_jax.config import Config
 from ds2_jax.data.manifest import TimedWord, Utterance
 from ds2_jax.data.splits import Split
-from ds2_jax.decoding.calibrated import UNCALIBRATED, read_calibration
+from ds2_jax.decoding.calibration import UNCALIBRATED
 from ds2_jax.decoding.decoder import Decoder
-from ds2_jax.evaluate import Output
-from ds2_jax.word_times import gather, time_errors
+from ds2_jax.evaluation import calibrate as calibrate_lib
+from ds2_jax.evaluation.calibrate import MIN_WORDS, TEMPERATURES, best_temperature, fit
+from ds2_jax.evaluation.evaluate import Output
+from ds2_jax.evaluation.word_times import gather, time_errors
+from ds2_jax.runs.fitted import read_calibration
+from ds2_jax.text.alphabet import Alphabet
 from tests.small_runs import SMALL_CONFIG, write_noise_manifest, write_untrained_run
 
 CONFIG = Config()

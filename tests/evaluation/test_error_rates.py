@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax.error_rates import ErrorCount, char_errors, word_errors
+from ds2_jax.evaluation.error_rates import ErrorCount, char_errors, word_errors
 
 texts = st.text("AB ", max_size=7)
 

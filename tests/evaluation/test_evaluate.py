@@ -1,4 +1,4 @@
-"""evaluate.py: error rates of a run, and the file that shows them."""
+"""Error rates of a run, and the file that shows them."""
 
 import contextlib
 import dataclasses
@@ -10,15 +10,15 @@ from typing import Any, Literal
 
 import pytest
 
-from ds2_jax import interrupts
-from ds2_jax import run as run_lib
 from ds2_jax.config import DataConfig
 from ds2_jax.data.manifest import TimedWord, Utterance, read_manifest, write_manifest
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
 from ds2_jax.decoding.options import DecodingOptions
-from ds2_jax.errors import InputError
-from ds2_jax.evaluate import evaluate, evaluation_name, report
-from ds2_jax.results import Evaluation, Result, read_evaluation, write_evaluation
+from ds2_jax.evaluation.evaluate import evaluate, evaluation_name, report
+from ds2_jax.evaluation.results import Evaluation, Result, read_evaluation, write_evaluation
+from ds2_jax.runs import run_folder
+from ds2_jax.system import interrupts
+from ds2_jax.system.errors import InputError
 from tests.small_runs import SMALL_CONFIG, write_noise_manifest, write_untrained_run
 
 
@@ -162,7 +162,7 @@ def test_missing_manifest_is_named_and_nothing_prepared(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     data = DataConfig(corpus=corpus, root=Path("data"), test=None if corpus else Path("data/an4/test.jsonl"))
-    run_lib.open_run(tmp_path / "run", dataclasses.replace(SMALL_CONFIG, data=data), overwrite=False)
+    run_folder.open_run(tmp_path / "run", dataclasses.replace(SMALL_CONFIG, data=data), overwrite=False)
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     with pytest.raises(InputError) as caught:
@@ -177,7 +177,7 @@ def test_missing_manifest_is_named_and_nothing_prepared(
 
 
 def test_run_without_test_split_needs_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_lib, "load_config", lambda _: SMALL_CONFIG)
+    monkeypatch.setattr(run_folder, "load_config", lambda _: SMALL_CONFIG)
     with pytest.raises(InputError, match=r"--manifest must be given, got none: the run names no data\.test\."):
         evaluate(tmp_path, None)
 
@@ -201,9 +201,9 @@ def test_unreadable_audio_is_left_out_and_listed_where_the_run_skips(
     path = write_noise_manifest(tmp_path / "data")
     (tmp_path / "data/all0.wav").unlink()
     (tmp_path / "data/all1.wav").write_bytes(b"")
-    config = run_lib.load_config(run)
+    config = run_folder.load_config(run)
     skips = dataclasses.replace(config, data=dataclasses.replace(config.data, on_bad_utterance="skip"))
-    monkeypatch.setattr(run_lib, "load_config", lambda _: skips)
+    monkeypatch.setattr(run_folder, "load_config", lambda _: skips)
     evaluation = evaluate(run, path)
     assert [each.utterance.id for each in evaluation.results] == ["all2"]
     assert evaluation.left_out == 2

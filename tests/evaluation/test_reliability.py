@@ -1,4 +1,4 @@
-"""calibration.py: whether confidences are what they say."""
+"""Whether confidences are what they say."""
 
 import itertools
 import math
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax.calibration import (
+from ds2_jax.evaluation.error_rates import word_errors
+from ds2_jax.evaluation.reliability import (
     Bin,
     Reliability,
     area_under_curve,
@@ -17,7 +18,6 @@ from ds2_jax.calibration import (
     reliability_bins,
     right_words,
 )
-from ds2_jax.error_rates import word_errors
 
 said = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.3, 0.5, 0.999, 1.0]), st.booleans()), max_size=30)
 sentences = st.lists(st.sampled_from("A B C".split()), max_size=6).map(" ".join)

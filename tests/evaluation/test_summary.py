@@ -1,4 +1,4 @@
-"""summary.py: what is printed of several runs, and what is refused."""
+"""What is printed of several runs, and what is refused."""
 
 import json
 import subprocess
@@ -12,12 +12,12 @@ import pytest
 from ds2_jax import cli
 from ds2_jax.config import Config, DataConfig
 from ds2_jax.data.manifest import Utterance
-from ds2_jax.errors import InputError
-from ds2_jax.results import Evaluation, Result, write_evaluation
-from ds2_jax.run import open_run
-from ds2_jax.summary import summary
+from ds2_jax.evaluation.results import Evaluation, Result, write_evaluation
+from ds2_jax.evaluation.summary import summary
+from ds2_jax.runs.run_folder import open_run
+from ds2_jax.system.errors import InputError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SPOKEN = {"a": "GO ON", "b": "ONE TWO", "c": "STOP"}
 """References: 5 words, 14 characters, and 2 spaces."""
 TWO_WRONG = {"a": "GO ON", "b": "ONE", "c": "STOPS"}

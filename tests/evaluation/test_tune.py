@@ -1,4 +1,4 @@
-"""lm/tune.py: what it finds, keeps, and goes on with; its picture."""
+"""What it finds, keeps, and goes on with; its picture."""
 
 import dataclasses
 import json
@@ -11,20 +11,20 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from ds2_jax import cli, interrupts
-from ds2_jax import run as run_lib
-from ds2_jax.alphabet import Alphabet
+from ds2_jax import cli
 from ds2_jax.config import Config
-from ds2_jax.decoding.beam import BeamSearch
-from ds2_jax.decoding.decoder import make_decoder
+from ds2_jax.decoding.beam.search import BeamSearch
+from ds2_jax.decoding.ngram.cache import digest_of
+from ds2_jax.decoding.ngram.model import load
 from ds2_jax.decoding.options import DecodingOptions
-from ds2_jax.decoding.tuned import Tuned, read_tuned
-from ds2_jax.errors import InputError
-from ds2_jax.lm import tune as tune_lib
-from ds2_jax.lm.picture import Surface, draw_surface
-from ds2_jax.lm.tune import Heard, Trial, Trials, describe, propose, read_trials, run_trials
-from ds2_jax.ngram.cache import digest_of
-from ds2_jax.ngram.model import load
+from ds2_jax.evaluation import tune as tune_lib
+from ds2_jax.evaluation.tune import Heard, Trial, Trials, describe, propose, read_trials, run_trials
+from ds2_jax.evaluation.tune_picture import Surface, draw_surface
+from ds2_jax.runs import run_folder
+from ds2_jax.runs.fitted import Tuned, read_tuned, run_decoder
+from ds2_jax.system import interrupts
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 from tests.small_runs import (
     SMALL_CONFIG,
     with_manifests,
@@ -103,8 +103,8 @@ def test_command(run: Path, lm: Path, capsys: pytest.CaptureFixture[str], monkey
     assert cli.main([*words, "5"]) == 0
     assert f"alpha {best['alpha']:g}, beta {best['beta']:g}, the best of 5 trials: WER" in capsys.readouterr().out
 
-    config = run_lib.load_config(run)
-    make_decoder(config, run, DecodingOptions(lm=lm))
+    config = run_folder.load_config(run)
+    run_decoder(config, run, DecodingOptions(lm=lm))
     assert capsys.readouterr().err.startswith(f"{lm}: alpha {best['alpha']:g}, beta {best['beta']:g} (tuned")
 
 
@@ -250,17 +250,17 @@ def test_wrong_command_lines(
     assert "RUN must be the folder of a training run" in failure(tmp_path, "--lm", lm)
     assert "no such file" in failure(run, "--lm", tmp_path / "none.arpa").lower()
     bare = tmp_path / "bare"
-    run_lib.open_run(bare, Config(), overwrite=False)
+    run_folder.open_run(bare, Config(), overwrite=False)
     assert failure(bare, "--lm", lm) == (
         "error: RUN must have a dev split that it did not train on, got one without. Tune on another run, or give "
         "weights.\n"
     )
     untrained = tmp_path / "untrained"
-    config = run_lib.load_config(run)
-    run_lib.open_run(untrained, config, overwrite=False)
+    config = run_folder.load_config(run)
+    run_folder.open_run(untrained, config, overwrite=False)
     assert f"error: {untrained} must hold a checkpoint, got none." in failure(untrained, "--lm", lm)
     foreign = dataclasses.replace(config, data=dataclasses.replace(config.data, alphabet="абв "))
-    run_lib.open_run(tmp_path / "foreign", foreign, overwrite=False)
+    run_folder.open_run(tmp_path / "foreign", foreign, overwrite=False)
     (run / "checkpoints").rename(tmp_path / "foreign" / "checkpoints")
     try:
         assert "must hold words of the alphabet 'абв '" in failure(tmp_path / "foreign", "--lm", lm)

@@ -1,11 +1,11 @@
-"""word_times.py: recognised times beside true ones."""
+"""Recognised times beside true ones."""
 
 from pathlib import Path
 
 import numpy as np
 
 from ds2_jax.data.manifest import TimedWord, Utterance
-from ds2_jax.word_times import TimeErrors, gather, time_errors
+from ds2_jax.evaluation.word_times import TimeErrors, gather, time_errors
 
 SAID = Utterance(
     Path("a.wav"),

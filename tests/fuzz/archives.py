@@ -65,7 +65,7 @@ ARCHIVES = {
 
 
 def _read_arpa(path: Path) -> None:
-    from ds2_jax.ngram.model import load
+    from ds2_jax.decoding.ngram.model import load
 
     model = accepted(path, lambda: load(path))
     scores = model.word_scores("GO LEFT AND UP")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ds2_jax import audio
-from ds2_jax.errors import InputError
-from ds2_jax.headers import AudioBytes
+from ds2_jax.audio import reading
+from ds2_jax.audio.headers import AudioBytes
+from ds2_jax.system.errors import InputError
 from tests.fuzz import seeds
 from tests.fuzz.target import Target, accepted, attempt
 from tests.fuzz.upstream import damaged_codebooks
@@ -20,12 +20,12 @@ from tests.fuzz.upstream import damaged_codebooks
 def _read_audio(path: Path) -> None:
     """All readers of audio agree on whether a file is whole and on what is in it."""
     content = AudioBytes(str(path), path.read_bytes())
-    whole = attempt(path, lambda: audio.read_audio(path, seeds.RATE))
-    blocks = attempt(path, lambda: np.concatenate(list(audio.read_blocks(path, seeds.RATE))))
-    held = attempt(path, lambda: audio.read_audio(content, seeds.RATE))
-    excerpt = attempt(path, lambda: audio.read_excerpt(path, seeds.RATE, 1000, 0.5))
-    duration = attempt(path, lambda: audio.audio_duration(path))
-    flac = attempt(path, lambda: audio.lossless_flac(path))
+    whole = attempt(path, lambda: reading.read_audio(path, seeds.RATE))
+    blocks = attempt(path, lambda: np.concatenate(list(reading.read_blocks(path, seeds.RATE))))
+    held = attempt(path, lambda: reading.read_audio(content, seeds.RATE))
+    excerpt = attempt(path, lambda: reading.read_excerpt(path, seeds.RATE, 1000, 0.5))
+    duration = attempt(path, lambda: reading.audio_duration(path))
+    flac = attempt(path, lambda: reading.lossless_flac(path))
     assert isinstance(duration, InputError) or 0 < duration < 1e12
     assert isinstance(excerpt, InputError) or (excerpt.shape == (1000,) and np.isfinite(excerpt).all())
     if isinstance(whole, InputError):
@@ -42,7 +42,7 @@ def _read_audio(path: Path) -> None:
         np.testing.assert_array_equal(held, whole)
     if flac:
         assert not isinstance(flac, InputError)
-        np.testing.assert_array_equal(audio.read_audio(AudioBytes("flac", flac), seeds.RATE), whole)
+        np.testing.assert_array_equal(reading.read_audio(AudioBytes("flac", flac), seeds.RATE), whole)
 
 
 def _wav() -> Sequence[bytes]:
@@ -196,7 +196,7 @@ def _films() -> Sequence[bytes]:
 
 def _read_film(path: Path) -> None:
     """ffmpeg runs under the same limit of memory."""
-    from ds2_jax import ffmpeg
+    from ds2_jax.audio import ffmpeg
 
     tempfile.tempdir = str(path.parent)
     blocks = accepted(path, lambda: list(ffmpeg.read_blocks(path, seeds.RATE)))

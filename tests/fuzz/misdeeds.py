@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 from tests.fuzz.target import PAYLOADS, PICKLE, Target, accepted
 
 

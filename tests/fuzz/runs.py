@@ -33,9 +33,9 @@ def _read_run(path: Path) -> None:
     """The whole run is read, but for one file that is damaged. Weights are those that were saved, bit for bit."""
     import jax
 
-    from ds2_jax.checkpoint import load_variables
-    from ds2_jax.parallel import data_mesh
-    from ds2_jax.run import load_config
+    from ds2_jax.parallel.mesh import data_mesh
+    from ds2_jax.runs.checkpoints import load_variables
+    from ds2_jax.runs.run_folder import load_config
     from tests.small_runs import SMALL_CONFIG, some_state
 
     place, _, content = path.read_bytes().partition(b"\n")
@@ -65,7 +65,7 @@ def _planted() -> Sequence[bytes]:
 
 
 def _read_failed_step(path: Path) -> None:
-    from ds2_jax.batch_file import read_batch
+    from ds2_jax.training.replay.batch_file import read_batch
 
     failed = accepted(path, lambda: read_batch(path))
     assert len(failed.ids) == len(failed.batch["waveforms"])
@@ -73,7 +73,7 @@ def _read_failed_step(path: Path) -> None:
 
 
 def _failed_steps() -> Sequence[bytes]:
-    from ds2_jax.batch_file import FailedStep, write_batch
+    from ds2_jax.training.replay.batch_file import FailedStep, write_batch
 
     counts = np.array([100, 50], np.int32)
     batch = {"waveforms": np.zeros((2, 100), np.float32), "num_samples": counts, "indices": counts}

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 from tests.fuzz.mutate import mutate
 
 T = TypeVar("T")

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 from ds2_jax.config import Config, from_json, to_json
 from ds2_jax.data.manifest import read_manifest
-from ds2_jax.decoding.calibrated import Calibration, read_calibration
-from ds2_jax.decoding.tuned import Tuned, read_tuned
-from ds2_jax.errors import InputError
-from ds2_jax.run import load_config
+from ds2_jax.decoding.calibration import Calibration
+from ds2_jax.runs.fitted import Tuned, read_calibration, read_tuned
+from ds2_jax.runs.run_folder import load_config
+from ds2_jax.system.errors import InputError
 from tests.fuzz import campaign
 from tests.fuzz.campaign import Worker
 from tests.fuzz.misdeeds import MISDEEDS
@@ -35,7 +35,7 @@ NUM_QUICK, NUM_SLOW = 500, 12_000
 SLOW_FIRST = 1000
 """The slow test begins where the quick one does not reach."""
 T = TypeVar("T")
-PACKAGE = Path(__file__).parent.parent / "ds2_jax"
+PACKAGE = Path(__file__).parents[2] / "ds2_jax"
 
 
 def check(num_mutations: int, first: int, folder: Path) -> None:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 from tests.fuzz import seeds
 from tests.fuzz.target import Target, accepted, attempt
 
 
 def _read_manifest(path: Path) -> None:
-    from ds2_jax.alphabet import Alphabet
-    from ds2_jax.config import ENGLISH
+    from ds2_jax.config.settings import ENGLISH
     from ds2_jax.data.manifest import check_utterances, read_manifest
+    from ds2_jax.text.alphabet import Alphabet
 
     utterances = accepted(path.parent, lambda: read_manifest(path))  # a transcript's file may be at fault
     assert len({each.id for each in utterances}) == len(utterances) > 0
@@ -45,9 +45,10 @@ def _manifests() -> Sequence[bytes]:
 
 
 def _read_config(path: Path) -> None:
-    from ds2_jax import config, run
+    from ds2_jax import config
+    from ds2_jax.runs import run_folder
 
-    found = accepted(path.parent, lambda: run.load_config(path.parent))
+    found = accepted(path.parent, lambda: run_folder.load_config(path.parent))
     assert config.from_json(config.to_json(found)) == found
 
 
@@ -58,19 +59,19 @@ def _configs() -> Sequence[bytes]:
 
 
 def _read_calibration(path: Path) -> None:
-    from ds2_jax.decoding.calibrated import read_calibration
+    from ds2_jax.runs.fitted import read_calibration
 
     assert 0 < accepted(path.parent, lambda: read_calibration(path.parent)).temperature < 10
 
 
 def _calibrations() -> Sequence[bytes]:
-    from ds2_jax.decoding.calibrated import Calibration
+    from ds2_jax.decoding.calibration import Calibration
 
     return [json.dumps(dataclasses.asdict(Calibration(1.5, 0.1, 0.1, 7, "dev", 10, 5))).encode()]
 
 
 def _read_tuned(path: Path) -> None:
-    from ds2_jax.decoding.tuned import read_tuned
+    from ds2_jax.runs.fitted import read_tuned
 
     for each in accepted(path.parent, lambda: read_tuned(path.parent)).values():
         assert np.isfinite([each.alpha, each.beta]).all()
@@ -82,7 +83,7 @@ def _tuned() -> Sequence[bytes]:
 
 
 def _read_trials(path: Path) -> None:
-    from ds2_jax.lm.tune import read_trials
+    from ds2_jax.evaluation.tune import read_trials
 
     trials = accepted(path, lambda: read_trials(path, {"lm": "ab", "checkpoint": 5}))
     if trials and trials.trials:
@@ -97,7 +98,7 @@ def _trials() -> Sequence[bytes]:
 
 
 def _read_evaluation(path: Path) -> None:
-    from ds2_jax.results import read_evaluation
+    from ds2_jax.evaluation.results import read_evaluation
 
     evaluation = accepted(path, lambda: read_evaluation(path.parent, "dev"))
     assert evaluation is not None
@@ -116,14 +117,14 @@ LINES = "".join(
 
 
 def _read_rival(path: Path) -> None:
-    from ds2_jax.report.rival import read_rival
+    from ds2_jax.evaluation.report.rival import read_rival
 
     for result in accepted(path, lambda: read_rival(path)).results:
         assert result.words.edits >= 0
 
 
 def _read_metrics(path: Path) -> None:
-    from ds2_jax.progress import MetricLog
+    from ds2_jax.training.progress import MetricLog
 
     accepted(path, lambda: MetricLog(path.parent, 5, evaluated=True))
     for line in path.read_text().splitlines():
@@ -135,7 +136,7 @@ def _metrics() -> Sequence[bytes]:
 
 
 def _read_skipped(path: Path) -> None:
-    from ds2_jax.progress import Skipped
+    from ds2_jax.data.skipped import Skipped
 
     accepted(path, lambda: Skipped(path))
 
@@ -195,9 +196,9 @@ def _lists() -> Sequence[bytes]:
 
 
 def _read_text(path: Path) -> None:
-    from ds2_jax.alphabet import Alphabet
-    from ds2_jax.config import ENGLISH
+    from ds2_jax.config.settings import ENGLISH
     from ds2_jax.lm.text import read_texts
+    from ds2_jax.text.alphabet import Alphabet
 
     text = accepted(path, lambda: read_texts([path], Alphabet(ENGLISH), "skip"))
     assert text.tokens.max() < len(text.words)

@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 from tests.fuzz.misdeeds import SELF_TEST
 from tests.fuzz.target import MARK
 from tests.fuzz.targets import TARGETS

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ds2_jax.config import ModelConfig
-from ds2_jax.loss import ctc_losses
-from ds2_jax.lstm import RecurrentWeights, recurrent
-from ds2_jax.model import DeepSpeech2, Lookahead, clipped_relu
+from ds2_jax.model.ctc import ctc_losses
+from ds2_jax.model.network import DeepSpeech2, Lookahead, clipped_relu
+from ds2_jax.model.recurrent import RecurrentWeights, recurrent
 from tests.golden import inputs
 
 LAYER = 1e-5
@@ -20,7 +20,7 @@ MODEL = 1e-4
 
 def stored(area: str, case: str) -> dict[str, np.ndarray]:
     """What PyTorch gave for a case."""
-    with np.load(Path(__file__).parent / "golden" / f"{area}.npz") as arrays:
+    with np.load(Path(__file__).parent / f"{area}.npz") as arrays:
         return {name.removeprefix(f"{case}/"): arrays[name] for name in arrays if name.startswith(f"{case}/")}
 
 

@@ -1,12 +1,12 @@
-"""lm/build.py: what the command reads, prints and writes."""
+"""What the command reads, prints and writes."""
 
 from pathlib import Path
 
 import pytest
 
 from ds2_jax import cli
-from ds2_jax import run as run_lib
 from ds2_jax.config import Config, DataConfig
+from ds2_jax.runs import run_folder
 from tests.small_runs import write_noise_manifest
 
 TEXT = "go left\nGO RIGHT\ngo left now\n"
@@ -56,7 +56,7 @@ def test_report(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_the_alphabet_of_a_run_and_settings_beside_it(text: Path, tmp_path: Path) -> None:
     text.write_text("Você, não?\n")
     config = Config(data=DataConfig(alphabet="acenoêãv ", remove=","))
-    run_lib.open_run(tmp_path / "run", config, overwrite=False)
+    run_folder.open_run(tmp_path / "run", config, overwrite=False)
     words = ["lm", "build", str(text), "--out", str(tmp_path / "lm.arpa"), "--run", str(tmp_path / "run")]
     assert cli.main(words) == 1
     assert cli.main([*words, "--data.remove=,?"]) == 0

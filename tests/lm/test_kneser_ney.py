@@ -1,4 +1,4 @@
-"""ngram/kneser_ney.py: figures worked out by hand, a plain dictionary of the formulas, KenLM's and irstlm's models."""
+"""Figures worked out by hand, a plain dictionary of the formulas, KenLM's and irstlm's models."""
 
 import collections
 import errno
@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-from ds2_jax.errors import InputError
-from ds2_jax.ngram.kneser_ney import SPECIAL, Model, count_ngrams, estimate, score, write_arpa
+from ds2_jax.lm.kneser_ney import SPECIAL, Model, count_ngrams, estimate, score, write_arpa
+from ds2_jax.system.errors import InputError
 from tests.golden.make_kneser_ney import HEARD, NUM_SCORED, ORDER, TRAINED
 from tests.golden.zipf_text import sentences
 
@@ -205,7 +205,7 @@ def test_arpa_file_is_sorted_and_whole(tmp_path: Path) -> None:
 def test_rows_are_written_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, words = make_model(TINY, 3)
     write_arpa(tmp_path / "whole.arpa", model, words)
-    monkeypatch.setattr("ds2_jax.ngram.kneser_ney.ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("ds2_jax.lm.kneser_ney.ROWS_AT_ONCE", 2)
     write_arpa(tmp_path / "pieces.arpa", model, words)
     assert (tmp_path / "pieces.arpa").read_bytes() == (tmp_path / "whole.arpa").read_bytes()
 
@@ -233,7 +233,9 @@ def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Any]:
     """What KenLM and irstlm made of the same text."""
-    found: dict[str, Any] = json.loads((Path(__file__).parent / "golden/kneser_ney.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(
+        (Path(__file__).parents[1] / "golden/kneser_ney.json").read_text(encoding="utf-8")
+    )
     return found
 
 
@@ -285,7 +287,7 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path, monkeypatch:
 
     path = tmp_path / "lm.arpa"
     path.write_text("old")
-    monkeypatch.setattr("ds2_jax.ngram.kneser_ney._arpa_lines", lines)
+    monkeypatch.setattr("ds2_jax.lm.kneser_ney._arpa_lines", lines)
     with pytest.raises(InputError) as error:
         write_arpa(path, *make_model(TINY, 2))
     assert str(error.value) == (

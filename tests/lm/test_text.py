@@ -1,4 +1,4 @@
-"""lm/text.py: sentences of every kind of source, and what stops them."""
+"""Sentences of every kind of source, and what stops them."""
 
 import gzip
 import io
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.config import ENGLISH
-from ds2_jax.errors import InputError
+from ds2_jax.config.settings import ENGLISH
 from ds2_jax.lm.text import Text, read_texts
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 from tests.small_runs import write_noise_manifest
 
 LETTERS = Alphabet(ENGLISH)

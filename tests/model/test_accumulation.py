@@ -1,4 +1,4 @@
-"""steps.py with optim.accumulate: one update from micro-batches that are computed one after the other."""
+"""Training steps with optim.accumulate: one update from micro-batches that are computed one after the other."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -9,13 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ds2_jax import augment, features
 from ds2_jax.config import Config
-from ds2_jax.loss import ctc_losses
-from ds2_jax.model import DeepSpeech2, MaskedBatchNorm
-from ds2_jax.rows import RowLayout
-from tests import test_model
-from tests.test_model import EMPTY, NUM_LABELS, SMALL, TOLERANCES, Arrays, assert_trees_close, make_batch, objective
+from ds2_jax.model import features, spec_augment
+from ds2_jax.model.ctc import ctc_losses
+from ds2_jax.model.network import DeepSpeech2, MaskedBatchNorm
+from ds2_jax.parallel.rows import RowLayout
+from tests.model import test_network
+from tests.model.test_network import (
+    EMPTY,
+    NUM_LABELS,
+    SMALL,
+    TOLERANCES,
+    Arrays,
+    assert_trees_close,
+    make_batch,
+    objective,
+)
 
 BATCHES = [np.array([0, 1, 3, 2, 1, EMPTY, last], np.int32) for last in (0, EMPTY)]
 """Utterances: the micro-batches (0, 1, 3), (2, 1, EMPTY) and (last,) have 3, 1 and 1 or 0 rows that can be aligned."""
@@ -40,9 +49,9 @@ def frozen_statistics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(
         MaskedBatchNorm, "__call__", lambda self, inputs, mask, training: call(self, inputs, mask, training=False)
     )
-    test_model.compiled_step.cache_clear()
+    test_network.compiled_step.cache_clear()
     yield
-    test_model.compiled_step.cache_clear()
+    test_network.compiled_step.cache_clear()
 
 
 @pytest.mark.usefixtures("frozen_statistics")
@@ -64,11 +73,11 @@ def test_gradients_are_the_large_batchs_with_frozen_statistics(float_type: type)
 
 def one_micro_batch(variables: Any, rows: Arrays) -> Any:
     """The sum of the rows' losses, its gradients, and the statistics afterwards, by the model itself."""
-    keys = augment.row_keys(SMALL.seed, EPOCH, jnp.asarray(rows["indices"]))
+    keys = spec_augment.row_keys(SMALL.seed, EPOCH, jnp.asarray(rows["indices"]))
     spectrograms, num_frames = features.extract_features(
         jnp.asarray(rows["waveforms"]), jnp.asarray(rows["num_samples"]), SMALL.features
     )
-    spectrograms = augment.spec_augment(spectrograms, num_frames, keys, SMALL.augment)
+    spectrograms = spec_augment.spec_augment(spectrograms, num_frames, keys, SMALL.augment)
     model = DeepSpeech2(SMALL.model, NUM_LABELS, dtype=rows["waveforms"].dtype)
 
     def summed_loss(params: Any) -> Any:
@@ -88,12 +97,12 @@ def one_micro_batch(variables: Any, rows: Arrays) -> Any:
 
 
 def test_each_micro_batch_is_normalised_alone_and_rows_weigh_the_same() -> None:
-    compiled = jax.jit(one_micro_batch, compiler_options=test_model.QUICK_COMPILATION)
+    compiled = jax.jit(one_micro_batch, compiler_options=test_network.QUICK_COMPILATION)
     for utterances in BATCHES:
         batch = split(utterances)
         actual, counts = objective(batch, accumulating())
         with jax.enable_x64(True):
-            variables = jax.tree.map(lambda x: x.astype(np.float64), test_model.initial_variables(accumulating()))
+            variables = jax.tree.map(lambda x: x.astype(np.float64), test_network.initial_variables(accumulating()))
             parts = []
             for rows in np.split(np.arange(len(batch["indices"])), NUM_MICRO_BATCHES):
                 part, statistics = jax.tree.map(

@@ -1,4 +1,4 @@
-"""conv.py: the folded convolution is the ordinary one, and so are its gradients."""
+"""The folded convolution is the ordinary one, and so are its gradients."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds2_jax.conv import BLOCK, direct_conv, fourier_conv, strided_conv
+from ds2_jax.model.conv import BLOCK, direct_conv, fourier_conv, strided_conv
 
 taps = st.integers(0, 4).map(lambda half: 2 * half + 1)
 pairs_of_strides = st.tuples(st.integers(1, 4), st.integers(1, 4))

@@ -1,4 +1,4 @@
-"""loss.py: CTC as the sum over all paths, and rows that have none."""
+"""CTC as the sum over all paths, and rows that have none."""
 
 import itertools
 
@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds2_jax import lengths
-from ds2_jax.loss import ctc_losses
+from ds2_jax.config.frames import ctc_min_frames
+from ds2_jax.model.ctc import ctc_losses
+from ds2_jax.model.masks import is_alignable
 
 NUM_FRAMES, NUM_LABELS, MAX_LABELS = 5, 4, 4
 ROWS = [  # valid frames, labels
@@ -111,7 +112,7 @@ def test_gradient_is_that_of_optax_in_float64() -> None:
             paddings = [np.arange(size) >= count[:, None] for size, count in ((90, num_frames), (40, num_labels))]
             return (weights * optax.ctc_loss(logits, paddings[0] * 1.0, labels, paddings[1] * 1.0)).sum()
 
-        assert lengths.alignable(jnp.asarray(num_frames), labels, jnp.asarray(num_labels)).all()
+        assert is_alignable(jnp.asarray(num_frames), labels, jnp.asarray(num_labels)).all()
         np.testing.assert_allclose(jax.grad(ours)(logits), jax.grad(optaxs)(logits), rtol=0, atol=1e-10)
 
 
@@ -150,7 +151,7 @@ def test_loss_of_certain_logits_is_never_negative() -> None:
         assert np.isfinite(gradients).all()
 
 
-alignable = jax.jit(lengths.alignable)
+alignable = jax.jit(is_alignable)
 
 
 @settings(deadline=None)
@@ -164,11 +165,11 @@ def test_alignable_counts_labels_and_repeats(rows: list[tuple[int, list[int]]], 
         row[: len(values)] = values
     num_frames = jnp.array([frames for frames, _ in rows], jnp.int32)
     actual = alignable(num_frames, jnp.asarray(labels), jnp.array([len(values) for _, values in rows], jnp.int32))
-    expected = [frames > 0 and lengths.ctc_min_frames(values) <= frames for frames, values in rows]
+    expected = [frames > 0 and ctc_min_frames(values) <= frames for frames, values in rows]
     np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("labels", [[], [1], [1, 1], [1, 2, 1], [2, 2, 2], [1, 1, 2, 2]])
 def test_fewest_frames_are_those_of_the_shortest_path(labels: list[int]) -> None:
     fewest = next(n for n in range(8) if paths_of(n, labels))
-    assert lengths.ctc_min_frames(labels) == fewest
+    assert ctc_min_frames(labels) == fewest

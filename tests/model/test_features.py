@@ -1,4 +1,4 @@
-"""features.py against librosa, and what padding must not change."""
+"""Features against librosa, and what padding must not change."""
 
 import functools
 
@@ -8,9 +8,10 @@ import librosa
 import numpy as np
 import pytest
 
-from ds2_jax import features
 from ds2_jax.config import FeatureConfig
-from ds2_jax.errors import InputError
+from ds2_jax.config.frames import frequencies, mel_bands
+from ds2_jax.model import features
+from ds2_jax.system.errors import InputError
 
 TOLERANCE = 1e-5
 WINDOWS = ("hamming", "hann", "blackman", "bartlett")
@@ -113,7 +114,7 @@ def test_mel_bands_are_librosas_and_hold_a_bin_each() -> None:
         most = most_mels(sample_rate)
         for num_mels in (1, 23, most):
             config = FeatureConfig(sample_rate=sample_rate, num_mels=num_mels)
-            bands = features.mel_bands(config)
+            bands = mel_bands(config)
             theirs = librosa.filters.mel(
                 sr=sample_rate, n_fft=config.fft_length, n_mels=num_mels, htk=True, norm=None, dtype=np.float64
             )
@@ -131,8 +132,8 @@ def most_mels(sample_rate: int) -> int:
 
 
 def test_frequencies_are_those_of_the_bands() -> None:
-    assert features.frequencies(np.array([0, 0.5, 1]), FeatureConfig()).tolist() == [0, 4000, 8000]
-    mel = features.frequencies(np.array([0, 0.5, 1]), FeatureConfig(num_mels=3))
+    assert frequencies(np.array([0, 0.5, 1]), FeatureConfig()).tolist() == [0, 4000, 8000]
+    mel = frequencies(np.array([0, 0.5, 1]), FeatureConfig(num_mels=3))
     np.testing.assert_allclose(mel, librosa.mel_frequencies(5, fmax=8000, htk=True)[[0, 2, 4]])
 
 

@@ -1,4 +1,4 @@
-"""model.py and the training objective: padding never counts; sizes and types are as stated."""
+"""The model and the training objective: padding never counts; sizes and types are as stated."""
 
 import dataclasses
 import functools
@@ -15,10 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds2_jax import augment, lengths, model, steps
 from ds2_jax.config import AugmentConfig, Config, FeatureConfig, ModelConfig
-from ds2_jax.conv import strided_conv
-from ds2_jax.model import DeepSpeech2, MaskedBatchNorm, clipped_relu
+from ds2_jax.config.frames import conv_output_lengths
+from ds2_jax.model import network, spec_augment
+from ds2_jax.model import update as update_lib
+from ds2_jax.model.conv import strided_conv
+from ds2_jax.model.inference import infer, make_model
+from ds2_jax.model.network import DeepSpeech2, MaskedBatchNorm, clipped_relu
+from ds2_jax.model.update import TrainState, init_state, train_step
 
 NUM_LABELS = 6
 SMALL = Config(
@@ -71,7 +75,7 @@ def make_batch(
 @functools.cache
 def initial_variables(config: Config) -> Any:
     """NumPy float32 params and batch_stats."""
-    state = steps.init_state(config, NUM_LABELS, optax.identity())
+    state = init_state(config, NUM_LABELS, optax.identity())
     return jax.tree.map(np.asarray, {"params": state.params, "batch_stats": state.batch_stats})
 
 
@@ -81,12 +85,12 @@ def compiled_step(config: Config) -> Any:
 
     @functools.partial(jax.jit, compiler_options=QUICK_COMPILATION)
     def run(variables: Any, batch: Any) -> Any:
-        start = steps.TrainState(
+        start = TrainState(
             jnp.int32(0), variables["params"], variables["batch_stats"], keep_gradients.init(variables["params"])
         )
-        make_model, dtype = steps.make_model, batch["waveforms"].dtype  # settings have no float64
-        with mock.patch.object(steps, "make_model", lambda *settings: make_model(*settings).clone(dtype=dtype)):
-            state, metrics = steps.train_step(
+        dtype = batch["waveforms"].dtype  # settings have no float64
+        with mock.patch.object(update_lib, "make_model", lambda *settings: make_model(*settings).clone(dtype=dtype)):
+            state, metrics = train_step(
                 start, batch, jnp.int32(3), config=config, num_labels=NUM_LABELS, tx=keep_gradients
             )
         return {
@@ -187,9 +191,7 @@ def test_batch_of_empty_rows_trains_nothing() -> None:
 
 @functools.cache
 def compiled_inference(config: Config) -> Any:
-    return jax.jit(
-        functools.partial(steps.infer, config=config, num_labels=NUM_LABELS), compiler_options=QUICK_COMPILATION
-    )
+    return jax.jit(functools.partial(infer, config=config, num_labels=NUM_LABELS), compiler_options=QUICK_COMPILATION)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -243,8 +245,8 @@ def test_output_lengths_are_those_of_real_convolutions(time_reduction: Any) -> N
             )
             assert ours.shape[1:3] == after
             size = after
-        assert lengths.conv_output_lengths(num_frames, time_reduction) == size[0]
-    assert lengths.conv_output_lengths(0, time_reduction) == 0
+        assert conv_output_lengths(num_frames, time_reduction) == size[0]
+    assert conv_output_lengths(0, time_reduction) == 0
 
 
 def test_bfloat16_model_keeps_logits_and_gradients_float32() -> None:
@@ -257,11 +259,11 @@ def test_bfloat16_model_keeps_logits_and_gradients_float32() -> None:
     assert outputs[0].dtype == jnp.float32
     assert 0 < np.abs(outputs[0] - outputs[1]).max() <= 0.03 * np.abs(outputs[1]).max()
 
-    def step(state: steps.TrainState) -> Any:
+    def step(state: TrainState) -> Any:
         tx = optax.identity()
-        return steps.train_step(state, batch, jnp.int32(0), config=lower, num_labels=NUM_LABELS, tx=tx)  # type: ignore[arg-type]
+        return train_step(state, batch, jnp.int32(0), config=lower, num_labels=NUM_LABELS, tx=tx)  # type: ignore[arg-type]
 
-    start = steps.TrainState(jnp.int32(0), variables["params"], variables["batch_stats"], optax.EmptyState())
+    start = TrainState(jnp.int32(0), variables["params"], variables["batch_stats"], optax.EmptyState())
     state, metrics = jax.eval_shape(step, start)
     assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.batch_stats))} == {np.dtype(np.float32)}
     assert metrics["loss"].dtype == jnp.float32
@@ -284,8 +286,8 @@ def test_batch_norm_takes_its_statistics_from_valid_frames() -> None:
 
 
 def test_dropout_sets_its_share_to_zero_and_scales_the_rest() -> None:
-    keys = augment.row_keys(0, jnp.int32(0), jnp.arange(8))
-    dropout = jax.jit(model.dropout, static_argnums=(2, 3))
+    keys = spec_augment.row_keys(0, jnp.int32(0), jnp.arange(8))
+    dropout = jax.jit(network.dropout, static_argnums=(2, 3))
     outputs = np.asarray(dropout(jnp.ones((8, 50, 10)), keys, 1, 0.3))
     assert set(np.unique(outputs)) == {np.float32(0), np.float32(1) / np.float32(0.7)}
     assert np.mean(outputs == 0) == pytest.approx(0.3, abs=4 * math.sqrt(0.21 / 4_000))
@@ -298,7 +300,7 @@ def test_dropout_sets_its_share_to_zero_and_scales_the_rest() -> None:
 
 def test_dropout_without_keys_says_so() -> None:
     with pytest.raises(ValueError, match=r"row_keys must be given in training with dropout, got None\."):
-        model.dropout(jnp.ones((1, 2, 3)), None, 1, 0.3)
+        network.dropout(jnp.ones((1, 2, 3)), None, 1, 0.3)
 
 
 def test_clipped_relu_has_no_gradient_at_its_ends_and_keeps_nan() -> None:

@@ -1,4 +1,4 @@
-"""optim.py: learning rates at given steps, and updates against the textbook's."""
+"""Learning rates at given steps, and updates against the textbook's."""
 
 import dataclasses
 from typing import Any
@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from ds2_jax.config import OptimConfig
-from ds2_jax.optim import learning_rate_schedule, make_optimizer
+from ds2_jax.model.optimizer import learning_rate_schedule, make_optimizer
 
 
 def rates(config: OptimConfig, steps: list[int], steps_per_epoch: int = 10, total_steps: int = 110) -> np.ndarray:

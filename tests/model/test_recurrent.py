@@ -1,4 +1,4 @@
-"""lstm.py: the written gradient against the derived one, and padding."""
+"""The written gradient against the derived one, and padding."""
 
 import functools
 from typing import Any
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ds2_jax.compilation import compiler_options
-from ds2_jax.lstm import NUM_GATES, RecurrentWeights, RnnType, recurrent
+from ds2_jax.model.recurrent import NUM_GATES, RecurrentWeights, RnnType, recurrent
+from ds2_jax.system.compilation import compiler_options
 
 LENGTHS = (6, 0, 3, 1)
 NUM_FRAMES, NUM_INPUTS, HIDDEN = 7, 4, 3

@@ -1,4 +1,4 @@
-"""augment.py: where the warp moves frames, what the masks cover, and what decides where they lie."""
+"""Where the warp moves frames, what the masks cover, and what decides where they lie."""
 
 import dataclasses
 import itertools
@@ -10,21 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ds2_jax import augment
 from ds2_jax.config import AugmentConfig
+from ds2_jax.model import spec_augment
 
 NUM_BINS = 12
 LENGTHS = (30, 17, 5, 1, 0)
 
 
 def keys_of(indices: range | list[int], seed: int = 0, epoch: int = 0) -> jax.Array:
-    return augment.row_keys(seed, jnp.int32(epoch), jnp.asarray(indices, jnp.int32))
+    return spec_augment.row_keys(seed, jnp.int32(epoch), jnp.asarray(indices, jnp.int32))
 
 
 def masked(config: AugmentConfig, lengths: list[int], keys: jax.Array, size: int = 30) -> np.ndarray:
     """[B, T, F] bool: where spectrograms of ones were set to 0."""
     ones = jnp.ones((len(lengths), size, NUM_BINS))
-    outputs = jax.jit(augment.spec_augment, static_argnums=3)(ones, jnp.array(lengths, jnp.int32), keys, config)
+    outputs = jax.jit(spec_augment.spec_augment, static_argnums=3)(ones, jnp.array(lengths, jnp.int32), keys, config)
     assert np.isin(outputs, [0, 1]).all()
     return np.asarray(outputs) == 0
 
@@ -89,7 +89,7 @@ def test_time_and_frequency_are_drawn_apart() -> None:
 )
 def test_no_masks_change_nothing(config: AugmentConfig) -> None:
     spectrograms = jax.random.normal(jax.random.key(0), (3, 9, NUM_BINS))
-    outputs = augment.spec_augment(spectrograms, jnp.array([9, 4, 0]), keys_of(range(3)), config)
+    outputs = spec_augment.spec_augment(spectrograms, jnp.array([9, 4, 0]), keys_of(range(3)), config)
     np.testing.assert_array_equal(outputs, spectrograms)
 
 
@@ -180,7 +180,7 @@ def test_longer_utterances_get_more_time_masks() -> None:
 
 def warped(spectrograms: np.ndarray, lengths: list[int], centres: list[int], shifts: list[int]) -> np.ndarray:
     numbers = (jnp.array(each, jnp.int32) for each in (lengths, centres, shifts))
-    return np.asarray(jax.jit(augment.time_warp)(jnp.asarray(spectrograms), *numbers))
+    return np.asarray(jax.jit(spec_augment.time_warp)(jnp.asarray(spectrograms), *numbers))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,9 @@ def read_places(config: AugmentConfig, lengths: list[int], keys: jax.Array, size
     """[B, T]: from which place of its utterance each frame was read; NaN in the padding must not show in the rest."""
     places = np.where(np.arange(size) < np.array(lengths)[:, None], np.arange(size, dtype=np.float32), np.nan)
     numbers = jnp.array(lengths, jnp.int32)
-    outputs = jax.jit(augment.spec_augment, static_argnums=3)(jnp.asarray(places)[..., None], numbers, keys, config)
+    outputs = jax.jit(spec_augment.spec_augment, static_argnums=3)(
+        jnp.asarray(places)[..., None], numbers, keys, config
+    )
     return np.asarray(outputs)[..., 0]
 
 
@@ -247,7 +249,7 @@ def test_warps_reach_their_largest_extent_back_and_forward() -> None:
 )
 def test_no_warp_changes_nothing(config: AugmentConfig) -> None:
     spectrograms = jax.random.normal(jax.random.key(0), (3, 9, NUM_BINS))
-    outputs = augment.spec_augment(spectrograms, jnp.array([9, 4, 0]), keys_of(range(3)), config)
+    outputs = spec_augment.spec_augment(spectrograms, jnp.array([9, 4, 0]), keys_of(range(3)), config)
     np.testing.assert_array_equal(outputs, spectrograms)
 
 
@@ -286,7 +288,7 @@ def test_warp_comes_before_the_masks() -> None:
     """Masks warped would have soft edges."""
     config = dataclasses.replace(BOTH, time_warp_frames=12)
     spectrograms = jax.random.uniform(jax.random.key(0), (20, 60, NUM_BINS), minval=1.0, maxval=2.0)
-    augmented = jax.jit(augment.spec_augment, static_argnums=3)
+    augmented = jax.jit(spec_augment.spec_augment, static_argnums=3)
     outputs = np.asarray(augmented(spectrograms, jnp.full(20, 60), keys_of(range(20)), config))
     np.testing.assert_array_equal(outputs == 0, masked(BOTH, [60] * 20, keys_of(range(20)), size=60))
     assert ((outputs == 0) | (outputs >= 1)).all()

@@ -1,4 +1,4 @@
-"""steps.py: what one update counts, draws and leaves alone."""
+"""What one update counts, draws and leaves alone."""
 
 import dataclasses
 import functools
@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ds2_jax import optim, steps
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import AugmentConfig
-from ds2_jax.loss import ctc_losses
+from ds2_jax.model import inference
+from ds2_jax.model import update as update_lib
+from ds2_jax.model.ctc import ctc_losses
+from ds2_jax.model.optimizer import make_optimizer
+from ds2_jax.model.update import TrainState, init_state
+from ds2_jax.text.alphabet import Alphabet
 from tests.small_runs import SMALL_CONFIG, noise, some_state
 
 CONFIG = dataclasses.replace(
@@ -29,13 +32,13 @@ Arrays = dict[str, np.ndarray]
 
 @pytest.fixture(scope="module")
 def train_step() -> Any:
-    tx = optim.make_optimizer(CONFIG.optim, 1, 1)
-    return jax.jit(functools.partial(steps.train_step, config=CONFIG, num_labels=NUM_LABELS, tx=tx))
+    tx = make_optimizer(CONFIG.optim, 1, 1)
+    return jax.jit(functools.partial(update_lib.train_step, config=CONFIG, num_labels=NUM_LABELS, tx=tx))
 
 
 @pytest.fixture(scope="module")
 def eval_step() -> Any:
-    return jax.jit(functools.partial(steps.eval_step, config=CONFIG, num_labels=NUM_LABELS))
+    return jax.jit(functools.partial(inference.eval_step, config=CONFIG, num_labels=NUM_LABELS))
 
 
 def make_batch() -> Arrays:
@@ -126,7 +129,7 @@ def test_a_gradient_that_is_not_finite_stops_all_updates(train_step: Any) -> Non
     assert_only_steps_differ(after, before)
 
 
-def assert_only_steps_differ(one: steps.TrainState, other: steps.TrainState) -> None:
+def assert_only_steps_differ(one: TrainState, other: TrainState) -> None:
     """The bits of weights, statistics and optimiser, its own count of updates included."""
     assert any(np.issubdtype(leaf.dtype, np.integer) for leaf in jax.tree.leaves(other.opt_state))
     jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(one, step=other.step), other)
@@ -160,7 +163,7 @@ def test_evaluation_draws_nothing_and_rows_do_not_touch(eval_step: Any) -> None:
 def test_evaluation_reads_what_transcription_reads(eval_step: Any) -> None:
     variables = {"params": STATE.params, "batch_stats": STATE.batch_stats}
     batch = make_batch()
-    infer = jax.jit(functools.partial(steps.infer, config=CONFIG, num_labels=NUM_LABELS))
+    infer = jax.jit(functools.partial(inference.infer, config=CONFIG, num_labels=NUM_LABELS))
     logits, output_lengths = infer(variables, batch["waveforms"], batch["num_samples"])
     losses, _ = ctc_losses(logits, output_lengths, jnp.asarray(batch["labels"]), jnp.asarray(batch["num_labels"]))
     output = eval_step(variables, batch)
@@ -169,10 +172,10 @@ def test_evaluation_reads_what_transcription_reads(eval_step: Any) -> None:
 
 
 def test_weights_follow_the_seed() -> None:
-    tx = optim.make_optimizer(CONFIG.optim, 1, 1)
+    tx = make_optimizer(CONFIG.optim, 1, 1)
     small = dataclasses.replace(CONFIG.model, num_layers=1, hidden_size=2)
     first, again, other = (
-        steps.init_state(dataclasses.replace(CONFIG, model=small, seed=seed), NUM_LABELS, tx) for seed in (0, 0, 1)
+        init_state(dataclasses.replace(CONFIG, model=small, seed=seed), NUM_LABELS, tx) for seed in (0, 0, 1)
     )
     jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
     assert not np.array_equal(first.params["head"], other.params["head"])

@@ -1,4 +1,4 @@
-"""parallel.py: many devices, of one process or of several, do what one does."""
+"""Many devices, of one process or of several, do what one does."""
 
 import dataclasses
 import functools
@@ -13,11 +13,14 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ds2_jax import optim, parallel, steps
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.config import AugmentConfig, Config
-from ds2_jax.errors import InputError
-from ds2_jax.rows import RowLayout
+from ds2_jax.model.inference import eval_step
+from ds2_jax.model.optimizer import make_optimizer
+from ds2_jax.model.update import TrainState, train_step
+from ds2_jax.parallel.mesh import AXIS, data_mesh, parallel_eval_step, parallel_train_step, replicate, row_layout
+from ds2_jax.parallel.rows import RowLayout
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 from tests import processes, updates
 from tests.small_runs import SMALL_CONFIG, noise, some_state
 
@@ -32,9 +35,9 @@ CONFIG = dataclasses.replace(
     optim=dataclasses.replace(SMALL_CONFIG.optim, learning_rate=0.1),
 )
 NUM_LABELS = Alphabet(CONFIG.data.alphabet).size
-TX = optim.make_optimizer(CONFIG.optim, 1, 1)
-TRAIN_STEP = functools.partial(steps.train_step, config=CONFIG, num_labels=NUM_LABELS, tx=TX)
-EVAL_STEP = functools.partial(steps.eval_step, config=CONFIG, num_labels=NUM_LABELS)
+TX = make_optimizer(CONFIG.optim, 1, 1)
+TRAIN_STEP = functools.partial(train_step, config=CONFIG, num_labels=NUM_LABELS, tx=TX)
+EVAL_STEP = functools.partial(eval_step, config=CONFIG, num_labels=NUM_LABELS)
 EPOCH = jnp.int32(3)
 
 
@@ -71,23 +74,23 @@ def largest_difference(actual: Any, expected: Any) -> float:
 
 
 @pytest.fixture(scope="module")
-def state() -> steps.TrainState:
+def state() -> TrainState:
     return some_state(CONFIG)
 
 
 @pytest.fixture(scope="module")
-def single(state: steps.TrainState) -> tuple[steps.TrainState, dict[str, Any]]:
+def single(state: TrainState) -> tuple[TrainState, dict[str, Any]]:
     return jax.device_get(jax.jit(TRAIN_STEP)(state, make_batch(), EPOCH))
 
 
 @pytest.mark.parametrize("mode", ["shard_map", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_eight_devices_train_as_one(
-    mode: Literal["shard_map", "pmap"], state: steps.TrainState, single: tuple[steps.TrainState, dict[str, Any]]
+    mode: Literal["shard_map", "pmap"], state: TrainState, single: tuple[TrainState, dict[str, Any]]
 ) -> None:
-    mesh = parallel.data_mesh()
+    mesh = data_mesh()
     assert mesh.size == 8
-    step = parallel.parallel_train_step(TRAIN_STEP, mesh, mode)
-    actual, metrics = jax.device_get(step(parallel.replicate(state, mesh), make_batch(), EPOCH))
+    step = parallel_train_step(TRAIN_STEP, mesh, mode)
+    actual, metrics = jax.device_get(step(replicate(state, mesh), make_batch(), EPOCH))
     expected, expected_metrics = single
     assert metrics.pop("signals") == 0
     assert metrics.keys() == expected_metrics.keys()
@@ -130,10 +133,10 @@ def rows_of(layout: RowLayout) -> dict[str, np.ndarray]:
     return {name: value[rows] for name, value in make_batch().items()}
 
 
-def test_eight_devices_accumulate_as_one(accumulating_step: Any, state: steps.TrainState) -> None:
-    mesh = parallel.data_mesh()
-    batch = rows_of(parallel.row_layout(mesh, NUM_MICRO_BATCHES))
-    actual, metrics = jax.device_get(accumulating_step(parallel.replicate(state, mesh), batch))
+def test_eight_devices_accumulate_as_one(accumulating_step: Any, state: TrainState) -> None:
+    mesh = data_mesh()
+    batch = rows_of(row_layout(mesh, NUM_MICRO_BATCHES))
+    actual, metrics = jax.device_get(accumulating_step(replicate(state, mesh), batch))
     one_device = jax.jit(functools.partial(TRAIN_STEP, config=ACCUMULATING))
     expected, expected_metrics = jax.device_get(one_device(state, rows_of(RowLayout(1, NUM_MICRO_BATCHES)), EPOCH))
     assert largest_difference(metrics, expected_metrics) <= 1e-5
@@ -142,11 +145,11 @@ def test_eight_devices_accumulate_as_one(accumulating_step: Any, state: steps.Tr
     assert int(actual.step) == 1
 
 
-def test_what_one_device_hears_stops_all(accumulating_step: Any, state: steps.TrainState) -> None:
-    mesh = parallel.data_mesh()
+def test_what_one_device_hears_stops_all(accumulating_step: Any, state: TrainState) -> None:
+    mesh = data_mesh()
     poisoned = make_batch()
     poisoned["waveforms"][2, 100] = np.nan  # of the second device
-    kept, metrics = accumulating_step(parallel.replicate(state, mesh), poisoned)
+    kept, metrics = accumulating_step(replicate(state, mesh), poisoned)
     assert not np.isfinite(metrics["loss"])
     for device in range(mesh.size):
         own = jax.tree.map(lambda leaf, device=device: np.asarray(leaf.addressable_shards[device].data), kept)
@@ -159,14 +162,14 @@ def test_what_one_device_hears_stops_all(accumulating_step: Any, state: steps.Tr
 
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
 def test_every_device_gets_the_new_state(mode: Literal["shard_map", "pmap"]) -> None:
-    mesh = parallel.data_mesh()
+    mesh = data_mesh()
 
     def step(state: dict[str, Any], batch: dict[str, Any], epoch: jax.Array, axis_name: str) -> Any:
         total = jax.lax.psum(batch["indices"].sum(), axis_name)
         return {"total": state["total"] + total}, {"epoch": epoch}
 
-    mapped = parallel.parallel_train_step(step, mesh, mode)
-    new, _ = mapped(parallel.replicate({"total": jnp.int32(1)}, mesh), {"indices": np.arange(16)}, EPOCH)
+    mapped = parallel_train_step(step, mesh, mode)
+    new, _ = mapped(replicate({"total": jnp.int32(1)}, mesh), {"indices": np.arange(16)}, EPOCH)
     new, metrics = mapped(new, {"indices": np.arange(16)}, EPOCH)
     assert int(new["total"]) == 1 + 2 * 120
     assert int(metrics["epoch"]) == 3
@@ -174,15 +177,13 @@ def test_every_device_gets_the_new_state(mode: Literal["shard_map", "pmap"]) -> 
 
 
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
-def test_eight_devices_evaluate_as_one_in_row_order(
-    mode: Literal["shard_map", "pmap"], state: steps.TrainState
-) -> None:
-    mesh = parallel.data_mesh()
+def test_eight_devices_evaluate_as_one_in_row_order(mode: Literal["shard_map", "pmap"], state: TrainState) -> None:
+    mesh = data_mesh()
     batch = make_batch()
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     expected = jax.device_get(jax.jit(EVAL_STEP)(variables, batch))
-    step = parallel.parallel_eval_step(EVAL_STEP, mesh, mode)
-    actual = jax.device_get(step(parallel.replicate(variables, mesh), batch))
+    step = parallel_eval_step(EVAL_STEP, mesh, mode)
+    actual = jax.device_get(step(replicate(variables, mesh), batch))
     assert actual.keys() == expected.keys()
     for name in ("indices", "output_lengths", "alignable"):
         np.testing.assert_array_equal(actual[name], expected[name], err_msg=name)
@@ -226,7 +227,7 @@ def num_collectives(program: str) -> list[int]:
 
 
 def test_the_collective_that_plain_jit_puts_into_a_time_loop_is_found() -> None:
-    mesh = parallel.data_mesh()
+    mesh = data_mesh()
 
     def loss(kernel: jax.Array, inputs: jax.Array) -> jax.Array:
         def step(state: jax.Array, frame: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -237,7 +238,7 @@ def test_the_collective_that_plain_jit_puts_into_a_time_loop_is_found() -> None:
 
     replicated = NamedSharding(mesh, P())
     kernel = jax.device_put(np.eye(4, dtype=np.float32), replicated)
-    inputs = jax.device_put(np.ones((5, ROWS, 4), np.float32), NamedSharding(mesh, P(None, parallel.AXIS)))
+    inputs = jax.device_put(np.ones((5, ROWS, 4), np.float32), NamedSharding(mesh, P(None, AXIS)))
     program: Any = jax.jit(jax.grad(loss), out_shardings=replicated).lower(kernel, inputs).compile().as_text()
     assert num_collectives(program) == [0, 1]
 
@@ -246,9 +247,9 @@ def compiled_step(config: Config, num_samples: int = NUM_SAMPLES) -> Any:
     """The training step, compiled for eight devices and waveforms of `num_samples`."""
     batch = make_batch()
     batch["waveforms"] = np.resize(batch["waveforms"], (ROWS, num_samples))
-    mesh = parallel.data_mesh()
-    step: Any = parallel.parallel_train_step(functools.partial(TRAIN_STEP, config=config), mesh)
-    return step.lower(parallel.replicate(some_state(config), mesh), batch, EPOCH).compile()
+    mesh = data_mesh()
+    step: Any = parallel_train_step(functools.partial(TRAIN_STEP, config=config), mesh)
+    return step.lower(replicate(some_state(config), mesh), batch, EPOCH).compile()
 
 
 def num_reductions_of_norms(config: Config) -> int:
@@ -297,7 +298,7 @@ def assert_as_of_one_device(actual: dict[str, np.ndarray], optimizer: updates.Op
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("num_devices", [1, 2, 4, 8])
 def test_devices_update_as_one(num_devices: int, optimizer: updates.Optimizer) -> None:
-    mesh = parallel.data_mesh(jax.devices()[:num_devices])
+    mesh = data_mesh(jax.devices()[:num_devices])
     assert_as_of_one_device(updates.update(mesh, optimizer, TOLERANCES[optimizer][0], NUM_STEPS), optimizer)
 
 
@@ -328,19 +329,19 @@ def test_processes_update_and_evaluate_as_one_device(
 
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
 def test_signals_reach_the_metrics(mode: Literal["shard_map", "pmap"]) -> None:
-    mesh = parallel.data_mesh()
+    mesh = data_mesh()
 
     def step(state: jax.Array, batch: dict[str, Any], epoch: jax.Array, axis_name: str) -> Any:
         return state, {"names": jnp.int32(len(batch))}
 
-    mapped = parallel.parallel_train_step(step, mesh, mode)
+    mapped = parallel_train_step(step, mesh, mode)
     for given in (0, 15):
-        state = parallel.replicate(jnp.int32(0), mesh)
+        state = replicate(jnp.int32(0), mesh)
         _, metrics = mapped(state, {"indices": np.arange(16)}, EPOCH, given)
         assert (int(metrics["signals"]), int(metrics["names"])) == (given, 1)
 
 
-@pytest.mark.parametrize("compile_step", [parallel.parallel_train_step, parallel.parallel_eval_step])
+@pytest.mark.parametrize("compile_step", [parallel_train_step, parallel_eval_step])
 def test_pmap_is_for_one_process(compile_step: Any) -> None:
     class Mesh:
         is_multi_process = True

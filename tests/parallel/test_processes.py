@@ -1,4 +1,4 @@
-"""distributed.py, cluster.py: how processes find each other, agree, and end together."""
+"""How processes find each other, agree, and end together."""
 
 import shutil
 import signal
@@ -15,9 +15,20 @@ import pytest
 import tyro
 
 import ds2_jax
-from ds2_jax import distributed, interrupts, parallel
-from ds2_jax.cluster import ALONE, ClusterOptions, Place, find_place
-from ds2_jax.errors import InputError
+from ds2_jax.parallel.cluster import ALONE, ClusterOptions, Place, find_place
+from ds2_jax.parallel.mesh import data_mesh
+from ds2_jax.parallel.processes import (
+    LOST,
+    barrier,
+    broadcast_from_primary,
+    check_same,
+    code_digest,
+    exchange,
+    is_primary,
+    joined,
+)
+from ds2_jax.system import interrupts
+from ds2_jax.system.errors import InputError
 from tests import processes
 
 SLURM = {
@@ -150,17 +161,17 @@ def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("options", [ALONE, given(coordinator="node1:7000", num_processes=1, process_index=0)])
 def test_one_process_is_all(options: ClusterOptions) -> None:
-    with distributed.joined(options, lambda: ""):
-        assert distributed.is_primary()
-        assert distributed.exchange("values", 3) == [3]
-        assert distributed.broadcast_from_primary("step", None) is None
-        assert distributed.broadcast_from_primary("step", 8) == 8
-        distributed.barrier("end")
-        distributed.check_same(data="1a2b")
+    with joined(options, lambda: ""):
+        assert is_primary()
+        assert exchange("values", 3) == [3]
+        assert broadcast_from_primary("step", None) is None
+        assert broadcast_from_primary("step", 8) == 8
+        barrier("end")
+        check_same(data="1a2b")
 
 
 def join(options: ClusterOptions) -> None:
-    with distributed.joined(options, lambda: ""):
+    with joined(options, lambda: ""):
         pass
 
 
@@ -183,40 +194,40 @@ def test_an_address_of_another_machine_is_told(monkeypatch: pytest.MonkeyPatch) 
 def test_the_code_digest_covers_names_and_contents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     copy = tmp_path / "ds2_jax"
     shutil.copytree(Path(ds2_jax.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    original = distributed.code_digest()
+    original = code_digest()
     monkeypatch.setattr(ds2_jax, "__file__", str(copy / "__init__.py"))
-    assert distributed.code_digest() == original
+    assert code_digest() == original
     (copy / "rows.py").rename(copy / "rows_.py")
-    renamed = distributed.code_digest()
+    renamed = code_digest()
     (copy / "rows_.py").write_text("")
-    assert len({original, renamed, distributed.code_digest()}) == 3
+    assert len({original, renamed, code_digest()}) == 3
 
 
-# What runs in the processes that the tests below start: `python -m tests.test_distributed WORK FOLDER ...`
+# What runs in the processes that the tests below start: `python -m tests.parallel.test_processes WORK FOLDER ...`
 
 
 def agree(_: Path) -> None:
     """Everything that processes agree on, and at last what they do not."""
     me = jax.process_index()
-    assert distributed.is_primary() == (me == 0)
+    assert is_primary() == (me == 0)
     for number in range(3):
-        assert distributed.exchange("values", [me, number]) == [[0, number], [1, number]]
-    assert distributed.broadcast_from_primary("step", 10 + me) == 10
-    distributed.barrier("here")
-    distributed.check_same(data="1a2b")
-    distributed.check_same(data="1a2b", configuration=f"{me}3456789abcdef")
+        assert exchange("values", [me, number]) == [[0, number], [1, number]]
+    assert broadcast_from_primary("step", 10 + me) == 10
+    barrier("here")
+    check_same(data="1a2b")
+    check_same(data="1a2b", configuration=f"{me}3456789abcdef")
 
 
 def fail_in_one(_: Path) -> None:
     """Process 1 fails where process 0 waits for it."""
-    if not distributed.is_primary():
+    if not is_primary():
         raise InputError("data.train must be readable, got a disk that is gone.")
-    distributed.barrier("never")
+    barrier("never")
 
 
 def train(folder: Path) -> None:
     """Steps without end, as training makes them."""
-    mesh = parallel.data_mesh()
+    mesh = data_mesh()
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     total = jax.jit(
         jax.shard_map(
@@ -236,7 +247,7 @@ def train(folder: Path) -> None:
 
 def end(_: Path) -> None:
     """Nothing goes wrong; but process 0, with which the coordinator ends, is the first to be done."""
-    if not distributed.is_primary():
+    if not is_primary():
         time.sleep(2)
 
 
@@ -246,7 +257,7 @@ WORK = {work.__name__: work for work in (agree, fail_in_one, train, end)}
 def main() -> int:
     try:
         options = tyro.cli(ClusterOptions, args=sys.argv[3:])
-        with distributed.joined(options, lambda: "the same command continues after step 8"):
+        with joined(options, lambda: "the same command continues after step 8"):
             WORK[sys.argv[1]](Path(sys.argv[2]))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -255,7 +266,7 @@ def main() -> int:
 
 
 def start(work: str, folder: Path, num_processes: int = 2, **places: Any) -> list[subprocess.Popen[str]]:
-    return processes.start(["-m", "tests.test_distributed", work, folder], num_processes, **places)
+    return processes.start(["-m", "tests.parallel.test_processes", work, folder], num_processes, **places)
 
 
 def test_processes_agree_or_say_in_what_they_do_not(tmp_path: Path) -> None:
@@ -276,7 +287,7 @@ def test_processes_end_together(tmp_path: Path) -> None:
 
 def test_the_error_of_one_is_told_by_the_others(tmp_path: Path) -> None:
     (code, error), (failed, reason) = processes.finish(start("fail_in_one", tmp_path), seconds=60)
-    assert (code, failed) == (distributed.LOST, 1)
+    assert (code, failed) == (LOST, 1)
     assert reason.splitlines()[-1] == "error: data.train must be readable, got a disk that is gone."
     assert error.splitlines()[-1] == (
         "error: another process of this training has ended, or is not reached (process 1: data.train must be readable, "
@@ -328,7 +339,7 @@ def test_a_dead_peer_ends_the_others_within_a_minute(number: int, victim: int, t
         processes.finish([started[victim]])
     print(f"{signal.Signals(number).name} of process {victim}: {seconds:.1f} s")
     assert seconds < 60
-    assert code == distributed.LOST
+    assert code == LOST
     assert error.splitlines()[-1].startswith("error: another process of this training has ended, or is not reached (")
     assert error.splitlines()[-1].endswith("); the same command continues after step 8")
 

@@ -1,10 +1,10 @@
-"""rows.py: every row once, the same micro-batches on any devices."""
+"""Every row once, the same micro-batches on any devices."""
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax.rows import RowLayout
+from ds2_jax.parallel.rows import RowLayout
 
 
 @given(

@@ -1,4 +1,4 @@
-"""align.py: a known text and its recording to times."""
+"""A known text and its recording to times."""
 
 import io
 import json
@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ds2_jax import align as align_lib
 from ds2_jax import cli
-from ds2_jax.align import align_text
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.decoding.calibrated import Calibration, write_calibration
+from ds2_jax.decoding.calibration import Calibration
 from ds2_jax.decoding.decoder import make_decoder
-from ds2_jax.errors import InputError
-from ds2_jax.transcriber import Recording, Transcriber
+from ds2_jax.recognition import align as align_lib
+from ds2_jax.recognition.align import align_text
+from ds2_jax.recognition.recogniser import Recording, Transcriber
+from ds2_jax.runs.fitted import run_decoder, write_calibration
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 from tests.small_runs import RATE, SMALL_CONFIG, write_noise, write_untrained_run
 
 ALPHABET = Alphabet.of(SMALL_CONFIG.data)
@@ -77,9 +78,9 @@ def test_formats_are_those_of_transcribe(run: Path, audio: Path, capsys: pytest.
 
 
 def test_calibration_moves_the_times_alone(run: Path, audio: Path, transcriber: Transcriber) -> None:
-    before = align_text(transcriber, make_decoder(SMALL_CONFIG, run), audio, "GO LEFT")
+    before = align_text(transcriber, run_decoder(SMALL_CONFIG, run), audio, "GO LEFT")
     write_calibration(run, Calibration(1.0, -0.01, 0.0))
-    after = align_text(transcriber, make_decoder(SMALL_CONFIG, run), audio, "GO LEFT")
+    after = align_text(transcriber, run_decoder(SMALL_CONFIG, run), audio, "GO LEFT")
     (run / "calibration.json").unlink()
     assert after.text == before.text
     starts = [np.array([word.start for word in each.words]) for each in (before, after)]

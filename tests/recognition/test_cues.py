@@ -1,4 +1,4 @@
-"""cues.py: cues that can be read, of whatever was said."""
+"""Cues that can be read, of whatever was said."""
 
 from itertools import pairwise
 
@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax.cues import Cue, make_cues, text_width
 from ds2_jax.decoding.hypothesis import Word
-from ds2_jax.transcriber import Transcript
+from ds2_jax.recognition.cues import Cue, make_cues, text_width
+from ds2_jax.recognition.recogniser import Transcript
 from tests.spoken import evenly_spoken, spoken_word, transcripts
 
 SENTENCE = "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG AND RUNS AWAY FROM IT AS FAST AS IT POSSIBLY CAN"

@@ -1,4 +1,4 @@
-"""formats.py: each format as its specification has it, read back by parsers of its own, for whatever was said."""
+"""Each format as its specification has it, read back by parsers of its own, for whatever was said."""
 
 import json
 import os
@@ -8,10 +8,10 @@ from typing import get_args
 import pytest
 from hypothesis import given
 
-from ds2_jax import cues
 from ds2_jax.decoding.hypothesis import Word
-from ds2_jax.formats import Format, ctm_name, render, to_ctm, to_json, to_srt, to_tsv, to_txt, to_vtt
-from ds2_jax.transcriber import Segment, Transcript
+from ds2_jax.recognition import cues
+from ds2_jax.recognition.formats import Format, ctm_name, render, to_ctm, to_json, to_srt, to_tsv, to_txt, to_vtt
+from ds2_jax.recognition.recogniser import Segment, Transcript
 from tests.spoken import evenly_spoken, reading, spoken_word, transcript_of, transcripts
 from tests.subtitle_parsers import parse_ctm, parse_srt, parse_tsv, parse_vtt
 

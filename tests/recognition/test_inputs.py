@@ -1,4 +1,4 @@
-"""inputs.py: what a command line can name."""
+"""What a command line can name."""
 
 import io
 import re
@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ds2_jax.audio import read_audio
-from ds2_jax.errors import InputError
-from ds2_jax.inputs import STANDARD_INPUT, find_audio, read_blocks, save_standard_input
+from ds2_jax.audio.reading import read_audio
+from ds2_jax.recognition.inputs import STANDARD_INPUT, find_audio, read_blocks, save_standard_input
+from ds2_jax.system.errors import InputError
 from tests.small_runs import RATE, write_noise
 
 

@@ -1,4 +1,4 @@
-"""outputs.py: every result has a place of its own, and none is overwritten."""
+"""Every result has a place of its own, and none is overwritten."""
 
 import re
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ds2_jax.errors import InputError
-from ds2_jax.formats import Format, render
-from ds2_jax.inputs import AudioFile
-from ds2_jax.outputs import Output
+from ds2_jax.recognition.formats import Format, render
+from ds2_jax.recognition.inputs import AudioFile
+from ds2_jax.recognition.outputs import Output
+from ds2_jax.system.errors import InputError
 from tests.spoken import evenly_spoken, transcript_of
 
 FILES = [AudioFile(Path("in/a.wav"), "a"), AudioFile(Path("in/x/a.wav"), "x/a"), AudioFile(Path("in/b c.mp3"), "b c")]

@@ -1,4 +1,4 @@
-"""transcriber.py: recordings of any length, in any company, and what one that breaks off does."""
+"""Recordings of any length, in any company, and what one that breaks off does."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from ds2_jax import segments
-from ds2_jax.audio import read_audio, read_blocks
-from ds2_jax.errors import InputError
-from ds2_jax.transcriber import Recording, Transcriber, Transcript
+from ds2_jax.audio.reading import read_audio, read_blocks
+from ds2_jax.recognition import segments
+from ds2_jax.recognition.recogniser import Recording, Transcriber, Transcript
+from ds2_jax.system.errors import InputError
 from tests.small_runs import RATE, SMALL_CONFIG, noise, write_noise, write_untrained_run
 
 SECONDS_PER_FRAME = SMALL_CONFIG.seconds_per_frame
@@ -118,7 +118,7 @@ def test_a_long_recording_is_never_in_memory_as_a_whole(
     monkeypatch.setattr(
         transcriber, "_run", lambda waveforms: [np.zeros((len(each) // 640 + 1, 29), np.float32) for each in waveforms]
     )
-    monkeypatch.setattr("ds2_jax.transcriber.EVENTS_AT_ONCE", 8)
+    monkeypatch.setattr("ds2_jax.recognition.recogniser.EVENTS_AT_ONCE", 8)
 
     def blocks() -> Iterator[np.ndarray]:
         for i in range(100):

@@ -1,4 +1,4 @@
-"""segments.py: what is cut where, what is left out, and that joining loses and doubles nothing."""
+"""What is cut where, what is left out, and that joining loses and doubles nothing."""
 
 import itertools
 import tarfile
@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds2_jax import segments
 from ds2_jax.config import Config, FeatureConfig, ModelConfig
 from ds2_jax.decoding.greedy import greedy_decode
-from ds2_jax.segments import Piece, cut, join
+from ds2_jax.recognition import segments
+from ds2_jax.recognition.segments import Piece, cut, join
 
 RATE = 4_000
 CONFIG = Config(features=FeatureConfig(sample_rate=RATE), model=ModelConfig(time_reduction=4))

@@ -1,4 +1,4 @@
-"""transcribe.py: files and folders to lines of text, whatever is among them."""
+"""Files and folders to lines of text, whatever is among them."""
 
 import io
 import json
@@ -17,9 +17,9 @@ import soundfile
 from ds2_jax import cli
 from ds2_jax.decoding.hypothesis import Hypothesis
 from ds2_jax.decoding.options import DecodingOptions
-from ds2_jax.errors import InputError
-from ds2_jax.transcribe import transcribe
-from ds2_jax.transcriber import EVENTS_AT_ONCE, Recording, Transcriber, Transcript
+from ds2_jax.recognition.recogniser import EVENTS_AT_ONCE, Recording, Transcriber, Transcript
+from ds2_jax.recognition.transcribe import transcribe
+from ds2_jax.system.errors import InputError
 from tests.small_runs import SMALL_CONFIG, noise, write_noise, write_untrained_run
 from tests.spoken import spoken_word, transcript_of
 from tests.subtitle_parsers import parse_ctm
@@ -143,7 +143,7 @@ class FakeTranscriber:
 
 @pytest.fixture
 def fake_transcriber(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ds2_jax.transcribe.Transcriber", FakeTranscriber)
+    monkeypatch.setattr("ds2_jax.recognition.transcribe.Transcriber", FakeTranscriber)
 
 
 @pytest.mark.usefixtures("fake_transcriber")

@@ -1,4 +1,4 @@
-"""checkpoint.py: states come back whole, or an error says why not."""
+"""States come back whole, or an error says why not."""
 
 import dataclasses
 import functools
@@ -18,23 +18,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ds2_jax import parallel
-from ds2_jax import run as run_lib
-from ds2_jax.checkpoint import Checkpoints, load_variables
-from ds2_jax.config import ENGLISH, CheckpointConfig, Config
-from ds2_jax.errors import InputError
-from ds2_jax.run import saved_steps
-from ds2_jax.steps import TrainState
+from ds2_jax.parallel.mesh import data_mesh, replicate
+from ds2_jax.runs import run_folder
+from ds2_jax.runs.checkpoints import Checkpoints, load_variables
+from ds2_jax.config import CheckpointConfig, Config
+from ds2_jax.config.settings import ENGLISH
+from ds2_jax.system.errors import InputError
+from ds2_jax.runs.run_folder import saved_steps
+from ds2_jax.model.update import TrainState
 from tests.small_runs import SMALL_CONFIG, some_state, write_noise_manifest, write_untrained_run
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 CONFIG = dataclasses.replace(SMALL_CONFIG, model=dataclasses.replace(SMALL_CONFIG.model, num_layers=1, hidden_size=4))
 
 
 @pytest.fixture(scope="module")
 def state() -> TrainState:
-    return parallel.replicate(some_state(CONFIG), parallel.data_mesh())
+    return replicate(some_state(CONFIG), data_mesh())
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ AVERAGED = dataclasses.replace(CONFIG, checkpoint=CheckpointConfig(average=3))
 def test_best_epochs_are_kept_and_averaged(
     tmp_path: Path, state: TrainState, rates: Sequence[float | None], averaged: list[int], kept: list[str]
 ) -> None:
-    run_lib.open_run(tmp_path, AVERAGED, overwrite=False)
+    run_folder.open_run(tmp_path, AVERAGED, overwrite=False)
     with Checkpoints(tmp_path, AVERAGED) as checkpoints:
         for step, rate in enumerate(rates, start=1):
             checkpoints.save(at(state, 100 * step))  # within an epoch
@@ -108,12 +109,12 @@ def test_best_epochs_are_kept_and_averaged(
             checkpoints.record(step, rate)
             shutil.rmtree(tmp_path / f"checkpoints/{100 * step}")
         assert checkpoints.best_steps == averaged
-        best = checkpoints.best_variables(state.variables, print)
+        best = checkpoints.best_variables(state.variables)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == kept
     assert best is not None
     assert best[0] == averaged[0]
     expected = jax.tree.map(lambda x: x + np.float32(np.mean(averaged)), jax.device_get(state.params))
-    for variables in (best[1], load_variables(tmp_path, AVERAGED, parallel.data_mesh())):
+    for variables in (best[1], load_variables(tmp_path, AVERAGED, data_mesh())):
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6), variables["params"], expected)
 
 
@@ -133,17 +134,17 @@ def test_moving_average_is_saved_and_used(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, ema_decay=0.9))
     start = some_state(config)
     average = jax.tree.map(lambda x: x + 1, start.average)
-    state = parallel.replicate(dataclasses.replace(start, average=average), parallel.data_mesh())
+    state = replicate(dataclasses.replace(start, average=average), data_mesh())
     run = write_untrained_run(tmp_path / "run", config, state)
     with Checkpoints(run, config) as checkpoints:
         assert_equal(jax.device_get(checkpoints.restore(0, state)), jax.device_get(state))
-    assert_equal(jax.device_get(load_variables(run, config, parallel.data_mesh())), jax.device_get(average))
+    assert_equal(jax.device_get(load_variables(run, config, data_mesh())), jax.device_get(average))
 
 
 def test_variables_of_a_run_are_its_best_and_it_can_be_moved(run: Path, tmp_path: Path, state: TrainState) -> None:
     moved = tmp_path / "elsewhere"
     shutil.copytree(run, moved)
-    variables = load_variables(moved, CONFIG, parallel.data_mesh())
+    variables = load_variables(moved, CONFIG, data_mesh())
     assert_equal(jax.device_get(variables["params"]), jax.device_get(state.params))
 
 
@@ -162,7 +163,7 @@ def test_variables_of_a_run_are_its_best_and_it_can_be_moved(run: Path, tmp_path
 def test_checkpoint_of_other_settings_is_refused(run: Path, section: str, change: dict[str, Any], listed: str) -> None:
     other = dataclasses.replace(CONFIG, **{section: dataclasses.replace(getattr(CONFIG, section), **change)})
     with pytest.raises(InputError) as caught:
-        load_variables(run, other, parallel.data_mesh())
+        load_variables(run, other, data_mesh())
     message = str(caught.value)
     assert message.startswith(f"{run / 'checkpoints/0'} must belong to the settings in config.json, got a checkpoint ")
     assert listed in message
@@ -176,10 +177,10 @@ def test_checkpoint_from_before_a_setting_was_there_is_read(run: Path, tmp_path:
     assert meta["settings"]["features"].pop("normalisation") == "utterance"
     meta.pop("sha256_of_this")
     path.write_text(json.dumps(meta))
-    load_variables(old, CONFIG, parallel.data_mesh())
+    load_variables(old, CONFIG, data_mesh())
     other = dataclasses.replace(CONFIG, features=dataclasses.replace(CONFIG.features, normalisation="bins"))
     with pytest.raises(InputError, match=r"features\.normalisation: None there, 'bins' here"):
-        load_variables(old, other, parallel.data_mesh())
+        load_variables(old, other, data_mesh())
 
 
 def disguised(run: Path, folder: Path, config: Config) -> Path:
@@ -206,7 +207,7 @@ def test_checkpoint_of_another_size_is_refused(
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, **{field: value}))
     folder = disguised(run, tmp_path / "run", config)
     with pytest.raises(InputError) as caught:
-        load_variables(folder, config, parallel.data_mesh())
+        load_variables(folder, config, data_mesh())
     message = str(caught.value)
     assert message.startswith(
         f"{folder / 'checkpoints/0'} must hold the arrays of this configuration, got other sizes: "
@@ -221,7 +222,7 @@ def test_checkpoint_with_more_layers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"got other sizes: .*batch_stats.rnn_1.norm.mean \(4,\), not there; .* more\. "
     ):
-        load_variables(run, CONFIG, parallel.data_mesh())
+        load_variables(run, CONFIG, data_mesh())
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,7 @@ def test_damaged_checkpoint_is_refused(run: Path, tmp_path: Path, pattern: str, 
     for path in paths:
         path.write_bytes(content)
     with pytest.raises(InputError) as caught:
-        load_variables(damaged, CONFIG, parallel.data_mesh())
+        load_variables(damaged, CONFIG, data_mesh())
     message = str(caught.value)
     del caught
     gc.collect()
@@ -287,21 +288,22 @@ def test_a_flipped_bit_is_found(uncompressed: tuple[Path, TrainState]) -> None:
     )
 
 
-def test_damaged_steps_are_moved_aside_and_the_one_before_is_used(uncompressed: tuple[Path, TrainState]) -> None:
+def test_damaged_steps_are_moved_aside_and_the_one_before_is_used(
+    uncompressed: tuple[Path, TrainState], caplog: pytest.LogCaptureFixture
+) -> None:
     run, like = uncompressed
     flip_a_bit(run, 3)
-    told: list[str] = []
     with Checkpoints(run, CONFIG) as checkpoints:
-        assert int(checkpoints.resume(like, told.append).step) == 2
+        assert int(checkpoints.resume(like).step) == 2
         assert checkpoints.latest_step == 2
         checkpoints.save(like)  # the step that was damaged can be saved anew
         checkpoints.wait()
-        assert int(checkpoints.resume(like, told.append).step) == 3
-        assert len(told) == 1
-        assert told[0].endswith("in 1 arrays: params.w. It is moved to 3.damaged; the checkpoint before it is used.")
+        assert int(checkpoints.resume(like).step) == 3
+        assert len(caplog.messages) == 1
+        assert caplog.messages[0].endswith("in 1 arrays: params.w. It is moved to 3.damaged; the checkpoint before it is used.")
         flip_a_bit(run, 3)
-        assert int(checkpoints.resume(like, told.append).step) == 2
-    assert "moved to 3.damaged1;" in told[1]
+        assert int(checkpoints.resume(like).step) == 2
+    assert "moved to 3.damaged1;" in caplog.messages[1]
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["1", "2", "3.damaged", "3.damaged1"]
 
 
@@ -310,35 +312,37 @@ def test_best_checkpoint_that_is_damaged_makes_way_for_the_next(uncompressed: tu
     flip_a_bit(run, 1)
     with Checkpoints(run, CONFIG) as checkpoints:
         assert checkpoints.best_step == 1
-        found = checkpoints.best_variables({"params": like.params, "batch_stats": {}}, lambda _: None)
+        found = checkpoints.best_variables({"params": like.params, "batch_stats": {}})
     assert found is not None
     assert found[0] == 2
 
 
-def test_damaged_checkpoint_is_not_averaged(uncompressed: tuple[Path, TrainState]) -> None:
+def test_damaged_checkpoint_is_not_averaged(
+    uncompressed: tuple[Path, TrainState], caplog: pytest.LogCaptureFixture
+) -> None:
     run, like = uncompressed
     flip_a_bit(run, 2)
-    told: list[str] = []
     with Checkpoints(run, dataclasses.replace(CONFIG, checkpoint=CheckpointConfig(average=2))) as checkpoints:
         assert checkpoints.best_steps == [1, 2]
-        found = checkpoints.best_variables({"params": like.params, "batch_stats": {}}, told.append)
+        found = checkpoints.best_variables({"params": like.params, "batch_stats": {}})
     assert found is not None
     np.testing.assert_allclose(found[1]["params"]["w"], like.params["w"] - 1, rtol=1e-6, atol=1e-6)  # of 1 and 3
-    assert "checkpoints/2 must be a whole checkpoint" in told[0]
+    assert "checkpoints/2 must be a whole checkpoint" in caplog.messages[0]
 
 
-def test_run_without_a_whole_checkpoint_does_not_begin_anew_in_silence(uncompressed: tuple[Path, TrainState]) -> None:
+def test_run_without_a_whole_checkpoint_does_not_begin_anew_in_silence(
+    uncompressed: tuple[Path, TrainState], caplog: pytest.LogCaptureFixture
+) -> None:
     run, like = uncompressed
     for step in (1, 2, 3):
         flip_a_bit(run, step)
-    told: list[str] = []
     with Checkpoints(run, CONFIG) as checkpoints:
         for num_told in (3, 3):
             with pytest.raises(
                 InputError, match=r"checkpoints must hold a whole checkpoint, got only damaged ones: .*"
             ):
-                checkpoints.resume(like, told.append)
-            assert len(told) == num_told
+                checkpoints.resume(like)
+            assert len(caplog.messages) == num_told
 
 
 @pytest.mark.parametrize(
@@ -356,7 +360,7 @@ def test_what_the_machine_lacks_is_no_damage(
     monkeypatch.setattr("orbax.checkpoint.Checkpointer.restore", fail)
     expected = InputError if isinstance(error, OSError) else type(error)
     with Checkpoints(run, CONFIG) as checkpoints, pytest.raises(expected) as caught:
-        checkpoints.resume(like, pytest.fail)
+        checkpoints.resume(like)
     if expected is InputError:
         told = "must be readable, got: Permission denied. Mend that and run the same command again."
         assert str(caught.value) == f"{run / 'checkpoints/3'} {told}"
@@ -367,9 +371,9 @@ def test_process_that_cannot_see_a_checkpoint_does_not_damage_it(
     uncompressed: tuple[Path, TrainState], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, like = uncompressed
-    monkeypatch.setattr("ds2_jax.checkpoint.exchange", lambda name, value: [value, "it is not there."])
+    monkeypatch.setattr("ds2_jax.runs.checkpoints.exchange", lambda name, value: [value, "it is not there."])
     with Checkpoints(run, CONFIG) as checkpoints, pytest.raises(InputError) as caught:
-        checkpoints.resume(like, pytest.fail)
+        checkpoints.resume(like)
     told = "must be whole for every process, got in process 1: it is not there. Let all processes read the same folder."
     assert str(caught.value) == f"{run} {told}"
     assert saved_steps(run) == [1, 2, 3]
@@ -380,7 +384,7 @@ def test_metadata_that_was_changed_is_damage(uncompressed: tuple[Path, TrainStat
     path = run / "checkpoints/3/meta/metadata"
     path.write_text(path.read_text().replace('"utterances": null', '"utterances": "an"'))
     with Checkpoints(run, CONFIG) as checkpoints:
-        assert int(checkpoints.resume(like, lambda _: None).step) == 2
+        assert int(checkpoints.resume(like).step) == 2
 
 
 def test_checkpoint_without_sums_is_read(uncompressed: tuple[Path, TrainState]) -> None:
@@ -402,13 +406,12 @@ def test_what_a_crash_left_is_deleted(uncompressed: tuple[Path, TrainState]) -> 
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["1", "2", "3"]
 
 
-def test_stray_folder_is_moved_aside(uncompressed: tuple[Path, TrainState]) -> None:
+def test_stray_folder_is_moved_aside(uncompressed: tuple[Path, TrainState], caplog: pytest.LogCaptureFixture) -> None:
     run, like = uncompressed
     (run / "checkpoints/99").mkdir()
-    told: list[str] = []
     with Checkpoints(run, CONFIG) as checkpoints:
-        assert int(checkpoints.resume(like, told.append).step) == 3
-    assert "checkpoints/99 must be a whole checkpoint, got: No such file or directory. It is moved to 99." in told[0]
+        assert int(checkpoints.resume(like).step) == 3
+    assert "checkpoints/99 must be a whole checkpoint, got: No such file or directory. It is moved to 99." in caplog.messages[0]
 
 
 def test_error_while_closing_does_not_hide_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -425,22 +428,22 @@ def test_error_while_closing_does_not_hide_the_first(tmp_path: Path, monkeypatch
 
 def test_run_without_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"{tmp_path} must hold a checkpoint, got none. Train it: "):
-        load_variables(tmp_path, CONFIG, parallel.data_mesh())
+        load_variables(tmp_path, CONFIG, data_mesh())
     assert not any(tmp_path.iterdir())
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(InputError, match=f"{tmp_path} must hold a checkpoint, got none yet. Wait for the first epoch"):
-        load_variables(tmp_path, CONFIG, parallel.data_mesh())
+        load_variables(tmp_path, CONFIG, data_mesh())
 
 
 SAVES_ON_A_FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
-from ds2_jax.checkpoint import Checkpoints
+from ds2_jax.runs.checkpoints import Checkpoints
 from ds2_jax.config import Config
-from ds2_jax.errors import InputError
-from ds2_jax.run import saved_steps
-from ds2_jax.steps import TrainState
+from ds2_jax.system.errors import InputError
+from ds2_jax.runs.run_folder import saved_steps
+from ds2_jax.model.update import TrainState
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing then fails as on a full disk
 noise = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)  # cannot be compressed

@@ -1,11 +1,11 @@
-"""checksums.py: each array has its own sum, of its type, shape and bytes."""
+"""Each array has its own sum, of its type, shape and bytes."""
 
 import hashlib
 
 import jax.numpy as jnp
 import numpy as np
 
-from ds2_jax.checksums import checksums
+from ds2_jax.runs.checksums import checksums
 
 
 def test_sum_is_of_type_shape_and_bytes() -> None:

@@ -1,4 +1,4 @@
-"""decoding/tuned.py: weights kept with a run, and when they are taken."""
+"""Weights kept with a run, and when they are taken."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from ds2_jax.decoding.options import DecodingOptions
-from ds2_jax.decoding.tuned import Tuned, read_tuned, with_tuned, write_tuned
-from ds2_jax.errors import InputError
-from ds2_jax.ngram.cache import digest_of
-from ds2_jax.run import TUNED
+from ds2_jax.runs.fitted import Tuned, read_tuned, with_tuned, write_tuned
+from ds2_jax.system.errors import InputError
+from ds2_jax.decoding.ngram.cache import digest_of
+from ds2_jax.runs.run_folder import TUNED
 
 FOUND = Tuned("lm.arpa", 0.75, 1.5, 0.08, 0.03, 100, 3640)
 

@@ -1,4 +1,4 @@
-"""older_runs.py: checkpoints of both directions in one array are read as those of now."""
+"""Checkpoints of both directions in one array are read as those of now."""
 
 import dataclasses
 from pathlib import Path
@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from ds2_jax import parallel
-from ds2_jax.checkpoint import Checkpoints
+from ds2_jax.parallel.mesh import data_mesh, replicate
+from ds2_jax.runs.checkpoints import Checkpoints
 from ds2_jax.config import Config, OptimConfig
-from ds2_jax.errors import InputError
-from ds2_jax.steps import TrainState
+from ds2_jax.system.errors import InputError
+from ds2_jax.model.update import TrainState
 from tests.small_runs import SMALL_CONFIG, some_state
 
 AVERAGED = dataclasses.replace(SMALL_CONFIG, optim=OptimConfig(ema_decay=0.9))
@@ -50,9 +50,9 @@ def saved_then(folder: Path, config: Config) -> TrainState:
 @pytest.mark.parametrize("config", [SMALL_CONFIG, AVERAGED, UNIDIRECTIONAL])
 def test_states_and_variables_come_back(config: Config, tmp_path: Path) -> None:
     state = saved_then(tmp_path, config)
-    like = parallel.replicate(some_state(config), parallel.data_mesh())
+    like = replicate(some_state(config), data_mesh())
     with Checkpoints(tmp_path, config) as checkpoints:
-        restored = checkpoints.resume(like, pytest.fail)
+        restored = checkpoints.resume(like)
         variables = checkpoints.restore_variables(3, like.variables)
     assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(restored)} == {8}
     for actual, expected in ((restored, state), (variables, state.evaluated)):

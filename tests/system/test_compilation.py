@@ -1,4 +1,4 @@
-"""compilation.py: a second start compiles nothing, and the cache never stops a command."""
+"""A second start compiles nothing, and the cache never stops a command."""
 
 import dataclasses
 import errno
@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from ds2_jax import compilation
 from ds2_jax.config import to_json
+from ds2_jax.system import compilation
 from tests.small_runs import SMALL_CONFIG, with_manifests, write_noise, write_noise_manifest, write_untrained_run
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SETTINGS = (
     "jax_enable_compilation_cache",
     "jax_compilation_cache_dir",

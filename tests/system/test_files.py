@@ -1,4 +1,4 @@
-"""files.py: whole files or none."""
+"""Whole files or none."""
 
 import gzip
 import io
@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ds2_jax.errors import InputError
-from ds2_jax.files import INFLATED_AT_LEAST, cache_folder, inflate, private_folder, write_text, writing
+from ds2_jax.system.caches import cache_folder, private_folder
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import write_text, writing
+from ds2_jax.system.inflate import INFLATED_AT_LEAST, inflate
 
 
 def test_text_replaces_the_file_and_makes_its_folder(tmp_path: Path) -> None:

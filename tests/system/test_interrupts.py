@@ -1,4 +1,4 @@
-"""interrupts.py: Ctrl-C ends every command with exit code 130, at whatever moment."""
+"""Ctrl-C ends every command with exit code 130, at whatever moment."""
 
 import json
 import os
@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ds2_jax import interrupts
-from ds2_jax.run import last_step
+from ds2_jax.runs.run_folder import last_step
+from ds2_jax.system import interrupts
 from tests.small_runs import write_noise_manifest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HEEDING = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)

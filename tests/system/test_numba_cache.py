@@ -1,4 +1,4 @@
-"""kernels.py: what Numba compiles lies in a folder of the user's own, and is not believed in any other."""
+"""What Numba compiles lies in a folder of the user's own, and is not believed in any other."""
 
 import os
 import stat
@@ -10,10 +10,10 @@ import pytest
 
 COMPILE = """\
 import numpy as np
-from ds2_jax.ngram.arpa_kernels import make_table
+from ds2_jax.decoding.ngram.arpa_kernels import make_table
 make_table(np.zeros(4, np.uint8), np.arange(3))
 """
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def start(cache: Path, **variables: str) -> str:

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.config import ENGLISH, DataConfig
-from ds2_jax.errors import InputError
+from ds2_jax.config import DataConfig
+from ds2_jax.config.settings import ENGLISH
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 
 alphabets = st.builds(
     lambda characters: Alphabet("".join(characters)),

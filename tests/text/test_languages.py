@@ -7,9 +7,9 @@ import pytest
 import soundfile
 
 from ds2_jax import cli
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.corpora.synthetic import SAMPLE_RATE, Prompt, speak
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
+from ds2_jax.text.alphabet import Alphabet
 
 SENTENCES = {
     "fr": {

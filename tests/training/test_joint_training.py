@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from ds2_jax import cli, distributed
+from ds2_jax import cli
 from ds2_jax.config import CheckpointConfig, Config, to_json
-from ds2_jax.run import last_step, saved_steps
+from ds2_jax.parallel.processes import LOST
+from ds2_jax.runs.run_folder import last_step, saved_steps
 from tests import processes
 from tests.small_runs import SMALL_CONFIG, with_manifests, write_noise, write_noise_manifest
 
@@ -90,7 +91,7 @@ def test_processes_that_die_stop_and_change_in_number_end_as_one(folder: Path) -
     wait_until(lambda: len(history(run)) >= 3, started)
     started[1].kill()
     (code, error), _ = processes.finish(started, seconds=60)
-    assert code == distributed.LOST, error
+    assert code == LOST, error
     last = last_step(run)
     assert last is not None
     assert error.splitlines()[-1].startswith("error: another process of this training has ended, or is not reached (")

@@ -1,4 +1,4 @@
-"""memory.py: the formula beside the compiler's layout, and batches that fill a device."""
+"""The formula beside the compiler's layout, and batches that fill a device."""
 
 import dataclasses
 import re
@@ -8,11 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from ds2_jax import cli, conv, memory, parallel
+from ds2_jax import cli
 from ds2_jax.config import Config, ModelConfig, OptimConfig
-from ds2_jax.errors import InputError
-from ds2_jax.lengths import num_frames
-from ds2_jax.rows import RowLayout
+from ds2_jax.config.frames import count_frames
+from ds2_jax.model import conv
+from ds2_jax.parallel.mesh import data_mesh
+from ds2_jax.parallel.rows import RowLayout
+from ds2_jax.system.errors import InputError
+from ds2_jax.training import memory
 from tests.small_runs import SMALL_CONFIG
 
 SAVING = Config(optim=OptimConfig(accumulate=2), rematerialise=True)
@@ -55,7 +58,7 @@ def compiled(config: Config, num_rows: int, frames: int, num_devices: int = 1) -
         num_rows=num_rows,
         padded_samples=frames * 160 - 1,
         label_width=frames // 7,
-        mesh=parallel.data_mesh(jax.devices()[:num_devices]),
+        mesh=data_mesh(jax.devices()[:num_devices]),
     )
 
 
@@ -131,9 +134,9 @@ def test_the_largest_batch_fills_the_memory_and_no_more(config_file: Path, capsy
         QUICK,
         29,
         num_rows=RowLayout(num_micro_batches=3).rows(np.arange(int(seconds / longest))).size,
-        padded_samples=num_frames(int(longest * 16_000), 160) * 160 - 1,
+        padded_samples=count_frames(int(longest * 16_000), 160) * 160 - 1,
         label_width=int(longest * memory.LABELS_PER_SECOND),
-        mesh=parallel.data_mesh(jax.devices()[:1]),
+        mesh=data_mesh(jax.devices()[:1]),
         barriers=False,
     )
     assert 0.85 * 375e6 < held < 1.02 * 375e6

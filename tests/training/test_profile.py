@@ -1,4 +1,4 @@
-"""profile.py: the steps that were named are recorded, and nothing else."""
+"""The steps that were named are recorded, and nothing else."""
 
 import gzip
 import json
@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ds2_jax.errors import InputError
-from ds2_jax.profile import Profile, steps_of
+from ds2_jax.system.errors import InputError
+from ds2_jax.training.profile import Profile, steps_of
 
 Step = Callable[[jax.Array], jax.Array]
 

@@ -1,4 +1,4 @@
-"""progress.py: what is said while training goes, and the log that survives a stop."""
+"""What is said while training goes, and the log that survives a stop."""
 
 import json
 import re
@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ds2_jax import progress as progress_lib
 from ds2_jax.data.manifest import Problem
-from ds2_jax.errors import InputError
-from ds2_jax.progress import MetricLog, Progress, Skipped
+from ds2_jax.data.skipped import Skipped
+from ds2_jax.system.errors import InputError
+from ds2_jax.training import progress as progress_lib
+from ds2_jax.training.progress import MetricLog, Progress
 
 RATE = 16_000
 
@@ -168,7 +169,7 @@ def test_damaged_time_in_the_log_is_named(tmp_path: Path) -> None:
 
 def test_time_of_all_starts_is_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("ds2_jax.progress.time.monotonic", clock)
+    monkeypatch.setattr("ds2_jax.training.progress.time.monotonic", clock)
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 1.0}\n')  # from before the time was kept
     began = clock.now - 5

@@ -1,4 +1,4 @@
-"""saving.py: saves are due by count, by the clock and by signals, and a signal stops."""
+"""Saves are due by count, by the clock and by signals, and a signal stops."""
 
 import signal
 from typing import Any, cast
@@ -6,12 +6,13 @@ from typing import Any, cast
 import jax.numpy as jnp
 import pytest
 
-from ds2_jax import interrupts, saving
-from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.config import CheckpointConfig
-from ds2_jax.errors import InputError
-from ds2_jax.saving import SAVE, Saver
-from ds2_jax.steps import TrainState
+from ds2_jax.model.update import TrainState
+from ds2_jax.runs.checkpoints import Checkpoints
+from ds2_jax.system import interrupts
+from ds2_jax.system.errors import InputError
+from ds2_jax.training import saving
+from ds2_jax.training.saving import SAVE, Saver
 
 STATE = TrainState(jnp.int32(7), {}, {}, {})
 

@@ -18,13 +18,13 @@ import jax
 import numpy as np
 import pytest
 
-from ds2_jax import parallel
-from ds2_jax.checkpoint import Checkpoints
 from ds2_jax.config import AugmentConfig, CheckpointConfig, Config, OptimConfig, from_json, to_json
-from ds2_jax.run import best_step, last_step, saved_steps
+from ds2_jax.parallel.mesh import data_mesh, replicate
+from ds2_jax.runs.checkpoints import Checkpoints
+from ds2_jax.runs.run_folder import best_step, last_step, saved_steps
 from tests.small_runs import SMALL_CONFIG, some_state, with_manifests, write_noise_manifest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS = 4, 5
 """Of an epoch: nine utterances in batches of two."""
 TIMES = {"hours_per_hour", "epoch_seconds", "data_wait_seconds", "wall_seconds"}
@@ -118,9 +118,9 @@ def kill_in(process: subprocess.Popen[bytes], run: Path, wanted: str, since: int
 
 
 def final_state(run: Path, config: Config) -> Any:
-    like = parallel.replicate(some_state(config), parallel.data_mesh())
+    like = replicate(some_state(config), data_mesh())
     with Checkpoints(run, config) as checkpoints:
-        return jax.device_get(checkpoints.resume(like, pytest.fail))
+        return jax.device_get(checkpoints.resume(like))
 
 
 def assert_survives(folder: Path, name: str, kills: Sequence[tuple[str, int, float]]) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""train.py: runs that learn, stop, go on and leave what they should."""
+"""Runs that learn, stop, go on and leave what they should."""
 
 import dataclasses
 import itertools
@@ -15,22 +15,22 @@ import numpy as np
 import pytest
 import soundfile
 
-from ds2_jax import cli, parallel
-from ds2_jax import train as train_lib
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.batch_file import read_batch
-from ds2_jax.checkpoint import Checkpoints
+from ds2_jax import cli
 from ds2_jax.config import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
 from ds2_jax.corpora import an4
 from ds2_jax.data import pipeline
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
-from ds2_jax.decoding.calibrated import read_calibration
-from ds2_jax.decoding.decoder import make_decoder
-from ds2_jax.errors import InputError
-from ds2_jax.evaluate import evaluate_utterances, make_eval_step
-from ds2_jax.results import Evaluation, Result
-from ds2_jax.run import best_step, load_config, saved_steps
-from ds2_jax.train import read_splits, stops_early, train
+from ds2_jax.evaluation.evaluate import evaluate_utterances, make_eval_step
+from ds2_jax.evaluation.results import Evaluation, Result
+from ds2_jax.parallel.mesh import data_mesh, replicate, row_layout
+from ds2_jax.runs.checkpoints import Checkpoints
+from ds2_jax.runs.fitted import read_calibration, run_decoder
+from ds2_jax.runs.run_folder import best_step, load_config, saved_steps
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.training import train as train_lib
+from ds2_jax.training.replay.batch_file import read_batch
+from ds2_jax.training.train import read_splits, stops_early, train
 from tests.small_runs import SMALL_CONFIG, noise, some_state, with_manifests, write_noise_manifest
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -96,7 +96,7 @@ def without_times(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def final_state(run: Path, config: Config) -> Any:
-    like = parallel.replicate(some_state(config), parallel.data_mesh())
+    like = replicate(some_state(config), data_mesh())
     with Checkpoints(run, config) as checkpoints:
         step = checkpoints.latest_step
         assert step is not None
@@ -121,7 +121,7 @@ def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> Non
 
         return step
 
-    monkeypatch.setattr(parallel, "parallel_train_step", parallel_train_step)
+    monkeypatch.setattr(train_lib, "parallel_train_step", parallel_train_step)
 
 
 def test_best_checkpoint_is_calibrated_on_the_dev_split(trained: Trained) -> None:
@@ -238,7 +238,7 @@ def test_finished_run_tells_what_it_found(
 
 
 def test_results_are_those_of_the_averaged_weights(trained: Trained) -> None:
-    like = parallel.replicate(some_state(trained.config), parallel.data_mesh())
+    like = replicate(some_state(trained.config), data_mesh())
     with Checkpoints(trained.run, trained.config) as checkpoints:
         best = checkpoints.best_steps
         states = [jax.device_get(checkpoints.restore(step, like)) for step in best]
@@ -246,13 +246,13 @@ def test_results_are_those_of_the_averaged_weights(trained: Trained) -> None:
     mean = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *(state.average for state in states))
     split = read_splits(trained.config)["test"]
     test = evaluate_utterances(
-        make_eval_step(trained.config, parallel.data_mesh()),
-        parallel.replicate(mean, parallel.data_mesh()),
+        make_eval_step(trained.config, data_mesh()),
+        replicate(mean, data_mesh()),
         split,
         config=trained.config,
-        layout=parallel.row_layout(parallel.data_mesh()),
+        layout=row_layout(data_mesh()),
         title="test",
-        decoder=make_decoder(trained.config, trained.run),
+        decoder=run_decoder(trained.config, trained.run),
     )
     assert test.loss == pytest.approx(json.loads((trained.run / "test.json").read_text())["loss"], rel=1e-5)
 
@@ -487,7 +487,7 @@ def test_missing_test_recording_is_found_before_training(tmp_path: Path) -> None
 
 def test_folder_that_another_process_does_not_see_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_lib, "SECONDS_TO_SHOW", 0)
-    monkeypatch.setattr("ds2_jax.distributed.broadcast_from_primary", lambda name, value: [1, 2])  # of the first
+    monkeypatch.setattr("ds2_jax.training.train.broadcast_from_primary", lambda name, value: [1, 2])  # of the first
     with pytest.raises(InputError) as caught, train_lib.opened(tmp_path / "run", SMALL_CONFIG, False, {}):
         pass
     assert str(caught.value) == (

@@ -1,4 +1,4 @@
-"""guards.py: the watchdog speaks when nothing goes on and not otherwise, the alarm when the step compiles again."""
+"""The watchdog speaks when nothing goes on and not otherwise, the alarm when the step compiles again."""
 
 import io
 import subprocess
@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ds2_jax.guards import RecompilationAlarm, Watchdog
+from ds2_jax.training.watch import RecompilationAlarm, Watchdog
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import ctypes, os, sys, time
-from ds2_jax.guards import Watchdog
+from ds2_jax.training.watch import Watchdog
 
 def sleeper(seconds):
     time.sleep(seconds)

@@ -2,8 +2,8 @@
 
 import dataclasses
 import difflib
+import logging
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,21 +11,23 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from ds2_jax import compilation
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.audio import AUDIO_SUFFIXES, audio_duration, read_audio
+from ds2_jax.audio.reading import AUDIO_SUFFIXES, audio_duration, read_audio
 from ds2_jax.config import AugmentConfig, Config, PerturbConfig, load_config
+from ds2_jax.curation.preview.look import describe, looker
+from ds2_jax.curation.preview.mixing import mix, write_wav
+from ds2_jax.curation.preview.picture import draw
 from ds2_jax.data.draw import drawn_order
+from ds2_jax.data.epochs import perturber_of
 from ds2_jax.data.manifest import Utterance, count_reasons, read_manifest
+from ds2_jax.data.perturb import Perturbation, Perturber
+from ds2_jax.data.perturb import perturb as apply_perturbation
 from ds2_jax.data.splits import Split, find_problems
-from ds2_jax.epochs import perturber_of
-from ds2_jax.errors import InputError
-from ds2_jax.perturb import Perturbation, Perturber
-from ds2_jax.perturb import perturb as apply_perturbation
-from ds2_jax.preview.look import describe, looker
-from ds2_jax.preview.mixing import mix, write_wav
-from ds2_jax.preview.picture import draw
-from ds2_jax.settings import require
+from ds2_jax.system import compilation
+from ds2_jax.system.checks import require
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
+
+logger = logging.getLogger(__package__)
 
 SHOWN_PERTURB = PerturbConfig(
     speed_probability=0.5, tempo_probability=0.5, response_probability=1.0, noise_probability=1.0, gain_probability=1.0
@@ -92,7 +94,7 @@ def preview(
     for told in show(split.utterances, chosen, perturber, settings, epoch - 1, out):
         if isinstance(told, InputError):
             failed += 1
-            print(f"error: {told}", file=sys.stderr)
+            logger.error(told)
         else:
             print(told, flush=True)
     return 1 if failed else 0
@@ -121,7 +123,7 @@ def read_source(source: Path, settings: Config, *, trained: bool) -> tuple[Split
         told = f"{len(bad)} of {len(utterances)} left out: {count_reasons(problems)}"
         if not split.utterances:
             raise InputError(f"{source} must hold usable utterances, got {told}. Ask `data check {source}`.")
-        print(f"{source}: {told}", file=sys.stderr)
+        logger.info(f"{source}: {told}")
     if trained:
         return split, perturber_of(settings, split)
     sample_rate = settings.features.sample_rate

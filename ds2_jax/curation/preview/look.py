@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ds2_jax.augment import row_keys, spec_augment
 from ds2_jax.config import Config, FeatureConfig
-from ds2_jax.features import extract_features
+from ds2_jax.model.features import extract_features
+from ds2_jax.model.spec_augment import row_keys, spec_augment
 
 
 class Look(NamedTuple):

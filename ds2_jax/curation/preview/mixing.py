@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ds2_jax.audio import read_excerpt, read_samples
-from ds2_jax.errors import InputError
-from ds2_jax.files import writing
-from ds2_jax.perturb import add_noise
-from ds2_jax.settings import require
+from ds2_jax.audio.reading import read_excerpt, read_samples
+from ds2_jax.data.perturb import add_noise
+from ds2_jax.system.checks import require
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import writing
 
 
 def mix(audio: Path, noise: Path, snr: float, out: Path, seed: int) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ds2_jax.config import FeatureConfig
-from ds2_jax.features import frequencies
-from ds2_jax.files import writing
-from ds2_jax.preview.look import Look
+from ds2_jax.config.frames import frequencies
+from ds2_jax.curation.preview.look import Look
+from ds2_jax.system.files import writing
 
 SIZE = (11.0, 7.0)
 """Inches, of 100 pixels."""

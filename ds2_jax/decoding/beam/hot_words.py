@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.decoding.beam_kernel import HotWords
+from ds2_jax.decoding.beam.kernel import HotWords
 from ds2_jax.decoding.options import LARGEST_WEIGHT
-from ds2_jax.errors import InputError
-from ds2_jax.settings import require
+from ds2_jax.system.checks import require
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 
 Spelling = tuple[int, ...]
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from ds2_jax.kernels import kernel
+from ds2_jax.system.numba_cache import kernel
 
 NODES, ACTIVES, FRAME, ASKING = range(4)
 """Places in `Search.counts`: nodes, active nodes, frames read, nodes whose word has no score yet."""

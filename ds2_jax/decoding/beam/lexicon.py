@@ -1,16 +1,18 @@
 """The words of a language model in the labels of an alphabet."""
 
+import logging
 import math
-import sys
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.decoding.beam_kernel import Vocabulary
-from ds2_jax.decoding.word_model import UNKNOWN
-from ds2_jax.errors import InputError, shorten
-from ds2_jax.ngram.language_model import LanguageModel
+from ds2_jax.decoding.beam.kernel import Vocabulary
+from ds2_jax.decoding.beam.word_model import UNKNOWN
+from ds2_jax.decoding.ngram.language_model import LanguageModel
+from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.text.alphabet import Alphabet
+
+logger = logging.getLogger(__package__)
 
 
 def make_vocabulary(model: LanguageModel, alphabet: Alphabet, name: str, hot: Iterable[str] = ()) -> Vocabulary:
@@ -45,10 +47,9 @@ def make_vocabulary(model: LanguageModel, alphabet: Alphabet, name: str, hot: It
             f"{shorten(repr(left_out[:5]))}. Give a language model of the language that the run was trained on."
         )
     if left_out:
-        print(
+        logger.warning(
             f"{name}: {len(left_out)} of {len(model.vocabulary)} words cannot be spelt with the alphabet and so not be "
-            f"recognised: {shorten(', '.join(left_out[:5]))}",
-            file=sys.stderr,
+            f"recognised: {shorten(', '.join(left_out[:5]))}"
         )
     for word in hot:
         spelt.setdefault(word, UNKNOWN)

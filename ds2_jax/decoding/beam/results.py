@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ds2_jax.kernels import kernel
+from ds2_jax.system.numba_cache import kernel
 
 
 @kernel()

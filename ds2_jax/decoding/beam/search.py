@@ -6,17 +6,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.decoding import beam_kernel as kernel
-from ds2_jax.decoding.beam_arrays import ACTIVE, CANDIDATE, NODE
-from ds2_jax.decoding.beam_kernel import HotWords, Rules, Search, Vocabulary
-from ds2_jax.decoding.beam_results import finals, labels_of, text_of
-from ds2_jax.decoding.hot_words import automaton, spell
-from ds2_jax.decoding.lexicon import empty_vocabulary, make_vocabulary
+from ds2_jax.decoding.beam import kernel
+from ds2_jax.decoding.beam.arrays import ACTIVE, CANDIDATE, NODE
+from ds2_jax.decoding.beam.hot_words import automaton, spell
+from ds2_jax.decoding.beam.kernel import HotWords, Rules, Search, Vocabulary
+from ds2_jax.decoding.beam.lexicon import empty_vocabulary, make_vocabulary
+from ds2_jax.decoding.beam.results import finals, labels_of, text_of
+from ds2_jax.decoding.beam.word_model import UNKNOWN, WordModel, word_model
+from ds2_jax.decoding.ngram.language_model import LanguageModel
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, DecodingOptions
-from ds2_jax.decoding.word_model import UNKNOWN, WordModel, word_model
-from ds2_jax.errors import InputError
-from ds2_jax.ngram.language_model import LanguageModel
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 
 FIRST_NODES = 4096
 """Room in a new trie."""

@@ -4,10 +4,10 @@ from typing import Protocol
 
 import numpy as np
 
-from ds2_jax.ngram.kenlm_model import KenLMModel
-from ds2_jax.ngram.language_model import LanguageModel
-from ds2_jax.ngram.model import NGramModel
-from ds2_jax.ngram.trie import next_words
+from ds2_jax.decoding.ngram.kenlm_model import KenLMModel
+from ds2_jax.decoding.ngram.language_model import LanguageModel
+from ds2_jax.decoding.ngram.model import NGramModel
+from ds2_jax.decoding.ngram.trie import next_words
 
 UNKNOWN = -1
 """Number of a word that the language model does not know."""

@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds2_jax.errors import InputError
-from ds2_jax.files import inflate
-from ds2_jax.ngram.arpa_kernels import LARGEST, find_words, make_table, parse_lines
-from ds2_jax.settings import require
+from ds2_jax.decoding.ngram.arpa_kernels import LARGEST, find_words, make_table, parse_lines
+from ds2_jax.system.checks import require
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.inflate import inflate
 
 SPECIALS = BEGIN, END, UNKNOWN = ("<s>", "</s>", "<unk>")
 """The words that stand for the begin and the end of a sentence and for any word that a model does not know."""

@@ -5,7 +5,7 @@ Text is [N] uint8, the bytes of whole lines, the last byte a newline.
 
 import numpy as np
 
-from ds2_jax.kernels import kernel
+from ds2_jax.system.numba_cache import kernel
 
 TAB, NEWLINE, RETURN, SPACE, BACKSLASH = b"\t\n\r \\"
 PLUS, MINUS, POINT, ZERO, NINE, SMALL_E, LARGE_E = b"+-.09eE"

@@ -7,17 +7,19 @@ nothing that is run. One that is damaged or of another version is made anew.
 
 import hashlib
 import json
+import logging
 import os
-import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from ds2_jax.errors import InputError
-from ds2_jax.files import cache_folder
-from ds2_jax.ngram.arpa import SPECIALS, read_arpa
-from ds2_jax.ngram.trie import NGramArrays, build
+from ds2_jax.decoding.ngram.arpa import SPECIALS, read_arpa
+from ds2_jax.decoding.ngram.trie import NGramArrays, build
+from ds2_jax.system.caches import cache_folder
+from ds2_jax.system.errors import InputError
+
+logger = logging.getLogger(__package__)
 
 VERSION = 1
 """To be raised with every change of what the arrays mean."""
@@ -67,7 +69,7 @@ def digest_of(path: Path) -> str:
 
 def _say_uncached(error: Exception) -> None:
     reason = str(error).rstrip(".")
-    print(f"reading the language model without a cache: {reason}. XDG_CACHE_HOME may name another.", file=sys.stderr)
+    logger.warning(f"reading the language model without a cache: {reason}. XDG_CACHE_HOME may name another.")
 
 
 def _write(path: Path, contents: Contents) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ds2_jax.errors import InputError
-from ds2_jax.ngram.arpa import SPECIALS, UNKNOWN
-from ds2_jax.ngram.language_model import LanguageModel, WordScore, split
+from ds2_jax.decoding.ngram.arpa import SPECIALS, UNKNOWN
+from ds2_jax.decoding.ngram.language_model import LanguageModel, WordScore, split
+from ds2_jax.system.errors import InputError
 
 MAGIC = b"mmap lm http://kheafield.com/code"
 FIRST_WORD = b"<unk>\0"

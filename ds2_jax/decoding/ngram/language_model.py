@@ -4,7 +4,7 @@ import abc
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
 
 
 class WordScore(NamedTuple):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ds2_jax.ngram.arpa import SPECIALS, reading
-from ds2_jax.ngram.cache import read_through_cache
-from ds2_jax.ngram.kenlm_model import KenLMModel, is_kenlm_binary
-from ds2_jax.ngram.language_model import LanguageModel, WordScore, split
-from ds2_jax.ngram.trie import NGramArrays, find_all, next_word
+from ds2_jax.decoding.ngram.arpa import SPECIALS, reading
+from ds2_jax.decoding.ngram.cache import read_through_cache
+from ds2_jax.decoding.ngram.kenlm_model import KenLMModel, is_kenlm_binary
+from ds2_jax.decoding.ngram.language_model import LanguageModel, WordScore, split
+from ds2_jax.decoding.ngram.trie import NGramArrays, find_all, next_word
 
 
 class NGramModel(LanguageModel):

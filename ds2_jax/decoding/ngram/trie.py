@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds2_jax.kernels import kernel
-from ds2_jax.ngram.arpa import MEND, Arpa
-from ds2_jax.settings import require
+from ds2_jax.decoding.ngram.arpa import MEND, Arpa
+from ds2_jax.system.checks import require
+from ds2_jax.system.numba_cache import kernel
 
 
 class NGramArrays(NamedTuple):

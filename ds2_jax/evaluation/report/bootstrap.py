@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds2_jax.error_rates import ErrorCount
-from ds2_jax.results import Result
+from ds2_jax.evaluation.error_rates import ErrorCount
+from ds2_jax.evaluation.results import Result
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 10_000

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from rapidfuzz.distance import Levenshtein
 
-from ds2_jax.error_rates import ErrorCount, char_errors
-from ds2_jax.results import Result
+from ds2_jax.evaluation.error_rates import ErrorCount, char_errors
+from ds2_jax.evaluation.results import Result
 
 LENGTHS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 16.0, 24.0)
 """Seconds: where a bin ends and the next begins."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from ds2_jax.calibration import Bin, Reliability
-from ds2_jax.report.markup import Cell, percent, table, text
+from ds2_jax.evaluation.reliability import Bin, Reliability
+from ds2_jax.evaluation.report.markup import Cell, percent, table, text
 
 SIDE, MARGIN, COUNTS = 240, 34, 46
 """Pixels of the drawing: the square of the diagram, what its labels take, and the height of the counts below it."""

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from ds2_jax.config import Config
 from ds2_jax.decoding.decoder import Decoder
-from ds2_jax.errors import InputError
-from ds2_jax.files import write_text, writing
-from ds2_jax.report.contents import Contents, as_json
-from ds2_jax.report.page import page
-from ds2_jax.report.utterance import Articles
-from ds2_jax.report.worst import Example
+from ds2_jax.evaluation.report.contents import Contents, as_json
+from ds2_jax.evaluation.report.page import page
+from ds2_jax.evaluation.report.utterance import Articles
+from ds2_jax.evaluation.report.worst import Example
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import write_text, writing
 
 NUM_UTTERANCES = 20
 """Of the worst on the page: 0.2 MB each of 3 seconds, 1.6 MB each of 30, so that 33 MB are the most at 16 kHz."""

@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ds2_jax.calibration import Bin, Reliability, reliability, reliability_bins, right_words
-from ds2_jax.error_rates import ErrorCount, char_errors
-from ds2_jax.report.bootstrap import CONFIDENCE, NUM_RESAMPLES, SEED, Bootstrap, Comparison, Interval
-from ds2_jax.report.breakdown import Confusion, Group, by_length, by_speaker, confusions
-from ds2_jax.report.worst import Example
-from ds2_jax.results import Evaluation, Result
+from ds2_jax.evaluation.error_rates import ErrorCount, char_errors
+from ds2_jax.evaluation.reliability import Bin, Reliability, reliability, reliability_bins, right_words
+from ds2_jax.evaluation.report.bootstrap import CONFIDENCE, NUM_RESAMPLES, SEED, Bootstrap, Comparison, Interval
+from ds2_jax.evaluation.report.breakdown import Confusion, Group, by_length, by_speaker, confusions
+from ds2_jax.evaluation.report.worst import Example
+from ds2_jax.evaluation.results import Evaluation, Result
 
 
 class Origin(NamedTuple):

@@ -4,7 +4,7 @@ import dataclasses
 import html
 from collections.abc import Sequence
 
-from ds2_jax.report.bootstrap import Interval
+from ds2_jax.evaluation.report.bootstrap import Interval
 
 
 def text(value: object) -> str:

@@ -5,11 +5,11 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ds2_jax.report import calibration_chart
-from ds2_jax.report.bootstrap import MIN_SPEAKERS, NUM_RESAMPLES, Comparison, Interval
-from ds2_jax.report.breakdown import Confusion, Group
-from ds2_jax.report.contents import Contents
-from ds2_jax.report.markup import Cell, interval, percent, section, table, text
+from ds2_jax.evaluation.report import calibration_chart
+from ds2_jax.evaluation.report.bootstrap import MIN_SPEAKERS, NUM_RESAMPLES, Comparison, Interval
+from ds2_jax.evaluation.report.breakdown import Confusion, Group
+from ds2_jax.evaluation.report.contents import Contents
+from ds2_jax.evaluation.report.markup import Cell, interval, percent, section, table, text
 
 SHOWN_SPEAKERS, SHOWN_CONFUSIONS = 100, 20
 """Rows of a table; report.json has all."""

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from ds2_jax.config import FeatureConfig
-from ds2_jax.features import extract_features
+from ds2_jax.model.features import extract_features
 
 QUIETEST, LOUDEST = -1.0, 3.5
 """Ends of the colours, in standard deviations of the spectrogram."""

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ds2_jax.data.manifest import Utterance, read_text
-from ds2_jax.errors import NO_JSON, InputError, shorten
-from ds2_jax.report.bootstrap import Bootstrap, Comparison
-from ds2_jax.results import Result
-from ds2_jax.settings import require
+from ds2_jax.evaluation.report.bootstrap import Bootstrap, Comparison
+from ds2_jax.evaluation.results import Result
+from ds2_jax.system.checks import require
+from ds2_jax.system.errors import NO_JSON, InputError, shorten
 
 
 class Rival(NamedTuple):

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.decoding.greedy import greedy_decode
 from ds2_jax.decoding.hypothesis import Word
-from ds2_jax.report.breakdown import WordPair
-from ds2_jax.report.markup import text, words
-from ds2_jax.report.pictures import data_uri, spectrogram_png
+from ds2_jax.evaluation.report.breakdown import WordPair
+from ds2_jax.evaluation.report.markup import text, words
+from ds2_jax.evaluation.report.pictures import data_uri, spectrogram_png
+from ds2_jax.text.alphabet import Alphabet
 
 LEAST_SHOWN = 0.1
 """Probability from which a label that is not written is shown."""

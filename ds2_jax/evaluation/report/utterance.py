@@ -5,20 +5,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.audio import read_audio
+from ds2_jax.audio.reading import read_audio
 from ds2_jax.config import Config
+from ds2_jax.config.frames import frequencies
 from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.hypothesis import Hypothesis
-from ds2_jax.error_rates import char_errors
-from ds2_jax.errors import InputError
-from ds2_jax.features import frequencies
-from ds2_jax.report.breakdown import align_words
-from ds2_jax.report.markup import percent, text, words
-from ds2_jax.report.pictures import data_uri, sound, spectrogram_maker
-from ds2_jax.report.timeline import Axis, Row, difference, timeline
-from ds2_jax.report.worst import Example
-from ds2_jax.results import Result
+from ds2_jax.evaluation.error_rates import char_errors
+from ds2_jax.evaluation.report.breakdown import align_words
+from ds2_jax.evaluation.report.markup import percent, text, words
+from ds2_jax.evaluation.report.pictures import data_uri, sound, spectrogram_maker
+from ds2_jax.evaluation.report.timeline import Axis, Row, difference, timeline
+from ds2_jax.evaluation.report.worst import Example
+from ds2_jax.evaluation.results import Result
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 
 MOST_SECONDS = 30.0
 """Of a recording, that are drawn and can be heard: more would make the page too large to open quickly."""
@@ -80,7 +80,7 @@ class Articles:
 
     def _rows(self, example: Example, seconds: float) -> tuple[list[Row], str]:
         """The words of the reference and of the hypothesis in their places; a note where the former have none."""
-        from ds2_jax.decoding.align import align  # Numba, which an evaluation without a report need not load
+        from ds2_jax.decoding.alignment import align  # Numba, which an evaluation without a report need not load
 
         result, log_probs = example
         pairs = align_words(result.reference, result.hypothesis)

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds2_jax.error_rates import char_errors
-from ds2_jax.results import Result
+from ds2_jax.evaluation.error_rates import char_errors
+from ds2_jax.evaluation.results import Result
 
 
 class Example(NamedTuple):

@@ -20,8 +20,8 @@ import jax
 import numpy as np
 
 from ds2_jax.data.manifest import Utterance
-from ds2_jax.errors import InputError, shorten
-from ds2_jax.files import writing
+from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.system.files import writing
 
 FOLDER = "replay"
 ABOUT = "about"

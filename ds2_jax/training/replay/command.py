@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,17 +15,22 @@ import numpy as np
 import tyro
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ds2_jax import lengths, optim, parallel, steps
-from ds2_jax import run as run_lib
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.batch_file import FailedStep, read_batch
-from ds2_jax.checkpoint import Checkpoints
-from ds2_jax.checksums import named_leaves
-from ds2_jax.compilation import enable_cache
 from ds2_jax.config import Config
-from ds2_jax.diagnosis import Diagnosis, keep_rows, make_diagnose, smallest_groups
-from ds2_jax.errors import InputError, shorten
-from ds2_jax.progress import say
+from ds2_jax.config.frames import conv_output_lengths, count_frames
+from ds2_jax.model import update as update_lib
+from ds2_jax.model.optimizer import make_optimizer
+from ds2_jax.model.update import TrainState, init_state
+from ds2_jax.parallel.mesh import data_mesh, parallel_train_step, replicate
+from ds2_jax.runs import run_folder
+from ds2_jax.runs.checkpoints import Checkpoints
+from ds2_jax.runs.checksums import named_leaves
+from ds2_jax.system.compilation import enable_cache
+from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.training.replay.batch_file import FailedStep, read_batch
+from ds2_jax.training.replay.diagnosis import Diagnosis, keep_rows, make_diagnose, smallest_groups
+
+logger = logging.getLogger(__package__)
 
 REPRODUCED = 1
 """Exit code where loss or gradient are not finite here either."""
@@ -40,7 +46,7 @@ class Replay(NamedTuple):
     failed: FailedStep
     config: Config
     mesh: Mesh
-    state: steps.TrainState
+    state: TrainState
     """Before the step, NumPy arrays."""
     loss: float
     grad_norm: float
@@ -66,10 +72,10 @@ def replay(
     enable_cache()
     again = make_again(read_batch(file), run or file.absolute().parent.parent)
     print("\n".join(account(again)))
-    say("looking for where it begins: the step is compiled once more")
+    logger.info("looking for where it begins: the step is compiled once more")
     diagnose = make_diagnose(again.config, Alphabet.of(again.config.data).size, again.mesh)
 
-    variables = parallel.replicate(again.state.variables, again.mesh)
+    variables = replicate(again.state.variables, again.mesh)
 
     def with_rows(rows: Sequence[int]) -> Diagnosis:
         return diagnose(variables, keep_rows(again.failed.batch, rows), again.failed.epoch)
@@ -80,7 +86,7 @@ def replay(
     )
     groups: list[list[int]] = []
     if not (again.finite or diagnosis.finite or not_finite(again.state)):
-        say("looking for the utterances behind it: up to a few dozen steps")
+        logger.info("looking for the utterances behind it: up to a few dozen steps")
         full = np.flatnonzero(again.failed.batch["indices"] >= 0).tolist()
         fails = smallest_groups(full, lambda rows: not with_rows(rows).finite)
         groups = list(itertools.islice(fails, NUM_GROUPS))
@@ -94,7 +100,7 @@ def make_again(failed: FailedStep, run: Path) -> Replay:
     Raises:
         InputError: the run has no such checkpoint, or the batch is none of its settings.
     """
-    config = run_lib.load_config(run)
+    config = run_folder.load_config(run)
     alphabet = Alphabet.of(config.data)
     num_parts = failed.num_devices * config.optim.accumulate
     labels = failed.batch["labels"]
@@ -106,26 +112,26 @@ def make_again(failed: FailedStep, run: Path) -> Replay:
     devices = jax.local_devices()
     if len(devices) < failed.num_devices:
         failed, devices = for_one_device(failed, config.optim.accumulate), devices[:1]
-    mesh = parallel.data_mesh(devices[: failed.num_devices])
-    tx = optim.make_optimizer(config.optim, failed.steps_per_epoch, failed.steps_per_epoch * config.epochs)
-    state = restore(run, config, failed.step - 1, functools.partial(steps.init_state, config, alphabet.size, tx), mesh)
+    mesh = data_mesh(devices[: failed.num_devices])
+    tx = make_optimizer(config.optim, failed.steps_per_epoch, failed.steps_per_epoch * config.epochs)
+    state = restore(run, config, failed.step - 1, functools.partial(init_state, config, alphabet.size, tx), mesh)
     before = jax.device_get(state)  # the step takes its memory
-    step = functools.partial(steps.train_step, config=config, num_labels=alphabet.size, tx=tx)
-    train_step = parallel.parallel_train_step(step, mesh, config.parallel)
+    step = functools.partial(update_lib.train_step, config=config, num_labels=alphabet.size, tx=tx)
+    train_step = parallel_train_step(step, mesh, config.parallel)
     _, metrics = train_step(state, failed.batch, jnp.int32(failed.epoch))
     return Replay(failed, config, mesh, before, float(metrics["loss"]), float(metrics["grad_norm"]))
 
 
-def restore(run: Path, config: Config, step: int, init: Any, mesh: Mesh) -> steps.TrainState:
+def restore(run: Path, config: Config, step: int, init: Any, mesh: Mesh) -> TrainState:
     """The state of a run after `step` updates; drawn anew by `init` where that is none and it was not saved.
 
     Raises:
         InputError: it is not there any more, or damaged.
     """
-    saved = run_lib.saved_steps(run)
+    saved = run_folder.saved_steps(run)
     if step not in saved:
         if step == 0:
-            drawn: steps.TrainState = parallel.replicate(init(), mesh)
+            drawn: TrainState = replicate(init(), mesh)
             return drawn
         there = ", ".join(map(str, saved)) or "none"
         raise InputError(
@@ -140,7 +146,7 @@ def restore(run: Path, config: Config, step: int, init: Any, mesh: Mesh) -> step
 
 def for_one_device(failed: FailedStep, num_micro_batches: int) -> FailedStep:
     """The same batch in the order in which one device computes it, micro-batch by micro-batch."""
-    say(f"this step was met on {failed.num_devices} devices; one computes it here, so the last bits may differ")
+    logger.info(f"this step was met on {failed.num_devices} devices; one computes it here, so the last bits may differ")
     order = np.arange(len(failed.ids)).reshape(failed.num_devices, num_micro_batches, -1).swapaxes(0, 1).ravel()
     return dataclasses.replace(
         failed,
@@ -176,11 +182,11 @@ def rows_table(again: Replay, diagnosis: Diagnosis) -> Iterator[str]:
     for row in np.flatnonzero(batch["indices"] >= 0).tolist():
         samples = batch["waveforms"][row, : batch["num_samples"][row]]
         finite = np.isfinite(samples)
-        frames = lengths.num_frames(len(samples), config.features.hop_length)
+        frames = count_frames(len(samples), config.features.hop_length)
         yield (
             f"{len(samples) / config.features.sample_rate:10.2f}{np.abs(samples[finite]).max(initial=0):10.4g}"
             f"{np.count_nonzero(~finite):10,}{batch['num_labels'][row]:8}"
-            f"{lengths.conv_output_lengths(frames, config.model.time_reduction):8}"
+            f"{conv_output_lengths(frames, config.model.time_reduction):8}"
             + (f"{diagnosis.losses[row]:11.5g}" if diagnosis.alignable[row] else "  no loss: 0")
             + f"  {name_of(again, row)}, {printable(again.failed.audio[row])}"
         )
@@ -257,7 +263,7 @@ def module_of(parameter: str, layers: Sequence[str]) -> str:
     return module if module in layers else layers[-1]
 
 
-def not_finite(state: steps.TrainState) -> dict[str, int]:
+def not_finite(state: TrainState) -> dict[str, int]:
     """How many values of each array of a state are not finite; those without any left out."""
     leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(vars(state)).items()}
     counts = {name: int(np.count_nonzero(~np.isfinite(leaf))) for name, leaf in leaves.items()}

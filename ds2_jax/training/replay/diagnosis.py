@@ -12,12 +12,14 @@ import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from ds2_jax import augment, features, lengths, steps
-from ds2_jax.checksums import named_leaves
 from ds2_jax.config import Config
-from ds2_jax.loss import ctc_losses
-from ds2_jax.parallel import AXIS
-from ds2_jax.steps import Batch
+from ds2_jax.config.frames import conv_output_lengths, count_frames
+from ds2_jax.model import features, spec_augment
+from ds2_jax.model.ctc import ctc_losses
+from ds2_jax.model.inference import Batch, make_model
+from ds2_jax.model.masks import is_alignable, mask_from_lengths
+from ds2_jax.parallel.mesh import AXIS
+from ds2_jax.runs.checksums import named_leaves
 
 Arrays = Mapping[str, np.ndarray]
 FEATURES, LOGITS = "spectrograms", "logits"
@@ -83,17 +85,17 @@ def _diagnose(
     given: Mapping[str, Any], batch: Batch, epoch: jax.Array, *, config: Config, num_labels: int, names: list[str]
 ) -> tuple[Any, Any, list[Values], dict[str, Values]]:
     """As `steps.train_step` of one device's rows, without an update; notes the layers' order in `names`."""
-    model = steps.make_model(config, num_labels, AXIS)
+    model = make_model(config, num_labels, AXIS)
     num_micro_batches = config.optim.accumulate
-    frames = lengths.num_frames(batch["num_samples"], config.features.hop_length)
-    output_lengths = lengths.conv_output_lengths(frames, config.model.time_reduction)
-    alignable = lengths.alignable(output_lengths, batch["labels"], batch["num_labels"])
+    frames = count_frames(batch["num_samples"], config.features.hop_length)
+    output_lengths = conv_output_lengths(frames, config.model.time_reduction)
+    alignable = is_alignable(output_lengths, batch["labels"], batch["num_labels"])
     count = jnp.maximum(jax.lax.psum(alignable.sum(), AXIS), 1)
 
     def objective(params: Any, rows: Batch) -> tuple[jax.Array, Any]:
-        keys = augment.row_keys(config.seed, epoch, rows["indices"])
+        keys = spec_augment.row_keys(config.seed, epoch, rows["indices"])
         spectrograms, num_frames = features.extract_features(rows["waveforms"], rows["num_samples"], config.features)
-        spectrograms = augment.spec_augment(spectrograms, num_frames, keys, config.augment)
+        spectrograms = spec_augment.spec_augment(spectrograms, num_frames, keys, config.augment)
         variables = {**given, "params": params}
         (logits, output_lengths), changed = model.apply(
             variables,
@@ -138,7 +140,7 @@ def _row_values(name: str, outputs: jax.Array, num_frames: jax.Array, config: Co
     """[B] each, of the valid frames of [B, T, ...]."""
     strides = config.model.time_strides
     stride = 1 if name == FEATURES else strides[0] if name in ("conv_0", "conv_norm_0") else strides[0] * strides[1]
-    mask = lengths.mask_from_lengths(lengths.conv_output_lengths(num_frames, stride), outputs.shape[1])
+    mask = mask_from_lengths(conv_output_lengths(num_frames, stride), outputs.shape[1])
     mask = mask.reshape(*mask.shape, *(1,) * (outputs.ndim - 2))
     return _values(jnp.where(mask, outputs, 0), tuple(range(1, outputs.ndim)))
 

@@ -13,19 +13,19 @@ import pytest
 import soundfile
 
 from ds2_jax import cli
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.audio import read_audio
-from ds2_jax.augment import row_keys, spec_augment
+from ds2_jax.audio.reading import read_audio
 from ds2_jax.config import AugmentConfig, FeatureConfig, PerturbConfig, load_config
+from ds2_jax.curation.preview import command
+from ds2_jax.curation.preview.command import choose, preview
+from ds2_jax.curation.preview.look import Look, describe, looker
+from ds2_jax.curation.preview.mixing import mix
+from ds2_jax.data.epochs import Epochs
 from ds2_jax.data.manifest import Utterance, write_manifest
 from ds2_jax.data.splits import read_split
-from ds2_jax.epochs import Epochs
-from ds2_jax.errors import InputError
-from ds2_jax.features import extract_features
-from ds2_jax.preview import command
-from ds2_jax.preview.command import choose, preview
-from ds2_jax.preview.look import Look, describe, looker
-from ds2_jax.preview.mixing import mix
+from ds2_jax.model.features import extract_features
+from ds2_jax.model.spec_augment import row_keys, spec_augment
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 from tests.small_runs import RATE, SMALL_CONFIG, noise, write_noise
 
 FILE = """

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.decoding.beam import BeamSearch
-from ds2_jax.decoding.hot_words import automaton, spell
+from ds2_jax.decoding.beam.hot_words import automaton, spell
+from ds2_jax.decoding.beam.search import BeamSearch
 from ds2_jax.decoding.options import DecodingOptions
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 from tests.beam_models import UNPRUNED, ToyModel, by_words, language_score, random_log_probs, sums_over_paths, words_of
 
 ALPHABET, SPACELESS = Alphabet("AB "), Alphabet("ABC")

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.decoding import beam_kernel
-from ds2_jax.decoding.beam_kernel import Vocabulary
-from ds2_jax.decoding.lexicon import make_vocabulary
-from ds2_jax.errors import InputError
+from ds2_jax.decoding.beam import kernel
+from ds2_jax.decoding.beam.kernel import Vocabulary
+from ds2_jax.decoding.beam.lexicon import make_vocabulary
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 from tests.beam_models import ToyModel
 
 ALPHABET = Alphabet("'ABCÉ ")
@@ -73,8 +73,8 @@ def test_labels_narrow_the_words_to_those_that_begin_so(words: set[str], prefix:
     low, high = 0, len(words)
     for depth, label in enumerate(ALPHABET.encode(prefix)):
         bounds = low, high
-        low = beam_kernel._first_from(label, *bounds, depth, vocabulary)
-        high = beam_kernel._first_from(label + 1, *bounds, depth, vocabulary)
+        low = kernel._first_from(label, *bounds, depth, vocabulary)
+        high = kernel._first_from(label + 1, *bounds, depth, vocabulary)
     numbers = np.sort(vocabulary.ids[low:high])
     model = ToyModel(*words)
     assert [model.vocabulary[number] for number in numbers] == sorted(w for w in words if w.startswith(prefix))

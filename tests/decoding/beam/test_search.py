@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.decoding import beam_kernel
-from ds2_jax.decoding.beam import BeamHypothesis, BeamSearch
+from ds2_jax.decoding.beam import kernel
+from ds2_jax.decoding.beam.search import BeamHypothesis, BeamSearch
 from ds2_jax.decoding.greedy import greedy_decode
 from ds2_jax.decoding.options import DecodingOptions
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 from tests.beam_models import (
     UNPRUNED,
     ToyModel,
@@ -159,13 +159,13 @@ def test_of_equal_scores_the_lower_labels_come_first() -> None:
 DECODE = """
 import numpy as np
 from tests.beam_models import ToyModel, random_log_probs
-from tests.test_beam import ALPHABET, MODEL, BeamSearch, narrow
+from tests.decoding.beam.test_search import ALPHABET, MODEL, BeamSearch, narrow
 print(BeamSearch(ALPHABET, narrow(16), MODEL)(random_log_probs(200, ALPHABET.size, 3, 2.0), 16))
 """
 
 
 def test_another_process_finds_the_same() -> None:
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[3]
     found = BeamSearch(ALPHABET, narrow(16), MODEL)(random_log_probs(200, ALPHABET.size, 3, 2.0), 16)
     other = subprocess.run([sys.executable, "-c", DECODE], cwd=root, capture_output=True, text=True, check=True)
     assert other.stdout.strip() == str(found)
@@ -270,12 +270,12 @@ def test_dropping_dead_nodes_changes_nothing(seed: int, monkeypatch: pytest.Monk
     log_probs = random_log_probs(300, ALPHABET.size, seed)
     search = BeamSearch(ALPHABET, narrow(16), MODEL)
     roomy = search(log_probs, 16)
-    monkeypatch.setattr("ds2_jax.decoding.beam.FIRST_NODES", 64)
+    monkeypatch.setattr("ds2_jax.decoding.beam.search.FIRST_NODES", 64)
     assert search(log_probs, 16) == roomy
     progress = search.start()
     progress.read(log_probs)
     assert len(progress._search.nodes) > 64  # it has grown
-    count = progress._search.counts[beam_kernel.NODES]
+    count = progress._search.counts[kernel.NODES]
     assert count < 16 * 300  # and dropped
     nodes = progress._search.nodes[:count]
     assert len({(node["parent"], node["label"]) for node in nodes}) == count  # no prefix has two nodes
@@ -285,7 +285,7 @@ def test_dropping_dead_nodes_changes_nothing(seed: int, monkeypatch: pytest.Monk
 def test_the_largest_come_first(values: list[int], size: int) -> None:
     size = min(size, len(values))
     order = np.arange(len(values))
-    beam_kernel._largest_first(np.array(values, float), order, len(values), size)
+    kernel._largest_first(np.array(values, float), order, len(values), size)
     expected = sorted(range(len(values)), key=lambda i: (-values[i], i))
     assert sorted(order[:size]) == sorted(expected[:size])
     assert sorted(order) == list(range(len(values)))

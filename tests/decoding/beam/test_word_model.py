@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ds2_jax.decoding.word_model import UNKNOWN, NGramWords, WordByWord, word_model
-from ds2_jax.ngram.kenlm_model import KenLMModel
-from ds2_jax.ngram.model import NGramModel, load
+from ds2_jax.decoding.beam.word_model import UNKNOWN, NGramWords, WordByWord, word_model
+from ds2_jax.decoding.ngram.kenlm_model import KenLMModel
+from ds2_jax.decoding.ngram.model import NGramModel, load
 from tests.beam_models import ToyModel
-from tests.test_decoder import ARPA
+from tests.decoding.test_decoder import ARPA
 
 
 @pytest.fixture

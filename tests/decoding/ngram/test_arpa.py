@@ -1,4 +1,4 @@
-"""arpa.py: what a file may look like, and what is said of one that is wrong."""
+"""What a file may look like, and what is said of one that is wrong."""
 
 import gzip
 import math
@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax.errors import InputError
-from ds2_jax.ngram import arpa
-from ds2_jax.ngram.arpa import Arpa, read_arpa
-from ds2_jax.ngram.arpa_kernels import find_words, make_table, parse_lines, parse_number
-from ds2_jax.ngram.trie import build
+from ds2_jax.decoding.ngram import arpa
+from ds2_jax.decoding.ngram.arpa import Arpa, read_arpa
+from ds2_jax.decoding.ngram.arpa_kernels import find_words, make_table, parse_lines, parse_number
+from ds2_jax.decoding.ngram.trie import build
+from ds2_jax.system.errors import InputError
 from tests.golden.ngram_inputs import HAND
 
 Listed = dict[tuple[str, ...], tuple[float, float]]

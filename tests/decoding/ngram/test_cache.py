@@ -1,4 +1,4 @@
-"""cache.py: what was read once is not read again, and a cache never makes a model wrong or stops a command."""
+"""What was read once is not read again, and a cache never makes a model wrong or stops a command."""
 
 import os
 import re
@@ -12,20 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax.ngram import cache
-from ds2_jax.ngram.arpa import Arpa, read_arpa
-from ds2_jax.ngram.cache import Contents, read_through_cache
+from ds2_jax.decoding.ngram import cache
+from ds2_jax.decoding.ngram.arpa import Arpa, read_arpa
+from ds2_jax.decoding.ngram.cache import Contents, read_through_cache
 from tests.golden.ngram_inputs import HAND
 
-ROOT = Path(__file__).parent.parent
-LOADING = (
-    "import sys, pathlib; from ds2_jax.ngram.model import load; print(load(pathlib.Path(sys.argv[1])).score('THE CAT'))"
-)
+ROOT = Path(__file__).parents[3]
+LOADING = """\
+import pathlib, sys
+from ds2_jax.decoding.ngram.model import load
+print(load(pathlib.Path(sys.argv[1])).score('THE CAT'))
+"""
 MEASURING = """\
 import pathlib, re, sys, time
-import ds2_jax.ngram.model
+import ds2_jax.decoding.ngram.model
 start = time.process_time()
-model = ds2_jax.ngram.model.load(pathlib.Path(sys.argv[1]))
+model = ds2_jax.decoding.ngram.model.load(pathlib.Path(sys.argv[1]))
 seconds = time.process_time() - start
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())
 print(len(model.arrays.words), seconds, int(peak[1]) / 2**20)

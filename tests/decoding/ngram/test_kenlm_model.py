@@ -1,4 +1,4 @@
-"""kenlm_model.py: a binary file of KenLM is read as an ARPA file is; KenLM itself is a stand-in here."""
+"""A binary file of KenLM is read as an ARPA file is; KenLM itself is a stand-in here."""
 
 import sys
 import types
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ds2_jax.errors import InputError
-from ds2_jax.ngram.kenlm_model import MAGIC, KenLMModel
-from ds2_jax.ngram.model import load
+from ds2_jax.decoding.ngram.kenlm_model import MAGIC, KenLMModel
+from ds2_jax.decoding.ngram.model import load
+from ds2_jax.system.errors import InputError
+from tests.decoding.ngram.test_arpa import HAND_LISTED
+from tests.decoding.ngram.test_model import defined, make
 from tests.golden.ngram_inputs import HAND, NGram
-from tests.test_arpa import HAND_LISTED
-from tests.test_ngram_model import defined, make
 
 CONTENT = MAGIC + b" format version 5\n\0" + b"<unk>\0not the words" + bytes(40)
 WORDS = b"<unk>\0THE\0<s>\0SAT\0</s>\0CAT\0"

@@ -1,4 +1,4 @@
-"""model.py, trie.py: scores against KenLM's stored ones and against the definition of backing off."""
+"""Scores against KenLM's stored ones and against the definition of backing off."""
 
 import itertools
 import math
@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax.errors import InputError
-from ds2_jax.ngram.arpa import SPECIALS, read_arpa
-from ds2_jax.ngram.language_model import WordScore
-from ds2_jax.ngram.model import NGramModel, load
-from ds2_jax.ngram.trie import build, next_word
+from ds2_jax.decoding.ngram.arpa import SPECIALS, read_arpa
+from ds2_jax.decoding.ngram.language_model import WordScore
+from ds2_jax.decoding.ngram.model import NGramModel, load
+from ds2_jax.decoding.ngram.trie import build, next_word
+from ds2_jax.system.errors import InputError
+from tests.decoding.ngram.test_arpa import HAND_LISTED, Listed
 from tests.golden import ngram_inputs
 from tests.golden.ngram_inputs import HAND, NGram
-from tests.test_arpa import HAND_LISTED, Listed
 
 WORDS = ("<unk>", "<s>", "</s>", "a", "b", "c")
 
@@ -69,7 +69,7 @@ def listings(draw: st.DrawFn) -> tuple[Listed, int]:
 @pytest.mark.parametrize("name", ngram_inputs.models())
 def test_scores_are_kenlms(name: str, tmp_path: Path) -> None:
     model = make(tmp_path, ngram_inputs.models()[name])
-    with np.load(Path(__file__).parent / "golden" / "ngram.npz") as stored:
+    with np.load(Path(__file__).parents[2] / "golden" / "ngram.npz") as stored:
         kenlms = {key.partition("/")[2]: stored[key] for key in stored if key.startswith(f"{name}/")}
     sentences = ngram_inputs.sentences(name)
     words = [word for sentence in sentences for word in model.word_scores(sentence)]

@@ -1,4 +1,4 @@
-"""report/bootstrap.py: intervals against what is known of them, and paired comparisons."""
+"""Intervals against what is known of them, and paired comparisons."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ds2_jax.data.manifest import Utterance
-from ds2_jax.error_rates import ErrorCount
-from ds2_jax.report import bootstrap
-from ds2_jax.report.bootstrap import Bootstrap, Interval
-from ds2_jax.results import Result
+from ds2_jax.evaluation.error_rates import ErrorCount
+from ds2_jax.evaluation.report import bootstrap
+from ds2_jax.evaluation.report.bootstrap import Bootstrap, Interval
+from ds2_jax.evaluation.results import Result
 
 
 def some_results(speakers: list[str]) -> list[Result]:

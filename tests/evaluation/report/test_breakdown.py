@@ -1,4 +1,4 @@
-"""report/breakdown.py: groups of utterances, and words set beside each other."""
+"""Groups of utterances, and words set beside each other."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds2_jax.data.manifest import Utterance
-from ds2_jax.error_rates import ErrorCount, word_errors
-from ds2_jax.report.breakdown import align_words, by_length, by_speaker, confusions
-from ds2_jax.results import Result
+from ds2_jax.evaluation.error_rates import ErrorCount, word_errors
+from ds2_jax.evaluation.report.breakdown import align_words, by_length, by_speaker, confusions
+from ds2_jax.evaluation.results import Result
 
 TEXTS = st.lists(st.sampled_from(["A", "B", "C", "AB"]), max_size=7).map(" ".join)
 

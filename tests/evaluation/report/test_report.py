@@ -21,14 +21,14 @@ from ds2_jax import cli
 from ds2_jax.config import Config, FeatureConfig
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
 from ds2_jax.decoding.options import DecodingOptions
-from ds2_jax.errors import InputError
-from ds2_jax.evaluate import evaluate
-from ds2_jax.report import utterance as utterance_lib
-from ds2_jax.report.bootstrap import Comparison, Interval
-from ds2_jax.report.command import make_folder
-from ds2_jax.report.contents import Origin, contents
-from ds2_jax.report.page import page, verdict
-from ds2_jax.results import Evaluation, Result, read_evaluation
+from ds2_jax.evaluation.evaluate import evaluate
+from ds2_jax.evaluation.report import utterance as utterance_lib
+from ds2_jax.evaluation.report.bootstrap import Comparison, Interval
+from ds2_jax.evaluation.report.command import make_folder
+from ds2_jax.evaluation.report.contents import Origin, contents
+from ds2_jax.evaluation.report.page import page, verdict
+from ds2_jax.evaluation.results import Evaluation, Result, read_evaluation
+from ds2_jax.system.errors import InputError
 from tests.browser import Browser, find_chromium
 from tests.conftest import NO_CHROMIUM
 from tests.small_runs import RATE, SMALL_CONFIG, write_noise_manifest, write_untrained_run
@@ -164,7 +164,7 @@ def test_every_picture_is_a_spectrogram_and_every_sound_lasts_as_long_as_its_utt
 
 
 def test_spectrogram_has_low_frequencies_at_the_bottom_and_time_to_the_right() -> None:
-    from ds2_jax.report.pictures import spectrogram_maker, spectrogram_png
+    from ds2_jax.evaluation.report.pictures import spectrogram_maker, spectrogram_png
 
     time = np.arange(RATE) / RATE
     waveform = np.where(time < 0.5, np.sin(2 * np.pi * 1000 * time), np.sin(2 * np.pi * 7000 * time)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""report/rival.py: what may be compared, and what is said where it may not."""
+"""What may be compared, and what is said where it may not."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from ds2_jax.data.manifest import Utterance
-from ds2_jax.errors import InputError
-from ds2_jax.report.rival import Rival, compare, read_rival
-from ds2_jax.results import Evaluation, Result, write_evaluation
+from ds2_jax.evaluation.report.rival import Rival, compare, read_rival
+from ds2_jax.evaluation.results import Evaluation, Result, write_evaluation
+from ds2_jax.system.errors import InputError
 
 MANIFEST = Path("test.jsonl")
 

@@ -1,4 +1,4 @@
-"""report/timeline.py and worst.py: what is drawn where, and which utterances are drawn."""
+"""What is drawn where, and which utterances are drawn."""
 
 import html
 import re
@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ds2_jax.alphabet import Alphabet
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
-from ds2_jax.report.breakdown import WordPair
-from ds2_jax.report.timeline import Axis, Row, difference, letters, timeline
-from ds2_jax.report.worst import Worst
-from ds2_jax.results import Result
+from ds2_jax.evaluation.report.breakdown import WordPair
+from ds2_jax.evaluation.report.timeline import Axis, Row, difference, letters, timeline
+from ds2_jax.evaluation.report.worst import Worst
+from ds2_jax.evaluation.results import Result
+from ds2_jax.text.alphabet import Alphabet
 
 ALPHABET = Alphabet("AB ")
 AXIS = Axis(seconds=0.2, seconds_per_frame=0.02, window_stride=0.01, frequencies=(4000.0, 8000.0))

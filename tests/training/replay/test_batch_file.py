@@ -1,4 +1,4 @@
-"""batch_file.py: what is written comes back, and nothing else is read."""
+"""What is written comes back, and nothing else is read."""
 
 import dataclasses
 import errno
@@ -13,9 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-from ds2_jax.batch_file import FailedStep, read_batch, replay_hint, write_batch
 from ds2_jax.data.manifest import Utterance
-from ds2_jax.errors import InputError
+from ds2_jax.system.errors import InputError
+from ds2_jax.training.replay.batch_file import FailedStep, read_batch, replay_hint, write_batch
 
 Arrays = dict[str, np.ndarray]
 

@@ -1,4 +1,4 @@
-"""replay.py: a step that failed is made again bit for bit, and what is behind it is named."""
+"""A step that failed is made again bit for bit, and what is behind it is named."""
 
 import dataclasses
 import functools
@@ -13,12 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ds2_jax import cli, optim, parallel, run, steps
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.batch_file import FailedStep, write_batch
-from ds2_jax.checkpoint import Checkpoints
-from ds2_jax.errors import InputError
-from ds2_jax.replay import for_one_device, make_again, restore
+from ds2_jax import cli
+from ds2_jax.model.optimizer import make_optimizer
+from ds2_jax.model.update import TrainState, train_step
+from ds2_jax.parallel.mesh import data_mesh, parallel_train_step, replicate
+from ds2_jax.runs import run_folder
+from ds2_jax.runs.checkpoints import Checkpoints
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.training.replay.batch_file import FailedStep, write_batch
+from ds2_jax.training.replay.command import for_one_device, make_again, restore
 from tests.small_runs import SMALL_CONFIG, noise, some_state
 
 CONFIG = dataclasses.replace(
@@ -29,7 +33,7 @@ NUM_LABELS = Alphabet(CONFIG.data.alphabet).size
 STEP = 5
 CLICK = np.float32(1.75e36)
 """Times these weights a click overflows in the first convolution, and noise does not."""
-Change = Callable[[steps.TrainState], Any]
+Change = Callable[[TrainState], Any]
 
 
 def make_failed(**changes: Any) -> FailedStep:
@@ -64,18 +68,18 @@ def write_run(folder: Path, change: Change = lambda state: None, step: int = STE
     """A run whose only checkpoint is of `step`."""
     state = dataclasses.replace(some_state(CONFIG), step=jnp.int32(step))
     change(state)
-    run.open_run(folder, CONFIG, overwrite=False)
+    run_folder.open_run(folder, CONFIG, overwrite=False)
     with Checkpoints(folder, CONFIG) as checkpoints:
         checkpoints.save(state)
         checkpoints.wait()
     return folder
 
 
-def scale_first_convolution(state: steps.TrainState) -> None:
+def scale_first_convolution(state: TrainState) -> None:
     state.params["conv_0"]["kernel"] *= CLICK
 
 
-def plant_infinity(state: steps.TrainState) -> None:
+def plant_infinity(state: TrainState) -> None:
     state.params["rnn_1"]["hidden_kernel"][0][3, 4] = np.inf
 
 
@@ -89,11 +93,11 @@ def replayed(path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tup
 
 def train_directly(failed: FailedStep) -> tuple[float, float]:
     """Loss and gradient norm as the training loop's own step gives them."""
-    mesh = parallel.data_mesh(jax.devices()[:1])
-    tx = optim.make_optimizer(CONFIG.optim, failed.steps_per_epoch, failed.steps_per_epoch * CONFIG.epochs)
-    step = functools.partial(steps.train_step, config=CONFIG, num_labels=NUM_LABELS, tx=tx)
-    state = parallel.replicate(dataclasses.replace(some_state(CONFIG), step=jnp.int32(STEP - 1)), mesh)
-    _, metrics = parallel.parallel_train_step(step, mesh)(state, failed.batch, jnp.int32(failed.epoch))
+    mesh = data_mesh(jax.devices()[:1])
+    tx = make_optimizer(CONFIG.optim, failed.steps_per_epoch, failed.steps_per_epoch * CONFIG.epochs)
+    step = functools.partial(train_step, config=CONFIG, num_labels=NUM_LABELS, tx=tx)
+    state = replicate(dataclasses.replace(some_state(CONFIG), step=jnp.int32(STEP - 1)), mesh)
+    _, metrics = parallel_train_step(step, mesh)(state, failed.batch, jnp.int32(failed.epoch))
     return float(metrics["loss"]), float(metrics["grad_norm"])
 
 
@@ -161,7 +165,7 @@ def test_checkpoint_that_is_gone_is_told(tmp_path: Path) -> None:
 
 
 def test_first_step_of_a_run_needs_no_checkpoint(tmp_path: Path) -> None:
-    mesh = parallel.data_mesh(jax.devices()[:2])
+    mesh = data_mesh(jax.devices()[:2])
     drawn = restore(tmp_path, CONFIG, 0, functools.partial(some_state, CONFIG), mesh)
     jax.tree.map(np.testing.assert_array_equal, drawn, some_state(CONFIG))
     assert drawn.step.devices() == set(jax.devices()[:2])

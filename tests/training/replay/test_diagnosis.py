@@ -1,4 +1,4 @@
-"""diagnosis.py: the step's own numbers, looked at layer by layer, and which rows are behind what is not finite."""
+"""The step's own numbers, looked at layer by layer, and which rows are behind what is not finite."""
 
 import dataclasses
 import functools
@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ds2_jax import optim, parallel, steps
-from ds2_jax.alphabet import Alphabet
-from ds2_jax.checksums import named_leaves
 from ds2_jax.config import AugmentConfig
-from ds2_jax.diagnosis import Diagnosis, keep_rows, make_diagnose, smallest_groups
+from ds2_jax.model.optimizer import make_optimizer
+from ds2_jax.model.update import TrainState, train_step
+from ds2_jax.parallel.mesh import data_mesh, parallel_train_step, replicate
+from ds2_jax.runs.checksums import named_leaves
+from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.training.replay.diagnosis import Diagnosis, keep_rows, make_diagnose, smallest_groups
 from tests.small_runs import SMALL_CONFIG, noise, some_state
 
 CONFIG = dataclasses.replace(
@@ -46,7 +48,7 @@ def make_batch() -> Arrays:
 
 @pytest.fixture(scope="module")
 def mesh() -> jax.sharding.Mesh:
-    return parallel.data_mesh(jax.devices()[:2])
+    return data_mesh(jax.devices()[:2])
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +56,15 @@ def diagnose(mesh: jax.sharding.Mesh) -> Any:
     return make_diagnose(CONFIG, NUM_LABELS, mesh)
 
 
-def variables_of(state: steps.TrainState) -> dict[str, Any]:
+def variables_of(state: TrainState) -> dict[str, Any]:
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
 def test_loss_and_gradient_are_those_of_the_step(mesh: jax.sharding.Mesh, diagnose: Any) -> None:
-    tx = optim.make_optimizer(CONFIG.optim, 1, 1)
-    step = functools.partial(steps.train_step, config=CONFIG, num_labels=NUM_LABELS, tx=tx)
-    state = parallel.replicate(some_state(CONFIG), mesh)
-    _, metrics = parallel.parallel_train_step(step, mesh)(state, make_batch(), jnp.int32(EPOCH))
+    tx = make_optimizer(CONFIG.optim, 1, 1)
+    step = functools.partial(train_step, config=CONFIG, num_labels=NUM_LABELS, tx=tx)
+    state = replicate(some_state(CONFIG), mesh)
+    _, metrics = parallel_train_step(step, mesh)(state, make_batch(), jnp.int32(EPOCH))
     diagnosis = diagnose(variables_of(some_state(CONFIG)), make_batch(), EPOCH)
     assert diagnosis.loss == pytest.approx(float(metrics["loss"]), rel=1e-5)
     assert diagnosis.grad_norm == pytest.approx(float(metrics["grad_norm"]), rel=1e-4)

@@ -1,0 +1,27 @@
+"""The settings of a run: what `configs/*.py` import."""
+
+from ds2_jax.config.load import from_json, load_config, to_json
+from ds2_jax.config.settings import (
+    AugmentConfig,
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    FeatureConfig,
+    ModelConfig,
+    OptimConfig,
+    PerturbConfig,
+)
+
+__all__ = [
+    "AugmentConfig",
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "FeatureConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "PerturbConfig",
+    "from_json",
+    "load_config",
+    "to_json",
+]

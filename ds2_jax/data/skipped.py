@@ -1,0 +1,51 @@
+"""The utterances that turn out unusable when they are read: named once, and listed in a file of the run."""
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+from ds2_jax.data.manifest import Problem
+from ds2_jax.system.errors import NO_JSON, InputError, shorten
+from ds2_jax.system.files import write_text, writing
+
+logger = logging.getLogger(__package__)
+
+
+class Skipped:
+    """Names utterances that turn out unusable when they are read, each once: on stderr and in a file.
+
+    Args:
+        path: JSON Lines, in the run folder; those that it lists already are not named again.
+
+    Raises:
+        InputError: a line of the file is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+        *whole, cut = text.split("\n")  # a last line without its end was being written when the run was killed
+        self._named = {self._audio(line, number) for number, line in enumerate(whole, start=1)}
+        if cut:
+            write_text(path, "".join(f"{line}\n" for line in whole))
+
+    def _audio(self, line: str, number: int) -> str:
+        try:
+            audio = json.loads(line)["audio"]
+            if not isinstance(audio, str):
+                raise TypeError
+        except (KeyError, TypeError, *NO_JSON) as error:
+            rule = f"must be a JSON object with an audio, got {shorten(repr(line))}"
+            raise InputError(f"{self._path}, line {number} {rule}. Delete the line.") from error
+        return audio
+
+    def __call__(self, problem: Problem) -> None:
+        """Names an utterance, unless it was named before."""
+        if problem.audio in self._named:
+            return
+        self._named.add(problem.audio)
+        logger.warning(f"left out: {problem.id} ({problem.reason}: {problem.detail})")
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dataclasses.asdict(problem), ensure_ascii=False) + "\n")

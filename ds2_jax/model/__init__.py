@@ -1,0 +1,17 @@
+"""DeepSpeech2 in JAX and Flax: arrays in, arrays out."""
+
+from ds2_jax.model.features import extract_features
+from ds2_jax.model.inference import infer, init_variables, make_model
+from ds2_jax.model.network import BatchRNN, DeepSpeech2, Lookahead, MaskedBatchNorm, MaskedConv
+
+__all__ = [
+    "BatchRNN",
+    "DeepSpeech2",
+    "Lookahead",
+    "MaskedBatchNorm",
+    "MaskedConv",
+    "extract_features",
+    "infer",
+    "init_variables",
+    "make_model",
+]

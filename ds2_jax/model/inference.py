@@ -1,0 +1,66 @@
+"""A configuration's model, and what it gives for waveforms: pure functions that rows do not share."""
+
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+
+from ds2_jax.config import Config
+from ds2_jax.model import features
+from ds2_jax.model.ctc import ctc_losses
+from ds2_jax.model.network import DeepSpeech2
+
+Batch = dict[str, jax.Array]
+
+
+def make_model(config: Config, num_labels: int, axis_name: str | None = None) -> DeepSpeech2:
+    """The model of a configuration; `num_labels` counts the blank."""
+    return DeepSpeech2(config.model, num_labels, axis_name, rematerialise=config.rematerialise)
+
+
+def init_variables(config: Config, num_labels: int) -> dict[str, Any]:
+    """Weights drawn from `config.seed`, and batch statistics at their start: params and batch_stats."""
+    spectrograms, num_frames = jnp.zeros((1, 8, config.features.num_bins)), jnp.full((1,), 8, jnp.int32)
+    init = jax.jit(make_model(config, num_labels).init)
+    return dict(init(jax.random.key(config.seed), spectrograms, num_frames))
+
+
+def infer(
+    variables: dict[str, Any], waveforms: jax.Array, num_samples: jax.Array, *, config: Config, num_labels: int
+) -> tuple[jax.Array, jax.Array]:
+    """Waveforms to logits with the running statistics: what evaluation and transcription share.
+
+    Args:
+        variables: params and batch_stats.
+        waveforms: [B, S] float32.
+        num_samples: [B] int32.
+        config: of the run.
+        num_labels: labels with blank (V).
+
+    Returns:
+        logits [B, T', V] float32 and output_lengths [B] int32.
+    """
+    spectrograms, num_frames = features.extract_features(waveforms, num_samples, config.features)
+    model = make_model(config, num_labels)
+    # Flax types `apply` for calls that return changed variables too, which this one does not.
+    return cast(tuple[jax.Array, jax.Array], model.apply(variables, spectrograms, num_frames))
+
+
+def eval_step(variables: dict[str, Any], batch: Batch, *, config: Config, num_labels: int) -> dict[str, jax.Array]:
+    """Each row's log-probabilities and loss; rows do not touch each other.
+
+    Returns:
+        log_probs [B, T', V] float32 (natural logarithms), output_lengths [B] int32, losses [B] float32 (nats),
+        alignable [B] bool, indices [B] int32.
+    """
+    logits, output_lengths = infer(
+        variables, batch["waveforms"], batch["num_samples"], config=config, num_labels=num_labels
+    )
+    losses, alignable = ctc_losses(logits, output_lengths, batch["labels"], batch["num_labels"])
+    return {
+        "log_probs": jax.nn.log_softmax(logits),
+        "output_lengths": output_lengths,
+        "losses": losses,
+        "alignable": alignable,
+        "indices": batch["indices"],
+    }

@@ -1,0 +1,34 @@
+"""What the command line shows of the package's logging: one line a record on standard error."""
+
+import logging
+import sys
+
+PACKAGE = "ds2_jax"
+
+
+class _Lines(logging.Handler):
+    """Writes each record as a line, above a progress bar if there is one.
+
+    Information is shown by the first of several processes only; warnings and errors by each of them.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        processes = sys.modules.get(f"{PACKAGE}.parallel.processes")  # loaded by now where there can be several
+        if record.levelno < logging.WARNING and processes is not None and not processes.is_primary():
+            return
+        line = self.format(record)
+        if record.levelno >= logging.ERROR:
+            line = f"error: {line}"
+        tqdm = sys.modules.get("tqdm")
+        if tqdm is None:
+            print(line, file=sys.stderr, flush=True)
+        else:
+            tqdm.tqdm.write(line, file=sys.stderr)
+
+
+def show() -> None:
+    """Shows on standard error what the package logs, information included; twice is once."""
+    logger = logging.getLogger(PACKAGE)
+    if not any(isinstance(handler, _Lines) for handler in logger.handlers):
+        logger.addHandler(_Lines())
+    logger.setLevel(logging.INFO)
