@@ -55,7 +55,8 @@ def enable_cache() -> None:
 def compiler_options() -> dict[str, str]:
     """Options for `jax.jit`: on a CPU, the optimisation barriers of `model/` are kept.
 
-    XLA's CPU compiler removes them before it orders the instructions, each as early as possible. A training step of 5 x 1024 (16 x 457 frames) then holds 3.3 GiB of arrays instead of 2.2.
+    XLA's CPU compiler removes them before it orders the instructions, each as early as possible. A training
+    step of 5 x 1024 (16 x 457 frames) then holds 3.3 GiB of arrays instead of 2.2.
     """
     return {"xla_disable_hlo_passes": "cse_barrier_expander"} if jax.default_backend() == "cpu" else {}
 

@@ -139,8 +139,8 @@ def compiled_bytes(
         label_width: label positions (N).
         mesh: the devices.
         steps_per_epoch: of the run: a constant of the program, which the compilation cache then has for training.
-        barriers: False lets the compiler drop the optimisation barriers of `model/`, as one for accelerators may. On a CPU a
-            large step of 5 x 1024 then takes 1.7 times as much.
+        barriers: False lets the compiler drop the optimisation barriers of `model/`, as one for accelerators may. On a
+            CPU a large step of 5 x 1024 then takes 1.7 times as much.
 
     Returns:
         Bytes on each device: arguments, results and temporary arrays.
