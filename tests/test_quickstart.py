@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ds2_jax.config import load_config
-from ds2_jax.evaluation.evaluate import word_time_errors
+from ds2_jax.evaluation.account import word_time_errors
 from ds2_jax.evaluation.reliability import reliability, right_words
 from ds2_jax.training.train import train
 

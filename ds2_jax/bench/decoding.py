@@ -19,13 +19,12 @@ from ds2_jax.decoding.beam.search import BeamSearch
 from ds2_jax.decoding.greedy import greedy_decode
 from ds2_jax.decoding.ngram.model import load as load_language_model
 from ds2_jax.decoding.options import DecodingOptions
-from ds2_jax.evaluation.evaluate import make_eval_step, model_outputs
+from ds2_jax.evaluation.split_outputs import split_outputs
 from ds2_jax.lm.build import make_model
 from ds2_jax.lm.kneser_ney import write_arpa
 from ds2_jax.lm.text import read_texts
-from ds2_jax.parallel.mesh import data_mesh, row_layout
 from ds2_jax.runs import run_folder
-from ds2_jax.runs.checkpoints import load_variables
+from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 
@@ -77,15 +76,7 @@ def outputs_of(run: Path, manifest: Path | None, lm: Path | None, folder: Path) 
             raise InputError("--lm must be given, got none: the run names no data.train. Add --lm FILE.")
         lm = folder / "train.arpa"
         _build_trigram(splits.train, alphabet, lm)
-    mesh = data_mesh()
-    outputs = model_outputs(
-        make_eval_step(config, mesh),
-        load_variables(run, config, mesh),
-        split,
-        config=config,
-        layout=row_layout(mesh),
-        title="evaluating",
-    )
+    outputs = split_outputs(TrainedModel.load(run), split, title="evaluating")
     log_probs = {index: each.copy() for index, each, _ in outputs}
     references = [alphabet.normalise(utterance.transcript) for utterance in split.utterances]
     seconds = sum(utterance.duration for utterance in split.utterances)

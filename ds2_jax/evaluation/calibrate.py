@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import tyro
@@ -23,15 +23,14 @@ from ds2_jax.decoding.hypothesis import (
     word_slices,
     word_times,
 )
-from ds2_jax.evaluation.evaluate import Output, evaluation_name, make_eval_step, model_outputs
 from ds2_jax.evaluation.reliability import reliability, right_words
+from ds2_jax.evaluation.results import evaluation_name
+from ds2_jax.evaluation.split_outputs import UtteranceOutput, split_outputs
 from ds2_jax.evaluation.word_times import TimeErrors, gather, time_errors
-from ds2_jax.parallel.mesh import data_mesh, row_layout
 from ds2_jax.parallel.processes import is_primary
-from ds2_jax.parallel.rows import RowLayout
 from ds2_jax.runs import run_folder
-from ds2_jax.runs.checkpoints import load_variables
 from ds2_jax.runs.fitted import write_calibration
+from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.compilation import enable_cache
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
@@ -50,8 +49,8 @@ HIGHEST = math.log1p(-1e-6)
 """A confidence of 1 in a wrong word would cost infinitely much."""
 
 
-class Heard(NamedTuple):
-    """An utterance of the split, and its best labels without outer spaces on their frames."""
+class BestPath(NamedTuple):
+    """An utterance, and its best labels on their frames, without spaces at either end."""
 
     utterance: Utterance
     reference: str
@@ -61,7 +60,7 @@ class Heard(NamedTuple):
 def calibrate(
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")], manifest: Path | None = None
 ) -> int:
-    """Fit a run's confidences and word times to its dev split, or to another one; training does so in its end.
+    """Fit a run's confidences and word times to its dev split, or to another one; training does so at the end.
 
     Args:
         run: folder of a training run, which keeps the result in calibration.json.
@@ -75,55 +74,40 @@ def calibrate(
             "--manifest must be given, got none: the run has no dev split, or trained on it. Add --manifest FILE."
         )
     split = read_split(path, config, Alphabet.of(config.data), prune=False)
-    mesh = data_mesh()
-    variables = load_variables(run, config, mesh)
-    name = evaluation_name(manifest) if manifest else "dev"
+    model = TrainedModel.load(run)
     step = run_folder.best_step(run)
-    assert step is not None, "its variables are there"
-    calibrate_run(run, make_eval_step(config, mesh), variables, split, config, row_layout(mesh), step, name)
+    assert step is not None, "its weights are loaded"
+    calibrate_model(model, split, step, evaluation_name(manifest) if manifest else "dev")
     return 0
 
 
-def calibrate_run(
-    run: Path,
-    eval_step: Callable[..., Any],
-    variables: Any,
-    split: Split,
-    config: Config,
-    layout: RowLayout,
-    step: int,
-    name: str,
-    on_problem: Callable[[Problem], None] | None = None,
+def calibrate_model(
+    model: TrainedModel, split: Split, step: int, name: str, on_problem: Callable[[Problem], None] | None = None
 ) -> None:
-    """Fits a run's calibration to a split, says what it is worth there, and keeps it; arguments as `model_outputs`.
+    """Fits a calibration to a split, says how good it is there, and keeps it in the model's run.
 
     Args:
-        run: folder of the run.
-        eval_step: compiled.
-        variables: of the best checkpoint.
-        split: unseen in training; an empty one leaves the run without a calibration.
-        config: of the run.
-        layout: of a batch's rows on the devices.
-        step: of the best checkpoint.
-        name: of the split.
-        on_problem: told of unreadable audio.
+        model: the best weights of a run.
+        split: utterances that training did not use; an empty split leaves the run without a calibration.
+        step: the checkpoint of the weights.
+        name: names the split.
+        on_problem: as for `split_outputs`.
     """
+    assert model.run is not None, "the run keeps the calibration"
     if not split.utterances:
         logger.info("calibration: no dev split, so confidences and word times stay as the model gives them")
         return
-    outputs = model_outputs(
-        eval_step, variables, split, config=config, layout=layout, title="calibrating", on_problem=on_problem
-    )
-    calibration, findings = fit(outputs, split, config, step, name)
+    outputs = split_outputs(model, split, title="calibrating", on_problem=on_problem)
+    calibration, findings = fit_calibration(outputs, split, model.config, step, name)
     if is_primary():
-        path = write_calibration(run, calibration)
+        path = write_calibration(model.run, calibration)
         logger.info(f"calibration on {name}, kept in {path}:")
     for finding in findings:
         logger.info(f"  {finding}")
 
 
-def fit(
-    outputs: Iterable[Output], split: Split, config: Config, step: int, name: str
+def fit_calibration(
+    outputs: Iterable[UtteranceOutput], split: Split, config: Config, step: int, name: str
 ) -> tuple[Calibration, Sequence[str]]:
     """Fits to what the model gives for a split, decoded greedily.
 
@@ -133,7 +117,7 @@ def fit(
     Returns:
         The calibration, and what to say about it.
     """
-    heard, confidences, right = _listen(outputs, split, config)
+    heard, confidences, right = _best_paths(outputs, split, config)
     enough = min(right.count(False), right.count(True)) >= MIN_WORDS
     chosen = best_temperature(confidences, right) if enough else NEUTRAL
     errors = _errors(heard, config, UNCALIBRATED)
@@ -175,7 +159,9 @@ def _offset(errors: np.ndarray) -> float:
     return round(float(np.clip(-np.median(errors), -MAX_OFFSET, MAX_OFFSET)), 4)
 
 
-def _listen(outputs: Iterable[Output], split: Split, config: Config) -> tuple[list[Heard], np.ndarray, list[bool]]:
+def _best_paths(
+    outputs: Iterable[UtteranceOutput], split: Split, config: Config
+) -> tuple[list[BestPath], np.ndarray, list[bool]]:
     """The utterances, the confidences of all their words ([K, W], logarithms) and which words are right."""
     alphabet = Alphabet.of(config.data)
     heard, right = [], []
@@ -183,7 +169,7 @@ def _listen(outputs: Iterable[Output], split: Split, config: Config) -> tuple[li
     for index, log_probs, _ in outputs:
         utterance = split.utterances[index]
         spans = strip_spaces(greedy_decode(log_probs), alphabet)
-        each = Heard(utterance, alphabet.normalise(utterance.transcript), spans)
+        each = BestPath(utterance, alphabet.normalise(utterance.transcript), spans)
         heard.append(each)
         right += right_words(each.reference, alphabet.decode(span.label for span in spans))
         words = word_slices(spans, alphabet)
@@ -192,7 +178,7 @@ def _listen(outputs: Iterable[Output], split: Split, config: Config) -> tuple[li
     return heard, np.concatenate(confidences, axis=1), right
 
 
-def _errors(heard: Sequence[Heard], config: Config, calibration: Calibration) -> TimeErrors | None:
+def _errors(heard: Sequence[BestPath], config: Config, calibration: Calibration) -> TimeErrors | None:
     alphabet = Alphabet.of(config.data)
     errors = []
     for utterance, reference, labels in heard:

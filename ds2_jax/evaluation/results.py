@@ -4,14 +4,17 @@ import dataclasses
 import functools
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ds2_jax.config.places import TFDS, is_tfds
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.decoding.hypothesis import Hypothesis
+from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.evaluation.error_rates import ErrorCount, char_errors, word_errors
 from ds2_jax.system.checks import build, require
 from ds2_jax.system.errors import NO_JSON, InputError
@@ -161,3 +164,16 @@ def read_evaluation(folder: Path, name: str) -> Evaluation | None:
         raise InputError(
             f"{path} and {path.stem}.jsonl must hold an evaluation, got {reason}. Delete {path} to evaluate again."
         ) from error
+
+
+def evaluation_name(manifest: Path, decoding: DecodingOptions = GREEDY) -> str:
+    """Names the results: FOLDER-STEM of a manifest, since many are called test.jsonl, or SET-SPLIT of a tfds: name.
+
+    Those of beam search have names of their own, +LM or +beam at the end: greedy decoding's stay to compare with.
+    """
+    if decoding.beam:
+        return f"{evaluation_name(manifest)}+{decoding.lm.name.partition('.')[0] if decoding.lm else 'beam'}"
+    if is_tfds(manifest):
+        where, _, split = str(manifest).rpartition("#")
+        return re.sub(r"[^\w.+-]+", "-", f"{where.removeprefix(TFDS).rstrip('/').rpartition('/')[2]}-{split}")
+    return f"{manifest.absolute().parent.name}-{manifest.stem}"

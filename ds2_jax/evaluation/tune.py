@@ -26,12 +26,11 @@ from ds2_jax.decoding.ngram.cache import digest_of
 from ds2_jax.decoding.ngram.model import NGramModel, load
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, DecodingOptions
 from ds2_jax.evaluation.error_rates import ErrorCount, char_errors, word_errors
-from ds2_jax.evaluation.evaluate import make_eval_step, model_outputs
+from ds2_jax.evaluation.split_outputs import split_outputs
 from ds2_jax.evaluation.tune_picture import Surface, draw_surface
-from ds2_jax.parallel.mesh import data_mesh, row_layout
 from ds2_jax.runs import run_folder
-from ds2_jax.runs.checkpoints import load_variables
 from ds2_jax.runs.fitted import Tuned, write_tuned
+from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system import interrupts
 from ds2_jax.system.checks import build, require
 from ds2_jax.system.compilation import enable_cache
@@ -106,7 +105,7 @@ class Trials:
 
 
 @dataclasses.dataclass(frozen=True)
-class Heard:
+class SplitOutputs:
     """The dev split as the model hears it: `log_probs` [T', V] float32 of each utterance, and what was said."""
 
     references: Sequence[str]
@@ -193,31 +192,28 @@ def rules_of(options: DecodingOptions) -> dict[str, Any]:
     return found
 
 
-def hear(run: Path, config: Config, split: Split) -> Heard:
+def hear(run: Path, config: Config, split: Split) -> SplitOutputs:
     """Runs the best checkpoint over a split.
 
     Raises:
         InputError: there is none, or an audio file cannot be read and data.on_bad_utterance is "error".
     """
-    alphabet, mesh = Alphabet.of(config.data), data_mesh()
+    model = TrainedModel.load(run)
     skipped: list[str] = []
-    outputs = model_outputs(
-        make_eval_step(config, mesh),
-        load_variables(run, config, mesh),
+    outputs = split_outputs(
+        model,
         split,
-        config=config,
-        layout=row_layout(mesh),
         title="dev split",
         on_problem=(lambda problem: skipped.append(problem.id)) if config.data.on_bad_utterance == "skip" else None,
     )
     found = sorted((output.utterance_index, output.log_probs) for output in outputs)
     if skipped:
         print(f"{len(skipped):,} utterances left out, whose audio cannot be read: {', '.join(skipped[:3])}")
-    references = [alphabet.normalise(split.utterances[index].transcript) for index, _ in found]
-    return Heard(references, [log_probs for _, log_probs in found])
+    references = [model.alphabet.normalise(split.utterances[index].transcript) for index, _ in found]
+    return SplitOutputs(references, [log_probs for _, log_probs in found])
 
 
-def without_model(heard: Heard, config: Config, alphabet: Alphabet) -> dict[str, Any]:
+def without_model(heard: SplitOutputs, config: Config, alphabet: Alphabet) -> dict[str, Any]:
     """What the trials are held against: reference lengths, and the errors of greedy decoding."""
     greedy = make_decoder(config)
     words, characters = heard.errors([greedy(log_probs)[0].text for log_probs in heard.log_probs])
@@ -268,7 +264,7 @@ def _check_count(name: str, count: int) -> None:
 
 
 def run_trials(
-    study: Trials, count: int, heard: Heard, search: BeamSearch, alphabet: Alphabet, *, threads: bool
+    study: Trials, count: int, heard: SplitOutputs, search: BeamSearch, alphabet: Alphabet, *, threads: bool
 ) -> None:
     """Makes trials until there are `count`.
 

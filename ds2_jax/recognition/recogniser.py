@@ -5,12 +5,11 @@ go through the model together; what it gives is put together again, in order.
 """
 
 import concurrent.futures
-import functools
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -20,14 +19,12 @@ from ds2_jax.config import Config
 from ds2_jax.config.frames import conv_output_lengths, count_frames
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
-from ds2_jax.model.inference import infer
 from ds2_jax.parallel.mesh import data_mesh
 from ds2_jax.recognition import segments
 from ds2_jax.recognition.segments import Piece
 from ds2_jax.runs import run_folder
-from ds2_jax.runs.checkpoints import load_variables
 from ds2_jax.runs.fitted import run_decoder
-from ds2_jax.system.compilation import compiler_options
+from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 
@@ -102,11 +99,7 @@ class Transcriber:
     def __init__(self, run: Path, decoding: DecodingOptions = GREEDY) -> None:
         self.config: Config = run_folder.load_config(run)
         self._decode = run_decoder(self.config, run, decoding)
-        mesh = data_mesh(jax.local_devices()[:1])
-        self._variables = load_variables(run, self.config, mesh)
-        self._num_labels = Alphabet.of(self.config.data).size
-        log_probs = functools.partial(_log_probs, config=self.config, num_labels=self._num_labels)
-        self._log_probs = jax.jit(log_probs, compiler_options=compiler_options())
+        self._model = TrainedModel.load(run, data_mesh(jax.local_devices()[:1]))
 
     def transcribe_files(self, files: Iterable[Path]) -> Iterator[Transcript | InputError]:
         """Reads and transcribes files; yields, in their order, a transcript or why a file has none."""
@@ -144,7 +137,7 @@ class Transcriber:
             raise end.error
         num_frames = count_frames(end.num_samples, self.config.features.hop_length)
         num_frames = conv_output_lengths(num_frames, self.config.model.time_reduction)
-        log_probs = np.full((num_frames, self._num_labels), -np.inf, np.float32)
+        log_probs = np.full((num_frames, self._model.alphabet.size), -np.inf, np.float32)
         log_probs[:, Alphabet.blank_index] = 0.0
         stretches: list[list[_Heard]] = []
         for each in heard:
@@ -190,7 +183,7 @@ class Transcriber:
             for row, index in enumerate(rows):
                 num_samples[row] = len(waveforms[index])
                 batch[row, : num_samples[row]] = waveforms[index]
-            log_probs, output_lengths = map(np.asarray, self._log_probs(self._variables, batch, num_samples))
+            log_probs, output_lengths = self._model.log_probs(batch, num_samples)
             for index, row, num_frames in zip(rows, log_probs, output_lengths, strict=False):  # empty rows come last
                 results[index] = row[:num_frames]
         return [results[i] for i in range(len(waveforms))]
@@ -237,13 +230,6 @@ def _read_ahead(recordings: Iterable[tuple[Path, Iterator[Piece | _End]]]) -> It
                 audio, first, events = begun.popleft()
                 yield audio, first.result()
                 yield from ((audio, event) for event in events)
-
-
-def _log_probs(
-    variables: Any, waveforms: jax.Array, num_samples: jax.Array, *, config: Config, num_labels: int
-) -> tuple[jax.Array, jax.Array]:
-    logits, output_lengths = infer(variables, waveforms, num_samples, config=config, num_labels=num_labels)
-    return jax.nn.log_softmax(logits), output_lengths
 
 
 def _shifted(reading: Hypothesis, start: float, end: float) -> Hypothesis:

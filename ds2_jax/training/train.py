@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -21,9 +20,10 @@ from ds2_jax.data.plan import Batch
 from ds2_jax.data.skipped import Skipped
 from ds2_jax.data.splits import Split, digest, read_split
 from ds2_jax.decoding.decoder import make_decoder
-from ds2_jax.evaluation.calibrate import calibrate_run
-from ds2_jax.evaluation.evaluate import evaluate_utterances, make_eval_step, report
+from ds2_jax.evaluation.account import account
+from ds2_jax.evaluation.calibrate import calibrate_model
 from ds2_jax.evaluation.results import Evaluation, read_evaluation, write_evaluation
+from ds2_jax.evaluation.split_outputs import evaluate_split
 from ds2_jax.model import update as update_lib
 from ds2_jax.model.optimizer import make_optimizer
 from ds2_jax.model.update import TrainState, init_state
@@ -32,7 +32,7 @@ from ds2_jax.parallel.processes import barrier, broadcast_from_primary, check_sa
 from ds2_jax.parallel.rows import RowLayout
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.checkpoints import Checkpoints
-from ds2_jax.runs.fitted import run_decoder
+from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system import interrupts
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
@@ -86,7 +86,7 @@ def train(config: Config, workdir: Path, overwrite: bool = False, profile: range
             test = fit(config, workdir, splits, epochs, checkpoints, check_place, profile, began)
         best = [step // epochs.num_steps for step in checkpoints.best_steps]
     if test is not None and best and is_primary():
-        print(report(test, f"test, with {name_weights(config, best)}", workdir / "test.jsonl"))
+        print(account(test, f"test, with {name_weights(config, best)}", workdir / "test.jsonl"))
     return test
 
 
@@ -152,10 +152,7 @@ def fit(
     state = replicate(init_state(config, alphabet.size, tx), mesh)
     step = functools.partial(update_lib.train_step, config=config, num_labels=alphabet.size, tx=tx)
     train_step = parallel_train_step(step, mesh, config.parallel)
-    eval_step = make_eval_step(config, mesh)
-    evaluate = functools.partial(
-        evaluate_utterances, eval_step, config=config, layout=row_layout(mesh), on_problem=skipped
-    )
+    model = TrainedModel(config, state.evaluated, mesh, workdir)
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     logger.info(f"model: {num_parameters:,} parameters on {mesh.size} x {jax.devices()[0].device_kind}")
     state = checkpoints.resume(state)
@@ -193,11 +190,12 @@ def fit(
                 check_epoch(state, epoch, progress)
                 saver.save(state)  # before the evaluation, which may be long, or fail
                 trained, metrics = progress.summary, {"epoch": epoch + 1, **progress.costs}
-                dev = evaluate(
-                    state.evaluated,
+                dev = evaluate_split(
+                    model.with_variables(state.evaluated),
                     splits["dev"],
+                    make_decoder(config),
                     title="dev",
-                    decoder=make_decoder(config),
+                    on_problem=skipped,
                     on_result=lambda *_: watchdog.beat("evaluating the dev split"),
                 )
                 if dev.results:
@@ -209,40 +207,23 @@ def fit(
                 logger.info(f"epoch {epoch + 1}: {trained}")
                 checkpoints.record(int(state.step), dev.words.rate if dev.results else None)
         best = checkpoints.best_variables(state.variables)
-        test = None if best is None else conclude(config, workdir, splits, *best, eval_step, skipped)
+        test = None if best is None else conclude(model.with_variables(best[1]), splits, best[0], skipped)
         if test is not None:
             log.write(int(state.step), {f"test_{name}": rate for name, rate in test.rates.items()})
         logger.info(f"{workdir}: {log.wall_seconds / 60:.1f} minutes of wall time, over all starts")
         return test
 
 
-def conclude(
-    config: Config,
-    workdir: Path,
-    splits: Mapping[str, Split],
-    step: int,
-    variables: Mapping[str, Any],
-    eval_step: Callable[..., Any],
-    skipped: Skipped | None,
-) -> Evaluation | None:
-    """Calibrates the best variables, those of `step`, on the dev split, and evaluates the test split."""
-    layout = row_layout(data_mesh())
-    calibrate_run(workdir, eval_step, variables, splits["dev"], config, layout, step, "dev", skipped)
+def conclude(model: TrainedModel, splits: Mapping[str, Split], step: int, skipped: Skipped | None) -> Evaluation | None:
+    """Calibrates the best weights, those of `step`, on the dev split, and evaluates the test split."""
+    calibrate_model(model, splits["dev"], step, "dev", skipped)
     barrier("calibrated")  # decoding reads it
     if not splits["test"].utterances:
         return None
-    test = evaluate_utterances(
-        eval_step,
-        variables,
-        splits["test"],
-        config=config,
-        layout=layout,
-        title="test",
-        decoder=run_decoder(config, workdir),
-        on_problem=skipped,
-    )
+    test = evaluate_split(model, splits["test"], model.decoder(), title="test", on_problem=skipped)
     if is_primary():
-        write_evaluation(workdir, "test", test)
+        assert model.run is not None
+        write_evaluation(model.run, "test", test)
     return test
 
 

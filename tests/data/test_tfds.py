@@ -26,7 +26,8 @@ from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import plan_epoch
 from ds2_jax.data.splits import read_split, read_utterances
 from ds2_jax.data.tfds import Features, find_features
-from ds2_jax.evaluation.evaluate import evaluate, evaluation_name
+from ds2_jax.evaluation.evaluate import evaluate
+from ds2_jax.evaluation.results import evaluation_name
 from ds2_jax.runs import run_folder
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet

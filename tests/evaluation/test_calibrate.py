@@ -15,8 +15,8 @@ from ds2_jax.data.splits import Split
 from ds2_jax.decoding.calibration import UNCALIBRATED
 from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.evaluation import calibrate as calibrate_lib
-from ds2_jax.evaluation.calibrate import MIN_WORDS, TEMPERATURES, best_temperature, fit
-from ds2_jax.evaluation.evaluate import Output
+from ds2_jax.evaluation.calibrate import MIN_WORDS, TEMPERATURES, best_temperature, fit_calibration
+from ds2_jax.evaluation.split_outputs import UtteranceOutput
 from ds2_jax.evaluation.word_times import gather, time_errors
 from ds2_jax.runs.fitted import read_calibration
 from ds2_jax.text.alphabet import Alphabet
@@ -60,19 +60,19 @@ def said(words: Sequence[str], first: int, lag: int = 0, certainty: float = 0.99
     return np.log(probs).astype(np.float32), times
 
 
-def heard(lag: int, transcripts: Sequence[str], timed: bool = True) -> tuple[list[Output], Split]:
+def heard(lag: int, transcripts: Sequence[str], timed: bool = True) -> tuple[list[UtteranceOutput], Split]:
     outputs, utterances = [], []
     for index, transcript in enumerate(transcripts):
         log_probs, times = said(("GO", "LEFT", "NOW"), 5 + index, lag)
         words = tuple(times) if timed else ()
         utterances.append(Utterance(Path(f"{index}.wav"), 9.0, transcript, f"{index}", words=words))
-        outputs.append(Output(index, log_probs, 1.0))
+        outputs.append(UtteranceOutput(index, log_probs, 1.0))
     return outputs, Split(utterances)
 
 
 def test_offsets_undo_a_planted_lag_exactly() -> None:
     outputs, split = heard(3, ["GO LEFT NOW"] * 4)
-    calibration, findings = fit(outputs, split, CONFIG, 7, "dev")
+    calibration, findings = fit_calibration(outputs, split, CONFIG, 7, "dev")
     assert calibration.start_offset == pytest.approx(-3 * FRAME, abs=1e-4)
     assert calibration.end_offset == pytest.approx(-3 * FRAME, abs=1e-4)
     assert (calibration.step, calibration.fitted_on, calibration.num_words, calibration.num_timed_words) == (
@@ -101,7 +101,7 @@ def test_offsets_undo_a_planted_lag_exactly() -> None:
 @pytest.mark.parametrize("wrong", [0, MIN_WORDS - 1])
 def test_split_of_few_errors_and_without_times_leaves_all_as_it_is(wrong: int) -> None:
     transcripts = ["GO LEFT UP"] * wrong + ["GO LEFT NOW"] * 3
-    calibration, findings = fit(*heard(3, transcripts, timed=False), CONFIG, 7, "dev")
+    calibration, findings = fit_calibration(*heard(3, transcripts, timed=False), CONFIG, 7, "dev")
     assert dataclasses.replace(calibration, step=0, fitted_on="", num_words=0) == UNCALIBRATED
     assert findings[0].startswith("words as the model gives them: expected calibration error 0.")
     assert findings[1:] == [
@@ -111,7 +111,7 @@ def test_split_of_few_errors_and_without_times_leaves_all_as_it_is(wrong: int) -
 
 
 def test_temperature_needs_right_words_too() -> None:
-    calibration, findings = fit(*heard(3, ["NO"] * 20, timed=False), CONFIG, 7, "dev")
+    calibration, findings = fit_calibration(*heard(3, ["NO"] * 20, timed=False), CONFIG, 7, "dev")
     assert calibration.temperature == 1
     assert findings[1] == "0 right words and 60 wrong ones, a temperature needs 10 of either: it stays 1"
 
@@ -119,14 +119,14 @@ def test_temperature_needs_right_words_too() -> None:
 def test_split_without_words_leaves_all_as_it_is() -> None:
     silence = np.log(np.eye(ALPHABET.size)[[0, 0, 0]] + 1e-9).astype(np.float32)
     split = Split([Utterance(Path("a.wav"), 1.0, "GO", "a")])
-    calibration, findings = fit([Output(0, silence, 1.0)], split, CONFIG, 7, "dev")
+    calibration, findings = fit_calibration([UtteranceOutput(0, silence, 1.0)], split, CONFIG, 7, "dev")
     assert calibration.temperature == 1
     assert findings[0] == "words as the model gives them: none"
 
 
 def test_overconfidence_is_mended() -> None:
     """The model is nearly certain, and one word in three is wrong."""
-    calibration, findings = fit(*heard(0, ["GO LEFT UP", "NO LEFT NOW", "GO NOW"] * 9), CONFIG, 7, "dev")
+    calibration, findings = fit_calibration(*heard(0, ["GO LEFT UP", "NO LEFT NOW", "GO NOW"] * 9), CONFIG, 7, "dev")
     [before], [after] = (re.findall(r"calibration error (0\.\d+)", finding) for finding in findings[:2])
     assert 1 < calibration.temperature < 4
     assert float(before) > 0.25
@@ -149,7 +149,9 @@ def test_command_keeps_the_calibration_with_the_run(
 ) -> None:
     """The model itself runs in the tests of training."""
     log_probs, _ = said(("GO",), 5)
-    monkeypatch.setattr(calibrate_lib, "model_outputs", lambda *_, **__: [Output(i, log_probs, 1.0) for i in range(3)])
+    monkeypatch.setattr(
+        calibrate_lib, "split_outputs", lambda *_, **__: [UtteranceOutput(i, log_probs, 1.0) for i in range(3)]
+    )
     assert cli.main(["calibrate", str(run)]) == 0
     calibration = read_calibration(run)
     assert (calibration.step, calibration.fitted_on, calibration.num_words) == (0, "dev", 3)
@@ -158,11 +160,11 @@ def test_command_keeps_the_calibration_with_the_run(
 
 def test_another_manifest_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
-    monkeypatch.setattr(calibrate_lib, "calibrate_run", lambda *arguments: found.append(arguments))
+    monkeypatch.setattr(calibrate_lib, "calibrate_model", lambda *arguments: found.append(arguments))
     manifest = write_noise_manifest(run.parent, ("GO",), name="other")
     assert cli.main(["calibrate", str(run), "--manifest", str(manifest)]) == 0
-    [(folder, _, _, split, _, _, step, name)] = found
-    assert (folder, step, name) == (run, 0, f"{run.parent.name}-other")
+    [(model, split, step, name)] = found
+    assert (model.run, step, name) == (run, 0, f"{run.parent.name}-other")
     assert [utterance.id for utterance in split.utterances] == ["other0"]
 
 

@@ -14,8 +14,9 @@ from ds2_jax.config import DataConfig
 from ds2_jax.data.manifest import TimedWord, Utterance, read_manifest, write_manifest
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
 from ds2_jax.decoding.options import DecodingOptions
-from ds2_jax.evaluation.evaluate import evaluate, evaluation_name, report
-from ds2_jax.evaluation.results import Evaluation, Result, read_evaluation, write_evaluation
+from ds2_jax.evaluation.account import account
+from ds2_jax.evaluation.evaluate import evaluate
+from ds2_jax.evaluation.results import Evaluation, Result, evaluation_name, read_evaluation, write_evaluation
 from ds2_jax.runs import run_folder
 from ds2_jax.system import interrupts
 from ds2_jax.system.errors import InputError
@@ -64,7 +65,7 @@ def test_results_are_written_worst_first(tmp_path: Path) -> None:
 
 
 def test_report_shows_the_worst_speakers_and_some_utterances() -> None:
-    lines = report(EVALUATION, "dev", Path("dev.jsonl")).splitlines()
+    lines = account(EVALUATION, "dev", Path("dev.jsonl")).splitlines()
     assert lines[0] == f"dev: {EVALUATION}"
     start = lines.index("by speaker:")
     assert [line.split()[0] for line in lines[start + 1 : start + 3]] == ["bert", "anna"]
@@ -72,14 +73,14 @@ def test_report_shows_the_worst_speakers_and_some_utterances() -> None:
     assert lines[lines.index("  ONE TWO") + 1] == "  (nothing)"
     assert lines[lines.index("  STOP") + 1] == "  STOPS"
     assert lines[-1] == "all utterances, worst first: dev.jsonl"
-    assert "by speaker:" not in report(Evaluation([result("a", "GO", "GO")], 0.0, 0), "dev", Path("dev.jsonl"))
+    assert "by speaker:" not in account(Evaluation([result("a", "GO", "GO")], 0.0, 0), "dev", Path("dev.jsonl"))
 
 
 def test_report_tells_how_good_confidences_and_word_times_are() -> None:
     words = (Word("GO", 0.25, 1.0, 0.8, ()), Word("UP", 1.0, 2.0, 0.4, ()))
     said = Utterance(Path("a.wav"), 2.0, "GO ON", "a", words=(TimedWord("GO", 0.0, 1.25), TimedWord("ON", 1.25, 2.0)))
     heard = Result(said, "GO ON", "GO UP", [Hypothesis("GO UP", words, 0.3, -1.0)])
-    lines = report(Evaluation([heard, EVALUATION.results[0]], 0.0, 0), "dev", Path("dev.jsonl")).splitlines()
+    lines = account(Evaluation([heard, EVALUATION.results[0]], 0.0, 0), "dev", Path("dev.jsonl")).splitlines()
     assert [line for line in lines if line.startswith(("confidences", "word times"))] == [
         "confidences of words: expected calibration error 0.300, area under the curve 1.000, 50.0% of 2 right",
         "confidences of utterances: expected calibration error 0.300, area under the curve undefined, 0.0% of 1 right",
@@ -132,7 +133,7 @@ def test_what_has_no_loss_is_counted(evaluated: tuple[Evaluation, str]) -> None:
 def test_empty_references_have_no_error_rate() -> None:
     nothing = Evaluation([result("a", "", "GO", "anna"), result("b", "", "", "bert")], 0.0, 2)
     assert str(nothing).startswith("no words in the references, so no error rate; 1 words recognised, 2 utterances")
-    assert "WER" not in report(nothing, "dev", Path("dev.jsonl"))
+    assert "WER" not in account(nothing, "dev", Path("dev.jsonl"))
 
 
 def test_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:

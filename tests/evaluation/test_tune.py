@@ -18,7 +18,7 @@ from ds2_jax.decoding.ngram.cache import digest_of
 from ds2_jax.decoding.ngram.model import load
 from ds2_jax.decoding.options import DecodingOptions
 from ds2_jax.evaluation import tune as tune_lib
-from ds2_jax.evaluation.tune import Heard, Trial, Trials, describe, propose, read_trials, run_trials
+from ds2_jax.evaluation.tune import SplitOutputs, Trial, Trials, describe, propose, read_trials, run_trials
 from ds2_jax.evaluation.tune_picture import Surface, draw_surface
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import Tuned, read_tuned, run_decoder
@@ -177,7 +177,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     search = BeamSearch(alphabet, DecodingOptions(lm=lm), load(lm))
     generator = np.random.default_rng(0)
     outputs = np.log(generator.dirichlet(np.full(alphabet.size, 0.3), (4, 8))).astype(np.float32)
-    heard = Heard(["GO", "YES", "NO", "GO NO"], list(outputs))
+    heard = SplitOutputs(["GO", "YES", "NO", "GO NO"], list(outputs))
     whole, cut = make_trials(tmp_path / "whole"), make_trials(tmp_path / "cut")
     run_trials(whole, 5, heard, search, alphabet, threads=True)
     calls = iter([None, None, interrupts.Stopped(signal.SIGINT)])

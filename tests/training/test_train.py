@@ -20,12 +20,13 @@ from ds2_jax.config import AugmentConfig, CheckpointConfig, Config, DataConfig, 
 from ds2_jax.corpora import an4
 from ds2_jax.data import pipeline
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
-from ds2_jax.evaluation.evaluate import evaluate_utterances, make_eval_step
 from ds2_jax.evaluation.results import Evaluation, Result
-from ds2_jax.parallel.mesh import data_mesh, replicate, row_layout
+from ds2_jax.evaluation.split_outputs import evaluate_split
+from ds2_jax.parallel.mesh import data_mesh, replicate
 from ds2_jax.runs.checkpoints import Checkpoints
-from ds2_jax.runs.fitted import read_calibration, run_decoder
+from ds2_jax.runs.fitted import read_calibration
 from ds2_jax.runs.run_folder import best_step, load_config, saved_steps
+from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training import train as train_lib
@@ -245,15 +246,9 @@ def test_results_are_those_of_the_averaged_weights(trained: Trained) -> None:
     assert len(best) == 2
     mean = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *(state.average for state in states))
     split = read_splits(trained.config)["test"]
-    test = evaluate_utterances(
-        make_eval_step(trained.config, data_mesh()),
-        replicate(mean, data_mesh()),
-        split,
-        config=trained.config,
-        layout=row_layout(data_mesh()),
-        title="test",
-        decoder=run_decoder(trained.config, trained.run),
-    )
+    mesh = data_mesh()
+    model = TrainedModel(trained.config, replicate(mean, mesh), mesh, trained.run)
+    test = evaluate_split(model, split, model.decoder(), title="test")
     assert test.loss == pytest.approx(json.loads((trained.run / "test.json").read_text())["loss"], rel=1e-5)
 
 
@@ -323,7 +318,7 @@ def test_dev_loss_that_is_not_finite_is_told_and_not_chosen(tmp_path: Path, monk
     without_compiling(monkeypatch)
     utterance = Utterance(Path("a.wav"), 1.0, "", "a")
     dev = [Evaluation([Result(utterance, "A", "A")], loss, 0) for loss in (1.0, float("nan"), float("nan"))]
-    monkeypatch.setattr(train_lib, "evaluate_utterances", lambda *_, **__: dev.pop(0))
+    monkeypatch.setattr(train_lib, "evaluate_split", lambda *_, **__: dev.pop(0))
     config = with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path / "data"))
     for _ in range(2):  # the second start evaluates again
         with pytest.raises(InputError, match=r"The dev loss must be finite, got nan after epoch 2\. Start anew"):
@@ -422,7 +417,7 @@ def evaluates_at(monkeypatch: pytest.MonkeyPatch, rates: Callable[[int], int]) -
         wrong = rates(next(calls))
         return Evaluation([Result(utterance, "A " * 100, "A " * (100 - wrong))], 1.0, 0)
 
-    monkeypatch.setattr(train_lib, "evaluate_utterances", evaluate)
+    monkeypatch.setattr(train_lib, "evaluate_split", evaluate)
 
 
 @pytest.mark.parametrize(
@@ -467,7 +462,7 @@ def test_unreadable_dev_recording_keeps_what_was_learned(tmp_path: Path, monkeyp
     def fail(*_: Any, **__: Any) -> Evaluation:
         raise InputError("dev1.wav must hold finite samples")
 
-    monkeypatch.setattr(train_lib, "evaluate_utterances", fail)
+    monkeypatch.setattr(train_lib, "evaluate_split", fail)
     config = with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path / "data"))
     with pytest.raises(InputError, match=r"dev1\.wav must hold finite samples"):
         train(config, tmp_path / "run")

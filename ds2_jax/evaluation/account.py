@@ -1,0 +1,72 @@
+"""An evaluation in lines of text: what `evaluate` and training print."""
+
+from pathlib import Path
+
+from ds2_jax.evaluation.error_rates import ErrorCount
+from ds2_jax.evaluation.reliability import reliability
+from ds2_jax.evaluation.report.bootstrap import Bootstrap
+from ds2_jax.evaluation.report.contents import word_confidences
+from ds2_jax.evaluation.results import Evaluation
+from ds2_jax.evaluation.word_times import TimeErrors, gather, time_errors
+
+SHOWN_SPEAKERS = 10
+SHOWN_UTTERANCES = 5
+
+
+def account(evaluation: Evaluation, title: str, path: Path) -> str:
+    """Says how an evaluation went: error rates, the worst speakers, a few utterances.
+
+    Args:
+        evaluation: what was found.
+        title: names the split.
+        path: the file with all results, as `write_evaluation` gives it.
+    """
+    by_speaker: dict[str, ErrorCount] = {}
+    for result in evaluation.results:
+        speaker = result.utterance.speaker
+        by_speaker[speaker] = by_speaker.get(speaker, ErrorCount()) + result.words
+    lines = [f"{title}: {evaluation}"]
+    if evaluation.words.reference_length:
+        bootstrap = Bootstrap(evaluation.results)
+        low, high = bootstrap.interval([result.words for result in evaluation.results])
+        lines.append(f"95 % interval of the WER: {low:.2%} to {high:.2%} ({bootstrap})")
+    if len(by_speaker) > 1:
+        worst = sorted(by_speaker.items(), key=lambda item: -item[1].rate)[:SHOWN_SPEAKERS]
+        heading = (
+            "by speaker" if len(worst) == len(by_speaker) else f"the worst {len(worst)} of {len(by_speaker)} speakers"
+        )
+        lines.append(f"{heading}:")
+        lines += [
+            f"  {name:20} WER {n.rate:7.2%} ({n.edits} errors in {n.reference_length} words)"
+            for name, n in worst
+            if n.reference_length
+        ]
+    lines += confidence_lines(evaluation)
+    shown = evaluation.results[:: -(-len(evaluation.results) // SHOWN_UTTERANCES)]
+    lines += ["some utterances, reference above hypothesis:"]
+    for result in shown:
+        lines += [f"  {result.reference}", f"  {result.hypothesis or '(nothing)'}", ""]
+    return "\n".join([*lines, f"all utterances, worst first: {path}"])
+
+
+def confidence_lines(evaluation: Evaluation) -> list[str]:
+    """Says how good the confidences are, and the word times if the manifest has the true ones."""
+    results = [result for result in evaluation.results if result.readings]
+    whole = [result.readings[0].confidence for result in results]
+    measured = {
+        "words": reliability(*word_confidences(results)),
+        "utterances": reliability(whole, [result.reference == result.hypothesis for result in results]),
+    }
+    lines = [f"confidences of {name}: {each}" for name, each in measured.items() if each]
+    errors = word_time_errors(evaluation)
+    return [*lines, f"word times: {errors}"] if errors else lines
+
+
+def word_time_errors(evaluation: Evaluation) -> TimeErrors | None:
+    """The errors of the best readings' word times; None if the manifest has no true times."""
+    errors = []
+    for result in evaluation.results:
+        for reading in result.readings[:1]:
+            spans = [(word.start, word.end) for word in reading.words]
+            errors += time_errors(result.utterance, result.reference, reading.text, spans)
+    return gather(errors)

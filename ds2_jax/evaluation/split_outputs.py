@@ -1,0 +1,129 @@
+"""A split through a model: what the model gives for each utterance, and the decoded results."""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from ds2_jax.data.manifest import Problem
+from ds2_jax.data.pipeline import batches
+from ds2_jax.data.plan import plan_evaluation
+from ds2_jax.data.splits import Split
+from ds2_jax.decoding.decoder import Decoder
+from ds2_jax.evaluation.results import Evaluation, Result
+from ds2_jax.parallel.mesh import fetch_rows
+from ds2_jax.runs.trained import TrainedModel
+from ds2_jax.system import interrupts
+
+
+class UtteranceOutput(NamedTuple):
+    """What the model gives for an utterance.
+
+    Attributes:
+        utterance_index: position in the split.
+        log_probs: [T', V] float32, natural logarithms, no padding.
+        loss: nats; None if CTC cannot align the transcript.
+    """
+
+    utterance_index: int
+    log_probs: np.ndarray
+    loss: float | None
+
+
+def split_outputs(
+    model: TrainedModel, split: Split, *, title: str, on_problem: Callable[[Problem], None] | None = None
+) -> Iterator[UtteranceOutput]:
+    """Runs a model over a split, in batches of similar length; every process gets the outputs of all.
+
+    Args:
+        model: ready to run.
+        split: has at least one utterance; the transcripts may hold anything.
+        title: shown on the progress bar.
+        on_problem: is told of every utterance whose audio cannot be read, and the utterance is left out; with None
+            such an utterance ends the iteration.
+
+    Yields:
+        Each utterance's output, in the order of the batches.
+
+    Raises:
+        InputError: an audio file cannot be read.
+        Stopped: a signal asked this process, or another one of the same run, to stop.
+    """
+    alphabet, data, features = model.alphabet, model.config.data, model.config.features
+    plan = plan_evaluation(
+        split.num_samples(features.sample_rate),
+        batch_size=data.batch_size,
+        batch_samples=math.ceil(data.batch_seconds * features.sample_rate),
+        num_buckets=data.num_buckets,
+        hop_length=features.hop_length,
+    )
+    # A transcript outside the alphabet still counts in the error rates, but has no labels and so no loss.
+    readable = [
+        dataclasses.replace(utterance, transcript="") if alphabet.unknown(utterance.transcript) else utterance
+        for utterance in split.utterances
+    ]
+    stream = batches(
+        plan,
+        readable,
+        alphabet,
+        sample_rate=features.sample_rate,
+        hop_length=features.hop_length,
+        label_width=max(len(alphabet.normalise(utterance.transcript)) for utterance in readable),
+        layout=model.layout,
+        num_workers=data.num_workers,
+        on_problem=on_problem,
+    )
+    for batch in tqdm(stream, title, total=len(plan), unit="batch", leave=False, disable=not sys.stderr.isatty()):
+        asked = np.full(len(batch["indices"]), interrupts.requested(), np.int32)
+        rows = {**model.score(batch), "num_labels": batch["num_labels"], "signals": asked}
+        output = fetch_rows(rows)
+        if stop := int(output["signals"].max()):  # of any process: all stop at the same batch
+            raise interrupts.Stopped(stop)
+        counted = output["alignable"] & (output["num_labels"] > 0)
+        for row, index in enumerate(output["indices"].tolist()):
+            if index >= 0:
+                log_probs = output["log_probs"][row, : output["output_lengths"][row]]
+                yield UtteranceOutput(index, log_probs, float(output["losses"][row]) if counted[row] else None)
+
+
+def evaluate_split(
+    model: TrainedModel,
+    split: Split,
+    decoder: Decoder,
+    *,
+    title: str,
+    on_problem: Callable[[Problem], None] | None = None,
+    on_result: Callable[[Result, np.ndarray], None] | None = None,
+) -> Evaluation:
+    """Runs a model over a split, which may be empty, and decodes what it gives.
+
+    Args:
+        model: ready to run.
+        split: the utterances.
+        decoder: reads the log-probabilities.
+        title: shown on the progress bar.
+        on_problem: as for `split_outputs`.
+        on_result: is told of every result and its log-probabilities, [T', V] float32, which are not kept.
+
+    Raises:
+        InputError, Stopped: as `split_outputs`.
+    """
+    if not split.utterances:
+        return Evaluation([], 0.0, 0)
+    results: dict[int, Result] = {}
+    losses = []
+    for index, log_probs, loss in split_outputs(model, split, title=title, on_problem=on_problem):
+        utterance = split.utterances[index]
+        readings = decoder(log_probs, utterance.duration)
+        results[index] = Result(utterance, model.alphabet.normalise(utterance.transcript), readings[0].text, readings)
+        if on_result is not None:
+            on_result(results[index], log_probs)
+        if loss is not None:
+            losses.append(loss)
+    in_order = [results[index] for index in sorted(results)]
+    left_out = len(split.problems) + len(split.utterances) - len(results)
+    return Evaluation(in_order, sum(losses) / max(len(losses), 1), len(results) - len(losses), left_out)
