@@ -1,8 +1,63 @@
-"""Deep Speech 2 in JAX and Flax.
+"""Deep Speech 2 in JAX and Flax: trains speech recognisers and recognises speech.
+
+Recognising takes three lines; it prints nothing and raises `ds2_jax.InputError` for what you can mend:
+
+    >>> import ds2_jax
+    >>> recogniser = ds2_jax.load("runs/an4_cpu")
+    >>> text = recogniser.transcribe("talk.wav").text
 
 Axis letters, used in every docstring:
     B utterances, S samples, T input frames (10 ms), T' output frames (20 or 40 ms), F frequency bins,
     C channels, H hidden units, V labels with blank, N label positions, G gates of a recurrent cell.
 
-Nothing is imported here, so that `import ds2_jax.model` loads neither TensorFlow nor Orbax and starts no backend.
+The public names are loaded when they are first used, so that `import ds2_jax.model` loads neither TensorFlow nor Orbax
+and starts no backend. What the package has to say goes to the logger "ds2_jax".
 """
+
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ds2_jax.decoding.hypothesis import Character, Hypothesis, Word
+    from ds2_jax.recognition.recogniser import Recogniser, load
+    from ds2_jax.recognition.transcript import Segment, Transcript
+    from ds2_jax.system.errors import InputError
+
+__version__ = "0.1.0"
+__all__ = [
+    "Character",
+    "Hypothesis",
+    "InputError",
+    "Recogniser",
+    "Segment",
+    "Transcript",
+    "Word",
+    "__version__",
+    "load",
+]
+
+_MODULES = {
+    "Character": "decoding.hypothesis",
+    "Hypothesis": "decoding.hypothesis",
+    "InputError": "system.errors",
+    "Recogniser": "recognition.recogniser",
+    "Segment": "recognition.transcript",
+    "Transcript": "recognition.transcript",
+    "Word": "decoding.hypothesis",
+    "load": "recognition.recogniser",
+}
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

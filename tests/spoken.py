@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from ds2_jax.decoding.hypothesis import Character, Hypothesis, Word
-from ds2_jax.recognition.recogniser import Segment, Transcript
+from ds2_jax.recognition.transcript import Segment, Transcript
 
 
 def spoken_word(text: str, start: float, end: float, confidence: float = 0.9) -> Word:

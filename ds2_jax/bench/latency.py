@@ -10,7 +10,7 @@ from ds2_jax.bench import child, speech
 from ds2_jax.bench.options import Size
 from ds2_jax.bench.programs import Programs
 from ds2_jax.model.update import init_state
-from ds2_jax.recognition.recogniser import Transcriber
+from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.checkpoints import Checkpoints
 from ds2_jax.system.errors import InputError
@@ -34,13 +34,13 @@ def write_audio(folder: Path, seconds: list[float]) -> None:
 
 
 def main() -> None:
-    """Serves a `Transcriber`: write_run and write_audio; load, then transcribe and peak_memory."""
-    loaded: list[Transcriber] = []
+    """Serves a `Recogniser`: write_run and write_audio; load, then transcribe and peak_memory."""
+    loaded: list[Recogniser] = []
     programs = Programs()
 
     def load(run: str) -> float:
         started = time.perf_counter()
-        loaded.append(Transcriber(Path(run)))
+        loaded.append(Recogniser(Path(run)))
         return time.perf_counter() - started
 
     def transcribe(folder: str) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
 from ds2_jax.recognition.cues import Cue, make_cues
-from ds2_jax.recognition.recogniser import Segment, Transcript
+from ds2_jax.recognition.transcript import Segment, Transcript
 from ds2_jax.system.checks import UNPRINTABLE
 
 Format = Literal["txt", "json", "srt", "vtt", "ctm", "tsv"]
@@ -34,7 +34,7 @@ def to_json(transcript: Transcript) -> str:
         "audio": name,
         "duration": round(transcript.duration, 3),
         "text": transcript.text,
-        "confidence": min((_confidence(each.readings[0]) for each in transcript.segments), default=1.0),
+        "confidence": round(transcript.confidence, 4),
         "words": [_json_word(word) for word in transcript.words],
         "segments": [_json_segment(segment) for segment in transcript.segments],
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ds2_jax.recognition.formats import Format, ctm_name, render
 from ds2_jax.recognition.inputs import AudioFile
-from ds2_jax.recognition.recogniser import Transcript
+from ds2_jax.recognition.transcript import Transcript
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_text, writing
 

@@ -1,254 +1,251 @@
-"""A trained model that transcribes recordings of any length, without TensorFlow.
+"""A trained model that recognises recordings of any length, without TensorFlow."""
 
-Recordings are read block by block and cut into pieces (segments.py). Pieces of similar length, of whatever recordings,
-go through the model together; what it gives is put together again, in order.
-"""
-
-import concurrent.futures
-import itertools
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from ds2_jax.audio.reading import read_blocks
+from ds2_jax.audio.arrays import array_blocks
+from ds2_jax.audio.ffmpeg import read_blocks
 from ds2_jax.config import Config
 from ds2_jax.config.frames import conv_output_lengths, count_frames
-from ds2_jax.decoding.hypothesis import Hypothesis, Word
+from ds2_jax.decoding.alignment import align
+from ds2_jax.decoding.hypothesis import Hypothesis
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.parallel.mesh import data_mesh
-from ds2_jax.recognition import segments
-from ds2_jax.recognition.segments import Piece
+from ds2_jax.recognition.piece_outputs import End, NamedBlocks, PieceOutput, join, piece_outputs
+from ds2_jax.recognition.transcript import Segment, Transcript
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import run_decoder
 from ds2_jax.runs.trained import TrainedModel
-from ds2_jax.system.errors import InputError
+from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.text.alphabet import Alphabet
 
-BATCH_SIZE = 8
-BATCH_SECONDS = 300.0  # of audio, padding included; a longer piece is a batch of its own, or memory would not do
-EVENTS_AT_ONCE = 128  # pieces and ends of recordings: sorted by length, so that little is padded
-RECORDINGS_AHEAD = 16  # whose first pieces are read meanwhile
+Audio = str | Path | np.ndarray
+"""A file, or samples: [S] or [S, C], float with full scale 1 or integers with the full scale of their type."""
 
 
-class Recording(NamedTuple):
-    """Audio to transcribe.
+def load(
+    run: str | Path,
+    *,
+    lm: str | Path | None = None,
+    alpha: float | None = None,
+    beta: float | None = None,
+    hot_words: Mapping[str, float] | None = None,
+    num_best: int = 1,
+    beam_width: int | None = None,
+) -> "Recogniser":
+    """Opens a trained model for recognition.
 
-    Attributes:
-        audio: the file, or what it is called.
-        blocks: one after another, [S] float32 in [-1, 1] each, of whatever sizes, at the model's sample rate. They are
-            asked for when needed, from another thread; they may raise InputError at any time.
-    """
-
-    audio: Path
-    blocks: Iterable[np.ndarray]
-
-
-class Segment(NamedTuple):
-    """A part of a recording that was decoded on its own.
-
-    Attributes:
-        start: seconds from the start of the recording.
-        end: likewise.
-        readings: the best first; their times are those of the recording.
-    """
-
-    start: float
-    end: float
-    readings: Sequence[Hypothesis]
-
-
-class Transcript(NamedTuple):
-    """What was recognised in a file.
-
-    Attributes:
-        audio: the file.
-        duration: seconds.
-        segments: one after another; none in a long recording that is silent.
-    """
-
-    audio: Path
-    duration: float
-    segments: Sequence[Segment]
-
-    @property
-    def text(self) -> str:
-        """The best readings, joined by single spaces."""
-        return " ".join(segment.readings[0].text for segment in self.segments if segment.readings[0].text)
-
-    @property
-    def words(self) -> list[Word]:
-        """Of the best readings."""
-        return list(itertools.chain.from_iterable(segment.readings[0].words for segment in self.segments))
-
-
-class Transcriber:
-    """A trained model, ready to transcribe.
+    With `lm`, `hot_words`, `num_best` above 1 or `beam_width` it decodes by beam search, otherwise greedily.
 
     Args:
-        run: folder of a training run.
+        run: the folder of a training run.
+        lm: an n-gram language model: an ARPA file, plain or gzipped, or a KenLM binary.
+        alpha: the weight of the language model's log-probabilities; by default what `lm tune` found for the run.
+        beta: nats for each word; by default what `lm tune` found for the run.
+        hot_words: words or phrases that are easier to recognise, and by how many nats.
+        num_best: how many readings each segment gets.
+        beam_width: how many prefixes beam search keeps.
+
+    Returns:
+        A recogniser, which can be used again and again, and from several threads.
+
+    Raises:
+        InputError: the folder is no run or its checkpoint is damaged, the language model cannot be read, or an option
+            is out of range.
+
+    Example:
+        >>> recogniser = ds2_jax.load("runs/an4_cpu", hot_words={"RUBOUT": 3.0}, num_best=2)
+        >>> transcript = recogniser.transcribe("talk.wav")
+        >>> readings = [reading.text for reading in transcript.segments[0].readings]
+    """
+    boosts = tuple(f"{word}={boost}" for word, boost in (hot_words or {}).items())
+    options = DecodingOptions(
+        None if lm is None else Path(lm), alpha, beta, hot_word=boosts, num_best=num_best, beam_width=beam_width
+    )
+    return Recogniser(Path(run), options)
+
+
+class Recogniser:
+    """A trained model, ready to recognise speech on the first local device.
+
+    Its methods may be called from several threads at once.
+
+    Args:
+        run: the folder of a training run.
         decoding: how to decode.
 
     Raises:
-        InputError: it is no run, its checkpoint does not fit its configuration, or as `make_decoder`.
+        InputError: as `load`.
     """
 
     def __init__(self, run: Path, decoding: DecodingOptions = GREEDY) -> None:
         self.config: Config = run_folder.load_config(run)
         self._decode = run_decoder(self.config, run, decoding)
+        self._decoding = threading.Lock()  # language models keep state between frames
         self._model = TrainedModel.load(run, data_mesh(jax.local_devices()[:1]))
 
-    def transcribe_files(self, files: Iterable[Path]) -> Iterator[Transcript | InputError]:
-        """Reads and transcribes files; yields, in their order, a transcript or why a file has none."""
-        sample_rate = self.config.features.sample_rate
-        return self.transcribe(Recording(path, read_blocks(path, sample_rate)) for path in files)
+    def transcribe(self, audio: Audio, sample_rate: int | None = None) -> Transcript:
+        """Recognises a recording of any length.
 
-    def transcribe(self, recordings: Iterable[Recording]) -> Iterator[Transcript | InputError]:
-        """Transcribes recordings; yields, in their order, a transcript or why a recording has none."""
+        Args:
+            audio: a file, or an array of samples.
+            sample_rate: Hz, of an array; a file knows its own.
+
+        Returns:
+            Text, words with times and confidences, and the segments that were decoded one by one.
+
+        Raises:
+            InputError: the audio cannot be read, or the array has a wrong shape or type, or no rate.
+
+        Example:
+            >>> recogniser = ds2_jax.load("runs/an4_cpu")
+            >>> transcript = recogniser.transcribe("talk.wav")
+            >>> transcript.duration
+            1.5
+            >>> times = [(word.text, word.start, word.end, word.confidence) for word in transcript.words]
+            >>> samples = np.zeros((44_100, 2), np.int16)  # a second of stereo
+            >>> recogniser.transcribe(samples, sample_rate=44_100).duration
+            1.0
+        """
+        [result] = self.transcribe_blocks([self._named_blocks(audio, sample_rate)])
+        if isinstance(result, InputError):
+            raise result
+        return result
+
+    def transcribe_files(self, files: Iterable[str | Path]) -> Iterator[Transcript | InputError]:
+        """Recognises many files, short ones in batches; yields, in their order, a transcript or what is wrong."""
+        return self.transcribe_blocks(self._named_blocks(path, None) for path in files)
+
+    def transcribe_blocks(self, recordings: Iterable[NamedBlocks]) -> Iterator[Transcript | InputError]:
+        """Recognises recordings that come in blocks; yields, in their order, a transcript or what is wrong."""
         decoded: list[Segment] = []
-        stretch: list[_Heard] = []
-        for audio, event in self._listen(recordings):
-            if isinstance(event, _Heard) and event.piece.overlap:
+        stretch: list[PieceOutput] = []
+        for audio, event in piece_outputs(self._model, recordings):
+            if isinstance(event, PieceOutput) and event.piece.overlap:
                 stretch.append(event)
                 continue
             if stretch:
                 decoded.append(self._segment(stretch))
-            stretch = [event] if isinstance(event, _Heard) else []
-            if isinstance(event, _End):
-                yield event.error or Transcript(audio, event.num_samples / self.config.features.sample_rate, decoded)
+            stretch = [event] if isinstance(event, PieceOutput) else []
+            if isinstance(event, End):
+                yield event.error or Transcript(audio, self._seconds(event), decoded)
                 decoded = []
 
-    def log_probs(self, recording: Recording) -> tuple[np.ndarray, float]:
-        """What the model gives for a recording of any length, on one grid of frames.
+    def log_probs(self, audio: Audio, sample_rate: int | None = None) -> np.ndarray:
+        """The model's log-probabilities for a recording of any length, on one grid of frames.
+
+        Args:
+            audio: a file, or an array of samples.
+            sample_rate: Hz, of an array.
 
         Returns:
-            [T', V] float32, natural logarithms; T' as for the whole waveform. Where silence was left out, the blank
-            has probability 1. And the recording's duration in seconds.
+            [T', V] float32, natural logarithms, column 0 the CTC blank. A long silence that the model did not hear has
+            blanks of probability 1.
 
         Raises:
-            InputError: the recording's own.
+            InputError: as `transcribe`.
+
+        Example:
+            >>> recogniser = ds2_jax.load("runs/an4_cpu")
+            >>> recogniser.log_probs("talk.wav").shape  # 1.5 s in frames of 40 ms
+            (38, 29)
         """
-        *heard, end = (event for _, event in self._listen([recording]))
-        assert isinstance(end, _End)
+        return self._log_probs(self._named_blocks(audio, sample_rate))[0]
+
+    def align(self, audio: Audio, text: str, sample_rate: int | None = None) -> Transcript:
+        """Finds when each word and each character of a known text is said.
+
+        Args:
+            audio: a file, or an array of samples.
+            text: what is said in it; case and punctuation are brought to the model's alphabet as in training.
+            sample_rate: Hz, of an array.
+
+        Returns:
+            One segment with the text. A confidence is the model's, for these words at these places.
+
+        Raises:
+            InputError: as `transcribe`; or the text is empty, has characters outside the alphabet, or does not fit the
+                recording.
+
+        Example:
+            >>> recogniser = ds2_jax.load("runs/an4_cpu")
+            >>> [word.text for word in recogniser.align("talk.wav", "go left").words]
+            ['GO', 'LEFT']
+        """
+        alphabet = self._model.alphabet
+        if not alphabet.normalise(text):
+            raise InputError(f"TEXT must hold at least one word, got {shorten(repr(text))}. Give what is said.")
+        if unknown := alphabet.unknown(text):
+            raise InputError(
+                f"TEXT must use the model's alphabet {alphabet.characters!r}, got {unknown} in {shorten(repr(text))}. "
+                "Write out or leave out what has no letter of it."
+            )
+        recording = self._named_blocks(audio, sample_rate)
+        log_probs, duration = self._log_probs(recording)
+        try:
+            spans = align(log_probs, alphabet.encode(text))
+        except InputError as error:
+            raise InputError(f"{recording.audio}: {error}") from error
+        reading = self._decode.hypothesis(spans, log_probs, duration)
+        return Transcript(recording.audio, duration, [Segment(0.0, duration, [reading])])
+
+    def _named_blocks(self, audio: Audio, sample_rate: int | None) -> NamedBlocks:
+        rate = self.config.features.sample_rate
+        if isinstance(audio, str | Path):
+            if sample_rate is not None:
+                raise InputError(f"sample_rate must be left out for a file, got {sample_rate}. The file knows its own.")
+            return NamedBlocks(Path(audio), read_blocks(Path(audio), rate))
+        return NamedBlocks(Path("audio"), array_blocks(np.asarray(audio), sample_rate, rate))
+
+    def _log_probs(self, recording: NamedBlocks) -> tuple[np.ndarray, float]:
+        """The log-probabilities of a recording, and its duration in seconds."""
+        *outputs, end = (event for _, event in piece_outputs(self._model, [recording]))
+        assert isinstance(end, End)
         if end.error:
             raise end.error
         num_frames = count_frames(end.num_samples, self.config.features.hop_length)
         num_frames = conv_output_lengths(num_frames, self.config.model.time_reduction)
         log_probs = np.full((num_frames, self._model.alphabet.size), -np.inf, np.float32)
         log_probs[:, Alphabet.blank_index] = 0.0
-        stretches: list[list[_Heard]] = []
-        for each in heard:
-            assert isinstance(each, _Heard)
+        stretches: list[list[PieceOutput]] = []
+        for each in outputs:
+            assert isinstance(each, PieceOutput)
             if not each.piece.overlap:
                 stretches.append([])
             stretches[-1].append(each)
         for stretch in stretches:
-            joined = segments.join(*zip(*stretch, strict=True))
+            joined = join(stretch)
             start = stretch[0].piece.start
             log_probs[start : start + len(joined)] = joined
-        return log_probs, end.num_samples / self.config.features.sample_rate
+        return log_probs, self._seconds(end)
 
-    def _segment(self, stretch: "Sequence[_Heard]") -> Segment:
+    def _segment(self, stretch: Sequence[PieceOutput]) -> Segment:
         """Decodes pieces that overlap as one."""
         first, last = stretch[0].piece, stretch[-1].piece
         sample_rate, seconds_per_frame = self.config.features.sample_rate, self.config.seconds_per_frame
         start = first.start * seconds_per_frame
         end = last.start * seconds_per_frame + len(last.waveform) / sample_rate
-        readings = self._decode(segments.join(*zip(*stretch, strict=True)), end - start)
+        with self._decoding:
+            readings = self._decode(join(stretch), end - start)
         return Segment(start, end, [_shifted(reading, start, end) for reading in readings])
 
-    def _listen(self, recordings: Iterable[Recording]) -> "Iterator[tuple[Path, _Heard | _End]]":
-        """Every recording's pieces, with what the model gives for them, and its end."""
-        events = _read_ahead((recording.audio, _pieces(recording, self.config)) for recording in recordings)
-        while group := list(itertools.islice(events, EVENTS_AT_ONCE)):
-            log_probs = iter(self._run([event.waveform for _, event in group if isinstance(event, Piece)]))
-            for audio, event in group:
-                yield audio, _Heard(event, next(log_probs)) if isinstance(event, Piece) else event
-
-    def _run(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Log-probabilities [T', V] float32 of waveforms [S] float32, those of similar length together."""
-        sample_rate = self.config.features.sample_rate
-        results: dict[int, np.ndarray] = {}
-        order = sorted(range(len(waveforms)), key=lambda i: -len(waveforms[i]))
-        while order:
-            padded_samples = _padded_samples(len(waveforms[order[0]]), sample_rate)
-            alone = len(order) == 1 or BATCH_SIZE * padded_samples > BATCH_SECONDS * sample_rate
-            num_rows = 1 if alone else BATCH_SIZE  # no other numbers: every shape is compiled
-            rows, order = order[:num_rows], order[num_rows:]
-            batch = np.zeros((num_rows, padded_samples), np.float32)
-            num_samples = np.zeros(num_rows, np.int32)
-            for row, index in enumerate(rows):
-                num_samples[row] = len(waveforms[index])
-                batch[row, : num_samples[row]] = waveforms[index]
-            log_probs, output_lengths = self._model.log_probs(batch, num_samples)
-            for index, row, num_frames in zip(rows, log_probs, output_lengths, strict=False):  # empty rows come last
-                results[index] = row[:num_frames]
-        return [results[i] for i in range(len(waveforms))]
-
-
-class _Heard(NamedTuple):
-    piece: Piece
-    log_probs: np.ndarray  # [T', V]
-
-
-class _End(NamedTuple):
-    """Of a recording: all is read, or cannot be."""
-
-    num_samples: int
-    error: InputError | None = None
-
-
-def _pieces(recording: Recording, config: Config) -> Iterator[Piece | _End]:
-    num_samples = 0
-
-    def counted() -> Iterator[np.ndarray]:
-        nonlocal num_samples
-        for block in recording.blocks:
-            num_samples += len(block)
-            yield block
-
-    try:
-        yield from segments.cut(counted(), config)
-    except InputError as error:
-        yield _End(num_samples, error)
-    else:
-        yield _End(num_samples)
-
-
-def _read_ahead(recordings: Iterable[tuple[Path, Iterator[Piece | _End]]]) -> Iterator[tuple[Path, Piece | _End]]:
-    """Every recording's events in order; other threads read the first one of those that follow."""
-    begun: deque[tuple[Path, concurrent.futures.Future[Piece | _End], Iterator[Piece | _End]]] = deque()
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        for following in itertools.chain(recordings, [None] * RECORDINGS_AHEAD):
-            if following:
-                audio, events = following
-                begun.append((audio, pool.submit(next, events), events))
-            if begun and (not following or len(begun) > RECORDINGS_AHEAD):
-                audio, first, events = begun.popleft()
-                yield audio, first.result()
-                yield from ((audio, event) for event in events)
+    def _seconds(self, end: End) -> float:
+        return end.num_samples / self.config.features.sample_rate
 
 
 def _shifted(reading: Hypothesis, start: float, end: float) -> Hypothesis:
-    """The reading as one of the recording: `start` seconds later, and no time behind `end`.
+    """Moves a reading `start` seconds later; no time lies after `end`.
 
     The last output frame may reach past the end of the audio.
     """
-    words = []
-    for word in reading.words:
-        characters = tuple(
-            each._replace(start=each.start + start, end=min(each.end + start, end)) for each in word.characters
-        )
-        words.append(word._replace(start=word.start + start, end=min(word.end + start, end), characters=characters))
+
+    def moved(each: Any) -> Any:
+        return each._replace(start=each.start + start, end=min(each.end + start, end))
+
+    words = (moved(word)._replace(characters=tuple(map(moved, word.characters))) for word in reading.words)
     return reading._replace(words=tuple(words))
-
-
-def _padded_samples(num_samples: int, sample_rate: int) -> int:
-    """The next of the lengths 1, 1.25, 1.56, ... seconds: at most a quarter of padding, few shapes to compile."""
-    seconds = 1.0
-    while seconds * sample_rate < num_samples:
-        seconds *= 1.25
-    return int(seconds * sample_rate)

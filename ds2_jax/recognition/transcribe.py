@@ -13,7 +13,8 @@ from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.recognition.formats import Format
 from ds2_jax.recognition.inputs import STANDARD_INPUT, AudioFile, find_audio, read_blocks, save_standard_input
 from ds2_jax.recognition.outputs import Output, open_stdout
-from ds2_jax.recognition.recogniser import Recording, Transcriber
+from ds2_jax.recognition.piece_outputs import NamedBlocks
+from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.system.errors import InputError
 
 logger = logging.getLogger(__package__)
@@ -42,7 +43,7 @@ def transcribe(
         Exit code: 1 where a recording could not be transcribed, else 0.
 
     Raises:
-        InputError: as `find_audio`, `Output.plan` and `Transcriber`, or results cannot be written.
+        InputError: as `find_audio`, `Output.plan` and `Recogniser`, or results cannot be written.
     """
     found = find_audio(audio)
     output = Output(tuple(dict.fromkeys(formats)), output_dir)
@@ -53,28 +54,28 @@ def transcribe(
         return 0
     open_stdout()
     started = time.perf_counter()
-    transcriber = Transcriber(run, decoding)
+    recogniser = Recogniser(run, decoding)
     load_seconds = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
         piped = any(file.path == STANDARD_INPUT for file in files)
         standard_input = save_standard_input(Path(folder)) if piped else None
-        return _transcribe(transcriber, files, output, standard_input, load_seconds)
+        return _transcribe(recogniser, files, output, standard_input, load_seconds)
 
 
 def _transcribe(
-    transcriber: Transcriber,
+    recogniser: Recogniser,
     files: Sequence[AudioFile],
     output: Output,
     standard_input: Path | None,
     load_seconds: float,
 ) -> int:
-    sample_rate = transcriber.config.features.sample_rate
-    recordings = (Recording(file.path, read_blocks(file.path, sample_rate, standard_input)) for file in files)
+    sample_rate = recogniser.config.features.sample_rate
+    recordings = (NamedBlocks(file.path, read_blocks(file.path, sample_rate, standard_input)) for file in files)
     started = time.perf_counter()
     seconds, failed = 0.0, 0
     bar_hidden = len(files) == 1 or not sys.stderr.isatty()
     with tqdm(total=len(files), desc="transcribing", unit="file", leave=False, disable=bar_hidden) as bar:
-        for file, result in zip(files, transcriber.transcribe(recordings), strict=True):
+        for file, result in zip(files, recogniser.transcribe_blocks(recordings), strict=True):
             with bar.external_write_mode():
                 if isinstance(result, InputError):
                     failed += 1

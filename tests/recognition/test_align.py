@@ -12,18 +12,16 @@ import pytest
 
 from ds2_jax import cli
 from ds2_jax.decoding.calibration import Calibration
-from ds2_jax.decoding.decoder import make_decoder
 from ds2_jax.recognition import align as align_lib
-from ds2_jax.recognition.align import align_text
-from ds2_jax.recognition.recogniser import Recording, Transcriber
-from ds2_jax.runs.fitted import run_decoder, write_calibration
+from ds2_jax.recognition.piece_outputs import NamedBlocks
+from ds2_jax.recognition.recogniser import Recogniser
+from ds2_jax.runs.fitted import write_calibration
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 from tests.small_runs import RATE, SMALL_CONFIG, write_noise, write_untrained_run
 
 ALPHABET = Alphabet.of(SMALL_CONFIG.data)
 FRAME = SMALL_CONFIG.seconds_per_frame
-PLAIN = make_decoder(SMALL_CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +35,8 @@ def audio(run: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def transcriber(run: Path) -> Transcriber:
-    return Transcriber(run)
+def recogniser(run: Path) -> Recogniser:
+    return Recogniser(run)
 
 
 def aligned(*words: object, capsys: pytest.CaptureFixture[str]) -> str:
@@ -47,9 +45,9 @@ def aligned(*words: object, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.fixture
-def loaded(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+def loaded(recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command finds the model loaded and compiled."""
-    monkeypatch.setattr(align_lib, "Transcriber", lambda run: transcriber)
+    monkeypatch.setattr(align_lib, "Recogniser", lambda run: recogniser)
     monkeypatch.setattr(align_lib, "enable_cache", lambda: None)  # a change of settings compiles anew
 
 
@@ -77,10 +75,10 @@ def test_formats_are_those_of_transcribe(run: Path, audio: Path, capsys: pytest.
     assert aligned(run, audio, "GO LEFT", "--format", "vtt", capsys=capsys).startswith("WEBVTT\n")
 
 
-def test_calibration_moves_the_times_alone(run: Path, audio: Path, transcriber: Transcriber) -> None:
-    before = align_text(transcriber, run_decoder(SMALL_CONFIG, run), audio, "GO LEFT")
+def test_calibration_moves_the_times_alone(run: Path, audio: Path, recogniser: Recogniser) -> None:
+    before = recogniser.align(audio, "GO LEFT")
     write_calibration(run, Calibration(1.0, -0.01, 0.0))
-    after = align_text(transcriber, run_decoder(SMALL_CONFIG, run), audio, "GO LEFT")
+    after = Recogniser(run).align(audio, "GO LEFT")
     (run / "calibration.json").unlink()
     assert after.text == before.text
     starts = [np.array([word.start for word in each.words]) for each in (before, after)]
@@ -89,19 +87,19 @@ def test_calibration_moves_the_times_alone(run: Path, audio: Path, transcriber: 
 
 
 def test_planted_letters_are_found_to_the_frame(
-    transcriber: Transcriber, audio: Path, monkeypatch: pytest.MonkeyPatch
+    recogniser: Recogniser, audio: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     g, o, space, n = ALPHABET.encode("GO N")
     path = [0, 0, g, g, 0, o, 0, space, 0, n, n, n, o, 0, 0]
     probs = np.full((len(path), ALPHABET.size), 0.1 / (ALPHABET.size - 1), np.float32)
     probs[np.arange(len(path)), path] = 0.9
 
-    def heard(recording: Recording) -> tuple[np.ndarray, float]:
+    def heard(recording: NamedBlocks) -> tuple[np.ndarray, float]:
         assert sum(map(len, recording.blocks)) == RATE
         return np.log(probs), 1.0
 
-    monkeypatch.setattr(transcriber, "log_probs", heard)
-    transcript = align_text(transcriber, PLAIN, audio, "go no")
+    monkeypatch.setattr(recogniser, "_log_probs", heard)
+    transcript = recogniser.align(audio, "go no")
     frames = [
         (each.text, round(each.start / FRAME), round(each.end / FRAME))
         for word in transcript.words
@@ -124,22 +122,22 @@ def test_what_is_piped_on_is_utf8_with_lf(
     assert b"\r" not in output.getvalue()
 
 
-def fails(transcriber: Transcriber, audio: Path, text: str, message: str) -> None:
+def fails(recogniser: Recogniser, audio: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-        align_text(transcriber, PLAIN, audio, text)
+        recogniser.align(audio, text)
 
 
-def test_text_that_cannot_be_aligned_is_refused(transcriber: Transcriber, audio: Path) -> None:
-    fails(transcriber, audio, " \n", "TEXT must hold at least one word, got ' \\n'. Give what is said.")
+def test_text_that_cannot_be_aligned_is_refused(recogniser: Recogniser, audio: Path) -> None:
+    fails(recogniser, audio, " \n", "TEXT must hold at least one word, got ' \\n'. Give what is said.")
     fails(
-        transcriber,
+        recogniser,
         audio,
         "Go 7!",
         f"TEXT must use the model's alphabet {ALPHABET.characters!r}, got ['!', '7'] in 'Go 7!'. "
         "Write out or leave out what has no letter of it.",
     )
     fails(
-        transcriber,
+        recogniser,
         audio,
         "NONE " * 20,
         f"{audio}: A text of 99 labels must have at least 99 output frames, got 26. "

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ds2_jax.decoding.hypothesis import Word
 from ds2_jax.recognition.cues import Cue, make_cues, text_width
-from ds2_jax.recognition.recogniser import Transcript
+from ds2_jax.recognition.transcript import Transcript
 from tests.spoken import evenly_spoken, spoken_word, transcripts
 
 SENTENCE = "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG AND RUNS AWAY FROM IT AS FAST AS IT POSSIBLY CAN"

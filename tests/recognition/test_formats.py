@@ -11,7 +11,7 @@ from hypothesis import given
 from ds2_jax.decoding.hypothesis import Word
 from ds2_jax.recognition import cues
 from ds2_jax.recognition.formats import Format, ctm_name, render, to_ctm, to_json, to_srt, to_tsv, to_txt, to_vtt
-from ds2_jax.recognition.recogniser import Segment, Transcript
+from ds2_jax.recognition.transcript import Segment, Transcript
 from tests.spoken import evenly_spoken, reading, spoken_word, transcript_of, transcripts
 from tests.subtitle_parsers import parse_ctm, parse_srt, parse_tsv, parse_vtt
 

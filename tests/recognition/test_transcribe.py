@@ -17,8 +17,10 @@ import soundfile
 from ds2_jax import cli
 from ds2_jax.decoding.hypothesis import Hypothesis
 from ds2_jax.decoding.options import DecodingOptions
-from ds2_jax.recognition.recogniser import EVENTS_AT_ONCE, Recording, Transcriber, Transcript
+from ds2_jax.recognition.piece_outputs import EVENTS_AT_ONCE, NamedBlocks
+from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.transcribe import transcribe
+from ds2_jax.recognition.transcript import Transcript
 from ds2_jax.system.errors import InputError
 from tests.small_runs import SMALL_CONFIG, noise, write_noise, write_untrained_run
 from tests.spoken import spoken_word, transcript_of
@@ -31,13 +33,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def transcriber(run: Path) -> Transcriber:
-    return Transcriber(run)
+def recogniser(run: Path) -> Recogniser:
+    return Recogniser(run)
 
 
-def heard(transcriber: Transcriber, waveforms: Sequence[np.ndarray]) -> list[Transcript]:
+def heard(recogniser: Recogniser, waveforms: Sequence[np.ndarray]) -> list[Transcript]:
     """The transcripts of waveforms."""
-    results = list(transcriber.transcribe(Recording(Path(str(i)), [each]) for i, each in enumerate(waveforms)))
+    results = list(recogniser.transcribe_blocks(NamedBlocks(Path(str(i)), [each]) for i, each in enumerate(waveforms)))
     assert all(isinstance(each, Transcript) for each in results)
     return [each for each in results if isinstance(each, Transcript)]
 
@@ -122,15 +124,15 @@ def test_json_holds_the_span_of_every_word(run: Path, tmp_path: Path, capsys: py
     assert times[-1] <= 0.9
 
 
-class FakeTranscriber:
-    """Reads recordings as a transcriber does, and hears the name of the file."""
+class FakeRecogniser:
+    """Reads recordings as a recogniser does, and hears the name of the file."""
 
     config = SMALL_CONFIG
 
     def __init__(self, run: Path, decoding: DecodingOptions) -> None:
         pass
 
-    def transcribe(self, recordings: Iterable[Recording]) -> Iterator[Transcript | InputError]:
+    def transcribe_blocks(self, recordings: Iterable[NamedBlocks]) -> Iterator[Transcript | InputError]:
         for recording in recordings:
             try:
                 seconds = sum(map(len, recording.blocks)) / SMALL_CONFIG.features.sample_rate
@@ -142,11 +144,11 @@ class FakeTranscriber:
 
 
 @pytest.fixture
-def fake_transcriber(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ds2_jax.recognition.transcribe.Transcriber", FakeTranscriber)
+def fake_recogniser(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ds2_jax.recognition.transcribe.Recogniser", FakeRecogniser)
 
 
-@pytest.mark.usefixtures("fake_transcriber")
+@pytest.mark.usefixtures("fake_recogniser")
 def test_several_formats_into_a_folder_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     write_noise(tmp_path / "in/a.wav", 0.5)
@@ -196,7 +198,7 @@ def test_standard_input_and_a_pattern(
     assert lines[0][1] == lines[1][1]
 
 
-@pytest.mark.usefixtures("fake_transcriber")
+@pytest.mark.usefixtures("fake_recogniser")
 def test_what_ffmpeg_would_read_is_told_and_the_rest_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +211,7 @@ def test_what_ffmpeg_would_read_is_told_and_the_rest_done(
     assert "got m4a. Install ffmpeg, which reads it, or convert the file." in output.err
 
 
-@pytest.mark.usefixtures("fake_transcriber")
+@pytest.mark.usefixtures("fake_recogniser")
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "ascii"])
 def test_what_is_piped_on_is_utf8_with_lf(tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_noise(tmp_path / "été.wav")
@@ -219,7 +221,7 @@ def test_what_is_piped_on_is_utf8_with_lf(tmp_path: Path, encoding: str, monkeyp
     assert output.getvalue() == "WEBVTT\n\n00:00:00.100 --> 00:00:00.500\nété\n\n".encode()
 
 
-@pytest.mark.usefixtures("fake_transcriber")
+@pytest.mark.usefixtures("fake_recogniser")
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_bar_on_a_terminal_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
@@ -235,12 +237,12 @@ def test_a_bar_on_a_terminal_only(
     assert "\r" not in capsys.readouterr().err
 
 
-def test_order_and_text_do_not_depend_on_the_batch(transcriber: Transcriber, tmp_path: Path) -> None:
+def test_order_and_text_do_not_depend_on_the_batch(recogniser: Recogniser, tmp_path: Path) -> None:
     seconds = [0.9, 0.3, 0.7, 0.2, 0.5, 0.8, 0.4, 0.6, 0.95, 0.35]
     files = [write_noise(tmp_path / f"{i}.wav", length, i) for i, length in enumerate(seconds)]
-    together = list(transcriber.transcribe_files(files))
+    together = list(recogniser.transcribe_files(files))
     assert [each.audio for each in together if isinstance(each, Transcript)] == files
-    alone = [heard(transcriber, [noise(length, i)])[0] for i, length in enumerate(seconds)]
+    alone = [heard(recogniser, [noise(length, i)])[0] for i, length in enumerate(seconds)]
     for one, other in zip(together, alone, strict=True):
         assert isinstance(one, Transcript)
         assert one.text == other.text
@@ -248,27 +250,27 @@ def test_order_and_text_do_not_depend_on_the_batch(transcriber: Transcriber, tmp
     assert len({tuple(each.words) for each in alone}) > 1
 
 
-def test_pieces_of_similar_length_are_batches(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_of_similar_length_are_batches(recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = []
 
-    def note(variables: object, batch: np.ndarray, num_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def note(batch: np.ndarray, num_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         shapes.append(batch.shape)
         blank = np.log(np.eye(29, dtype=np.float32)[np.zeros((len(batch), 30), int)] + 1e-9)
         return blank, np.where(num_samples > 0, num_samples % 29 + 1, 0)
 
-    monkeypatch.setattr(transcriber, "_log_probs", note)
+    monkeypatch.setattr(recogniser._model, "log_probs", note)
     monkeypatch.setattr(
-        transcriber, "_decode", lambda log_probs, duration: [Hypothesis(str(len(log_probs)), (), 1.0, 0.0)]
+        recogniser, "_decode", lambda log_probs, duration: [Hypothesis(str(len(log_probs)), (), 1.0, 0.0)]
     )
     lengths = [16_000, 30 * 16_000, *range(1, 18), 29 * 16_000]
-    assert [each.text for each in heard(transcriber, [np.zeros(length, np.float32) for length in lengths])] == [
+    assert [each.text for each in heard(recogniser, [np.zeros(length, np.float32) for length in lengths])] == [
         str(length % 29 + 1) for length in lengths
     ]
     assert shapes == [(8, 568_434), (8, 16_000), (8, 16_000)]
-    assert list(transcriber.transcribe([])) == []
+    assert list(recogniser.transcribe_blocks([])) == []
 
 
-def test_warm_process_answers_an_utterance_of_about_the_same_length_without_compiling(transcriber: Transcriber) -> None:
+def test_warm_process_answers_an_utterance_of_about_the_same_length_without_compiling(recogniser: Recogniser) -> None:
     compiled: list[str] = []
 
     def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
@@ -277,17 +279,17 @@ def test_warm_process_answers_an_utterance_of_about_the_same_length_without_comp
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        heard(transcriber, [noise(5.0)])
+        heard(recogniser, [noise(5.0)])
         assert compiled == ["jit(_log_probs)"]
-        heard(transcriber, [noise(5.2, seed=1)])
+        heard(recogniser, [noise(5.2, seed=1)])
         assert compiled == ["jit(_log_probs)"]
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def test_more_files_than_are_read_at_once(transcriber: Transcriber, tmp_path: Path) -> None:
+def test_more_files_than_are_read_at_once(recogniser: Recogniser, tmp_path: Path) -> None:
     files = [write_noise(tmp_path / f"{i}.wav", 0.1 + 0.01 * i, i) for i in range(5)] * (EVENTS_AT_ONCE // 5)
-    results = list(transcriber.transcribe_files(files))
+    results = list(recogniser.transcribe_files(files))
     assert [each.audio for each in results if isinstance(each, Transcript)] == files
 
 

@@ -1,0 +1,129 @@
+"""Recordings of any length through a model: read block by block, cut into pieces, run in batches, given back in order.
+
+Pieces of similar length go through the model together, whatever recording they are from.
+"""
+
+import concurrent.futures
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ds2_jax.config import Config
+from ds2_jax.recognition import segments
+from ds2_jax.recognition.segments import Piece
+from ds2_jax.runs.trained import TrainedModel
+from ds2_jax.system.errors import InputError
+
+BATCH_SIZE = 8
+BATCH_SECONDS = 300.0  # of audio, padding included; a longer piece is a batch of its own, to save memory
+EVENTS_AT_ONCE = 128  # pieces and ends of recordings, sorted by length, so that there is little padding
+RECORDINGS_AHEAD = 16  # recordings whose first pieces are read meanwhile
+
+
+class NamedBlocks(NamedTuple):
+    """A recording to recognise.
+
+    Attributes:
+        audio: the file, or the name of the recording.
+        blocks: the waveform in parts of any size, each [S] float32 in [-1, 1] at the model's sample rate. Another
+            thread asks for them when they are needed; they may raise InputError at any time.
+    """
+
+    audio: Path
+    blocks: Iterable[np.ndarray]
+
+
+class PieceOutput(NamedTuple):
+    """A piece of a recording, and the model's log-probabilities for it, [T', V] float32."""
+
+    piece: Piece
+    log_probs: np.ndarray
+
+
+class End(NamedTuple):
+    """The end of a recording: everything is read, or an error stops the reading."""
+
+    num_samples: int
+    error: InputError | None = None
+
+
+def piece_outputs(model: TrainedModel, recordings: Iterable[NamedBlocks]) -> Iterator[tuple[Path, PieceOutput | End]]:
+    """Runs a model over recordings.
+
+    Yields:
+        For each recording in turn, its pieces in their order, then its end; each with the recording's name.
+    """
+    events = _read_ahead((recording.audio, _pieces(recording, model.config)) for recording in recordings)
+    while group := list(itertools.islice(events, EVENTS_AT_ONCE)):
+        log_probs = iter(_run(model, [event.waveform for _, event in group if isinstance(event, Piece)]))
+        for audio, event in group:
+            yield audio, PieceOutput(event, next(log_probs)) if isinstance(event, Piece) else event
+
+
+def join(outputs: Sequence[PieceOutput]) -> np.ndarray:
+    """The log-probabilities [T', V] of pieces that overlap, as one."""
+    return segments.join(*zip(*outputs, strict=True))
+
+
+def _run(model: TrainedModel, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Log-probabilities [T', V] float32 of waveforms [S] float32, batched by length."""
+    sample_rate = model.config.features.sample_rate
+    results: dict[int, np.ndarray] = {}
+    order = sorted(range(len(waveforms)), key=lambda i: -len(waveforms[i]))
+    while order:
+        padded_samples = _padded_samples(len(waveforms[order[0]]), sample_rate)
+        alone = len(order) == 1 or BATCH_SIZE * padded_samples > BATCH_SECONDS * sample_rate
+        num_rows = 1 if alone else BATCH_SIZE  # no other numbers: every shape is compiled
+        rows, order = order[:num_rows], order[num_rows:]
+        batch = np.zeros((num_rows, padded_samples), np.float32)
+        num_samples = np.zeros(num_rows, np.int32)
+        for row, index in enumerate(rows):
+            num_samples[row] = len(waveforms[index])
+            batch[row, : num_samples[row]] = waveforms[index]
+        log_probs, output_lengths = model.log_probs(batch, num_samples)
+        for index, row, num_frames in zip(rows, log_probs, output_lengths, strict=False):  # empty rows come last
+            results[index] = row[:num_frames]
+    return [results[i] for i in range(len(waveforms))]
+
+
+def _pieces(recording: NamedBlocks, config: Config) -> Iterator[Piece | End]:
+    num_samples = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal num_samples
+        for block in recording.blocks:
+            num_samples += len(block)
+            yield block
+
+    try:
+        yield from segments.cut(counted(), config)
+    except InputError as error:
+        yield End(num_samples, error)
+    else:
+        yield End(num_samples)
+
+
+def _read_ahead(recordings: Iterable[tuple[Path, Iterator[Piece | End]]]) -> Iterator[tuple[Path, Piece | End]]:
+    """Every recording's events in order; other threads read the first event of the recordings that follow."""
+    begun: deque[tuple[Path, concurrent.futures.Future[Piece | End], Iterator[Piece | End]]] = deque()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for following in itertools.chain(recordings, [None] * RECORDINGS_AHEAD):
+            if following:
+                audio, events = following
+                begun.append((audio, pool.submit(next, events), events))
+            if begun and (not following or len(begun) > RECORDINGS_AHEAD):
+                audio, first, events = begun.popleft()
+                yield audio, first.result()
+                yield from ((audio, event) for event in events)
+
+
+def _padded_samples(num_samples: int, sample_rate: int) -> int:
+    """The next of the lengths 1, 1.25, 1.56, ... seconds: at most a quarter is padding, and few shapes compile."""
+    seconds = 1.0
+    while seconds * sample_rate < num_samples:
+        seconds *= 1.25
+    return int(seconds * sample_rate)

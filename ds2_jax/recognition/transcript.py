@@ -1,0 +1,51 @@
+"""What was recognised in a recording."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ds2_jax.decoding.hypothesis import Hypothesis, Word
+
+
+class Segment(NamedTuple):
+    """A part of a recording that was decoded on its own.
+
+    Attributes:
+        start: seconds from the start of the recording.
+        end: seconds from the start of the recording.
+        readings: at least one, the best first; their times count from the start of the recording.
+    """
+
+    start: float
+    end: float
+    readings: Sequence[Hypothesis]
+
+
+class Transcript(NamedTuple):
+    """What was recognised in a recording.
+
+    Attributes:
+        audio: the file, or the name of the recording.
+        duration: seconds.
+        segments: in the order of time; a long recording of silence has none.
+    """
+
+    audio: Path
+    duration: float
+    segments: Sequence[Segment]
+
+    @property
+    def text(self) -> str:
+        """The best readings, joined by single spaces."""
+        return " ".join(segment.readings[0].text for segment in self.segments if segment.readings[0].text)
+
+    @property
+    def words(self) -> list[Word]:
+        """The words of the best readings, with times and confidences."""
+        return list(itertools.chain.from_iterable(segment.readings[0].words for segment in self.segments))
+
+    @property
+    def confidence(self) -> float:
+        """The probability, in [0, 1], that the least certain segment is right; 1 without segments."""
+        return min((segment.readings[0].confidence for segment in self.segments), default=1.0)
