@@ -3,6 +3,7 @@
 Each side has its own process, so that neither's threads, memory or settings touch the other's.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -51,7 +52,8 @@ class Child:
         assert self._process.stdout is not None
         if error is not None:
             self._process.kill()
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # the child has ended, and closing writes what it never read
+            self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
 
