@@ -144,6 +144,13 @@ def test_a_process_that_ends_is_named() -> None:
         child.ask("load")
 
 
+def test_a_process_that_has_ended_is_named_when_it_is_asked() -> None:
+    with Child("ds2_jax.bench.none") as child:
+        child._process.wait()
+        with pytest.raises(InputError, match="must answer 'load', got exit code 1"):
+            child.ask("load")
+
+
 def test_lengths_fall_to_sixty_percent() -> None:
     rows = Size(5, 1024, 16, 457).frames_of_rows
     assert (rows[0], rows[-1]) == (457, 274)
