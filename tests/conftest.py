@@ -23,8 +23,9 @@ from ds2_jax.system import logs
 ROOT = Path(__file__).resolve().parent.parent
 NO_AN4 = "the AN4 archive is not there; DS2_JAX_AN4 names it"
 NO_CHROMIUM = "Chromium is not there; apt-get install chromium"
-ALLOWED_SKIPS = (NO_AN4, NO_CHROMIUM)
-"""The only reasons for which a test may be skipped; any other skip is a failure."""
+NO_FFMPEG = "ffmpeg is not there; apt-get install ffmpeg"
+ALLOWED_SKIPS = (NO_AN4,) if os.environ.get("CI") else (NO_AN4, NO_CHROMIUM, NO_FFMPEG)
+"""The only reasons for which a test may be skipped; any other skip is a failure. CI has every program."""
 
 atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -45,6 +46,13 @@ def an4_archive() -> Path:
     if not archive.is_file():
         pytest.skip(NO_AN4)
     return archive
+
+
+@pytest.fixture(scope="session")
+def ffmpeg() -> None:
+    """Skips the test where ffmpeg is not there."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip(NO_FFMPEG)
 
 
 @pytest.fixture(autouse=True, scope="module")
