@@ -1,0 +1,90 @@
+"""A trained model that is ready to run: what evaluation, recognition and training's own measurements share."""
+
+import copy
+import functools
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ds2_jax.config import Config
+from ds2_jax.decoding.decoder import Decoder, make_decoder
+from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.model.inference import eval_step, infer
+from ds2_jax.parallel.mesh import data_mesh, parallel_eval_step, row_layout
+from ds2_jax.runs import run_folder
+from ds2_jax.runs.checkpoints import load_variables
+from ds2_jax.runs.fitted import run_decoder
+from ds2_jax.system.compilation import compiler_options
+from ds2_jax.text.alphabet import Alphabet
+
+
+class TrainedModel:
+    """Weights, and the compiled programs that run them.
+
+    Args:
+        config: of the run.
+        variables: params and batch_stats, on every device of `mesh`.
+        mesh: the devices that share the rows of a batch.
+        run: the run's folder, whose calibration and tuned weights the decoder takes; None: the decoder has neither.
+    """
+
+    def __init__(self, config: Config, variables: Any, mesh: Mesh, run: Path | None = None) -> None:
+        self.config, self.variables, self.run = config, variables, run
+        self.alphabet = Alphabet.of(config.data)
+        self.layout = row_layout(mesh)
+        """Which rows of a batch this process gives to its devices."""
+        settings: dict[str, Any] = {"config": config, "num_labels": self.alphabet.size}
+        self._score = parallel_eval_step(functools.partial(eval_step, **settings), mesh, config.parallel)
+        self._log_probs = jax.jit(functools.partial(_log_probs, **settings), compiler_options=compiler_options())
+
+    @classmethod
+    def load(cls, run: Path, mesh: Mesh | None = None) -> Self:
+        """The best weights of a run.
+
+        Args:
+            run: the folder of a training run.
+            mesh: the devices that share the rows of a batch; by default all.
+
+        Raises:
+            InputError: the folder is no run, or its checkpoint is missing, damaged or of other settings.
+        """
+        config, mesh = run_folder.load_config(run), mesh or data_mesh()
+        return cls(config, load_variables(run, config, mesh), mesh, run)
+
+    def with_variables(self, variables: Any) -> Self:
+        """The same programs with other weights; nothing is compiled again."""
+        other = copy.copy(self)
+        other.variables = variables
+        return other
+
+    def decoder(self, options: DecodingOptions = GREEDY) -> Decoder:
+        """The decoder of this model; raises InputError as `make_decoder` and `run_decoder` do."""
+        return run_decoder(self.config, self.run, options) if self.run else make_decoder(self.config, options)
+
+    def score(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Log-probabilities and losses of this process's rows of a batch, as `model.inference.eval_step` has them."""
+        scores: dict[str, Any] = self._score(self.variables, batch)
+        return scores
+
+    def log_probs(self, waveforms: np.ndarray, num_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Runs the model on waveforms; every new shape is compiled once.
+
+        Args:
+            waveforms: [B, S] float32, samples in [-1, 1].
+            num_samples: [B] int32, valid samples.
+
+        Returns:
+            log_probs [B, T', V] float32, natural logarithms, and output_lengths [B] int32, valid frames.
+        """
+        log_probs, output_lengths = self._log_probs(self.variables, waveforms, num_samples)
+        return np.asarray(log_probs), np.asarray(output_lengths)
+
+
+def _log_probs(
+    variables: Any, waveforms: jax.Array, num_samples: jax.Array, **settings: Any
+) -> tuple[jax.Array, jax.Array]:
+    logits, output_lengths = infer(variables, waveforms, num_samples, **settings)
+    return jax.nn.log_softmax(logits), output_lengths
