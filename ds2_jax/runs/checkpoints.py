@@ -22,17 +22,16 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ds2_jax import config as config_lib
-from ds2_jax.runs import older_runs
-from ds2_jax.runs import run_folder
-from ds2_jax.text.alphabet import Alphabet
-from ds2_jax.runs.checksums import checksums, named_leaves
 from ds2_jax.config import Config
-from ds2_jax.parallel.processes import barrier, broadcast_from_primary, exchange, is_primary
-from ds2_jax.system.errors import InputError
-from ds2_jax.system.files import write_text, writing
-from ds2_jax.runs.run_folder import CHECKPOINTS, CONFIG, METRICS, differences, was_done_before
 from ds2_jax.model.inference import init_variables
 from ds2_jax.model.update import TrainState
+from ds2_jax.parallel.processes import barrier, broadcast_from_primary, exchange, is_primary
+from ds2_jax.runs import older_runs, run_folder
+from ds2_jax.runs.checksums import checksums, named_leaves
+from ds2_jax.runs.run_folder import CHECKPOINTS, CONFIG, METRICS, differences, was_done_before
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import write_text, writing
+from ds2_jax.text.alphabet import Alphabet
 
 logger = logging.getLogger(__package__)
 
@@ -194,9 +193,7 @@ class Checkpoints:
 
     def best_variables(self, like: Mapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
         """The best whole step and the mean variables of `best_steps`; None where nothing is saved; else as `resume`."""
-        return self._first_whole(
-            lambda: self.best_steps, lambda steps: (steps[0], self.mean_variables(steps, like))
-        )
+        return self._first_whole(lambda: self.best_steps, lambda steps: (steps[0], self.mean_variables(steps, like)))
 
     def _first_whole(
         self, choose: Callable[[], Sequence[int]], read: Callable[[Sequence[int]], Result]

@@ -1,20 +1,19 @@
 """What was fitted to a trained run, in files of its folder: its calibration, and the weights of language models."""
 
-import logging
 import dataclasses
 import json
+import logging
 import shlex
-import sys
 from pathlib import Path
 
 from ds2_jax.config import Config
 from ds2_jax.decoding.calibration import UNCALIBRATED, Calibration
 from ds2_jax.decoding.decoder import Decoder, make_decoder
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, GREEDY, DecodingOptions
-from ds2_jax.system.errors import NO_JSON, InputError
-from ds2_jax.system.files import write_text
 from ds2_jax.runs.run_folder import CALIBRATION, TUNED, best_step
 from ds2_jax.system.checks import build, check_fields, require
+from ds2_jax.system.errors import NO_JSON, InputError
+from ds2_jax.system.files import write_text
 
 logger = logging.getLogger(__package__)
 
@@ -50,8 +49,10 @@ def read_calibration(run: Path) -> Calibration:
         raise InputError(f"{path} must hold the calibration of a run, got: {reason}. {advice}") from error
     best = best_step(run)
     if calibration.step != best:
-        logger.warning(f"{path} was fitted to step {calibration.step}, the best checkpoint is of step {best}: confidences and "
-            f"times are not calibrated. {advice}")
+        logger.warning(
+            f"{path} was fitted to step {calibration.step}, the best checkpoint is of step {best}: confidences and "
+            f"times are not calibrated. {advice}"
+        )
         return UNCALIBRATED
     return calibration
 

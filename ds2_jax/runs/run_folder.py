@@ -1,23 +1,22 @@
 """The folder of a run: its configuration beside its checkpoints and results. It can be moved."""
 
-import logging
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import shutil
 import stat
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config
-from ds2_jax.system.errors import InputError, shorten
-from ds2_jax.system.files import write_text, writing
 from ds2_jax.config.places import absolute
 from ds2_jax.system.checks import require
+from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.system.files import write_text, writing
 
 logger = logging.getLogger(__package__)
 

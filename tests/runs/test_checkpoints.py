@@ -18,14 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ds2_jax.config import CheckpointConfig, Config
+from ds2_jax.config.settings import ENGLISH
+from ds2_jax.model.update import TrainState
 from ds2_jax.parallel.mesh import data_mesh, replicate
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.checkpoints import Checkpoints, load_variables
-from ds2_jax.config import CheckpointConfig, Config
-from ds2_jax.config.settings import ENGLISH
-from ds2_jax.system.errors import InputError
 from ds2_jax.runs.run_folder import saved_steps
-from ds2_jax.model.update import TrainState
+from ds2_jax.system.errors import InputError
 from tests.small_runs import SMALL_CONFIG, some_state, write_noise_manifest, write_untrained_run
 
 ROOT = Path(__file__).parents[2]
@@ -300,7 +300,9 @@ def test_damaged_steps_are_moved_aside_and_the_one_before_is_used(
         checkpoints.wait()
         assert int(checkpoints.resume(like).step) == 3
         assert len(caplog.messages) == 1
-        assert caplog.messages[0].endswith("in 1 arrays: params.w. It is moved to 3.damaged; the checkpoint before it is used.")
+        assert caplog.messages[0].endswith(
+            "in 1 arrays: params.w. It is moved to 3.damaged; the checkpoint before it is used."
+        )
         flip_a_bit(run, 3)
         assert int(checkpoints.resume(like).step) == 2
     assert "moved to 3.damaged1;" in caplog.messages[1]
@@ -411,7 +413,10 @@ def test_stray_folder_is_moved_aside(uncompressed: tuple[Path, TrainState], capl
     (run / "checkpoints/99").mkdir()
     with Checkpoints(run, CONFIG) as checkpoints:
         assert int(checkpoints.resume(like).step) == 3
-    assert "checkpoints/99 must be a whole checkpoint, got: No such file or directory. It is moved to 99." in caplog.messages[0]
+    assert (
+        "checkpoints/99 must be a whole checkpoint, got: No such file or directory. It is moved to 99."
+        in caplog.messages[0]
+    )
 
 
 def test_error_while_closing_does_not_hide_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from ds2_jax.decoding.ngram.cache import digest_of
 from ds2_jax.decoding.options import DecodingOptions
 from ds2_jax.runs.fitted import Tuned, read_tuned, with_tuned, write_tuned
-from ds2_jax.system.errors import InputError
-from ds2_jax.decoding.ngram.cache import digest_of
 from ds2_jax.runs.run_folder import TUNED
+from ds2_jax.system.errors import InputError
 
 FOUND = Tuned("lm.arpa", 0.75, 1.5, 0.08, 0.03, 100, 3640)
 

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+from ds2_jax.config import Config, OptimConfig
+from ds2_jax.model.update import TrainState
 from ds2_jax.parallel.mesh import data_mesh, replicate
 from ds2_jax.runs.checkpoints import Checkpoints
-from ds2_jax.config import Config, OptimConfig
 from ds2_jax.system.errors import InputError
-from ds2_jax.model.update import TrainState
 from tests.small_runs import SMALL_CONFIG, some_state
 
 AVERAGED = dataclasses.replace(SMALL_CONFIG, optim=OptimConfig(ema_decay=0.9))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, to_json
-from ds2_jax.system.errors import InputError
 from ds2_jax.runs.run_folder import ADDED_LATER, best_step, load_config, locked, open_run, prospects, stamp
+from ds2_jax.system.errors import InputError
 
 CONFIG = Config(
     data=DataConfig(root=Path("/data"), train=Path("/data/train.jsonl")), model=ModelConfig(channels=(4, 8))
