@@ -246,9 +246,8 @@ def test_values_are_brought_to_their_types() -> None:
 
 def test_load_config_runs_the_file(tmp_path: Path) -> None:
     file = tmp_path / "recipe.py"
-    file.write_text(
-        "from pathlib import Path\nfrom ds2_jax.config import *\nconfig = Config(epochs=3, data=DataConfig(train=Path('a.jsonl')))"
-    )
+    imports = "from pathlib import Path\nfrom ds2_jax.config import *\n"
+    file.write_text(f"{imports}config = Config(epochs=3, data=DataConfig(train=Path('a.jsonl')))")
     assert config_lib.load_config(file) == Config(epochs=3, data=DataConfig(train=Path("a.jsonl")))
 
 
