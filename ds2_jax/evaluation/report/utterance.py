@@ -1,7 +1,8 @@
-"""One of the worst utterances on the page: what was said and recognised, seen and heard."""
+"""What `templates/utterance.html` shows of an utterance: what was said and recognised, seen and heard."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,27 +11,47 @@ from ds2_jax.config import Config
 from ds2_jax.config.frames import frequencies
 from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.hypothesis import Hypothesis
-from ds2_jax.evaluation.error_rates import char_errors
-from ds2_jax.evaluation.report.breakdown import align_words
-from ds2_jax.evaluation.report.markup import percent, text, words
-from ds2_jax.evaluation.report.pictures import data_uri, sound, spectrogram_maker
-from ds2_jax.evaluation.report.timeline import Axis, Row, difference, timeline
+from ds2_jax.evaluation.error_rates import ErrorCount, char_errors
+from ds2_jax.evaluation.report.breakdown import WordPair, align_words
+from ds2_jax.evaluation.report.pictures import data_uri, sound, spectrogram_maker, spectrogram_png
+from ds2_jax.evaluation.report.timeline import Axis, Row, Timeline, find_letters
 from ds2_jax.evaluation.report.worst import Example
 from ds2_jax.evaluation.results import Result
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 
 MOST_SECONDS = 30.0
-"""Of a recording, that are drawn and can be heard: more would make the page too large to open quickly."""
-SHOWN_READINGS = 5
+"""Of a recording, drawn and to be heard: with more the page would be too large to open quickly."""
 
 
-class Articles:
-    """Writes the utterances of a run.
+class ShownUtterance(NamedTuple):
+    """An utterance on the page.
+
+    Attributes:
+        result: the utterance and what was recognised.
+        characters: character errors, without spaces.
+        seconds: of the whole recording.
+        pairs: words of the reference beside those recognised.
+        timeline: what is drawn.
+        audio: address of the sound.
+        notes: what the reader should know.
+    """
+
+    result: Result
+    characters: ErrorCount
+    seconds: float
+    pairs: Sequence[WordPair]
+    timeline: Timeline
+    audio: str
+    notes: Sequence[str]
+
+
+class Shower:
+    """Prepares utterances of a run for the page.
 
     Args:
         config: of the run.
-        decoder: that was used; it times the words of references as those of hypotheses.
+        decoder: that was used; it times the words of references as it times those of hypotheses.
     """
 
     def __init__(self, config: Config, decoder: Decoder) -> None:
@@ -38,98 +59,59 @@ class Articles:
         self._alphabet = Alphabet.of(config.data)
         self._spectrogram: Callable[[np.ndarray], np.ndarray] = spectrogram_maker(config.features)
 
-    def __call__(self, rank: int, example: Example) -> str:
-        """Writes an utterance.
-
-        Args:
-            rank: its place among the worst, from 1.
-            example: the utterance and what the model gave for it.
+    def __call__(self, example: Example) -> ShownUtterance:
+        """Reads the audio of an utterance, and draws it.
 
         Raises:
-            InputError: its audio cannot be read.
+            InputError: the audio cannot be read.
         """
-        result, log_probs = example
-        features = self._config.features
-        waveform = _waveform(result, features.sample_rate)
-        seconds = len(waveform) / features.sample_rate
-        shown = waveform[: round(MOST_SECONDS * features.sample_rate)]
-        axis = Axis(
-            len(shown) / features.sample_rate,
-            self._config.seconds_per_frame,
-            features.window_stride,
-            tuple(frequencies(np.array([0.5, 1.0]), features).tolist()),
-        )
-        frames = log_probs[: math.ceil(axis.seconds / axis.seconds_per_frame)]
-        rows, note = self._rows(example, axis.seconds)
-        notes = [note] if note else []
+        result = example.result
+        sample_rate = self._config.features.sample_rate
+        waveform = _waveform(result, sample_rate)
+        seconds = len(waveform) / sample_rate
+        shown = waveform[: round(MOST_SECONDS * sample_rate)]
+        axis = Axis(len(shown) / sample_rate, self._config.seconds_per_frame, self._config.features.window_stride)
+        pairs = align_words(result.reference, result.hypothesis)
+        rows, notes = self._rows(axis, example, pairs)
         if seconds > axis.seconds:
             notes.append(f"The first {axis.seconds:g} of {seconds:.1f} seconds are shown.")
-        picture = timeline(axis, self._spectrogram(shown), frames, self._alphabet, rows)
-        audio = data_uri("audio/wav", sound(shown, features.sample_rate))
-        name = text(result.utterance.id)
-        pairs = align_words(result.reference, result.hypothesis)
-        return (
-            f'<article id="utterance-{rank}" class="utterance" aria-labelledby="utterance-{rank}-title">\n'
-            f'<h3 id="utterance-{rank}-title"><span class="rank">{rank}</span> {words(result.utterance.id)}</h3>\n'
-            f'<p class="facts">{_facts(result, seconds)}</p>\n{difference(pairs)}\n{picture}\n'
-            f'<audio controls preload="metadata" aria-label="Recording {name}" src="{audio}"></audio>\n'
-            + "".join(f'<p class="note">{text(each)}</p>\n' for each in notes)
-            + _readings(result)
-            + "</article>"
+        return ShownUtterance(
+            result,
+            char_errors(result.reference, result.hypothesis, spaces=False),
+            seconds,
+            pairs,
+            self._timeline(axis, shown, example.log_probs, rows),
+            data_uri("audio/wav", sound(shown, sample_rate)),
+            notes,
         )
 
-    def _rows(self, example: Example, seconds: float) -> tuple[list[Row], str]:
-        """The words of the reference and of the hypothesis in their places; a note where the former have none."""
+    def _timeline(self, axis: Axis, waveform: np.ndarray, log_probs: np.ndarray, rows: Sequence[Row]) -> Timeline:
+        spectrogram = self._spectrogram(waveform)
+        image = data_uri("image/png", spectrogram_png(spectrogram))
+        middle, top = (f"{hertz / 1000:.3g}" for hertz in frequencies(np.array([0.5, 1.0]), self._config.features))
+        frames = log_probs[: math.ceil(axis.seconds / axis.seconds_per_frame)]
+        return Timeline(axis, image, len(spectrogram), (middle, top), find_letters(axis, frames, self._alphabet), rows)
+
+    def _rows(self, axis: Axis, example: Example, pairs: Sequence[WordPair]) -> tuple[list[Row], list[str]]:
+        """The words of the reference and of the hypothesis in their places; a note if the former have none."""
         from ds2_jax.decoding.alignment import align  # Numba, which an evaluation without a report need not load
 
         result, log_probs = example
-        pairs = align_words(result.reference, result.hypothesis)
-        rows, note = [], ""
+        said, heard = ([pair.kind for pair in pairs if pair[side]] for side in (0, 1))
+        recognised = _row(axis, "Recognised", result.readings[0], heard)
         try:
             spans = align(log_probs, self._alphabet.encode(result.reference))
         except InputError as error:
-            note = f"The reference has no place in time: {error}"
-        else:
-            aligned = self._decoder.hypothesis(spans, log_probs)
-            kinds = [pair.kind for pair in pairs if pair.reference]
-            rows.append(_row("Reference", aligned, kinds, seconds))
-        kinds = [pair.kind for pair in pairs if pair.hypothesis]
-        return [*rows, _row("Recognised", result.readings[0], kinds, seconds)], note
+            return [recognised], [f"The reference has no place in time: {error}"]
+        return [_row(axis, "Reference", self._decoder.hypothesis(spans, log_probs), said), recognised], []
 
 
-def _row(title: str, reading: Hypothesis, kinds: list[str], seconds: float) -> Row:
-    """Those of the words that begin in what is shown; none reaches past it."""
-    shown = [word._replace(end=min(word.end, seconds)) for word in reading.words if word.start < seconds]
-    return Row(title, shown, kinds[: len(shown)])
+def _row(axis: Axis, title: str, reading: Hypothesis, kinds: list[str]) -> Row:
+    """The words that begin in what is shown; none reaches past it."""
+    shown = [word._replace(end=min(word.end, axis.seconds)) for word in reading.words if word.start < axis.seconds]
+    return Row(axis, title, shown, kinds[: len(shown)])
 
 
 def _waveform(result: Result, sample_rate: int) -> np.ndarray:
     utterance = result.utterance
     return utterance.record.read(sample_rate) if utterance.record else read_audio(utterance.audio, sample_rate)
-
-
-def _facts(result: Result, seconds: float) -> str:
-    characters = char_errors(result.reference, result.hypothesis, spaces=False)
-    facts = [
-        f"<b>{result.words.edits} word errors in {result.words.reference_length} words</b>",
-        f"CER {percent(characters.rate)}",
-        f"confidence {result.readings[0].confidence:.1%}".replace("%", " %"),
-        f"{seconds:.2f} s",
-    ]
-    if result.utterance.speaker:
-        facts.append(f"speaker {words(result.utterance.speaker)}")
-    return ' <span aria-hidden="true">·</span> '.join(
-        [*facts, f'<span class="path">{text(result.utterance.audio)}</span>']
-    )
-
-
-def _readings(result: Result) -> str:
-    """The other readings of the decoder, where there are some."""
-    if len(result.readings) < 2:
-        return ""
-    items = "".join(
-        f"<li>{words(reading.text or '(nothing)')} <small>score {reading.score:.2f}</small></li>"
-        for reading in result.readings[:SHOWN_READINGS]
-    )
-    title = f"The {min(len(result.readings), SHOWN_READINGS)} best readings"
-    return f"<details><summary>{title}</summary><ol>{items}</ol></details>\n"

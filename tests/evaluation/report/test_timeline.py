@@ -10,13 +10,14 @@ import pytest
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
 from ds2_jax.evaluation.report.breakdown import WordPair
-from ds2_jax.evaluation.report.timeline import Axis, Row, difference, letters, timeline
+from ds2_jax.evaluation.report.page import environment
+from ds2_jax.evaluation.report.timeline import Axis, Row, Timeline, find_letters
 from ds2_jax.evaluation.report.worst import Worst
 from ds2_jax.evaluation.results import Result
 from ds2_jax.text.alphabet import Alphabet
 
 ALPHABET = Alphabet("AB ")
-AXIS = Axis(seconds=0.2, seconds_per_frame=0.02, window_stride=0.01, frequencies=(4000.0, 8000.0))
+AXIS = Axis(seconds=0.2, seconds_per_frame=0.02, window_stride=0.01)
 
 
 def planted(*frames: dict[str, float]) -> np.ndarray:
@@ -32,6 +33,20 @@ def planted(*frames: dict[str, float]) -> np.ndarray:
 FRAMES = planted(
     {}, {"A": 0.9}, {"A": 0.6, "B": 0.35}, {}, {" ": 0.8}, {"B": 0.2}, {"B": 0.05}, {}, {}, {"B": 0.5 + 1e-6}
 )
+
+
+def draw(macro: str, *args: object) -> str:
+    """What a macro of the template writes."""
+    return str(getattr(environment().get_template("timeline.html").module, macro)(*args))
+
+
+def letters(axis: Axis, log_probs: np.ndarray, alphabet: Alphabet) -> str:
+    return draw("letters", axis, find_letters(axis, log_probs, alphabet))
+
+
+def timeline(axis: Axis, num_frames: int, rows: list[Row]) -> str:
+    letters = find_letters(axis, FRAMES, ALPHABET)
+    return draw("timeline", Timeline(axis, "data:,", num_frames, ("4", "8"), letters, rows))
 
 
 def marks(drawn: str, tag: str) -> list[tuple[str, float, str]]:
@@ -66,8 +81,8 @@ def test_bars_are_as_tall_as_the_probability() -> None:
 
 def test_picture_letters_and_words_share_one_axis() -> None:
     words = [Word("A", 0.02, 0.06, 0.9, ()), Word("B", 0.18, 0.2, 0.5, ())]
-    rows = [Row("Reference", words[:1], ["right"]), Row("Recognised", words, ["right", "insertion"])]
-    drawn = timeline(AXIS, np.zeros((21, 161), np.float32), FRAMES, ALPHABET, rows)
+    rows = [Row(AXIS, "Reference", words[:1], ["right"]), Row(AXIS, "Recognised", words, ["right", "insertion"])]
+    drawn = timeline(AXIS, 21, rows)
     assert "left:-2.500%;width:105.000%" in drawn  # 21 frames of 10 ms; the first is centred at 0
     assert drawn.count("left:10.000%;min-width:20.000%;top:0px") == 2
     button = re.findall(r'<button type="button" class="insertion" style="([^"]*)" data-start="([\d.]+)"', drawn)
@@ -79,17 +94,15 @@ def test_picture_letters_and_words_share_one_axis() -> None:
 
 def test_words_that_would_cover_each_other_stand_on_lines_of_their_own() -> None:
     words = [Word("LONGWORD", 0.0, 0.1, 0.9, ()), Word("A", 0.12, 0.14, 0.9, ()), Word("B", 5.0, 5.1, 0.9, ())]
-    axis = Axis(seconds=6.0, seconds_per_frame=0.04, window_stride=0.01, frequencies=(4000.0, 8000.0))
-    drawn = timeline(
-        axis, np.zeros((601, 161), np.float32), FRAMES, ALPHABET, [Row("Recognised", words, ["right"] * 3)]
-    )
+    axis = Axis(seconds=6.0, seconds_per_frame=0.04, window_stride=0.01)
+    drawn = timeline(axis, 601, [Row(axis, "Recognised", words, ["right"] * 3)])
     assert re.findall(r"top:(\d+)px", drawn) == ["0", "30", "0"]
     assert 'class="row" style="height:60px"' in drawn
 
 
 def test_difference_marks_errors_with_letters() -> None:
     pairs = [WordPair("A", "A"), WordPair("A", "B"), WordPair("A", ""), WordPair("", "<B>")]
-    drawn = difference(pairs)
+    drawn = draw("difference", pairs)
     assert re.findall(r'<li class="(\w+)">', drawn) == ["right", "substitution", "deletion", "insertion"]
     assert re.findall(r'<abbr title="\w+">(.)</abbr>', drawn) == ["S", "D", "I"]
     assert (drawn.count("<del>"), drawn.count("<ins>")) == (2, 2)
