@@ -3,13 +3,12 @@
 import base64
 import functools
 import io
-import struct
-import zlib
 from collections.abc import Callable
 
 import jax
 import numpy as np
 import soundfile
+from PIL import Image
 
 from ds2_jax.config import FeatureConfig
 from ds2_jax.model.features import extract_features
@@ -42,23 +41,11 @@ def spectrogram_png(spectrogram: np.ndarray) -> bytes:
 
     scaled = (spectrogram - QUIETEST) / (LOUDEST - QUIETEST)
     colours = np.clip(scaled * NUM_COLOURS, 0, NUM_COLOURS - 1).astype(np.uint8)
-    palette = colormaps["magma"](np.linspace(0, 1, NUM_COLOURS), bytes=True)[:, :3]
-    return _png(np.flipud(colours.T), palette)
-
-
-def _png(pixels: np.ndarray, palette: np.ndarray) -> bytes:
-    """A PNG file of [height, width] uint8 places in a palette [colours, 3] uint8."""
-    height, width = pixels.shape
-    rows = np.pad(pixels, ((0, 0), (1, 0)))  # each begins with its filter: 0, none
-    chunks = (
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),  # 8 bits, palette
-        (b"PLTE", palette.tobytes()),
-        (b"IDAT", zlib.compress(rows.tobytes(), 9)),
-        (b"IEND", b""),
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
+    image = Image.fromarray(np.flipud(colours.T))
+    image.putpalette(colormaps["magma"](np.linspace(0, 1, NUM_COLOURS), bytes=True)[:, :3].tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=9)
+    return buffer.getvalue()
 
 
 def sound(waveform: np.ndarray, sample_rate: int) -> bytes:
