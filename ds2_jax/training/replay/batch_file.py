@@ -1,16 +1,16 @@
-"""The file RUN/replay/step-K.npz: the batch of a step whose loss or gradient was not finite, whole or not at all.
+"""The file RUN/replay/step-K.npz: the batch of a step whose loss or gradient was not finite.
 
-NumPy's archive of arrays, stored as they are; beside those of the batch `about`, JSON in UTF-8. Nothing in it is
-unpickled or evaluated, and reading takes no more memory than the file is long.
+The file is NumPy's archive of uncompressed arrays: those of the batch, and `about`, which is JSON in UTF-8. It is
+written whole or not at all. Reading it unpickles nothing and takes no more memory than the file is long.
 """
 
 import dataclasses
 import json
 import math
 import os
-import re
 import shlex
 import struct
+import tokenize
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,14 +27,14 @@ FOLDER = "replay"
 ABOUT = "about"
 DTYPES = {"waveforms": "<f4", "num_samples": "<i4", "labels": "<i4", "num_labels": "<i4", "indices": "<i4"}
 AXES = {"waveforms": 2, "labels": 2}
-HEADER = re.compile(rb"\{'descr': '([<|][fiu]\d)', 'fortran_order': False, 'shape': \(([\d, ]{0,60})\), \} *\n")
-"""What NumPy writes in front of an array of version 1.0."""
+LONGEST_HEADER = 200
+"""Bytes of Python that NumPy parses in front of an array; it writes 118."""
 LARGEST = 2**31 - 1
 DAMAGE = (
     *(zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, struct.error),
-    *(KeyError, OSError, OverflowError, TypeError, ValueError),
+    *(KeyError, OSError, OverflowError, SyntaxError, TypeError, ValueError, tokenize.TokenError),
 )
-"""What Python's zipfile and json raise where a file is damaged."""
+"""What zipfile, NumPy and json raise if a file is damaged, including deep nesting (RecursionError)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _read_part(path: Path) -> FailedStep:
             raise ValueError("no account of the step")
         failed = FailedStep(batch=arrays, **about)
         _check(failed)
-    except (*DAMAGE, RecursionError) as error:
+    except DAMAGE as error:
         reason = shorten(str(error) or type(error).__name__, 200)
         raise InputError(
             f"{path} must be a batch that training has saved, whole, got: {reason}. Copy it again, or let the same "
@@ -193,20 +193,21 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError("arrays that are compressed or encrypted")
         if sum(member.file_size for member in members) > path.stat().st_size:
             raise ValueError("arrays larger than the file")
-        return {member.filename.removesuffix(".npy"): _read_array(archive.read(member)) for member in members}
+        return {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}
 
 
-def _read_array(content: bytes) -> np.ndarray:
-    """An array of NumPy's format 1.0; NumPy's own reader evaluates the header, and takes the memory that it claims."""
-    start = 10 + int.from_bytes(content[8:10], "little")
-    header = HEADER.fullmatch(content[10:start])
-    if not content.startswith(b"\x93NUMPY\x01\x00") or not header:
-        raise ValueError("an array of another format")
-    dtype = np.dtype(header[1].decode())
-    shape = tuple(int(size) for size in header[2].decode().split(",") if size.strip())
-    if math.prod(shape) * dtype.itemsize != len(content) - start:
-        raise ValueError(f"an array of another size than {shape}")
-    return np.frombuffer(content, dtype, offset=start).reshape(shape)
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """Reads an array as `numpy.load` does, once its header claims no more memory than its part of the file is long."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=LONGEST_HEADER)
+        if version != (1, 0) or is_fortran or dtype.kind not in "fiu" or min(shape, default=0) < 0:
+            raise ValueError("an array of another format")
+        if math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
+            raise ValueError(f"an array of another size than {shape}")
+        file.seek(0)
+        array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False, max_header_size=LONGEST_HEADER)
+        return array
 
 
 def _check(failed: FailedStep) -> None:
