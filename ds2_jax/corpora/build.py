@@ -27,16 +27,12 @@ from ds2_jax.data.manifest import (
     write_manifest,
     write_problems,
 )
+from ds2_jax.system import locks
 from ds2_jax.system.checks import UNPRINTABLE, require
 from ds2_jax.system.errors import NO_JSON, InputError, shorten
 from ds2_jax.system.files import write_text, writing
 
 logger = logging.getLogger(__package__)
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows: two processes must not prepare one corpus there
-    fcntl = None  # type: ignore[assignment]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -83,15 +79,14 @@ def locked(folder: Path) -> Iterator[None]:
     root = folder.parent
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        if fcntl is not None:
-            handle = os.open(root, os.O_RDONLY)
-            stack.callback(os.close, handle)  # which unlocks, as the end of the process does
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                logger.info(f"{folder}: waiting for another process that prepares a corpus there")
-                fcntl.flock(handle, fcntl.LOCK_EX)
+
+    def say() -> None:
+        logger.info(f"{folder}: waiting for another process that prepares a corpus there")
+
+    def warn(reason: str) -> None:
+        logger.warning(f"{root} cannot be locked ({reason}): see that nothing else prepares a corpus there")
+
+    with locks.locked(root, on_taken=say, on_no_locks=warn):
         yield
 
 

@@ -14,16 +14,12 @@ from typing import Any
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config
 from ds2_jax.config.places import absolute
+from ds2_jax.system import locks
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.system.files import write_text, writing
 
 logger = logging.getLogger(__package__)
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows: two processes must not train one run there
-    fcntl = None  # type: ignore[assignment]
 
 CONFIG = "config.json"
 LOCK = "lock"
@@ -91,20 +87,18 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
                 "Bring its disk back and run the same command again."
             )
 
+    def refuse() -> None:
+        raise InputError(
+            f"{folder} must be trained by one process at a time, got a second one. "
+            "Wait for the other, or give another --workdir."
+        )
+
+    def warn(reason: str) -> None:
+        logger.warning(f"{folder} cannot be locked ({reason}): see that nothing else trains it")
+
     with contextlib.ExitStack() as stack:
-        if fcntl is not None:
-            with writing(folder / LOCK):  # a file, opened to be written: what NFS can lock for all its hosts
-                handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-            stack.callback(os.close, handle)  # which unlocks, as the end of the process does
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(
-                    f"{folder} must be trained by one process at a time, got a second one. "
-                    "Wait for the other, or give another --workdir."
-                ) from None
-            except OSError as error:  # a file system without locks
-                logger.warning(f"{folder} cannot be locked ({error.strerror}): see that nothing else trains it")
+        with writing(folder / LOCK):
+            stack.enter_context(locks.locked(folder / LOCK, on_taken=refuse, on_no_locks=warn))
         yield check
 
 
