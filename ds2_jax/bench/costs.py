@@ -1,17 +1,19 @@
-"""Formulas: parameters and floating-point operations of a model and batch, exponents of growth, costs of an epoch."""
+"""Parameters and floating-point operations of a model, exponents of growth, and what an epoch costs."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
 
+import jax
 import numpy as np
 
 from ds2_jax.config import Config
 from ds2_jax.config.frames import conv_output_lengths, count_frames
 from ds2_jax.data.plan import Batch
+from ds2_jax.model.inference import init_variables
 from ds2_jax.model.recurrent import NUM_GATES
 
 TRAINING_FACTOR = 3
-"""Products of a training step over those of forward: each product has two gradients of its own cost."""
+"""Products of a training step over those of a forward pass: each has two gradients, which cost as much as it does."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,28 +26,23 @@ class _Layer:
 
 
 def num_parameters(config: Config, num_labels: int) -> int:
-    """Weights, biases and batch norm's scales of `model.DeepSpeech2`."""
-    model = config.model
-    directions = 1 + model.bidirectional
-    count = sum(layer.inputs * layer.outputs for _, layer in _layers(config, num_labels))
-    biases = 2 * NUM_GATES[model.rnn_type] * model.hidden_size * directions * model.num_layers
-    norms = 2 * (sum(model.channels) + model.num_layers * model.hidden_size)
-    lookahead = 0 if model.bidirectional else model.lookahead_context * model.hidden_size
-    return count + sum(model.channels) + biases + norms + lookahead
+    """Counts the weights of `model.DeepSpeech2`; none is made."""
+    variables = jax.eval_shape(lambda: init_variables(config, num_labels))
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
 def forward_flops(config: Config, num_labels: int, num_frames: Sequence[int] | np.ndarray) -> float:
-    """Floating-point operations of one forward pass: two for each multiply-add of the products.
+    """Counts the floating-point operations of one forward pass: two for each multiply-add of the products.
 
-    Counted are the convolutions (F' C' taps C at each output frame), the recurrent layers' products with their inputs
-    (G H F) and states (G H H) in each direction, and the head (H V). Features, batch norm, gates, CTC and the update of
-    the weights are left out: less than 1 % of a 5 x 1024 step.
+    The products are the convolutions (F' C' taps C at each output frame), those of the recurrent layers with their
+    inputs (G H F) and states (G H H) in each direction, and the head (H V). Features, batch norm, gates, CTC and the
+    update of the weights are not counted: they are less than 1 % of a 5 x 1024 step.
 
     Args:
         config: sizes.
         num_labels: labels with blank (V).
-        num_frames: [B] int, frames (T) counted in each row: the valid ones for the work that is of use, the padded ones
-            for the work that is done.
+        num_frames: [B] int, frames (T) to count in each row: the valid frames give the useful work, the padded ones
+            the work that is done.
     """
     frames = np.asarray(num_frames, np.int64)
     total = 0
@@ -56,12 +53,12 @@ def forward_flops(config: Config, num_labels: int, num_frames: Sequence[int] | n
 
 
 def train_flops(config: Config, num_labels: int, num_frames: Sequence[int] | np.ndarray) -> float:
-    """Of one training step: `TRAINING_FACTOR` times `forward_flops`."""
+    """Counts those of one training step: `TRAINING_FACTOR` times `forward_flops`."""
     return TRAINING_FACTOR * forward_flops(config, num_labels, num_frames)
 
 
 def _layers(config: Config, num_labels: int) -> Iterator[tuple[int, _Layer]]:
-    """Every product, with the input frames for one of its output frames."""
+    """Every product, with the number of input frames for one of its output frames."""
     model = config.model
     bins, channels, reduction = config.features.num_bins, 1, 1
     for layer in range(2):
@@ -79,13 +76,13 @@ def _layers(config: Config, num_labels: int) -> Iterator[tuple[int, _Layer]]:
 
 
 def fit_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """The k of values ~ sizes^k that fits best: the slope of a line through the logarithms."""
+    """Fits k in values ~ sizes^k: the slope of a line through the logarithms."""
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:
-    """What an epoch of training costs, by its plan and the formula above.
+    """What an epoch of training costs, by its plan and `train_flops`.
 
     Attributes:
         num_utterances: planned.
@@ -94,7 +91,7 @@ class Epoch:
         num_shapes: programs to compile.
         padding: share of the frames computed that hold no audio.
         flops: of all steps, padding included.
-        largest_batch: its rows and frames, where rows times frames is largest.
+        largest_batch: rows and frames of the batch with the most rows times frames.
     """
 
     num_utterances: int
@@ -128,17 +125,18 @@ def cost_of_epoch(plan: Sequence[Batch], num_samples: np.ndarray, config: Config
 
 
 LIBRISPEECH_UTTERANCES = 281_241
-"""In train-clean-100, train-clean-360 and train-other-500 together: 961 hours, 12.3 s on average."""
+"""train-clean-100, train-clean-360 and train-other-500 together: 961 hours, 12.3 s on average."""
 
 
 def librispeech_durations(count: int = LIBRISPEECH_UTTERANCES) -> np.ndarray:
-    """An ASSUMED shape of the durations of LibriSpeech's training utterances, whose list is not at hand.
+    """Assumes durations of LibriSpeech's training utterances, since their list is not at hand.
 
-    Three of four follow a triangle from 10 over 15.5 to 17 s, the others are spread evenly over 1.5 to 12 s: the corpus
-    was cut at silences into pieces of at most about 16 s. The mean, 12.3 s, is the corpus's; nothing is drawn.
+    Three of four follow a triangular density from 10 to 17 s with its mode at 15.5 s, because the corpus was cut at
+    silences into pieces of at most about 16 s. The others are spread evenly over 1.5 to 12 s. The mean is that of the
+    corpus, 12.3 s. Nothing is drawn at random.
 
     Args:
-        count: utterances.
+        count: of utterances.
 
     Returns:
         [count] float64, seconds, rising.
