@@ -1,12 +1,12 @@
-"""Prefix beam search in machine code: a trie of prefixes, one frame at a time. `beam.py` is what others call.
+"""Prefix beam search in machine code: a trie of prefixes, one frame at a time. Call it through `search.py`.
 
-A node of the trie is a prefix: a label sequence, its parent that sequence without the last label. The active nodes, at
-most `width` of them, carry the probability of the frames so far over all alignments that spell them, split by whether
-the last frame is blank. Nodes that are neither active nor above an active one are dropped where room runs out.
+A node of the trie is a prefix, that is a label sequence; its parent lacks the last label. At most `width` nodes are
+active. An active node carries the probability of the frames so far, summed over all alignments that spell it, apart for
+alignments that end in blank. Nodes that are neither active nor above an active one are dropped when room runs out.
 
-A word is complete where a space follows or the utterance ends; where the alphabet has no space, every label is a word.
-The language model is asked once a node, where the score first matters, for all active nodes together: `advance` stops
-and says so. So it may be anything, and this file calls no other: Numba's cache would not see that one change.
+A word is complete when a space follows or the utterance ends. If the alphabet has no space, every label is a word.
+When scores of the language model are first needed, `advance` stops and asks for those of all active nodes, once for
+each node. So the model may be anything. This file calls no other: Numba's cache would not see a change there.
 
 Source: prefix search decoding of Graves, "Supervised Sequence Labelling with Recurrent Neural Networks", section 7.5;
 words scored as in Hannun et al., "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional
@@ -22,13 +22,13 @@ import numpy as np
 from ds2_jax.system.numba_cache import kernel
 
 NODES, ACTIVES, FRAME, ASKING = range(4)
-"""Places in `Search.counts`: nodes, active nodes, frames read, nodes whose word has no score yet."""
+"""Places in `Search.counts`: how many nodes, active nodes, frames read, and nodes whose word has no score yet."""
 DONE, ASKS, FULL = range(3)
-"""What `advance` returns: all frames are read; the nodes `asking` want a score; the trie wants room."""
+"""What `advance` returns: all frames are read; the nodes in `asking` need a score; the trie needs room."""
 
 
 class Search(NamedTuple):
-    """What a search holds: its trie, the active nodes, and arrays to work in."""
+    """The state of a search: its trie, the active nodes, and arrays to work in."""
 
     counts: np.ndarray
     nodes: np.ndarray
@@ -45,7 +45,7 @@ class Search(NamedTuple):
 
 
 class Vocabulary(NamedTuple):
-    """Words sorted by their labels: w is spelt `labels[starts[w] : starts[w + 1]]`, `ids[w]` in the language model."""
+    """Words sorted by labels: w has `labels[starts[w] : starts[w + 1]]`, and is `ids[w]` in the language model."""
 
     labels: np.ndarray
     starts: np.ndarray
@@ -53,7 +53,7 @@ class Vocabulary(NamedTuple):
 
 
 class HotWords(NamedTuple):
-    """Automaton over labels: `transitions` [S, V] int32, nats [S] while in a state and for a word that ends in it."""
+    """Automaton over labels: `transitions` [S, V] int32; nats [S] in a state, and for a word that ends in it."""
 
     transitions: np.ndarray
     credits: np.ndarray
@@ -61,7 +61,7 @@ class HotWords(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """The numbers of a search, see `DecodingOptions`; `space` is a label or -1, `scored`: there is a language model."""
+    """Settings of a search, see `DecodingOptions`. `space` is a label or -1; `scored`: there is a language model."""
 
     width: int
     threshold: float
@@ -76,7 +76,7 @@ class Rules(NamedTuple):
 
 @kernel(nogil=True)
 def advance(log_probs: np.ndarray, search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords) -> int:
-    """Reads frames from `counts[FRAME]` on, until they are read or something is wanted first.
+    """Reads frames from `counts[FRAME]` on, until all are read or something is needed first.
 
     Args:
         log_probs: [T', V] float32, without NaN.
@@ -86,7 +86,7 @@ def advance(log_probs: np.ndarray, search: Search, rules: Rules, vocabulary: Voc
         hot_words: automaton.
 
     Returns:
-        `DONE`, `ASKS` or `FULL`; after the latter two, call again with what is wanted.
+        `DONE`, `ASKS` or `FULL`. After the last two, supply what is needed and call again.
     """
     counts, nodes = search.counts, search.nodes
     while counts[FRAME] < log_probs.shape[0]:
@@ -108,7 +108,7 @@ def advance(log_probs: np.ndarray, search: Search, rules: Rules, vocabulary: Voc
 
 @kernel(nogil=True)
 def ask(search: Search) -> int:
-    """Lists active nodes whose last word has no score yet in `asking`, the words in `words`; returns their number."""
+    """Lists the active nodes whose last word has no score yet in `asking`, and the words in `words`; counts them."""
     count = 0
     for slot in range(search.counts[ACTIVES]):
         index = search.actives[slot].node
@@ -122,7 +122,7 @@ def ask(search: Search) -> int:
 
 @numba.njit
 def _choose_labels(search: Search, rules: Rules) -> int:
-    """The labels that may follow in this frame, blank apart: space first, then the likeliest; returns their number."""
+    """Chooses the labels other than blank that may follow: space first, then the likeliest. Returns their number."""
     row, labels, count = search.row, search.labels, 0
     for label in range(1, len(row)):
         if row[label] >= rules.label_threshold:
@@ -153,7 +153,7 @@ def _log_add(a: Any, b: Any) -> Any:
 
 @numba.njit
 def _stay(search: Search, rules: Rules) -> int:
-    """A candidate for each active node: what its own alignments and its parent's make of it in this frame."""
+    """Makes a candidate of each active node, from its own alignments and those of its parent."""
     nodes, actives, row = search.nodes, search.actives, search.row
     for slot in range(search.counts[ACTIVES]):
         active, candidate = actives[slot], search.candidates[slot]
@@ -179,23 +179,23 @@ def _stay(search: Search, rules: Rules) -> int:
 def _extend(
     search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords, num_labels: int, count: int
 ) -> int:
-    """Candidates for the active nodes' children that are not active themselves; returns the number of all."""
+    """Makes candidates of the active nodes' children that are not active. Returns the number of all candidates."""
     best = floor = -np.inf
     if count > 0:
         best = search.scores[:count].max()
     if count == rules.width:
-        floor = search.scores[:count].min()  # what does not exceed it is not among the best
+        floor = search.scores[:count].min()  # a candidate below it is not among the best
     for slot in range(search.counts[ACTIVES]):
         active = search.actives[slot]
         node = search.nodes[active.node]
-        most = active.total + node.settled + rules.largest_credit  # but for the label's own probability
+        most = active.total + node.settled + rules.largest_credit  # without the label's own probability
         if rules.space < 0:
             most += node.word_score + hot_words.awards[node.hot]
         for i in range(num_labels):
             label = search.labels[i]
             floor = max(floor, best - rules.threshold)
             if label != rules.space and most + search.row[label] < floor:
-                break  # as will be those that follow: they are less likely
+                break  # the labels that follow are less likely
             if search.taken[slot, label]:
                 continue
             total = (active.blank if label == node.label else active.total) + search.row[label]
@@ -221,7 +221,7 @@ def _extend(
 def _scores_of_child(
     node: Any, label: int, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords
 ) -> tuple[float, float]:
-    """`settled` and `pending` of a node with `label` behind it; pending is -inf where the vocabulary forbids it."""
+    """`settled` and `pending` of the child of a node; pending is -inf if the vocabulary forbids the child."""
     settled = node.settled
     pending = hot_words.credits[hot_words.transitions[node.hot, label]]
     if node.length > 0 and (rules.space < 0 or label == rules.space):
@@ -241,7 +241,7 @@ def _scores_of_child(
 
 @numba.njit
 def _words_of_child(node: Any, rules: Rules, vocabulary: Vocabulary) -> tuple[int, int, int]:
-    """The words that the word of a node's children is one of, before their label, and the labels that these share."""
+    """The words that a child's last word may become, before its label is known, and the number of labels they share."""
     if rules.space < 0:
         return 0, len(vocabulary.ids), 0
     return node.low, node.high, node.length
@@ -249,7 +249,7 @@ def _words_of_child(node: Any, rules: Rules, vocabulary: Vocabulary) -> tuple[in
 
 @numba.njit
 def _first_from(label: int, low: int, high: int, depth: int, vocabulary: Vocabulary) -> int:
-    """The first of words that share `depth` labels whose next one is at least `label`; `high` where none is."""
+    """The first of words that share `depth` labels whose next label is at least `label`; `high` if there is none."""
     if low < high and vocabulary.starts[low + 1] - vocabulary.starts[low] == depth:
         low += 1  # that word ends here: it comes first
     while low < high:
@@ -263,7 +263,7 @@ def _first_from(label: int, low: int, high: int, depth: int, vocabulary: Vocabul
 
 @numba.njit
 def _trim(search: Search, count: int, size: int) -> tuple[int, float]:
-    """Keeps the best `size` candidates, in their order, of equal ones the first; returns `size` and the least score."""
+    """Keeps the best `size` candidates in their order, the first of equals. Returns `size` and the least score."""
     scores, order = search.scores, search.order
     order[:count] = np.arange(count)
     _largest_first(scores, order, count, size)
@@ -285,9 +285,7 @@ def _keep_best(search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: 
     nodes, actives, following = search.nodes, search.actives, search.following
     if count > rules.width:
         count, _ = _trim(search, count, rules.width)
-    best = -np.inf
-    for i in range(count):
-        best = max(best, search.scores[i])
+    best = search.scores[:count].max() if count > 0 else -np.inf
     kept = 0
     for i in range(count):
         if search.scores[i] > -np.inf and search.scores[i] >= best - rules.threshold:
@@ -311,7 +309,7 @@ def _keep_best(search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: 
 
 @numba.njit
 def _largest_first(values: np.ndarray, order: np.ndarray, count: int, size: int) -> None:
-    """Rearranges `order[:count]` so that its first `size` are those of the largest values; of equal ones the lower."""
+    """Moves the indices of the `size` largest values to the front of `order[:count]`; of equals the lower ones."""
     low, high = 0, count - 1
     while low < high:
         pivot = order[(low + high) // 2]
@@ -342,7 +340,7 @@ def _before(values: np.ndarray, a: int, b: int) -> bool:
 def _child(
     parent_index: int, label: int, search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords
 ) -> int:
-    """The node with `label` behind a node: found, where it has been active before, or made."""
+    """Finds the child of a node with `label`, which may have been active before, or makes it."""
     nodes = search.nodes
     parent = nodes[parent_index]
     index = parent.child
@@ -375,9 +373,9 @@ def _child(
 
 @numba.njit
 def _drop_dead_nodes(search: Search) -> None:
-    """Keeps the active nodes and those above them, in their order: a parent comes before its children."""
+    """Keeps the active nodes and those above them. Their order stays: a parent comes before its children."""
     nodes, count = search.nodes, search.counts[NODES]
-    places = np.full(count, -1, np.int64)  # first a mark on those that live, then where they move
+    places = np.full(count, -1, np.int64)  # 0 marks a node that stays; then its new place
     places[0] = 0
     for slot in range(search.counts[ACTIVES]):
         places[search.actives[slot].node] = 0
