@@ -1,12 +1,8 @@
 """Orbax checkpoints of a run: the latest two and the best by dev WER; resume, and weights alone or averaged."""
 
-import errno
 import functools
-import hashlib
-import itertools
 import json
 import logging
-import os
 import re
 import shutil
 import sys
@@ -28,6 +24,16 @@ from ds2_jax.model.update import TrainState
 from ds2_jax.parallel.processes import barrier, broadcast_from_primary, exchange, is_primary
 from ds2_jax.runs import older_runs, run_folder
 from ds2_jax.runs.checksums import checksums, named_leaves
+from ds2_jax.runs.damage import (
+    DAMAGED,
+    DamagedCheckpointError,
+    check_sums,
+    move_aside,
+    read_error,
+    read_meta,
+    reason_of,
+    with_sum,
+)
 from ds2_jax.runs.run_folder import CHECKPOINTS, CONFIG, METRICS, differences, was_done_before
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_text, writing
@@ -36,11 +42,7 @@ from ds2_jax.text.alphabet import Alphabet
 logger = logging.getLogger(__package__)
 
 NUM_EXAMPLES = 3
-REASON_LENGTH = 300
-DAMAGED, DELETING = ".damaged", ".deleting"
-META_SUM = "sha256_of_this"
-OS_ERROR = re.compile(r"os_error_code='(\d+)'")
-"""In TensorStore's messages."""
+DELETING = ".deleting"
 LEFTOVERS = (f"*{DELETING}", "*.orbax-checkpoint-tmp*")
 
 Result = TypeVar("Result")
@@ -94,9 +96,7 @@ class Checkpoints:
             return
         tree = _tree(state)
         meta = self._meta | {"sha256": checksums(tree) if is_primary() else {}}  # process 0 writes it
-        arguments = ocp.args.Composite(
-            state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(meta | {META_SUM: _meta_sum(meta)})
-        )
+        arguments = ocp.args.Composite(state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(with_sum(meta)))
         try:
             self._folder(step).parent.mkdir(parents=True, exist_ok=True)
             self._writer.save(self._folder(step), args=arguments)
@@ -147,7 +147,7 @@ class Checkpoints:
                 shutil.rmtree(self._folder(step).rename(self._folder(step).with_suffix(DELETING)))
 
     def _write_error(self, error: Exception) -> InputError:
-        reason = _reason(error)
+        reason = reason_of(error)
         full = re.search("no space|too large|quota", reason, re.IGNORECASE)
         rule = "have room for a checkpoint" if full else "take a checkpoint"
         advice = "Free space (or lift the file size limit)" if full else "Mend that"
@@ -215,7 +215,7 @@ class Checkpoints:
                     "read the same folder."
                 )
             if is_primary():
-                aside = _move_aside(folder)
+                aside = move_aside(folder)
                 logger.warning(f"{finding} It is moved to {aside.name}; the checkpoint before it is used.")
             barrier("moved aside")
         if damaged := [path.name for path in (self._run / CHECKPOINTS).glob(f"*{DAMAGED}*")]:
@@ -271,12 +271,12 @@ class Checkpoints:
             except (InputError, MemoryError, jax.errors.JaxRuntimeError):  # the machine's, not the file's
                 raise
             except Exception as error:  # TensorStore's have no common class
-                raise _unreadable(folder, error) from error
-        _check_sums(folder, meta, restored)
+                raise read_error(folder, error) from error
+        check_sums(folder, meta, restored)
         return older_runs.apart(restored, abstract) if older else restored
 
     def _check_meta(self, folder: Path, same_utterances: bool) -> dict[str, Any]:
-        meta = _read_meta(folder)
+        meta = read_meta(folder)
         found = differences(meta["settings"], self._meta["settings"])
         if differing := {field: pair for field, pair in found.items() if not was_done_before(field, *pair)}:
             listed = "; ".join(f"{field}: {there!r} there, {here!r} here" for field, (there, here) in differing.items())
@@ -302,77 +302,6 @@ _toward = jax.jit(optax.incremental_update)
 def _tree(state: TrainState) -> dict[str, Any]:
     """What is saved of a state; without `average` where there is none, as in runs from before there could be one."""
     return {name: value for name, value in vars(state).items() if name != "average" or value}
-
-
-def _read_meta(folder: Path) -> dict[str, Any]:
-    """What was saved beside the arrays of a step: its settings, the digest of its utterances, those of its arrays."""
-    try:
-        meta = json.loads((folder / "meta/metadata").read_text(encoding="utf-8"))
-        sections = meta["settings"], meta.get("sha256", {})
-        if not all(isinstance(section, dict) for section in sections) or "utterances" not in meta:
-            raise TypeError("no settings, digests and utterances")
-        if meta.pop(META_SUM, None) not in (None, _meta_sum(meta)):  # older runs have none
-            raise ValueError("other settings, digests or utterances than were saved")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _unreadable(folder, error) from error
-    return dict(meta)
-
-
-def _meta_sum(meta: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
-
-
-def _check_sums(folder: Path, meta: Mapping[str, Any], restored: Any) -> None:
-    """Raises DamagedCheckpointError where an array is not the one that was saved."""
-    saved = meta.get("sha256")
-    if saved is None:  # older runs have none
-        return
-    if changed := [name for name, digest in checksums(restored).items() if saved.get(name) != digest]:
-        names = ", ".join(changed[:NUM_EXAMPLES]) + (" ..." if len(changed) > NUM_EXAMPLES else "")
-        raise DamagedCheckpointError(folder, f"other bytes than were saved in {len(changed)} arrays: {names}")
-
-
-def _move_aside(folder: Path) -> Path:
-    """Renames a damaged step, so that a new one can take its place; it may still be looked at."""
-    for number in itertools.count():
-        aside = folder.with_name(f"{folder.name}{DAMAGED}{number or ''}")
-        if not aside.exists():
-            return folder.rename(aside)
-    raise AssertionError("unreachable")
-
-
-class DamagedCheckpointError(InputError):
-    """A checkpoint cannot be read, or holds other bytes than were saved.
-
-    Attributes:
-        folder: of the step.
-        finding: what is wrong, without advice.
-    """
-
-    def __init__(self, folder: Path, reason: str) -> None:
-        self.folder = folder
-        self.finding = f"{folder} must be a whole checkpoint, got: {reason}."
-        super().__init__(f"{self.finding} Delete this folder to use the checkpoint before it.")
-
-
-def _unreadable(folder: Path, error: Exception) -> InputError:
-    """What stands for a failed read: damage, but where the system says that the folder cannot be read at present."""
-    number = error.errno if isinstance(error, OSError) else None
-    if found := OS_ERROR.search(str(error)):
-        number = int(found[1])
-    if number in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-        return DamagedCheckpointError(folder, _reason(error))
-    return InputError(f"{folder} must be readable, got: {_reason(error)}. Mend that and run the same command again.")
-
-
-def _reason(error: Exception) -> str:
-    """The end of an error's text: Orbax and TensorStore put a long account of the attempt before it."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if found := OS_ERROR.search(str(error)):
-        return os.strerror(int(found[1]))
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__} {lines[-1][-REASON_LENGTH:]}".strip()
 
 
 @functools.cache

@@ -1,0 +1,102 @@
+"""Tells whether a checkpoint is whole: its metadata, the digests of its arrays, and errors while it is read."""
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ds2_jax.runs.checksums import checksums
+from ds2_jax.system.errors import InputError
+
+NUM_EXAMPLES = 3
+REASON_LENGTH = 300
+DAMAGED = ".damaged"
+META_SUM = "sha256_of_this"
+OS_ERROR = re.compile(r"os_error_code='(\d+)'")
+"""In TensorStore's messages."""
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """Reads what was saved beside the arrays of a step: settings, the digest of the utterances, those of the arrays.
+
+    Raises:
+        DamagedCheckpointError: it is not what was saved.
+        InputError: the system cannot read it at present.
+    """
+    try:
+        meta = json.loads((folder / "meta/metadata").read_text(encoding="utf-8"))
+        sections = meta["settings"], meta.get("sha256", {})
+        if not all(isinstance(section, dict) for section in sections) or "utterances" not in meta:
+            raise TypeError("no settings, digests and utterances")
+        if meta.pop(META_SUM, None) not in (None, _sum(meta)):  # older runs have none
+            raise ValueError("other settings, digests or utterances than were saved")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise read_error(folder, error) from error
+    return dict(meta)
+
+
+def with_sum(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of a step and the digest of it."""
+    return {**meta, META_SUM: _sum(meta)}
+
+
+def _sum(meta: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
+def check_sums(folder: Path, meta: Mapping[str, Any], restored: Any) -> None:
+    """Raises DamagedCheckpointError if an array is not the one that was saved."""
+    saved = meta.get("sha256")
+    if saved is None:  # older runs have none
+        return
+    if changed := [name for name, digest in checksums(restored).items() if saved.get(name) != digest]:
+        names = ", ".join(changed[:NUM_EXAMPLES]) + (" ..." if len(changed) > NUM_EXAMPLES else "")
+        raise DamagedCheckpointError(folder, f"other bytes than were saved in {len(changed)} arrays: {names}")
+
+
+def move_aside(folder: Path) -> Path:
+    """Renames the folder of a damaged step: a new step can take its place, and you can still look at the old one."""
+    for number in itertools.count():
+        aside = folder.with_name(f"{folder.name}{DAMAGED}{number or ''}")
+        if not aside.exists():
+            return folder.rename(aside)
+    raise AssertionError("unreachable")
+
+
+class DamagedCheckpointError(InputError):
+    """A checkpoint cannot be read, or holds other bytes than were saved.
+
+    Attributes:
+        folder: of the step.
+        finding: what is wrong, without advice.
+    """
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        self.folder = folder
+        self.finding = f"{folder} must be a whole checkpoint, got: {reason}."
+        super().__init__(f"{self.finding} Delete this folder to use the checkpoint before it.")
+
+
+def read_error(folder: Path, error: Exception) -> InputError:
+    """The error for a failed read: damage, unless the system says that it cannot read the folder at present."""
+    number = error.errno if isinstance(error, OSError) else None
+    if found := OS_ERROR.search(str(error)):
+        number = int(found[1])
+    if number in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+        return DamagedCheckpointError(folder, reason_of(error))
+    return InputError(f"{folder} must be readable, got: {reason_of(error)}. Mend that and run the same command again.")
+
+
+def reason_of(error: Exception) -> str:
+    """The end of an error's text; Orbax and TensorStore begin with a long account of the attempt."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if found := OS_ERROR.search(str(error)):
+        return os.strerror(int(found[1]))
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__} {lines[-1][-REASON_LENGTH:]}".strip()
