@@ -17,11 +17,9 @@ from ds2_jax.data.manifest import (
     Problem,
     Utterance,
     read_manifest,
-    too_few_frames,
-    usable_utterances,
-    wrong_duration,
 )
 from ds2_jax.data.splits import AUDIO_REASONS, find_problems, manifests_of
+from ds2_jax.data.usable import too_few_frames, usable_utterances, wrong_duration
 from ds2_jax.runs.overrides import DataSettings, FeatureSettings, ModelSettings, read_settings
 from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.text.alphabet import Alphabet

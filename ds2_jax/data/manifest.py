@@ -1,10 +1,10 @@
-"""Manifests: lists of utterances, read in three formats, written in ours, and checked before they are used."""
+"""Manifests: lists of utterances, read in three formats and written in ours."""
 
 import collections
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -14,7 +14,6 @@ from ds2_jax.audio.reading import audio_duration
 from ds2_jax.system.checks import UNPRINTABLE, require
 from ds2_jax.system.errors import NO_JSON, InputError, shorten
 from ds2_jax.system.files import write_text
-from ds2_jax.text.alphabet import Alphabet
 
 Row = dict[str, Any]
 Reason = Literal[
@@ -42,9 +41,6 @@ EXAMPLE_LENGTH = 300
 """Characters of an example's detail in a message; the file of problems holds it whole."""
 MAX_DURATION = 3600
 """Seconds; longer is a slip of the unit, and evaluation, which has no limit of its own, would ask for all memory."""
-
-SHORTEST = 0.9
-"""Share of its stated duration that a recording must last; what coders trim off is less."""
 
 
 class Record(Protocol):
@@ -143,118 +139,6 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     _write_lines(path, rows)
 
 
-def check_utterances(
-    utterances: Iterable[Utterance],
-    alphabet: Alphabet,
-    *,
-    sample_rate: int,
-    hop_length: int,
-    time_reduction: int,
-    min_duration: float,
-    max_duration: float,
-) -> list[Problem]:
-    """Finds the utterances that cannot be trained on; audio is looked for, not decoded.
-
-    Args:
-        utterances: rows of a manifest.
-        alphabet: that the transcripts must be written in.
-        sample_rate: Hz.
-        hop_length: samples between spectrogram frames.
-        time_reduction: spectrogram frames for one output frame.
-        min_duration: seconds.
-        max_duration: seconds.
-
-    Returns:
-        The first problem of each such utterance.
-    """
-    problems = []
-    for utterance in utterances:
-        labels = [] if (unknown := alphabet.unknown(utterance.transcript)) else alphabet.encode(utterance.transcript)
-        num_samples = utterance.num_samples(sample_rate)
-        reason: Reason
-        if utterance.record is None and not os.path.isfile(utterance.audio):  # noqa: PTH113 - Path.is_file raises where the name is too long
-            reason, detail = "missing audio", f"{utterance.audio} does not exist"
-        elif utterance.duration == 0 and (error := _why_unreadable(utterance, sample_rate)):
-            reason, detail = "unreadable audio", error
-        elif unknown:
-            reason, detail = "unknown characters", f"{unknown} in {shorten(repr(utterance.transcript))}"
-        elif not labels:
-            reason, detail = "empty transcript", repr(utterance.transcript)
-        elif not min_duration <= utterance.duration <= max_duration:
-            reason = "duration outside the limits"
-            detail = f"{utterance.duration} s, limits {min_duration} to {max_duration} s"
-        elif problem := too_few_frames(utterance, labels, num_samples, hop_length, time_reduction):
-            problems.append(problem)
-            continue
-        else:
-            continue
-        problems.append(Problem(utterance.id, str(utterance.audio), reason, detail))
-    return problems
-
-
-def too_few_frames(
-    utterance: Utterance, labels: Sequence[int], num_samples: int, hop_length: int, time_reduction: int
-) -> Problem | None:
-    """Why CTC cannot align `labels` with the output frames of `num_samples`; None where it can."""
-    from ds2_jax.config.frames import (  # JAX takes a second to load, and nothing else here needs it
-        conv_output_lengths,
-        count_frames,
-        ctc_min_frames,
-    )
-
-    output_frames = conv_output_lengths(count_frames(num_samples, hop_length), time_reduction)
-    min_frames = ctc_min_frames(labels)
-    if output_frames >= min_frames:
-        return None
-    detail = f"{shorten(repr(utterance.transcript))} must have {min_frames} output frames, got {output_frames}"
-    return Problem(utterance.id, str(utterance.audio), "too few output frames", detail)
-
-
-def wrong_duration(utterance: Utterance, num_samples: int, sample_rate: int, hop_length: int) -> Problem | None:
-    """Why a recording of `num_samples` at `sample_rate` (Hz) is not what its manifest says; None where it is.
-
-    The duration decides, not whether a batch has room: in one epoch it may have, in another not.
-    """
-    promised = utterance.num_samples(sample_rate)
-    if promised * SHORTEST - hop_length < num_samples < promised + hop_length:
-        return None
-    rule = f"last the {utterance.duration:g} s that its manifest says, got {num_samples / sample_rate:.3f} s"
-    detail = f"{utterance.audio} must {rule}. Correct its duration there."
-    return Problem(utterance.id, str(utterance.audio), "wrong duration", detail)
-
-
-def usable_utterances(
-    utterances: Sequence[Utterance],
-    problems: Sequence[Problem],
-    alphabet: Alphabet,
-    *,
-    on_bad_utterance: Literal["error", "skip"],
-    manifest: Path,
-) -> list[Utterance]:
-    """The utterances without a problem.
-
-    Raises:
-        InputError: there are problems and `on_bad_utterance` is "error", or no utterance is left.
-    """
-    bad = {problem.id for problem in problems}
-    usable = [utterance for utterance in utterances if utterance.id not in bad]
-    if problems and (on_bad_utterance == "error" or not usable):
-        rule = "hold only usable utterances" if usable else "hold at least one usable utterance"
-        advice = "Mend them, or leave them out with --data.on-bad-utterance skip" if usable else "Mend them"
-        strange = {problem.id for problem in problems if problem.reason == "unknown characters"}
-        if unknown := alphabet.unknown("".join(u.transcript for u in utterances if u.id in strange)):
-            characters = shorten(str(unknown), EXAMPLE_LENGTH)
-            advice += f", or add to --data.alphabet or --data.remove (see data alphabet) {characters}"
-        examples = "; ".join(
-            f"{shorten(p.id)} ({p.reason}: {shorten(p.detail, EXAMPLE_LENGTH)})" for p in problems[:NUM_EXAMPLES]
-        )
-        raise InputError(
-            f"{manifest} must {rule}, got {len(bad)} of {len(utterances)} that are not: {count_reasons(problems)}. "
-            f"{advice}. The first: {examples}."
-        )
-    return usable
-
-
 def count_reasons(problems: Iterable[Problem]) -> str:
     """For example "2 missing audio, 1 unknown characters", most frequent first."""
     counts = collections.Counter(problem.reason for problem in problems)
@@ -347,7 +231,7 @@ def _read_samples(path: Path, document: Row) -> list[Utterance]:
         require(isinstance(sample, dict), where, "be a JSON object", sample)
         audio = folder / _string(sample, "wav_path", where)
         transcript = _read_transcript(folder / _string(sample, "transcript_path", where), where)
-        utterances.append(Utterance(audio, _read_duration(audio)[0], transcript, ""))
+        utterances.append(Utterance(audio, _read_duration(audio), transcript, ""))
     return _name(utterances)
 
 
@@ -374,23 +258,12 @@ def _string(row: Row, key: str, where: str) -> str:
     return str(value)
 
 
-def _why_unreadable(utterance: Utterance, sample_rate: int) -> str:
-    """Why no duration could be had; "" where it can."""
-    if utterance.record is None:
-        return _read_duration(utterance.audio)[1]
+def _read_duration(audio: Path) -> float:
+    """Seconds; 0 if the file cannot be read, so that `usable.check_utterances` counts it."""
     try:
-        utterance.record.read(sample_rate)
-    except InputError as error:
-        return str(error)
-    return ""
-
-
-def _read_duration(audio: Path) -> tuple[float, str]:
-    """Seconds and ""; or 0, which leaves the file to be counted by `check_utterances`, and why it cannot be read."""
-    try:
-        return audio_duration(audio), ""
-    except InputError as error:
-        return 0.0, str(error)
+        return audio_duration(audio)
+    except InputError:
+        return 0.0
 
 
 def _name(utterances: list[Utterance]) -> list[Utterance]:

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from ds2_jax.audio.reading import read_audio
-from ds2_jax.data.manifest import Problem, Utterance, too_few_frames, wrong_duration
+from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.plan import Batch
+from ds2_jax.data.usable import too_few_frames, wrong_duration
 from ds2_jax.parallel.rows import ONE_DEVICE, RowLayout
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet

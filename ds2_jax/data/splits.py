@@ -10,8 +10,8 @@ import numpy as np
 
 from ds2_jax.config import Config, DataConfig
 from ds2_jax.config.places import is_tfds
-from ds2_jax.data import manifest as manifest_lib
-from ds2_jax.data.manifest import Problem, Utterance
+from ds2_jax.data.manifest import Problem, Utterance, read_manifest
+from ds2_jax.data.usable import check_utterances, usable_utterances
 from ds2_jax.text.alphabet import Alphabet
 
 AUDIO_REASONS = ("missing audio", "unreadable audio")
@@ -52,7 +52,7 @@ def read_utterances(path: Path) -> list[Utterance]:
         from ds2_jax.data.length_table import read_tfds  # a second, and many megabytes, that manifests need not pay
 
         return read_tfds(path)
-    return manifest_lib.read_manifest(path)
+    return read_manifest(path)
 
 
 def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: bool) -> Split:
@@ -74,13 +74,13 @@ def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: 
     utterances = read_utterances(path)
     problems = find_problems(utterances, config, alphabet, prune=prune)
     on_bad = config.data.on_bad_utterance
-    usable = manifest_lib.usable_utterances(utterances, problems, alphabet, on_bad_utterance=on_bad, manifest=path)
+    usable = usable_utterances(utterances, problems, alphabet, on_bad_utterance=on_bad, manifest=path)
     return Split(usable, problems)
 
 
 def find_problems(utterances: Sequence[Utterance], config: Config, alphabet: Alphabet, *, prune: bool) -> list[Problem]:
     """Why utterances of a manifest are not used, without decoding their audio; arguments as for `read_split`."""
-    problems = manifest_lib.check_utterances(
+    problems = check_utterances(
         utterances,
         alphabet,
         sample_rate=config.features.sample_rate,

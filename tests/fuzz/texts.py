@@ -15,7 +15,8 @@ from tests.fuzz.target import Target, accepted, attempt
 
 def _read_manifest(path: Path) -> None:
     from ds2_jax.config.settings import ENGLISH
-    from ds2_jax.data.manifest import check_utterances, read_manifest
+    from ds2_jax.data.manifest import read_manifest
+    from ds2_jax.data.usable import check_utterances
     from ds2_jax.text.alphabet import Alphabet
 
     utterances = accepted(path.parent, lambda: read_manifest(path))  # a transcript's file may be at fault

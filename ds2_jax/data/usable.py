@@ -1,0 +1,133 @@
+"""Which utterances of a manifest can be used, and why the others cannot."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from ds2_jax.audio.reading import audio_duration
+from ds2_jax.config.frames import conv_output_lengths, count_frames, ctc_min_frames
+from ds2_jax.data.manifest import EXAMPLE_LENGTH, NUM_EXAMPLES, Problem, Reason, Utterance, count_reasons
+from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.text.alphabet import Alphabet
+
+SHORTEST = 0.9
+"""A recording must last this share of its stated duration. Coders trim off less than the rest."""
+
+
+def check_utterances(
+    utterances: Iterable[Utterance],
+    alphabet: Alphabet,
+    *,
+    sample_rate: int,
+    hop_length: int,
+    time_reduction: int,
+    min_duration: float,
+    max_duration: float,
+) -> list[Problem]:
+    """Finds the utterances that cannot be trained on. Audio is not decoded.
+
+    Args:
+        utterances: rows of a manifest.
+        alphabet: of the transcripts.
+        sample_rate: Hz.
+        hop_length: samples between spectrogram frames.
+        time_reduction: spectrogram frames per output frame.
+        min_duration: seconds.
+        max_duration: seconds.
+
+    Returns:
+        The first problem of each such utterance.
+    """
+    problems = []
+    for utterance in utterances:
+        labels = [] if (unknown := alphabet.unknown(utterance.transcript)) else alphabet.encode(utterance.transcript)
+        num_samples = utterance.num_samples(sample_rate)
+        reason: Reason
+        if utterance.record is None and not os.path.isfile(utterance.audio):  # noqa: PTH113 - Path.is_file raises where the name is too long
+            reason, detail = "missing audio", f"{utterance.audio} does not exist"
+        elif utterance.duration == 0 and (error := _why_unreadable(utterance, sample_rate)):
+            reason, detail = "unreadable audio", error
+        elif unknown:
+            reason, detail = "unknown characters", f"{unknown} in {shorten(repr(utterance.transcript))}"
+        elif not labels:
+            reason, detail = "empty transcript", repr(utterance.transcript)
+        elif not min_duration <= utterance.duration <= max_duration:
+            reason = "duration outside the limits"
+            detail = f"{utterance.duration} s, limits {min_duration} to {max_duration} s"
+        elif problem := too_few_frames(utterance, labels, num_samples, hop_length, time_reduction):
+            problems.append(problem)
+            continue
+        else:
+            continue
+        problems.append(Problem(utterance.id, str(utterance.audio), reason, detail))
+    return problems
+
+
+def too_few_frames(
+    utterance: Utterance, labels: Sequence[int], num_samples: int, hop_length: int, time_reduction: int
+) -> Problem | None:
+    """Says why CTC cannot align `labels` with the output frames of `num_samples`; None if it can."""
+    output_frames = conv_output_lengths(count_frames(num_samples, hop_length), time_reduction)
+    min_frames = ctc_min_frames(labels)
+    if output_frames >= min_frames:
+        return None
+    detail = f"{shorten(repr(utterance.transcript))} must have {min_frames} output frames, got {output_frames}"
+    return Problem(utterance.id, str(utterance.audio), "too few output frames", detail)
+
+
+def wrong_duration(utterance: Utterance, num_samples: int, sample_rate: int, hop_length: int) -> Problem | None:
+    """Says how a recording of `num_samples` at `sample_rate` (Hz) differs from its manifest; None if it agrees.
+
+    The duration decides, not whether the batch has room, which differs from epoch to epoch.
+    """
+    promised = utterance.num_samples(sample_rate)
+    if promised * SHORTEST - hop_length < num_samples < promised + hop_length:
+        return None
+    rule = f"last the {utterance.duration:g} s that its manifest says, got {num_samples / sample_rate:.3f} s"
+    detail = f"{utterance.audio} must {rule}. Correct its duration there."
+    return Problem(utterance.id, str(utterance.audio), "wrong duration", detail)
+
+
+def usable_utterances(
+    utterances: Sequence[Utterance],
+    problems: Sequence[Problem],
+    alphabet: Alphabet,
+    *,
+    on_bad_utterance: Literal["error", "skip"],
+    manifest: Path,
+) -> list[Utterance]:
+    """The utterances without a problem.
+
+    Raises:
+        InputError: there are problems and `on_bad_utterance` is "error", or no utterance is left.
+    """
+    bad = {problem.id for problem in problems}
+    usable = [utterance for utterance in utterances if utterance.id not in bad]
+    if problems and (on_bad_utterance == "error" or not usable):
+        rule = "hold only usable utterances" if usable else "hold at least one usable utterance"
+        advice = "Mend them, or leave them out with --data.on-bad-utterance skip" if usable else "Mend them"
+        strange = {problem.id for problem in problems if problem.reason == "unknown characters"}
+        if unknown := alphabet.unknown("".join(u.transcript for u in utterances if u.id in strange)):
+            characters = shorten(str(unknown), EXAMPLE_LENGTH)
+            advice += f", or add to --data.alphabet or --data.remove (see data alphabet) {characters}"
+        examples = "; ".join(
+            f"{shorten(p.id)} ({p.reason}: {shorten(p.detail, EXAMPLE_LENGTH)})" for p in problems[:NUM_EXAMPLES]
+        )
+        raise InputError(
+            f"{manifest} must {rule}, got {len(bad)} of {len(utterances)} that are not: {count_reasons(problems)}. "
+            f"{advice}. The first: {examples}."
+        )
+    return usable
+
+
+def _why_unreadable(utterance: Utterance, sample_rate: int) -> str:
+    """Why the audio gives no duration; "" if it does."""
+    try:
+        if utterance.record is None:
+            audio_duration(utterance.audio)
+        else:
+            utterance.record.read(sample_rate)
+    except InputError as error:
+        return str(error)
+    return ""
