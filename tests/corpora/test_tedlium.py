@@ -1,14 +1,9 @@
-"""corpora/tedlium.py, on small archives of both releases' layouts: synthesised talks as big-endian Sphere, and STM."""
+"""TED-LIUM from small archives of both releases' layouts: synthesised talks as big-endian Sphere, and STM."""
 
-import functools
-import importlib
-import io
 import json
 import re
-import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,63 +11,25 @@ import soundfile
 
 from ds2_jax.config import DataConfig
 from ds2_jax.corpora import CORPORA, split_manifests, tedlium
-from ds2_jax.corpora.archive import extract
-from ds2_jax.corpora.synthetic import Prompt, speak
 from ds2_jax.data.manifest import read_manifest
 from ds2_jax.system.errors import InputError
-
-RATE = 16_000
-SPLITS = ("train", "dev", "test")
-TALKS = {"train": ("AnnLee_2009P", "BobRay_2012X"), "dev": ("CatDoe_2010",), "test": ("DanPoe_2011",)}
-SENTENCES = ("it is an honour to be here", "so what do we do now", "they all laughed")
-PAUSE = 4000
-Files = dict[str, bytes]
-Links = Sequence[tuple[str, str]]
-
-
-@functools.cache
-def talk(voice: int) -> np.ndarray:
-    """[S] int16, three sentences and pauses between them."""
-    spoken = speak("en", [Prompt(sentence, 170 + voice, 50, 0.5) for sentence in SENTENCES])
-    padded = [np.pad(waveform, (PAUSE, 0)) for waveform in spoken]
-    return (np.concatenate(padded) * 2**15).astype(np.int16)
-
-
-@functools.cache
-def sphere(voice: int) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, talk(voice), RATE, "PCM_16", endian="BIG", format="NIST")
-    assert b"sample_byte_format -s2 10\n" in file.getvalue()
-    return file.getvalue()
-
-
-def stm(name: str, *lines: str) -> bytes:
-    """`lines` without the three fields in front of the start."""
-    return "".join(f"{name} 1 {name} {line}\n" for line in lines).encode()
-
-
-LINES = (
-    "0 0.25 <o,,unknown> ignore_time_segment_in_scoring",
-    "0.25 1.23456 <o,f0,male> it 's an honour(2) {NOISE} to be <sil> here <unk>",
-    "1.5 2.75 <o,f0,male> so what 'd we do",
+from tests.corpora.tedlium_archives import (
+    LINES,
+    RATE,
+    SPLITS,
+    TALKS,
+    Files,
+    Links,
+    left_out,
+    release2,
+    sphere,
+    stm,
+    talk,
+    talks_in,
+    write_archive,
 )
+
 CLEANED = ["it's an honour to be here", "so what'd we do"]
-
-
-def talks_in(folder: str, split: str) -> Files:
-    files: Files = {}
-    for name in TALKS[split]:
-        voice = [name for names in TALKS.values() for name in names].index(name)
-        files[f"{folder}/sph/{name}.sph"] = sphere(voice)
-        files[f"{folder}/stm/{name}.stm"] = stm(name, *LINES)
-    return files
-
-
-def release2() -> Files:
-    files = {"TEDLIUM_release2/README": b"", "TEDLIUM_release2/TEDLIUM.152k.dic": b"a AH\n"}
-    for split in SPLITS:
-        files |= talks_in(f"TEDLIUM_release2/{split}", split)
-    return files
 
 
 R3 = "TEDLIUM_release-3"
@@ -92,32 +49,9 @@ def release3() -> tuple[Files, Links]:
     return files, links
 
 
-def write_archive(path: Path, files: Mapping[str, bytes | None], links: Links = ()) -> Path:
-    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
-        for name, target in links:
-            link = tarfile.TarInfo(name)
-            link.type, link.linkname = tarfile.SYMTYPE, target
-            tar.addfile(link)
-        for name, content in files.items():
-            if content is not None:
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-    return path
-
-
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     return write_archive(tmp_path / "TEDLIUM_release2.tar.gz", release2())
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def left_out(folder: Path) -> dict[str, tuple[str, str]]:
-    rows = [json.loads(line) for line in (folder / "left_out.jsonl").read_text().splitlines()]
-    return {row["id"]: (row["reason"], row["detail"]) for row in rows}
 
 
 def prepare_changed(tmp_path: Path, changes: Mapping[str, bytes | None]) -> Path:
@@ -286,142 +220,3 @@ def test_training_prepares_it(archive: Path, tmp_path: Path) -> None:
     data = DataConfig(corpus="tedlium", root=tmp_path, archive=archive)
     assert split_manifests(data, build=True).dev == tmp_path / "tedlium/dev.jsonl"
     assert "tedlium" in CORPORA
-
-
-@pytest.mark.parametrize("stage", ["_unpack_lists", "extract", "in_parallel", "finish"])
-def test_stop_and_go_on(archive: Path, tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = tree(tedlium.prepare(tmp_path / "whole", archive))
-    done = getattr(importlib.import_module("ds2_jax.corpora.tedlium"), stage)
-
-    def stop_after(*args: object, **options: object) -> None:
-        if stage != "finish":
-            done(*args, **options)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tedlium, stage, stop_after)
-        patch.setattr("ds2_jax.corpora.build._tidy", lambda *_: None)  # as after a kill
-        with pytest.raises(KeyboardInterrupt):
-            tedlium.prepare(tmp_path / "data", archive)
-    assert not (tmp_path / "data/tedlium").exists()
-    assert tree(tedlium.prepare(tmp_path / "data", archive)) == expected
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["tedlium"]
-
-
-def test_talks_are_cut_once_and_then_deleted(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped in the third talk: the first two are neither unpacked nor cut again."""
-    cut: list[Path] = []
-    read_audio = importlib.import_module("ds2_jax.audio.reading").read_audio
-
-    def read_two(path: Path, rate: int) -> np.ndarray:
-        if len(cut) == 2:
-            raise KeyboardInterrupt
-        cut.append(path)
-        return read_audio(path, rate)
-
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(tedlium, "read_audio", read_two)
-        with pytest.raises(KeyboardInterrupt):
-            tedlium.prepare(tmp_path / "data", archive)
-    partial = tmp_path / "data/tedlium.partial"
-    assert [path.name for path in sorted(partial.rglob("*.sph"))] == ["CatDoe_2010.sph", "DanPoe_2011.sph"]
-    written = {path: path.stat().st_mtime_ns for path in partial.rglob("*.flac")}
-    assert len(written) == 4
-
-    def read_others(path: Path, rate: int) -> np.ndarray:
-        assert path not in cut
-        return read_audio(path, rate)
-
-    monkeypatch.setattr(tedlium, "read_audio", read_others)
-    monkeypatch.setattr(tedlium, "extract", lambda *_: pytest.fail("the archive was unpacked again"))
-    folder = tedlium.prepare(tmp_path / "data", archive)
-    for path, time in written.items():
-        assert (folder / path.relative_to(partial)).stat().st_mtime_ns == time
-    assert [len(read_manifest(folder / f"{split}.jsonl")) for split in SPLITS] == [4, 2, 2]
-
-
-def test_talk_that_is_gone_but_not_cut(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine went down before the journal was on disk: the talk must not be left out for good."""
-    with monkeypatch.context() as patch:
-        patch.setattr(tedlium, "finish", lambda *_: pytest.fail("stop"))
-        with pytest.raises(pytest.fail.Exception):
-            tedlium.prepare(tmp_path / "data", archive)
-    partial = tmp_path / "data/tedlium.partial"
-    (partial / "talks.jsonl").write_text("")
-    message = rf"talks/train/AnnLee_2009P\.sph must be there to be cut, got none\. Delete {partial} and run again\.$"
-    with pytest.raises(InputError, match=message):
-        tedlium.prepare(tmp_path / "data", archive)
-
-
-def test_half_a_talk_is_unpacked_again(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[None] = []
-
-    def stop_in_the_middle(*args: object) -> None:
-        extract(*args)  # type: ignore[arg-type]
-        calls.append(None)
-        if len(calls) == 2:  # the first unpacks the lists
-            recording = tmp_path / "data/tedlium.partial/talks/train/AnnLee_2009P.sph"
-            recording.write_bytes(recording.read_bytes()[:5000])
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tedlium, "extract", stop_in_the_middle)
-        with pytest.raises(KeyboardInterrupt):
-            tedlium.prepare(tmp_path / "data", archive)
-    folder = tedlium.prepare(tmp_path / "data", archive)
-    assert "AnnLee_2009P" not in left_out(folder)
-
-
-def refused(tmp_path: Path, archive: Path, message: str, release: int | None = None) -> None:
-    with pytest.raises(InputError, match=message):
-        tedlium.prepare(tmp_path / "data", archive, release)  # type: ignore[arg-type]
-    assert list((tmp_path / "data").iterdir()) == []
-
-
-def test_wrong_archives(archive: Path, tmp_path: Path) -> None:
-    refused(tmp_path, archive, r"release2\.tar\.gz must be release 3, got release 2\. Correct --release or", 3)
-    other = write_archive(tmp_path / "a.tgz", {"an4/wav/x.sph": b""})
-    refused(
-        tmp_path, other, r"a\.tgz must hold TEDLIUM_release2 or TEDLIUM_release-3 with .*, got neither\. Use .*tgz\.$"
-    )
-    files = {name: content for name, content in release2().items() if "/test/" not in name}
-    part = write_archive(tmp_path / "b.tgz", files)
-    refused(tmp_path, part, r"b\.tgz must hold talks for test, got none\. Use the archive as published\.$")
-    archive.write_bytes(archive.read_bytes()[:-5000])
-    refused(tmp_path, archive, r"release2\.tar\.gz must be a whole \.tar\.gz archive, got: ")
-
-
-def test_missing_archive(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"/no\.tgz must be a file, got none of that name\. Correct the path\.$"):
-        tedlium.prepare(tmp_path / "data", tmp_path / "no.tgz")
-
-
-@pytest.mark.parametrize("release", [None, 2])
-def test_offline_names_the_archive_option(
-    tmp_path: Path, release: Literal[2] | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    # Port 9 is discard: nothing listens.
-    urls = {2: "http://127.0.0.1:9/TEDLIUM_release2.tar.gz", 3: "http://127.0.0.1:9/TEDLIUM_release-3.tgz"}
-    monkeypatch.setattr(tedlium, "URLS", urls)
-    name = Path(urls[release or 3]).name
-    message = rf"/{name} must be downloadable, got .*refused.* prepare tedlium --archive FILE\.$"
-    with pytest.raises(InputError, match=message):
-        tedlium.prepare(tmp_path / "data", release=release)
-
-
-def test_download_is_used(archive: Path, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    archive.rename(tmp_path / "data/TEDLIUM_release2.tar.gz")  # as left by an earlier download
-    folder = tedlium.prepare(tmp_path / "data", release=2)
-    assert len(read_manifest(folder / "train.jsonl")) == 4
-
-
-def test_hostile_archive_writes_nothing_outside(tmp_path: Path) -> None:
-    links = [("TEDLIUM_release2/train/sph", "/tmp"), ("TEDLIUM_release2/dev/stm/CatDoe_2010.stm", "/etc/passwd")]
-    folder = tedlium.prepare(tmp_path / "data", write_archive(tmp_path / "a.tgz", release2(), links))
-    assert not any(path.is_symlink() for path in folder.rglob("*"))
-    outside = release2() | {"TEDLIUM_release2/train/stm/../../../../x.stm": b"x"}
-    message = r"must hold nothing but files and folders below its own, got the file '.*/\.\./x\.stm'\. Do not use"
-    refused(tmp_path / "b", write_archive(tmp_path / "b.tgz", outside), message)

@@ -1,0 +1,95 @@
+"""Recordings of every format for the tests of reading."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ds2_jax.audio.headers import AudioBytes
+from ds2_jax.audio.reading import (
+    audio_duration,
+    read_audio,
+)
+from ds2_jax.system.errors import InputError
+
+RATE = 16_000
+
+
+def tone(seconds: float = 0.5, rate: int = RATE, channels: int = 1) -> np.ndarray:
+    """[S, C] float64: a sine of another frequency and loudness in each channel."""
+    time = np.arange(int(seconds * rate)) / rate
+    return np.stack([0.8 / (c + 1) * np.sin(2 * np.pi * 200 * (c + 1) * time) for c in range(channels)], axis=1)
+
+
+def write(path: Path, samples: np.ndarray, rate: int = RATE, subtype: str | None = None) -> Path:
+    soundfile.write(path, samples, rate, subtype, format="NIST" if path.suffix == ".sph" else None)
+    return path
+
+
+def write_sphere(path: Path, samples: np.ndarray, sample_count: int, byte_format: str = "01", extra: str = "") -> Path:
+    """A NIST Sphere file written by hand: text header of 1024 bytes, then [S, C] int16."""
+    lines = [
+        "NIST_1A",
+        "   1024",
+        f"sample_count -i {sample_count}",
+        f"sample_rate -i {RATE}",
+        "sample_n_bytes -i 2",
+        f"sample_byte_format -s2 {byte_format}",
+        f"channel_count -i {samples.shape[1]}",
+        "sample_coding -s3 pcm",
+        *extra.splitlines(),
+        "end_head\n",
+    ]
+    order = "<i2" if byte_format == "01" else ">i2"
+    path.write_bytes("\n".join(lines).encode().ljust(1024) + samples.astype(order).tobytes())
+    return path
+
+
+def cut(path: Path, keep: float) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    return path
+
+
+def assert_refused(path: Path, message: str, *, header: bool = True) -> None:
+    """`read_audio`, and `audio_duration` where the header shows it, fail with "PATH must MESSAGE...".
+
+    So they do where a file's bytes are given instead.
+    """
+    message = f"^{re.escape(str(path))} must {message}"
+    sources: list[Path | AudioBytes] = [path]
+    if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the name is too long
+        sources.append(AudioBytes(str(path), path.read_bytes()))
+    for source in sources:
+        with pytest.raises(InputError, match=message):
+            read_audio(source, RATE)
+        if header:
+            with pytest.raises(InputError, match=message):
+                audio_duration(source)
+
+
+def mp3(path: Path, mode: str, *, stated_length: bool = True, tag_bytes: int = 0) -> Path:
+    """An MP3 of 3 s behind an ID3 tag; its first frame, which may hold nothing but the length, can be taken out."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (3 * 44_100, 1))
+    noise[:44_100] = 0  # a variable bit rate starts low
+    soundfile.write(path, noise, 44_100, format="MP3", bitrate_mode=mode, compression_level=0.5)
+    data = path.read_bytes()
+    assert (b"Info" if mode == "CONSTANT" else b"Xing") in data[:64]
+    if not stated_length:
+        data = data[data.index(data[:2], 4) :]
+    tag = b"ID3\3\0\0" + bytes([0, 0, tag_bytes >> 7, tag_bytes & 0x7F]) + bytes(tag_bytes)
+    path.write_bytes(tag + data)
+    return path
+
+
+def write_mp3_without_length(path: Path, samples: np.ndarray, rate: int, mode: str) -> Path:
+    """An MP3 whose first frame, which states the length, is cut off."""
+    soundfile.write(path, samples, rate, format="MP3", bitrate_mode=mode, compression_level=0.5)
+    data = path.read_bytes()
+    sync = data[:2]
+    assert b"Info" in data[:64] or b"Xing" in data[:64]
+    path.write_bytes(data[data.index(sync, 64) :])
+    return path

@@ -1,0 +1,177 @@
+"""Files that are missing, of other formats or unusable: what is refused, and how it says so."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ds2_jax.audio.reading import (
+    UnknownFormatError,
+    audio_duration,
+    read_audio,
+)
+from ds2_jax.system.errors import InputError
+from tests.audio.recordings import RATE, assert_refused, cut, tone, write, write_sphere
+
+
+def test_missing(tmp_path: Path) -> None:
+    assert_refused(tmp_path / "no.wav", "be a readable file, got: No such file or directory. Correct the path.$")
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    assert_refused(tmp_path, "be a file, got a folder. Correct the path.$")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.wav")
+    assert_refused(tmp_path / "a.wav", "be a file on disk, got a pipe or a device. Write the audio into a file first.$")
+
+
+@pytest.mark.parametrize(
+    ("name", "finding"), [("a\0.wav", "embedded null byte"), ("a" * 300, "File name too long")], ids=["null", "long"]
+)
+def test_a_path_that_no_file_can_have(tmp_path: Path, name: str, finding: str) -> None:
+    assert_refused(tmp_path / name, f"be a readable file, got: {finding}. Correct the path.$")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mp3"])
+def test_a_name_that_is_not_utf8(tmp_path: Path, suffix: str) -> None:
+    written = write(tmp_path / f"a.{suffix}", tone())
+    path = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    os.link(written, path)
+    np.testing.assert_array_equal(read_audio(path, RATE), read_audio(written, RATE))
+    assert audio_duration(path) == 0.5
+
+
+@pytest.mark.parametrize("content", [b"hello world\n" * 50, b"RIFF", b"NIST_1A\n   1024\n", b"ID3" + bytes(3000)])
+def test_not_audio(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.wav").write_bytes(content)
+    message = r"be whole WAV, .* or similar audio, got a file libsndfile cannot open \(.+\)\. Replace"
+    assert_refused(tmp_path / "a.wav", message)
+
+
+# Those that libsndfile writes besides the ones above; of SD2 it reads nothing without the Macintosh's second file.
+OTHER_FORMATS = "AIFF AU AVR CAF HTK IRCAM MAT4 MAT5 MPC2K PAF PVF RF64 SDS SVX VOC W64 WVE XI".split()
+
+
+def write_as(path: Path, audio_format: str) -> Path:
+    """Half a second of a tone; WVE has 8 kHz and XI 44.1 kHz whatever is asked for."""
+    subtype = {"WVE": "ALAW", "XI": "DPCM_16"}.get(audio_format, "PCM_16")
+    soundfile.write(path, tone(rate=rate_of(audio_format)), rate_of(audio_format), subtype, format=audio_format)
+    return path
+
+
+def rate_of(audio_format: str) -> int:
+    return {"WVE": 8_000, "XI": 44_100}.get(audio_format, RATE)
+
+
+@pytest.mark.parametrize("audio_format", OTHER_FORMATS)
+def test_other_formats(tmp_path: Path, audio_format: str) -> None:
+    path = write_as(tmp_path / "a", audio_format)
+    rate = rate_of(audio_format)
+    step = 2e-2 if audio_format == "WVE" else 2**-14
+    np.testing.assert_allclose(read_audio(path, rate), tone(rate=rate)[:, 0], rtol=0, atol=step)
+    assert audio_duration(path) == 0.5
+
+
+def test_every_format_of_libsndfile_is_tried() -> None:
+    """RAW has no header: nothing tells its rate."""
+    known = {"WAV", "WAVEX", "FLAC", "OGG", "MP3", "NIST", *OTHER_FORMATS}
+    assert set(soundfile.available_formats()) - known == {"RAW", "SD2"}
+
+
+@pytest.mark.parametrize("keep", [0.999, 0.6])
+@pytest.mark.parametrize("audio_format", "AIFF AU CAF HTK MAT4 RF64 SVX VOC W64 WVE".split())
+def test_other_formats_cut_short(tmp_path: Path, audio_format: str, keep: float) -> None:
+    path = cut(write_as(tmp_path / "a", audio_format), keep)
+    message = r"be whole (WAV, .* )?audio, got (a file cut short|a file libsndfile cannot open|\d+ bytes of \d+)"
+    assert_refused(path, message)
+
+
+@pytest.mark.parametrize("audio_format", "AVR IRCAM MAT5 MPC2K PAF PVF XI".split())
+def test_formats_in_which_a_cut_does_not_show(tmp_path: Path, audio_format: str) -> None:
+    """As the docstring of `read_audio` says."""
+    path = cut(write_as(tmp_path / "a", audio_format), 0.6)
+    assert 0.25 < audio_duration(path) < 0.35
+
+
+@pytest.mark.parametrize(("size", "num_frames"), [(0, 0), (0x7F000008, 0x1FC00000)])
+def test_aiff_written_into_a_pipe(tmp_path: Path, size: int, num_frames: int) -> None:
+    """As ffmpeg and sox write it: neither knows the size."""
+    path = write_as(tmp_path / "a", "AIFF")
+    expected = read_audio(path, RATE)
+    data = bytearray(path.read_bytes())
+    sound, common = data.index(b"SSND"), data.index(b"COMM")
+    data[4:8] = (size + 72 if size else 0).to_bytes(4, "big")
+    data[sound + 4 : sound + 8] = size.to_bytes(4, "big")
+    data[common + 10 : common + 14] = num_frames.to_bytes(4, "big")
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_audio(path, RATE), expected)
+
+
+def test_au_written_into_a_pipe(tmp_path: Path) -> None:
+    path = write_as(tmp_path / "a", "AU")
+    expected = read_audio(path, RATE)
+    data = bytearray(path.read_bytes())
+    data[8:12] = b"\xff" * 4
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_audio(path, RATE), expected)
+
+
+def test_only_what_may_be_whole_is_unknown(tmp_path: Path) -> None:
+    """For `ffmpeg.py`: damage that libsndfile sees is none of ffmpeg's business."""
+    for name, content in (("film.mp4", b"\0\0\0\x20ftypisom" + bytes(99)), ("talk.txt", b"hello")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UnknownFormatError):
+            audio_duration(tmp_path / name)
+    for name, audio_format, keep in (("a.wav", "WAV", 0.5), ("b.wav", "WAV", 0.001), ("c.caf", "CAF", 0.6)):
+        path = cut(write_as(tmp_path / name, audio_format), keep)
+        with pytest.raises(InputError) as caught:
+            audio_duration(path)
+        assert type(caught.value) is InputError
+
+
+def test_compressed_sphere_is_refused(tmp_path: Path) -> None:
+    path = write_sphere(tmp_path / "a.sph", np.zeros((9, 1)), 9)
+    path.write_bytes(path.read_bytes().replace(b"-s3 pcm\n", b"-s26 pcm,embedded-shorten-v2.00\n"))
+    assert_refused(path, "be whole .* audio, got a file libsndfile cannot open ")
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    assert_refused(tmp_path / "a.wav", "hold audio, got an empty file. Replace the file.$")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "sph"])
+def test_no_samples(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a.{suffix}", np.zeros((0, 1)))
+    assert_refused(path, "hold audio, got 0 samples. Replace")
+
+
+def test_too_short_to_resample(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", np.ones((1, 1)), 48_000)
+    assert_refused(path, "last at least one sample of 16000 Hz, got 1 of 48000 Hz. Replace", header=False)
+
+
+def test_more_samples_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.flac", tone())
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *_, **__: np.empty(2**55))
+    assert_refused(path, "fit into memory, got 8000 samples. Replace", header=False)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300, -1.1e6])
+def test_samples_that_are_not_finite_or_far_too_loud(tmp_path: Path, value: float) -> None:
+    samples = tone(channels=2)
+    samples[123, 1] = value
+    path = write(tmp_path / "a.wav", samples, RATE, "DOUBLE")
+    got = {1e300: "inf"}.get(value, f"{value:g}")
+    message = re.escape(f"hold samples of at most 1e+06 (full scale is 1), got {got} at sample 123. Replace the file.")
+    assert_refused(path, f"{message}$", header=False)
+
+
+def test_16_bit_numbers_in_a_float_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone() * 2**15, RATE, "FLOAT")
+    np.testing.assert_allclose(read_audio(path, RATE), tone()[:, 0] * 2**15, rtol=1e-6, atol=1e-2)
