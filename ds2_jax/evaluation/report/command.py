@@ -14,11 +14,11 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_text, writing
 
 NUM_UTTERANCES = 20
-"""Of the worst on the page: 0.2 MB each of 3 seconds, 1.6 MB each of 30, so that 33 MB are the most at 16 kHz."""
+"""Worst utterances on the page. Each takes 0.2 MB if it lasts 3 s and 1.6 MB if 30 s: at most 33 MB at 16 kHz."""
 
 
 def make_folder(folder: Path) -> None:
-    """Makes the folder of a report where there is none: before the work, so that it is not done in vain.
+    """Makes the folder of a report. Call it before the evaluation, whose work would be lost if it failed.
 
     Raises:
         InputError: it is a file, or cannot be made.
@@ -35,7 +35,7 @@ def write_report(
     """Writes index.html and report.json, in place of older ones.
 
     Args:
-        folder: as of `make_folder`.
+        folder: from `make_folder`.
         contents: of the report.
         examples: the worst utterances, the worst first.
         config: of the run.

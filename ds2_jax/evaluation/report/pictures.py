@@ -1,4 +1,4 @@
-"""What the page shows and plays of a recording: its spectrogram as PNG and its sound as WAV."""
+"""The spectrogram of a recording as PNG, and its sound as WAV."""
 
 import base64
 import functools
@@ -16,11 +16,11 @@ from ds2_jax.model.features import extract_features
 QUIETEST, LOUDEST = -1.0, 3.5
 """Ends of the colours, in standard deviations of the spectrogram."""
 NUM_COLOURS = 64
-"""More cannot be told apart, and the file would be twice as large."""
+"""You cannot tell more apart, and the file would be twice as large."""
 
 
 def spectrogram_maker(features: FeatureConfig) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from a waveform [S] float32 to its spectrogram [T, F] float32 as the model sees it."""
+    """Makes a function from a waveform [S] float32 to the spectrogram [T, F] float32 that the model sees."""
     extract = jax.jit(functools.partial(extract_features, config=features))
 
     def make(waveform: np.ndarray) -> np.ndarray:
@@ -49,9 +49,9 @@ def spectrogram_png(spectrogram: np.ndarray) -> bytes:
 
 
 def sound(waveform: np.ndarray, sample_rate: int) -> bytes:
-    """A WAV file of a waveform [S] float32; what lies beyond full scale is clipped.
+    """Writes a waveform [S] float32 as a WAV file. Samples beyond full scale are clipped.
 
-    FLAC takes half the room, but Chromium 150 fails to seek in some that last less than a second.
+    FLAC files are half as large, but Chromium 150 cannot seek in some that are shorter than a second.
     """
     samples = np.round(np.clip(waveform, -1, 1) * 32767).astype(np.int16)
     buffer = io.BytesIO()
@@ -60,5 +60,5 @@ def sound(waveform: np.ndarray, sample_rate: int) -> bytes:
 
 
 def data_uri(kind: str, data: bytes) -> str:
-    """The bytes of a file of a MIME type, as an address that holds them."""
+    """The address that holds the bytes of a file; `kind` is its MIME type."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

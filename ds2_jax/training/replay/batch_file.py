@@ -39,21 +39,21 @@ DAMAGE = (
 
 @dataclasses.dataclass(frozen=True)
 class FailedStep:
-    """A step of training that gave no finite loss and gradient, as one process saw it.
+    """A training step whose loss or gradient was not finite, as one process saw it.
 
     Attributes:
-        step: updates made, had it been one; the state before it is the checkpoint of `step` - 1.
+        step: its number; the state before it is the checkpoint of `step` - 1.
         epoch: counted from 0.
-        loss: nats an utterance, over all processes.
+        loss: nats per utterance, over all processes.
         grad_norm: before clipping.
         steps_per_epoch: of the run.
         num_devices: of all processes.
-        num_processes: each has its rows in a file of its own.
-        process_index: this one.
+        num_processes: each writes its rows to a file of its own.
+        process_index: that of this process.
         made_on: devices and version, for a person.
-        ids: of each row's utterance; "" for an empty row.
-        audio: of each row's utterance, likewise.
-        batch: this process's rows, as of `data.pipeline.batches`.
+        ids: of the utterance of each row; "" for an empty row.
+        audio: path of the recording of each row; "" for an empty row.
+        batch: rows of this process, as `data.pipeline.batches` gives them.
     """
 
     step: int
@@ -79,7 +79,7 @@ class FailedStep:
         utterances: Sequence[Utterance],
         steps_per_epoch: int,
     ) -> Self:
-        """A step that this process has made; `metrics` and `batch` are its own, `utterances` those of the split."""
+        """Takes a step of this process, with its metrics and batch; `utterances` are those of the split."""
         rows = [utterances[index] if index >= 0 else None for index in batch["indices"].tolist()]
         return cls(
             step,
@@ -97,13 +97,13 @@ class FailedStep:
         )
 
     def path(self, run: Path) -> Path:
-        """Where the file belongs in the folder of a run."""
+        """The place of the file in the folder of a run."""
         part = f".{self.process_index + 1}-of-{self.num_processes}" if self.num_processes > 1 else ""
         return run / FOLDER / f"step-{self.step}{part}.npz"
 
 
 def write_batch(run: Path, failed: FailedStep) -> Path:
-    """Writes the file of a step, over one that is there.
+    """Writes the file of a step, and replaces an older one.
 
     Raises:
         InputError: it cannot be written.
@@ -128,7 +128,7 @@ def write_batch(run: Path, failed: FailedStep) -> Path:
 
 
 def replay_hint(path: Path) -> str:
-    """What to do with a file of `write_batch`, for the message that ends training."""
+    """Says what to do with a file of `write_batch`, in the message that ends training."""
     size = path.stat().st_size / 2**20
     command = f"python main.py replay {shlex.quote(str(path))}"
     return f"{path} holds the batch ({size:.1f} MiB): {command} says what is behind it."
@@ -141,7 +141,7 @@ def read_batch(path: Path) -> FailedStep:
         The step with the rows of all processes, in their order.
 
     Raises:
-        InputError: a file is missing, damaged or none of ours, or the processes' files do not belong together.
+        InputError: a file is missing or damaged, has other contents, or belongs to another step than the first.
     """
     first = _read_part(path)
     if first.num_processes == 1:
@@ -158,7 +158,7 @@ def read_batch(path: Path) -> FailedStep:
 
 
 def _whole(part: FailedStep) -> tuple[Any, ...]:
-    """What all parts of a step have in common."""
+    """What the parts of a step must have in common."""
     widths = [value.shape[1:] for value in part.batch.values()]
     return part.step, part.epoch, part.steps_per_epoch, part.num_devices, part.num_processes, widths
 
