@@ -197,4 +197,4 @@ def test_no_module_unpickles_or_runs_what_a_file_holds() -> None:
     assert set(risks(source)) == {"pickle", "joblib", "eval", "allow_pickle", "torch.load"}
     found = {path.relative_to(PACKAGE).as_posix(): risks(path.read_text()) for path in PACKAGE.rglob("*.py")}
     # A recipe is a program, which the user names; a run keeps its settings as JSON.
-    assert {name: each for name, each in found.items() if each} == {"config.py": ["runpy.run_path"]}
+    assert {name: each for name, each in found.items() if each} == {"config/load.py": ["runpy.run_path"]}
