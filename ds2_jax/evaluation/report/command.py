@@ -8,7 +8,7 @@ from ds2_jax.config import Config
 from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.evaluation.report.contents import Contents, as_json
 from ds2_jax.evaluation.report.page import page
-from ds2_jax.evaluation.report.utterance import Shower
+from ds2_jax.evaluation.report.utterance import Illustrator
 from ds2_jax.evaluation.report.worst import Example
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_text, writing
@@ -47,7 +47,7 @@ def write_report(
     Raises:
         InputError: audio cannot be read, or a file cannot be written.
     """
-    shown = list(map(Shower(config, decoder), examples))
+    shown = list(map(Illustrator(config, decoder), examples))
     numbers = as_json(contents, examples)
     write_text(folder / "report.json", json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     path = folder / "index.html"

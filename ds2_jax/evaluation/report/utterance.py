@@ -46,8 +46,8 @@ class ShownUtterance(NamedTuple):
     notes: Sequence[str]
 
 
-class Shower:
-    """Prepares utterances of a run for the page.
+class Illustrator:
+    """Draws utterances of a run for the page.
 
     Args:
         config: of the run.
