@@ -1,4 +1,4 @@
-"""What every corpus needs to be built: a folder that appears when it is complete, work in parallel, a report."""
+"""What building a corpus needs: a folder that appears when it is complete, work in parallel, a report."""
 
 import collections
 import contextlib
@@ -40,19 +40,19 @@ ANOTHER_FOLDER = "Delete the folder, or choose another root."
 LEFT_OUT = "left_out.jsonl"
 SOURCE = "source.json"
 ITEMS_AHEAD = 1000
-"""Most items that wait for a thread, or for the one before them."""
+"""At most so many items wait for a thread, or for the item before them."""
 
 
 @contextlib.contextmanager
 def building(folder: Path, source: Mapping[str, object] | None = None) -> Iterator[Path]:
-    """A folder FOLDER.partial in which to build `folder`: empty, and deleted in the end unless it was renamed.
+    """Gives the empty folder FOLDER.partial in which to build `folder`. It is deleted at the end unless it was renamed.
 
-    One process at a time: another waits, and should then look whether `folder` is there.
+    One process builds at a time. Another one waits, and should then check whether `folder` is there.
 
     Args:
         folder: of the corpus.
-        source: what the corpus is made from. Where FOLDER.partial has a source.json that says the same, it is what
-            a stopped run left, and is gone on with; and one that has it in the end stays. None: always begun anew.
+        source: what the corpus is made from. If the source.json in FOLDER.partial says the same, a stopped run left the
+            folder, and its work goes on; a folder with such a file also stays at the end. None: always begins anew.
 
     Raises:
         InputError: the folder above cannot be written.
@@ -71,7 +71,7 @@ def building(folder: Path, source: Mapping[str, object] | None = None) -> Iterat
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes away from `folder` and its neighbours, after waiting for one that does so.
+    """Keeps other processes from `folder` and its neighbours, after waiting for one that does the same.
 
     Raises:
         InputError: the folder above cannot be written.
@@ -91,7 +91,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def begin(partial: Path, source: Mapping[str, object]) -> None:
-    """Says in source.json that `partial` holds work on `source` that is worth keeping after a stop."""
+    """Writes source.json: `partial` holds work on `source` that is worth keeping after a stop."""
     write_text(partial / SOURCE, json.dumps(source) + "\n")
 
 
@@ -107,7 +107,7 @@ def _tidy(partial: Path, source: Mapping[str, object] | None) -> None:
 
 
 def read_source(folder: Path, corpus: str, manifests: Iterable[str] = ("train", "dev", "test")) -> dict[str, object]:
-    """What the finished corpus in `folder` was made from: its source.json.
+    """Reads what the finished corpus in `folder` was made from, its source.json.
 
     Raises:
         InputError: it is broken, or it or one of `manifests` is missing.
@@ -131,7 +131,7 @@ def check_source(folder: Path, corpus: str, wanted: Mapping[str, object]) -> Non
 
 
 def _load_source(path: Path) -> dict[str, object] | None:
-    """A source.json; None where there is none or it is broken."""
+    """A source.json; None if it is missing or broken."""
     try:
         source = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, *NO_JSON):
@@ -140,7 +140,7 @@ def _load_source(path: Path) -> dict[str, object] | None:
 
 
 class Journal:
-    """Results of work that must not be done twice, kept in a file line by line.
+    """Keeps the results of work that must not be done twice, line by line in a file.
 
     Args:
         path: JSON Lines, which an earlier run may have begun.
@@ -222,7 +222,7 @@ def in_parallel(
 
 
 def _in_order(pool: ThreadPoolExecutor, make: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """As `pool.map`, which would make a future for each of a million items at once: two gigabytes."""
+    """Like `pool.map`, which would make a future for each of a million items at once, in two gigabytes."""
     pending: collections.deque[Future[Result]] = collections.deque()
     for item in items:
         pending.append(pool.submit(make, item))

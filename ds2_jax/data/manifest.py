@@ -38,16 +38,16 @@ Reason = Literal[
 ]
 NUM_EXAMPLES = 3
 EXAMPLE_LENGTH = 300
-"""Characters of an example's detail in a message; the file of problems holds it whole."""
+"""Characters of an example's detail in a message. The file of problems holds all of it."""
 MAX_DURATION = 3600
-"""Seconds; longer is a slip of the unit, and evaluation, which has no limit of its own, would ask for all memory."""
+"""Seconds. A longer duration has the wrong unit, and evaluation, which has no limit, would ask for all memory."""
 
 
 class Record(Protocol):
-    """Audio that is no file of its own."""
+    """Audio that has no file of its own."""
 
     def read(self, sample_rate: int) -> np.ndarray:
-        """As `audio.read_audio`."""
+        """Like `audio.reading.read_audio`."""
 
 
 class TimedWord(NamedTuple):
@@ -63,13 +63,13 @@ class Utterance:
     """One recording and what is said in it.
 
     Attributes:
-        audio: its file; with a `record` no path but a name, for messages and results.
-        duration: seconds; 0 where the header of the file cannot be read.
+        audio: its file; if there is a `record`, a name for messages and results.
+        duration: seconds; 0 if the header of the file cannot be read.
         transcript: as written in the manifest; the alphabet normalises it.
         id: names the utterance in messages and results, unlike any other in its manifest.
-        speaker: "" where it is not known.
-        record: what reads the audio where it is no file of its own.
-        words: of the transcript, in order; none where their times are not known.
+        speaker: "" if not known.
+        record: reads the audio if it has no file of its own.
+        words: of the transcript, in order; empty if their times are not known.
     """
 
     audio: Path
@@ -81,13 +81,13 @@ class Utterance:
     words: tuple[TimedWord, ...] = ()
 
     def num_samples(self, sample_rate: int) -> int:
-        """Samples at `sample_rate` (Hz) that `duration` amounts to."""
+        """Number of samples in `duration` at `sample_rate` (Hz)."""
         return round(self.duration * sample_rate)
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Why an utterance cannot be used: one reason for the counts, and the detail."""
+    """Why an utterance cannot be used: a reason to count, and a detail."""
 
     id: str
     audio: str
@@ -105,7 +105,7 @@ def read_manifest(path: Path) -> list[Utterance]:
       are read from their files, the durations from the headers of the audio.
 
     Relative paths start at the manifest's folder, those of deepspeech.pytorch at its `root_path`, which starts there.
-    An utterance without an id is named after its audio file, with a number where that name is taken.
+    An utterance without an id is named after its audio file, with a number if that name is taken.
 
     Raises:
         InputError: no such file, no utterance in it, not JSON, a key is missing, twice there or of the wrong type, a
@@ -126,7 +126,7 @@ def read_manifest(path: Path) -> list[Utterance]:
 
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
-    """Writes JSON Lines; audio inside the manifest's folder is named relative to it, so that it can be moved."""
+    """Writes JSON Lines. Paths inside the manifest's folder are relative to it, so that the folder can be moved."""
     folder = path.absolute().parent
     rows = []
     for utterance in utterances:
@@ -151,7 +151,7 @@ def write_problems(path: Path, problems: Iterable[Problem]) -> None:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, without a byte order mark.
+    """Reads a file in UTF-8, without its byte order mark.
 
     Raises:
         InputError: it cannot be read, or has another encoding.
@@ -186,7 +186,7 @@ def _read_lines(path: Path, text: str) -> list[Utterance]:
 
 
 def _utterance(row: Row, where: str, folder: Path) -> Utterance:
-    """The utterance of one line; its id is "" where the line has none."""
+    """The utterance of one line; its id is "" if the line has none."""
     require(isinstance(row, dict), where, "be a JSON object", row)
     nemo = "audio_filepath" in row
     audio = _string(row, "audio_filepath" if nemo else "audio", where)
@@ -267,7 +267,7 @@ def _read_duration(audio: Path) -> float:
 
 
 def _name(utterances: list[Utterance]) -> list[Utterance]:
-    """The utterances, those without an id named after their audio file."""
+    """Names the utterances without an id after their audio files."""
     taken = {""} | {utterance.id for utterance in utterances}
     counts: collections.Counter[str] = collections.Counter()
     named = []

@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a run: the latest two and the best by dev WER; resume, and weights alone or averaged."""
+"""Orbax checkpoints of a run: saving, resuming, and reading weights alone or averaged."""
 
 import functools
 import json
@@ -51,16 +51,17 @@ Result = TypeVar("Result")
 class Checkpoints:
     """The checkpoints of one run; a context manager that waits for the last save.
 
-    Several processes that train as one call every method together; the folder is one that all of them see.
+    The latest two steps and the best by dev WER are kept. Processes that train as one call every method together, and
+    all of them see the folder.
 
     Saving copies the arrays and writes in the background. A step is complete once its folder has its final name, so a
-    crash while saving leaves the steps before it. The SHA-256 of every array is saved with it and compared when it is
-    read: Orbax restores a flipped bit in silence.
+    crash while saving leaves the steps before it. The SHA-256 of every array is saved and compared when the array is
+    read, because Orbax restores a flipped bit in silence.
 
     Args:
         run: folder of the run.
         config: its settings; a checkpoint of another alphabet, other features or another model is refused.
-        utterances: digest of what it is trained and chosen on; the state of others is refused. None takes any.
+        utterances: digest of the train and dev splits; a state of others is refused. None takes any.
     """
 
     def __init__(self, run: Path, config: Config, utterances: str | None = None) -> None:
@@ -81,18 +82,18 @@ class Checkpoints:
         try:
             self._writer.close()
         except Exception as failure:  # TensorStore's have no common class
-            if error is None:  # it came first
+            if error is None:  # else it came first
                 raise self._write_error(failure) from failure
 
     def save(self, state: TrainState) -> None:
-        """Begins to save a state under its step, after the save before it has ended.
+        """Waits for the previous save, then begins to save a state under its step.
 
         Raises:
-            InputError: this save, or the one before it, could not be written.
+            InputError: this save or the previous one could not be written.
         """
         self.wait()
         step = int(state.step)
-        if step in self._steps():  # where it was restored, and no step was made
+        if step in self._steps():  # it was restored, and no step was made since
             return
         tree = _tree(state)
         meta = self._meta | {"sha256": checksums(tree) if is_primary() else {}}  # process 0 writes it
@@ -104,7 +105,7 @@ class Checkpoints:
             raise self._write_error(error) from error
 
     def wait(self) -> None:
-        """Waits until the last save is on disk, and deletes what it makes superfluous.
+        """Waits until the last save is on disk, and deletes the steps that it makes superfluous.
 
         Raises:
             InputError: it could not be written.
@@ -117,7 +118,7 @@ class Checkpoints:
             self._prune()
 
     def record(self, step: int, dev_wer: float | None) -> None:
-        """Notes, beside a saved state, that it was evaluated; `dev_wer` is None where there is nothing to measure on.
+        """Notes beside a saved state that it was evaluated; `dev_wer` is None if there is no dev split.
 
         Raises:
             InputError: its save could not be written.
@@ -133,13 +134,13 @@ class Checkpoints:
         return bool(broadcast_from_primary("evaluated", (self._folder(step) / METRICS).exists()))
 
     def tidy(self) -> None:
-        """Deletes what a crash left of saves and deletions; only for who trains the run."""
+        """Deletes what a crash left of saves and deletions. Only the training of the run may call it."""
         for pattern in LEFTOVERS if is_primary() else ():
             for path in (self._run / CHECKPOINTS).glob(pattern):
                 shutil.rmtree(path)
 
     def _prune(self) -> None:
-        """Keeps the latest two steps, should the last be damaged, and `best_steps`."""
+        """Keeps the latest two steps, in case the last is damaged, and `best_steps`."""
         steps = run_folder.saved_steps(self._run)
         with writing(self._run / CHECKPOINTS):
             for step in set(steps[:-2]) - set(run_folder.best_steps(self._run, self._num_averaged)):
@@ -158,17 +159,17 @@ class Checkpoints:
 
     @property
     def latest_step(self) -> int | None:
-        """Step of the newest checkpoint; None without any."""
+        """Step of the newest checkpoint; None if there is none."""
         return next(iter(self._latest()), None)
 
     @property
     def best_step(self) -> int | None:
-        """Step with the lowest dev WER, the first of equals; without any dev WER the last; None without steps."""
+        """Step of the best checkpoint, see `run_folder.best_steps`; None if there is none."""
         return next(iter(self.best_steps), None)
 
     @property
     def best_steps(self) -> list[int]:
-        """The best step, and with `checkpoint.average` those that are averaged with it, the best first."""
+        """The steps that `checkpoint.average` averages, the best first."""
         found = run_folder.best_steps(self._run, self._num_averaged) if is_primary() else []
         steps: list[int] = broadcast_from_primary("best steps", found)
         return steps
@@ -181,24 +182,24 @@ class Checkpoints:
         return steps
 
     def resume(self, like: TrainState) -> TrainState:
-        """The newest state that is whole, on the devices of `like`; `like` itself where nothing was saved yet.
+        """Restores the newest whole state, on the devices of `like`; `like` itself if nothing was saved yet.
 
         Args:
             like: a state of the same sizes.
 
         Raises:
-            InputError: as `restore`, or no step is whole any more.
+            InputError: as `restore`, or no step is whole.
         """
         return self._first_whole(self._latest, lambda steps: self.restore(steps[0], like)) or like
 
     def best_variables(self, like: Mapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        """The best whole step and the mean variables of `best_steps`; None where nothing is saved; else as `resume`."""
+        """The best whole step and the mean variables of `best_steps`; None if nothing is saved. Errors as `resume`."""
         return self._first_whole(lambda: self.best_steps, lambda steps: (steps[0], self.mean_variables(steps, like)))
 
     def _first_whole(
         self, choose: Callable[[], Sequence[int]], read: Callable[[Sequence[int]], Result]
     ) -> Result | None:
-        """Reads the steps that are chosen; where one is damaged, it is moved aside, and they are chosen anew."""
+        """Chooses steps and reads them. If one is damaged, moves it aside and chooses again."""
         while steps := choose():
             found, finding, folder = None, "", self._folder(steps[0])
             try:
@@ -208,7 +209,7 @@ class Checkpoints:
             findings = exchange("findings", finding)
             if not any(findings):
                 return found
-            if not findings[0]:  # whole where it was written
+            if not findings[0]:  # whole for the first process, which wrote it
                 index, other = next((index, each) for index, each in enumerate(findings) if each)
                 raise InputError(
                     f"{self._run} must be whole for every process, got in process {index}: {other} Let all processes "
@@ -226,25 +227,25 @@ class Checkpoints:
         return None
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state saved at `step`, on the devices of `like`.
+        """Restores the state saved at `step`, on the devices of `like`.
 
         Raises:
             DamagedCheckpointError: it cannot be read, or is not what was saved.
-            InputError: it was saved with other settings, other sizes or other utterances.
+            InputError: it was saved with other settings, sizes or utterances.
         """
         return TrainState(**self._restore(step, _tree(like), partial=False))
 
     def restore_variables(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
-        """Weights and batch statistics alone, on the devices of `like` (params, batch_stats); errors as `restore`.
+        """Restores params and batch_stats alone, on the devices of `like`. Errors as `restore`.
 
-        With `optim.ema_decay` those are their moving averages.
+        With `optim.ema_decay` they are moving averages.
         """
         if not self._keeps_average:
             return self._restore(step, dict(like), partial=True)
         return dict(self._restore(step, {"average": dict(like)}, partial=True)["average"])
 
     def mean_variables(self, steps: Sequence[int], like: Mapping[str, Any]) -> dict[str, Any]:
-        """The mean of the variables of several steps, each as `restore_variables` reads it."""
+        """The mean over steps of what `restore_variables` reads."""
         mean = self.restore_variables(steps[0], like)
         for count, step in enumerate(steps[1:], start=2):
             mean = _toward(self.restore_variables(step, like), mean, 1 / count)
@@ -256,7 +257,7 @@ class Checkpoints:
         meta = self._check_meta(folder, same_utterances=not partial)
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             try:
-                # Checked here: a partial restore leaves out, in silence, what only one side has.
+                # A partial restore silently leaves out what only one side has.
                 stored = ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
                 if older := older_runs.holds_joined_directions(stored):
                     saved = older_runs.joined(abstract)
@@ -268,7 +269,7 @@ class Checkpoints:
                 arguments = ocp.checkpoint_utils.construct_restore_args(saved)
                 state = ocp.args.PyTreeRestore(item=saved, restore_args=arguments, partial_restore=partial)
                 restored: dict[str, Any] = dict(reader.restore(folder, args=ocp.args.Composite(state=state)).state)
-            except (InputError, MemoryError, jax.errors.JaxRuntimeError):  # the machine's, not the file's
+            except (InputError, MemoryError, jax.errors.JaxRuntimeError):  # the machine fails, not the file
                 raise
             except Exception as error:  # TensorStore's have no common class
                 raise read_error(folder, error) from error
@@ -300,27 +301,27 @@ _toward = jax.jit(optax.incremental_update)
 
 
 def _tree(state: TrainState) -> dict[str, Any]:
-    """What is saved of a state; without `average` where there is none, as in runs from before there could be one."""
+    """What is saved of a state; `average` only if there is one, as in older runs."""
     return {name: value for name, value in vars(state).items() if name != "average" or value}
 
 
 @functools.cache
 def _quieten() -> None:
-    """Silences what Orbax prints about a failure that it raises as well."""
+    """Silences what Orbax prints about failures that it also raises."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine 'async_serialize", RuntimeWarning)
     tell = sys.unraisablehook
 
     def tell_others(event: "sys.UnraisableHookArgs") -> None:
-        if str(event.exc_value) != "Event loop is closed":  # of a write that ends after another one has failed
+        if str(event.exc_value) != "Event loop is closed":  # a write that ends after another one has failed
             tell(event)
 
     sys.unraisablehook = tell_others
 
 
 def _shape_differences(stored: Any, wanted: Any) -> str:
-    """The first arrays that only one side has, or that differ in shape; "" where there are none."""
+    """Lists the first arrays that only one side has, or that differ in shape; "" if there are none."""
     here, there = ({name: tuple(leaf.shape) for name, leaf in named_leaves(tree).items()} for tree in (wanted, stored))
     names = [name for name in sorted(here | there) if here.get(name) != there.get(name)]
     listed = [f"{name} {there.get(name, 'missing')}, not {here.get(name, 'there')}" for name in names[:NUM_EXAMPLES]]
@@ -328,7 +329,7 @@ def _shape_differences(stored: Any, wanted: Any) -> str:
 
 
 def load_variables(run: Path, config: Config, mesh: Mesh) -> dict[str, Any]:
-    """Weights and batch statistics of a run's best checkpoint, or their mean over the best, on every device of `mesh`.
+    """Reads the variables of a run's best checkpoint, or their mean over the best, onto every device of `mesh`.
 
     Raises:
         InputError: the run has no checkpoint, or one of another alphabet or size.

@@ -24,12 +24,12 @@ logger = logging.getLogger(__package__)
 CONFIG = "config.json"
 LOCK = "lock"
 NOTHING = {LOCK, "lost+found"}
-"""What may lie in the folder of a new run; the second at the root of a file system."""
+"""What the folder of a new run may hold; lost+found lies at the root of a file system."""
 UNFINISHED = "*.json*.[0-9]*.new"
-"""What a killed process leaves of a file that it was replacing."""
+"""Files that a killed process leaves when it was replacing another."""
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics/metrics"
-"""Within a step of the checkpoints: the dev WER and the step, once it was evaluated."""
+"""File in the folder of a checkpoint: its step and dev WER, written once it was evaluated."""
 CALIBRATION = "calibration.json"
 METRIC_LOG = "metrics.jsonl"
 TUNING = "tuning"
@@ -40,18 +40,18 @@ CONTENTS = (
     *(METRIC_LOG, "test.json*", "skipped_*.jsonl"),
     *(CALIBRATION, TUNED, CONFIG, UNFINISHED),
 )
-"""What `overwrite` deletes; a file of the user's own stays."""
+"""What `overwrite` deletes. The user's own files stay."""
 
 MAY_DIFFER = {
     *("data.root", "data.archive", "data.train", "data.dev", "data.test", "data.num_workers", "watchdog_minutes"),
 }
-"""Settings in which processes that train as one may differ: where their files lie, what their host can do."""
+"""Settings that may differ between processes that train as one: where files lie, what a host can do."""
 
 PLACES = MAY_DIFFER | {
     *("data.on_bad_utterance", "parallel", "rematerialise", "checkpoint.every_steps", "checkpoint.every_minutes"),
 }
-"""Settings that may change when a run goes on: they do not change what is learned. The checkpoints know the
-utterances themselves, so manifests may move and must not change."""
+"""Settings that may change when a run goes on, because they do not change what is learned. Manifests may move but not
+change: the checkpoints know their utterances."""
 
 ADDED_LATER = {
     *("features.normalisation", "features.num_mels"),
@@ -61,16 +61,16 @@ ADDED_LATER = {
     *("optim.accumulate", "optim.ema_decay", "rematerialise", "watchdog_minutes"),
     *("checkpoint", "checkpoint.average"),
 }
-"""Settings that older runs do not have; their defaults are what was done before there was a choice."""
+"""Settings that older runs lack. The defaults are what was done before there was a choice."""
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[Callable[[], None]]:
-    """Makes the folder of a run where there is none, and keeps other processes from training it.
+    """Makes the folder of a run if it is missing, and keeps other processes from training the run.
 
     Yields:
-        A function that raises InputError where the folder is no longer the one that was locked: a disk that is gone
-        leaves an empty folder in its place, which would silently be written to.
+        A function that raises InputError if the folder is no longer the one that was locked. A disk that is gone leaves
+        an empty folder in its place, which training would silently write to.
 
     Raises:
         InputError: another process trains it, or it is a file.
@@ -105,7 +105,7 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
 def open_run(folder: Path, config: Config, overwrite: bool) -> None:
     """Makes the folder of a run, or makes sure that it holds one with the same settings.
 
-    Paths are kept absolute: a later command may be called from another folder.
+    Paths are kept absolute, because a later command may be called from another folder.
 
     Args:
         folder: of the run.
@@ -127,9 +127,9 @@ def open_run(folder: Path, config: Config, overwrite: bool) -> None:
 
 
 def check_run(folder: Path, config: Config, overwrite: bool) -> None:
-    """Sees whether `open_run` would take the folder, and writes nothing.
+    """Checks that `open_run` would take the folder. Writes nothing.
 
-    A run without a checkpoint has nothing to lose and takes new settings.
+    A run without a checkpoint takes new settings, because it has nothing to lose.
 
     Raises:
         InputError: the folder is a file, or holds a run with other settings, or something that is no run.
@@ -156,7 +156,7 @@ def check_run(folder: Path, config: Config, overwrite: bool) -> None:
 
 
 def common_settings(config: Config) -> dict[str, str]:
-    """The settings that processes which train as one must share, each field with its value."""
+    """The settings that processes must share to train as one: each field with its value."""
 
     def fields(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
         for name, value in tree.items():
@@ -191,34 +191,34 @@ def load_config(folder: Path) -> Config:
 
 
 def _check_plain(folder: Path) -> None:
-    """Raises InputError for what would be read for ever: a pipe that nobody writes to, a link to a device."""
-    for place, _, names in os.walk(folder):  # which passes over what another process deletes meanwhile
+    """Raises InputError for files that never end: a pipe that nobody writes to, a link to a device."""
+    for place, _, names in os.walk(folder):  # it skips what another process deletes meanwhile
         for path in (Path(place, name) for name in names):
-            with contextlib.suppress(OSError):  # as does this; and over broken links
+            with contextlib.suppress(OSError):  # so does this; it also skips broken links
                 if not stat.S_ISREG(path.stat().st_mode):
                     raise InputError(f"{folder} must hold files and folders, got the pipe or device {path}. Delete it.")
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints of the run in `folder`, rising."""
+    """Steps of the checkpoints of the run in `folder`, in rising order."""
     return sorted(int(path.name) for path in (folder / CHECKPOINTS).glob("*") if path.name.isdecimal())
 
 
 def last_step(folder: Path) -> int | None:
-    """Step of the newest checkpoint of the run in `folder`; None without any."""
+    """Step of the newest checkpoint of the run in `folder`; None if there is none."""
     return max(saved_steps(folder), default=None)
 
 
 def best_step(folder: Path) -> int | None:
-    """Step of the best checkpoint of the run in `folder`, without Orbax; None without any. See `best_steps`."""
+    """Step of the best checkpoint of the run in `folder`, found without Orbax; None if there is none."""
     return next(iter(best_steps(folder, 1)), None)
 
 
 def best_steps(folder: Path, count: int) -> list[int]:
     """Steps of the best checkpoints of the run in `folder`, `count` at most, the best first.
 
-    Best is the lowest dev WER, the first of equals. Where none was measured it is the last end of an epoch, or, before
-    the first one, the last save.
+    The best has the lowest dev WER; of equals it is the first. If no WER was measured, the best is the last end of an
+    epoch, or the last save if no epoch has ended.
 
     Raises:
         InputError: what was noted of a checkpoint's evaluation is damaged.
@@ -231,7 +231,7 @@ def best_steps(folder: Path, count: int) -> list[int]:
 
 
 def dev_wer(folder: Path, step: int) -> float | None:
-    """What was noted of a checkpoint's evaluation; None where it was not evaluated, or there was no dev split.
+    """Reads the dev WER of a checkpoint; None if it was not evaluated, or there was no dev split.
 
     Raises:
         InputError: the note is damaged.
@@ -254,9 +254,9 @@ def dev_wer(folder: Path, step: int) -> float | None:
 
 
 def read_metric_log(folder: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The lines of metrics.jsonl of the run in `folder`, each as it stands and what it holds; none without the file.
+    """Reads metrics.jsonl of the run in `folder`: each line and its metrics; nothing if there is no file.
 
-    A last line without its end was being written when the run was killed, and is left out.
+    A last line without a line end is left out: it was being written when the run was killed.
 
     Raises:
         InputError: a line is damaged.
@@ -281,14 +281,14 @@ def _metrics(line: str, place: str) -> dict[str, Any]:
 
 
 def prospects(folder: Path, overwrite: bool = False) -> str:
-    """What an interruption of training costs; with --overwrite the same command would delete what there is."""
+    """Says what an interruption costs. With --overwrite the same command would delete the run."""
     step = last_step(folder)
     command = "the same command without --overwrite" if overwrite else "the same command"
     return "the same command starts anew" if step is None else f"{command} continues after step {step}"
 
 
 def stamp(folder: Path) -> list[int] | None:
-    """Tells whether two processes see the same folder of a run; None where there is none."""
+    """A mark by which processes see whether they share the folder of a run; None if there is none."""
     with contextlib.suppress(OSError):
         status = (folder / CONFIG).stat()
         return [status.st_mtime_ns, status.st_size]
@@ -296,7 +296,7 @@ def stamp(folder: Path) -> list[int] | None:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """The fields in which two trees of settings differ, each with both values."""
+    """Lists the fields in which two trees of settings differ, each with both values."""
     found: dict[str, tuple[Any, Any]] = {}
     for name in old | new:
         field, before, now = prefix + name, old.get(name), new.get(name)
@@ -308,7 +308,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> d
 
 
 def was_done_before(field: str, before: Any, now: Any) -> bool:
-    """Whether older settings do not have a field yet, and it is now what was done then."""
+    """Whether older settings lack a field, and its value now is what was done then."""
     if before is not None or field not in ADDED_LATER:
         return False
     default: Any = json.loads(config_lib.to_json(Config()))
@@ -318,7 +318,7 @@ def was_done_before(field: str, before: Any, now: Any) -> bool:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Device and number of a folder; None where there is none, or its disk does not answer."""
+    """Device and inode of a folder; None if it is missing, or its disk does not answer."""
     with contextlib.suppress(OSError):
         status = folder.stat()
         return status.st_dev, status.st_ino
@@ -326,7 +326,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 def _holds_something(folder: Path) -> bool:
-    """Whether there is more than a run leaves that was killed at once."""
+    """Whether the folder holds more than a run leaves that was killed at once."""
     return any(not (path.name in NOTHING or path.match(UNFINISHED)) for path in folder.iterdir())
 
 
