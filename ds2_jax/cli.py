@@ -1,52 +1,101 @@
-"""The commands: python main.py [train|evaluate|summary|transcribe|align|calibrate|replay|prepare|data|lm|bench] ..."""
+"""The command line: finds the command, reads its options, and turns what it raises into lines and exit codes."""
 
-import dataclasses
+import argparse
+import difflib
 import errno
 import functools
 import importlib
 import inspect
-import itertools
 import os
+import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, NamedTuple
 
 import tyro
 
 from ds2_jax.config import Config, load_config
-from ds2_jax.decoding.options import GREEDY, DecodingOptions
-from ds2_jax.parallel.cluster import ALONE, ClusterOptions
+from ds2_jax.corpora import CORPORA
 from ds2_jax.system import logs
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.interrupts import Stopped
 
-Result = TypeVar("Result")
 
-USAGE = """\
-usage: python main.py [COMMAND] ...
+class Command(NamedTuple):
+    """A command.
 
-Deep Speech 2: trains speech recognisers and transcribes with them.
+    Attributes:
+        place: MODULE:FUNCTION below `ds2_jax`. The parameters of the function are the options and its docstring is the
+            help. It returns the exit code, or a path to print. Its module imports nothing slow, such as JAX.
+        about: one line for the usage.
+    """
 
-commands (train where none is named):
-  train --config FILE [--section.field value ...]   train, or go on, with --distributed in many processes; then
-                                                    evaluate the test split
-  evaluate RUN [--manifest FILE] [--report DIR]     word and character error rates of a trained run
-  summary RUN [RUN ...]                             a table of the error rates of runs, such as seeds, and their mean
-  transcribe RUN AUDIO [AUDIO ...] [--format srt]   transcripts of audio and video: text, subtitles, tables
-  align RUN AUDIO TEXT                              when each word and character of a known text is said
-  calibrate RUN [--manifest FILE]                   fit confidences and word times; training does so in its end
-  replay FILE [--run RUN]                           make a step again whose loss was not finite; say what is behind it
-  prepare CORPUS [--root FOLDER] ...                fetch or build a corpus; prepare --help lists them
-  data TOOL ...                                     look at manifests and change them; data --help lists the tools
-  lm TOOL ...                                       make a language model of text, tune one; lm --help lists the tools
-  bench [WORK ...]                                  speed and memory, beside PyTorch where it is installed
+    place: str
+    about: str
 
-Every command has its own --help, for example:
-  python main.py --config configs/quickstart.py --help
-"""
 
+COMMANDS = {
+    "train": Command("training.command:train", "train or continue a run, then evaluate the test split"),
+    "evaluate": Command("evaluation.command:evaluate", "word and character error rates of a trained run"),
+    "summary": Command(
+        "evaluation.summary:summary", "a table of the error rates of runs, such as seeds, and their mean"
+    ),
+    "transcribe": Command("recognition.command:transcribe", "transcripts of audio and video: text, subtitles, tables"),
+    "align": Command("recognition.command:align", "when each word and character of a known text is said"),
+    "calibrate": Command("evaluation.command:calibrate", "fit confidences and word times; training does so at the end"),
+    "replay": Command("training.command:replay", "repeat a step whose loss was not finite, and say what is behind it"),
+    **{
+        f"prepare {name}": Command(f"corpora.{name.replace('-', '_')}:prepare", about)
+        for name, about in CORPORA.items()
+    },
+    "data check": Command(
+        "curation.check:check", "decode every recording; say what stops training and what looks wrong"
+    ),
+    "data stats": Command("curation.stats:stats", "hours, speakers, words and durations, without decoding"),
+    "data merge": Command("curation.edit:merge", "one manifest of several"),
+    "data split": Command("curation.edit:split", "train, dev and test of one manifest, by speaker"),
+    "data alphabet": Command(
+        "curation.propose:alphabet", "propose data.alphabet and data.remove for transcripts of any language"
+    ),
+    "data preview": Command(
+        "curation.preview.command:preview",
+        "hear and see utterances before and after what training changes; add noise to a file",
+    ),
+    "data batch-seconds": Command(
+        "training.command:batch_seconds", "the largest data.batch_seconds that fits the memory of a device"
+    ),
+    "data pack": Command("curation.pack:pack", "recordings and transcripts into a few large files, for fast reading"),
+    "lm build": Command("lm.build:build", "an n-gram model of text files or manifests, as an ARPA file"),
+    "lm tune": Command("evaluation.command:tune", "the weights of a language model for a run, by its dev split"),
+    "bench": Command("bench.command:bench", "speed and memory, beside PyTorch if it is installed"),
+}
+"""By name, which is one word or two."""
+
+
+class Group(NamedTuple):
+    """Commands whose names begin with the same word.
+
+    Attributes:
+        kind: what the second word is.
+        about: one line for the usage.
+    """
+
+    kind: str
+    about: str
+
+
+GROUPS = {
+    "prepare": Group("CORPUS", "fetch or build a corpus"),
+    "data": Group("TOOL", "look at manifests and change them"),
+    "lm": Group("TOOL", "make a language model of text, tune one"),
+}
+DEFAULT = "train"
+"""The command where none is named."""
+HELP = (["--help"], ["-h"])
+REST = "beam_options"
+"""The parameter that takes the words behind `--` as one."""
 FAILURE, INTERRUPTED, BROKEN_PIPE = 1, 130, 141
 """Exit codes: wrong input; Ctrl-C; whoever read the output has gone (both as shells count signals). SIGTERM: 143."""
 
@@ -56,97 +105,6 @@ PLACES = {
     *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ETIMEDOUT),
 }
 """Errors of the place that a file lies in: the user's to mend, wherever they occur."""
-
-
-DATA_TOOLS = {
-    "check": ("curation.check.check", "decode every recording; say what stops training and what looks wrong"),
-    "stats": ("curation.stats.stats", "hours, speakers, words and durations, without decoding"),
-    "merge": ("curation.edit.merge", "one manifest of several"),
-    "split": ("curation.edit.split", "train, dev and test of one manifest, by speaker"),
-    "alphabet": ("curation.propose.alphabet", "propose data.alphabet and data.remove for transcripts of any language"),
-    "preview": (
-        "curation.preview.command.preview",
-        "hear and see utterances before and after what training changes; add noise to a file",
-    ),
-    "batch-seconds": (
-        "training.memory.batch_seconds",
-        "the largest data.batch_seconds that fits the memory of a device",
-    ),
-    "pack": ("curation.pack.pack", "recordings and transcripts into a few large files, for fast reading"),
-}
-"""Of `data`: the function below `ds2_jax` whose parameters are the options and which returns the exit code; about."""
-
-LM_TOOLS = {
-    "build": ("lm.build.build", "an n-gram model of text files or manifests, as an ARPA file"),
-    "tune": ("evaluation.tune.tune", "the weights of a language model for a run, by its dev split"),
-}
-"""Of `lm`, likewise."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Train:
-    """Train a recogniser, or continue the run in its folder; then evaluate the test split with the best checkpoint."""
-
-    config: Annotated[Path, tyro.conf.arg(metavar="FILE")]
-    """Python file that defines `config`; the settings below change single fields."""
-    settings: Annotated[Config, tyro.conf.arg(name="")]
-    workdir: Path | None = None
-    """Folder of the run; by default runs/<name of the config file>."""
-    overwrite: bool = False
-    """Delete the run in that folder and start anew."""
-    dry_run: bool = False
-    """Print the plan of the batches and an estimate of the memory, try the largest batch once on a tiny model, and
-    write nothing into the run's folder."""
-    profile: Annotated[str | None, tyro.conf.arg(metavar="FIRST:LAST")] = None
-    """Record these steps of training, counted from 1, into RUN/profile for TensorBoard and Perfetto."""
-    cluster: Annotated[ClusterOptions, tyro.conf.arg(name="")] = ALONE
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluate:
-    """Word and character error rates of a run's best checkpoint, and a file with every utterance, worst first."""
-
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of a training run."""
-    manifest: Path | None = None
-    """Manifest or tfds:NAME#SPLIT to evaluate; by default the run's test split. RUN/evaluations takes the results."""
-    report: Path | None = None
-    """Folder for a report: index.html, a page to see and hear the worst utterances, and report.json."""
-    against: Path | None = None
-    """Compare with another run (its folder; it is decoded likewise) or with an earlier evaluation (a .jsonl of
-    RUN/evaluations): difference of the error rates with its interval."""
-    decoding: Annotated[DecodingOptions, tyro.conf.arg(name="")] = GREEDY
-
-
-AUDIO = tyro.conf.arg(  # `find_audio` checks that there is one
-    metavar="AUDIO [AUDIO ...]",
-    help_behavior_hint="(required)",
-    help="Recordings, folders of them, quoted patterns, or - for standard input. WAV, FLAC, Ogg, MP3, AIFF, Sphere and "
-    "more; m4a and video where ffmpeg is installed.",
-)
-FORMAT = tyro.conf.arg(
-    help_behavior_hint="(default: txt; repeat it for several, with --output-dir)",
-    help="txt: a line a recording, behind its path where there are several. json: an object a line, with the times and "
-    "confidences of words and characters. srt, vtt: subtitles. tsv: the subtitles as a table. ctm: a line a word, as "
-    "NIST scores it.",
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Transcribe:
-    """Write what is said in recordings: lines of text, subtitles or tables, with times and confidences."""
-
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder of a training run."""
-    audio: Annotated[tuple[Path, ...], tyro.conf.Positional, AUDIO]
-    format: Annotated[
-        tuple[Literal["txt", "json", "srt", "vtt", "ctm", "tsv"], ...], tyro.conf.UseAppendAction, FORMAT
-    ] = ()
-    output_dir: Path | None = None
-    """Folder for a file NAME.FORMAT of each recording; it gets the folders below those named, too."""
-    resume: bool = False
-    """Leave out recordings whose files are in --output-dir already, whatever run or settings made them."""
-    decoding: Annotated[DecodingOptions, tyro.conf.arg(name="")] = GREEDY
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -192,198 +150,116 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILURE
 
 
+def program() -> str:
+    """What the user called."""
+    called = Path(sys.argv[0])
+    if called.stem == "ds2-jax":
+        return "ds2-jax"
+    return "python -m ds2_jax" if called.parent.name == "ds2_jax" else "python main.py"
+
+
 def _run(words: list[str]) -> int:
-    commands = {
-        "train": _train,
-        "evaluate": _evaluate,
-        "summary": _summary,
-        "transcribe": _transcribe,
-        "align": _align,
-        "calibrate": _calibrate,
-        "replay": _replay,
-        "prepare": _prepare,
-        "data": _data,
-        "lm": _lm,
-        "bench": _bench,
-    }
-    if not words or words in (["--help"], ["-h"]):
-        print(USAGE, end="")
+    if not words or words in HELP:
+        print(_usage(), end="")
         return 0 if words else FAILURE
-    if words[0] in commands:
-        return commands[words[0]](words[1:])
-    if not words[0].startswith("-"):
-        raise InputError(f"COMMAND must be one of {', '.join(commands)}, got {words[0]!r}. See python main.py --help.")
-    return _train(words)
-
-
-def _train(words: list[str]) -> int:
-    path = _config_path(words)
-    if path is None and not {"-h", "--help"} & set(words):
-        raise InputError("--config must name a configuration file, got none. Try --config configs/quickstart.py.")
-    default = Train(path, load_config(path)) if path else Train(tyro.MISSING, Config())
-    command = tyro.cli(Train, prog="python main.py train", args=words, default=default)
-    if command.dry_run and command.cluster.distributed:
-        raise InputError("--dry-run must run in one process, got --distributed. Leave one of them out.")
-    from ds2_jax.parallel.processes import joined
-    from ds2_jax.runs import run_folder
-    from ds2_jax.system.compilation import enable_cache
-    from ds2_jax.training.profile import steps_of
-    from ds2_jax.training.train import (
-        train,  # TensorFlow and Orbax load with it, so not before the command line is right
-    )
-
-    enable_cache()
-    workdir = command.workdir or Path("runs") / command.config.stem
-    if command.dry_run:
-        from ds2_jax.training.dry_run import dry_run
-
-        dry_run(command.settings, workdir, command.overwrite)
+    if words[0] in GROUPS and words[1:] in HELP:
+        print(_group_usage(words[0]), end="")
         return 0
-    steps = steps_of(command.profile) if command.profile else None
-    with joined(command.cluster, functools.partial(run_folder.prospects, workdir, command.overwrite)):
-        train(command.settings, workdir, command.overwrite, steps)
-    return 0
-
-
-def _config_path(words: Sequence[str]) -> Path | None:
-    """The file behind the last --config: its settings are the defaults of all other options, so it is read first."""
-    path = None
-    for word, following in itertools.pairwise([*words, None]):
-        if word == "--config" and following is not None:
-            path = Path(following)
-        elif word is not None and word.startswith("--config="):
-            path = Path(word.removeprefix("--config="))
-    return path
-
-
-def _evaluate(words: list[str]) -> int:
-    command = tyro.cli(Evaluate, prog="python main.py evaluate", args=words)
-    from ds2_jax.evaluation.evaluate import evaluate
-    from ds2_jax.system.compilation import enable_cache
-
-    enable_cache()
-    evaluate(command.run, command.manifest, command.decoding, report_folder=command.report, against=command.against)
-    return 0
-
-
-def _summary(words: list[str]) -> int:
-    from ds2_jax.evaluation.summary import summary
-
-    return _parse(summary, "summary", words)()
-
-
-def _transcribe(words: list[str]) -> int:
-    command = tyro.cli(Transcribe, prog="python main.py transcribe", args=words)
-    from ds2_jax.recognition.transcribe import transcribe
-    from ds2_jax.system.compilation import enable_cache
-
-    enable_cache()
-    formats = command.format or ("txt",)
-    return transcribe(command.run, command.audio, formats, command.output_dir, command.resume, command.decoding)
-
-
-def _prepare(words: list[str]) -> int:
-    from ds2_jax.corpora import CORPORA, preparer
-
-    if not _is_one_of(CORPORA, words, "prepare CORPUS", "Fetches or builds a corpus."):
+    result = parse(*_find(words))()
+    if isinstance(result, Path):
+        print(result)
         return 0
-    print(_parse(preparer(words[0]), f"prepare {words[0]}", words[1:])())
-    return 0
+    return result
 
 
-def _align(words: list[str]) -> int:
-    from ds2_jax.recognition.align import align
+def _usage() -> str:
+    rows = {name: each.about for name, each in COMMANDS.items() if " " not in name}
+    rows |= {f"{name} {each.kind}": f"{each.about}; {name} --help lists them" for name, each in GROUPS.items()}
+    return f"""\
+usage: {program()} [COMMAND] ...
 
-    return _parse(align, "align", words)()
+Deep Speech 2: trains speech recognisers and transcribes with them.
 
-
-def _calibrate(words: list[str]) -> int:
-    from ds2_jax.evaluation.calibrate import calibrate
-
-    return _parse(calibrate, "calibrate", words)()
-
-
-def _replay(words: list[str]) -> int:
-    from ds2_jax.training.replay.command import replay
-
-    return _parse(replay, "replay", words)()
+commands ({DEFAULT} if none is named):
+{_listing(rows)}
+Every command has its own --help, for example:
+  {program()} --config quickstart --help
+"""
 
 
-def _data(words: list[str]) -> int:
-    about = {name: text for name, (_, text) in DATA_TOOLS.items()}
-    if not _is_one_of(about, words, "data TOOL", "Looks at manifests and changes them."):
-        return 0
-    if "--" in words:  # what follows is for Apache Beam
+def _group_usage(name: str) -> str:
+    rows = {member: COMMANDS[f"{name} {member}"].about for member in _members(name)}
+    kind, about = GROUPS[name]
+    return f"usage: {program()} {name} {kind} [--help] ...\n\n{about.capitalize()}.\n\n{_listing(rows)}"
+
+
+def _listing(rows: dict[str, str]) -> str:
+    width = max(map(len, rows))
+    return "".join(f"  {name:{width}}  {about}\n" for name, about in rows.items())
+
+
+def _members(group: str) -> list[str]:
+    """The second words of a group."""
+    return [name.removeprefix(f"{group} ") for name in COMMANDS if name.startswith(f"{group} ")]
+
+
+def _find(words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The command that `words` name, and the words behind its name."""
+    if words[0].startswith("-"):
+        return DEFAULT, words
+    first, *rest = words
+    _require_one_of("COMMAND", dict.fromkeys(name.split()[0] for name in COMMANDS), first)
+    if first not in GROUPS:
+        return first, rest
+    second = rest[0] if rest else None
+    _require_one_of(GROUPS[first].kind, _members(first), second, f"{first} ")
+    return f"{first} {second}", rest[1:]
+
+
+def _require_one_of(kind: str, names: Iterable[str], word: str | None, before: str = "") -> None:
+    if word in (known := list(names)):
+        return
+    near = difflib.get_close_matches(word or "", known, n=1)
+    guess = f"Did you mean {near[0]}? " if near else ""
+    got = repr(word) if word else "none"
+    raise InputError(f"{kind} must be one of {', '.join(known)}, got {got}. {guess}See {program()} {before}--help.")
+
+
+def parse(name: str, words: Sequence[str]) -> Callable[[], int | Path]:
+    """Reads the options of a command.
+
+    The command runs later, when the result is called: tyro would take what it raises for a wrong command line.
+    """
+    module, _, attribute = COMMANDS[name].place.partition(":")
+    function = getattr(importlib.import_module(f"ds2_jax.{module}"), attribute)
+    parameters = dict(inspect.signature(function).parameters)
+    if REST in parameters and "--" in words:
         mark = words.index("--")
-        words = [*words[:mark], f"--beam-options={shlex.join(words[mark + 1 :])}"]
-    tool = _find(DATA_TOOLS[words[0]][0])
-    if path := _config_path(words):
-        tool = _with_settings(tool, load_config(path))
-    return _parse(tool, f"data {words[0]}", words[1:])()
+        words = [*words[:mark], f"--{REST.replace('_', '-')}={shlex.join(words[mark + 1 :])}"]
+    if "config" in parameters and (config := _named_config(words)) is not None:
+        parameters = {each: _with_default(parameter, config) for each, parameter in parameters.items()}
 
-
-def _lm(words: list[str]) -> int:
-    about = {name: text for name, (_, text) in LM_TOOLS.items()}
-    if not _is_one_of(about, words, "lm TOOL", "Makes language models and tunes them."):
-        return 0
-    return _parse(_find(LM_TOOLS[words[0]][0]), f"lm {words[0]}", words[1:])()
-
-
-def _find(place: str) -> Callable[..., int]:
-    module, function = place.rsplit(".", 1)
-    tool: Callable[..., int] = getattr(importlib.import_module(f"ds2_jax.{module}"), function)
-    return tool
-
-
-def _with_settings(tool: Callable[..., int], config: Config) -> Callable[..., int]:
-    """`tool` with those of its parameters that are a section of the settings taken from `config` where not given."""
-    sections = {
-        name: getattr(config, name)
-        for name, parameter in inspect.signature(tool).parameters.items()
-        if dataclasses.is_dataclass(parameter.default) and type(parameter.default) is type(getattr(config, name, None))
-    }
-    settled = functools.partial(tool, **sections)
-    settled.__doc__ = tool.__doc__  # of which `_parse` makes the help
-    return settled
-
-
-def _is_one_of(names: Mapping[str, str], words: list[str], usage: str, about: str) -> bool:
-    """Whether `words` begin with one of `names`; prints what there is where they ask for help.
-
-    Raises:
-        InputError: they begin with something else.
-    """
-    command, kind = usage.split()
-    if words and words[0] in ("--help", "-h"):
-        width = max(map(len, names))
-        listing = "".join(f"  {name:{width}}  {text}\n" for name, text in names.items())
-        print(f"usage: python main.py {usage} [--help] ...\n\n{about}\n\n{listing}", end="")
-        return False
-    if not words or words[0] not in names:
-        got = repr(words[0]) if words else "none"
-        raise InputError(f"{kind} must be one of {', '.join(names)}, got {got}. See python main.py {command} --help.")
-    return True
-
-
-def _parse(function: Callable[..., Result], command: str, words: list[str]) -> Callable[[], Result]:
-    """`function` with its arguments read from the command line; its signature and docstring make the help.
-
-    It is called by us and not by tyro, which would take its errors for wrong arguments.
-    """
-
-    @functools.wraps(function)
-    def bind(*positional: Any, **named: Any) -> Callable[[], Result]:
+    def bind(*positional: Any, **named: Any) -> Callable[[], int | Path]:
         return functools.partial(function, *positional, **named)
 
-    call: Callable[[], Result] = tyro.cli(bind, prog=f"python main.py {command}", args=words)
-    return call
+    vars(bind)["__signature__"] = inspect.Signature(list(parameters.values()))
+    bind.__annotations__ = function.__annotations__
+    bind.__doc__ = re.sub(r"\n {8,}", " ", inspect.getdoc(function) or "")  # tyro would keep these line breaks
+    command: Callable[[], int | Path] = tyro.cli(bind, prog=f"{program()} {name}", args=words)
+    return command
 
 
-def _bench(words: list[str]) -> int:
-    from ds2_jax.bench.options import Options
+def _named_config(words: Sequence[str]) -> Config | None:
+    """The configuration of the last --config: its settings are the defaults of other options, so it is read first."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", nargs="?", type=Path)
+    path = parser.parse_known_args(words)[0].config
+    return None if path is None else load_config(path)
 
-    options = tyro.cli(Options, prog="python main.py bench", args=words)
-    from ds2_jax.bench.report import bench
 
-    bench(options)
-    return 0
+def _with_default(parameter: inspect.Parameter, config: Config) -> inspect.Parameter:
+    """A parameter that holds all settings, or a section of them, takes its default from `config`."""
+    for settings in (config, getattr(config, parameter.name, None)):
+        if type(settings) is type(parameter.default) and settings is not None:
+            return parameter.replace(default=settings)
+    return parameter

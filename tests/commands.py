@@ -1,6 +1,7 @@
 """What the tests of documented commands share."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -8,11 +9,11 @@ from ds2_jax import cli
 
 
 def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the commands that are functions parse their arguments and do nothing."""
-    parse = cli._parse
+    """Lets commands parse their options and do nothing."""
+    parse = cli.parse
 
-    def parsed(*arguments: Any) -> Any:
-        parse(*arguments)
+    def parsed(name: str, words: Sequence[str]) -> Callable[[], int | Path]:
+        parse(name, words)
         return lambda: 0
 
-    monkeypatch.setattr(cli, "_parse", parsed)
+    monkeypatch.setattr(cli, "parse", parsed)

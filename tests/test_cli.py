@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from ds2_jax.system.interrupts import Stopped
 from tests.small_runs import SMALL_CONFIG, noise, write_noise, write_noise_manifest, write_untrained_run
 
 ROOT = Path(__file__).parent.parent
+HEAVY = {"flax", "jax", "matplotlib", "numba", "orbax", "scipy", "tensorflow"}
 
 
 @pytest.fixture
@@ -56,6 +58,26 @@ def test_commands_have_help(command: str, usage: str, capsys: pytest.CaptureFixt
     assert f"usage: python main.py {command} {usage}" in output
     assert "(default: FILE)" not in output
     assert "(default: )" not in output
+
+
+LOOKS_AT_MODULES = f"""
+import contextlib, io, sys
+from ds2_jax import cli
+for name in cli.COMMANDS:
+    for words in (["--help"], ["--no-such-option"]):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            code = cli.main([*name.split(), *words])
+        print(name, code, *({HEAVY!r} & sys.modules.keys()), sep=",")
+"""
+
+
+def test_no_command_loads_much_before_its_options_are_right() -> None:
+    """Each takes well below a second then; with JAX, Numba or TensorFlow it would take two or more."""
+    result = subprocess.run(
+        [sys.executable, "-c", LOOKS_AT_MODULES], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    expected = [f"{name},{code}" for name in cli.COMMANDS for code in (0, 1)]
+    assert result.stdout.splitlines() == expected
 
 
 @pytest.mark.parametrize(
@@ -102,14 +124,57 @@ def test_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(capsys, "trian") == (
         1,
         "error: COMMAND must be one of train, evaluate, summary, transcribe, align, calibrate, replay, prepare, data, "
-        "lm, bench, got 'trian'. See python main.py --help.",
+        "lm, bench, got 'trian'. Did you mean train? See python main.py --help.",
     )
+
+
+def test_unknown_tool_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(capsys, "lm", "tuen", "runs/an4") == (
+        1,
+        "error: TOOL must be one of build, tune, got 'tuen'. Did you mean tune? See python main.py lm --help.",
+    )
+    assert run_cli(capsys, "lm") == (
+        1,
+        "error: TOOL must be one of build, tune, got none. See python main.py lm --help.",
+    )
+
+
+@pytest.mark.parametrize("group", ["prepare", "data", "lm"])
+def test_a_group_lists_its_commands(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([group, "--help"]) == 0
+    output = capsys.readouterr().out
+    members = [(name.split()[1], command.about) for name, command in cli.COMMANDS.items() if name.startswith(group)]
+    assert members
+    for member, about in members:
+        assert re.search(rf"^  {member} +{re.escape(about)}$", output, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("called", "program"),
+    [
+        ("main.py", "python main.py"),
+        ("/usr/bin/ds2-jax", "ds2-jax"),
+        ("C:/Scripts/ds2-jax.exe", "ds2-jax"),
+        ("/lib/ds2_jax/__main__.py", "python -m ds2_jax"),
+    ],
+)
+def test_the_usage_names_what_was_called(
+    called: str, program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [called])
+    assert cli.main(["--help"]) == 0
+    assert cli.main(["bench", "--help"]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith(f"usage: {program} [COMMAND] ...\n")
+    assert f"usage: {program} bench [-h]" in output
 
 
 def test_missing_configuration_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     code, message = run_cli(capsys, "--config", "no.py")
     assert code == 1
-    assert message.startswith("error: --config must name a configuration file, got no.py, which does not exist. Known:")
+    assert message.startswith(
+        "error: --config must name a configuration file, got no.py, which does not exist. Known recipes: an4, "
+    )
     code, message = run_cli(capsys, "--epochs", "3")
     assert code == 1
     assert message.startswith("error: --config must name a configuration file, got none.")

@@ -1,5 +1,7 @@
 """deploy/ asks for options, pins, files and exit codes that exist; docs/large-scale.md gives commands that parse."""
 
+import contextlib
+import functools
 import importlib.metadata
 import re
 import shlex
@@ -8,16 +10,15 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import tyro
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from ds2_jax import cli
-from ds2_jax.config import load_config
 from ds2_jax.curation.pack import name_splits
 from ds2_jax.parallel.processes import LOST
 from tests.commands import parse_only
@@ -28,11 +29,12 @@ SCRIPT = DEPLOY / "train.slurm"
 SAVED_AFTER_SIGTERM = 128 + signal.SIGTERM
 
 
-def parse_train(words: list[str]) -> cli.Train:
+def parse_train(words: list[str]) -> SimpleNamespace:
     """What `python main.py train` makes of `words`; ends the test where it would end the command."""
-    path = cli._config_path(words)
-    assert path is not None
-    return tyro.cli(cli.Train, args=words, default=cli.Train(path, load_config(ROOT / path)))
+    with contextlib.chdir(ROOT):
+        command = cli.parse("train", words)
+    assert isinstance(command, functools.partial)
+    return SimpleNamespace(**command.keywords)
 
 
 def pins(path: Path) -> dict[str, Requirement]:

@@ -1,4 +1,4 @@
-"""What `python main.py bench` takes, and the sizes it measures."""
+"""The options of `bench`, and the sizes it measures."""
 
 import dataclasses
 import re
@@ -16,13 +16,7 @@ Work = Literal["train", "forward", "pipeline", "transcribe", "decode", "scaling"
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Measure this project, side by side with the same model in PyTorch where that is installed.
-
-    train, forward: a step of training and of inference, against PyTorch. pipeline: decoding, planning and padding of
-    FLAC files. transcribe: a process that has just started, and one that is warm. decode: greedy decoding and beam
-    search, against fast-ctc-decode. scaling: how time and memory grow. librispeech: what an epoch of 960 hours would
-    take, predicted.
-    """
+    """What is measured, and how."""
 
     work: Annotated[tuple[Work, ...], tyro.conf.Positional] = typing.get_args(Work)
     """Pieces of work."""

@@ -4,10 +4,9 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import tyro
 
 from ds2_jax.config import Config
 from ds2_jax.corpora import unseen_dev
@@ -31,7 +30,6 @@ from ds2_jax.parallel.processes import is_primary
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import write_calibration
 from ds2_jax.runs.trained import TrainedModel
-from ds2_jax.system.compilation import enable_cache
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 
@@ -57,16 +55,8 @@ class BestPath(NamedTuple):
     spans: Sequence[LabelSpan]
 
 
-def calibrate(
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")], manifest: Path | None = None
-) -> int:
-    """Fit a run's confidences and word times to its dev split, or to another one; training does so at the end.
-
-    Args:
-        run: folder of a training run, which keeps the result in calibration.json.
-        manifest: manifest or tfds:NAME#SPLIT to fit to; by default the run's dev split.
-    """
-    enable_cache()
+def calibrate(run: Path, manifest: Path | None) -> None:
+    """Fits the calibration of a run to `manifest`, or to the run's dev split."""
     config = run_folder.load_config(run)
     path = manifest or unseen_dev(config.data)
     if path is None:
@@ -78,7 +68,6 @@ def calibrate(
     step = run_folder.best_step(run)
     assert step is not None, "its weights are loaded"
     calibrate_model(model, split, step, evaluation_name(manifest) if manifest else "dev")
-    return 0
 
 
 def calibrate_model(

@@ -10,10 +10,9 @@ import typing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
 from ds2_jax.config import Config
@@ -33,7 +32,6 @@ from ds2_jax.runs.fitted import Tuned, write_tuned
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system import interrupts
 from ds2_jax.system.checks import build, require
-from ds2_jax.system.compilation import enable_cache
 from ds2_jax.system.errors import NO_JSON, InputError
 from ds2_jax.system.files import write_text
 from ds2_jax.text.alphabet import Alphabet
@@ -42,9 +40,6 @@ ALPHAS, BETAS = (0.0, 3.0), (-1.0, 5.0)
 STEP = 0.01
 NUM_DRAWN = 20
 """Trials drawn at random before the sampler learns from them."""
-
-Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-File = Annotated[Path, tyro.conf.arg(metavar="FILE")]
 
 
 ERRORS = {"spaced": bool, "words": int, "characters": int, "greedy_words": int, "greedy_characters": int}
@@ -118,19 +113,8 @@ class SplitOutputs:
         return sum((word_errors(*pair) for pair in pairs), start=ErrorCount()), sum(characters, start=ErrorCount())
 
 
-def tune(run: Run, lm: File, trials: int = 100) -> int:
-    """Finds the weights of a language model with which the dev split of a run has the fewest word errors.
-
-    alpha is the weight of the language model, 0 to 3, beta what each word gets, -1 to 5 nats. The model hears the split
-    once; then each trial decodes it with one pair of weights, which Optuna proposes (a tree-structured Parzen
-    estimator). The same command goes on where it was interrupted; more --trials go on where it ended. The best pair is
-    kept in the run, where evaluate and transcribe find it when they are given the same --lm without weights; a picture
-    shows the error rate over both weights.
-
-    Args:
-        run: folder of a training run.
-        lm: language model: an ARPA file, plain or gzipped, or a KenLM binary.
-        trials: pairs of weights to try, those of earlier calls included.
+def tune(run: Path, lm: Path, trials: int) -> int:
+    """The command `lm tune`, whose arguments these are.
 
     Returns:
         0.
@@ -139,9 +123,7 @@ def tune(run: Run, lm: File, trials: int = 100) -> int:
         InputError: Optuna is not installed, the run has no dev split or no checkpoint, or the language model cannot be
             read or does not fit the run.
     """
-    require(trials >= 1, "--trials", "be at least 1", trials)
     require_optuna()
-    enable_cache()
     config = run_folder.load_config(run)
     manifest = unseen_dev(config.data)
     if manifest is None:

@@ -175,20 +175,11 @@ def held_bytes(compiled: jax.stages.Compiled) -> int:
     return int(arguments_and_results + sizes.temp_size_in_bytes)
 
 
-def batch_seconds(config: Path, memory: float, devices: int = 1) -> int:
-    """Print the largest data.batch_seconds whose training step fits devices of a given memory.
+def batch_seconds(config: Path, memory: float, devices: int) -> int:
+    """The command `data batch-seconds`, whose arguments these are. Returns 0.
 
-    The step is compiled here for two sizes and not run; a line through them gives the size that fills three quarters of
-    the memory, which is what JAX takes of a GPU by default. Rows are as long as data.max_duration, with 20 labels a
-    second. Left out: the framework's own memory, fragmentation, and the work space of an accelerator's libraries. A
-    compiler of another kind of device may lay the step out otherwise; so the figure is an estimate until
-    `train --dry-run` was called on the device itself. Least certain is that of `rematerialise`: it rests on the
-    optimisation barriers, which are kept for it here and left out otherwise, where the step takes 1.7 times as much.
-
-    Args:
-        config: Python file that defines `config`.
-        memory: GB (10^9 bytes) of each device.
-        devices: that share a batch.
+    Raises:
+        InputError: an argument is wrong, or the memory holds no utterance.
     """
     require(0 < memory < math.inf, "--memory", "be positive (GB)", memory)
     require(devices >= 1, "--devices", "be at least 1", devices)

@@ -22,7 +22,7 @@ from ds2_jax.evaluation.tune import SplitOutputs, Trial, Trials, describe, propo
 from ds2_jax.evaluation.tune_picture import Surface, draw_surface
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import Tuned, read_tuned, run_decoder
-from ds2_jax.system import interrupts
+from ds2_jax.system import compilation, interrupts
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 from tests.small_runs import (
@@ -47,7 +47,7 @@ CONDITIONS = {
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(tune_lib, "enable_cache", lambda: None)  # a change of settings compiles anew
+    monkeypatch.setattr(compilation, "enable_cache", lambda: None)  # a change of settings compiles anew
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_command(run: Path, lm: Path, capsys: pytest.CaptureFixture[str], monkey
     """Three trials, two more, then nothing left to do; each kept in the run, where decoding finds the best."""
     words = ["lm", "tune", str(run), "--lm", str(lm), "--trials"]
     cached: list[bool] = []
-    monkeypatch.setattr(tune_lib, "enable_cache", lambda: cached.append(True))
+    monkeypatch.setattr(compilation, "enable_cache", lambda: cached.append(True))
     assert cli.main([*words, "3"]) == 0
     assert cached, "what is compiled must be kept: hearing the dev split anew takes half a minute otherwise"
     told = capsys.readouterr().out

@@ -16,6 +16,7 @@ from ds2_jax.recognition import align as align_lib
 from ds2_jax.recognition.piece_outputs import NamedBlocks
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.runs.fitted import write_calibration
+from ds2_jax.system import compilation
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 from tests.small_runs import RATE, SMALL_CONFIG, write_noise, write_untrained_run
@@ -48,7 +49,7 @@ def aligned(*words: object, capsys: pytest.CaptureFixture[str]) -> str:
 def loaded(recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command finds the model loaded and compiled."""
     monkeypatch.setattr(align_lib, "Recogniser", lambda run: recogniser)
-    monkeypatch.setattr(align_lib, "enable_cache", lambda: None)  # a change of settings compiles anew
+    monkeypatch.setattr(compilation, "enable_cache", lambda: None)  # a change of settings compiles anew
 
 
 def test_every_word_and_character_has_its_time(run: Path, audio: Path, capsys: pytest.CaptureFixture[str]) -> None:

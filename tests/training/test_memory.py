@@ -115,7 +115,7 @@ def test_devices_share_the_rows_and_pmap_keeps_the_old_state() -> None:
 @pytest.fixture
 def config_file(tmp_path: Path) -> Path:
     path = tmp_path / "small.py"
-    path.write_text("from tests.test_memory import QUICK as config\n")
+    path.write_text("from tests.training.test_memory import QUICK as config\n")
     return path
 
 
@@ -169,4 +169,4 @@ def test_endless_utterances_are_named(tmp_path: Path) -> None:
         "from ds2_jax.config import Config, DataConfig\nconfig = Config(data=DataConfig(max_duration=float('inf')))\n"
     )
     with pytest.raises(InputError, match=r"^data\.max_duration must be finite here, got inf\. Give the longest"):
-        memory.batch_seconds(path, 80)
+        memory.batch_seconds(path, 80, devices=1)

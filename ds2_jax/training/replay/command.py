@@ -7,12 +7,11 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ds2_jax.config import Config
@@ -57,18 +56,8 @@ class Replay(NamedTuple):
         return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
 
-def replay(
-    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
-    run: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None,
-) -> int:
-    """Make a step of training again whose loss or gradient was not finite, and print what is behind it.
-
-    Exits with 1 where the step is not finite here either, and with 0 where it is.
-
-    Args:
-        file: RUN/replay/step-K.npz, which training saved before it stopped.
-        run: folder of the run, which holds the checkpoint of the step before; by default that above the file's.
-    """
+def replay(file: Path, run: Path | None) -> int:
+    """The command `replay`, whose arguments these are. Returns `REPRODUCED`, or 0 where the step is finite."""
     enable_cache()
     again = make_again(read_batch(file), run or file.absolute().parent.parent)
     print("\n".join(account(again)))

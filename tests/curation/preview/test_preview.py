@@ -15,10 +15,11 @@ import soundfile
 from ds2_jax import cli
 from ds2_jax.audio.reading import read_audio
 from ds2_jax.config import AugmentConfig, FeatureConfig, PerturbConfig, load_config
-from ds2_jax.curation.preview import command
-from ds2_jax.curation.preview.command import choose, preview
+from ds2_jax.curation.preview import utterances as utterances_lib
+from ds2_jax.curation.preview.command import preview
 from ds2_jax.curation.preview.look import Look, describe, looker
 from ds2_jax.curation.preview.mixing import mix
+from ds2_jax.curation.preview.utterances import choose
 from ds2_jax.data.epochs import Epochs
 from ds2_jax.data.manifest import Utterance, write_manifest
 from ds2_jax.data.splits import read_split
@@ -45,7 +46,7 @@ compiled_once = functools.cache(looker)
 
 @pytest.fixture(autouse=True)
 def compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "looker", compiled_once)
+    monkeypatch.setattr(utterances_lib, "looker", compiled_once)
 
 
 @pytest.fixture

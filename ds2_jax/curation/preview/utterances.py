@@ -1,0 +1,117 @@
+"""Utterances before and after what training changes, as WAV files and pictures."""
+
+import difflib
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ds2_jax.audio.reading import AUDIO_SUFFIXES, audio_duration, read_audio
+from ds2_jax.config import Config
+from ds2_jax.curation.preview.look import describe, looker
+from ds2_jax.curation.preview.mixing import write_wav
+from ds2_jax.curation.preview.picture import draw
+from ds2_jax.data.draw import drawn_order
+from ds2_jax.data.epochs import perturber_of
+from ds2_jax.data.manifest import Utterance, count_reasons, read_manifest
+from ds2_jax.data.perturb import Perturbation, Perturber
+from ds2_jax.data.perturb import perturb as apply_perturbation
+from ds2_jax.data.splits import Split, find_problems
+from ds2_jax.system.checks import require
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
+
+logger = logging.getLogger(__package__)
+
+LONGEST_NAME = 100
+"""Characters of an id in the names of files."""
+
+
+def read_source(source: Path, settings: Config, *, trained: bool) -> tuple[Split, Perturber]:
+    """The utterances of a manifest, or an audio file as one, and what changes them.
+
+    Args:
+        source: manifest or audio file.
+        settings: with the perturbations.
+        trained: the settings are those of a training run: what it cannot use is left out, and the transcripts limit
+            the speed. Otherwise only missing recordings are left out.
+
+    Raises:
+        InputError: it cannot be read, or holds nothing that can be used.
+    """
+    if source.suffix.lower() in AUDIO_SUFFIXES:
+        utterances, trained = [Utterance(source, audio_duration(source), "", source.stem)], False
+    else:
+        utterances = read_manifest(source)
+    problems = find_problems(utterances, settings, Alphabet.of(settings.data), prune=trained)
+    bad = {problem.id for problem in problems}
+    split = Split([each for each in utterances if each.id not in bad], problems)
+    if problems:
+        told = f"{len(bad)} of {len(utterances)} left out: {count_reasons(problems)}"
+        if not split.utterances:
+            raise InputError(f"{source} must hold usable utterances, got {told}. Ask `data check {source}`.")
+        logger.info(f"{source}: {told}")
+    if trained:
+        return split, perturber_of(settings, split)
+    sample_rate = settings.features.sample_rate
+    num_samples = split.num_samples(sample_rate)
+    return split, Perturber(settings.perturb, sample_rate, settings.seed, num_samples, np.ones_like(num_samples))
+
+
+def choose(utterances: Sequence[Utterance], ids: Sequence[str], count: int, seed: int) -> list[int]:
+    """Places of the utterances named by `ids`, or else of `count` that are drawn.
+
+    Raises:
+        InputError: there is no utterance of that id.
+    """
+    places = {utterance.id: place for place, utterance in enumerate(utterances)}
+    for name in ids:
+        near = ", ".join(difflib.get_close_matches(name, places, cutoff=0.0))
+        require(name in places, "--ids", "name utterances that can be used", name, f"Near it: {near}.")
+    return [places[name] for name in ids or drawn_order(places, seed)[:count]]
+
+
+def show(
+    utterances: Sequence[Utterance],
+    chosen: Sequence[int],
+    perturber: Perturber,
+    settings: Config,
+    epoch: int,
+    out: Path,
+) -> Iterator[str | InputError]:
+    """Writes the files of the chosen utterances; yields what was done to each, or why it could not be read.
+
+    Args:
+        utterances: of the manifest.
+        chosen: places of some of them.
+        perturber: of all of them.
+        settings: features, SpecAugment and seed.
+        epoch: counted from 0.
+        out: folder.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    features = settings.features
+    look = looker(settings)
+    for number, index in enumerate(chosen, start=1):
+        utterance, perturbation = utterances[index], perturber.perturbation(epoch, index)
+        try:
+            before = read_audio(utterance.audio, features.sample_rate)
+            after = apply_perturbation(before, features.sample_rate, perturbation)
+        except InputError as error:
+            yield error
+            continue
+        name = f"{number:02d}_" + re.sub(r"[^\w.+-]", "_", utterance.id)[:LONGEST_NAME]
+        for kind, waveform in (("before", before), ("after", after)):
+            write_wav(out / f"{name}.{kind}.wav", waveform, features.sample_rate, "FLOAT")
+        seen = look(before, after, epoch, index)
+        unchanged = str(Perturbation())
+        changes = [each for each in (str(perturbation), *describe(seen, features)) if each != unchanged]
+        told = ", ".join(changes) or unchanged
+        old, new = (f"{len(waveform) / features.sample_rate:.2f} s" for waveform in (before, after))
+        captions = f"before, {old}", f"after, {new}: {told}"
+        draw(out / f"{name}.png", utterance.transcript or utterance.id, captions, seen, features)
+        yield f"{out / name}  {old} -> {new}: {told}"

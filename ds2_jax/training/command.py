@@ -1,0 +1,94 @@
+"""The commands of training: their options, and nothing that is slow to import before they are right."""
+
+import functools
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ds2_jax.config import Config
+from ds2_jax.parallel.cluster import ALONE, ClusterOptions
+from ds2_jax.system.errors import InputError
+
+DEFAULTS = Config()
+
+
+def train(
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(required)")] = None,
+    workdir: Path | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    profile: Annotated[str | None, tyro.conf.arg(metavar="FIRST:LAST")] = None,
+    *,
+    settings: Annotated[Config, tyro.conf.arg(name="")] = DEFAULTS,
+    cluster: Annotated[ClusterOptions, tyro.conf.arg(name="")] = ALONE,
+) -> int:
+    """Train a recogniser, or continue the run in its folder; then evaluate the test split with the best checkpoint.
+
+    Args:
+        config: Python file that defines `config`, or the name of a recipe; the settings below change single fields.
+        workdir: Folder of the run; by default runs/<name of the config file>.
+        overwrite: Delete the run in that folder and start anew.
+        dry_run: Print the plan of the batches and an estimate of the memory, try the largest batch once on a tiny
+            model, and write nothing into the run's folder.
+        profile: Record these steps of training, counted from 1, into RUN/profile for TensorBoard and Perfetto.
+        settings: All settings; their defaults are those of `config`.
+        cluster: The other processes of this training.
+    """
+    if config is None:
+        raise InputError("--config must name a configuration file, got none. Try --config configs/quickstart.py.")
+    if dry_run and cluster.distributed:
+        raise InputError("--dry-run must run in one process, got --distributed. Leave one of them out.")
+    from ds2_jax.parallel.processes import joined
+    from ds2_jax.runs import run_folder
+    from ds2_jax.system.compilation import enable_cache
+    from ds2_jax.training import dry_run as dry
+    from ds2_jax.training.profile import steps_of
+    from ds2_jax.training.train import train as train_run
+
+    enable_cache()
+    folder = workdir or Path("runs") / config.stem
+    if dry_run:
+        dry.dry_run(settings, folder, overwrite)
+        return 0
+    steps = steps_of(profile) if profile else None
+    with joined(cluster, functools.partial(run_folder.prospects, folder, overwrite)):
+        train_run(settings, folder, overwrite, steps)
+    return 0
+
+
+def replay(
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
+    run: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None,
+) -> int:
+    """Repeat a training step whose loss or gradient was not finite, and print what is behind it.
+
+    Exits with 1 if the step is not finite here either, and with 0 if it is.
+
+    Args:
+        file: RUN/replay/step-K.npz, which training saved before it stopped.
+        run: folder of the run, which holds the checkpoint of the step before; by default that above the file's.
+    """
+    from ds2_jax.training.replay.command import replay as replay_step
+
+    return replay_step(file, run)
+
+
+def batch_seconds(config: Path, memory: float, devices: int = 1) -> int:
+    """Print the largest data.batch_seconds whose training step fits devices of a given memory.
+
+    The step is compiled here for two sizes and not run; a line through them gives the size that fills three quarters of
+    the memory, which is what JAX takes of a GPU by default. Rows are as long as data.max_duration, with 20 labels a
+    second. Left out: the framework's own memory, fragmentation, and the work space of an accelerator's libraries. A
+    compiler of another kind of device may lay the step out otherwise, so the figure is an estimate until
+    `train --dry-run` has run on the device itself. It is least certain with `rematerialise`: it relies on the
+    optimisation barriers, which are kept for it here and left out otherwise, where the step takes 1.7 times as much.
+
+    Args:
+        config: Python file that defines `config`, or the name of a recipe.
+        memory: GB (10^9 bytes) of each device.
+        devices: that share a batch.
+    """
+    from ds2_jax.training.memory import batch_seconds as print_batch_seconds
+
+    return print_batch_seconds(config, memory, devices)
