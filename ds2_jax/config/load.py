@@ -10,19 +10,23 @@ from ds2_jax.config.settings import Config
 from ds2_jax.system.checks import build
 from ds2_jax.system.errors import NO_JSON, InputError
 
+PACKAGE = Path(__file__).resolve().parents[1]
+RECIPES = PACKAGE / "recipes"
+"""Where the wheel has the recipes; a clone has them in configs/."""
+
 
 def load_config(path: Path) -> Config:
     """Runs a Python file and returns its `config`.
 
+    Args:
+        path: of the file, or the name of a recipe.
+
     Raises:
         InputError: there is no such file, it fails, it defines no `config: Config`, or a field has the wrong type.
     """
-    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the name is too long
-        known = ", ".join(str(p) for p in sorted(Path("configs").glob("*.py"))) or "none in configs/"
-        finding = "is a folder" if os.path.isdir(path) else "does not exist"  # noqa: PTH112
-        raise InputError(f"--config must name a configuration file, got {path}, which {finding}. Known: {known}.")
+    file = find_config(path)
     try:
-        config = runpy.run_path(str(path)).get("config")
+        config = runpy.run_path(str(file)).get("config")
         if not isinstance(config, Config):
             raise InputError(f"`config` must be a ds2_jax.config.Config, got {config!r}. Define it in this file.")
         return config
@@ -30,6 +34,29 @@ def load_config(path: Path) -> Config:
         raise InputError(f"{path}: {error}") from error
     except (Exception, SystemExit) as error:
         raise InputError(f"{path} must run without errors, got {type(error).__name__}: {error}. Mend it.") from error
+
+
+def find_config(path: Path) -> Path:
+    """The file at `path`, or else the recipe of that name.
+
+    Raises:
+        InputError: there is neither.
+    """
+    if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the name is too long
+        return path
+    known = recipes()
+    if (recipe := known.get(str(path))) is not None:
+        return recipe
+    finding = "is a folder" if os.path.isdir(path) else "does not exist"  # noqa: PTH112
+    raise InputError(
+        f"--config must name a configuration file, got {path}, which {finding}. Known recipes: {', '.join(known)}."
+    )
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes that come with this package, by name."""
+    folder = RECIPES if RECIPES.is_dir() else PACKAGE.parent / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
 def to_json(config: Config) -> str:

@@ -21,6 +21,7 @@ from ds2_jax.config import (
     ModelConfig,
     OptimConfig,
     PerturbConfig,
+    load,
 )
 from ds2_jax.system.errors import InputError
 
@@ -246,8 +247,10 @@ def test_values_are_brought_to_their_types() -> None:
 
 def test_load_config_runs_the_file(tmp_path: Path) -> None:
     file = tmp_path / "recipe.py"
-    imports = "from pathlib import Path\nfrom ds2_jax.config import *\n"
-    file.write_text(f"{imports}config = Config(epochs=3, data=DataConfig(train=Path('a.jsonl')))")
+    file.write_text(
+        "from pathlib import Path\nfrom ds2_jax.config import *\n"
+        "config = Config(epochs=3, data=DataConfig(train=Path('a.jsonl')))"
+    )
     assert config_lib.load_config(file) == Config(epochs=3, data=DataConfig(train=Path("a.jsonl")))
 
 
@@ -280,20 +283,14 @@ def test_load_config_says_what_went_wrong_in_the_file(tmp_path: Path) -> None:
     assert str(error.value) == (f"{file} must run without errors, got NameError: name 'Confg' is not defined. Mend it.")
 
 
-@pytest.mark.parametrize(
-    ("files", "known"), [(["b.py", "a.py"], "configs/a.py, configs/b.py"), ([], "none in configs/")]
-)
-def test_load_config_lists_the_files_there_are(
-    files: list[str], known: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "configs").mkdir()
-    for name in files:
-        (tmp_path / "configs" / name).touch()
-    monkeypatch.chdir(tmp_path)
+def test_load_config_lists_the_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b.py", "a.py"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(load, "RECIPES", tmp_path)
     with pytest.raises(InputError) as error:
         config_lib.load_config(Path("configs/c.py"))
     assert str(error.value) == (
-        f"--config must name a configuration file, got configs/c.py, which does not exist. Known: {known}."
+        "--config must name a configuration file, got configs/c.py, which does not exist. Known recipes: a, b."
     )
 
 
@@ -319,7 +316,7 @@ def test_load_config_survives_a_file_that_exits(tmp_path: Path) -> None:
 def test_load_config_needs_a_file(tmp_path: Path, name: str, finding: str) -> None:
     with pytest.raises(InputError) as error:
         config_lib.load_config(tmp_path / name)
-    message = f"--config must name a configuration file, got {tmp_path / name}, which {finding}. Known:"
+    message = f"--config must name a configuration file, got {tmp_path / name}, which {finding}. Known recipes:"
     assert str(error.value).startswith(message)
 
 

@@ -1,0 +1,79 @@
+"""What the wheel holds, and that it works without a clone."""
+
+import email
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from ds2_jax.config import load
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The content of the wheel; it is built from a copy, since setuptools writes beside the sources."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    for name in ("ds2_jax", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir"]
+    subprocess.run([*command, folder, source], check=True, capture_output=True)
+    [wheel] = folder.glob("ds2_jax-*.whl")
+    zipfile.ZipFile(wheel).extractall(folder / "installed")
+    return folder / "installed"
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_wheel_holds_the_whole_package_and_the_recipes(installed: Path) -> None:
+    package = {name for name in names_in(ROOT / "ds2_jax") if "__pycache__" not in name}
+    assert {"py.typed", "evaluation/report/page.css", "__main__.py"} <= package
+    recipes = {f"recipes/{path.name}" for path in (ROOT / "configs").glob("*.py")}
+    assert "recipes/an4_cpu.py" in recipes
+    assert names_in(installed / "ds2_jax") == package | recipes
+    assert {path.name for path in installed.iterdir()} == {"ds2_jax", "ds2_jax-0.1.0.dist-info"}
+
+
+def test_the_wheel_has_the_program_and_the_licence(installed: Path) -> None:
+    about = installed / "ds2_jax-0.1.0.dist-info"
+    assert "ds2-jax = ds2_jax.__main__:main" in (about / "entry_points.txt").read_text().splitlines()
+    assert (about / "licenses/LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert email.message_from_string((about / "METADATA").read_text())["Name"] in ("ds2_jax", "ds2-jax")
+
+
+def test_an_installed_package_finds_recipes_by_name(installed: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(installed), "COLUMNS": "120"}
+    command = [sys.executable, "-m", "ds2_jax"]
+    for words, code, found in (
+        (["--config", "an4_cpu", "--help"], 0, "usage: python -m ds2_jax train [-h] [OPTIONS]"),
+        (["--config", "an5"], 1, "got an5, which does not exist. Known recipes: an4, an4_cpu, "),
+    ):
+        result = subprocess.run([*command, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert result.returncode == code
+        assert found in result.stdout + result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_clone_finds_recipes_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = ROOT / "configs/an4_cpu.py"
+    assert load.find_config(Path("an4_cpu")) == recipe
+    assert load.load_config(Path("an4_cpu")) == load.load_config(recipe)
+
+
+def test_a_file_comes_before_the_recipe_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("an4").write_text("from ds2_jax.config import Config\nconfig = Config(epochs=3)\n")
+    assert load.load_config(Path("an4")).epochs == 3
+    Path("an4_cpu").mkdir()
+    assert load.find_config(Path("an4_cpu")) == ROOT / "configs/an4_cpu.py"
