@@ -4,11 +4,10 @@ import collections
 import dataclasses
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Annotated, Literal, NamedTuple, NoReturn, cast
+from typing import Annotated, Literal, NamedTuple, cast
 
 import tyro
 
@@ -17,6 +16,7 @@ from ds2_jax.corpora.build import Gathered, building, finish, gather, in_paralle
 from ds2_jax.data.manifest import Problem, Utterance, count_reasons, read_text
 from ds2_jax.system.checks import UNPRINTABLE
 from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.system.files import search
 
 logger = logging.getLogger(__package__)
 
@@ -109,26 +109,21 @@ def _in_use(folder: Path) -> InputError:
 
 
 def _scan(source: Path) -> Scan:
-    """Looks through a folder; links to folders are counted among the others, as they may run in circles.
+    """Looks through a folder; links to folders are counted among the others.
 
     Raises:
         InputError: a folder cannot be read; or two folders hold the same split.
     """
-
-    def refuse(error: OSError) -> NoReturn:
-        raise InputError(f"{error.filename} must be readable, got: {error.strerror}. Mend that and try again.")
-
     files: list[PurePath] = []
     others: collections.Counter[str] = collections.Counter()
-    for path, folders, names in os.walk(source, onerror=refuse):
-        folders[:] = sorted(name for name in folders if name[0] != ".")
-        others.update("links to folders" for name in folders if Path(path, name).is_symlink())
-        for file in (PurePath(path, name).relative_to(source) for name in sorted(names) if name[0] != "."):
-            suffix = file.suffix.lower()
-            if suffix in AUDIO_SUFFIXES or suffix == TEXT_SUFFIX or file.name == METADATA:
-                files.append(file)
-            else:
-                others[suffix or "without a suffix"] += 1
+    for path in search(source):
+        file, suffix = PurePath(path).relative_to(source), path.suffix.lower()
+        if path.is_dir():
+            others["links to folders"] += 1
+        elif suffix in AUDIO_SUFFIXES or suffix == TEXT_SUFFIX or file.name == METADATA:
+            files.append(file)
+        else:
+            others[suffix or "without a suffix"] += 1
     return Scan(source.absolute(), files, others, _parts(source, files))
 
 

@@ -15,7 +15,7 @@ from ds2_jax.corpora.archive import download, extract, file_md5
 from ds2_jax.corpora.build import ANOTHER_FOLDER, building, finish, gather, locked, measure, pair, read_source, report
 from ds2_jax.data.manifest import Problem, Utterance, read_manifest, read_text, write_manifest
 from ds2_jax.system.errors import NO_JSON, InputError
-from ds2_jax.system.files import write_text
+from ds2_jax.system.files import search, write_text
 
 logger = logging.getLogger(__package__)
 
@@ -151,9 +151,10 @@ def _read_part(archive: Path, corpus: Path) -> list[Utterance | Problem]:
     if others or not corpus.is_dir():
         finding = " and ".join(others) or "none"
         raise _not_librispeech(archive, part, f"LibriSpeech/{part} and no other folder, got {finding}")
-    recordings = sorted(corpus.rglob("*.flac"), key=lambda path: path.name)
+    files = sorted(search(corpus))
+    recordings = sorted((path for path in files if path.suffix == ".flac"), key=lambda path: path.name)
     transcripts: dict[str, str] = {}
-    for path in sorted(corpus.rglob("*.trans.txt")):
+    for path in (path for path in files if path.name.endswith(".trans.txt")):
         try:
             lines = read_text(path).split("\n")
         except InputError as error:

@@ -18,6 +18,7 @@ from ds2_jax.audio.reading import AUDIO_SUFFIXES, audio_duration, read_audio, re
 from ds2_jax.config import PerturbConfig
 from ds2_jax.data.manifest import read_manifest
 from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import search
 
 Draw = TypeVar("Draw", float, np.ndarray)
 
@@ -147,7 +148,7 @@ class Perturber:
 
 
 def find_sounds(place: Path | None, setting: str) -> tuple[Path, ...]:
-    """The audio files below a folder, sorted, or those of a manifest; none without a place.
+    """The audio files below a folder that are not hidden, sorted, or those of a manifest; none without a place.
 
     Raises:
         InputError: there is no such place, it holds no audio, or a file's header cannot be read.
@@ -155,7 +156,7 @@ def find_sounds(place: Path | None, setting: str) -> tuple[Path, ...]:
     if place is None:
         return ()
     if place.is_dir():
-        found = sorted(path for path in place.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+        found = sorted(path for path in search(place) if path.suffix.lower() in AUDIO_SUFFIXES)
         if not found:
             suffixes = " ".join(sorted(AUDIO_SUFFIXES))
             raise InputError(f"{setting} must hold audio files ({suffixes}), got none in {place}. Correct the path.")

@@ -17,7 +17,7 @@ from ds2_jax.audio import ffmpeg
 from ds2_jax.audio.ffmpeg import FFMPEG_SUFFIXES
 from ds2_jax.audio.reading import AUDIO_SUFFIXES
 from ds2_jax.system.errors import InputError
-from ds2_jax.system.files import writing
+from ds2_jax.system.files import search, writing
 
 logger = logging.getLogger(__package__)
 
@@ -41,6 +41,8 @@ class AudioFile(NamedTuple):
 
 def find_audio(paths: Sequence[Path]) -> list[AudioFile]:
     """The files named, and all audio and video files below the folders named, sorted within each; each file once.
+
+    Hidden files and folders are passed over below a folder, and by a pattern that does not name their dot.
 
     A path that does not exist is a pattern where it holds one of `*?[`, of which `**` stands for any folders. What else
     the folders hold is counted on stderr. Broken links are among the files: reading them fails, and is told.
@@ -83,7 +85,7 @@ def _search(path: Path, root: Path) -> Iterator[tuple[Path, PurePath]]:
     if not path.is_dir():
         yield path, path.relative_to(root)
         return
-    below = sorted(each for each in path.rglob("*") if not each.is_dir())
+    below = sorted(each for each in search(path) if not each.is_dir())
     found = [each for each in below if each.suffix.lower() in SUFFIXES]
     if others := len(below) - len(found):
         suffixes = sorted({each.suffix.lower() or "no suffix" for each in below} - SUFFIXES)

@@ -1,9 +1,10 @@
-"""Files that are written whole or not at all, and failures to write that name the file."""
+"""Files that are written whole or not at all, failures to write that name the file, and the search of folders."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from ds2_jax.system.errors import InputError
 
@@ -36,3 +37,22 @@ def write_text(path: Path, text: str) -> None:
             new.replace(path)
         finally:
             new.unlink(missing_ok=True)
+
+
+def search(folder: Path) -> Iterator[Path]:
+    """Yields what is below a folder: its files first, then those of the folders in it, each by name.
+
+    Hidden files and folders, whose names begin with a dot, are passed over. Links to folders are yielded and not
+    followed, since they may run in circles.
+
+    Raises:
+        InputError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise InputError(f"{error.filename} must be readable, got: {error.strerror}. Mend that and try again.")
+
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]  # noqa: PTH114, PTH118 - fast
+        yield from (Path(place, name) for name in sorted([*files, *links]) if name[0] != ".")

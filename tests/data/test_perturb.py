@@ -216,6 +216,14 @@ def test_places_without_sounds_are_named(tmp_path: Path) -> None:
         find_sounds(tmp_path, "perturb.noise")
 
 
+def test_hidden_sounds_are_passed_over(tmp_path: Path) -> None:
+    write_noise(tmp_path / "a.wav")
+    (tmp_path / "._a.wav").write_bytes(b"no sound")
+    (tmp_path / ".cache").mkdir()
+    write_noise(tmp_path / ".cache/b.wav")
+    assert find_sounds(tmp_path, "perturb.noise") == (tmp_path / "a.wav",)
+
+
 def test_sounds_of_a_manifest(tmp_path: Path) -> None:
     write_noise(tmp_path / "a.wav")
     (tmp_path / "noise.jsonl").write_text('{"audio": "a.wav", "duration": 0.5, "transcript": ""}\n')

@@ -36,6 +36,12 @@ def test_folders_are_searched_and_files_taken_as_named(tmp_path: Path) -> None:
     ]
 
 
+def test_hidden_files_are_taken_only_as_named(tmp_path: Path) -> None:
+    make(tmp_path, "a.wav", "._a.wav", ".DS_Store", ".cache/b.wav", "deep/.c.wav")
+    assert found(tmp_path) == found(tmp_path / "*.wav") == [("a.wav", "a")]
+    assert found(tmp_path / "._a.wav", tmp_path / ".cache") == [("._a.wav", "._a"), ("b.wav", "b")]
+
+
 def test_a_recording_is_taken_once(tmp_path: Path) -> None:
     make(tmp_path, "a.wav", "b.wav")
     assert found(tmp_path / "b.wav", tmp_path, tmp_path / "b.wav") == [("b.wav", "b"), ("a.wav", "a")]

@@ -12,7 +12,7 @@ import pytest
 
 from ds2_jax.system.caches import cache_folder, private_folder
 from ds2_jax.system.errors import InputError
-from ds2_jax.system.files import write_text, writing
+from ds2_jax.system.files import search, write_text, writing
 from ds2_jax.system.inflate import INFLATED_AT_LEAST, inflate
 
 
@@ -107,3 +107,20 @@ def test_a_cache_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest
         InputError, match=r"must belong to you and be writable by nobody else, got owner \d+ and mode 700"
     ):
         private_folder(tmp_path / "some")
+
+
+def test_search_passes_over_what_is_hidden_and_follows_no_links(tmp_path: Path) -> None:
+    for name in ("b", ".a", "x/d", "x/.y/e", "a/c", ".hidden/f"):
+        (tmp_path / "top" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "top" / name).touch()
+    (tmp_path / "top/link").symlink_to(tmp_path / "top")
+    found = [path.relative_to(tmp_path / "top").as_posix() for path in search(tmp_path / "top")]
+    assert found == ["b", "link", "a/c", "x/d"]
+    assert [path.name for path in search(tmp_path / "top/.hidden")] == ["f"]  # which was named
+
+
+def test_search_names_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        list(search(tmp_path / "gone"))
+    rule = "must be readable, got: No such file or directory. Mend that and try again."
+    assert str(error.value) == f"{tmp_path / 'gone'} {rule}"
