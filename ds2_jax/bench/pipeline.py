@@ -11,8 +11,8 @@ from ds2_jax.bench import child, speech
 from ds2_jax.bench.costs import librispeech_durations
 from ds2_jax.config import Config, DataConfig, PerturbConfig
 from ds2_jax.data import epochs
-from ds2_jax.data.manifest import Utterance, read_manifest
-from ds2_jax.data.splits import Split
+from ds2_jax.data.manifest import Utterance
+from ds2_jax.data.splits import Split, read_utterances
 from ds2_jax.parallel.rows import ONE_DEVICE
 from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training import train
@@ -104,7 +104,7 @@ def main() -> None:
     loaded: list[Epochs] = []
 
     def load(folder: str, minutes: float, manifest: str | None) -> None:
-        utterances = read_manifest(Path(manifest)) if manifest else write_corpus(Path(folder), minutes)
+        utterances = read_utterances(Path(manifest)) if manifest else write_corpus(Path(folder), minutes)
         loaded.append(Epochs(utterances, Path(folder)))
 
     child.serve(

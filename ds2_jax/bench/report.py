@@ -14,8 +14,8 @@ from ds2_jax.bench.measure import Machine, Row
 from ds2_jax.bench.options import Options, parse_size
 from ds2_jax.bench.scaling import BASE, Growth, measure_scaling
 from ds2_jax.data.epochs import Epochs
-from ds2_jax.data.manifest import Utterance, read_manifest
-from ds2_jax.data.splits import Split
+from ds2_jax.data.manifest import Utterance
+from ds2_jax.data.splits import Split, read_utterances
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.markdown import table
 from ds2_jax.text.alphabet import Alphabet
@@ -93,7 +93,7 @@ def predict(options: Options, machine: Machine) -> dict[str, Any]:
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=options.batch_size))
     longest = config.data.max_duration
     if options.manifest:
-        all_durations = [utterance.duration for utterance in read_manifest(options.manifest)]
+        all_durations = [utterance.duration for utterance in read_utterances(options.manifest)]
     else:
         all_durations = costs.librispeech_durations().tolist()
     durations = [duration for duration in all_durations if 0 < duration <= longest]

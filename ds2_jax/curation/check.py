@@ -16,9 +16,8 @@ from ds2_jax.data.manifest import (
     NUM_EXAMPLES,
     Problem,
     Utterance,
-    read_manifest,
 )
-from ds2_jax.data.splits import AUDIO_REASONS, find_problems, manifests_of
+from ds2_jax.data.splits import AUDIO_REASONS, find_problems, manifests_of, read_utterances
 from ds2_jax.data.usable import too_few_frames, usable_utterances, wrong_duration
 from ds2_jax.runs.overrides import DataSettings, FeatureSettings, ModelSettings, read_settings
 from ds2_jax.system.errors import InputError, shorten
@@ -52,7 +51,7 @@ def check(
     is told of the later one.
 
     Args:
-        manifests: in any of the formats that training reads.
+        manifests: what training reads: manifests in any of its formats, and tfds:NAME#SPLIT.
         config: configuration file; its sample rate, alphabet, limits and model decide. Default: those of an empty
             configuration.
         run: folder of a training run, instead of --config.
@@ -74,7 +73,7 @@ def check(
     settings, source = read_settings(config, run, data=data, features=features, model=model)
     alphabet = Alphabet.of(settings.data)
     roles = choose_manifests(manifests, test, settings)
-    rows = {path: read_manifest(path) for path in roles}
+    rows = {path: read_utterances(path) for path in roles}
     print("\n".join(describe_settings(settings, source)), flush=True)
     started = time.perf_counter()
     checked = [

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ds2_jax.config.places import is_tfds
 from ds2_jax.curation.stats import Manifests, describe, read_manifests, table
 from ds2_jax.data.draw import drawn_order
 from ds2_jax.data.manifest import NUM_EXAMPLES, Utterance, read_manifest, write_manifest
@@ -43,6 +44,8 @@ def merge(manifests: Manifests, out: Path) -> int:
     Differs: deepspeech.pytorch links the files of all manifests into one folder, where two of one name become one.
     """
     require_new(out, "--out")
+    for path in manifests:
+        require_files(path)
     rows = read_manifests(manifests)
     merged, renamed = with_distinct_ids(rows)
     write_manifest(out, merged)
@@ -89,6 +92,7 @@ def split(
     require(0 < dev + test < 1, "--dev and --test", "leave a share for train and take one", (dev, test))
     for name in SPLITS:
         require_new(out / f"{name}.jsonl", "--out")
+    require_files(manifest)
     utterances = read_manifest(manifest)
     keys = [utterance.speaker if by == "speaker" else utterance.id for utterance in utterances]
     if unnamed := keys.count(""):
@@ -158,6 +162,15 @@ def draw_split(seconds: Mapping[str, float], shares: Mapping[str, float], seed: 
         home |= dict.fromkeys(taken, name)
         left = [speaker for speaker in left if speaker not in set(taken)]
     return home
+
+
+def require_files(manifest: Path) -> None:
+    """Raises InputError for a TensorFlow data set: a manifest could not say where its recordings are."""
+    if is_tfds(manifest):
+        raise InputError(
+            f"MANIFEST must list audio files, got {manifest}, which holds the audio itself. Name a slice "
+            "of it where you would name the new manifest: tfds:NAME#train[:90%]."
+        )
 
 
 def require_new(path: Path, field: str) -> None:

@@ -63,7 +63,7 @@ def alphabet(manifests: Manifests) -> int:
     with them, data check and training name the transcripts that hold them.
 
     Args:
-        manifests: those of all splits, in any of the formats that training reads.
+        manifests: those of all splits, also tfds:NAME#SPLIT, in any of the formats that training reads.
 
     Returns:
         0.

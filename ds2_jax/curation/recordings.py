@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from ds2_jax.audio.reading import read_samples, to_waveform
+from ds2_jax.audio.reading import mono_waveform
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.system.errors import InputError
 
@@ -40,8 +40,8 @@ class Recording(NamedTuple):
 def measure(utterance: Utterance, sample_rate: int) -> Recording | Problem:
     """Decodes a recording as training does, with a model of `sample_rate` (Hz), and measures it."""
     try:
-        samples, file_rate = read_samples(utterance.audio)  # [S, C]
-        num_samples = len(to_waveform(samples, file_rate, sample_rate, utterance.audio))
+        samples, file_rate = utterance.samples()  # [S, C]
+        num_samples = len(mono_waveform(samples, file_rate, sample_rate, str(utterance.audio)))
     except InputError as error:
         return Problem(utterance.id, str(utterance.audio), "unreadable audio", str(error))
     digest = hashlib.blake2b(f"{file_rate} {samples.shape}".encode(), digest_size=16)

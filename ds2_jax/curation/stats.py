@@ -10,7 +10,8 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from ds2_jax.data.manifest import Utterance, read_manifest
+from ds2_jax.data.manifest import Utterance
+from ds2_jax.data.splits import read_utterances
 from ds2_jax.system.errors import InputError
 
 Manifests = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST [MANIFEST ...]")]
@@ -24,7 +25,7 @@ def stats(manifests: Manifests) -> int:
     Words are what white space separates, as written: with their case and punctuation.
 
     Args:
-        manifests: in any of the formats that training reads.
+        manifests: what training reads: manifests in any of its formats, and tfds:NAME#SPLIT.
 
     Returns:
         0.
@@ -51,7 +52,7 @@ def read_manifests(paths: Sequence[Path]) -> dict[Path, list[Utterance]]:
     if not paths:
         raise InputError("MANIFEST must name at least one file, got none. Add it.")
     require_distinct(paths)
-    return {path: read_manifest(path) for path in paths}
+    return {path: read_utterances(path) for path in paths}
 
 
 def require_distinct(paths: Sequence[Path]) -> None:

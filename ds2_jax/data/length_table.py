@@ -39,6 +39,10 @@ class TfdsRecord:
         """As `audio.read_audio`."""
         return self.split.read(self.index, sample_rate)
 
+    def samples(self) -> tuple[np.ndarray, int]:
+        """As `audio.read_samples`."""
+        return self.split.samples(self.index)
+
 
 def read_tfds(path: Path) -> list[Utterance]:
     """The utterances of tfds:NAME#SPLIT; utterance i is record i, and its audio is called tfds:NAME#SPLIT[i].

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from ds2_jax.audio.reading import audio_duration
+from ds2_jax.audio.reading import audio_duration, read_samples
 from ds2_jax.system.checks import UNPRINTABLE, require
 from ds2_jax.system.errors import NO_JSON, InputError, shorten
 from ds2_jax.system.files import write_text
@@ -49,6 +49,9 @@ class Record(Protocol):
     def read(self, sample_rate: int) -> np.ndarray:
         """Like `audio.reading.read_audio`."""
 
+    def samples(self) -> tuple[np.ndarray, int]:
+        """As `audio.read_samples`."""
+
 
 class TimedWord(NamedTuple):
     """A word of a transcript and when it is said, in seconds from the start of the recording."""
@@ -83,6 +86,10 @@ class Utterance:
     def num_samples(self, sample_rate: int) -> int:
         """Number of samples in `duration` at `sample_rate` (Hz)."""
         return round(self.duration * sample_rate)
+
+    def samples(self) -> tuple[np.ndarray, int]:
+        """As `audio.read_samples`."""
+        return self.record.samples() if self.record is not None else read_samples(self.audio)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ds2_jax.audio.headers import AudioBytes
-from ds2_jax.audio.reading import audio_duration, mono_waveform, read_audio
+from ds2_jax.audio.reading import audio_duration, mono_waveform, read_samples
 from ds2_jax.config.places import DATASET_INFO, TFDS
 from ds2_jax.data.pipeline import load_tensorflow
 from ds2_jax.system.errors import InputError
@@ -213,14 +213,17 @@ class TfdsSplit:
 
     def read(self, index: int, sample_rate: int) -> np.ndarray:
         """As `audio.read_audio`, of record `index`."""
+        return mono_waveform(*self.samples(index), sample_rate, f"{self.name}[{index}]")
+
+    def samples(self, index: int) -> tuple[np.ndarray, int]:
+        """As `audio.read_samples`, of record `index`."""
         audio = self.audio(self.record(index), index)
         if isinstance(audio, AudioBytes):
-            return read_audio(audio, sample_rate)
+            return read_samples(audio)
         assert self.features.sample_rate is not None
-        name = f"{self.name}[{index}]"
         if audio.dtype.kind != "f":
-            audio = int16_samples(audio, name) / np.float32(2**15)  # [S, C]
-        return mono_waveform(audio.astype(np.float32), self.features.sample_rate, sample_rate, name)
+            audio = int16_samples(audio, f"{self.name}[{index}]") / np.float32(2**15)  # [S, C]
+        return audio.astype(np.float32), self.features.sample_rate
 
     def _text(self, values: Mapping[str, Any], name: str, index: int) -> str:
         value = values[name]

@@ -45,7 +45,7 @@ def preview(
     With --noise, AUDIO is written to the WAV file --out with that noise, and nothing else.
 
     Args:
-        source: a manifest, or one audio file.
+        source: a manifest, tfds:NAME#SPLIT, or one audio file.
         out: folder that takes the files; those of the same names are replaced.
         config: configuration file; by default settings that change much.
         count: utterances, drawn.

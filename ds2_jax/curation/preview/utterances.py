@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ds2_jax.audio.reading import AUDIO_SUFFIXES, audio_duration, read_audio
+from ds2_jax.audio.reading import AUDIO_SUFFIXES, audio_duration, mono_waveform
 from ds2_jax.config import Config
 from ds2_jax.curation.preview.look import describe, looker
 from ds2_jax.curation.preview.mixing import write_wav
 from ds2_jax.curation.preview.picture import draw
 from ds2_jax.data.draw import drawn_order
 from ds2_jax.data.epochs import perturber_of
-from ds2_jax.data.manifest import Utterance, count_reasons, read_manifest
+from ds2_jax.data.manifest import Utterance, count_reasons
 from ds2_jax.data.perturb import Perturbation, Perturber
 from ds2_jax.data.perturb import perturb as apply_perturbation
-from ds2_jax.data.splits import Split, find_problems
+from ds2_jax.data.splits import Split, find_problems, read_utterances
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
@@ -44,7 +44,7 @@ def read_source(source: Path, settings: Config, *, trained: bool) -> tuple[Split
     if source.suffix.lower() in AUDIO_SUFFIXES:
         utterances, trained = [Utterance(source, audio_duration(source), "", source.stem)], False
     else:
-        utterances = read_manifest(source)
+        utterances = read_utterances(source)
     problems = find_problems(utterances, settings, Alphabet.of(settings.data), prune=trained)
     bad = {problem.id for problem in problems}
     split = Split([each for each in utterances if each.id not in bad], problems)
@@ -99,7 +99,7 @@ def show(
     for number, index in enumerate(chosen, start=1):
         utterance, perturbation = utterances[index], perturber.perturbation(epoch, index)
         try:
-            before = read_audio(utterance.audio, features.sample_rate)
+            before = mono_waveform(*utterance.samples(), features.sample_rate, str(utterance.audio))
             after = apply_perturbation(before, features.sample_rate, perturbation)
         except InputError as error:
             yield error
