@@ -21,6 +21,7 @@ from ds2_jax.corpora import CORPORA
 from ds2_jax.system import logs
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.interrupts import Stopped
+from ds2_jax.system.program import program
 
 
 class Command(NamedTuple):
@@ -148,14 +149,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         advice = "Make room or mend the permissions, then run the same command again."
         print(f"error: {place} must be readable and writable, got: {error.strerror}. {advice}", file=sys.stderr)
         return FAILURE
-
-
-def program() -> str:
-    """What the user called."""
-    called = Path(sys.argv[0])
-    if called.stem == "ds2-jax":
-        return "ds2-jax"
-    return "python -m ds2_jax" if called.parent.name == "ds2_jax" else "python main.py"
 
 
 def _run(words: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""python main.py bench: measures, and prints tables or JSON."""
+"""The work of `bench`: measures, and prints tables or JSON."""
 
 import dataclasses
 import json

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ds2_jax.config import DataConfig
 from ds2_jax.system.errors import InputError
+from ds2_jax.system.program import command
 
 CORPORA = {
     "an4": "an hour of spelled and spoken words, 16 kHz (Carnegie Mellon University)",
@@ -72,6 +73,6 @@ def _check_is_prepared(field: str, path: Path | None) -> None:
         return
     root = Path(*path.parts[: path.parts.index(corpus)])
     raise InputError(
-        f"{field} must be a manifest, got {path}, which does not exist. Make it: python main.py prepare {corpus} "
-        f"--root {root} (--help tells its options)."
+        f"{field} must be a manifest, got {path}, which does not exist. Make it: "
+        f"{command('prepare', corpus, '--root', root)} (--help tells its options)."
     )

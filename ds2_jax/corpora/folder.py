@@ -17,6 +17,7 @@ from ds2_jax.data.manifest import Problem, Utterance, count_reasons, read_text
 from ds2_jax.system.checks import UNPRINTABLE
 from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.system.files import search
+from ds2_jax.system.program import command
 
 logger = logging.getLogger(__package__)
 
@@ -165,8 +166,8 @@ def _build(folder: Path, partial: Path, scan: Scan, wanted: str) -> None:
     finish(partial, folder, splits, made_from, outside)
     report(folder, f"from {scan.source}", splits, outside)
     if ALL in splits:
-        command = f"python main.py data split {folder / ALL}.jsonl --out FOLDER"
-        logger.info(f"  train, dev and test of it, by speaker: {command}")
+        split = command("data", "split", folder / f"{ALL}.jsonl", "--out", "FOLDER")
+        logger.info(f"  train, dev and test of it, by speaker: {split}")
 
 
 def _check_source(folder: Path, scan: Scan, layout: str) -> None:

@@ -21,6 +21,7 @@ from ds2_jax.data.splits import AUDIO_REASONS, find_problems, manifests_of, read
 from ds2_jax.data.usable import too_few_frames, usable_utterances, wrong_duration
 from ds2_jax.runs.overrides import DataSettings, FeatureSettings, ModelSettings, read_settings
 from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
 
 UNCHANGED_DATA, UNCHANGED_FEATURES, UNCHANGED_MODEL = DataSettings(), FeatureSettings(), ModelSettings()
@@ -114,7 +115,7 @@ def choose_manifests(manifests: Sequence[Path], test: Path | None, settings: Con
         chosen = [(named[role], role) for role in ROLES if role in named]
         if settings.data.corpus is not None and not named["train"].exists():
             corpus, root = settings.data.corpus, settings.data.root
-            advice = f"Prepare it: python main.py prepare {corpus} --root {root}."
+            advice = f"Prepare it: {command('prepare', corpus, '--root', root)}."
             raise InputError(f"{root / corpus} must hold the corpus {corpus}, got no train.jsonl in it. {advice}")
     if test is not None:
         chosen.append((test, "test"))

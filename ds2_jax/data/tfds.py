@@ -18,6 +18,7 @@ from ds2_jax.audio.reading import audio_duration, mono_waveform, read_samples
 from ds2_jax.config.places import DATASET_INFO, TFDS
 from ds2_jax.data.pipeline import load_tensorflow
 from ds2_jax.system.errors import InputError
+from ds2_jax.system.program import command
 
 AUDIO_NAMES = ("audio", "speech")
 """Where a set keeps whole audio files in a plain tensor of bytes, as `data pack` does."""
@@ -133,7 +134,7 @@ class TfdsSplit:
         if self.file_format != "array_record":
             raise InputError(
                 f"{self.name} must be stored as ArrayRecord to be read in any order, got {self.file_format}. Rewrite "
-                f"it: python main.py data pack '{self.name}' --out FOLDER; then name tfds:FOLDER#SPLIT."
+                f"it: {command('data', 'pack', self.name, '--out', 'FOLDER')}; then name tfds:FOLDER#SPLIT."
             )
 
     @functools.cached_property

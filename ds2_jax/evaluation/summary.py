@@ -16,6 +16,7 @@ from ds2_jax.evaluation.results import Evaluation, read_evaluation
 from ds2_jax.runs.run_folder import PLACES, differences, load_config, read_metric_log
 from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.system.markdown import table
+from ds2_jax.system.program import command
 
 logger = logging.getLogger(__package__)
 
@@ -105,7 +106,7 @@ def read_run(folder: Path, name: str) -> FinishedRun:
     if not evaluations:
         raise InputError(
             f"{folder} must hold an evaluation, got neither test.json nor evaluations. Train it to its end with the "
-            f"command that began it, or evaluate it: python main.py evaluate {folder}"
+            f"command that began it, or evaluate it: {command('evaluate', folder)}"
         )
     seconds = [metrics["wall_seconds"] for _, metrics in read_metric_log(folder) if "wall_seconds" in metrics]
     return FinishedRun(folder, name, config, seconds[-1] if seconds else None, evaluations)

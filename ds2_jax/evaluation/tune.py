@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import math
-import shlex
 import sys
 import typing
 from collections.abc import Iterator, Sequence
@@ -34,6 +33,7 @@ from ds2_jax.system import interrupts
 from ds2_jax.system.checks import build, require
 from ds2_jax.system.errors import NO_JSON, InputError
 from ds2_jax.system.files import write_text
+from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
 
 ALPHAS, BETAS = (0.0, 3.0), (-1.0, 5.0)
@@ -356,5 +356,4 @@ def describe(study: Trials, run: Path, lm: Path) -> Iterator[str]:
         yield f"  {' and '.join(ends)} at the end of what was tried: there may be better ones beyond"
     yield f"trials: {study.path}"
     yield f"picture: {picture_of(study)}"
-    command = shlex.join(["python", "main.py", "evaluate", str(run), "--lm", str(lm)])
-    yield f"kept in {run / run_folder.TUNED}. To use them: {command}"
+    yield f"kept in {run / run_folder.TUNED}. To use them: {command('evaluate', run, '--lm', lm)}"

@@ -1,7 +1,6 @@
 """`lm build`: an n-gram model of text, as an ARPA file."""
 
 import logging
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -14,6 +13,7 @@ from ds2_jax.lm.text import OnUnknown, Text, read_texts
 from ds2_jax.runs.overrides import AlphabetSettings, read_settings
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
+from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
 
 logger = logging.getLogger(__package__)
@@ -97,8 +97,8 @@ def build(
     if held_out is not None:
         print(f"{test}: {describe_fit(fit(model, text.words, held_out))}")
         print("\n".join(_left_out(held_out)), end="\n" if held_out.num_unknown or held_out.num_empty else "")
-    command = shlex.join(["python", "main.py", "evaluate", str(run or "RUN"), "--lm", str(out)])
-    print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB. To use it: {command}")
+    use = command("evaluate", run or "RUN", "--lm", out)
+    print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB. To use it: {use}")
     return 0
 
 

@@ -37,6 +37,7 @@ from ds2_jax.runs.damage import (
 from ds2_jax.runs.run_folder import CHECKPOINTS, CONFIG, METRICS, differences, was_done_before
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_text, writing
+from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
 
 logger = logging.getLogger(__package__)
@@ -339,7 +340,7 @@ def load_variables(run: Path, config: Config, mesh: Mesh) -> dict[str, Any]:
     everywhere = NamedSharding(mesh, PartitionSpec())
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)
     if not (run / CHECKPOINTS).is_dir():
-        raise InputError(f"{run} must hold a checkpoint, got none. Train it: python main.py --workdir {run} ...")
+        raise InputError(f"{run} must hold a checkpoint, got none. Train it: {command('--workdir', run)} ...")
     with Checkpoints(run, config) as checkpoints:
         steps = checkpoints.best_steps
         if not steps:

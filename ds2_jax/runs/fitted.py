@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import shlex
 from pathlib import Path
 
 from ds2_jax.config import Config
@@ -14,6 +13,7 @@ from ds2_jax.runs.run_folder import CALIBRATION, TUNED, best_step
 from ds2_jax.system.checks import build, check_fields, require
 from ds2_jax.system.errors import NO_JSON, InputError
 from ds2_jax.system.files import write_text
+from ds2_jax.system.program import command
 
 logger = logging.getLogger(__package__)
 
@@ -37,7 +37,7 @@ def read_calibration(run: Path) -> Calibration:
     path = run / CALIBRATION
     if not path.exists():
         return UNCALIBRATED
-    advice = f"Make it anew: python main.py calibrate {shlex.quote(str(run))}"
+    advice = f"Make it anew: {command('calibrate', run)}"
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         names = {field.name for field in dataclasses.fields(Calibration)}
@@ -132,8 +132,7 @@ def with_tuned(options: DecodingOptions, run: Path) -> DecodingOptions:
         if options.alpha is not None or options.beta is not None:
             source = f"lm tune found alpha {alpha:g} with beta {beta:g}"
     else:
-        command = shlex.join(["python", "main.py", "lm", "tune", str(run), "--lm", str(options.lm)])
-        advice = f"not tuned for this run: {command}"
+        advice = f"not tuned for this run: {command('lm', 'tune', run, '--lm', options.lm)}"
         alpha, beta, source = DEFAULT_ALPHA, DEFAULT_BETA, advice
     alpha = alpha if options.alpha is None else options.alpha
     beta = beta if options.beta is None else options.beta

@@ -36,7 +36,7 @@ def train(
         cluster: The other processes of this training.
     """
     if config is None:
-        raise InputError("--config must name a configuration file, got none. Try --config configs/quickstart.py.")
+        raise InputError("--config must name a configuration file, got none. Try --config quickstart.")
     if dry_run and cluster.distributed:
         raise InputError("--dry-run must run in one process, got --distributed. Leave one of them out.")
     from ds2_jax.parallel.processes import joined

@@ -1,4 +1,4 @@
-"""python main.py train --dry-run: the plan, the memory of a step, and one real batch through pipeline and step."""
+"""train --dry-run: the plan, the memory of a step, and one real batch through pipeline and step."""
 
 import dataclasses
 import functools
@@ -25,6 +25,7 @@ from ds2_jax.model.update import init_state
 from ds2_jax.parallel.mesh import data_mesh, parallel_train_step, replicate, row_layout
 from ds2_jax.runs import run_folder
 from ds2_jax.system.errors import InputError
+from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training import memory
 from ds2_jax.training.train import make_stream, read_splits
@@ -141,7 +142,7 @@ def memory_lines(
     if limit is not None and compiled > limit:
         raise InputError(
             f"data.batch_seconds (or data.batch_size) must leave the step in the {limit / 2**20:,.0f} MiB that the "
-            f"device has for arrays, got a step of {compiled / 2**20:,.0f} MiB. python main.py data batch-seconds "
+            f"device has for arrays, got a step of {compiled / 2**20:,.0f} MiB. {command('data', 'batch-seconds')} "
             "tells the largest that fits."
         )
     return lines

@@ -8,7 +8,6 @@ import dataclasses
 import json
 import math
 import os
-import shlex
 import struct
 import tokenize
 import zipfile
@@ -22,6 +21,7 @@ import numpy as np
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.system.files import writing
+from ds2_jax.system.program import command
 
 FOLDER = "replay"
 ABOUT = "about"
@@ -130,8 +130,7 @@ def write_batch(run: Path, failed: FailedStep) -> Path:
 def replay_hint(path: Path) -> str:
     """Says what to do with a file of `write_batch`, in the message that ends training."""
     size = path.stat().st_size / 2**20
-    command = f"python main.py replay {shlex.quote(str(path))}"
-    return f"{path} holds the batch ({size:.1f} MiB): {command} says what is behind it."
+    return f"{path} holds the batch ({size:.1f} MiB): {command('replay', path)} says what is behind it."
 
 
 def read_batch(path: Path) -> FailedStep:

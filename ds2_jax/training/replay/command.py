@@ -1,4 +1,4 @@
-"""python main.py replay FILE: makes a step again whose loss or gradient was not finite, and says what is behind it."""
+"""The work of `replay`: makes a step again whose loss or gradient was not finite, and says what is behind it."""
 
 import dataclasses
 import functools
