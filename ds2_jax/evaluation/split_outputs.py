@@ -16,6 +16,7 @@ from ds2_jax.data.splits import Split
 from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.evaluation.results import Evaluation, Result
 from ds2_jax.parallel.mesh import fetch_rows
+from ds2_jax.parallel.processes import exchange
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system import interrupts
 
@@ -78,10 +79,8 @@ def split_outputs(
         on_problem=on_problem,
     )
     for batch in tqdm(stream, title, total=len(plan), unit="batch", leave=False, disable=not sys.stderr.isatty()):
-        asked = np.full(len(batch["indices"]), interrupts.requested(), np.int32)
-        rows = {**model.score(batch), "num_labels": batch["num_labels"], "signals": asked}
-        output = fetch_rows(rows)
-        if stop := int(output["signals"].max()):  # of any process: all stop at the same batch
+        output = fetch_rows({**model.score(batch), "num_labels": batch["num_labels"]})
+        if stop := max(exchange("asked to stop", interrupts.requested())):  # all processes stop at the same batch
             raise interrupts.Stopped(stop)
         counted = output["alignable"] & (output["num_labels"] > 0)
         for row, index in enumerate(output["indices"].tolist()):

@@ -1,9 +1,10 @@
-"""TrainState and train_step: pure functions of one device's rows, with explicit collectives."""
+"""TrainState, the objective and train_step: pure functions of one device's rows, with explicit collectives."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ from ds2_jax.model.network import DeepSpeech2
 
 Gradient = tuple[jax.Array, Any]
 """Loss and its gradient by the parameters."""
+SPECTROGRAMS, LOGITS = "spectrograms", "logits"
+"""Names in `Outputs.layers` of what goes into the model and what comes out."""
 
 
 @jax.tree_util.register_dataclass
@@ -27,12 +30,14 @@ class TrainState:
     """All that a step changes."""
 
     step: jax.Array
-    """[] int32, updates made; ~updates (negative) once a loss or gradient was not finite: nothing changes any more."""
+    """[] int32, updates made."""
     params: Any
     batch_stats: Any
     opt_state: Any
     average: Any = dataclasses.field(default_factory=dict)
     """Moving average of params and batch_stats; empty where `optim.ema_decay` is 0."""
+    stopped: jax.Array = dataclasses.field(default_factory=lambda: jnp.zeros((), bool))
+    """[] bool, a loss or gradient was not finite: nothing changes any more."""
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -53,6 +58,76 @@ def init_state(config: Config, num_labels: int, tx: optax.GradientTransformation
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, jax.jit(tx.init)(params), average)
 
 
+class Outputs(NamedTuple):
+    """What the objective computes beside the loss.
+
+    Attributes:
+        batch_stats: the running statistics after these rows.
+        losses: [B] float32, nats; 0 for a row that cannot be aligned.
+        alignable: [B] bool.
+        layers: the output of each layer by name, [B, T, ...], in the order in which they are computed; empty unless
+            asked for.
+    """
+
+    batch_stats: Any
+    losses: jax.Array
+    alignable: jax.Array
+    layers: "OrderedDict[str, jax.Array]"  # JAX sorts the names of a plain dict
+
+
+def objective(
+    params: Any,
+    batch_stats: Any,
+    rows: Batch,
+    *,
+    epoch: jax.Array,
+    num_alignable: jax.Array,
+    config: Config,
+    model: DeepSpeech2,
+    with_layers: bool = False,
+) -> tuple[jax.Array, Outputs]:
+    """The loss to be differentiated: the sum over this device's rows, divided by the rows of all devices.
+
+    Args:
+        params: of the model.
+        batch_stats: before these rows.
+        rows: a micro-batch of this device.
+        epoch: [] int32; keys SpecAugment and dropout together with the utterances' indices.
+        num_alignable: [] int32, rows of the whole batch that can be aligned, over all devices.
+        config: of the run.
+        model: of the configuration.
+        with_layers: returns the outputs of the layers too.
+    """
+    keys = spec_augment.row_keys(config.seed, epoch, rows["indices"])
+    spectrograms, num_frames = features.extract_features(rows["waveforms"], rows["num_samples"], config.features)
+    spectrograms = spec_augment.spec_augment(spectrograms, num_frames, keys, config.augment)
+    (logits, output_lengths), changed = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        spectrograms,
+        num_frames,
+        training=True,
+        row_keys=keys,
+        mutable=["batch_stats", "intermediates"] if with_layers else ["batch_stats"],
+        capture_intermediates=with_layers,
+    )
+    losses, alignable = ctc_losses(logits, output_lengths, rows["labels"], rows["num_labels"])
+    layers: OrderedDict[str, jax.Array] = OrderedDict()
+    if with_layers:
+        layers = OrderedDict({SPECTROGRAMS: spectrograms, **_by_name(changed["intermediates"]), LOGITS: logits})
+    return losses.sum() / jnp.maximum(num_alignable, 1), Outputs(changed["batch_stats"], losses, alignable, layers)
+
+
+def _by_name(intermediates: Mapping[str, Any], prefix: str = "") -> dict[str, jax.Array]:
+    """The outputs of the model's modules by name, in the order in which Flax captures them: as each module ends."""
+    found: dict[str, jax.Array] = {}
+    for name, value in intermediates.items():
+        if isinstance(value, Mapping):
+            found |= _by_name(value, f"{prefix}{name}.")
+        elif prefix:  # not the model itself
+            found[prefix.rstrip(".")] = value[0]
+    return found
+
+
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -71,8 +146,8 @@ def train_step(
     With `optim.accumulate` the rows are those of its micro-batches, one after the other, each as many. Every one is
     normalised by itself and updates the running statistics; the gradients are added up before the one update.
 
-    Where the loss or the gradient's norm is not finite, the state stays as it was, but for its `step`, and every later
-    step leaves it so: the host, which reads metrics late, then still holds what was there before.
+    If the loss or the gradient's norm is not finite, the step changes only `stopped`, and later steps change nothing.
+    The host reads metrics late, and so still holds the state before the failure.
 
     Args:
         state: the same on every device.
@@ -89,42 +164,25 @@ def train_step(
         alignable, unalignable and empty (rows), num_samples (valid audio).
     """
     # Known before the gradient: lengths alone decide which rows can be aligned.
-    counts = _all_devices(_row_counts(batch, config), axis_name)
-    gradient = functools.partial(
-        _gradient, make_model(config, num_labels, axis_name), config, counts["alignable"], epoch, state.params
+    counts = _all_devices(row_counts(batch, config), axis_name)
+    of_rows = functools.partial(
+        objective,
+        epoch=epoch,
+        num_alignable=counts["alignable"],
+        config=config,
+        model=make_model(config, num_labels, axis_name),
     )
+
+    def gradient(batch_stats: Any, rows: Batch) -> tuple[Any, Gradient]:
+        (loss, outputs), grads = jax.value_and_grad(of_rows, has_aux=True)(state.params, batch_stats, rows)
+        return outputs.batch_stats, (loss, grads)
+
     batch_stats, summed = _accumulate(gradient, state.batch_stats, batch, config.optim.accumulate)
     loss, grads = _all_devices(summed, axis_name)
     grad_norm = optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     new = _update(state, batch_stats, grads, finite, tx, config.optim.ema_decay)
     return new, {"loss": loss, "grad_norm": grad_norm, **counts}
-
-
-def _gradient(
-    model: DeepSpeech2,
-    config: Config,
-    num_alignable: jax.Array,
-    epoch: jax.Array,
-    params: Any,
-    batch_stats: Any,
-    rows: Batch,
-) -> tuple[Any, Gradient]:
-    """The statistics after a micro-batch, and what it adds to loss and gradient."""
-    keys = spec_augment.row_keys(config.seed, epoch, rows["indices"])
-    spectrograms, num_frames = features.extract_features(rows["waveforms"], rows["num_samples"], config.features)
-    spectrograms = spec_augment.spec_augment(spectrograms, num_frames, keys, config.augment)
-
-    def objective(params: Any) -> tuple[jax.Array, Any]:
-        variables = {"params": params, "batch_stats": batch_stats}
-        (logits, output_lengths), updated = model.apply(
-            variables, spectrograms, num_frames, training=True, row_keys=keys, mutable=["batch_stats"]
-        )
-        losses, _ = ctc_losses(logits, output_lengths, rows["labels"], rows["num_labels"])
-        return losses.sum() / jnp.maximum(num_alignable, 1), updated["batch_stats"]
-
-    (loss, batch_stats), grads = jax.value_and_grad(objective, has_aux=True)(params)
-    return batch_stats, (loss, grads)
 
 
 def _accumulate(
@@ -153,8 +211,7 @@ def _update(
     tx: optax.GradientTransformation,
     ema_decay: float,
 ) -> TrainState:
-    """The state after an update, or, where the step is not finite or an earlier one was not, as it was."""
-    stopped = state.step < 0
+    """The state after an update. A step that is not finite changes only `stopped`, and those after it nothing."""
 
     def update(state: TrainState) -> TrainState:
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -162,14 +219,14 @@ def _update(
         average = state.average
         if average:
             average = moving_average(average, {"params": params, "batch_stats": batch_stats}, state.step, ema_decay)
-        return TrainState(state.step + 1, params, batch_stats, opt_state, average)
+        return TrainState(state.step + 1, params, batch_stats, opt_state, average, state.stopped)
 
-    def keep(state: TrainState) -> TrainState:
-        return dataclasses.replace(state, step=jnp.where(stopped, state.step, ~state.step))
+    def stop(state: TrainState) -> TrainState:
+        return dataclasses.replace(state, stopped=jnp.ones_like(state.stopped))
 
     # Both branches write into the old state's memory. A `where` for every array needs the new values beside it:
     # 194 MiB more for 5 x 1024.
-    new: TrainState = jax.lax.cond(finite & ~stopped, update, keep, state)
+    new: TrainState = jax.lax.cond(finite & ~state.stopped, update, stop, state)
     return new
 
 
@@ -185,7 +242,8 @@ def moving_average(average: Any, new: Any, step: jax.Array, decay: float) -> Any
     return optax.incremental_update(new, average, jnp.maximum(1 - decay, 9 / (10 + count)))
 
 
-def _row_counts(batch: Batch, config: Config) -> dict[str, jax.Array]:
+def row_counts(batch: Batch, config: Config) -> dict[str, jax.Array]:
+    """Rows of this device that are alignable, unalignable and empty, and the samples of their audio."""
     num_frames = count_frames(batch["num_samples"], config.features.hop_length)
     output_lengths = conv_output_lengths(num_frames, config.model.time_reduction)
     alignable = is_alignable(output_lengths, batch["labels"], batch["num_labels"])

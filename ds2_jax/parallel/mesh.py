@@ -41,21 +41,21 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(copies, x, x.shape), hosts)
 
 
-def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> Mapping[str, Any]:
-    """The rows of all processes as one batch over the devices; in one process, the batch as it is.
+def to_global(rows: Any, mesh: Mesh) -> Any:
+    """The rows of all processes as arrays over the devices; in one process, the rows as they are.
 
     Args:
-        batch: this process's rows, NumPy arrays [B, ...], in the order of `row_layout`.
+        rows: this process's, NumPy arrays [B, ...], in the order of `row_layout`.
         mesh: from `data_mesh`.
     """
     if not mesh.is_multi_process:
-        return batch
-    rows = NamedSharding(mesh, P(AXIS))
-    return {name: jax.make_array_from_process_local_data(rows, value) for name, value in batch.items()}
+        return rows
+    over_devices = NamedSharding(mesh, P(AXIS))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(over_devices, x), rows)
 
 
 def fetch_rows(tree: Any) -> Any:
-    """Arrays [B, ...] over devices, or of this process, as NumPy arrays with the rows of all processes, in all."""
+    """Gathers the rows of every process into NumPy arrays."""
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
@@ -65,46 +65,47 @@ class TrainStep:
     def __init__(self, step: Callable[..., Any], mesh: Mesh, mode: Mode) -> None:
         self._mesh, self._split = mesh, mode == "pmap"
 
-        def train_step(state: Any, batch: dict[str, jax.Array], epoch: jax.Array) -> tuple[Any, dict[str, Any]]:
-            signals = batch.pop("signals")
+        def train_step(
+            state: Any, batch: dict[str, jax.Array], epoch: jax.Array, signals: jax.Array
+        ) -> tuple[Any, dict[str, Any], jax.Array]:
             state, metrics = step(state, batch, epoch, axis_name=AXIS)
-            return state, {**metrics, "signals": jax.lax.pmax(signals.max(), AXIS)}
+            return state, metrics, jax.lax.pmax(signals.max(), AXIS)
 
         if mode == "pmap":
-            in_axes, devices = (None, 0, None), mesh.devices.tolist()
+            in_axes, devices = (None, 0, None, 0), mesh.devices.tolist()
             self._compiled: Any = jax.pmap(train_step, AXIS, in_axes=in_axes, out_axes=None, devices=devices)
             return
         # check_vma off: optax.ctc_loss starts its scan from constants, which the check refuses (jax 0.10).
-        in_specs, out_specs = (P(), P(AXIS), P()), (P(), P())
+        in_specs, out_specs = (P(), P(AXIS), P(), P(AXIS)), (P(), P(), P())
         sharded = jax.shard_map(train_step, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
         self._compiled = jax.jit(sharded, donate_argnums=0, compiler_options=compiler_options())
 
     def __call__(
-        self, state: Any, batch: Mapping[str, np.ndarray], epoch: jax.Array, signals: int = 0
-    ) -> tuple[Any, dict[str, jax.Array]]:
+        self, state: Any, batch: Mapping[str, np.ndarray], epoch: jax.Array, signal: int = 0
+    ) -> tuple[Any, dict[str, jax.Array], jax.Array]:
         """Makes an update.
 
         Args:
             state: before it; with shard_map its memory is reused, pmap keeps it until the caller lets go of it.
             batch: this process's rows, NumPy arrays [B, ...], B a multiple of its devices.
             epoch: [] int32.
-            signals: what this process wants all others to learn at this step: that it was asked to stop, or to save.
+            signal: tells all other processes that this one was asked to stop, or to save.
 
         Returns:
-            The new state, and the metrics, with `signals`, [] int32: the largest that a process gave.
+            The new state, the metrics, and the largest signal that a process gave, [] int32.
         """
-        new, metrics = self._compiled(state, self._rows(batch, signals), epoch)
-        return new, metrics
+        new, metrics, largest = self._compiled(*self._arguments(state, batch, epoch, signal))
+        return new, metrics, largest
 
     def lower(self, state: Any, batch: Mapping[str, Any], epoch: Any) -> jax.stages.Lowered:
         """As of `jax.jit`; takes shapes instead of arrays too."""
-        lowered: jax.stages.Lowered = self._compiled.lower(state, self._rows(batch, signals=0), epoch)
+        lowered: jax.stages.Lowered = self._compiled.lower(*self._arguments(state, batch, epoch, signal=0))
         return lowered
 
-    def _rows(self, batch: Mapping[str, Any], signals: int) -> Mapping[str, Any]:
-        given = np.full(len(self._mesh.local_devices), signals, np.int32)
-        rows = {**batch, "signals": given}
-        return _split_rows(rows, self._mesh.size) if self._split else to_global(rows, self._mesh)
+    def _arguments(self, state: Any, batch: Mapping[str, Any], epoch: Any, signal: int) -> tuple[Any, ...]:
+        rows = batch, np.full(len(self._mesh.local_devices), signal, np.int32)
+        batch, signals = _split_rows(rows, self._mesh.size) if self._split else to_global(rows, self._mesh)
+        return state, batch, epoch, signals
 
 
 def parallel_train_step(step: Callable[..., Any], mesh: Mesh, mode: Mode = "shard_map") -> TrainStep:
@@ -145,5 +146,5 @@ def _check_mode(mode: Mode, mesh: Mesh) -> None:
     require(mode != "pmap" or not mesh.is_multi_process, "parallel", "be shard_map in several processes", mode, advice)
 
 
-def _split_rows(batch: Mapping[str, np.ndarray], num_devices: int) -> dict[str, np.ndarray]:
-    return {name: value.reshape(num_devices, -1, *value.shape[1:]) for name, value in batch.items()}
+def _split_rows(rows: Any, num_devices: int) -> Any:
+    return jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), rows)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import jax
+import jax.numpy as jnp
 import optax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -234,7 +235,8 @@ class Checkpoints:
             DamagedCheckpointError: it cannot be read, or is not what was saved.
             InputError: it was saved with other settings, sizes or utterances.
         """
-        return TrainState(**self._restore(step, _tree(like), partial=False))
+        restored = self._restore(step, _tree(like), partial=False)
+        return TrainState(**restored, stopped=jnp.zeros((), bool, device=like.stopped.sharding))
 
     def restore_variables(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
         """Restores params and batch_stats alone, on the devices of `like`. Errors as `restore`.
@@ -302,8 +304,9 @@ _toward = jax.jit(optax.incremental_update)
 
 
 def _tree(state: TrainState) -> dict[str, Any]:
-    """What is saved of a state; `average` only if there is one, as in older runs."""
-    return {name: value for name, value in vars(state).items() if name != "average" or value}
+    """What is saved of a state: `average` if there is one, and never `stopped`, which no saved state is."""
+    left_out = {"stopped"} if state.average else {"stopped", "average"}
+    return {name: value for name, value in vars(state).items() if name not in left_out}
 
 
 @functools.cache

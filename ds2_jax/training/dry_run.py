@@ -187,7 +187,7 @@ def try_batch(
     step = functools.partial(update_lib.train_step, config=config, num_labels=alphabet.size, tx=tx)
     train_step = parallel_train_step(step, mesh, config.parallel)
     state = replicate(init_state(config, alphabet.size, tx), mesh)
-    _, metrics = train_step(state, arrays, jnp.int32(0))
+    _, metrics, _ = train_step(state, arrays, jnp.int32(0))
     values = {name: float(value) for name, value in metrics.items()}
     counts = f"{int((arrays['indices'] >= 0).sum()):,} utterances, {len(problems)} of the batch unusable"
     if not values["alignable"]:

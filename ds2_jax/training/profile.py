@@ -70,7 +70,7 @@ class Profile:
             )
 
     def watch(self, train_step: Callable[..., Any], step: int) -> Callable[..., Any]:
-        """The same step, recorded where it is its turn: (state, ...) -> (state, metrics).
+        """The same step, recorded where it is its turn: (state, ...) -> its results.
 
         Args:
             train_step: each call of it counts as an update.

@@ -34,7 +34,7 @@ class Saver:
         return interrupts.requested() or (SAVE if late else 0)
 
     def agreed(self, told: int) -> int:
-        """What all processes ask for, which one step late is `told` to all of them; what this one does, if alone."""
+        """The request of all processes, `told` to each of them one step late. With one process it is its own."""
         return told if jax.process_count() > 1 else self.asked()
 
     def due(self, asked: int, steps_made: int) -> bool:

@@ -20,10 +20,11 @@ from ds2_jax.training.watch import Watchdog
 
 
 class Update(NamedTuple):
-    """A step that was made: the updates until then, its metrics, on the devices, and this process's rows."""
+    """A step that was made: the updates until then, what it gave, on the devices, and this process's rows."""
 
     step: int
     metrics: Mapping[str, jax.Array]
+    signal: jax.Array
     batch: Mapping[str, np.ndarray]
 
 
@@ -68,13 +69,13 @@ class Updates:
         step = int(state.step)
         last: Update | None = None
         for batch in batches:
-            state, metrics = self.train_step(state, batch, jnp.int32(epoch), self.saver.asked())
+            state, metrics, signal = self.train_step(state, batch, jnp.int32(epoch), self.saver.asked())
             step += 1
             told = 0
             if last is not None:
                 self._finish(last, state, epoch)
-                told = int(last.metrics["signals"])
-            last = Update(step, metrics, batch)
+                told = int(last.signal)
+            last = Update(step, metrics, signal, batch)
             asked = self.saver.agreed(told)
             if self.saver.due(asked, step - epoch * self.num_steps):
                 self._finish(last, state, epoch)
@@ -86,7 +87,7 @@ class Updates:
 
     def _finish(self, update: Update, state: TrainState, epoch: int) -> None:
         """Checks and logs a step's metrics; `state` is the newest."""
-        values = {name: float(value) for name, value in update.metrics.items() if name != "signals"}
+        values = {name: float(value) for name, value in update.metrics.items()}
         if not np.isfinite([values["loss"], values["grad_norm"]]).all():
             raise self._not_finite(update, values, state, epoch)
         self.watchdog.beat(f"in epoch {epoch + 1}, after step {update.step}")
@@ -98,11 +99,11 @@ class Updates:
         self.log.write(update.step, {"epoch": epoch + 1, **values, "hours_per_hour": self.progress.speed})
 
     def _not_finite(self, update: Update, values: Mapping[str, float], state: TrainState, epoch: int) -> InputError:
-        """Saves the state before the step, which it and those after it left as it was, and its batch."""
+        """Saves the failed batch and the state before it. Failed steps change nothing."""
         failed = FailedStep.met(update.step, epoch, values, update.batch, self.utterances, self.num_steps)
         names = ", ".join(filter(None, failed.ids))
         try:
-            self.saver.save_last(dataclasses.replace(state, step=~state.step))
+            self.saver.save_last(state)
             kept = replay_hint(write_batch(self.run, failed))
         except InputError as error:  # told beside the matter itself
             kept = f"It cannot be kept for replay: {error}"

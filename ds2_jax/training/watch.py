@@ -117,7 +117,7 @@ class RecompilationAlarm:
         jax.monitoring.unregister_event_duration_listener(self._listen)
 
     def watch(self, train_step: Callable[..., Any]) -> Callable[..., Any]:
-        """The same step, watched: (state, batch, epoch, ...) -> (state, metrics); each call counts as an update."""
+        """The same step, watched: (state, batch, epoch, ...) -> its results; each call counts as an update."""
 
         def step(state: Any, batch: Mapping[str, np.ndarray], epoch: jax.Array, *others: Any) -> Any:
             self._step += 1

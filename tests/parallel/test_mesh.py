@@ -90,9 +90,9 @@ def test_eight_devices_train_as_one(
     mesh = data_mesh()
     assert mesh.size == 8
     step = parallel_train_step(TRAIN_STEP, mesh, mode)
-    actual, metrics = jax.device_get(step(replicate(state, mesh), make_batch(), EPOCH))
+    actual, metrics, signal = jax.device_get(step(replicate(state, mesh), make_batch(), EPOCH))
     expected, expected_metrics = single
-    assert metrics.pop("signals") == 0
+    assert signal == 0
     assert metrics.keys() == expected_metrics.keys()
     assert int(metrics["empty"]) == len(EMPTY_ROWS)
     assert int(metrics["unalignable"]) == 1
@@ -119,9 +119,7 @@ def accumulating_step(accumulating_program: Any) -> Any:
     """The program as `parallel.TrainStep` calls it."""
 
     def call(state: Any, batch: dict[str, np.ndarray]) -> Any:
-        state, metrics = accumulating_program(state, {**batch, "signals": np.zeros(8, np.int32)}, EPOCH)
-        del metrics["signals"]
-        return state, metrics
+        return accumulating_program(state, batch, EPOCH, np.zeros(8, np.int32))[:2]
 
     return call
 
@@ -153,11 +151,11 @@ def test_what_one_device_hears_stops_all(accumulating_step: Any, state: TrainSta
     assert not np.isfinite(metrics["loss"])
     for device in range(mesh.size):
         own = jax.tree.map(lambda leaf, device=device: np.asarray(leaf.addressable_shards[device].data), kept)
-        assert int(own.step) == ~0
-        jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(own, step=state.step), state)
+        assert own.stopped
+        jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(own, stopped=state.stopped), state)
     kept, metrics = accumulating_step(kept, make_batch())
     assert np.isfinite(metrics["loss"])
-    jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(kept, step=state.step), state)
+    jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(kept, stopped=state.stopped), state)
 
 
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
@@ -169,8 +167,8 @@ def test_every_device_gets_the_new_state(mode: Literal["shard_map", "pmap"]) -> 
         return {"total": state["total"] + total}, {"epoch": epoch}
 
     mapped = parallel_train_step(step, mesh, mode)
-    new, _ = mapped(replicate({"total": jnp.int32(1)}, mesh), {"indices": np.arange(16)}, EPOCH)
-    new, metrics = mapped(new, {"indices": np.arange(16)}, EPOCH)
+    new, *_ = mapped(replicate({"total": jnp.int32(1)}, mesh), {"indices": np.arange(16)}, EPOCH)
+    new, metrics, _ = mapped(new, {"indices": np.arange(16)}, EPOCH)
     assert int(new["total"]) == 1 + 2 * 120
     assert int(metrics["epoch"]) == 3
     assert len(new["total"].sharding.device_set) == 8
@@ -261,7 +259,7 @@ def test_a_step_reduces_outside_its_loops_and_no_oftener_than_it_must() -> None:
     for num_layers, num_samples in ((2, NUM_SAMPLES), (2, 2 * NUM_SAMPLES), (3, NUM_SAMPLES)):
         config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, num_layers=num_layers))
         outside, *inside = num_collectives(compiled_step(config, num_samples).as_text())
-        # Once: the counts, loss and gradients together, and the signals.
+        # Once: the counts, loss and gradients together, and the signal.
         assert outside == num_reductions_of_norms(config) + 3
         assert not any(inside)
 
@@ -317,7 +315,7 @@ def test_processes_update_and_evaluate_as_one_device(
         with np.load(tmp_path / f"of{index}.npz") as found:
             actual = {name: found[name] for name in found.files}
         assert_as_of_one_device(actual, optimizer)
-        assert actual["first['metrics']['signals']"] == num_processes - 1  # the largest of their indices
+        assert actual["first_signal"] == num_processes - 1  # the largest of their indices
         for name, value in expected.items():  # the rows of all, in their order, on each
             got = actual[f"evaluated_{name}"][: len(value)]
             if name in ("log_probs", "losses"):
@@ -328,17 +326,17 @@ def test_processes_update_and_evaluate_as_one_device(
 
 
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
-def test_signals_reach_the_metrics(mode: Literal["shard_map", "pmap"]) -> None:
+def test_the_largest_signal_reaches_all(mode: Literal["shard_map", "pmap"]) -> None:
     mesh = data_mesh()
 
     def step(state: jax.Array, batch: dict[str, Any], epoch: jax.Array, axis_name: str) -> Any:
-        return state, {"names": jnp.int32(len(batch))}
+        return state, {}
 
     mapped = parallel_train_step(step, mesh, mode)
     for given in (0, 15):
         state = replicate(jnp.int32(0), mesh)
-        _, metrics = mapped(state, {"indices": np.arange(16)}, EPOCH, given)
-        assert (int(metrics["signals"]), int(metrics["names"])) == (given, 1)
+        _, _, signal = mapped(state, {"indices": np.arange(16)}, EPOCH, given)
+        assert int(signal) == given
 
 
 @pytest.mark.parametrize("compile_step", [parallel_train_step, parallel_eval_step])

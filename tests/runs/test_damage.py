@@ -79,6 +79,19 @@ def uncompressed(tmp_path: Path) -> tuple[Path, TrainState]:
     return tmp_path / "run", states[-1]
 
 
+def test_a_stopped_state_is_saved_as_the_state_before_it(uncompressed: tuple[Path, TrainState]) -> None:
+    run, like = uncompressed
+    stopped = dataclasses.replace(like, step=jnp.int32(4), stopped=jnp.ones((), bool))
+    with Checkpoints(run, CONFIG) as checkpoints:
+        checkpoints.save(stopped)
+        checkpoints.wait()
+        restored = checkpoints.restore(4, like)
+    assert not restored.stopped
+    assert restored.stopped.sharding == like.stopped.sharding  # else the step would be compiled again
+    saved = json.loads((run / "checkpoints/4/meta/metadata").read_text())["sha256"]
+    assert saved.keys() == {"step", "params.w"}  # as in runs from before there was such a field
+
+
 def test_a_flipped_bit_is_found(uncompressed: tuple[Path, TrainState]) -> None:
     run, like = uncompressed
     flip_a_bit(run, 3)

@@ -108,7 +108,7 @@ def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> Non
     """Puts a step that learns nothing in the place of the real one."""
 
     def parallel_train_step(*_: Any) -> Callable[..., Any]:
-        def step(state: Any, batch: dict[str, np.ndarray], _: Any, signals: int) -> Any:
+        def step(state: Any, batch: dict[str, np.ndarray], _: Any, signal: int) -> Any:
             samples = batch["num_samples"].sum()
             alignable = (batch["num_samples"] > 0).sum()
             counts = {
@@ -117,8 +117,9 @@ def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> Non
                 "unalignable": 0,
                 "empty": (batch["num_samples"] == 0).sum(),
             }
-            metrics = {"loss": loss, "grad_norm": 1.0, "signals": signals, **counts}
-            return dataclasses.replace(state, step=state.step + 1 if np.isfinite(loss) else ~state.step), metrics
+            metrics = {"loss": loss, "grad_norm": 1.0, **counts}
+            new: dict[str, Any] = {"step": state.step + 1} if np.isfinite(loss) else {"stopped": True}
+            return dataclasses.replace(state, **new), metrics, signal
 
         return step
 

@@ -107,7 +107,7 @@ def make_again(failed: FailedStep, run: Path) -> Replay:
     before = jax.device_get(state)  # the step takes its memory
     step = functools.partial(update_lib.train_step, config=config, num_labels=alphabet.size, tx=tx)
     train_step = parallel_train_step(step, mesh, config.parallel)
-    _, metrics = train_step(state, failed.batch, jnp.int32(failed.epoch))
+    _, metrics, _ = train_step(state, failed.batch, jnp.int32(failed.epoch))
     return Replay(failed, config, mesh, before, float(metrics["loss"]), float(metrics["grad_norm"]))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,15 +15,13 @@ from jax.sharding import PartitionSpec as P
 
 from ds2_jax.config import Config
 from ds2_jax.config.frames import conv_output_lengths, count_frames
-from ds2_jax.model import features, spec_augment
-from ds2_jax.model.ctc import ctc_losses
 from ds2_jax.model.inference import Batch, make_model
-from ds2_jax.model.masks import is_alignable, mask_from_lengths
+from ds2_jax.model.masks import mask_from_lengths
+from ds2_jax.model.update import SPECTROGRAMS, objective, row_counts
 from ds2_jax.parallel.mesh import AXIS
 from ds2_jax.runs.checksums import named_leaves
 
 Arrays = Mapping[str, np.ndarray]
-FEATURES, LOGITS = "spectrograms", "logits"
 
 
 class Values(NamedTuple):
@@ -66,8 +65,7 @@ def make_diagnose(config: Config, num_labels: int, mesh: Mesh) -> Callable[[Mapp
         (variables, batch, epoch) -> Diagnosis of NumPy arrays; variables are params and batch_stats.
     """
     config = dataclasses.replace(config, rematerialise=False)  # which computes the same
-    names: list[str] = []
-    traced = functools.partial(_diagnose, config=config, num_labels=num_labels, names=names)
+    traced = functools.partial(_diagnose, config=config, num_labels=num_labels)
     specs = (P(), P(AXIS), P(AXIS), P())  # loss and norm; rows; layers; gradients
     sharded = jax.shard_map(traced, mesh=mesh, in_specs=(P(), P(AXIS), P()), out_specs=specs, check_vma=False)
     compiled = jax.jit(sharded)
@@ -76,70 +74,46 @@ def make_diagnose(config: Config, num_labels: int, mesh: Mesh) -> Callable[[Mapp
         (loss, norm), (losses, alignable), layers, gradients = jax.device_get(
             compiled(variables, batch, jnp.int32(epoch))
         )
-        return Diagnosis(loss, norm, losses, alignable, dict(zip(names, layers, strict=True)), gradients)
+        return Diagnosis(loss, norm, losses, alignable, layers, gradients)
 
     return diagnose
 
 
 def _diagnose(
-    given: Mapping[str, Any], batch: Batch, epoch: jax.Array, *, config: Config, num_labels: int, names: list[str]
-) -> tuple[Any, Any, list[Values], dict[str, Values]]:
-    """As `steps.train_step` of one device's rows, without an update; notes the layers' order in `names`."""
-    model = make_model(config, num_labels, AXIS)
-    num_micro_batches = config.optim.accumulate
-    frames = count_frames(batch["num_samples"], config.features.hop_length)
-    output_lengths = conv_output_lengths(frames, config.model.time_reduction)
-    alignable = is_alignable(output_lengths, batch["labels"], batch["num_labels"])
-    count = jnp.maximum(jax.lax.psum(alignable.sum(), AXIS), 1)
-
-    def objective(params: Any, rows: Batch) -> tuple[jax.Array, Any]:
-        keys = spec_augment.row_keys(config.seed, epoch, rows["indices"])
-        spectrograms, num_frames = features.extract_features(rows["waveforms"], rows["num_samples"], config.features)
-        spectrograms = spec_augment.spec_augment(spectrograms, num_frames, keys, config.augment)
-        variables = {**given, "params": params}
-        (logits, output_lengths), changed = model.apply(
-            variables,
-            spectrograms,
-            num_frames,
-            training=True,
-            row_keys=keys,
-            mutable=["batch_stats", "intermediates"],
-            capture_intermediates=True,
-        )
-        losses, _ = ctc_losses(logits, output_lengths, rows["labels"], rows["num_labels"])
-        outputs = {FEATURES: spectrograms, **_outputs(changed["intermediates"]), LOGITS: logits}
-        names[:] = outputs
-        layers = [_row_values(name, value, num_frames, config) for name, value in outputs.items()]
-        return losses.sum() / count, (losses, layers)
+    given: Mapping[str, Any], batch: Batch, epoch: jax.Array, *, config: Config, num_labels: int
+) -> tuple[Any, Any, Any, dict[str, Values]]:
+    """What `update.train_step` computes for one device's rows, without the update."""
+    of_rows = functools.partial(
+        objective,
+        epoch=epoch,
+        num_alignable=jax.lax.psum(row_counts(batch, config)["alignable"], AXIS),
+        config=config,
+        model=make_model(config, num_labels, AXIS),
+        with_layers=True,
+    )
 
     def add(summed: Any, rows: Batch) -> tuple[Any, Any]:
-        (loss, kept), grads = jax.value_and_grad(objective, has_aux=True)(given["params"], rows)
+        gradient = jax.value_and_grad(of_rows, has_aux=True)
+        (loss, outputs), grads = gradient(given["params"], given["batch_stats"], rows)
+        num_frames = count_frames(rows["num_samples"], config.features.hop_length)
+        layers = [(name, _row_values(name, value, num_frames, config)) for name, value in outputs.layers.items()]
+        kept = outputs.losses, outputs.alignable, OrderedDict(layers)
         return jax.tree.map(jnp.add, summed, (loss, grads)), kept
 
+    num_micro_batches = config.optim.accumulate
     micro_batches = {name: value.reshape(num_micro_batches, -1, *value.shape[1:]) for name, value in batch.items()}
     zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, given["params"])
     summed, kept = jax.lax.scan(add, zeros, micro_batches)
     loss, grads = jax.lax.psum(summed, AXIS)
-    losses, layers = jax.tree.map(lambda value: value.reshape(-1), kept)
+    losses, alignable, layers = jax.tree.map(lambda value: value.reshape(-1), kept)
     gradients = {name: _values(grad) for name, grad in named_leaves(grads).items()}
     return (loss, optax.tree.norm(grads)), (losses, alignable), layers, gradients
-
-
-def _outputs(intermediates: Mapping[str, Any], prefix: str = "") -> dict[str, jax.Array]:
-    """The outputs of the model's modules, by name, in the order in which they end; Flax captures them in it."""
-    found: dict[str, jax.Array] = {}
-    for name, value in intermediates.items():
-        if isinstance(value, Mapping):
-            found |= _outputs(value, f"{prefix}{name}.")
-        elif prefix:  # not the model itself
-            found[prefix.rstrip(".")] = value[0]
-    return found
 
 
 def _row_values(name: str, outputs: jax.Array, num_frames: jax.Array, config: Config) -> Values:
     """[B] each, of the valid frames of [B, T, ...]."""
     strides = config.model.time_strides
-    stride = 1 if name == FEATURES else strides[0] if name in ("conv_0", "conv_norm_0") else strides[0] * strides[1]
+    stride = 1 if name == SPECTROGRAMS else strides[0] if name in ("conv_0", "conv_norm_0") else strides[0] * strides[1]
     mask = mask_from_lengths(conv_output_lengths(num_frames, stride), outputs.shape[1])
     mask = mask.reshape(*mask.shape, *(1,) * (outputs.ndim - 2))
     return _values(jnp.where(mask, outputs, 0), tuple(range(1, outputs.ndim)))

@@ -97,7 +97,7 @@ def train_directly(failed: FailedStep) -> tuple[float, float]:
     tx = make_optimizer(CONFIG.optim, failed.steps_per_epoch, failed.steps_per_epoch * CONFIG.epochs)
     step = functools.partial(train_step, config=CONFIG, num_labels=NUM_LABELS, tx=tx)
     state = replicate(dataclasses.replace(some_state(CONFIG), step=jnp.int32(STEP - 1)), mesh)
-    _, metrics = parallel_train_step(step, mesh)(state, failed.batch, jnp.int32(failed.epoch))
+    _, metrics, _ = parallel_train_step(step, mesh)(state, failed.batch, jnp.int32(failed.epoch))
     return float(metrics["loss"]), float(metrics["grad_norm"])
 
 
