@@ -131,7 +131,7 @@ class DataConfig:
     """Batches decoded at once; 0 means one per core."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "data.", MAX_SIZE)
+        check_fields(self, "data.", MAX_SIZE, may_be_infinite=("max_duration",))
         require(self.batch_size >= 1, "data.batch_size", "be at least 1", self.batch_size)
         seconds = self.batch_seconds
         require(0 <= seconds < float("inf"), "data.batch_seconds", "be 0 (off) or a number of seconds", seconds)
@@ -322,7 +322,7 @@ class OptimConfig:
     in the first ones. The average is what is evaluated, chosen and used afterwards; 0: the weights themselves are."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "optim.")
+        check_fields(self, "optim.", may_be_infinite=("clip_norm",))
         require(self.learning_rate > 0, "optim.learning_rate", "be positive", self.learning_rate)
         require(0 < self.anneal <= 1, "optim.anneal", "be in (0, 1]", self.anneal)
         require(self.accumulate >= 1, "optim.accumulate", "be at least 1", self.accumulate)

@@ -5,6 +5,7 @@ import math
 import re
 import types
 import typing
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +13,6 @@ from ds2_jax.system.errors import InputError, shorten
 
 UNPRINTABLE = re.compile("[\0\ud800-\udfff]")
 """The null character, which no path may hold, and halves of surrogate pairs, which no file in UTF-8 may."""
-INFINITE = ("data.max_duration", "optim.clip_norm")
-"""The numbers for which infinity has a meaning: no limit."""
 
 
 def require(holds: bool, field: str, rule: str, value: object, advice: str = "") -> None:
@@ -27,16 +26,19 @@ def require(holds: bool, field: str, rule: str, value: object, advice: str = "")
     raise InputError(f"{field} must {rule}, got {shown}." + (f" {advice}" if advice else ""))
 
 
-def check_fields(settings: Any, section: str = "", largest: int = 2**31 - 1) -> None:
+def check_fields(
+    settings: Any, section: str = "", largest: int = 2**31 - 1, may_be_infinite: Collection[str] = ()
+) -> None:
     """Brings each field to its type: takes a list for a tuple, an int for a float, a str for a Path, as JSON has them.
 
     Args:
         settings: a dataclass, under construction.
         section: what stands before its fields' names.
         largest: of its integers.
+        may_be_infinite: names of the fields for which infinity has a meaning: no limit.
 
     Raises:
-        InputError: a field is of another type, an integer too large, or a float not finite and not in `INFINITE`.
+        InputError: a field is of another type, an integer is too large, or a float is not finite.
     """
     for name, kind in typing.get_type_hints(type(settings)).items():
         field = f"{section}{name}"
@@ -44,7 +46,7 @@ def check_fields(settings: Any, section: str = "", largest: int = 2**31 - 1) -> 
         for number in value if isinstance(value, tuple) else (value,):
             if type(number) is int:
                 require(number <= largest, field, f"be at most {largest}", value)
-            if isinstance(number, float) and field not in INFINITE:
+            if isinstance(number, float) and name not in may_be_infinite:
                 require(math.isfinite(number), field, "be finite", value)
         object.__setattr__(settings, name, value)  # frozen, but not made yet
 
