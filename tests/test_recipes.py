@@ -93,11 +93,8 @@ def test_a_recipes_dry_run(
     )
     assert re.fullmatch(r" +1 batches of +\d+ x  0\.\d\d s", lines[4])
     assert re.fullmatch(
-        r"memory of a step with the largest batch, \d+ x 0\.\d\d s, on each device \(1 x .*\):", lines[5]
+        r"memory of a step with the largest batch, \d+ x 0\.\d\d s, on each device \(1 x .*\): [1-9]\d* MiB", lines[5]
     )
-    sizes = [float(size.replace(",", "")) for size in re.findall(r"^ +(\S+) MiB ", out, flags=re.MULTILINE)]
-    assert sum(sizes[:5]) == pytest.approx(sizes[5], abs=0.3)
-    assert sizes[6] > sizes[0] + sizes[2]
     assert "4 utterances, 0 of the batch unusable" in lines[-2]
     assert lines[-1] == f"Training could begin in runs/{name}: the same command without --dry-run."
 
@@ -206,4 +203,3 @@ def test_a_batch_in_parts_is_told(
     assert code == 0, err
     assert compiled == [6]  # of the 4 utterances 2 to a part, the last part empty
     assert re.search(r"largest batch, 6 x 0\.\d\d s in 3 parts, one after the other, on each device \(1 x ", out)
-    assert re.search(r"^ +\S+ MiB  gradients, of one part, and their sum$", out, re.MULTILINE)

@@ -100,9 +100,10 @@ def predict(options: Options, machine: Machine) -> dict[str, Any]:
     if not durations:
         raise InputError(f"{options.manifest} must hold an utterance of at most {longest:g} s, got none.")
     utterances = [Utterance(Path(), duration, "", str(index)) for index, duration in enumerate(durations)]
-    num_samples = Split(utterances).num_samples(config.features.sample_rate)
-    plan = Epochs(config, Split(utterances)).plan(0)
-    num_labels = Alphabet(config.data.alphabet).size
+    alphabet = Alphabet.of(config.data)
+    split, num_labels = Split(utterances, alphabet), alphabet.size
+    num_samples = split.num_samples(config.features.sample_rate)
+    plan = Epochs(config, split).plan(0)
     epoch = costs.cost_of_epoch(plan, num_samples, config, num_labels)
     rows, frames = epoch.largest_batch
     largest = dataclasses.replace(size, batch_size=rows, num_frames=frames)

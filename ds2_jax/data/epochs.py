@@ -11,7 +11,6 @@ from ds2_jax.data.perturb import Perturber
 from ds2_jax.data.pipeline import Perturb
 from ds2_jax.data.plan import Batch, envelope_of, plan_epoch, summarise
 from ds2_jax.data.splits import Split
-from ds2_jax.text.alphabet import Alphabet
 
 
 class Epochs:
@@ -77,7 +76,6 @@ def perturber_of(config: Config, split: Split) -> Perturber:
     num_samples = split.num_samples(features.sample_rate)
     least_samples = np.zeros_like(num_samples)
     if config.perturb.changes_lengths:
-        alphabet = Alphabet.of(config.data)
-        min_frames = np.array([ctc_min_frames(alphabet.encode(u.transcript)) for u in split.utterances])
+        min_frames = np.array([ctc_min_frames(labels.tolist()) for labels in split.labels])
         least_samples = ctc_min_samples(min_frames, features.hop_length, config.model.time_reduction)
     return Perturber(config.perturb, features.sample_rate, config.seed, num_samples, least_samples)

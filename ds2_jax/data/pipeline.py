@@ -18,14 +18,14 @@ import numpy as np
 from ds2_jax.audio.reading import read_audio
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.plan import Batch
+from ds2_jax.data.splits import Split
 from ds2_jax.data.usable import too_few_frames, wrong_duration
 from ds2_jax.parallel.rows import ONE_DEVICE, RowLayout
 from ds2_jax.system.errors import InputError
-from ds2_jax.text.alphabet import Alphabet
 
 Arrays = dict[str, np.ndarray]
 Batches = Generator[Arrays, None, None]
-Row = tuple[np.ndarray, list[int]]  # waveform [S] float32, labels
+Row = tuple[np.ndarray, np.ndarray]  # waveform [S] float32, labels
 Perturb = Callable[[int, np.ndarray], np.ndarray]
 
 DTYPES = {"waveforms": "float32", "num_samples": "int32", "labels": "int32", "num_labels": "int32", "indices": "int32"}
@@ -36,12 +36,10 @@ _open_batches: weakref.WeakSet[Batches] = weakref.WeakSet()
 
 def batches(
     plan: Sequence[Batch],
-    utterances: Sequence[Utterance],
-    alphabet: Alphabet,
+    split: Split,
     *,
     sample_rate: int,
     hop_length: int,
-    label_width: int,
     layout: RowLayout = ONE_DEVICE,
     num_workers: int = 0,
     time_reduction: int | None = None,
@@ -52,12 +50,10 @@ def batches(
 
     Args:
         plan: batches in their order; only their utterances are read.
-        utterances: what the indices of the plan point to.
-        alphabet: that encodes the transcripts.
+        split: its utterances are what the indices of the plan point to.
         sample_rate: Hz, of the waveforms.
         hop_length: samples between frames. A file may last less than one hop longer than its manifest says, since
             durations are rounded, and up to a tenth shorter.
-        label_width: label positions of every batch (N), at least the labels of the longest transcript.
         layout: which rows of each batch are read, and their order.
         num_workers: batches decoded at once; 0 means one per core.
         time_reduction: spectrogram frames for one output frame, in training: a recording whose real length leaves CTC
@@ -69,25 +65,26 @@ def batches(
     Yields:
         waveforms: [B, S] float32, samples in [-1, 1], zeros past `num_samples`.
         num_samples: [B] int32, valid samples; 0 for an empty row.
-        labels: [B, N] int32, zeros past `num_labels`.
+        labels: [B, N] int32, zeros past `num_labels`; N is the same in every batch of the split.
         num_labels: [B] int32; 0 for an empty row.
-        indices: [B] int32, into `utterances`; -1 for an empty row.
+        indices: [B] int32, into the split's utterances; -1 for an empty row.
 
     Raises:
         InputError: while iterating, without `on_problem`: a file cannot be read, does not last what its manifest
-            says, is too short for its transcript, or the transcript does not fit the alphabet.
+            says, or is too short for its transcript.
         RuntimeError: while iterating: anything else went wrong with an utterance, which is named.
     """
+    all_labels = split.labels
+    label_width = all_labels.width
 
     def read_row(index: int) -> Row | Problem:
-        utterance = utterances[index]
+        utterance, labels = split.utterances[index], all_labels[index]
         try:
-            content = _read_utterance(utterance, alphabet, sample_rate, hop_length)
-            if isinstance(content, Problem):
-                return content
-            waveform, labels = content
+            waveform = _read_utterance(utterance, sample_rate, hop_length)
+            if isinstance(waveform, Problem):
+                return waveform
             if time_reduction is not None and (
-                problem := too_few_frames(utterance, labels, len(waveform), hop_length, time_reduction)
+                problem := too_few_frames(utterance, labels.tolist(), len(waveform), hop_length, time_reduction)
             ):
                 return problem
             try:
@@ -168,21 +165,15 @@ def _read_batch(
     return arrays, problems
 
 
-def _read_utterance(utterance: Utterance, alphabet: Alphabet, sample_rate: int, hop_length: int) -> Row | Problem:
-    problem = functools.partial(Problem, utterance.id, str(utterance.audio))
+def _read_utterance(utterance: Utterance, sample_rate: int, hop_length: int) -> np.ndarray | Problem:
     try:
         if utterance.record is not None:
             waveform = utterance.record.read(sample_rate)
         else:
             waveform = read_audio(utterance.audio, sample_rate)
     except InputError as error:
-        return problem("unreadable audio", str(error))
-    if wrong := wrong_duration(utterance, len(waveform), sample_rate, hop_length):
-        return wrong
-    try:
-        return waveform, alphabet.encode(utterance.transcript)
-    except InputError as error:
-        return problem("unknown characters", str(error))
+        return Problem(utterance.id, str(utterance.audio), "unreadable audio", str(error))
+    return wrong_duration(utterance, len(waveform), sample_rate, hop_length) or waveform
 
 
 def _close_open_batches() -> None:

@@ -1,6 +1,5 @@
 """A split through a model: what the model gives for each utterance, and the decoded results."""
 
-import dataclasses
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -54,7 +53,7 @@ def split_outputs(
         InputError: an audio file cannot be read.
         Stopped: a signal asked this process, or another one of the same run, to stop.
     """
-    alphabet, data, features = model.alphabet, model.config.data, model.config.features
+    data, features = model.config.data, model.config.features
     plan = plan_evaluation(
         split.num_samples(features.sample_rate),
         batch_size=data.batch_size,
@@ -63,17 +62,11 @@ def split_outputs(
         hop_length=features.hop_length,
     )
     # A transcript outside the alphabet still counts in the error rates, but has no labels and so no loss.
-    readable = [
-        dataclasses.replace(utterance, transcript="") if alphabet.unknown(utterance.transcript) else utterance
-        for utterance in split.utterances
-    ]
     stream = batches(
         plan,
-        readable,
-        alphabet,
+        split,
         sample_rate=features.sample_rate,
         hop_length=features.hop_length,
-        label_width=max(len(alphabet.normalise(utterance.transcript)) for utterance in readable),
         layout=model.layout,
         num_workers=data.num_workers,
         on_problem=on_problem,

@@ -108,13 +108,13 @@ class Alphabet:
         Raises:
             InputError: a character is not in the alphabet.
         """
-        unknown = self.unknown(text)
-        if unknown:
+        normalised = self.normalise(text)
+        if unknown := sorted(set(normalised) - self._labels.keys()):
             raise InputError(
                 f"The transcript must use the alphabet {self.characters!r}, got {unknown} in {shorten(repr(text))}. "
                 "Mend the transcript or add the characters to data.alphabet."
             )
-        return [self._labels[c] for c in self.normalise(text)]
+        return [self._labels[c] for c in normalised]
 
     def decode(self, labels: Iterable[int]) -> str:
         """The text of `labels`, none of them blank."""

@@ -95,48 +95,31 @@ def plan_lines(
 def memory_lines(
     largest: Batch, steps_per_epoch: int, config: Config, split: Split, mesh: jax.sharding.Mesh
 ) -> list[str]:
-    """The estimate for the largest batch, part by part, and the compiler's own figure.
+    """The memory of a step with the largest batch, by the compiler.
 
     Raises:
         InputError: the device has less.
     """
-    alphabet = Alphabet.of(config.data)
     rows = len(row_layout(mesh, config.optim.accumulate).rows(largest.indices))
     num_frames = count_frames(largest.padded_samples, config.features.hop_length)
-    parts = memory.estimate(config, alphabet.size, rows // mesh.size, num_frames)
-    logger.info(f"compiling the step of the largest batch for {jax.devices()[0].device_kind}, to see what it takes")
+    device = jax.devices()[0].device_kind
+    logger.info(f"compiling the step of the largest batch for {device}, to see what it takes")
     compiled = memory.compiled_bytes(
         config,
-        alphabet.size,
+        split.alphabet.size,
         num_rows=rows,
         padded_samples=largest.padded_samples,
-        label_width=label_width(split, alphabet),
+        label_width=split.labels.width,
         mesh=mesh,
         steps_per_epoch=steps_per_epoch,
     )
-    accumulates = config.optim.accumulate > 1
-    in_parts = f" in {config.optim.accumulate} parts, one after the other" if accumulates else ""
-    about = {
-        "parameters": "",
-        "gradients": "of one part, and their sum" if accumulates else "",
-        "optimizer_state": "",
-        "activations": "kept for the backward pass",
-        "temporaries": "the largest that are needed at one time besides",
-    }
+    parts = config.optim.accumulate
+    in_parts = f" in {parts} parts, one after the other" if parts > 1 else ""
     lines = [
         f"memory of a step with the largest batch, {rows} x {num_frames * config.features.window_stride:.2f} s"
-        f"{in_parts}, on each device ({mesh.size} x {jax.devices()[0].device_kind}):"
-    ]
-    lines += [
-        f"  {_mebibytes(value)}  {name.replace('_', ' ')}" + (f", {about[name]}" if about[name] else "")
-        for name, value in dataclasses.asdict(parts).items()
-    ]
-    lines += [
-        f"  {_mebibytes(parts.total)}  estimated in all",
-        f"  {_mebibytes(compiled)}  as the compiler lays it out for this {jax.devices()[0].platform}",
-        "  left out: what the framework takes for itself, fragmentation, work space of an accelerator's libraries; "
-        "the compiler of another device may lay it out otherwise (without the barriers of "
-        "model/recurrent.py 5 x 1024 took 1.7 times as much)",
+        f"{in_parts}, on each device ({mesh.size} x {device}): {compiled / 2**20:,.0f} MiB",
+        "  as the compiler lays it out; left out: what the framework takes for itself, fragmentation, work space of "
+        "an accelerator's libraries",
     ]
     limit = device_limit()
     if limit is not None and compiled > limit:
@@ -152,11 +135,6 @@ def device_limit() -> int | None:
     """Bytes that JAX can hand out on a device; None where it does not say, as on a CPU."""
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     return None if limit is None else int(limit)
-
-
-def label_width(split: Split, alphabet: Alphabet) -> int:
-    """Labels of the longest transcript: the width of every batch."""
-    return max(len(alphabet.normalise(utterance.transcript)) for utterance in split.utterances)
 
 
 def try_batch(
@@ -178,7 +156,7 @@ def try_batch(
     collect = problems.append if config.data.on_bad_utterance == "skip" else None
     started = time.perf_counter()
     layout = row_layout(mesh, config.optim.accumulate)
-    [arrays] = make_stream([batch], split, config, alphabet, layout, collect, perturb)
+    [arrays] = make_stream([batch], split, config, layout, collect, perturb)
     read = time.perf_counter() - started
     for problem in problems:
         logger.info(f"left out: {problem.id} ({problem.reason}: {problem.detail})")
@@ -203,7 +181,3 @@ def try_batch(
         f"tried the largest batch with {model}: {counts}; read in {read:.1f} s; forward, backward and update; "
         f"loss {values['loss']:.1f}"
     )
-
-
-def _mebibytes(num_bytes: int) -> str:
-    return f"{num_bytes / 2**20:11,.1f} MiB"

@@ -183,7 +183,7 @@ def fit(
                     logger.info(f"no better dev WER for {config.patience} epochs: stopping")
                     break
                 plan = epochs.plan(epoch)[max(made - epoch * num_steps, 0) :]
-                stream = make_stream(plan, splits["train"], config, alphabet, layout, skipped, epochs.perturb(epoch))
+                stream = make_stream(plan, splits["train"], config, layout, skipped, epochs.perturb(epoch))
                 title = f"epoch {epoch + 1}/{config.epochs}"
                 watched = progress.epoch(stream, title, num_steps, log.steps(epoch + 1))
                 state = updates.make(state, watched, epoch)
@@ -281,8 +281,8 @@ def train_on_dev(splits: Mapping[str, Split]) -> dict[str, Split]:
             "Leave it out, or mend the manifests."
         )
     logger.info("data.train_on_dev: train has dev's utterances too; nothing is chosen by them")
-    both = Split([*train.utterances, *dev.utterances], [*train.problems, *dev.problems])
-    return {**splits, "train": both, "dev": Split()}
+    both = Split([*train.utterances, *dev.utterances], train.alphabet, [*train.problems, *dev.problems])
+    return {**splits, "train": both, "dev": Split((), train.alphabet)}
 
 
 def list_problems(splits: Mapping[str, Split], workdir: Path) -> None:
@@ -301,7 +301,6 @@ def make_stream(
     plan: Sequence[Batch],
     split: Split,
     config: Config,
-    alphabet: Alphabet,
     layout: RowLayout,
     skipped: Callable[[Problem], None] | None,
     perturb: Perturb | None = None,
@@ -312,11 +311,9 @@ def make_stream(
     """
     return batches(
         plan,
-        split.utterances,
-        alphabet,
+        split,
         sample_rate=config.features.sample_rate,
         hop_length=config.features.hop_length,
-        label_width=max(len(alphabet.normalise(utterance.transcript)) for utterance in split.utterances),
         layout=layout,
         num_workers=config.data.num_workers,
         time_reduction=config.model.time_reduction,

@@ -58,18 +58,13 @@ def training_stops(path: Path, config: Config, role: str) -> str:
     alphabet = Alphabet.of(config.data)
     try:
         split = read_split(path, config, alphabet, prune=role != "test")
-        readable = [
-            dataclasses.replace(u, transcript="") if alphabet.unknown(u.transcript) else u for u in split.utterances
-        ]
         num_samples = split.num_samples(RATE)
         plan = plan_evaluation(num_samples, batch_size=4, num_buckets=1, hop_length=160)
         stream = batches(
             plan,
-            readable,
-            alphabet,
+            split,
             sample_rate=RATE,
             hop_length=160,
-            label_width=50,
             num_workers=1,
             time_reduction=config.model.time_reduction if role == "train" else None,
             on_problem=None if config.data.on_bad_utterance == "error" else lambda _: None,

@@ -71,8 +71,8 @@ def contents(folder: Path) -> dict[str, str]:
 def epoch(utterances: list[Utterance]) -> list[dict[str, np.ndarray]]:
     num_samples = np.array([each.num_samples(RATE) for each in utterances])
     plan = plan_epoch(num_samples, batch_size=4, num_buckets=2, hop_length=160, seed=0, epoch=1)
-    settings: Any = {"sample_rate": RATE, "hop_length": 160, "label_width": 80, "num_workers": 2}
-    return list(batches(plan, utterances, Alphabet(ENGLISH), **settings))
+    settings: Any = {"sample_rate": RATE, "hop_length": 160, "num_workers": 2}
+    return list(batches(plan, Split(utterances, Alphabet(ENGLISH)), **settings))
 
 
 def test_batches_of_real_speech_are_those_of_the_manifest(an4_archive: Path, tmp_path: Path) -> None:
@@ -84,7 +84,8 @@ def test_batches_of_real_speech_are_those_of_the_manifest(an4_archive: Path, tmp
     assert pack((str(tmp_path / "train.jsonl"),), str(out), shard_mb=1) == 0
     assert len(list(out.glob("speech-train.array_record-*"))) > 1
     packed = read_utterances(Path(f"tfds:{out}#train"))
-    assert digest(Split(packed)) == digest(Split(utterances))
+    alphabet = Alphabet(ENGLISH)
+    assert digest(Split(packed, alphabet)) == digest(Split(utterances, alphabet))
     assert [each.speaker for each in packed] == [each.speaker for each in utterances]
     expected, got = epoch(utterances), epoch(packed)
     assert len(expected) == 10

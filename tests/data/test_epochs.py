@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ds2_jax.config import Config, DataConfig, PerturbConfig
+from ds2_jax.config.settings import ENGLISH
 from ds2_jax.data.epochs import Epochs
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.plan import Batch, plan_epoch
@@ -20,13 +21,14 @@ from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training import train
 from tests.small_runs import RATE, noise, write_noise
 
+ALPHABET = Alphabet(ENGLISH)
 PERTURB = PerturbConfig(
     speed_probability=0.7, speed=(0.8, 1.2), tempo_probability=0.5, tempo=(0.85, 1.15), gain_probability=0.5
 )
 
 
 def split_of(durations: np.ndarray) -> Split:
-    return Split([Utterance(Path(f"{i}.wav"), d, "GO", str(i)) for i, d in enumerate(durations.tolist())])
+    return Split([Utterance(Path(f"{i}.wav"), d, "GO", str(i)) for i, d in enumerate(durations.tolist())], ALPHABET)
 
 
 @pytest.mark.parametrize("batch_seconds", [0.0, 30.0])
@@ -66,7 +68,7 @@ def corpus(folder: Path) -> Split:
     for i in range(10):
         path = write_noise(folder / f"{i}.wav", 0.6 + 0.1 * i, i)
         rows.append(Utterance(path, 0.6 + 0.1 * i, "GO", str(i)))
-    return Split(rows)
+    return Split(rows, ALPHABET)
 
 
 def read(
@@ -74,9 +76,7 @@ def read(
 ) -> dict[int, np.ndarray]:
     """The waveform of every utterance of an epoch."""
     epochs, found = Epochs(config, split), {}
-    stream = train.make_stream(
-        epochs.plan(epoch), split, config, Alphabet(config.data.alphabet), ONE_DEVICE, skipped, epochs.perturb(epoch)
-    )
+    stream = train.make_stream(epochs.plan(epoch), split, config, ONE_DEVICE, skipped, epochs.perturb(epoch))
     for batch in stream:
         for row, index in enumerate(batch["indices"].tolist()):
             if index >= 0:
@@ -111,7 +111,7 @@ def test_noise_that_breaks_in_the_middle_is_named(tmp_path: Path) -> None:
     config = Config(epochs=1, data=DataConfig(batch_size=2, num_workers=1), perturb=perturb)
     epochs = Epochs(config, split)
     bad.write_bytes(bad.read_bytes()[:1000])  # after it was looked at
-    arguments = (epochs.plan(0), split, config, Alphabet(config.data.alphabet), ONE_DEVICE)
+    arguments = (epochs.plan(0), split, config, ONE_DEVICE)
     with pytest.raises(InputError, match=r"^Utterance \d: .*bad\.wav must hold the \d+ bytes of audio its header"):
         list(train.make_stream(*arguments, None, epochs.perturb(0)))
     problems: list[Problem] = []

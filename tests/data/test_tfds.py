@@ -24,7 +24,7 @@ from ds2_jax.data import length_table
 from ds2_jax.data.manifest import Problem, Utterance, read_manifest
 from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import plan_epoch
-from ds2_jax.data.splits import read_split, read_utterances
+from ds2_jax.data.splits import Split, read_split, read_utterances
 from ds2_jax.evaluation.evaluate import evaluate
 from ds2_jax.evaluation.results import evaluation_name
 from ds2_jax.runs import run_folder
@@ -210,8 +210,8 @@ def test_records_without_known_full_scale_and_bad_transcripts_are_named(tmp_path
     problems: list[Problem] = []
     num_samples = np.array([each.num_samples(RATE) for each in utterances])
     plan = plan_epoch(num_samples, batch_size=2, num_buckets=1, hop_length=160, seed=0, epoch=0)
-    settings: Any = {"sample_rate": RATE, "hop_length": 160, "label_width": 5, "num_workers": 1}
-    [batch] = batches(plan, utterances, Alphabet(ENGLISH), **settings, on_problem=problems.append)
+    settings: Any = {"sample_rate": RATE, "hop_length": 160, "num_workers": 1}
+    [batch] = batches(plan, Split(utterances, Alphabet(ENGLISH)), **settings, on_problem=problems.append)
     [problem] = problems
     where = next(str(each.audio) for each in utterances if each.id == "loud")
     detail = f"{where} must hold samples of 16 bits, got int64 of up to 1.04858e+06. Prepare the set anew."

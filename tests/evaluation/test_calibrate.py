@@ -67,7 +67,7 @@ def heard(lag: int, transcripts: Sequence[str], timed: bool = True) -> tuple[lis
         words = tuple(times) if timed else ()
         utterances.append(Utterance(Path(f"{index}.wav"), 9.0, transcript, f"{index}", words=words))
         outputs.append(UtteranceOutput(index, log_probs, 1.0))
-    return outputs, Split(utterances)
+    return outputs, Split(utterances, ALPHABET)
 
 
 def test_offsets_undo_a_planted_lag_exactly() -> None:
@@ -118,7 +118,7 @@ def test_temperature_needs_right_words_too() -> None:
 
 def test_split_without_words_leaves_all_as_it_is() -> None:
     silence = np.log(np.eye(ALPHABET.size)[[0, 0, 0]] + 1e-9).astype(np.float32)
-    split = Split([Utterance(Path("a.wav"), 1.0, "GO", "a")])
+    split = Split([Utterance(Path("a.wav"), 1.0, "GO", "a")], ALPHABET)
     calibration, findings = fit_calibration([UtteranceOutput(0, silence, 1.0)], split, CONFIG, 7, "dev")
     assert calibration.temperature == 1
     assert findings[0] == "words as the model gives them: none"

@@ -45,9 +45,10 @@ def read_source(source: Path, settings: Config, *, trained: bool) -> tuple[Split
         utterances, trained = [Utterance(source, audio_duration(source), "", source.stem)], False
     else:
         utterances = read_utterances(source)
-    problems = find_problems(utterances, settings, Alphabet.of(settings.data), prune=trained)
+    alphabet = Alphabet.of(settings.data)
+    problems = find_problems(utterances, settings, alphabet, prune=trained)
     bad = {problem.id for problem in problems}
-    split = Split([each for each in utterances if each.id not in bad], problems)
+    split = Split([each for each in utterances if each.id not in bad], alphabet, problems)
     if problems:
         told = f"{len(bad)} of {len(utterances)} left out: {count_reasons(problems)}"
         if not split.utterances:
