@@ -29,7 +29,7 @@ def train(
         config: Python file that defines `config`, or the name of a recipe; the settings below change single fields.
         workdir: Folder of the run; by default runs/<name of the config file>.
         overwrite: Delete the run in that folder and start anew.
-        dry_run: Print the plan of the batches and an estimate of the memory, try the largest batch once on a tiny
+        dry_run: Print the plan of the batches and the memory of a step, try the largest batch once on a tiny
             model, and write nothing into the run's folder.
         profile: Record these steps of training, counted from 1, into RUN/profile for TensorBoard and Perfetto.
         settings: All settings; their defaults are those of `config`.
@@ -77,12 +77,11 @@ def replay(
 def batch_seconds(config: Path, memory: float, devices: int = 1) -> int:
     """Print the largest data.batch_seconds whose training step fits devices of a given memory.
 
-    The step is compiled here for two sizes and not run; a line through them gives the size that fills three quarters of
-    the memory, which is what JAX takes of a GPU by default. Rows are as long as data.max_duration, with 20 labels a
-    second. Left out: the framework's own memory, fragmentation, and the work space of an accelerator's libraries. A
-    compiler of another kind of device may lay the step out otherwise, so the figure is an estimate until
-    `train --dry-run` has run on the device itself. It is least certain with `rematerialise`: it relies on the
-    optimisation barriers, which are kept for it here and left out otherwise, where the step takes 1.7 times as much.
+    The step is compiled for two sizes and not run; a line through both gives the size that fills three quarters of the
+    memory, which JAX takes of a GPU by default. Rows are as long as data.max_duration, with 20 labels a second. The
+    figure leaves out the framework's own memory, fragmentation, and the work space of an accelerator's libraries. The
+    compiler of another device may lay the step out differently: `train --dry-run` on the device itself tells. The
+    figure for `rematerialise` is the least certain: it assumes that the device's compiler computes the layers twice.
 
     Args:
         config: Python file that defines `config`, or the name of a recipe.

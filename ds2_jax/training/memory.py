@@ -1,9 +1,9 @@
-"""What a training step holds in memory: a formula for its parts, and the whole as the compiler lays it out."""
+"""What a training step holds in memory as the compiler lays it out, and the batch that fills a device."""
 
-import dataclasses
 import functools
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,98 +24,10 @@ from ds2_jax.text.alphabet import Alphabet
 
 logger = logging.getLogger(__package__)
 
-FLOAT = 4  # bytes
-KEPT_GATES = {"lstm": 4, "gru": 4, "rnn": 1}
-"""Units of a frame that model/recurrent.py keeps for each unit of a layer, besides its state."""
 LABELS_PER_SECOND = 20
 """Assumed where no transcripts are there; read English has about 14. CTC's share of the memory grows with them."""
 PREALLOCATED = 0.75
 """Share of a GPU's memory that JAX takes for its arrays unless XLA_CLIENT_MEM_FRACTION says otherwise."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """Bytes on each device, part by part.
-
-    Attributes:
-        parameters: the model's.
-        gradients: one of each parameter, and with `optim.accumulate` their sum besides.
-        optimizer_state: of the optimiser; twice the parameters for AdamW; and with `optim.ema_decay` the average.
-        activations: kept by the forward pass for the backward pass, each array once.
-        temporaries: the largest that are needed at one time besides: the gradients of one layer's gates, and with
-            `rematerialise` what is inside the layer.
-    """
-
-    parameters: int
-    gradients: int
-    optimizer_state: int
-    activations: int
-    temporaries: int
-
-    @property
-    def total(self) -> int:
-        """Their sum: gradients grow while activations are freed, so a little more than is there at any one time."""
-        return sum(dataclasses.astuple(self))
-
-
-def estimate(config: Config, num_labels: int, num_rows: int, num_frames: int) -> Estimate:
-    """Adds up what a step keeps, by the sizes of the layers.
-
-    Beside the compiler's layout on a CPU (`compiled_bytes`) the sum was within 15 % for two layers or more, and 16 %
-    too low where two layers, or three of GRUs in bfloat16, are rematerialised. Less than that the formula knows nothing
-    of: the convolutions' temporaries are then the largest, and small batches (10 s) on a CPU take up to 100 MiB more
-    for the convolutions' Fourier transforms.
-
-    Args:
-        config: of the run.
-        num_labels: labels with blank (V).
-        num_rows: of this device's part of a batch, all its micro-batches (B).
-        num_frames: spectrogram frames of its rows, padding included (T).
-    """
-    state = jax.eval_shape(lambda: _make_state(config, num_labels))
-    parameters = _num_bytes(state.params)
-    num_rows = -(-num_rows // config.optim.accumulate)  # one micro-batch at a time
-    activations, output_frames = _front_end(config, num_rows, num_frames)
-    model = config.model
-    frames = num_rows * output_frames
-    width = -(-config.features.num_bins // math.prod(model.frequency_strides)) * model.channels[1]
-    directions = 1 + model.bidirectional
-    gates = FLOAT * frames * directions * model.hidden_size * KEPT_GATES[model.rnn_type]
-    inside = gates + FLOAT * frames * directions * model.hidden_size  # and states, of a layer
-    for layer in range(model.num_layers):
-        activations += FLOAT * frames * width  # its inputs
-        if not config.rematerialise:
-            activations += inside + (FLOAT * frames * width if layer else 0)  # and the inputs after batch norm
-        if layer and model.dropout:
-            activations += frames * width  # which ones were kept: a byte each
-        width = model.hidden_size
-    if not model.bidirectional:
-        activations += FLOAT * frames * width * model.lookahead_context  # the product with each tap keeps its frames
-    activations += FLOAT * frames * 2 * width  # before and after the head's batch norm
-    return Estimate(
-        parameters=parameters,
-        gradients=parameters * (1 if config.optim.accumulate == 1 else 2),
-        optimizer_state=_num_bytes((state.opt_state, state.average)),
-        activations=activations,
-        temporaries=gates + (inside + FLOAT * frames * model.hidden_size if config.rematerialise else 0),
-    )
-
-
-def _front_end(config: Config, num_rows: int, num_frames: int) -> tuple[int, int]:
-    """Bytes that the two convolutions keep, and the frames that they put out."""
-    model = config.model
-    sizes, channels, total = (num_frames, config.features.num_bins), 1, 0
-    for layer in range(2):
-        strides = model.time_strides[layer], model.frequency_strides[layer]
-        taps = model.time_kernels[layer], model.frequency_kernels[layer]
-        folded = [
-            (-(-size // stride) + -(-tap // stride) - 1) * stride  # model/conv.py pads them, and folds its strides
-            for size, stride, tap in zip(sizes, strides, taps, strict=True)
-        ]
-        total += jnp.dtype(model.dtype).itemsize * num_rows * math.prod(folded) * channels
-        sizes, channels = (-(-sizes[0] // strides[0]), -(-sizes[1] // strides[1])), model.channels[layer]
-        total += FLOAT * num_rows * math.prod(sizes) * channels  # before batch norm
-    return total, sizes[0]
 
 
 def compiled_bytes(
@@ -127,7 +39,7 @@ def compiled_bytes(
     label_width: int,
     mesh: Mesh,
     steps_per_epoch: int = 1,
-    barriers: bool = True,
+    compiler_options: Mapping[str, str] | None = None,
 ) -> int:
     """Compiles the true training step for one shape, without running it, and asks what it will hold.
 
@@ -139,8 +51,7 @@ def compiled_bytes(
         label_width: label positions (N).
         mesh: the devices.
         steps_per_epoch: of the run: a constant of the program, which the compilation cache then has for training.
-        barriers: False lets the compiler drop the optimisation barriers of `model/`, as one for accelerators may. On a
-            CPU a large step of 5 x 1024 then takes 1.7 times as much.
+        compiler_options: take the place of those of the training step.
 
     Returns:
         Bytes on each device: arguments, results and temporary arrays.
@@ -162,8 +73,7 @@ def compiled_bytes(
         "indices": counts,
     }
     lowered = step.lower(state, batch, jax.ShapeDtypeStruct((), jnp.int32))
-    options = None if barriers else dict.fromkeys(compilation.compiler_options(), "")
-    held = held_bytes(lowered.compile(compiler_options=options))
+    held = held_bytes(lowered.compile(compiler_options=compiler_options))
     return held + (_num_bytes(state) if config.parallel == "pmap" else 0)
 
 
@@ -199,8 +109,7 @@ def batch_seconds(config: Path, memory: float, devices: int) -> int:
             padded_samples=num_frames * hop - 1,
             label_width=math.ceil(longest * LABELS_PER_SECOND),
             mesh=data_mesh(jax.local_devices()[:1]),
-            # Without barriers a compiler finds what rematerialisation computes twice, and keeps it.
-            barriers=settings.rematerialise,
+            compiler_options=compilation.cautious_options(settings.rematerialise),
         )
 
     parts = settings.optim.accumulate
