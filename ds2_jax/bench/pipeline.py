@@ -16,7 +16,7 @@ from ds2_jax.data.manifest import Utterance
 from ds2_jax.data.splits import Split, read_utterances
 from ds2_jax.parallel.rows import ONE_DEVICE
 from ds2_jax.text.alphabet import Alphabet
-from ds2_jax.training import train
+from ds2_jax.training.splits import make_stream
 
 
 def write_corpus(folder: Path, minutes: float) -> list[Utterance]:
@@ -94,7 +94,7 @@ class Epochs:
         source = epochs.Epochs(config, self._split)
         plan, perturb = source.plan(self._epoch), source.perturb(self._epoch)
         num_samples = 0
-        for batch in train.make_stream(plan, self._split, config, ONE_DEVICE, None, perturb):
+        for batch in make_stream(plan, self._split, config, ONE_DEVICE, None, perturb):
             num_samples += int(batch["num_samples"].sum(dtype=np.int64))
         self._epoch += 1
         return {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - used}

@@ -28,7 +28,7 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training import memory
-from ds2_jax.training.train import make_stream, read_splits
+from ds2_jax.training.splits import make_stream, read_splits
 
 logger = logging.getLogger(__package__)
 

@@ -1,24 +1,22 @@
 """The training loop: wiring only."""
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from ds2_jax.config import Config
-from ds2_jax.corpora import split_manifests
 from ds2_jax.data.epochs import Epochs
-from ds2_jax.data.manifest import Problem, count_reasons, write_problems
-from ds2_jax.data.pipeline import Perturb, batches
-from ds2_jax.data.plan import Batch
 from ds2_jax.data.skipped import Skipped
-from ds2_jax.data.splits import Split, digest, read_split
+from ds2_jax.data.splits import Split, digest
 from ds2_jax.decoding.decoder import make_decoder
 from ds2_jax.evaluation.account import account
 from ds2_jax.evaluation.calibrate import calibrate_model
@@ -27,9 +25,8 @@ from ds2_jax.evaluation.split_outputs import evaluate_split
 from ds2_jax.model import update as update_lib
 from ds2_jax.model.optimizer import make_optimizer
 from ds2_jax.model.update import TrainState, init_state
-from ds2_jax.parallel.mesh import data_mesh, parallel_train_step, replicate, row_layout
+from ds2_jax.parallel.mesh import TrainStep, data_mesh, parallel_train_step, replicate, row_layout
 from ds2_jax.parallel.processes import barrier, broadcast_from_primary, check_same, exchange, is_primary
-from ds2_jax.parallel.rows import RowLayout
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.checkpoints import Checkpoints
 from ds2_jax.runs.trained import TrainedModel
@@ -39,6 +36,7 @@ from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training.profile import Profile
 from ds2_jax.training.progress import MetricLog, Progress
 from ds2_jax.training.saving import Saver
+from ds2_jax.training.splits import list_problems, make_stream, read_splits
 from ds2_jax.training.updates import Updates
 from ds2_jax.training.watch import RecompilationAlarm, Watchdog
 
@@ -46,6 +44,32 @@ logger = logging.getLogger(__package__)
 
 SECONDS_TO_SHOW = 60.0
 """In which a shared file system shows to all hosts what one has written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that is open for training.
+
+    Attributes:
+        config: its settings.
+        workdir: its folder.
+        splits: train, dev and test.
+        epochs: of the training split.
+        checkpoints: of the run.
+        check_place: raises if the run's folder is gone.
+    """
+
+    config: Config
+    workdir: Path
+    splits: Mapping[str, Split]
+    epochs: Epochs
+    checkpoints: Checkpoints
+    check_place: Callable[[], None]
+
+    @functools.cached_property
+    def skipped(self) -> Skipped | None:
+        """Told of the utterances that cannot be read; None if they stop the training."""
+        return Skipped(self.workdir / skipped_name()) if self.config.data.on_bad_utterance == "skip" else None
 
 
 def train(config: Config, workdir: Path, overwrite: bool = False, profile: range | None = None) -> Evaluation | None:
@@ -78,12 +102,13 @@ def train(config: Config, workdir: Path, overwrite: bool = False, profile: range
         interrupts.deferred(prospects, begun=False),
         Checkpoints(workdir, config, utterances) as checkpoints,
     ):
+        run = Run(config, workdir, splits, epochs, checkpoints, check_place)
         test = None
-        if finished(config, workdir, checkpoints, epochs.num_steps) and is_primary():
+        if finished(run) and is_primary():
             test = read_evaluation(workdir, "test")
         if not broadcast_from_primary("tested", test is not None):
             checkpoints.tidy()
-            test = fit(config, workdir, splits, epochs, checkpoints, check_place, profile, began)
+            test = fit(run, profile, began)
         best = [step // epochs.num_steps for step in checkpoints.best_steps]
     if test is not None and best and is_primary():
         print(account(test, f"test, with {name_weights(config, best)}", workdir / "test.jsonl"))
@@ -128,198 +153,136 @@ def nothing() -> None:
     """What the other processes check of the folder."""
 
 
-def fit(
-    config: Config,
-    workdir: Path,
-    splits: Mapping[str, Split],
-    epochs: Epochs,
-    checkpoints: Checkpoints,
-    check_place: Callable[[], None],
-    profile: range | None,
-    began: float,
-) -> Evaluation | None:
+def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
     """Trains the epochs that are left, then calibrates on the dev split and evaluates the test split.
 
-    `began` is `time.monotonic()` when this start did; the other arguments are as of `train`.
+    Args:
+        run: what to train.
+        profile: steps to record, counted from 1.
+        began: `time.monotonic()` when this start of the run began.
     """
-    alphabet = Alphabet.of(config.data)
-    skipped = Skipped(workdir / skipped_name()) if config.data.on_bad_utterance == "skip" else None
-    num_steps = epochs.num_steps
+    config, checkpoints, epochs = run.config, run.checkpoints, run.epochs
     logger.info(f"each epoch: {epochs}")
     mesh = data_mesh()
-    layout = row_layout(mesh, config.optim.accumulate)
-    tx = make_optimizer(config.optim, num_steps, num_steps * config.epochs)
-    state = replicate(init_state(config, alphabet.size, tx), mesh)
-    step = functools.partial(update_lib.train_step, config=config, num_labels=alphabet.size, tx=tx)
-    train_step = parallel_train_step(step, mesh, config.parallel)
-    model = TrainedModel(config, state.evaluated, mesh, workdir)
-    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    logger.info(f"model: {num_parameters:,} parameters on {mesh.size} x {jax.devices()[0].device_kind}")
+    state, train_step = make_step(config, epochs.num_steps, mesh)
+    model = TrainedModel(config, {}, mesh, run.workdir)  # each evaluation gives it the weights
     state = checkpoints.resume(state)
     made = int(state.step)
     if made:
-        logger.info(f"{workdir}: continuing after step {made}")
-
+        logger.info(f"{run.workdir}: continuing after step {made}")
     progress = Progress(config.features.sample_rate)
-    saver = Saver(checkpoints, config.checkpoint, check_place)
-    with MetricLog(workdir, made, checkpoints.evaluated(made), began) as log:
+    saver = Saver(checkpoints, config.checkpoint, run.check_place)
+    with MetricLog(run.workdir, made, checkpoints.evaluated(made), began) as log:
         with (
-            RecompilationAlarm(made, num_steps) as alarm,
-            Profile(workdir, profile) as profiler,
+            RecompilationAlarm(made, epochs.num_steps) as alarm,
+            Profile(run.workdir, profile) as profiler,
             Watchdog(config.watchdog_minutes) as watchdog,
         ):
             updates = Updates(
                 train_step=profiler.watch(alarm.watch(train_step), made),
-                num_steps=num_steps,
-                utterances=splits["train"].utterances,
-                run=workdir,
+                num_steps=epochs.num_steps,
+                utterances=run.splits["train"].utterances,
+                run=run.workdir,
                 saver=saver,
                 log=log,
                 progress=progress,
                 watchdog=watchdog,
             )
-            for epoch in range(epochs_done(checkpoints, made, num_steps), config.epochs):
-                if stops_early(config.patience, checkpoints.best_step, num_steps, epoch):
-                    logger.info(f"no better dev WER for {config.patience} epochs: stopping")
-                    break
-                plan = epochs.plan(epoch)[max(made - epoch * num_steps, 0) :]
-                stream = make_stream(plan, splits["train"], config, layout, skipped, epochs.perturb(epoch))
-                title = f"epoch {epoch + 1}/{config.epochs}"
-                watched = progress.epoch(stream, title, num_steps, log.steps(epoch + 1))
-                state = updates.make(state, watched, epoch)
+            for epoch in epochs_left(config, checkpoints, epochs.num_steps, made):
+                state = updates.make(state, watched_batches(run, epoch, made, progress, log), epoch)
                 check_epoch(state, epoch, progress)
                 saver.save(state)  # before the evaluation, which may be long, or fail
-                trained, metrics = progress.summary, {"epoch": epoch + 1, **progress.costs}
+                trained, costs = progress.summary, progress.costs
                 dev = evaluate_split(
                     model.with_variables(state.evaluated),
-                    splits["dev"],
+                    run.splits["dev"],
                     make_decoder(config),
                     title="dev",
-                    on_problem=skipped,
+                    on_problem=run.skipped,
                     on_result=lambda *_: watchdog.beat("evaluating the dev split"),
                 )
                 if dev.results:
                     check_finite(dev.loss, "dev loss", epoch)
                     trained = f"{trained}; dev loss {dev.loss:.2f}, {dev}"
-                    metrics |= {f"dev_{name}": value for name, value in dev.rates.items()}
-                check_place()
-                log.write(int(state.step), metrics)
+                run.check_place()
+                dev_rates = {f"dev_{name}": rate for name, rate in dev.rates.items()} if dev.results else {}
+                log.write(int(state.step), {"epoch": epoch + 1, **costs, **dev_rates})
                 logger.info(f"epoch {epoch + 1}: {trained}")
                 checkpoints.record(int(state.step), dev.words.rate if dev.results else None)
-        best = checkpoints.best_variables(state.variables)
-        test = None if best is None else conclude(model.with_variables(best[1]), splits, best[0], skipped)
+        test = conclude(run, model, state)
         if test is not None:
             log.write(int(state.step), {f"test_{name}": rate for name, rate in test.rates.items()})
-        logger.info(f"{workdir}: {log.wall_seconds / 60:.1f} minutes of wall time, over all starts")
+        logger.info(f"{run.workdir}: {log.wall_seconds / 60:.1f} minutes of wall time, over all starts")
         return test
 
 
-def conclude(model: TrainedModel, splits: Mapping[str, Split], step: int, skipped: Skipped | None) -> Evaluation | None:
-    """Calibrates the best weights, those of `step`, on the dev split, and evaluates the test split."""
-    calibrate_model(model, splits["dev"], step, "dev", skipped)
-    barrier("calibrated")  # decoding reads it
-    if not splits["test"].utterances:
+def make_step(config: Config, num_steps: int, mesh: Mesh) -> tuple[TrainState, TrainStep]:
+    """The state before the first update, on the devices, and the training step; an epoch has `num_steps`."""
+    num_labels = Alphabet.of(config.data).size
+    tx = make_optimizer(config.optim, num_steps, num_steps * config.epochs)
+    state = replicate(init_state(config, num_labels, tx), mesh)
+    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    logger.info(f"model: {num_parameters:,} parameters on {mesh.size} x {jax.devices()[0].device_kind}")
+    step = functools.partial(update_lib.train_step, config=config, num_labels=num_labels, tx=tx)
+    return state, parallel_train_step(step, mesh, config.parallel)
+
+
+def watched_batches(
+    run: Run, epoch: int, made: int, progress: Progress, log: MetricLog
+) -> Iterator[dict[str, np.ndarray]]:
+    """The batches of an epoch that are left after `made` updates of the run, with the progress shown."""
+    num_steps = run.epochs.num_steps
+    layout = row_layout(data_mesh(), run.config.optim.accumulate)
+    plan = run.epochs.plan(epoch)[max(made - epoch * num_steps, 0) :]
+    stream = make_stream(plan, run.splits["train"], run.config, layout, run.skipped, run.epochs.perturb(epoch))
+    return progress.epoch(stream, f"epoch {epoch + 1}/{run.config.epochs}", num_steps, log.steps(epoch + 1))
+
+
+def conclude(run: Run, model: TrainedModel, state: TrainState) -> Evaluation | None:
+    """Calibrates the best weights on the dev split, and evaluates the test split with them; `state` has their sizes."""
+    best = run.checkpoints.best_variables(state.variables)
+    if best is None:
         return None
-    test = evaluate_split(model, splits["test"], model.decoder(), title="test", on_problem=skipped)
+    step, variables = best
+    model = model.with_variables(variables)
+    calibrate_model(model, run.splits["dev"], step, "dev", run.skipped)
+    barrier("calibrated")  # decoding reads it
+    if not run.splits["test"].utterances:
+        return None
+    test = evaluate_split(model, run.splits["test"], model.decoder(), title="test", on_problem=run.skipped)
     if is_primary():
-        assert model.run is not None
-        write_evaluation(model.run, "test", test)
+        write_evaluation(run.workdir, "test", test)
     return test
 
 
-def finished(config: Config, workdir: Path, checkpoints: Checkpoints, num_steps: int) -> bool:
+def finished(run: Run) -> bool:
     """Whether a run has nothing left to train; says so."""
-    step = checkpoints.latest_step
+    step, num_steps = run.checkpoints.latest_step, run.epochs.num_steps
     if step is None:
         return False
-    done = epochs_done(checkpoints, step, num_steps)
+    done = epochs_done(run.checkpoints, step, num_steps)
     whole = step == done * num_steps  # no epoch was begun after the one at which training could stop
-    over = done >= config.epochs or (whole and stops_early(config.patience, checkpoints.best_step, num_steps, done))
+    over = done >= run.config.epochs or (
+        whole and stops_early(run.config.patience, run.checkpoints.best_step, num_steps, done)
+    )
     if over:
-        logger.info(f"{workdir}: finished: {done} of {config.epochs} epochs")
+        logger.info(f"{run.workdir}: finished: {done} of {run.config.epochs} epochs")
     return over
 
 
+def epochs_left(config: Config, checkpoints: Checkpoints, num_steps: int, made: int) -> Iterator[int]:
+    """The epochs that are left after `made` updates, counted from 0, until training stops early."""
+    for epoch in range(epochs_done(checkpoints, made, num_steps), config.epochs):
+        if stops_early(config.patience, checkpoints.best_step, num_steps, epoch):
+            logger.info(f"no better dev WER for {config.patience} epochs: stopping")
+            return
+        yield epoch
+
+
 def epochs_done(checkpoints: Checkpoints, step: int, num_steps: int) -> int:
-    """Epochs that are trained and evaluated after `step` updates, of which the last is a saved one."""
+    """Epochs that are trained and evaluated after `step` updates, the last of which is saved."""
     done, since = divmod(step, num_steps)
     return done if since or checkpoints.evaluated(step) else max(done - 1, 0)
-
-
-def read_splits(config: Config) -> dict[str, Split]:
-    """The splits train, dev and test, checked; dev and test may be empty. Says what they are.
-
-    Raises:
-        InputError: there is no training manifest, or an utterance cannot be used and data.on_bad_utterance is "error".
-    """
-    manifests = split_manifests(config.data, build=True)
-    if manifests.train is None:
-        raise InputError("data.train must be set, got None. Give a manifest, or a data.corpus.")
-    alphabet = Alphabet.of(config.data)
-    splits = {}
-    for name, path in manifests._asdict().items():
-        splits[name] = split = read_split(path, config, alphabet, prune=name != "test")
-        hours = sum(utterance.duration for utterance in split.utterances) / 3600
-        logger.info(
-            f"{name}: {path}, {len(split.utterances)} utterances, {hours:.2f} hours" if path else f"{name}: none"
-        )
-    return train_on_dev(splits) if config.data.train_on_dev else splits
-
-
-def train_on_dev(splits: Mapping[str, Split]) -> dict[str, Split]:
-    """Moves the utterances of dev into train.
-
-    Raises:
-        InputError: there are none, or an id is in both.
-    """
-    train, dev = splits["train"], splits["dev"]
-    if not dev.utterances:
-        raise InputError("data.train_on_dev needs a dev split, got none. Give --data.dev, or leave it out.")
-    if common := {utterance.id for utterance in train.utterances} & {utterance.id for utterance in dev.utterances}:
-        raise InputError(
-            f"data.train_on_dev needs train and dev without a common id, got {len(common)}, such as {min(common)}. "
-            "Leave it out, or mend the manifests."
-        )
-    logger.info("data.train_on_dev: train has dev's utterances too; nothing is chosen by them")
-    both = Split([*train.utterances, *dev.utterances], train.alphabet, [*train.problems, *dev.problems])
-    return {**splits, "train": both, "dev": Split((), train.alphabet)}
-
-
-def list_problems(splits: Mapping[str, Split], workdir: Path) -> None:
-    """Says how many utterances are left out and lists them in the run's folder."""
-    for name, split in splits.items():
-        listed = workdir / f"skipped_{name}.jsonl"
-        listed.unlink(missing_ok=True)  # of an earlier start
-        if split.problems:
-            write_problems(listed, split.problems)
-            total = len(split.utterances) + len(split.problems)
-            reasons = count_reasons(split.problems)
-            logger.info(f"{name}: {len(split.problems)} of {total} utterances left out ({reasons}), listed in {listed}")
-
-
-def make_stream(
-    plan: Sequence[Batch],
-    split: Split,
-    config: Config,
-    layout: RowLayout,
-    skipped: Callable[[Problem], None] | None,
-    perturb: Perturb | None = None,
-) -> Iterable[dict[str, np.ndarray]]:
-    """The arrays of a plan, `perturb` applied to the waveforms.
-
-    `skipped` is told of bad audio, whose row is left empty. Without it bad audio stops.
-    """
-    return batches(
-        plan,
-        split,
-        sample_rate=config.features.sample_rate,
-        hop_length=config.features.hop_length,
-        layout=layout,
-        num_workers=config.data.num_workers,
-        time_reduction=config.model.time_reduction,
-        perturb=perturb,
-        on_problem=skipped,
-    )
 
 
 def stops_early(patience: int, best_step: int | None, num_steps: int, epoch: int) -> bool:

@@ -18,7 +18,7 @@ from ds2_jax.data.splits import Split
 from ds2_jax.parallel.rows import ONE_DEVICE
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
-from ds2_jax.training import train
+from ds2_jax.training.splits import make_stream
 from tests.small_runs import RATE, noise, write_noise
 
 ALPHABET = Alphabet(ENGLISH)
@@ -76,7 +76,7 @@ def read(
 ) -> dict[int, np.ndarray]:
     """The waveform of every utterance of an epoch."""
     epochs, found = Epochs(config, split), {}
-    stream = train.make_stream(epochs.plan(epoch), split, config, ONE_DEVICE, skipped, epochs.perturb(epoch))
+    stream = make_stream(epochs.plan(epoch), split, config, ONE_DEVICE, skipped, epochs.perturb(epoch))
     for batch in stream:
         for row, index in enumerate(batch["indices"].tolist()):
             if index >= 0:
@@ -113,9 +113,9 @@ def test_noise_that_breaks_in_the_middle_is_named(tmp_path: Path) -> None:
     bad.write_bytes(bad.read_bytes()[:1000])  # after it was looked at
     arguments = (epochs.plan(0), split, config, ONE_DEVICE)
     with pytest.raises(InputError, match=r"^Utterance \d: .*bad\.wav must hold the \d+ bytes of audio its header"):
-        list(train.make_stream(*arguments, None, epochs.perturb(0)))
+        list(make_stream(*arguments, None, epochs.perturb(0)))
     problems: list[Problem] = []
-    batches = list(train.make_stream(*arguments, problems.append, epochs.perturb(0)))
+    batches = list(make_stream(*arguments, problems.append, epochs.perturb(0)))
     assert {problem.reason for problem in problems} == {"unreadable noise or response"}
     assert len(problems) == 10
     assert all((batch["indices"] == -1).all() for batch in batches)

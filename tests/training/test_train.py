@@ -29,9 +29,11 @@ from ds2_jax.runs.run_folder import best_step, load_config, saved_steps
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.training import splits as splits_lib
 from ds2_jax.training import train as train_lib
 from ds2_jax.training.replay.batch_file import read_batch
-from ds2_jax.training.train import read_splits, stops_early, train
+from ds2_jax.training.splits import read_splits
+from ds2_jax.training.train import stops_early, train
 from tests.small_runs import SMALL_CONFIG, noise, some_state, with_manifests, write_noise_manifest
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -390,7 +392,7 @@ def test_punctuation_is_removed_in_training_and_evaluation(tmp_path: Path, monke
             seen.extend(row[:count].tolist() for row, count in zip(batch["labels"], batch["num_labels"], strict=True))
             yield batch
 
-    monkeypatch.setattr(train_lib, "batches", watched)
+    monkeypatch.setattr(splits_lib, "batches", watched)
     train(config, tmp_path / "run")
     texts = ["GO", "IT'S NO", "ON OFF"]
     assert sorted(Alphabet.of(data).decode(labels) for labels in seen if labels) == texts

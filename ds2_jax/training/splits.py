@@ -1,0 +1,95 @@
+"""The splits of a run: read and checked before anything is written, and their batches."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ds2_jax.config import Config
+from ds2_jax.corpora import split_manifests
+from ds2_jax.data.manifest import Problem, count_reasons, write_problems
+from ds2_jax.data.pipeline import Perturb, batches
+from ds2_jax.data.plan import Batch
+from ds2_jax.data.splits import Split, read_split
+from ds2_jax.parallel.rows import RowLayout
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
+
+logger = logging.getLogger(__package__)
+
+
+def read_splits(config: Config) -> dict[str, Split]:
+    """The splits train, dev and test, checked; dev and test may be empty. Says what they are.
+
+    Raises:
+        InputError: there is no training manifest, or an utterance cannot be used and data.on_bad_utterance is "error".
+    """
+    manifests = split_manifests(config.data, build=True)
+    if manifests.train is None:
+        raise InputError("data.train must be set, got None. Give a manifest, or a data.corpus.")
+    alphabet = Alphabet.of(config.data)
+    splits = {}
+    for name, path in manifests._asdict().items():
+        splits[name] = split = read_split(path, config, alphabet, prune=name != "test")
+        hours = sum(utterance.duration for utterance in split.utterances) / 3600
+        logger.info(
+            f"{name}: {path}, {len(split.utterances)} utterances, {hours:.2f} hours" if path else f"{name}: none"
+        )
+    return train_on_dev(splits) if config.data.train_on_dev else splits
+
+
+def train_on_dev(splits: Mapping[str, Split]) -> dict[str, Split]:
+    """Moves the utterances of dev into train.
+
+    Raises:
+        InputError: there are none, or an id is in both.
+    """
+    train, dev = splits["train"], splits["dev"]
+    if not dev.utterances:
+        raise InputError("data.train_on_dev needs a dev split, got none. Give --data.dev, or leave it out.")
+    if common := {utterance.id for utterance in train.utterances} & {utterance.id for utterance in dev.utterances}:
+        raise InputError(
+            f"data.train_on_dev needs train and dev without a common id, got {len(common)}, such as {min(common)}. "
+            "Leave it out, or mend the manifests."
+        )
+    logger.info("data.train_on_dev: train has dev's utterances too; nothing is chosen by them")
+    both = Split([*train.utterances, *dev.utterances], train.alphabet, [*train.problems, *dev.problems])
+    return {**splits, "train": both, "dev": Split((), train.alphabet)}
+
+
+def list_problems(splits: Mapping[str, Split], workdir: Path) -> None:
+    """Says how many utterances are left out and lists them in the run's folder."""
+    for name, split in splits.items():
+        listed = workdir / f"skipped_{name}.jsonl"
+        listed.unlink(missing_ok=True)  # of an earlier start
+        if split.problems:
+            write_problems(listed, split.problems)
+            total = len(split.utterances) + len(split.problems)
+            reasons = count_reasons(split.problems)
+            logger.info(f"{name}: {len(split.problems)} of {total} utterances left out ({reasons}), listed in {listed}")
+
+
+def make_stream(
+    plan: Sequence[Batch],
+    split: Split,
+    config: Config,
+    layout: RowLayout,
+    skipped: Callable[[Problem], None] | None,
+    perturb: Perturb | None = None,
+) -> Iterable[dict[str, np.ndarray]]:
+    """The arrays of a plan, `perturb` applied to the waveforms.
+
+    `skipped` is told of bad audio, whose row is left empty. Without it bad audio stops.
+    """
+    return batches(
+        plan,
+        split,
+        sample_rate=config.features.sample_rate,
+        hop_length=config.features.hop_length,
+        layout=layout,
+        num_workers=config.data.num_workers,
+        time_reduction=config.model.time_reduction,
+        perturb=perturb,
+        on_problem=skipped,
+    )
