@@ -89,7 +89,7 @@ def update(mesh: Mesh | None, optimizer: Optimizer, dtype: str, num_steps: int) 
     """Makes one update with each batch of `PLAN`, then `num_steps` in turn.
 
     Args:
-        mesh: the devices; None: `steps.train_step` on one, without any of parallel.py.
+        mesh: the devices; None: `update.train_step` on one, without any of parallel.py.
         optimizer: sgd or adamw.
         dtype: of the model.
         num_steps: the many.
@@ -148,7 +148,7 @@ def assert_close(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray],
 
 
 def evaluate(mesh: Mesh | None) -> dict[str, np.ndarray]:
-    """What `steps.eval_step` gives for the first batch of `PLAN`, in the order of its rows."""
+    """What `inference.eval_step` gives for the first batch of `PLAN`, in the order of its rows."""
     config = make_config("sgd")
     step = functools.partial(eval_step, config=config, num_labels=Alphabet(config.data.alphabet).size)
     layout: RowLayout = ONE_DEVICE if mesh is None else row_layout(mesh)

@@ -30,8 +30,8 @@ class Step:
     """A training step or a forward pass, compiled by `compile` and timed by `run`.
 
     Args:
-        kind: train calls `steps.train_step` through `parallel.parallel_train_step`, state donated, as training does;
-            forward calls `steps.infer` as transcribing does.
+        kind: train calls `update.train_step` through `parallel.parallel_train_step`, state donated, as training does;
+            forward calls `inference.infer` as transcribing does.
         size: model and batch.
     """
 

@@ -30,9 +30,9 @@ def row_layout(mesh: Mesh, num_micro_batches: int = 1) -> RowLayout:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """A copy of every array on every device; in several processes, of what process 0 holds.
+    """Copies every array to every device; with several processes, the arrays of process 0.
 
-    What all compute alike may differ in its last bits between processors of two kinds.
+    Two kinds of processor may compute the same arrays with different last bits.
     """
     copies = NamedSharding(mesh, P())
     if not mesh.is_multi_process:
@@ -60,7 +60,7 @@ def fetch_rows(tree: Any) -> Any:
 
 
 class TrainStep:
-    """`steps.train_step`, compiled for rows spread over the devices; made by `parallel_train_step`."""
+    """`update.train_step`, compiled for rows spread over the devices; made by `parallel_train_step`."""
 
     def __init__(self, step: Callable[..., Any], mesh: Mesh, mode: Mode) -> None:
         self._mesh, self._split = mesh, mode == "pmap"
@@ -109,7 +109,7 @@ class TrainStep:
 
 
 def parallel_train_step(step: Callable[..., Any], mesh: Mesh, mode: Mode = "shard_map") -> TrainStep:
-    """Compiles `steps.train_step` for rows spread over the mesh.
+    """Compiles `update.train_step` for rows spread over the mesh.
 
     Args:
         step: (state, batch, epoch, axis_name=...) -> (state, metrics), the same on every device.
@@ -124,9 +124,11 @@ def parallel_train_step(step: Callable[..., Any], mesh: Mesh, mode: Mode = "shar
 
 
 def parallel_eval_step(step: Callable[..., Any], mesh: Mesh, mode: Mode = "shard_map") -> Callable[..., Any]:
-    """Compiles `steps.eval_step` likewise: (variables, batch) -> dict of arrays [B, ...] in the batch's order.
+    """Compiles `inference.eval_step` for rows spread over the mesh.
 
-    In several processes they are the rows of all, which `fetch_rows` fetches.
+    Returns:
+        (variables, batch) -> dict of arrays [B, ...] in the batch's order. With several processes the arrays hold the
+        rows of all of them; `fetch_rows` fetches them.
     """
     _check_mode(mode, mesh)
     if mode == "pmap":
