@@ -23,13 +23,13 @@ from typing import Any
 import jax
 from jax._src.distributed import global_state  # jax.distributed shows neither the client nor the index
 
-import ds2_jax
 from ds2_jax.parallel.cluster import ClusterOptions, Place, find_place
 from ds2_jax.system import interrupts
 from ds2_jax.system.errors import InputError
 
 logger = logging.getLogger(__package__)
 
+PACKAGE = Path(__file__).resolve().parents[1]
 LOST = 75
 """Exit code where another process is lost: to be tried again (EX_TEMPFAIL of sysexits.h)."""
 HEARTBEAT_SECONDS = 40
@@ -120,10 +120,9 @@ def check_same(**values: str | int) -> None:
 
 def code_digest() -> str:
     """SHA-256 of this package's source files, with their names."""
-    root = Path(ds2_jax.__file__).parent
     found = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        found.update(f"{path.relative_to(root).as_posix()}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    for path in sorted(PACKAGE.rglob("*.py")):
+        found.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return found.hexdigest()
 
 
