@@ -1,5 +1,6 @@
 """What the wheel holds, and that it works without a clone."""
 
+import dataclasses
 import email
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ds2_jax import cli
 from ds2_jax.config import load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,6 +71,15 @@ def test_a_clone_finds_recipes_by_name(tmp_path: Path, monkeypatch: pytest.Monke
     recipe = ROOT / "configs/an4_cpu.py"
     assert load.find_config(Path("an4_cpu")) == recipe
     assert load.load_config(Path("an4_cpu")) == load.load_config(recipe)
+
+
+def test_a_recipe_names_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = []
+    monkeypatch.setattr("ds2_jax.training.train.train", lambda config, workdir, *_: runs.append((config, workdir)))
+    assert cli.main(["--config", "an4_cpu", "--seed", "3"]) == 0
+    [(config, workdir)] = runs
+    assert workdir == Path("runs/an4_cpu")
+    assert config == dataclasses.replace(load.load_config(ROOT / "configs/an4_cpu.py"), seed=3)
 
 
 def test_a_file_comes_before_the_recipe_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

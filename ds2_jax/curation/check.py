@@ -47,21 +47,21 @@ def check(
 ) -> int:
     """Decodes every recording and says what stops training (errors), and what looks wrong (warnings).
 
-    Without manifests, those of the settings are checked, each in its role. Those named are checked as training and dev
-    splits: an utterance that cannot be used is an error unless data.on_bad_utterance is skip. What two manifests share
-    is told of the later one.
+    Without manifests, those of the settings are checked, each in its role. Manifests that you name are checked as
+    training and dev splits: an utterance that cannot be used is an error unless data.on_bad_utterance is skip. If two
+    manifests share something, the later one gets the warning.
 
     Args:
         manifests: what training reads: manifests in any of its formats, and tfds:NAME#SPLIT.
-        config: configuration file; its sample rate, alphabet, limits and model decide. Default: those of an empty
-            configuration.
+        config: configuration file or name of a recipe, for its sample rate, alphabet, limits and model. Default: an
+            empty configuration.
         run: folder of a training run, instead of --config.
-        test: manifest of a test split, checked behind the others: only its audio must be right, transcripts give
+        test: manifest of a test split, checked after the others. Only its audio must be right; transcripts give
             warnings.
         data: settings in place of those of --config or --run.
-        features: likewise.
-        model: likewise.
-        findings: file for all findings, a JSON object a line; the report has three examples of each kind.
+        features: settings in place of those of --config or --run.
+        model: settings in place of those of --config or --run.
+        findings: file for all findings, one JSON object a line; the report shows three examples of each kind.
         picture: PNG file for histograms of durations and speech rates.
         num_workers: recordings decoded at once; 0 means one per core.
 

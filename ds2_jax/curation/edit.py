@@ -25,11 +25,11 @@ Manifest = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST
 
 
 def merge(manifests: Manifests, out: Path) -> int:
-    """Writes one manifest of several, in their order. Audio is neither copied nor linked: it is named where it lies.
+    """Writes one manifest of several, in their order. Audio is neither copied nor linked: it stays where it is.
 
-    An id that an earlier manifest has too becomes "NAME-ID" after its manifest's file. Recordings that are listed more
-    than once stay and are told; data check finds those that are there under two names. Only audio, duration,
-    transcript, id, speaker and words are written, whatever else the rows held.
+    If an earlier manifest has the same id, it becomes "NAME-ID" with the name of its manifest's file. Recordings that
+    are listed more than once stay and are reported; data check finds those that are there under two names. Only audio,
+    duration, transcript, id, speaker and words are written.
 
     Args:
         manifests: in any of the formats that training reads.
@@ -68,8 +68,8 @@ def split(
 ) -> int:
     """Writes OUT/train.jsonl, dev.jsonl and test.jsonl of one manifest; no speaker is in two of them.
 
-    Speakers are drawn by a hash of the seed and their name, so another who joins changes little. Each drawn one is
-    taken who brings the hours nearer to the share.
+    Speakers are drawn in the order of a hash of the seed and their name, so a new speaker changes little. A drawn
+    speaker is taken if that brings the hours nearer to the share.
 
     Args:
         manifest: in any of the formats that training reads.
@@ -77,8 +77,8 @@ def split(
         dev: share of the hours; 0 writes no dev.jsonl.
         test: share of the hours; 0 writes no test.jsonl.
         seed: of the draw.
-        by: utterance draws utterances, whoever speaks: for manifests without speakers. The same voices are then in all
-            three, so error rates come out lower than for new speakers.
+        by: utterance draws utterances, whoever speaks: for manifests without speakers. All three splits then have the
+            same voices, so error rates come out lower than for new speakers.
 
     Returns:
         0.

@@ -62,12 +62,12 @@ def build(
             (.jsonl, .json) and TensorFlow data sets (tfds:NAME#SPLIT), of which the transcripts are read.
         out: ARPA file to write, compressed where its name ends in .gz. One that is there is replaced.
         order: words of the longest n-grams, 1 to 9.
-        config: configuration file; its alphabet decides. Default: that of an empty configuration, English.
+        config: configuration file or name of a recipe, for its alphabet. Default: an empty configuration, English.
         run: folder of a training run, instead of --config.
         data: settings in place of those of --config or --run.
-        on_unknown: what to do where a sentence holds characters that the alphabet lacks: stop and tell which, or leave
-            the sentence out and tell how many there were.
-        test: text, as above, that the model has not seen: tells its perplexity.
+        on_unknown: what to do if a sentence holds characters that the alphabet lacks: stop and say which, or leave
+            the sentence out and say how many there were.
+        test: text, as above, that the model has not seen, to measure its perplexity.
 
     Returns:
         0.

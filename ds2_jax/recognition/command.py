@@ -27,11 +27,11 @@ def transcribe(
     Args:
         run: Folder of a training run.
         audio: Recordings, folders of them, quoted patterns, or - for standard input. WAV, FLAC, Ogg, MP3, AIFF, Sphere
-            and more; m4a and video where ffmpeg is installed. Hidden files in folders are passed over.
-        format: txt: a line a recording, behind its path where there are several. json: an object a line, with the times
-            and confidences of words and characters. srt, vtt: subtitles. tsv: the subtitles as a table. ctm: a line a
-            word, as NIST scores it.
-        output_dir: Folder for a file NAME.FORMAT of each recording; it gets the folders below those named, too.
+            and more; m4a and video if ffmpeg is installed. Hidden files in folders are passed over.
+        format: txt: one line for each recording, after its path if there are several. json: one object a line, with the
+            times and confidences of words and characters. srt, vtt: subtitles. tsv: the subtitles as a table. ctm: one
+            line for each word, as NIST scores it.
+        output_dir: Folder for a file NAME.FORMAT of each recording, in the same subfolders as the recordings.
         resume: Leave out recordings whose files are in --output-dir already, whatever run or settings made them.
         decoding: How to decode.
     """

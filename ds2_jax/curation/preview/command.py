@@ -47,18 +47,18 @@ def preview(
     Args:
         source: a manifest, tfds:NAME#SPLIT, or one audio file.
         out: folder that takes the files; those of the same names are replaced.
-        config: configuration file; by default settings that change much.
+        config: configuration file or name of a recipe; by default settings that change much.
         count: utterances, drawn.
         ids: of the utterances, instead of --count.
         epoch: counted from 1, as training prints it.
         seed: of all draws; by default the configuration's, or 0.
         perturb: changes of the waveform.
         augment: SpecAugment.
-        noise: recording that is added to AUDIO from a drawn place, again and again where it is shorter.
+        noise: recording that is added to AUDIO from a drawn place; it repeats if it is shorter.
         snr: dB, ratio of the mean powers of AUDIO and noise; 10 by default.
 
     Returns:
-        1 where a recording could not be read, else 0.
+        1 if a recording could not be read, else 0.
     """
     settings = load_config(config) if config else Config()
     seed = settings.seed if seed is None else seed
