@@ -1,6 +1,7 @@
 """Settings of every test: eight simulated devices, strict shapes, repeatable examples, and no silent skips."""
 
 import atexit
+import logging
 import os
 import shutil
 import tempfile
@@ -30,6 +31,7 @@ ALLOWED_SKIPS = (NO_AN4,) if os.environ.get("CI") else (NO_AN4, NO_CHROMIUM, NO_
 atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_numpy_rank_promotion", "raise")
 logs.show()  # so that a test finds on standard error what a command would show there
+logging.getLogger(logs.PACKAGE).propagate = True  # pytest's caplog listens at the root
 hypothesis.settings.register_profile("ds2_jax", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("ds2_jax")
 

@@ -27,8 +27,10 @@ class _Lines(logging.Handler):
 
 
 def show() -> None:
-    """Shows on standard error what the package logs, information included; twice is once."""
+    """Shows on standard error what the package logs, information included, and nowhere else; twice is once."""
     logger = logging.getLogger(PACKAGE)
-    if not any(isinstance(handler, _Lines) for handler in logger.handlers):
-        logger.addHandler(_Lines())
+    if any(isinstance(handler, _Lines) for handler in logger.handlers):
+        return
+    logger.addHandler(_Lines())
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # TensorFlow brings a handler of the root logger, which would print each line again

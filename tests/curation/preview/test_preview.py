@@ -288,12 +288,14 @@ def test_ratio_that_16_bits_cannot_hold_is_told(tmp_path: Path) -> None:
     assert told.endswith(" dB instead of 100 dB, which 16 bits cannot hold")
 
 
-def test_files_that_noise_cannot_be_added_to_are_named(tmp_path: Path) -> None:
-    speech, silent, out = write_noise(tmp_path / "a.wav"), tmp_path / "silent.wav", tmp_path / "out.wav"
+def test_files_that_noise_cannot_be_added_to_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # messages shorten long paths
+    speech, silent, out = write_noise(Path("a.wav")), Path("silent.wav"), Path("out.wav")
+    Path("folder.wav").mkdir()
     soundfile.write(silent, np.zeros(8000), RATE)
     for message, arguments in {
         "--snr must be within -50 to 100 dB, got nan.": (speech, speech, math.nan, out),
-        f"--out must be a WAV file beside --noise, got '{tmp_path}'.": (speech, speech, 3.0, tmp_path),
+        f"--out must be a WAV file beside --noise, got 'folder.wav'.": (speech, speech, 3.0, Path("folder.wav")),
         f"--out must be another file than those that are read, got '{speech}'.": (silent, speech, 3.0, speech),
         f"{silent} must hold sound, got silence. Take another file, or another --seed.": (speech, silent, 3.0, out),
     }.items():
