@@ -295,7 +295,7 @@ def test_files_that_noise_cannot_be_added_to_are_named(tmp_path: Path, monkeypat
     soundfile.write(silent, np.zeros(8000), RATE)
     for message, arguments in {
         "--snr must be within -50 to 100 dB, got nan.": (speech, speech, math.nan, out),
-        f"--out must be a WAV file beside --noise, got 'folder.wav'.": (speech, speech, 3.0, Path("folder.wav")),
+        "--out must be a WAV file beside --noise, got 'folder.wav'.": (speech, speech, 3.0, Path("folder.wav")),
         f"--out must be another file than those that are read, got '{speech}'.": (silent, speech, 3.0, speech),
         f"{silent} must hold sound, got silence. Take another file, or another --seed.": (speech, silent, 3.0, out),
     }.items():
