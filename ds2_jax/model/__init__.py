@@ -1,4 +1,4 @@
-"""DeepSpeech2 in JAX and Flax: arrays in, arrays out."""
+"""The model in JAX and Flax: functions and modules that take and return arrays."""
 
 from ds2_jax.model.features import extract_features
 from ds2_jax.model.inference import infer, init_variables, make_model

@@ -1,26 +1,26 @@
-"""The strided 2-D convolution of the front end, as an array function."""
+"""The front end's strided 2-D convolution as an array function."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 BLOCK = 60
-"""Output frames of a block of the Fourier route, about: as it grows, its transforms cost more and the overlaps less.
-Blocks of 38, 54, 78, 118 and 230 frames took 0.77, 0.40, 0.42, 0.45 and 0.68 s for the second convolution and its
-gradients."""
+"""Approximate number of output frames in a block of `fourier_conv`. In longer blocks the transforms cost more and the
+overlaps less. Blocks of 38, 54, 78, 118 and 230 frames took 0.77, 0.40, 0.42, 0.45 and 0.68 s for the second
+convolution and its gradients."""
 
 
 def strided_conv(inputs: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
-    """Convolution over time and frequency, padded by half the kernel on each side.
+    """Convolves over time and frequency, padded by half the kernel on each side.
 
-    A stride s is folded into the channels: s neighbouring positions become s times the channels, and the kernel
-    (with zero taps up to a multiple of s) becomes an ordinary one of stride 1. The sums are the same, but neither
-    gradient is then a dilated convolution, which XLA runs about ten times slower on a CPU.
+    The strides are folded into the channels: s neighbouring positions become s times as many channels, and the kernel,
+    padded with zero taps to a multiple of s, becomes a kernel of stride 1. The sums are the same. Without strides
+    neither gradient is a dilated convolution, which XLA runs about ten times slower on a CPU.
 
     Args:
         inputs: [B, T, F, C] float.
-        kernel: [time taps, frequency taps, C, C'] float, odd numbers of taps.
-        strides: over time and frequency.
+        kernel: [time taps, frequency taps, C, C'] float, with odd numbers of taps.
+        strides: strides over time and frequency.
 
     Returns:
         [B, ceil(T / strides[0]), ceil(F / strides[1]), C'] float.
@@ -30,13 +30,13 @@ def strided_conv(inputs: jax.Array, kernel: jax.Array, strides: tuple[int, int])
     inputs, kernel = _fold_strides(inputs, kernel, strides)
     if inputs.dtype == jnp.bfloat16:
         return direct_conv(inputs, kernel)
-    # On a GPU or TPU the compiler's own convolution stays.
+    # GPUs and TPUs use the compiler's own convolution.
     outputs: jax.Array = jax.lax.platform_dependent(inputs, kernel, cpu=_conv_on_cpu, default=direct_conv)
     return outputs
 
 
 def _fold_strides(inputs: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
-    """The padded inputs and the kernel of the same convolution without strides and padding."""
+    """Rewrites a convolution with strides and padding as one without: returns the padded inputs and the kernel."""
     batch, *_, channels = inputs.shape
     folded_sizes, folded_taps, input_pads, kernel_pads = [], [], [], []
     for size, taps, stride in zip(inputs.shape[1:3], kernel.shape[:2], strides, strict=True):
@@ -44,7 +44,7 @@ def _fold_strides(inputs: jax.Array, kernel: jax.Array, strides: tuple[int, int]
         folded_size = -(-size // stride) + num_taps - 1
         folded_sizes.append(folded_size)
         folded_taps.append(num_taps)
-        # The right pad is negative where the last positions meet no tap.
+        # The right pad is negative if no tap reaches the last positions.
         input_pads.append((taps // 2, folded_size * stride - taps // 2 - size, 0))
         kernel_pads.append((0, num_taps * stride - taps))
     (time, freq), (time_taps, freq_taps), (time_stride, freq_stride) = folded_sizes, folded_taps, strides
@@ -64,13 +64,13 @@ def direct_conv(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
     return jax.lax.conv_general_dilated(inputs, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-# XLA's weight gradient of a convolution is the slowest piece of a training step on a CPU. By Fourier transforms the
-# value and both gradients take, of what they take directly (two cores, medians): 0.20 of 0.77 s for the first
-# convolution of the default model (16 x 457 frames, without its input's gradient), 0.40 of 2.68 s for the second; 14 of
-# 19 and 46 of 58 ms in configs/an4_cpu.py; 13 of 22 and 14 of 28 ms in configs/quickstart.py.
+# XLA's weight gradient of a convolution is the slowest part of a training step on a CPU. Fourier transforms compute the
+# value and both gradients faster (medians on two cores, Fourier against direct). Default model with 16 x 457 frames:
+# 0.20 against 0.77 s for the first convolution (without its input's gradient), 0.40 against 2.68 s for the second.
+# configs/an4_cpu.py: 14 against 19 ms, 46 against 58 ms. configs/quickstart.py: 13 against 22 ms, 14 against 28 ms.
 @jax.custom_vjp
 def _conv_on_cpu(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    """As `direct_conv`."""
+    """Computes `direct_conv`, with Fourier transforms if they are faster."""
     conv = fourier_conv if _fourier_is_faster(inputs.shape, kernel.shape) else direct_conv
     return conv(inputs, kernel)
 
@@ -81,11 +81,11 @@ _conv_on_cpu.defvjp(
 
 
 def _fourier_is_faster(inputs: tuple[int, ...], kernel: tuple[int, ...]) -> bool:
-    """Whether the value alone comes faster by Fourier transforms, from the shapes.
+    """Decides from the shapes whether Fourier transforms compute the value, without gradients, faster.
 
-    Counts multiplications, with weights for what moves through memory. The second convolution of the default model took
-    0.21 instead of 0.63 s for 16 utterances, but 0.09 instead of 0.04 s for one; the first 0.12 instead of 0.07 s. Of
-    ten cases measured the count is right in eight and forgoes 1 and 3 ms in the others.
+    It counts multiplications, with weights for memory traffic. Measured, Fourier against direct: the second convolution
+    of the default model took 0.21 against 0.63 s for 16 utterances, but 0.09 against 0.04 s for one; the first took
+    0.12 against 0.07 s. The count is right in eight of ten measured cases and loses 1 and 3 ms in the others.
     """
     batch, num_frames, num_bins, channels = inputs
     time_taps, freq_taps, _, new_channels = kernel
@@ -100,11 +100,12 @@ def _fourier_is_faster(inputs: tuple[int, ...], kernel: tuple[int, ...]) -> bool
 
 
 def fourier_conv(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    """As `direct_conv`, by way of discrete Fourier transforms of blocks of frames (overlap and save).
+    """Computes `direct_conv` with discrete Fourier transforms of blocks of frames (overlap and save).
 
-    The transforms are products with matrices of cosines and sines. At these sizes they cost little, read only the taps
-    and write only the outputs that there are, and leave each array in the order that the next product reads; so do
-    their gradients, which JAX derives. A complex number is a pair of real ones, on an axis of its own.
+    The transforms are products with matrices of cosines and sines. At these sizes such products are cheap. They read
+    only the existing taps, compute only the outputs needed, and write each array in the order that the next product
+    reads. The same holds for their gradients, which JAX derives. A complex number is a pair of real numbers on an axis
+    of its own.
     """
     batch, num_frames, num_bins, channels = inputs.shape
     time_taps, freq_taps, _, new_channels = kernel.shape
@@ -112,17 +113,17 @@ def fourier_conv(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
     block = max(-(-out_frames // max(round(out_frames / BLOCK), 1)), time_taps - 1)
     num_blocks = -(-out_frames // block)
     block_input = block + time_taps - 1
-    num_times, num_freqs = block_input // 2 + 1, num_bins  # frequencies; of real frames, half of them say all
+    num_times, num_freqs = block_input // 2 + 1, num_bins  # half of the frequencies of real frames suffice
 
     def of_frames(matrix: np.ndarray, arrays: jax.Array) -> jax.Array:
         return jnp.matmul(jnp.asarray(matrix, inputs.dtype), arrays)
 
     def of_bins(matrix: np.ndarray, arrays: jax.Array) -> jax.Array:
-        """One product for each frequency of the frames."""
+        """Computes one product for each frequency of the frames."""
         matrices = jnp.broadcast_to(jnp.asarray(matrix, inputs.dtype), (num_times, *matrix.shape))
         return jnp.matmul(matrices, arrays.reshape(num_times, matrix.shape[1], -1))
 
-    # A block takes in its own frames and the first ones of the next block.
+    # A block reads its own frames and the first frames of the next block.
     inputs = jnp.pad(inputs, ((0, 0), (0, (num_blocks + 1) * block - num_frames), (0, 0), (0, 0)))
     blocks = inputs.reshape(batch, num_blocks + 1, block, num_bins, channels)
     blocks = jnp.concatenate([blocks[:, :-1], blocks[:, 1:, : time_taps - 1]], axis=2)
@@ -130,9 +131,9 @@ def fourier_conv(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
     spectra = of_bins(_complex_dft(num_freqs, num_bins, -1), of_frames(_real_dft(block_input, block_input, -1), blocks))
     spectra = spectra.reshape(num_times * num_freqs, 2 * channels, -1)  # [points, re/im * C, blocks * B]
 
-    @jax.checkpoint  # the gradient transforms the kernel again: 56 MiB less to keep, no time that could be seen
+    @jax.checkpoint  # the gradient transforms the kernel again: saves 56 MiB at no measurable cost in time
     def times_kernel(spectra: jax.Array, kernel: jax.Array) -> jax.Array:
-        # The kernel's transform is conjugate: convolutions of networks are correlations.
+        # The kernel's transform is the conjugate, because a convolutional layer computes a correlation.
         taps = kernel.transpose(0, 1, 3, 2).reshape(time_taps, -1)
         taps = of_bins(_complex_dft(num_freqs, freq_taps, 1), of_frames(_real_dft(block_input, time_taps, 1), taps))
         real, imag = jnp.moveaxis(taps.reshape(num_times * num_freqs, 2, new_channels, channels), 1, 0)
@@ -149,31 +150,31 @@ def fourier_conv(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _angles(size: int, num_positions: int) -> np.ndarray:
-    """[size, num_positions]: angle of each frequency at each position."""
+    """Returns the angle of each frequency at each position: [size, num_positions]."""
     return 2 * np.pi / size * np.outer(np.arange(size), np.arange(num_positions))
 
 
 def _real_dft(size: int, num_positions: int, sign: int) -> np.ndarray:
-    """Real positions -> complex frequencies: [(frequencies 0 to size / 2) * re/im, positions]."""
+    """Matrix from real positions to complex frequencies: [(frequencies 0 to size / 2) * re/im, positions]."""
     angles = _angles(size, num_positions)[: size // 2 + 1]
     return np.stack([np.cos(angles), sign * np.sin(angles)], axis=1).reshape(-1, num_positions)
 
 
 def _complex_dft(size: int, num_positions: int, sign: int) -> np.ndarray:
-    """Complex positions -> complex frequencies: [frequencies * re/im, re/im * positions]."""
+    """Matrix from complex positions to complex frequencies: [frequencies * re/im, re/im * positions]."""
     angles = _angles(size, num_positions)
     cos, sin = np.cos(angles), sign * np.sin(angles)
     return np.stack([np.stack([cos, -sin], axis=1), np.stack([sin, cos], axis=1)], axis=1).reshape(2 * size, -1)
 
 
 def _complex_inverse(size: int, num_positions: int) -> np.ndarray:
-    """Complex frequencies -> complex positions: [re/im * positions, frequencies * re/im]."""
+    """Matrix from complex frequencies to complex positions: [re/im * positions, frequencies * re/im]."""
     return _complex_dft(size, num_positions, -1).T / size
 
 
 def _real_inverse(size: int, num_positions: int) -> np.ndarray:
-    """Complex frequencies -> real positions: [positions, (frequencies 0 to size / 2) * re/im]."""
+    """Matrix from complex frequencies to real positions: [positions, (frequencies 0 to size / 2) * re/im]."""
     frequencies = np.arange(size // 2 + 1)
-    counted = np.where((frequencies == 0) | (2 * frequencies == size), 1, 2)  # the others stand for their conjugates
+    counted = np.where((frequencies == 0) | (2 * frequencies == size), 1, 2)  # 2: the conjugate counts too
     inverse: np.ndarray = _real_dft(size, num_positions, -1).T * np.repeat(counted, 2) / size
     return inverse

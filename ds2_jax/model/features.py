@@ -1,4 +1,4 @@
-"""Waveforms -> log spectrograms, normalised per utterance; shared by training, evaluation and transcription."""
+"""Computes normalised log spectrograms from waveforms, for training, evaluation and transcription alike."""
 
 from typing import Literal
 
@@ -11,38 +11,40 @@ from ds2_jax.config.frames import count_frames, mel_bands
 from ds2_jax.model.masks import mask_from_lengths
 
 FLOOR = 1e-5
-"""Added to the energy of a mel band before its logarithm: 30 dB above the rounding of 16-bit samples, below a room."""
+"""Added to the energy of a mel band before its logarithm. It lies 30 dB above the rounding noise of 16-bit samples and
+below the background noise of a room."""
 
 
 def log_spectrogram(waveforms: jax.Array, num_samples: jax.Array, config: FeatureConfig) -> tuple[jax.Array, jax.Array]:
-    """log1p of the magnitude of the short-time Fourier transform, centred, with zeros past both ends.
+    """Computes log1p of the magnitude of the short-time Fourier transform, centred, with zeros past both ends.
 
-    Where `num_mels` is set it is the logarithm of the energy in each mel band. A frame depends on its own samples only,
-    so padding a row leaves its valid frames the same: bit for bit without mel bands, within rounding with them.
+    With `num_mels` it computes the logarithm of the energy in each mel band instead. A frame depends on its own samples
+    only, so padding does not change a row's valid frames: they are equal bit for bit without mel bands, and within
+    rounding with them.
 
     Args:
-        waveforms: [B, S] float, samples in [-1, 1]; anything at or past `num_samples`.
+        waveforms: [B, S] float, samples in [-1, 1]. Values at or past `num_samples` are ignored.
         num_samples: [B] int32, valid samples; 0 for an empty row.
-        config: sample rate, window and stride.
+        config: sample rate, window, stride and mel bands.
 
     Returns:
-        spectrograms: [B, T, F] float of the same type, T = 1 + S // hop; zeros past `num_frames`.
-        num_frames: [B] int32.
+        spectrograms: [B, T, F] float of the waveforms' type, T = 1 + S // hop; zeros past `num_frames`.
+        num_frames: [B] int32, valid frames.
 
-    Source: librosa.stft(n_fft=320, hop_length=160, window="hamming", pad_mode="constant"); of mel bands
+    Source: librosa.stft(n_fft=320, hop_length=160, window="hamming", pad_mode="constant"); for mel bands
         librosa.filters.mel(htk=True, norm=None).
     """
     size, hop = config.window_length, config.hop_length
     num_rows, max_samples = waveforms.shape
     max_frames = 1 + max_samples // hop
-    # Cut before the transform: the last valid frames reach past the end, where librosa sees zeros.
+    # Zero the padding before the transform: the last valid frames reach past the end, where librosa has zeros.
     waveforms = jnp.where(mask_from_lengths(num_samples, max_samples), waveforms, 0)
     hops_in_window = -(-size // hop)
     left = size // 2
     right = (max_frames - 1 + hops_in_window) * hop - left - max_samples
     hops = jax.lax.pad(waveforms, jnp.zeros((), waveforms.dtype), ((0, 0, 0), (left, right, 0)))
     hops = hops.reshape(num_rows, -1, hop)
-    # Overlapping frames as shifted runs of whole hops: no gather.
+    # Overlapping frames are concatenated from shifted slices of whole hops. This needs no gather.
     frames = jnp.concatenate([hops[:, i : i + max_frames] for i in range(hops_in_window)], axis=-1)[..., :size]
     window = jnp.asarray(scipy.signal.get_window(config.window, size, fftbins=True), waveforms.dtype)
     spectra = jnp.fft.rfft(frames * window[None, None, :], config.fft_length)
@@ -60,19 +62,20 @@ def log_spectrogram(waveforms: jax.Array, num_samples: jax.Array, config: Featur
 def normalise(
     spectrograms: jax.Array, num_frames: jax.Array, normalisation: Literal["utterance", "bins"] = "utterance"
 ) -> jax.Array:
-    """Takes the mean from each utterance, over its valid frames, and divides by one standard deviation (ddof 1).
+    """Subtracts each utterance's mean and divides by its standard deviation (ddof 1), both over valid frames.
 
     Args:
         spectrograms: [B, T, F] float.
         num_frames: [B] int32, valid frames.
-        normalisation: utterance takes one mean over all bins, bins that of each bin.
+        normalisation: "utterance" subtracts one mean over all bins, "bins" subtracts the mean of each bin. Both divide
+            by one standard deviation over all bins.
 
     Returns:
-        [B, T, F] float, zeros past `num_frames` and in an utterance without variation.
+        [B, T, F] float, zeros past `num_frames` and in utterances whose values are all equal.
 
-    Source: bins is cepstral mean normalisation (Atal 1974), in the log spectrum: a fixed linear filter adds a constant
-        to every bin of a log magnitude, and nearly so to log1p where there is speech.
-    Differs: deepspeech.pytorch knows utterance only, divides by a standard deviation of 0 and gives NaN.
+    Source: "bins" is cepstral mean normalisation (Atal 1974) in the log spectrum. A fixed linear filter adds a constant
+        to each bin of the log magnitude, and nearly a constant to log1p in frames with speech.
+    Differs: deepspeech.pytorch has "utterance" only. It divides by a standard deviation of 0 and so gives NaN.
     """
     mask = mask_from_lengths(num_frames, spectrograms.shape[1])[..., None]
     axes, bins = ((1, 2), spectrograms.shape[2]) if normalisation == "utterance" else ((1,), 1)
@@ -81,19 +84,19 @@ def normalise(
     count = (num_frames * spectrograms.shape[2])[:, None, None].astype(spectrograms.dtype)
     centred = jnp.where(mask, spectrograms - mean, 0)
     variance = jnp.square(centred).sum((1, 2), keepdims=True) / jnp.maximum(count - 1, 1)
-    varies = variance != 0  # a waveform that is not finite must show: NaN is not 0
+    varies = variance != 0  # True for NaN, so that a waveform that is not finite shows in the result
     return jnp.where(varies, centred * jax.lax.rsqrt(jnp.where(varies, variance, 1)), 0)
 
 
 def extract_features(
     waveforms: jax.Array, num_samples: jax.Array, config: FeatureConfig
 ) -> tuple[jax.Array, jax.Array]:
-    """The model's input: normalised log spectrograms.
+    """Computes the model's input: normalised log spectrograms.
 
-    A constant waveform (silence, a dead microphone's offset) carries no speech and gives zeros.
+    A constant waveform (silence, or the offset of a dead microphone) contains no speech and gives zeros.
 
-    Args and Returns as `log_spectrogram`; the spectrograms have mean 0 (in every bin, where the configuration says so)
-    and standard deviation 1 per utterance.
+    Arguments and results are those of `log_spectrogram`. Each utterance's spectrogram has mean 0 (in every bin, if the
+    configuration says so) and standard deviation 1.
     """
     spectrograms, num_frames = log_spectrogram(waveforms, num_samples, config)
     valid = mask_from_lengths(num_samples, waveforms.shape[1])

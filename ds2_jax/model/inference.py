@@ -1,4 +1,7 @@
-"""A configuration's model, and what it gives for waveforms: pure functions that rows do not share."""
+"""Builds the model of a configuration and runs it on waveforms.
+
+All functions are pure, and no row of a batch affects another.
+"""
 
 from typing import Any, cast
 
@@ -14,12 +17,12 @@ Batch = dict[str, jax.Array]
 
 
 def make_model(config: Config, num_labels: int, axis_name: str | None = None) -> DeepSpeech2:
-    """The model of a configuration; `num_labels` counts the blank."""
+    """Builds the model of a configuration. `num_labels` counts the blank."""
     return DeepSpeech2(config.model, num_labels, axis_name, rematerialise=config.rematerialise)
 
 
 def init_variables(config: Config, num_labels: int) -> dict[str, Any]:
-    """Weights drawn from `config.seed`, and batch statistics at their start: params and batch_stats."""
+    """Draws the weights from `config.seed`. Returns params and the initial batch_stats."""
     spectrograms, num_frames = jnp.zeros((1, 8, config.features.num_bins)), jnp.full((1,), 8, jnp.int32)
     init = jax.jit(make_model(config, num_labels).init)
     return dict(init(jax.random.key(config.seed), spectrograms, num_frames))
@@ -28,26 +31,26 @@ def init_variables(config: Config, num_labels: int) -> dict[str, Any]:
 def infer(
     variables: dict[str, Any], waveforms: jax.Array, num_samples: jax.Array, *, config: Config, num_labels: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Waveforms to logits with the running statistics: what evaluation and transcription share.
+    """Computes logits from waveforms with the running statistics. Evaluation and transcription share this function.
 
     Args:
         variables: params and batch_stats.
-        waveforms: [B, S] float32.
-        num_samples: [B] int32.
-        config: of the run.
-        num_labels: labels with blank (V).
+        waveforms: [B, S] float32, samples in [-1, 1].
+        num_samples: [B] int32, valid samples.
+        config: the run's configuration.
+        num_labels: number of labels, blank included (V).
 
     Returns:
         logits [B, T', V] float32 and output_lengths [B] int32.
     """
     spectrograms, num_frames = features.extract_features(waveforms, num_samples, config.features)
     model = make_model(config, num_labels)
-    # Flax types `apply` for calls that return changed variables too, which this one does not.
+    # The type that Flax gives `apply` covers calls that also return changed variables. This call does not.
     return cast(tuple[jax.Array, jax.Array], model.apply(variables, spectrograms, num_frames))
 
 
 def eval_step(variables: dict[str, Any], batch: Batch, *, config: Config, num_labels: int) -> dict[str, jax.Array]:
-    """Each row's log-probabilities and loss; rows do not touch each other.
+    """Computes each row's log-probabilities and loss. No row affects another.
 
     Returns:
         log_probs [B, T', V] float32 (natural logarithms), output_lengths [B] int32, losses [B] float32 (nats),

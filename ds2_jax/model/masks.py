@@ -1,4 +1,4 @@
-"""Masks made from lengths: which positions of padded arrays are valid, and which rows CTC can align."""
+"""Masks computed from lengths: they mark the valid positions of padded arrays and the rows that CTC can align."""
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,12 @@ def mask_from_lengths(lengths: jax.Array, size: int) -> jax.Array:
 
 
 def paddings_from_lengths(lengths: jax.Array, size: int) -> jax.Array:
-    """The inverse of `mask_from_lengths` as Optax asks for it: [B, size] float32, 1.0 = padding."""
+    """Marks the padding, in the form that Optax takes: [B, size] float32, 1.0 = padding. See `mask_from_lengths`."""
     return 1.0 - mask_from_lengths(lengths, size).astype(jnp.float32)
 
 
 def is_alignable(output_lengths: jax.Array, labels: jax.Array, num_labels: jax.Array) -> jax.Array:
-    """Which rows CTC can align: some frames, and at least `ctc_min_frames` of them.
+    """Marks the rows that CTC can align: they have at least one frame, and at least `ctc_min_frames`.
 
     Args:
         output_lengths: [B] int32, valid output frames.

@@ -16,11 +16,14 @@ from ds2_jax.model.masks import mask_from_lengths
 from ds2_jax.model.recurrent import NUM_GATES, RecurrentWeights, RnnType, recurrent
 
 OF_ALL_DEVICES = "of_all_devices"
-"""Marks what devices have added up together."""
+"""Checkpoint name of the sums over all devices."""
 
 
 def uniform(fan_in: int) -> Callable[..., jax.Array]:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what PyTorch's convolution, linear and recurrent layers start from."""
+    """Returns an initialiser that draws from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+
+    Source: PyTorch's convolution, linear and recurrent layers.
+    """
     bound = 1 / math.sqrt(fan_in)
 
     def init(key: jax.Array, shape: Sequence[int], dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
@@ -30,7 +33,7 @@ def uniform(fan_in: int) -> Callable[..., jax.Array]:
 
 
 def clipped_relu(x: jax.Array) -> jax.Array:
-    """Clips to [0, 20], as Deep Speech 2's Hardtanh; NaN stays. The gradient at the ends is 0, as PyTorch's."""
+    """Clips to [0, 20], like Deep Speech 2's Hardtanh. NaN stays NaN. As in PyTorch, the gradient at both ends is 0."""
     return jnp.where(x <= 0, 0, jnp.where(x >= 20, 20, x))
 
 
@@ -38,10 +41,10 @@ class MaskedConv(nn.Module):
     """Strided convolution that reads valid frames only.
 
     Attributes:
-        channels: output channels.
+        channels: number of output channels.
         taps: kernel size over time and frequency.
-        strides: over time and frequency.
-        dtype: type of the products.
+        strides: strides over time and frequency.
+        dtype: input type of the products.
     """
 
     channels: int
@@ -54,11 +57,11 @@ class MaskedConv(nn.Module):
         """Convolves.
 
         Args:
-            inputs: [B, T, F, C] float; anything where `mask` is False.
+            inputs: [B, T, F, C] float. Values are ignored where `mask` is False.
             mask: [B, T] bool, True = valid.
 
         Returns:
-            [B, T', F', C'] float; frames past the valid ones hold values that the next mask removes.
+            [B, T', F', C'] float. Frames past the valid ones have arbitrary values, which the next mask removes.
         """
         fan_in = math.prod(self.taps) * inputs.shape[-1]
         kernel = self.param("kernel", uniform(fan_in), (*self.taps, inputs.shape[-1], self.channels))
@@ -69,14 +72,14 @@ class MaskedConv(nn.Module):
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch normalisation over valid frames, of all devices.
+    """Batch normalisation over the valid frames of all devices.
 
     Differs: deepspeech.pytorch counts padded zeros in its statistics. Flax's own `mask` and `axis_name` average the
-        devices' means, which is wrong where their numbers of frames differ.
+        means of the devices, which is wrong if their numbers of frames differ.
 
     Attributes:
-        axis_name: of the devices that share the statistics; None for one device.
-        momentum: share of the old running statistics kept at each step (PyTorch's momentum of 0.1).
+        axis_name: name of the device axis over which statistics are shared; None on one device.
+        momentum: share of the old running statistics in the new ones. 0.9 is PyTorch's momentum of 0.1.
         epsilon: added to the variance.
     """
 
@@ -89,9 +92,10 @@ class MaskedBatchNorm(nn.Module):
         """Normalises each channel.
 
         Args:
-            inputs: [B, T, ..., C] float; anything where `mask` is False.
+            inputs: [B, T, ..., C] float. Values are ignored where `mask` is False.
             mask: [B, T] bool, True = valid.
-            training: True takes the batch's statistics and updates the running ones (unbiased variance, as PyTorch).
+            training: whether to normalise with the batch's statistics and update the running ones. The running variance
+                is unbiased, as in PyTorch.
 
         Returns:
             [B, T, ..., C] float, zeros where `mask` is False.
@@ -109,9 +113,9 @@ class MaskedBatchNorm(nn.Module):
             count = jnp.maximum(frames, 1)
             mean = self._all_devices(jnp.where(mask, inputs, 0).sum(axes)) / count
             centred = jnp.where(mask, inputs - per_channel(mean), 0)
-            var = self._all_devices(jnp.square(centred).sum(axes)) / count  # two passes: no cancellation
+            var = self._all_devices(jnp.square(centred).sum(axes)) / count  # a second pass avoids cancellation
             if not self.is_initializing():
-                kept = jnp.where(frames > 0, self.momentum, 1)  # a batch of empty rows tells nothing
+                kept = jnp.where(frames > 0, self.momentum, 1)  # a batch of empty rows changes nothing
                 new = 1 - kept
                 running_mean.value = kept * running_mean.value + new * mean
                 running_var.value = kept * running_var.value + new * var * count / jnp.maximum(count - 1, 1)
@@ -129,15 +133,15 @@ class MaskedBatchNorm(nn.Module):
 
 
 class BatchRNN(nn.Module):
-    """A recurrent layer, with batch normalisation of its inputs where `normalise` is set.
+    """A recurrent layer, with batch normalisation of its inputs if `normalise` is set.
 
     Attributes:
-        rnn_type: lstm, gru or rnn.
-        hidden_size: H.
-        num_directions: 2 (summed) or 1.
-        normalise: whether inputs are normalised first; not in the first layer.
-        dtype: type of the products.
-        axis_name: of the devices that share the normalisation's statistics.
+        rnn_type: the cell: lstm, gru or rnn.
+        hidden_size: number of hidden units (H).
+        num_directions: 1, or 2 whose outputs are summed.
+        normalise: whether to normalise the inputs first. The first layer does not.
+        dtype: input type of the products.
+        axis_name: name of the device axis over which batch statistics are shared; None on one device.
     """
 
     rnn_type: RnnType
@@ -149,7 +153,16 @@ class BatchRNN(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, lengths: jax.Array, training: bool) -> jax.Array:
-        """[B, T', F] float and [B] int32 valid frames -> [B, T', H] float, zeros past `lengths`."""
+        """Runs the layer.
+
+        Args:
+            inputs: [B, T', F] float. Values past `lengths` are ignored.
+            lengths: [B] int32, valid frames.
+            training: whether to normalise with the batch's statistics.
+
+        Returns:
+            [B, T', H] float, zeros past `lengths`.
+        """
         if self.normalise:
             mask = mask_from_lengths(lengths, inputs.shape[1])
             inputs = MaskedBatchNorm(self.axis_name, name="norm")(inputs, mask, training)
@@ -164,28 +177,31 @@ class BatchRNN(nn.Module):
         return recurrent(self.rnn_type, inputs, lengths, [RecurrentWeights(*own) for own in weights], self.dtype)
 
     def _draw(self, key: jax.Array, *shape: int) -> tuple[jax.Array, ...]:
-        """An array of each direction, from one key."""
+        """Draws one array for each direction from one key."""
         return tuple(uniform(self.hidden_size)(key, (self.num_directions, *shape)))
 
 
 RematerialisedRNN = nn.remat(
     BatchRNN, static_argnums=(3,), policy=jax.checkpoint_policies.save_only_these_names(OF_ALL_DEVICES)
 )
-"""A BatchRNN that keeps its inputs alone for its gradient, and computes the rest again; nothing is reduced again."""
+"""A BatchRNN that stores only its inputs for the gradient and computes the rest again. It does not repeat reductions
+over devices."""
 
 
 class Lookahead(nn.Module):
-    """Weighs each unit's next `context` frames, the present one included (Wang et al. 2016).
+    """Sums each unit's next `context` frames, including the current one, with learned weights.
+
+    Source: Wang et al. 2016.
 
     Attributes:
-        context: output frames seen.
+        context: number of output frames in the sum.
     """
 
     context: int
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """[B, T', H] float, zeros on padding -> [B, T', H] float."""
+        """Runs the layer on [B, T', H] float, zeros on padding -> [B, T', H] float."""
         num_frames = inputs.shape[1]
         kernel = self.param("kernel", uniform(self.context), (self.context, inputs.shape[-1]))
         padded = jnp.pad(inputs, ((0, 0), (0, self.context - 1), (0, 0)))
@@ -194,17 +210,18 @@ class Lookahead(nn.Module):
 
 
 class DeepSpeech2(nn.Module):
-    """Deep Speech 2: two convolutions, recurrent layers, a dense head of CTC logits.
+    """Deep Speech 2: two convolutions, recurrent layers, and a dense layer that gives CTC logits.
 
     Source: Amodei et al. 2016; deepspeech.pytorch `DeepSpeech`.
-    Differs: batch statistics leave padding out (MaskedBatchNorm); features of a frame are ordered frequency-major.
+    Differs: batch statistics exclude padding (MaskedBatchNorm). The features of a frame are in frequency-major order.
 
     Attributes:
-        config: sizes.
-        num_labels: labels with blank (V).
-        axis_name: of the devices that share batch statistics; None for one device.
+        config: the model's sizes.
+        num_labels: number of labels, blank included (V).
+        axis_name: name of the device axis over which batch statistics are shared; None on one device.
         dtype: overrides `config.dtype` (float64 in tests).
-        rematerialise: whether training computes what is inside the recurrent layers again for their gradient.
+        rematerialise: whether the gradient computes the recurrent layers' intermediate values again, which saves
+            memory.
     """
 
     config: ModelConfig
@@ -224,10 +241,10 @@ class DeepSpeech2(nn.Module):
         """Computes the logits.
 
         Args:
-            spectrograms: [B, T, F] float, normalised log spectrograms; anything past `num_frames`.
+            spectrograms: [B, T, F] float, normalised log spectrograms. Values past `num_frames` are ignored.
             num_frames: [B] int32, valid frames (10 ms each).
-            training: batch statistics and dropout on.
-            row_keys: [B] random keys for dropout; needed in training where `config.dropout` is positive.
+            training: whether to use the batch's statistics and dropout.
+            row_keys: [B] random keys for dropout. Training needs them if `config.dropout` is positive.
 
         Returns:
             logits: [B, T', V] float (at least float32), unnormalised; T' = ceil(T / time_reduction).
@@ -265,12 +282,13 @@ class DeepSpeech2(nn.Module):
 
 
 def dropout(inputs: jax.Array, row_keys: jax.Array | None, layer: int, rate: float) -> jax.Array:
-    """Sets a share `rate` of [B, T', H] to 0 and scales the rest up; row and layer decide which, not padding.
+    """Sets a share `rate` of [B, T', H] to 0 and scales the rest up.
 
-    JAX's partitionable generator draws the same first frames for every T', so a longer bucket changes nothing.
+    The draw depends on the row's key and the layer, never on padding: JAX's partitionable generator draws the same
+    first frames for every T', so a longer bucket changes nothing.
     """
     if row_keys is None:
-        raise ValueError("row_keys must be given in training with dropout, got None. Pass augment.row_keys(...).")
+        raise ValueError("row_keys must be given in training with dropout, got None. Pass spec_augment.row_keys(...).")
     layer_keys = jax.vmap(lambda key: jax.random.fold_in(key, 16 + layer))(row_keys)  # below 16: SpecAugment
     kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, inputs.shape[1:]))(layer_keys)
     return jnp.where(kept, inputs / (1 - rate), 0)

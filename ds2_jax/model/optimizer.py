@@ -8,9 +8,11 @@ from ds2_jax.config import OptimConfig
 
 
 def learning_rate_schedule(config: OptimConfig, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
-    """Learning rate of each step (0 is the first): linear warm-up times the chosen decay.
+    """Builds the learning rate as a function of the step (0 is the first): linear warm-up times the chosen decay.
 
-    Source: deepspeech.pytorch multiplies by 0.99 after each epoch; the cosine ends at 0 after `total_steps`.
+    The cosine schedule reaches 0 after `total_steps`.
+
+    Source: deepspeech.pytorch multiplies by 0.99 after each epoch.
     """
 
     def schedule(step: jax.Array | int) -> jax.Array:
@@ -26,9 +28,11 @@ def learning_rate_schedule(config: OptimConfig, steps_per_epoch: int, total_step
 
 
 def make_optimizer(config: OptimConfig, steps_per_epoch: int, total_steps: int) -> optax.GradientTransformation:
-    """Global-norm clipping, then AdamW or SGD with Nesterov momentum, at the scheduled learning rate.
+    """Builds the optimiser: global-norm clipping, then AdamW or SGD with Nesterov momentum at the scheduled rate.
 
-    Source: torch.optim.AdamW and SGD(nesterov=True); weight decay reaches every parameter, biases too.
+    Weight decay applies to every parameter, including biases.
+
+    Source: torch.optim.AdamW and SGD(nesterov=True).
     """
     schedule = learning_rate_schedule(config, steps_per_epoch, total_steps)
     if config.optimizer == "adamw":

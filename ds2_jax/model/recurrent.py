@@ -1,6 +1,6 @@
 """Recurrent layers as array functions: LSTM, GRU and tanh cells over padded sequences, with a hand-written gradient.
 
-Inside this file arrays are time-major ([T', B, ...]); `recurrent` takes and returns batch-major ones.
+Arrays inside this file are time-major ([T', B, ...]). `recurrent` takes and returns batch-major arrays.
 """
 
 import functools
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ds2_jax.model.masks import mask_from_lengths
 
 RnnType = Literal["lstm", "gru", "rnn"]
-State = tuple[jax.Array, ...]  # ([B, H] hidden,) and for the LSTM ([B, H] cell,) behind it
+State = tuple[jax.Array, ...]  # hidden [B, H]; the LSTM appends cell [B, H]
 DType = jax.typing.DTypeLike
 
 NUM_GATES = {"lstm": 4, "gru": 3, "rnn": 1}
@@ -21,10 +21,10 @@ NUM_STATES = {"lstm": 2, "gru": 1, "rnn": 1}
 
 
 class RecurrentWeights(NamedTuple):
-    """Weights of one direction of a layer. Gates in PyTorch's order: i f g o, or r z n.
+    """Weights of one direction of a layer. Gates are in PyTorch's order: i f g o, or r z n.
 
-    The forward pass reads every array as it lies: slices of both directions, and transposes, took a seventh of the time
-    of one utterance of 5 s (5 x 1024, two cores).
+    The forward pass reads every array in its memory order. With slices of arrays that hold both directions, and
+    transposes, these copies took a seventh of the time of one utterance of 5 s (5 x 1024, two cores).
     """
 
     input_kernel: jax.Array
@@ -38,9 +38,9 @@ class RecurrentWeights(NamedTuple):
 
 
 Kept = tuple[jax.Array, jax.Array]
-"""Of one direction: preactivations [T', B, G*H] and last component of the state [T', B, H] at every frame."""
+"""What the gradient needs of one direction: preactivations [T', B, G*H] and the last part of the state [T', B, H]."""
 Directions = tuple[RecurrentWeights, ...]
-"""Forward, or forward and backward."""
+"""Weights of the forward direction, or of forward and backward."""
 Residuals = tuple[jax.Array, jax.Array, Directions, list[Kept]]
 
 
@@ -51,16 +51,16 @@ def recurrent(
     weights: Sequence[RecurrentWeights],
     dtype: DType = jnp.float32,
 ) -> jax.Array:
-    """Runs a layer in one or two directions; two are summed.
+    """Runs a layer in one direction, or in two whose outputs are summed.
 
-    The state is frozen on padding, so the backward direction starts at each row's own last frame.
+    The state does not change on padding, so the backward direction starts at each row's own last frame.
 
     Args:
         rnn_type: the cell.
-        inputs: [B, T', F] float; anything past `lengths`.
+        inputs: [B, T', F] float. Values past `lengths` are ignored.
         lengths: [B] int32, valid frames.
-        weights: of the forward direction, or of forward and backward.
-        dtype: type in which the matrix products read; they add up, and the state stays, in at least float32.
+        weights: the weights of the forward direction, or of forward and backward.
+        dtype: input type of the matrix products. Their sums and the state are at least float32.
 
     Returns:
         [B, T', H] float (at least float32), zeros past `lengths`.
@@ -73,16 +73,16 @@ def recurrent(
 
 
 def _product(left: jax.Array, right: jax.Array, dtype: DType) -> jax.Array:
-    """[..., M] @ [M, N], read as `dtype`, added up in at least float32."""
+    """Computes [..., M] @ [M, N] with inputs of type `dtype` and sums of at least float32."""
     sums = jnp.promote_types(dtype, jnp.float32)
     return jnp.matmul(left.astype(dtype), right.astype(dtype), preferred_element_type=sums)
 
 
 def _frame_product(rows: jax.Array, columns: jax.Array, dtype: DType) -> jax.Array:
-    """[B, M] times the transpose of [N, M] -> [B, N], for the few rows of one frame.
+    """Multiplies [B, M] by the transpose of [N, M] -> [B, N], for the few rows of one frame.
 
-    With the large matrix as its left factor, each of its rows contiguous, XLA's product on a CPU is three times as
-    fast: 155 instead of 47 Gflop/s for B = 16, M = 1024, N = 4096 on two cores.
+    XLA's product on a CPU is three times as fast when the large matrix is the left factor and its rows are contiguous:
+    155 instead of 47 Gflop/s for B = 16, M = 1024, N = 4096 on two cores.
     """
     sums = jnp.promote_types(dtype, jnp.float32)
     last_axes = (((1,), (1,)), ((), ()))
@@ -91,25 +91,25 @@ def _frame_product(rows: jax.Array, columns: jax.Array, dtype: DType) -> jax.Arr
 
 
 def _transposed(matrix: jax.Array) -> jax.Array:
-    """The transpose as a copy of its own.
+    """Copies the transpose.
 
-    Without the barriers XLA makes it a part of the product, which on a CPU then reads the matrix across its rows.
+    Without the barriers XLA merges the transpose into the product, which on a CPU then reads the matrix by columns.
     """
     transposed: jax.Array = jax.lax.optimization_barrier(jax.lax.optimization_barrier(matrix).T)
     return transposed
 
 
 def _weight_gradient(inputs: jax.Array, d_outputs: jax.Array, dtype: DType) -> jax.Array:
-    """The sum over frames and rows of the outer products of [T', B, M] and [T', B, N] -> [M, N].
+    """Sums the outer products of [T', B, M] and [T', B, N] over frames and rows -> [M, N].
 
-    The copy is worth 155 instead of 87 Gflop/s for M = 1312 and N = 8192.
+    Copying the transpose raises the speed from 87 to 155 Gflop/s for M = 1312 and N = 8192.
     """
     by_unit = _transposed(inputs.astype(dtype).reshape(-1, inputs.shape[-1]))
     return _product(by_unit, d_outputs.reshape(-1, d_outputs.shape[-1]), dtype)
 
 
 def _preactivations(rnn_type: RnnType, from_input: jax.Array, from_hidden: jax.Array) -> jax.Array:
-    """What a cell's gates see, from its two products ([B, G*H] each): their sums, but the GRU's n in two parts."""
+    """Adds a cell's two products ([B, G*H] each). The GRU's n gate keeps its two parts apart."""
     if rnn_type != "gru":
         return from_input + from_hidden
     (r, z, n), (r_hidden, z_hidden, n_hidden) = (jnp.split(x, 3, axis=-1) for x in (from_input, from_hidden))
@@ -117,7 +117,7 @@ def _preactivations(rnn_type: RnnType, from_input: jax.Array, from_hidden: jax.A
 
 
 def _product_gradients(rnn_type: RnnType, d_preactivations: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The gradients of the two products behind `_preactivations`."""
+    """Computes the gradients of the two products that `_preactivations` adds."""
     if rnn_type != "gru":
         return d_preactivations, d_preactivations
     r, z, n, n_hidden = jnp.split(d_preactivations, 4, axis=-1)
@@ -125,7 +125,7 @@ def _product_gradients(rnn_type: RnnType, d_preactivations: jax.Array) -> tuple[
 
 
 def _cell(rnn_type: RnnType, preactivations: jax.Array, state: State) -> State:
-    """One step of a cell; elementwise."""
+    """Computes one step of a cell, elementwise."""
     if rnn_type == "lstm":
         i, f, g, o = jnp.split(preactivations, 4, axis=-1)
         cell = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
@@ -137,16 +137,16 @@ def _cell(rnn_type: RnnType, preactivations: jax.Array, state: State) -> State:
     return (jnp.tanh(preactivations),)
 
 
-# Autodiff of the scan adds up the gradient of the recurrent kernel at every frame: T' small products, and with plain
-# `jit` over several devices T' all-reduces. The rule below stacks the gradients of the gates instead; one product
-# follows for each kernel. It keeps the gates, so nothing is multiplied twice.
+# Autodiff of the scan adds to the gradient of the recurrent kernel at every frame. That costs T' small products, and
+# T' all-reduces under plain `jit` over several devices. The rule below stacks the gradients of the gates instead, and
+# computes one product for each kernel. It stores the gates, so no product is computed twice.
 #
-# The barriers hold the layers apart where `compilation.compiler_options` leaves them in: what a layer needs for itself
-# (transposed weights and inputs, zeros to write into) is made when its turn has come, and freed.
-# They take a training step of 5 x 1024 from 3.3 to 2.2 GiB of arrays.
+# The barriers separate the layers if `compilation.compiler_options` keeps them: XLA then allocates what one layer needs
+# (transposed weights and inputs, zeros to write into) when the layer runs, and frees it afterwards.
+# They reduce the arrays of a training step of 5 x 1024 from 3.3 to 2.2 GiB.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _layer(rnn_type: RnnType, dtype: DType, inputs: jax.Array, mask: jax.Array, weights: Directions) -> jax.Array:
-    """The sum of the directions' hidden states [T', B, H], zeros on padding; inputs [T', B, F], mask [T', B, 1]."""
+    """Sums the directions' hidden states [T', B, H], zeros on padding. inputs: [T', B, F], mask: [T', B, 1]."""
     return _layer_forward(rnn_type, dtype, inputs, mask, weights)[0]
 
 
@@ -159,7 +159,7 @@ def _layer_forward(
         preactivations, states = _direction_forward(rnn_type, direction == 1, dtype, inputs, mask, own)
         total = total + jnp.where(mask, states[0], 0)
         kept.append((preactivations, states[-1]))
-    # Else the next layer's gradient would keep both directions to add them up again.
+    # Without this barrier the next layer's gradient would store both directions and add them again.
     total = jax.lax.optimization_barrier(total)
     return total, (inputs, mask, weights, kept)
 
@@ -242,9 +242,9 @@ def _direction_backward(
 
 
 def _previous_states(rnn_type: RnnType, reverse: bool, mask: jax.Array, kept: Kept) -> State:
-    """The states [T', B, H] that each frame started from: the neighbour's, zeros at the first.
+    """Returns the states [T', B, H] from which each frame starts: those of the frame before it, zeros at the first.
 
-    The LSTM's hidden states are made again from gates and cells: elementwise, and a tenth less to keep.
+    The LSTM's hidden states are computed again from gates and cells. This is elementwise and saves a tenth of memory.
     """
     preactivations, last_state = kept
     pad, keep = ((0, 1), slice(1, None)) if reverse else ((1, 0), slice(None, -1))
@@ -260,9 +260,10 @@ def _previous_states(rnn_type: RnnType, reverse: bool, mask: jax.Array, kept: Ke
 
 
 def _scan(step: Callable[[State, Any], tuple[State, Any]], start: State, frames: Any, reverse: bool) -> Any:
-    """The stacked outputs of `jax.lax.scan(step, start, frames)`.
+    """Returns the stacked outputs of `jax.lax.scan(step, start, frames)`.
 
-    `jax.lax.scan` itself writes them into copies of one array of zeros, which lives from the first layer to the last.
+    `jax.lax.scan` itself writes outputs into copies of one array of zeros, which stays in memory from the first layer
+    to the last.
     """
     num_frames = len(jax.tree.leaves(frames)[0])
     outputs = jax.eval_shape(step, start, jax.tree.map(lambda frame: frame[0], frames))[1]

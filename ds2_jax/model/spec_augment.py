@@ -1,4 +1,4 @@
-"""SpecAugment on the device, and the random keys that every draw of a training step comes from."""
+"""SpecAugment on the device, and the random keys from which a training step makes every random draw."""
 
 import jax
 import jax.numpy as jnp
@@ -6,16 +6,18 @@ import jax.numpy as jnp
 from ds2_jax.config import AugmentConfig
 
 FREQUENCY_MASKS, TIME_MASKS, TIME_WARP, CHANCES = 1, 2, 3, 4
-"""What an utterance's key is used for. Dropout takes the numbers from 16 on."""
+"""Numbers folded into an utterance's key, one for each use. Dropout uses the numbers from 16 on."""
 
 
 def row_keys(seed: int, epoch: jax.Array, indices: jax.Array) -> jax.Array:
-    """One random key an utterance: a function of (seed, epoch, utterance), never of device, step or row.
+    """Makes one random key for each utterance.
+
+    The key depends on (seed, epoch, utterance) only, never on the device, the step or the row.
 
     Args:
-        seed: of the run.
+        seed: the run's seed.
         epoch: [] int32.
-        indices: [B] int32, position of each utterance in its split; -1 for an empty row.
+        indices: [B] int32, each utterance's position in its split; -1 for an empty row.
 
     Returns:
         [B] typed random keys.
@@ -25,21 +27,22 @@ def row_keys(seed: int, epoch: jax.Array, indices: jax.Array) -> jax.Array:
 
 
 def spec_augment(spectrograms: jax.Array, num_frames: jax.Array, keys: jax.Array, config: AugmentConfig) -> jax.Array:
-    """Warps time, then sets random bands of frequencies and runs of frames to 0, the mean of a normalised spectrogram.
+    """Warps time, then sets random frequency bands and runs of frames to 0, the mean of a normalised spectrogram.
 
     Args:
         spectrograms: [B, T, F] float, normalised.
-        num_frames: [B] int32, valid frames; the warp maps them onto themselves, time masks begin and end inside them.
+        num_frames: [B] int32, valid frames. The time warp moves frames inside this range only, and time masks lie
+            inside it.
         keys: [B] random keys.
-        config: what is done, how often, and its largest extent.
+        config: the probability, number and largest size of warps and masks.
 
     Returns:
         [B, T, F] float.
 
-    Source: Park et al. 2019, SpecAugment; Park et al. 2020, SpecAugment on Large Scale Datasets (time masks whose
-        number and width follow the utterance's length). Widths and starts are uniform.
-    Differs: deepspeech.pytorch draws one mask of each kind, warps time with a spectrogram value as coordinate, and
-        augments its validation set too.
+    Source: Park et al. 2019, SpecAugment; Park et al. 2020, SpecAugment on Large Scale Datasets, where the number and
+        width of time masks depend on the utterance's length. Widths and starts are uniform.
+    Differs: deepspeech.pytorch draws one mask of each kind, uses a spectrogram value as the coordinate of its time
+        warp, and augments its validation set too.
     """
     max_frames, num_bins = spectrograms.shape[1:]
     chances = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, CHANCES), (3,)))(keys)  # [B, 3]
@@ -63,40 +66,40 @@ def spec_augment(spectrograms: jax.Array, num_frames: jax.Array, keys: jax.Array
 
 
 def time_warp(spectrograms: jax.Array, num_frames: jax.Array, centres: jax.Array, shifts: jax.Array) -> jax.Array:
-    """Moves the frame `centre` to `centre + shift` and stretches or squeezes what lies before and behind it.
+    """Moves the frame `centre` to `centre + shift`, and stretches or squeezes the frames before and after it.
 
-    The first and the last valid frame stay where they are; between frames it is interpolated linearly. A shift of 0
-    changes nothing, and padding stays as it is.
+    The first and last valid frames stay in place. Values between frames are interpolated linearly. A shift of 0 changes
+    nothing, and padding never changes.
 
     Args:
         spectrograms: [B, T, F] float.
         num_frames: [B] int32, valid frames.
         centres: [B] int32.
-        shifts: [B] int32; 0, or such that centre and centre + shift lie between the first and the last valid frame.
+        shifts: [B] int32. Each is 0, or both centre and centre + shift lie between the first and last valid frames.
 
     Returns:
-        [B, T, F] float, of the same valid frames.
+        [B, T, F] float, with the same number of valid frames.
     """
     frames = jnp.arange(spectrograms.shape[1])[None, :]  # [1, T]
     last, targets = (num_frames - 1)[:, None], (centres + shifts)[:, None]  # [B, 1]
-    # How far back each frame is read, over the shift: 1 at the target, 0 at both ends and past the last frame.
+    # The share of the shift by which each frame moves: 1 at the target, 0 at both ends and past the last frame.
     tent = jnp.minimum(frames / jnp.maximum(targets, 1), (last - frames) / jnp.maximum(last - targets, 1))
     moves = -shifts[:, None] * jnp.maximum(tent, 0)  # [B, T]
     whole = jnp.floor(moves)
     before = frames + whole.astype(jnp.int32)
-    behind = jnp.where(moves > whole, before + 1, before)  # the last valid frame has none behind it
+    behind = jnp.where(moves > whole, before + 1, before)  # no frame follows the last valid one
     fractions = (moves - whole).astype(spectrograms.dtype)[..., None]
     values = _frames_at(spectrograms, before)
     return values + fractions * (_frames_at(spectrograms, behind) - values)
 
 
 def _frames_at(spectrograms: jax.Array, indices: jax.Array) -> jax.Array:
-    """[B, T, F]: the frames at `indices` [B, T] of each row."""
+    """Takes the frames at `indices` [B, T] of each row -> [B, T, F]."""
     return jax.vmap(lambda row, places: jnp.take(row, places, axis=0, mode="clip"))(spectrograms, indices)
 
 
 def _warps(keys: jax.Array, num_frames: jax.Array, largest: int) -> tuple[jax.Array, jax.Array]:
-    """[B] int32 each: the frames to move, and by how many; neither side becomes shorter than half its length."""
+    """Draws the frame to move and its shift, [B] int32 each. Neither side shrinks to less than half its length."""
 
     def row(key: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
         centre_key, shift_key = jax.random.split(jax.random.fold_in(key, TIME_WARP))
@@ -108,7 +111,7 @@ def _warps(keys: jax.Array, num_frames: jax.Array, largest: int) -> tuple[jax.Ar
 
 
 def _time_masks(num_frames: jax.Array, config: AugmentConfig) -> tuple[jax.Array, jax.Array]:
-    """[B] int32 each: how many time masks an utterance has, and the most frames of one."""
+    """Computes each utterance's number of time masks and their largest width in frames, [B] int32 each."""
     counts, widths = (jnp.full_like(num_frames, n) for n in (config.num_time_masks, config.time_mask_width))
     if config.frames_per_time_mask:
         counts = jnp.minimum(counts, num_frames // config.frames_per_time_mask)
@@ -120,7 +123,10 @@ def _time_masks(num_frames: jax.Array, config: AugmentConfig) -> tuple[jax.Array
 def _spans(
     keys: jax.Array, purpose: int, limits: jax.Array, counts: jax.Array, widths: jax.Array, most: int, size: int
 ) -> jax.Array:
-    """[B, size] bool: the union of `counts[b]` of `most` spans of 0 to `widths[b]` positions inside [0, limits[b])."""
+    """Draws `most` random spans for each row and marks the positions inside the first `counts[b]` of them.
+
+    A span has 0 to `widths[b]` positions and lies inside [0, limits[b]). Returns [B, size] bool.
+    """
 
     def row(key: jax.Array, limit: jax.Array, count: jax.Array, largest: jax.Array) -> jax.Array:
         width_key, start_key = jax.random.split(jax.random.fold_in(key, purpose))

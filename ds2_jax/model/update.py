@@ -1,4 +1,4 @@
-"""TrainState, the objective and train_step: pure functions of one device's rows, with explicit collectives."""
+"""The training state, objective and step: pure functions of one device's rows, with explicit collectives."""
 
 import dataclasses
 import functools
@@ -19,54 +19,53 @@ from ds2_jax.model.masks import is_alignable
 from ds2_jax.model.network import DeepSpeech2
 
 Gradient = tuple[jax.Array, Any]
-"""Loss and its gradient by the parameters."""
+"""The loss, and its gradient with respect to the parameters."""
 SPECTROGRAMS, LOGITS = "spectrograms", "logits"
-"""Names in `Outputs.layers` of what goes into the model and what comes out."""
+"""Names of the model's input and output in `Outputs.layers`."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """All that a step changes."""
+    """Everything that a training step changes."""
 
     step: jax.Array
-    """[] int32, updates made."""
+    """[] int32, number of updates so far."""
     params: Any
     batch_stats: Any
     opt_state: Any
     average: Any = dataclasses.field(default_factory=dict)
-    """Moving average of params and batch_stats; empty where `optim.ema_decay` is 0."""
+    """Moving average of params and batch_stats; empty if `optim.ema_decay` is 0."""
     stopped: jax.Array = dataclasses.field(default_factory=lambda: jnp.zeros((), bool))
-    """[] bool, a loss or gradient was not finite: nothing changes any more."""
+    """[] bool, True after a loss or gradient that was not finite. No later step changes the state."""
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The model's params and batch_stats, as a step changes them."""
+        """The model's params and batch_stats, without averaging."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
     @property
     def evaluated(self) -> dict[str, Any]:
-        """The variables that are evaluated: the average, where there is one."""
+        """The variables to evaluate: the moving average if there is one, otherwise `variables`."""
         return self.average or self.variables
 
 
 def init_state(config: Config, num_labels: int, tx: optax.GradientTransformation) -> TrainState:
-    """Weights drawn from `config.seed`, statistics and optimiser at their start."""
+    """Draws the weights from `config.seed`, and initialises the statistics and the optimiser."""
     variables = init_variables(config, num_labels)
     params, batch_stats = variables["params"], variables["batch_stats"]
-    average = jax.tree.map(jnp.copy, variables) if config.optim.ema_decay else {}  # a step reuses both memories
+    average = jax.tree.map(jnp.copy, variables) if config.optim.ema_decay else {}  # a step overwrites both buffers
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, jax.jit(tx.init)(params), average)
 
 
 class Outputs(NamedTuple):
-    """What the objective computes beside the loss.
+    """What the objective computes besides the loss.
 
     Attributes:
         batch_stats: the running statistics after these rows.
         losses: [B] float32, nats; 0 for a row that cannot be aligned.
         alignable: [B] bool.
-        layers: the output of each layer by name, [B, T, ...], in the order in which they are computed; empty unless
-            asked for.
+        layers: the output of each layer by name, [B, T, ...], in order of computation. Empty without `with_layers`.
     """
 
     batch_stats: Any
@@ -86,17 +85,17 @@ def objective(
     model: DeepSpeech2,
     with_layers: bool = False,
 ) -> tuple[jax.Array, Outputs]:
-    """The loss to be differentiated: the sum over this device's rows, divided by the rows of all devices.
+    """Computes the loss to differentiate: the loss of this device's rows over the alignable rows of all devices.
 
     Args:
-        params: of the model.
-        batch_stats: before these rows.
+        params: the model's parameters.
+        batch_stats: the running statistics before these rows.
         rows: a micro-batch of this device.
-        epoch: [] int32; keys SpecAugment and dropout together with the utterances' indices.
-        num_alignable: [] int32, rows of the whole batch that can be aligned, over all devices.
-        config: of the run.
-        model: of the configuration.
-        with_layers: returns the outputs of the layers too.
+        epoch: [] int32. Together with the utterances' indices it keys SpecAugment and dropout.
+        num_alignable: [] int32, alignable rows of the whole batch, over all devices.
+        config: the run's configuration.
+        model: the configuration's model.
+        with_layers: whether to return the outputs of the layers too.
     """
     keys = spec_augment.row_keys(config.seed, epoch, rows["indices"])
     spectrograms, num_frames = features.extract_features(rows["waveforms"], rows["num_samples"], config.features)
@@ -118,7 +117,7 @@ def objective(
 
 
 def _by_name(intermediates: Mapping[str, Any], prefix: str = "") -> dict[str, jax.Array]:
-    """The outputs of the model's modules by name, in the order in which Flax captures them: as each module ends."""
+    """Flattens the modules' outputs to a dictionary by name. Flax captures an output when its module returns."""
     found: dict[str, jax.Array] = {}
     for name, value in intermediates.items():
         if isinstance(value, Mapping):
@@ -138,32 +137,32 @@ def train_step(
     tx: optax.GradientTransformation,
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update; `axis_name` is set when it runs on several devices.
+    """Makes one update of the training state.
 
-    The objective is the sum of the row losses over the global number of alignable rows. It is differentiated as the
-    local sum over the summed count, and the gradients are summed over devices once.
+    The objective is the sum of the row losses divided by the number of alignable rows on all devices. Each device
+    differentiates the sum of its own losses over the global count, and the gradients are summed over devices once.
 
-    With `optim.accumulate` the rows are those of its micro-batches, one after the other, each as many. Every one is
-    normalised by itself and updates the running statistics; the gradients are added up before the one update.
+    With `optim.accumulate` the batch holds several micro-batches of equal size, one after the other. Each is normalised
+    by itself and updates the running statistics. Their gradients are added up for a single update.
 
-    If the loss or the gradient's norm is not finite, the step changes only `stopped`, and later steps change nothing.
-    The host reads metrics late, and so still holds the state before the failure.
+    If the loss or the norm of the gradient is not finite, the step changes only `stopped`, and later steps change
+    nothing. The host reads metrics some steps late, and so it still has the state before the failure.
 
     Args:
-        state: the same on every device.
-        batch: this device's rows: waveforms [B, S], num_samples [B], labels [B, N], num_labels [B], indices [B]; B a
-            multiple of `optim.accumulate`.
-        epoch: [] int32; keys SpecAugment and dropout together with the utterances' indices.
-        config: of the run.
-        num_labels: labels with blank (V).
+        state: the state, equal on every device.
+        batch: this device's rows: waveforms [B, S], num_samples [B], labels [B, N], num_labels [B], indices [B]. B must
+            be a multiple of `optim.accumulate`.
+        epoch: [] int32. Together with the utterances' indices it keys SpecAugment and dropout.
+        config: the run's configuration.
+        num_labels: number of labels, blank included (V).
         tx: the optimiser.
-        axis_name: of the devices.
+        axis_name: name of the device axis; None on one device.
 
     Returns:
         The new state, and metrics over all devices: loss (nats per alignable utterance), grad_norm (before clipping),
-        alignable, unalignable and empty (rows), num_samples (valid audio).
+        alignable, unalignable and empty (numbers of rows), num_samples (valid samples).
     """
-    # Known before the gradient: lengths alone decide which rows can be aligned.
+    # Lengths alone decide which rows can be aligned, so the count is known before the gradient.
     counts = _all_devices(row_counts(batch, config), axis_name)
     of_rows = functools.partial(
         objective,
@@ -188,7 +187,7 @@ def train_step(
 def _accumulate(
     gradient: Callable[[Any, Batch], tuple[Any, Gradient]], batch_stats: Any, batch: Batch, num_micro_batches: int
 ) -> tuple[Any, Gradient]:
-    """Hands the statistics from micro-batch to micro-batch and adds up the losses and gradients."""
+    """Adds up the losses and gradients of the micro-batches. Each starts from the statistics of the one before it."""
     if num_micro_batches == 1:
         return gradient(batch_stats, batch)
 
@@ -211,7 +210,7 @@ def _update(
     tx: optax.GradientTransformation,
     ema_decay: float,
 ) -> TrainState:
-    """The state after an update. A step that is not finite changes only `stopped`, and those after it nothing."""
+    """Updates the state. A step that is not finite changes only `stopped`, and later steps change nothing."""
 
     def update(state: TrainState) -> TrainState:
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -224,26 +223,26 @@ def _update(
     def stop(state: TrainState) -> TrainState:
         return dataclasses.replace(state, stopped=jnp.ones_like(state.stopped))
 
-    # Both branches write into the old state's memory. A `where` for every array needs the new values beside it:
-    # 194 MiB more for 5 x 1024.
+    # Both branches of `cond` write into the old state's memory. A `where` for each array would need memory for the new
+    # values too: 194 MiB more for 5 x 1024.
     new: TrainState = jax.lax.cond(finite & ~state.stopped, update, stop, state)
     return new
 
 
 def moving_average(average: Any, new: Any, step: jax.Array, decay: float) -> Any:
-    """The exponential moving average after an update, the first of which is `step` 0.
+    """Updates the exponential moving average. `step` is 0 at the first update.
 
-    The first updates count for more, so that the weights drawn at random are soon forgotten: the average keeps the
-    share min(decay, (1 + n) / (10 + n)) of itself in the n-th of them.
+    Early updates have a larger weight, so that the random initial weights soon vanish from the average: update n keeps
+    the share min(decay, (1 + n) / (10 + n)) of the old average.
 
-    Source: the decay is that of tf.train.ExponentialMovingAverage with its number of updates given.
+    Source: tf.train.ExponentialMovingAverage with `num_updates` has the same decay.
     """
     count = (step + 1).astype(jnp.float32)
     return optax.incremental_update(new, average, jnp.maximum(1 - decay, 9 / (10 + count)))
 
 
 def row_counts(batch: Batch, config: Config) -> dict[str, jax.Array]:
-    """Rows of this device that are alignable, unalignable and empty, and the samples of their audio."""
+    """Counts the alignable, unalignable and empty rows of this device, and their valid samples."""
     num_frames = count_frames(batch["num_samples"], config.features.hop_length)
     output_lengths = conv_output_lengths(num_frames, config.model.time_reduction)
     alignable = is_alignable(output_lengths, batch["labels"], batch["num_labels"])

@@ -1,4 +1,4 @@
-"""Training steps with optim.accumulate: one update from micro-batches that are computed one after the other."""
+"""Training steps with optim.accumulate make one update from several micro-batches."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -27,13 +27,13 @@ from tests.model.test_network import (
 )
 
 BATCHES = [np.array([0, 1, 3, 2, 1, EMPTY, last], np.int32) for last in (0, EMPTY)]
-"""Utterances: the micro-batches (0, 1, 3), (2, 1, EMPTY) and (last,) have 3, 1 and 1 or 0 rows that can be aligned."""
+"""The micro-batches (0, 1, 3), (2, 1, EMPTY) and (last,) of utterances have 3, 1 and 1 or 0 alignable rows."""
 NUM_MICRO_BATCHES = 3
 EPOCH = jnp.int32(3)
 
 
 def split(utterances: np.ndarray, num_micro_batches: int = NUM_MICRO_BATCHES, float_type: type = np.float64) -> Arrays:
-    """The batch's rows in the order in which one device gets them."""
+    """Orders the batch's rows as one device receives them."""
     rows = RowLayout(1, num_micro_batches).rows(utterances)
     return make_batch(tuple(rows.tolist()), float_type=float_type)
 
@@ -44,7 +44,7 @@ def accumulating(num_micro_batches: int = NUM_MICRO_BATCHES) -> Config:
 
 @pytest.fixture
 def frozen_statistics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Training normalises with the running statistics, so that rows do not touch each other."""
+    """Makes training normalise with the running statistics, so that no row affects another."""
     call = MaskedBatchNorm.__call__
     monkeypatch.setattr(
         MaskedBatchNorm, "__call__", lambda self, inputs, mask, training: call(self, inputs, mask, training=False)
@@ -58,7 +58,7 @@ def frozen_statistics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.parametrize("float_type", [np.float64, np.float32])
 def test_gradients_are_the_large_batchs_with_frozen_statistics(float_type: type) -> None:
-    """With SpecAugment and dropout, whose draws therefore belong to the utterance."""
+    """SpecAugment and dropout are on: their draws must depend on the utterance."""
     tolerance = 1e-10 if float_type is np.float64 else 1e-5
     for utterances in BATCHES:
         micro_batches = split(utterances, float_type=float_type)
@@ -72,7 +72,7 @@ def test_gradients_are_the_large_batchs_with_frozen_statistics(float_type: type)
 
 
 def one_micro_batch(variables: Any, rows: Arrays) -> Any:
-    """The sum of the rows' losses, its gradients, and the statistics afterwards, by the model itself."""
+    """Computes the sum of the rows' losses, its gradients and the new statistics, directly with the model."""
     keys = spec_augment.row_keys(SMALL.seed, EPOCH, jnp.asarray(rows["indices"]))
     spectrograms, num_frames = features.extract_features(
         jnp.asarray(rows["waveforms"]), jnp.asarray(rows["num_samples"]), SMALL.features
@@ -113,5 +113,5 @@ def test_each_micro_batch_is_normalised_alone_and_rows_weigh_the_same() -> None:
             summed = jax.tree.map(lambda *each: sum(each), *parts)
             expected = jax.tree.map(lambda total, count=counts["alignable"]: total / count, summed)
         assert_trees_close(actual, expected | {"statistics": variables["batch_stats"]}, TOLERANCES[np.float64])
-        assert len({float(part["loss"]) for part in parts}) == NUM_MICRO_BATCHES  # none stands for another
+        assert len({float(part["loss"]) for part in parts}) == NUM_MICRO_BATCHES  # all losses differ
         assert (parts[2]["loss"] == 0) == (utterances[-1] == EMPTY)

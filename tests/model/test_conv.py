@@ -1,4 +1,4 @@
-"""The folded convolution is the ordinary one, and so are its gradients."""
+"""The folded convolution and its gradients equal those of XLA's strided convolution."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ pairs_of_strides = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
 
 def plain_conv(inputs: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
-    """XLA's own strided convolution, padded by half the kernel."""
+    """Runs XLA's own strided convolution, padded by half the kernel."""
     padding = [(size // 2, size // 2) for size in kernel.shape[:2]]
     return jax.lax.conv_general_dilated(
         inputs, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest"
@@ -26,7 +26,7 @@ def plain_conv(inputs: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -
 def assert_same(
     shape: tuple[int, ...], kernel_shape: tuple[int, ...], strides: tuple[int, int], tolerance: float
 ) -> None:
-    """Values and both gradients, in the float type that is on."""
+    """Compares values and both gradients in the enabled float type."""
     rng = np.random.default_rng(0)
     inputs, kernel = jnp.array(rng.standard_normal(shape)), jnp.array(rng.standard_normal(kernel_shape))
     out_shape = (shape[0], -(-shape[1] // strides[0]), -(-shape[2] // strides[1]), kernel_shape[3])
@@ -83,7 +83,7 @@ def test_fourier_route_equals_the_direct_one(
 
 @pytest.mark.parametrize(("batch", "fourier"), [(16, True), (1, False)])
 def test_value_alone_takes_the_faster_route_for_its_size(batch: int, fourier: bool) -> None:
-    """Only the shapes matter: nothing is computed. Direct convolutions are one operation, Fourier transforms none."""
+    """Counts convolution operations from the shapes, without computing: one if direct, none with Fourier transforms."""
     inputs = jax.ShapeDtypeStruct((batch, 229, 81, 32), jnp.float32)
     kernel = jax.ShapeDtypeStruct((11, 21, 32, 32), jnp.float32)
     text = jax.jit(lambda x, k: strided_conv(x, k, (1, 2))).lower(inputs, kernel).as_text()

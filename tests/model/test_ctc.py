@@ -1,4 +1,4 @@
-"""CTC as the sum over all paths, and rows that have none."""
+"""The CTC loss equals the sum over all paths. Rows without a path have loss 0."""
 
 import itertools
 
@@ -34,7 +34,7 @@ ROWS = [  # valid frames, labels
 
 
 def batch() -> tuple[jax.Array, jax.Array, jax.Array]:
-    """output_lengths [B], labels [B, N] and num_labels [B] of ROWS; label padding is not blank, to be ignored."""
+    """Makes output_lengths [B], labels [B, N] and num_labels [B] of ROWS. Padding of labels is not blank on purpose."""
     labels = np.full((len(ROWS), MAX_LABELS), 2, np.int32)
     for row, (_, values) in zip(labels, ROWS, strict=True):
         row[: len(values)] = values
@@ -52,13 +52,13 @@ def random_logits(scale: float = 2.0) -> np.ndarray:
 
 @jax.jit
 def losses_and_gradients(logits: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Losses [B], alignable [B] and the gradients of their sum [B, T', V]."""
+    """Returns losses [B], alignable [B] and the gradient of the sum of the losses [B, T', V]."""
     losses, pullback, alignable = jax.vjp(lambda x: ctc_losses(x, *batch()), logits, has_aux=True)
     return losses, alignable, pullback(jnp.ones_like(losses))[0]
 
 
 def paths_of(num_frames: int, labels: list[int]) -> list[tuple[int, ...]]:
-    """All label sequences over the frames that read `labels` once repeats are merged and blanks dropped."""
+    """Lists all paths over the frames that give `labels` when repeats are merged and blanks removed."""
     return [
         path
         for path in itertools.product(range(NUM_LABELS), repeat=num_frames)
@@ -67,7 +67,7 @@ def paths_of(num_frames: int, labels: list[int]) -> list[tuple[int, ...]]:
 
 
 def probability_and_gradient(logits: np.ndarray, labels: list[int]) -> tuple[float, np.ndarray]:
-    """-log of the summed probability of all paths [T, V -> ()], and its gradient: softmax less expected occupancy."""
+    """Computes -log of the summed probability of all paths, and its gradient: softmax minus expected occupancy."""
     probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     total, occupancy = 0.0, np.zeros_like(probs)
     for path in paths_of(len(logits), labels):
@@ -97,7 +97,7 @@ def test_loss_and_gradient_sum_over_all_paths(float_type: type, tolerance: float
 
 
 def test_gradient_is_that_of_optax_in_float64() -> None:
-    """The analytic rule against autodiff, on rows too long for a sum over paths, repeats and no labels among them."""
+    """Rows are too long for a sum over paths. Some have repeats, one has no labels."""
     rng = np.random.default_rng(1)
     num_frames, num_labels = np.array([90, 71, 40, 33, 12]), np.array([40, 23, 15, 11, 0])
     labels = jnp.asarray(rng.integers(1, 4, (5, 40)), jnp.int32)  # three labels: many repeats
@@ -139,7 +139,7 @@ def test_logits_past_the_length_and_of_rows_without_a_path_do_not_matter(filler:
 
 
 def test_loss_of_certain_logits_is_never_negative() -> None:
-    """A model sure of a path, at many levels of certainty; rounding would otherwise fall below 0."""
+    """Logits favour one path with rising certainty. Without the bound, rounding takes the loss below 0."""
     for seed, height in enumerate(np.linspace(5, 100, 20)):
         logits = np.random.default_rng(seed).uniform(0, 1e-2, (len(ROWS), NUM_FRAMES, NUM_LABELS))
         for row, (num_frames, labels) in enumerate(ROWS):

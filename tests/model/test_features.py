@@ -1,4 +1,4 @@
-"""Features against librosa, and what padding must not change."""
+"""Features equal librosa's, and padding does not change them."""
 
 import functools
 
@@ -21,7 +21,7 @@ extract_features = jax.jit(features.extract_features, static_argnums=2)
 
 
 def speech_like(num_samples: int, sample_rate: int) -> np.ndarray:
-    """[S] float32: a gliding voice with harmonics, syllables and breath noise."""
+    """Makes [S] float32: a voice of gliding pitch with harmonics, syllables and breath noise."""
     rng = np.random.default_rng(num_samples)
     seconds = np.arange(num_samples) / sample_rate
     phase = 2 * np.pi * (120 * seconds + 15 * np.sin(2 * np.pi * 0.7 * seconds))
@@ -55,7 +55,7 @@ def librosa_spectrogram(waveform: np.ndarray, config: FeatureConfig) -> np.ndarr
 
 
 def padded(waveforms: list[np.ndarray], size: int, filler: float = np.nan) -> tuple[jax.Array, jax.Array]:
-    """Waveforms [B, S] with `filler` behind their samples, and the numbers of samples [B]."""
+    """Pads waveforms with `filler` to [B, S]. Returns them and their numbers of samples [B]."""
     rows = np.full((len(waveforms), size), filler, np.float32)
     for row, waveform in zip(rows, waveforms, strict=True):
         row[: len(waveform)] = waveform
@@ -67,7 +67,7 @@ def assert_close(actual: jax.Array, expected: np.ndarray) -> None:
     assert np.abs(np.asarray(actual) - expected).max() <= TOLERANCE * max(1, np.abs(expected).max())
 
 
-@pytest.mark.filterwarnings("ignore:n_fft=:UserWarning")  # librosa's word on waveforms shorter than a window
+@pytest.mark.filterwarnings("ignore:n_fft=:UserWarning")  # librosa warns if a waveform is shorter than a window
 @pytest.mark.parametrize("sample_rate", [8_000, 16_000])
 @pytest.mark.parametrize("window", WINDOWS)
 def test_spectrogram_is_librosas(window: str, sample_rate: int) -> None:
@@ -125,7 +125,7 @@ def test_mel_bands_are_librosas_and_hold_a_bin_each() -> None:
 
 
 def most_mels(sample_rate: int) -> int:
-    """The largest that is taken."""
+    """Finds the largest number of mel bands that FeatureConfig accepts."""
     with pytest.raises(InputError) as caught:
         FeatureConfig(sample_rate=sample_rate, num_mels=1000)
     return int(str(caught.value).split(" to ")[1].split(",")[0])
@@ -161,7 +161,7 @@ def test_features_have_mean_0_and_deviation_1(config: FeatureConfig) -> None:
 
 
 def test_mean_of_each_bin_takes_out_a_microphone() -> None:
-    """A filter adds to every bin; log1p follows a logarithm where there is much sound."""
+    """A linear filter adds a constant to each bin of a logarithm, and nearly so to log1p of loud frames."""
     values = np.random.default_rng(0).uniform(0, 1, (2, 50, 9))
     coloured = values + np.linspace(-3, 3, 9)
     counts = jnp.array([50, 31])
@@ -233,6 +233,6 @@ def test_padding_and_batch_mates_change_no_valid_frame(config: FeatureConfig) ->
     for row, waveform in enumerate(waveforms):
         alone = padded([waveform], len(waveform))
         count = int(num_frames[row])
-        tolerance = 1e-5 if config.num_mels else 0  # the product with the bands rounds as its size decides
+        tolerance = 1e-5 if config.num_mels else 0  # the rounding of the product with the bands depends on its size
         np.testing.assert_allclose(together[row, :count], log_spectrogram(*alone, config)[0][0], rtol=0, atol=tolerance)
         assert_close(normalised_together[row, :count], np.asarray(extract_features(*alone, config)[0][0]))

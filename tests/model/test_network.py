@@ -1,4 +1,4 @@
-"""The model and the training objective: padding never counts; sizes and types are as stated."""
+"""Padding never changes the model or the training objective, and sizes and types are as documented."""
 
 import dataclasses
 import functools
@@ -53,7 +53,7 @@ def make_batch(
     float_type: type = np.float64,
     seed: int = 0,
 ) -> Arrays:
-    """The utterances named in `order` (EMPTY for an empty row), `filler` behind their samples."""
+    """Makes a batch of the utterances in `order` (EMPTY makes an empty row), padded with `filler`."""
     batch: Arrays = {
         "waveforms": np.full((len(order), max_samples), filler, float_type),
         "num_samples": np.zeros(len(order), np.int32),
@@ -103,7 +103,7 @@ def compiled_step(config: Config) -> Any:
 
 
 def objective(batch: Arrays, config: Config = SMALL) -> Any:
-    """Loss, gradients and batch statistics of a training step, and the metrics that count."""
+    """Returns loss, gradients and batch statistics of a training step, and the metrics that count rows."""
     float_type = batch["waveforms"].dtype
     with jax.enable_x64(float_type == np.float64):
         variables = jax.tree.map(lambda x: x.astype(float_type), initial_variables(config))
@@ -116,7 +116,7 @@ def assert_trees_close(actual: Any, expected: Any, tolerance: float) -> None:
         reference, name = references[path], jax.tree_util.keystr(path)
         scale = np.abs(reference).max()
         if "'gradients'" in name and "conv_" in name and "norm" not in name and "bias" in name:
-            # Batch norm takes this bias away again: its gradient is rounding, measured against its kernel's.
+            # Batch norm cancels this bias, so its gradient is rounding error. Compare it with its kernel's gradient.
             scale = np.abs(references[(*path[:-1], jax.tree_util.DictKey("kernel"))]).max()
         assert value.dtype == reference.dtype
         assert scale > 0, name
@@ -137,7 +137,7 @@ float_types = pytest.mark.parametrize("float_type", [np.float64, pytest.param(np
 
 
 def tight(float_type: type = np.float64) -> Arrays:
-    """Only the utterances, padded to the longest."""
+    """Makes a batch without empty rows, padded to the longest utterance only."""
     return make_batch((0, 1, 2, 3), max_samples=1_000, max_labels=4, float_type=float_type)
 
 
@@ -170,7 +170,7 @@ def test_training_of_other_models_does_not_depend_on_padding(name: str) -> None:
 
 
 def test_loss_is_the_mean_over_alignable_rows() -> None:
-    alone, _ = objective(make_batch((1, 1, EMPTY, EMPTY, 1)))  # an utterance three times has its loss three times
+    alone, _ = objective(make_batch((1, 1, EMPTY, EMPTY, 1)))  # three copies of an utterance have three times its loss
     once, _ = objective(make_batch((EMPTY, EMPTY, EMPTY, 1, EMPTY)))
     assert alone["loss"] == pytest.approx(once["loss"], rel=1e-10)
 

@@ -1,4 +1,4 @@
-"""Learning rates at given steps, and updates against the textbook's."""
+"""Learning rates have the expected values, and updates follow the textbook formulas."""
 
 import dataclasses
 from typing import Any
@@ -42,7 +42,7 @@ def test_warm_up_rises_to_the_peak(schedule: Any) -> None:
 
 
 def follow(config: OptimConfig, grads: list[np.ndarray], start: np.ndarray) -> list[np.ndarray]:
-    """Parameters after each of the gradients, at a constant learning rate."""
+    """Returns the parameters after each gradient, at a constant learning rate."""
     tx = make_optimizer(dataclasses.replace(config, schedule="constant"), steps_per_epoch=1, total_steps=len(grads))
     params = {"kernel": jnp.asarray(start[:-1]), "bias": jnp.asarray(start[-1:])}
     state, path = tx.init(params), []

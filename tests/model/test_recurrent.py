@@ -1,4 +1,4 @@
-"""The written gradient against the derived one, and padding."""
+"""The hand-written gradient equals autodiff's, and padding changes nothing."""
 
 import functools
 from typing import Any
@@ -16,7 +16,7 @@ NUM_FRAMES, NUM_INPUTS, HIDDEN = 7, 4, 3
 
 
 def arrays(rnn_type: str, directions: int, float_type: type) -> tuple[np.ndarray, list[RecurrentWeights], np.ndarray]:
-    """inputs [B, T', F], weights and a cotangent [B, T', H], all random; padding too."""
+    """Draws inputs [B, T', F], weights and a cotangent [B, T', H]; padding is random too."""
     rng = np.random.default_rng(0)
 
     def draw(*shape: int) -> Any:
@@ -31,7 +31,7 @@ def arrays(rnn_type: str, directions: int, float_type: type) -> tuple[np.ndarray
 
 
 def one_frame(rnn_type: str, frame: jax.Array, state: tuple[jax.Array, ...], weights: RecurrentWeights) -> Any:
-    """The cells as their papers write them, for one row: frame [F], state ([H],) or ([H], [H])."""
+    """Computes a cell as its paper writes it, for one row: frame [F], state ([H],) or ([H], [H])."""
     input_kernel, hidden_kernel, input_bias, hidden_bias = weights
     (hidden, *cell), sigmoid = state, jax.nn.sigmoid
     x = (frame @ input_kernel + input_bias).reshape(-1, HIDDEN)
@@ -46,7 +46,7 @@ def one_frame(rnn_type: str, frame: jax.Array, state: tuple[jax.Array, ...], wei
 
 
 def reference(rnn_type: str, inputs: jax.Array, weights: list[RecurrentWeights]) -> jax.Array:
-    """Each row by itself, cut to its frames, one frame after another."""
+    """Runs each row by itself, cut to its valid frames, frame by frame."""
     rows = []
     for row, length in zip(inputs, LENGTHS, strict=True):
         total = jnp.zeros((length, HIDDEN), inputs.dtype)
@@ -65,7 +65,7 @@ def reference(rnn_type: str, inputs: jax.Array, weights: list[RecurrentWeights])
 
 @functools.cache
 def outputs_and_gradients(rnn_type: RnnType, dtype: Any = None, use_reference: bool = False) -> Any:
-    """Outputs and the gradients of inputs and weights; `dtype` is that of the inputs unless given."""
+    """Returns the outputs and the gradients of inputs and weights. `dtype` defaults to the type of the inputs."""
 
     def layer(inputs: jax.Array, weights: list[RecurrentWeights]) -> jax.Array:
         if use_reference:
@@ -127,7 +127,7 @@ def test_bfloat16_products_are_close(rnn_type: RnnType) -> None:
 
 
 def test_cell_state_stays_float32() -> None:
-    """1000 small steps add up; a bfloat16 cell would stand still from 0.5 on."""
+    """1000 small steps add up. A bfloat16 cell would stop at 0.5."""
     num_frames, step = 1_000, 1e-3
     weights = RecurrentWeights(
         jnp.zeros((1, 4)), jnp.zeros((4, 1)), jnp.array([30.0, 30.0, np.arctanh(step), 30.0]), jnp.zeros(4)
@@ -153,6 +153,6 @@ def test_barriers_that_stay_save_memory() -> None:
         analysis: Any = lowered.compile().memory_analysis()
         return float(analysis.temp_size_in_bytes)
 
-    # At the best, what the gradient needs: gates, cells, sum of the directions.
+    # The least that the gradient needs: gates, cells, sum of the directions.
     kept = num_layers * num_frames * batch * hidden * (2 * 4 + 2 + 1) * 4
     assert kept < temporaries(compiler_options()) < 0.7 * temporaries({})

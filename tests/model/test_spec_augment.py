@@ -1,4 +1,4 @@
-"""Where the warp moves frames, what the masks cover, and what decides where they lie."""
+"""The time warp moves frames and the masks cover spans as documented; their draws depend on the utterance only."""
 
 import dataclasses
 import itertools
@@ -22,7 +22,7 @@ def keys_of(indices: range | list[int], seed: int = 0, epoch: int = 0) -> jax.Ar
 
 
 def masked(config: AugmentConfig, lengths: list[int], keys: jax.Array, size: int = 30) -> np.ndarray:
-    """[B, T, F] bool: where spectrograms of ones were set to 0."""
+    """Marks where SpecAugment sets spectrograms of ones to 0: [B, T, F] bool."""
     ones = jnp.ones((len(lengths), size, NUM_BINS))
     outputs = jax.jit(spec_augment.spec_augment, static_argnums=3)(ones, jnp.array(lengths, jnp.int32), keys, config)
     assert np.isin(outputs, [0, 1]).all()
@@ -36,7 +36,7 @@ def runs(line: np.ndarray) -> list[int]:
 
 @pytest.fixture(scope="module")
 def frequency_masks() -> np.ndarray:
-    """[B, F] bool of 400 utterances, one mask of at most 4 bins each."""
+    """Draws one frequency mask of at most 4 bins for each of 400 utterances: [B, F] bool."""
     hits = masked(AugmentConfig(1, 4, 0, 0), [30] * 400, keys_of(range(400)))
     assert (hits == hits[:, :1]).all()  # a band covers all frames
     return hits[:, 0]
@@ -44,7 +44,7 @@ def frequency_masks() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def time_masks() -> np.ndarray:
-    """[B, T] bool of 1000 utterances, 200 of each length in LENGTHS, one mask of at most 6 frames each."""
+    """Draws one time mask of at most 6 frames for each of 1000 utterances, 200 of each length: [B, T] bool."""
     hits = masked(AugmentConfig(0, 0, 1, 6), [n for n in LENGTHS for _ in range(200)], keys_of(range(1000)))
     assert (hits == hits[:, :, :1]).all()  # a run covers all bins
     return hits[:, :, 0]
@@ -116,7 +116,7 @@ def test_seed_epoch_and_utterance_each_change_the_draw() -> None:
 
 
 def test_draws_are_those_of_earlier_runs() -> None:
-    """Written down before warps, probabilities and adaptive masks came: a run that goes on draws what it drew."""
+    """Recorded before warps, probabilities and adaptive masks existed. A resumed run must repeat these draws."""
     hits = masked(AugmentConfig(1, 4, 2, 6), [20, 13, 5, 2], keys_of(range(4), seed=3, epoch=2), size=20)
     lines = [np.asarray(hits.all(axis)) for axis in (2, 1)]
     time, frequency = (["".join(".#"[int(hit)] for hit in row) for row in each] for each in lines)
@@ -135,9 +135,9 @@ def test_draws_are_those_of_earlier_runs() -> None:
 def test_probability_is_the_share_of_utterances_with_masks(config: AugmentConfig, axis: int) -> None:
     always = AugmentConfig(1, 5, 1, 5)
     hits, rare = (masked(each, [30] * 1000, keys_of(range(1000))) for each in (always, config))
-    np.testing.assert_array_equal(rare.all(3 - axis), hits.all(3 - axis))  # the other kind of masks is as it was
+    np.testing.assert_array_equal(rare.all(3 - axis), hits.all(3 - axis))  # the other kind of mask is unchanged
     lines, rare_lines = np.asarray(hits.all(axis)), np.asarray(rare.all(axis))
-    assert ((rare_lines == lines).all(1) | ~rare_lines.any(1)).all()  # all of an utterance's masks or none
+    assert ((rare_lines == lines).all(1) | ~rare_lines.any(1)).all()  # an utterance has all of its masks or none
     share = (rare_lines.any(1) & lines.any(1)).sum() / lines.any(1).sum()
     np.testing.assert_allclose(share, 0.3, atol=4 * np.sqrt(0.3 * 0.7 / 1000))
     never = dataclasses.replace(always, frequency_mask_probability=0.0, time_mask_probability=0.0)
@@ -170,7 +170,7 @@ def test_time_mask_width_and_share_both_hold() -> None:
 
 
 def test_longer_utterances_get_more_time_masks() -> None:
-    """Of one frame each: 900 frames have room for nearly as many runs as masks."""
+    """Each mask is one frame wide, so in 900 frames nearly every mask is a run of its own."""
     lengths = [0, 9, 10, 19, 20, 59, 900]
     config = AugmentConfig(0, 0, 5, 1, frames_per_time_mask=10)
     hits = masked(config, [n for n in lengths for _ in range(300)], keys_of(range(2100)), size=900)[:, :, 0]
@@ -195,7 +195,7 @@ def test_warp_moves_the_impulse_at_the_control_point(length: int, centre: int, s
 
 
 def test_warp_reads_between_frames_along_two_straight_lines() -> None:
-    ramp = np.arange(30, dtype=np.float32)[None, :, None]  # a frame's value is its place
+    ramp = np.arange(30, dtype=np.float32)[None, :, None]  # a frame's value is its index
     outputs = warped(ramp, [25], [8], [8])[0, :25, 0]
     expected = np.interp(np.arange(25), [0, 16, 24], [0, 8, 24])
     np.testing.assert_allclose(outputs, expected, atol=1e-5)
@@ -216,7 +216,7 @@ WARP = AugmentConfig(time_warp_frames=12)
 
 
 def read_places(config: AugmentConfig, lengths: list[int], keys: jax.Array, size: int) -> np.ndarray:
-    """[B, T]: from which place of its utterance each frame was read; NaN in the padding must not show in the rest."""
+    """Returns the index from which each frame was read: [B, T]. NaN in the padding must not reach valid frames."""
     places = np.where(np.arange(size) < np.array(lengths)[:, None], np.arange(size, dtype=np.float32), np.nan)
     numbers = jnp.array(lengths, jnp.int32)
     outputs = jax.jit(spec_augment.spec_augment, static_argnums=3)(
@@ -276,7 +276,7 @@ def test_utterance_decides_its_warp_not_its_row_its_neighbours_or_the_padding() 
 
 
 def test_warps_and_masks_are_drawn_apart() -> None:
-    """From the same bits, places 1 to 58 would be the widths 0 to 57 of the same utterances."""
+    """If both used the same bits, the warped frames 1 to 58 would equal the widths 0 to 57 of the same utterances."""
     places = read_places(WARP, [60] * 200, keys_of(range(200)), 60)
     targets = np.abs(places - np.arange(60)).argmax(1)
     centres = places[np.arange(200), targets].round()
@@ -285,7 +285,7 @@ def test_warps_and_masks_are_drawn_apart() -> None:
 
 
 def test_warp_comes_before_the_masks() -> None:
-    """Masks warped would have soft edges."""
+    """If masks were warped, their edges would be soft."""
     config = dataclasses.replace(BOTH, time_warp_frames=12)
     spectrograms = jax.random.uniform(jax.random.key(0), (20, 60, NUM_BINS), minval=1.0, maxval=2.0)
     augmented = jax.jit(spec_augment.spec_augment, static_argnums=3)

@@ -1,4 +1,4 @@
-"""What one update counts, draws and leaves alone."""
+"""What one update counts, what it draws, and what it does not change."""
 
 import dataclasses
 import functools
@@ -42,7 +42,7 @@ def eval_step() -> Any:
 
 
 def make_batch() -> Arrays:
-    """Two rows that can be aligned, one too short for its labels, one empty."""
+    """Makes two alignable rows, one row too short for its labels, and one empty row."""
     num_samples = np.array([8000, 6000, 700, 0], np.int32)
     waveforms = np.stack([noise(0.5, seed) for seed in range(4)]) * (np.arange(NUM_SAMPLES) < num_samples[:, None])
     labels = np.array([[3, 3, 4], [5, 6, 0], [7, 8, 9], [0, 0, 0]], np.int32)
