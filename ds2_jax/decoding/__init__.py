@@ -1,1 +1,1 @@
-"""From what the model gives for each frame to text."""
+"""Decoding: turns the model's log-probabilities into text."""

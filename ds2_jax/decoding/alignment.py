@@ -1,4 +1,4 @@
-"""Forced alignment: the frames that carry each label of a text that is known."""
+"""Forced alignment: finds the frames of each label of a known text."""
 
 from collections.abc import Sequence
 
@@ -11,28 +11,28 @@ from ds2_jax.system.numba_cache import kernel
 from ds2_jax.text.alphabet import Alphabet
 
 BLOCK_FRAMES = 4096
-"""Frames whose choices are kept at once. Scores are kept at the start of every block, choices only of the states that
-lead to the one where the block ends: 16 N T' / 4096 + 2 * 4096² bytes, 70 MB for an hour of 20 ms frames and 54,000
-labels, where all choices would be 19 GB."""
+"""Number of frames in a block. The search stores the scores at the start of each block, and the choices of one block
+only, for states that can lead to the block's last state. It needs 16 N T' / 4096 + 2 * 4096² bytes: 70 MB for an hour
+of 20 ms frames and 54,000 labels. All choices would take 19 GB."""
 
 
 def align(log_probs: np.ndarray, labels: Sequence[int]) -> list[LabelSpan]:
     """Finds the most probable path of an utterance among those that collapse to `labels` (Viterbi).
 
     Args:
-        log_probs: [T', V] float32, natural logarithms, no padding; -inf is a label that cannot be.
-        labels: [N], never blank.
+        log_probs: [T', V] float32, natural logarithms, no padding; -inf for an impossible label.
+        labels: [N], without blanks.
 
     Returns:
-        The labels in order, on the frames that carry them. Of paths of equal probability the one that is further on
-        in the text where, seen from the end, they first differ; sums are in float64. For greedy decoding's labels
-        that is greedy decoding's path, ties apart.
+        The labels in order, each with its frames. Ties go to the path that is further in the text at the last frame
+        where they differ. Sums are in float64. The labels of greedy decoding give the path of greedy decoding, except
+        for ties.
 
     Raises:
-        InputError: log_probs hold NaN or infinity, a label is none of them, or the labels need more frames than there
-            are, or have probability 0 in them.
+        InputError: log_probs has NaN or infinity, a label is out of range, or the labels need more frames than there
+            are or have probability 0.
 
-    Source: Graves et al. 2006, "Connectionist temporal classification", section 4.1, with maxima for sums.
+    Source: Graves et al. 2006, "Connectionist temporal classification", section 4.1, with maxima instead of sums.
     """
     num_frames, num_labels = log_probs.shape
     if not (log_probs < np.inf).all():
@@ -58,13 +58,17 @@ def align(log_probs: np.ndarray, labels: Sequence[int]) -> list[LabelSpan]:
 
 
 def _best_path(log_probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """[T'] int64, of every frame its state: 2n is the blank before label n, 2n + 1 label n, 2N the last blank."""
+    """Finds the state of each frame on the best path.
+
+    Returns:
+        [T'] int64. State 2n is the blank before label n, 2n + 1 is label n, and 2N is the last blank.
+    """
     num_frames, num_states = len(log_probs), 2 * len(labels) + 1
     label_of = np.full(num_states, Alphabet.blank_index, np.int64)
     label_of[1::2] = labels
-    skips = np.zeros(num_states, np.bool_)  # whether a path may come from two states before
+    skips = np.zeros(num_states, np.bool_)  # whether a path may come from two states below
     skips[3::2] = labels[1:] != labels[:-1]
-    scores = np.full(num_states, -np.inf)  # of the best path to each state; before the first frame all start at blank
+    scores = np.full(num_states, -np.inf)  # of the best path to each state; all paths start at the first blank
     scores[0] = 0.0
     blocks = [slice(start, start + BLOCK_FRAMES) for start in range(0, num_frames, BLOCK_FRAMES)]
     kept = []
@@ -80,7 +84,7 @@ def _best_path(log_probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     path = np.empty(num_frames, np.int64)
     for block, before in zip(reversed(blocks), reversed(kept), strict=True):
         frames = log_probs[block]
-        lowest = max(0, state - 2 * len(frames))  # a frame climbs two states at most, so none below leads to `state`
+        lowest = max(0, state - 2 * len(frames))  # a frame climbs at most two states
         reach = slice(lowest, state + 1)
         choices = np.empty((len(frames), state + 1 - lowest), np.uint8)
         _advance(before[reach].copy(), frames, label_of[reach], skips[reach], choices)
@@ -93,11 +97,14 @@ def _best_path(log_probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def _advance(
     scores: np.ndarray, log_probs: np.ndarray, label_of: np.ndarray, skips: np.ndarray, choices: np.ndarray
 ) -> None:
-    """Carries `scores` [S] over frames, in place; notes how many states were climbed in `choices` [T', S] or [0, 0]."""
+    """Updates `scores` [S] over the frames, in place.
+
+    It stores how many states each best step climbs in `choices` [T', S], unless that is [0, 0].
+    """
     keep = len(choices) > 0
     for frame in range(len(log_probs)):
         row = log_probs[frame]
-        for state in range(len(scores) - 1, -1, -1):  # downwards: those below still hold the frame before
+        for state in range(len(scores) - 1, -1, -1):  # downwards: lower states still hold the previous frame
             best, climbed = scores[state], 0
             if state >= 1 and scores[state - 1] > best:
                 best, climbed = scores[state - 1], 1
@@ -110,7 +117,7 @@ def _advance(
 
 @kernel()
 def _trace(choices: np.ndarray, state: int, path: np.ndarray) -> int:
-    """Follows the choices back from `state` in the last frame; fills `path` and returns the state before the first."""
+    """Follows the choices back from `state` in the last frame and fills `path`. Returns the state before the frames."""
     for frame in range(len(choices) - 1, -1, -1):
         path[frame] = state
         state -= choices[frame, state]

@@ -1,4 +1,4 @@
-"""What was fitted to a model on its dev split, so that confidences and times say what they mean."""
+"""The calibration of a model's confidences and word times, fitted on its dev split."""
 
 import dataclasses
 import logging
@@ -9,24 +9,24 @@ logger = logging.getLogger(__package__)
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.25, 4.0
 MAX_OFFSET = 1.0
-"""Seconds; more than a second is no lag of a model but a fault of the times it was fitted to."""
+"""Seconds. A larger offset is not the lag of a model: the times that it was fitted to must be wrong."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """A temperature for confidences and offsets for times. Transcripts do not depend on it.
+    """A temperature for confidences and offsets for times. Transcripts do not depend on them.
 
     Attributes:
-        temperature: by which the logits are divided before a probability is taken for a confidence.
-        start_offset: added to the start of a label's first frame, seconds.
-        end_offset: added to the end of a label's last frame, seconds.
-        step: checkpoint that it was fitted to.
-        fitted_on: manifest.
-        num_words: recognised there, to which the temperature was fitted.
-        num_timed_words: right ones whose times are known, to which the offsets were fitted.
+        temperature: divides the logits before confidences are computed.
+        start_offset: seconds to add to the start of a label's first frame.
+        end_offset: seconds to add to the end of a label's last frame.
+        step: step of the checkpoint whose outputs were fitted.
+        fitted_on: the manifest.
+        num_words: number of recognised words to which the temperature was fitted.
+        num_timed_words: number of correct words with known times, to which the offsets were fitted.
 
     Raises:
-        InputError: a number is out of its range.
+        InputError: a number is out of range.
     """
 
     temperature: float = 1.0

@@ -1,4 +1,4 @@
-"""From an utterance's log-probabilities to its readings: what evaluation and transcription share."""
+"""Decodes an utterance's log-probabilities to hypotheses, for evaluation and transcription alike."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from ds2_jax.decoding.hypothesis import Hypothesis, LabelSpan, make_hypothesis
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.text.alphabet import Alphabet
 
-if TYPE_CHECKING:  # Numba, which takes its time to load, comes with it
+if TYPE_CHECKING:  # it imports Numba, which loads slowly
     from ds2_jax.decoding.beam.search import BeamSearch
 
 
@@ -21,12 +21,12 @@ class Decoder:
     """Decodes one utterance after another.
 
     Args:
-        alphabet: what the labels stand for.
+        alphabet: the characters of the labels.
         seconds_per_frame: duration of an output frame.
-        calibration: of the model.
-        search: finds the readings; None: greedy decoding finds one.
-        num_best: the most readings to find.
-        name: how the report calls it.
+        calibration: the model's calibration.
+        search: the beam search; None for greedy decoding, which finds one hypothesis.
+        num_best: the largest number of hypotheses to return.
+        name: name of this decoder in reports.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class Decoder:
         return self._name
 
     def __call__(self, log_probs: np.ndarray, duration: float | None = None) -> list[Hypothesis]:
-        """Reads an utterance.
+        """Decodes an utterance.
 
         Args:
             log_probs: [T', V] float32, natural logarithms, no padding.
-            duration: seconds, of the recording; None: that of the frames.
+            duration: duration of the recording in seconds; None for the duration of the frames.
 
         Returns:
-            At least one reading, the best first; the empty one where a closed vocabulary allows no other.
+            At least one hypothesis, the best first. If a closed vocabulary allows no text, this is the empty one.
         """
         if self._search is None:
             return [self.hypothesis(greedy_decode(log_probs), log_probs, duration)]
@@ -73,17 +73,17 @@ class Decoder:
     def hypothesis(
         self, spans: Sequence[LabelSpan], log_probs: np.ndarray, duration: float | None = None
     ) -> Hypothesis:
-        """`make_hypothesis` with this decoder's alphabet, frames and calibration."""
+        """Calls `make_hypothesis` with this decoder's alphabet, frame duration and calibration."""
         return make_hypothesis(spans, log_probs, self._alphabet, self._seconds_per_frame, self._calibration, duration)
 
 
 def make_decoder(config: Config, options: DecodingOptions = GREEDY, calibration: Calibration = UNCALIBRATED) -> Decoder:
-    """The decoder of a model.
+    """Makes a model's decoder.
 
     Args:
-        config: of its run.
-        options: how to decode; weights of a language model that are not given are the defaults.
-        calibration: of the model.
+        config: the run's configuration.
+        options: the decoding options. Weights of the language model that are None take their defaults.
+        calibration: the model's calibration.
 
     Raises:
         InputError: the language model cannot be read, or it or the hot words do not fit the alphabet.

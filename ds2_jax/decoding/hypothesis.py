@@ -1,4 +1,4 @@
-"""What decoding gives: labels on frames, and from them text, words, times and confidences."""
+"""Hypotheses: makes text, words, times and confidences from labels on frames."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ from ds2_jax.text.alphabet import Alphabet
 
 
 class LabelSpan(NamedTuple):
-    """A label and the output frames that carry it, `first_frame` to `last_frame`, both included."""
+    """A label and its output frames, from `first_frame` to `last_frame` inclusive."""
 
     label: int
     first_frame: int
@@ -20,7 +20,7 @@ class LabelSpan(NamedTuple):
 
 
 class Character(NamedTuple):
-    """A character and where it lies, in seconds from the start of the recording."""
+    """A character with its start and end, in seconds from the start of the recording."""
 
     text: str
     start: float
@@ -28,7 +28,11 @@ class Character(NamedTuple):
 
 
 class Word(NamedTuple):
-    """A word, where it lies in seconds from the start of the recording, and the probability that it is right."""
+    """A word with its start and end, in seconds from the start of the recording.
+
+    Attributes:
+        confidence: in [0, 1], the probability that the word is correct.
+    """
 
     text: str
     start: float
@@ -38,13 +42,13 @@ class Word(NamedTuple):
 
 
 class Hypothesis(NamedTuple):
-    """One reading of an utterance.
+    """One possible transcript of an utterance.
 
     Attributes:
-        text: its words, joined by single spaces.
-        words: with times and confidences.
-        confidence: in [0, 1], the probability that the whole text is right.
-        score: what readings of one utterance are ranked by, nats; the larger the better.
+        text: the words, joined by single spaces.
+        words: the words with times and confidences.
+        confidence: in [0, 1], the probability that the whole text is correct.
+        score: score in nats that ranks the hypotheses of an utterance. Larger is better.
     """
 
     text: str
@@ -61,21 +65,23 @@ def make_hypothesis(
     calibration: Calibration = UNCALIBRATED,
     duration: float | None = None,
 ) -> Hypothesis:
-    """Writes labels on frames as words with their times and confidences.
+    """Makes a hypothesis from labels on frames: words with their times and confidences.
 
     Args:
         spans: the labels of one utterance, in order.
-        log_probs: [T', V] float32, of the same utterance.
-        alphabet: what the labels stand for; its space separates words.
+        log_probs: [T', V] float32, the log-probabilities of the same utterance.
+        alphabet: the characters of the labels. Its space separates words.
         seconds_per_frame: duration of an output frame.
-        calibration: of the model.
-        duration: seconds, of the recording, before whose end the last frame may end or behind it; None: with it.
+        calibration: the model's calibration.
+        duration: duration of the recording in seconds; None for the duration of the frames, which may be shorter or
+            longer.
 
     Returns:
-        A word lasts from the start of its first label to the end of its last, see `word_times`. Its confidence is the
-        product of those of its labels and of the spaces beside it, see `label_confidences`; that of the whole text the
-        product of all, that of no text the probability of no letter in the frame where it is least. Leading, trailing
-        and repeated spaces leave no trace. The score is that of the best path.
+        A hypothesis. A word lasts from the start of its first label to the end of its last, see `word_times`. Its
+        confidence is the product of the confidences of its labels and of the spaces next to it, see
+        `label_confidences`. The confidence of the text is the product over all labels. The confidence of an empty text
+        is the smallest probability of "no letter" in any frame. Leading, trailing and repeated spaces are ignored. The
+        score is the score of the best path.
     """
     spans = strip_spaces(spans, alphabet)
     slices = word_slices(spans, alphabet)
@@ -99,13 +105,13 @@ def make_hypothesis(
 
 
 def strip_spaces(spans: Sequence[LabelSpan], alphabet: Alphabet) -> list[LabelSpan]:
-    """The labels without spaces before the first word and behind the last."""
+    """Removes spaces before the first word and after the last."""
     words = word_slices(spans, alphabet)
     return list(spans[words[0].start : words[-1].stop]) if words else []
 
 
 def word_slices(spans: Sequence[LabelSpan], alphabet: Alphabet) -> list[slice]:
-    """The labels of each word, without the spaces before and behind."""
+    """Finds the labels of each word, without the spaces around it."""
     slices, stop = [], 0
     for is_space, group in itertools.groupby(spans, key=lambda span: alphabet.decode([span.label]) == " "):
         start, stop = stop, stop + len(list(group))
@@ -117,11 +123,11 @@ def word_slices(spans: Sequence[LabelSpan], alphabet: Alphabet) -> list[slice]:
 def word_times(
     words: Sequence[Sequence[LabelSpan]], duration: float, seconds_per_frame: float, calibration: Calibration
 ) -> list[list[tuple[float, float]]]:
-    """Start and end of every label of every word, in seconds from the start of the recording.
+    """Computes the start and end of each label of each word, in seconds from the start of the recording.
 
-    A label's frames and the calibration's offsets tell both. Where that makes neighbours overlap they meet in the
-    middle; all is within the recording, from 0 to its duration, each label at least a quarter of a frame long at its
-    ends. Spaces are no neighbours: they take no time of their own.
+    They follow from the label's frames and the calibration's offsets. Neighbours that would overlap meet in the middle.
+    All times lie between 0 and the recording's duration. Labels that would pass its ends are moved inside, each at
+    least a quarter of a frame long. Spaces take no time: words next to each other are neighbours.
     """
     spans = itertools.chain.from_iterable(words)
     frames = np.array([(first, last + 1) for _, first, last in spans], np.float64).reshape(-1, 2) * seconds_per_frame
@@ -130,7 +136,7 @@ def word_times(
     overlap = ends[:-1] > starts[1:]
     ends[:-1][overlap] = starts[1:][overlap] = (ends[:-1][overlap] + starts[1:][overlap]) / 2
     shortest = min(seconds_per_frame / 4, duration / max(len(frames), 1))
-    room = np.arange(len(frames) + 1) * shortest  # what the labels before take, and those behind
+    room = np.arange(len(frames) + 1) * shortest  # least time for the labels before, and after
     starts = starts.clip(room[:-1], duration - room[:0:-1])
     ends = ends.clip(room[1:], duration - room[-2::-1])
     times = zip(starts.tolist(), ends.tolist(), strict=True)
@@ -138,10 +144,13 @@ def word_times(
 
 
 def label_confidences(spans: Sequence[LabelSpan], log_probs: np.ndarray, temperature: float) -> np.ndarray:
-    """[N] float64, natural logarithms: the probability of each label in its best frame, after the temperature.
+    """Computes the log-probability of each label in its best frame, after division by the temperature.
 
-    Differs: a temperature is usually fitted to a classifier's one output for an example (Guo et al. 2017); here it
-    acts on those of single frames, whose product is a word's confidence.
+    Returns:
+        [N] float64, natural logarithms.
+
+    Differs: Guo et al. (2017) fit a temperature to a classifier's single output for an example. Here it acts on the
+        outputs of single frames, and a word's confidence is their product.
     """
     labels = np.array([label for label, _, _ in spans], np.int64)
     best = [first + int(log_probs[first : last + 1, label].argmax()) for label, first, last in spans]
@@ -152,7 +161,7 @@ def label_confidences(spans: Sequence[LabelSpan], log_probs: np.ndarray, tempera
 
 
 def _silence(log_probs: np.ndarray, alphabet: Alphabet, temperature: float) -> float:
-    """The probability of blank or a space in the frame where it is least; 1 without frames."""
+    """Computes the smallest probability of "blank or space" in any frame; 1 without frames."""
     scaled = log_probs.astype(np.float64) / temperature
     probs = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     letters = [label for label, character in enumerate(alphabet.characters, start=1) if character != " "]
@@ -160,10 +169,11 @@ def _silence(log_probs: np.ndarray, alphabet: Alphabet, temperature: float) -> f
 
 
 def word_confidence(confidences: np.ndarray, inside: slice) -> float:
-    """Sum of `label_confidences` of a word and of the spaces beside it: without them it would be another word.
+    """Sums the `label_confidences` of a word and of the spaces next to it. Without a space it would be another word.
 
-    The product is what told right words from wrong ones best: on the dev split of AN4 (103 utterances, 8.5 % of the
-    words wrong) the area under the curve was 0.936, without the spaces 0.927, of the least probability 0.925, of the
-    mean over the frames' best labels 0.841, of their entropy 0.874, of all paths that spell the word 0.895.
+    This product of probabilities separated correct words from wrong ones best. On the dev split of AN4 (103 utterances,
+    8.5 % of the words wrong) the area under the curve was 0.936. It was 0.927 without the spaces, 0.925 for the
+    smallest probability, 0.841 for the mean over the frames' best labels, 0.874 for their entropy, and 0.895 for all
+    paths that spell the word.
     """
     return float(confidences[max(inside.start - 1, 0) : inside.stop + 1].sum())

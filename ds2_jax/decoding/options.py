@@ -1,4 +1,4 @@
-"""How utterances are decoded: what `evaluate` and `transcribe` take, and its rules."""
+"""The decoding options of `evaluate` and `transcribe`, and their checks."""
 
 import dataclasses
 from pathlib import Path
@@ -13,39 +13,42 @@ HotWord = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(me
 
 DEFAULT_ALPHA, DEFAULT_BETA = 0.5, 0.5
 LARGEST_WEIGHT = 1000.0
-"""Of a language model, a word or a boost: far beyond what is of use, and far below where sums of scores overflow."""
+"""The largest weight of a language model, a word or a boost. It is far above useful values, and sums of scores stay far
+from overflow."""
 WIDEST = 2**16
-"""Prefixes: a wider beam would want gigabytes."""
+"""The largest number of prefixes in a beam. A wider beam would need gigabytes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodingOptions:
-    """Greedy decoding by default; a language model, hot words, a width or several readings ask for beam search."""
+    """Greedy decoding by default. A language model, hot words, a beam width or `num_best` select beam search."""
 
     lm: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """n-gram language model: an ARPA file, plain or gzipped, or a KenLM binary. Of words, or of characters where the
+    """n-gram language model: an ARPA file, plain or gzipped, or a KenLM binary. It models words, or characters if the
     alphabet has no space."""
     alpha: float | None = None
-    """Weight of the language model's log probabilities; by default what `lm tune` found for this run, or 0.5."""
+    """Weight of the language model's log-probabilities. The default is what `lm tune` found for this run, or 0.5."""
     beta: float | None = None
-    """Nats for each word, or each character where the alphabet has no space; by default as `alpha`, or 0.5."""
+    """Nats to add for each word, or for each character if the alphabet has no space. The default is what `lm tune`
+    found for this run, or 0.5."""
     unknown_penalty: float = 5.0
-    """Nats taken off for each word that the language model does not know, on top of what it gives for <unk>; taken off
-    a partial word as soon as no known word begins with it. Hot words are known."""
+    """Nats to subtract for each word that the language model does not know, in addition to its score for <unk>. A
+    partial word loses them as soon as no known word begins with it. Hot words are known."""
     closed_vocabulary: bool = False
-    """No words but the language model's and the hot words."""
+    """Allow only words of the language model and hot words."""
     hot_word: HotWord = ()
-    """A word or phrase to be heard more easily, and by how many nats; below 0 less easily. May be given repeatedly."""
+    """A word or phrase to recognise more easily, and its boost in nats. A negative boost makes it less likely. You can
+    repeat this option."""
     num_best: int = 1
-    """Readings of an utterance to find."""
+    """Number of hypotheses to find for each utterance."""
     beam_width: int | None = None
-    """Prefixes that beam search keeps at each frame, 128 by default."""
+    """Number of prefixes that beam search keeps at each frame; 128 by default."""
     beam_threshold: float = 14.0
-    """Nats: prefixes that are further below the best one are dropped."""
+    """Nats. Beam search drops prefixes that score this much less than the best one."""
     max_labels: int = 40
-    """Labels, the likeliest of a frame, that may follow a prefix."""
+    """Number of labels by which a frame may extend a prefix: its most likely ones."""
     label_threshold: float = -8.0
-    """Nats: a label whose log probability in a frame is below follows no prefix."""
+    """Nats. A label with a lower log-probability in a frame extends no prefix."""
 
     def __post_init__(self) -> None:
         alpha, beta = self.alpha or 0.0, self.beta or 0.0
@@ -56,9 +59,9 @@ class DecodingOptions:
         if self.lm is None:
             for name in ("alpha", "beta"):
                 value = getattr(self, name)
-                require(value is None, f"--{name}", "go with a language model", value, "Add --lm FILE.")
+                require(value is None, f"--{name}", "be used with a language model", value, "Add --lm FILE.")
             closed = self.closed_vocabulary
-            require(not closed, "--closed-vocabulary", "go with a language model", closed, "Add --lm FILE.")
+            require(not closed, "--closed-vocabulary", "be used with a language model", closed, "Add --lm FILE.")
         require(self.num_best >= 1, "--num-best", "be at least 1", self.num_best)
         require(self.num_best <= WIDEST, "--num-best", f"be at most {WIDEST}", self.num_best)
         require(1 <= self.width <= WIDEST, "--beam-width", f"be 1 to {WIDEST}", self.beam_width)
@@ -71,20 +74,20 @@ class DecodingOptions:
 
     @property
     def beam(self) -> bool:
-        """Whether beam search is asked for."""
+        """Whether to use beam search."""
         return bool(self.lm or self.hot_word or self.num_best > 1 or self.beam_width is not None)
 
     @property
     def width(self) -> int:
-        """Of the beam."""
+        """Number of prefixes in the beam."""
         return 128 if self.beam_width is None else self.beam_width
 
     @property
     def hot_words(self) -> dict[str, float]:
-        """Boosts in nats by word.
+        """The boost in nats of each hot word.
 
         Raises:
-            InputError: one is not of the form WORD=BOOST, or is named twice.
+            InputError: an option is not of the form WORD=BOOST, or names a word again.
         """
         found = {}
         for each in self.hot_word:
@@ -111,4 +114,4 @@ class DecodingOptions:
 
 
 GREEDY = DecodingOptions()
-"""What none is given for."""
+"""The default options."""

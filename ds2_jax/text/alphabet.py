@@ -1,4 +1,4 @@
-"""Characters <-> CTC labels; how transcripts are normalised, alike in training, evaluation and `data check`."""
+"""Maps characters to CTC labels and back, and normalises transcripts for training, evaluation and `data check`."""
 
 import dataclasses
 import functools
@@ -12,22 +12,22 @@ from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError, shorten
 
 NO_CHARACTERS = ("Cc", "Cs", "Zl", "Zp", "Zs")
-"""Unicode's categories of control characters, halves of surrogate pairs and separators."""
+"""Unicode categories of control characters, surrogates and separators."""
 SHAPES = ("'’ʼ‘`´", "-‐‑")
-"""Characters that stand for one another: apostrophes, the typewriter's first, and hyphens. Dashes are none."""
+"""Groups of interchangeable characters: apostrophes (ASCII first) and hyphens. Dashes are not hyphens."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Alphabet:
-    """The characters a model can write, and how a transcript is brought to them.
+    """The characters that a model can write, and the rules that normalise transcripts to them.
 
-    Label 0 is the CTC blank, label i + 1 is `characters[i]`. `characters`, `case` and `remove` are `data.alphabet`,
-    `data.case` and `data.remove`, which config/settings.py describes.
+    Label 0 is the CTC blank, and label i + 1 is `characters[i]`. `characters`, `case` and `remove` are the settings
+    `data.alphabet`, `data.case` and `data.remove`; config/settings.py describes them.
 
     Raises:
-        InputError: `characters` is empty, repeats a character, holds one that is not NFC, a control character, half of
-            a surrogate pair, or white space other than the plain space, which is all that `normalise` leaves; `remove`
-            holds a letter, a digit or white space.
+        InputError: `characters` is empty, repeats a character, is not in NFC, or has a control character, a surrogate,
+            or white space other than the plain space (`normalise` leaves no other). Or `remove` has a letter, a digit
+            or white space.
 
     Source: deepspeech.pytorch `labels.json` (blank, apostrophe, A to Z, space: 29 labels).
     """
@@ -52,7 +52,7 @@ class Alphabet:
 
     @classmethod
     def of(cls, data: DataConfig) -> "Alphabet":
-        """The alphabet and the rules of a configuration."""
+        """Makes the alphabet of a configuration."""
         return cls(data.alphabet, data.case, data.remove)
 
     @functools.cached_property
@@ -61,7 +61,7 @@ class Alphabet:
 
     @functools.cached_property
     def _deleted(self) -> dict[int, None]:
-        """Of `remove`, what leaves no space: accents and invisible characters."""
+        """The characters of `remove` that leave no space: accents and invisible characters."""
         return {ord(c): None for c in self.remove if unicodedata.category(c) in ("Mn", "Mc", "Me", "Cf")}
 
     @functools.cached_property
@@ -70,11 +70,11 @@ class Alphabet:
 
     @property
     def size(self) -> int:
-        """Labels with blank (V)."""
+        """Number of labels, blank included (V)."""
         return len(self.characters) + 1
 
     def normalise(self, text: str) -> str:
-        """The case that is asked for, composed Unicode (NFC), without what is to be removed, single spaces."""
+        """Normalises a text: sets the case, composes Unicode (NFC), removes characters and leaves single spaces."""
         one_case = self.case == "alphabet"
         if self.case == "upper" or (one_case and self.characters == self.characters.upper()):
             text = text.upper()
@@ -94,16 +94,16 @@ class Alphabet:
         return self._kept_as(match[0]) if inside else " "
 
     def _kept_as(self, character: str) -> str:
-        """What stands for a character of `remove` inside words: itself or its like in the alphabet, or a space."""
+        """Replaces a character of `remove` inside a word by an interchangeable one of the alphabet, or by a space."""
         like = next((shapes for shapes in SHAPES if character in shapes), "")
         return next((each for each in (character, *like) if each in self.characters), " ")
 
     def unknown(self, text: str) -> list[str]:
-        """The characters of the normalised text that have no label, sorted, each once."""
+        """Returns the characters of the normalised text that have no label, sorted and without repeats."""
         return sorted(set(self.normalise(text)) - self._labels.keys())
 
     def encode(self, text: str) -> list[int]:
-        """The labels of `text`, normalised.
+        """Normalises a text and returns its labels.
 
         Raises:
             InputError: a character is not in the alphabet.
@@ -112,10 +112,10 @@ class Alphabet:
         if unknown := sorted(set(normalised) - self._labels.keys()):
             raise InputError(
                 f"The transcript must use the alphabet {self.characters!r}, got {unknown} in {shorten(repr(text))}. "
-                "Mend the transcript or add the characters to data.alphabet."
+                "Correct the transcript or add the characters to data.alphabet."
             )
         return [self._labels[c] for c in normalised]
 
     def decode(self, labels: Iterable[int]) -> str:
-        """The text of `labels`, none of them blank."""
+        """Returns the text of labels without blanks."""
         return "".join(self.characters[label - 1] for label in labels)

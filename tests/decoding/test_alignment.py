@@ -1,4 +1,4 @@
-"""The best path that collapses to given labels."""
+"""Forced alignment finds the best path that collapses to given labels."""
 
 import itertools
 import math
@@ -25,7 +25,7 @@ def collapse(path: Sequence[int]) -> list[int]:
 
 
 def spans_of(path: Sequence[int]) -> list[LabelSpan]:
-    """The runs of a path that are no blanks."""
+    """Returns the runs of a path without blanks."""
     spans, frame = [], 0
     for label, group in itertools.groupby(path):
         length = len(list(group))
@@ -36,7 +36,7 @@ def spans_of(path: Sequence[int]) -> list[LabelSpan]:
 
 
 def progress(path: Sequence[int]) -> list[int]:
-    """How far in the text a path is in each frame: labels begun twice, and one more on the blank behind them."""
+    """Returns how far in the text a path is at each frame: twice the labels begun, and one more on the blank after."""
     begun, far = 0, []
     for before, label in itertools.pairwise([BLANK, *path]):
         begun += label not in (BLANK, before)
@@ -45,16 +45,16 @@ def progress(path: Sequence[int]) -> list[int]:
 
 
 def brute_force(log_probs: np.ndarray, labels: Sequence[int]) -> list[LabelSpan] | None:
-    """Of all paths that collapse to `labels` the best one; of equals the one further on, compared from the end."""
+    """Finds the best of all paths that collapse to `labels`. Ties go to the one further on, compared from the end."""
     paths = [p for p in itertools.product(range(NUM_LABELS), repeat=len(log_probs)) if collapse(p) == list(labels)]
     scored = [(sum(float(row[label]) for row, label in zip(log_probs, p, strict=True)), p) for p in paths]
     scored = [(score, p) for score, p in scored if score > -math.inf]
     return spans_of(max(scored, key=lambda each: (each[0], progress(each[1])[::-1]))[1]) if scored else None
 
 
-paths = st.lists(st.integers(0, NUM_LABELS - 1), min_size=1, max_size=6)  # few labels, so that repeats are many
+paths = st.lists(st.integers(0, NUM_LABELS - 1), min_size=1, max_size=6)  # few labels make many repeats
 numbers = st.sampled_from(
-    [[0.0, -1.0], [0.0, -1.0, -math.inf], [-n / 8 for n in range(40)]]  # ties, labels that cannot be, hardly a tie
+    [[0.0, -1.0], [0.0, -1.0, -math.inf], [-n / 8 for n in range(40)]]  # many ties; impossible labels; few ties
 )
 seeds = st.integers(0, 2**32 - 1)
 
@@ -62,7 +62,7 @@ seeds = st.integers(0, 2**32 - 1)
 @given(paths, numbers, seeds)
 @settings(max_examples=300)
 def test_equals_brute_force(path: list[int], values: list[float], seed: int) -> None:
-    """Of every value the sums are exact, so that a tie is a tie."""
+    """Sums of these values are exact, so that ties are exact."""
     log_probs = np.random.default_rng(seed).choice(values, (len(path), NUM_LABELS)).astype(np.float32)
     labels = collapse(path)
     expected = brute_force(log_probs, labels)
@@ -85,7 +85,7 @@ def test_labels_of_greedy_decoding_lie_on_its_path(num_frames: int, seed: int) -
     seeds,
 )
 def test_planted_posteriors_are_found_to_the_frame(steps: list[tuple[int, int, int]], seed: int) -> None:
-    """Each frame's own label has 0.6 and more, other labels draw the rest, as a trained model's posteriors look."""
+    """Each frame's true label has at least 0.6, and the rest is random, like a trained model's posteriors."""
     path: list[int] = []
     for label, num_frames, num_blanks in steps:
         path += [BLANK] * max(num_blanks, int(path[-1:] == [label])) + [label] * num_frames
@@ -96,7 +96,7 @@ def test_planted_posteriors_are_found_to_the_frame(steps: list[tuple[int, int, i
 
 
 def test_text_that_the_model_did_not_hear_lies_where_it_costs_least() -> None:
-    """B was said; A is asked for, and is likeliest in frame 3."""
+    """B was spoken. The text is A, which is most likely in frame 3."""
     probs = np.full((6, NUM_LABELS), 0.01)
     probs[:, BLANK], probs[2:4, 2], probs[3, 1] = 0.9, 0.6, 0.3
     assert align(np.log(probs).astype(np.float32), [1]) == [LabelSpan(1, 3, 3)]

@@ -1,4 +1,4 @@
-"""What a run keeps of its calibration."""
+"""A run stores its calibration and checks it when it is loaded."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ FITTED = Calibration(1.25, -0.05, 0.02, step=30, fitted_on="dev", num_words=200,
 
 
 def write_checkpoint(run: Path, step: int, dev_wer: float | None) -> None:
-    """As much of one as tells which is the best."""
+    """Writes the part of a checkpoint that decides which one is the best."""
     path = run / "checkpoints" / str(step) / "metrics/metrics"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"dev_wer": dev_wer, "step": step}))

@@ -1,4 +1,4 @@
-"""What the readings of beam search say of one another."""
+"""Confidences from the probabilities of beam search's hypotheses."""
 
 import math
 
@@ -50,7 +50,7 @@ def test_confidences_stay_probabilities_between_the_two(texts: list[str], seed: 
 
 
 def test_beam_search_confidences_know_of_its_other_readings() -> None:
-    """B is written in one frame where A has 0.4 and B 0.5; the reading A stands against it."""
+    """One frame has 0.4 for A and 0.5 for B. The hypothesis A lowers the confidence of B."""
     alphabet = Alphabet("AB ")
     log_probs = np.log(
         np.array([[0.97, 0.01, 0.01, 0.01], [0.05, 0.4, 0.5, 0.05], [0.97, 0.01, 0.01, 0.01]], np.float32)

@@ -1,4 +1,4 @@
-"""From log probabilities to readings, by greedy decoding and by beam search."""
+"""The decoder makes hypotheses from log-probabilities, by greedy decoding and by beam search."""
 
 import subprocess
 import sys
@@ -51,7 +51,7 @@ def test_readings_of_a_beam_have_words_with_times(lm: Path) -> None:
     assert reading.text == greedy.text == "AB BA"
     assert reading.words == greedy.words
     assert (reading.words[0].start, reading.words[0].end) == pytest.approx((0.02, 0.08))
-    # By hand: log10 of AB behind <s>, BA behind AB and </s> behind BA; alpha and beta are 0.5.
+    # Computed by hand: log10 of AB after <s>, BA after AB and </s> after BA; alpha and beta are 0.5.
     assert reading.score == pytest.approx(0.5 * np.log(10) * (-0.2 - 0.3 - 0.4) + 2 * 0.5, abs=1e-6)
 
 

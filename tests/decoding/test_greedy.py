@@ -1,4 +1,4 @@
-"""The collapsed best path."""
+"""Greedy decoding collapses the best path."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Labels on frames to words with times and confidences."""
+"""Labels on frames become words with times and confidences."""
 
 import itertools
 import math
@@ -60,7 +60,7 @@ def test_confidence_in_silence_is_that_of_no_letter_in_the_least_sure_frame() ->
 
 def test_confidence_is_the_product_of_the_labels_and_the_spaces_beside_them() -> None:
     probs = np.array([[0.1, 0.8, 0.1, 0], [0.1, 0.9, 0, 0], [0.4, 0, 0.6, 0], [0.1, 0, 0, 0.9], [0.3, 0.7, 0, 0]])
-    outer = np.array([[0.5, 0, 0, 0.5 + 1e-6]])  # spaces there leave no trace
+    outer = np.array([[0.5, 0, 0, 0.5 + 1e-6]])  # spaces at the ends are ignored
     with np.errstate(divide="ignore"):
         log_probs = np.log(np.concatenate([outer, probs, outer])).astype(np.float32)
     reading = make_hypothesis(greedy_decode(log_probs), log_probs, ALPHABET, 0.02)

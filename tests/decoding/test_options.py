@@ -1,4 +1,4 @@
-"""What `evaluate` and `transcribe` take for decoding, and the messages of what is out of range."""
+"""The decoding options of `evaluate` and `transcribe`, and the errors for values out of range."""
 
 import math
 from pathlib import Path
@@ -29,11 +29,11 @@ LM = Path("model.arpa")
         ({"lm": LM, "beta": math.nan}, "--beta must be -1000 to 1000, got nan."),
         ({"lm": LM, "alpha": 1e308}, "--alpha must be 0 to 1000, got 1e+308."),
         ({"lm": LM, "beta": -1e308}, "--beta must be -1000 to 1000, got -1e+308."),
-        ({"alpha": 0.5}, "--alpha must go with a language model, got 0.5. Add --lm FILE."),
-        ({"beta": 0.0}, "--beta must go with a language model, got 0.0. Add --lm FILE."),
+        ({"alpha": 0.5}, "--alpha must be used with a language model, got 0.5. Add --lm FILE."),
+        ({"beta": 0.0}, "--beta must be used with a language model, got 0.0. Add --lm FILE."),
         (
             {"closed_vocabulary": True},
-            "--closed-vocabulary must go with a language model, got True. Add --lm FILE.",
+            "--closed-vocabulary must be used with a language model, got True. Add --lm FILE.",
         ),
         ({"unknown_penalty": -1.0}, "--unknown-penalty must be 0 to 1000, got -1.0."),
         ({"unknown_penalty": math.inf}, "--unknown-penalty must be 0 to 1000, got inf."),

@@ -56,7 +56,7 @@ def test_normalising_twice_changes_nothing(alphabet: Alphabet, text: str) -> Non
         ("abc ", "A  Bc", "a bc"),
         ("aBc ", "A  Bc", "A Bc"),
         ("ÄÖÜ", "a\u0308", "Ä"),
-        ("Ϊ́", "ΐ", "Ϊ́"),  # upper case comes apart into three characters, of which the first two compose
+        ("Ϊ́", "ΐ", "Ϊ́"),  # the upper case decomposes into three characters; the first two compose again
     ],
 )
 def test_normalise(characters: str, text: str, expected: str) -> None:
@@ -71,12 +71,12 @@ FRENCH = "'-abcdefghijklmnopqrstuvwxyzàâçèéêëîïôùûœ "
     [
         ("", "l'eau, oui", "l'eau, oui"),
         (".,!?…«»", "«\u202fOui\u202f», dit-il… Non!", "oui dit-il non"),
-        (",", "un,deux ,trois", "un deux trois"),  # two words never become one
-        ("'’", "l’eau d'été ‘", "l'eau d'été ‘"),  # the typographic apostrophe is the alphabet's
-        ("'’‘", "‘l’eau’, 'l'eau', aujourd'hui'", "l'eau , l'eau , aujourd'hui"),  # and as a quotation mark is none
-        ("’", "'l’eau'", "'l'eau'"),  # what is not listed stays
+        (",", "un,deux ,trois", "un deux trois"),  # words are never joined
+        ("'’", "l’eau d'été ‘", "l'eau d'été ‘"),  # the typographic apostrophe becomes the alphabet's
+        ("'’‘", "‘l’eau’, 'l'eau', aujourd'hui'", "l'eau , l'eau , aujourd'hui"),  # as quotation marks they are removed
+        ("’", "'l’eau'", "'l'eau'"),  # characters not listed stay
         ("-‐–", "arc-en-ciel, arc‐en‐ciel - arc – ciel –ciel", "arc-en-ciel, arc-en-ciel arc ciel ciel"),
-        ("-–", "Paris–Lyon -", "paris lyon"),  # a dash is no hyphen
+        ("-–", "Paris–Lyon -", "paris lyon"),  # a dash is not a hyphen
         ("\u00ad\u200b", "aujour\u00add'hui\u200b", "aujourd'hui"),
         ("-'", "-'", ""),
     ],
@@ -114,7 +114,11 @@ def test_removing_twice_changes_nothing(text: str, remove: str, characters: str)
     [
         ("upper", "Straße ŉ", "STRASSE ʼN"),  # one letter becomes two
         ("lower", "Straße ΟΔΟΣ", "straße οδος"),
-        ("lower", "İzmir Iğdır", "i\u0307zmir iğdır"),  # not Turkish: İ is i with a dot above it, I is i
+        (
+            "lower",
+            "İzmir Iğdır",
+            "i\u0307zmir iğdır",
+        ),  # not the Turkish rules: İ becomes i with a dot above, I becomes i
         ("upper", "ılık iyi", "ILIK IYI"),
         ("keep", "Straße", "Straße"),
         ("alphabet", "Straße", "STRASSE"),
@@ -152,7 +156,7 @@ def test_encode_names_the_unknown_characters() -> None:
         Alphabet("AB ").encode("a 7 b!")
     assert str(error.value) == (
         "The transcript must use the alphabet 'AB ', got ['!', '7'] in 'a 7 b!'. "
-        "Mend the transcript or add the characters to data.alphabet."
+        "Correct the transcript or add the characters to data.alphabet."
     )
 
 

@@ -1,4 +1,4 @@
-"""From transcripts of another language to labels and back: French, Spanish and Russian, spoken by espeak-ng."""
+"""Transcripts in French, Spanish and Russian survive encoding and decoding. espeak-ng speaks them."""
 
 import shlex
 from pathlib import Path
@@ -28,7 +28,7 @@ SENTENCES = {
         "Съешь мягких булок, выпей же чаю…": "съешь мягких булок выпей же чаю",
     },
 }
-"""What is spoken, and how the model writes it."""
+"""The spoken sentences, and how the model writes them."""
 
 
 @pytest.mark.parametrize("language", SENTENCES)

@@ -1,4 +1,4 @@
-"""The records that beam search works on."""
+"""The record types of beam search."""
 
 import numpy as np
 
@@ -6,25 +6,25 @@ NODE = np.dtype(
     [
         ("parent", np.int32),  # -1: none. Node 0 is the root, the empty prefix
         ("label", np.int32),
-        ("child", np.int32),  # the first of its children, -1: none
+        ("child", np.int32),  # its first child, -1: none
         ("sibling", np.int32),  # the next child of its parent, -1: none
-        ("slot", np.int32),  # its place among the active ones, -1: not active
-        ("length", np.int32),  # labels of the word that it ends in, 0 behind a space
-        ("low", np.int32),  # the words that begin with these labels are low to high - 1 of the vocabulary
+        ("slot", np.int32),  # its index among the active nodes, -1: not active
+        ("length", np.int32),  # number of labels in its last word, 0 after a space
+        ("low", np.int32),  # words low to high - 1 of the vocabulary begin with the labels of its last word
         ("high", np.int32),
-        ("word", np.int32),  # that which these labels are, -1: none
+        ("word", np.int32),  # the vocabulary's word with exactly these labels, -1: none
         ("hot", np.int32),  # state of the hot words' automaton
-        ("state", np.int64),  # of the language model before the word that it ends in
-        ("word_state", np.int64),  # and behind it
-        ("word_score", np.float64),  # nats, of the word that it ends in; NaN: not asked for yet
-        ("settled", np.float64),  # nats, of the words before
-        ("pending", np.float64),  # nats, of what has been said of the last word, taken back where it is complete
+        ("state", np.int64),  # state of the language model before its last word
+        ("word_state", np.int64),  # state of the language model after its last word
+        ("word_score", np.float64),  # nats of its last word; NaN: no score yet
+        ("settled", np.float64),  # nats of the words before its last word
+        ("pending", np.float64),  # provisional nats of its last word, dropped when the word is complete
     ],
     align=True,
 )
 ACTIVE = np.dtype([("node", np.int64), ("blank", np.float64), ("label", np.float64), ("total", np.float64)])
-"""An active node with its log probabilities: last frame blank, last frame its label, both."""
+"""An active node and its log-probabilities: of alignments that end in blank, of those that end in its label, of all."""
 CANDIDATE = np.dtype(
     [("slot", np.int32), ("added", np.int32), ("blank", np.float64), ("label", np.float64), ("total", np.float64)]
 )
-"""What an active node may become with the next frame: itself (added -1) or itself with a label behind it."""
+"""A candidate for the next frame: an active node itself (added -1), or the node with the label `added` appended."""

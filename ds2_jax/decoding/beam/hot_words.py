@@ -1,4 +1,4 @@
-"""Hot words: words and phrases to be heard more easily, as an automaton over labels."""
+"""Hot words: words and phrases to recognise more easily, as an automaton over labels."""
 
 from collections.abc import Mapping
 
@@ -14,11 +14,11 @@ Spelling = tuple[int, ...]
 
 
 def spell(hot_words: Mapping[str, float], alphabet: Alphabet) -> dict[Spelling, float]:
-    """The labels of hot words, each with its boost.
+    """Encodes hot words as labels, each with its boost.
 
     Raises:
-        InputError: a word is empty, spelt as another one, needs characters that the alphabet lacks, or its boost is
-            beyond LARGEST_WEIGHT.
+        InputError: a word is empty, has the same labels as another one, needs characters that the alphabet lacks, or
+            has a boost beyond LARGEST_WEIGHT.
     """
     spelt: dict[Spelling, float] = {}
     for word, boost in hot_words.items():
@@ -39,19 +39,20 @@ def spell(hot_words: Mapping[str, float], alphabet: Alphabet) -> dict[Spelling, 
 def automaton(spelt: Mapping[Spelling, float], alphabet: Alphabet) -> HotWords:
     """Builds the automaton that follows hot words along a prefix.
 
-    Its state is the longest end of the prefix that begins a hot word or phrase and starts where a word starts; shorter
-    such ends are ends of that one. Of a boost above 0 a prefix holds the share of the labels that it has spelt, and the
-    whole for good where the word is complete; a boost below 0 counts where the word is complete.
+    The state is the longest suffix of the prefix that starts at a word boundary and begins a hot word or phrase.
+    Shorter suffixes with this property are suffixes of the longest. A partial hot word earns a positive boost in
+    proportion to its labels, and keeps all of it when the word is complete. A negative boost counts only when the word
+    is complete.
 
     Args:
         spelt: labels and boosts of words and phrases.
-        alphabet: its space separates words; where it has none, each label is a word.
+        alphabet: its space separates words. If it has no space, each label is a word.
 
     Returns:
-        The automaton; it starts in state 0. State 1 is the inside of a word that is not hot.
+        The automaton. It starts in state 0. State 1 is the inside of a word that is not hot.
     """
     space = alphabet.characters.find(" ") + 1
-    shares: dict[Spelling, float] = {(): 0.0}  # of every beginning
+    shares: dict[Spelling, float] = {(): 0.0}  # the boost that each beginning earns
     following: dict[Spelling, set[int]] = {}
     for spelling, boost in spelt.items():
         for size in range(1, len(spelling) + 1):

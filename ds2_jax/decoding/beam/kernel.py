@@ -1,16 +1,17 @@
-"""Prefix beam search in machine code: a trie of prefixes, one frame at a time. Call it through `search.py`.
+"""Prefix beam search in compiled code: a trie of prefixes, one frame at a time. Call it through `search.py`.
 
-A node of the trie is a prefix, that is a label sequence; its parent lacks the last label. At most `width` nodes are
-active. An active node carries the probability of the frames so far, summed over all alignments that spell it, apart for
-alignments that end in blank. Nodes that are neither active nor above an active one are dropped when room runs out.
+A node of the trie is a prefix, that is, a label sequence. Its parent is the prefix without the last label. At most
+`width` nodes are active. An active node stores the probability of the frames so far, summed over all alignments that
+spell its prefix, separately for alignments that end in blank. When the trie is full, nodes that are neither active nor
+ancestors of an active node are dropped.
 
-A word is complete when a space follows or the utterance ends. If the alphabet has no space, every label is a word.
-When scores of the language model are first needed, `advance` stops and asks for those of all active nodes, once for
-each node. So the model may be anything. This file calls no other: Numba's cache would not see a change there.
+A word is complete when a space follows or the utterance ends. If the alphabet has no space, each label is a word.
+When `advance` needs language model scores, it stops and asks for those of all active nodes, once for each node. So any
+model can be used. This file calls no other file, because Numba's cache would not notice changes there.
 
 Source: prefix search decoding of Graves, "Supervised Sequence Labelling with Recurrent Neural Networks", section 7.5;
 words scored as in Hannun et al., "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional
-Recurrent DNNs". Differs: pruned by rank, score and label; hot words; partial words held against the vocabulary.
+Recurrent DNNs". Differs: pruning by rank, score and label; hot words; partial words are checked in the vocabulary.
 """
 
 import math
@@ -22,13 +23,13 @@ import numpy as np
 from ds2_jax.system.numba_cache import kernel
 
 NODES, ACTIVES, FRAME, ASKING = range(4)
-"""Places in `Search.counts`: how many nodes, active nodes, frames read, and nodes whose word has no score yet."""
+"""Indices into `Search.counts`: the numbers of nodes, active nodes, frames read, and nodes that wait for a score."""
 DONE, ASKS, FULL = range(3)
-"""What `advance` returns: all frames are read; the nodes in `asking` need a score; the trie needs room."""
+"""Results of `advance`: all frames are read; the nodes in `asking` need a score; the trie must grow."""
 
 
 class Search(NamedTuple):
-    """The state of a search: its trie, the active nodes, and arrays to work in."""
+    """The state of a search: its trie, the active nodes, and scratch arrays."""
 
     counts: np.ndarray
     nodes: np.ndarray
@@ -45,7 +46,7 @@ class Search(NamedTuple):
 
 
 class Vocabulary(NamedTuple):
-    """Words sorted by labels: w has `labels[starts[w] : starts[w + 1]]`, and is `ids[w]` in the language model."""
+    """Words sorted by labels: word w has `labels[starts[w] : starts[w + 1]]` and id `ids[w]` in the language model."""
 
     labels: np.ndarray
     starts: np.ndarray
@@ -53,7 +54,7 @@ class Vocabulary(NamedTuple):
 
 
 class HotWords(NamedTuple):
-    """Automaton over labels: `transitions` [S, V] int32; nats [S] in a state, and for a word that ends in it."""
+    """Automaton over labels: `transitions` [S, V] int32; nats [S], `credits` in a state, `awards` for words it ends."""
 
     transitions: np.ndarray
     credits: np.ndarray
@@ -61,7 +62,7 @@ class HotWords(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """Settings of a search, see `DecodingOptions`. `space` is a label or -1; `scored`: there is a language model."""
+    """Settings of a search, see `DecodingOptions`. `space` is a label or -1. `scored` is True with a language model."""
 
     width: int
     threshold: float
@@ -76,23 +77,23 @@ class Rules(NamedTuple):
 
 @kernel(nogil=True)
 def advance(log_probs: np.ndarray, search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords) -> int:
-    """Reads frames from `counts[FRAME]` on, until all are read or something is needed first.
+    """Reads frames, starting at `counts[FRAME]`, until all are read or the caller must supply something.
 
     Args:
         log_probs: [T', V] float32, without NaN.
-        search: changed in place.
-        rules: of the search.
-        vocabulary: of the language model.
-        hot_words: automaton.
+        search: the state, changed in place.
+        rules: the settings.
+        vocabulary: the words of the language model.
+        hot_words: the automaton.
 
     Returns:
-        `DONE`, `ASKS` or `FULL`. After the last two, supply what is needed and call again.
+        `DONE`, `ASKS` or `FULL`. After `ASKS` or `FULL`, supply scores or a larger trie and call again.
     """
     counts, nodes = search.counts, search.nodes
     while counts[FRAME] < log_probs.shape[0]:
         if counts[NODES] + rules.width > len(nodes):
             _drop_dead_nodes(search)
-            if counts[NODES] + rules.width > len(nodes) // 2:  # or it would soon be full again
+            if counts[NODES] + rules.width > len(nodes) // 2:  # otherwise it would soon be full again
                 return FULL
         search.row[:] = log_probs[counts[FRAME]]
         num_labels = _choose_labels(search, rules)
@@ -108,7 +109,7 @@ def advance(log_probs: np.ndarray, search: Search, rules: Rules, vocabulary: Voc
 
 @kernel(nogil=True)
 def ask(search: Search) -> int:
-    """Lists the active nodes whose last word has no score yet in `asking`, and the words in `words`; counts them."""
+    """Fills `asking` with the active nodes whose last word has no score, and `words` with these words. Counts them."""
     count = 0
     for slot in range(search.counts[ACTIVES]):
         index = search.actives[slot].node
@@ -122,7 +123,7 @@ def ask(search: Search) -> int:
 
 @numba.njit
 def _choose_labels(search: Search, rules: Rules) -> int:
-    """Chooses the labels other than blank that may follow: space first, then the likeliest. Returns their number."""
+    """Chooses the labels, without blank, that may follow: space first, then the most likely. Returns their number."""
     row, labels, count = search.row, search.labels, 0
     for label in range(1, len(row)):
         if row[label] >= rules.label_threshold:
@@ -153,7 +154,7 @@ def _log_add(a: Any, b: Any) -> Any:
 
 @numba.njit
 def _stay(search: Search, rules: Rules) -> int:
-    """Makes a candidate of each active node, from its own alignments and those of its parent."""
+    """Makes each active node a candidate, with the alignments of the node and of its parent."""
     nodes, actives, row = search.nodes, search.actives, search.row
     for slot in range(search.counts[ACTIVES]):
         active, candidate = actives[slot], search.candidates[slot]
@@ -179,16 +180,16 @@ def _stay(search: Search, rules: Rules) -> int:
 def _extend(
     search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords, num_labels: int, count: int
 ) -> int:
-    """Makes candidates of the active nodes' children that are not active. Returns the number of all candidates."""
+    """Makes the inactive children of active nodes candidates. Returns the number of all candidates."""
     best = floor = -np.inf
     if count > 0:
         best = search.scores[:count].max()
     if count == rules.width:
-        floor = search.scores[:count].min()  # a candidate below it is not among the best
+        floor = search.scores[:count].min()  # no candidate below it can be among the best
     for slot in range(search.counts[ACTIVES]):
         active = search.actives[slot]
         node = search.nodes[active.node]
-        most = active.total + node.settled + rules.largest_credit  # without the label's own probability
+        most = active.total + node.settled + rules.largest_credit  # the label's own probability comes on top
         if rules.space < 0:
             most += node.word_score + hot_words.awards[node.hot]
         for i in range(num_labels):
@@ -221,7 +222,7 @@ def _extend(
 def _scores_of_child(
     node: Any, label: int, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords
 ) -> tuple[float, float]:
-    """`settled` and `pending` of the child of a node; pending is -inf if the vocabulary forbids the child."""
+    """Computes `settled` and `pending` of a node's child. A closed vocabulary that forbids the child makes it -inf."""
     settled = node.settled
     pending = hot_words.credits[hot_words.transitions[node.hot, label]]
     if node.length > 0 and (rules.space < 0 or label == rules.space):
@@ -234,14 +235,14 @@ def _scores_of_child(
         if first == high or vocabulary.labels[vocabulary.starts[first] + depth] != label:
             if rules.closed:
                 pending = -np.inf
-            elif rules.space >= 0:  # else it is in the score that every label asks for
+            elif rules.space >= 0:  # otherwise the label's own score contains it
                 pending -= rules.unknown_penalty
     return settled, pending
 
 
 @numba.njit
 def _words_of_child(node: Any, rules: Rules, vocabulary: Vocabulary) -> tuple[int, int, int]:
-    """The words that a child's last word may become, before its label is known, and the number of labels they share."""
+    """Returns the range of words that a node's children may begin, and the number of labels these words share."""
     if rules.space < 0:
         return 0, len(vocabulary.ids), 0
     return node.low, node.high, node.length
@@ -249,9 +250,9 @@ def _words_of_child(node: Any, rules: Rules, vocabulary: Vocabulary) -> tuple[in
 
 @numba.njit
 def _first_from(label: int, low: int, high: int, depth: int, vocabulary: Vocabulary) -> int:
-    """The first of words that share `depth` labels whose next label is at least `label`; `high` if there is none."""
+    """Finds, among words that share `depth` labels, the first whose next label is at least `label`; `high` if none."""
     if low < high and vocabulary.starts[low + 1] - vocabulary.starts[low] == depth:
-        low += 1  # that word ends here: it comes first
+        low += 1  # the word that ends here sorts first and has no next label
     while low < high:
         middle = (low + high) // 2
         if vocabulary.labels[vocabulary.starts[middle] + depth] < label:
@@ -263,7 +264,7 @@ def _first_from(label: int, low: int, high: int, depth: int, vocabulary: Vocabul
 
 @numba.njit
 def _trim(search: Search, count: int, size: int) -> tuple[int, float]:
-    """Keeps the best `size` candidates in their order, the first of equals. Returns `size` and the least score."""
+    """Keeps the best `size` candidates in order. Ties go to the first. Returns `size` and the smallest score."""
     scores, order = search.scores, search.order
     order[:count] = np.arange(count)
     _largest_first(scores, order, count, size)
@@ -309,7 +310,7 @@ def _keep_best(search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: 
 
 @numba.njit
 def _largest_first(values: np.ndarray, order: np.ndarray, count: int, size: int) -> None:
-    """Moves the indices of the `size` largest values to the front of `order[:count]`; of equals the lower ones."""
+    """Moves the indices of the `size` largest values to the front of `order[:count]`. Ties go to lower indices."""
     low, high = 0, count - 1
     while low < high:
         pivot = order[(low + high) // 2]
@@ -340,7 +341,7 @@ def _before(values: np.ndarray, a: int, b: int) -> bool:
 def _child(
     parent_index: int, label: int, search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords
 ) -> int:
-    """Finds the child of a node with `label`, which may have been active before, or makes it."""
+    """Finds the child of a node with `label`, which exists if it was active before, or creates it."""
     nodes = search.nodes
     parent = nodes[parent_index]
     index = parent.child
@@ -373,9 +374,9 @@ def _child(
 
 @numba.njit
 def _drop_dead_nodes(search: Search) -> None:
-    """Keeps the active nodes and those above them. Their order stays: a parent comes before its children."""
+    """Keeps the active nodes and their ancestors, in the same order: parents come before their children."""
     nodes, count = search.nodes, search.counts[NODES]
-    places = np.full(count, -1, np.int64)  # 0 marks a node that stays; then its new place
+    places = np.full(count, -1, np.int64)  # 0 marks a node to keep; later its new index
     places[0] = 0
     for slot in range(search.counts[ACTIVES]):
         places[search.actives[slot].node] = 0

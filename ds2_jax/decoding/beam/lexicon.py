@@ -1,4 +1,4 @@
-"""The words of a language model in the labels of an alphabet."""
+"""Encodes the words of a language model as labels of an alphabet."""
 
 import logging
 import math
@@ -16,20 +16,20 @@ logger = logging.getLogger(__package__)
 
 
 def make_vocabulary(model: LanguageModel, alphabet: Alphabet, name: str, hot: Iterable[str] = ()) -> Vocabulary:
-    """Spells the words of a language model; what the alphabet cannot spell is counted on stderr.
+    """Encodes the words of a language model as labels. It logs how many words the alphabet cannot spell.
 
     Args:
-        model: its words are numbered as in its vocabulary. Of words that are spelt alike, the most frequent counts.
-        alphabet: what spells them, after its rules of case, removal and composition. Where it has no space, only words
-            of one character can be spelt.
-        name: of the language model's file.
-        hot: words that count as known though the model need not know them, normalised.
+        model: the language model. If several words have the same spelling, only the most frequent is used.
+        alphabet: the alphabet, which also normalises case, removed characters and Unicode form. If it has no space, it
+            can spell only words of one character.
+        name: the language model's file, for messages.
+        hot: normalised words that count as known even if the model does not know them.
 
     Returns:
         The words, sorted by their labels.
 
     Raises:
-        InputError: none of the model's words can be spelt.
+        InputError: the alphabet can spell none of the model's words.
     """
     characters = set(alphabet.characters) - {" "}
     longest = math.inf if " " in alphabet.characters else 1
@@ -48,8 +48,8 @@ def make_vocabulary(model: LanguageModel, alphabet: Alphabet, name: str, hot: It
         )
     if left_out:
         logger.warning(
-            f"{name}: {len(left_out)} of {len(model.vocabulary)} words cannot be spelt with the alphabet and so not be "
-            f"recognised: {shorten(', '.join(left_out[:5]))}"
+            f"{name}: {len(left_out)} of {len(model.vocabulary)} words cannot be recognised, because the alphabet "
+            f"cannot spell them: {shorten(', '.join(left_out[:5]))}"
         )
     for word in hot:
         spelt.setdefault(word, UNKNOWN)
@@ -57,17 +57,17 @@ def make_vocabulary(model: LanguageModel, alphabet: Alphabet, name: str, hot: It
 
 
 def _log10(model: LanguageModel, word: str) -> float:
-    """Of a word behind an unknown one, which tells nothing about it."""
+    """Returns the log10 probability of a word after <unk>, a context that says nothing about it."""
     return model.next_word(model.next_word(model.begin_state, "<unk>")[1], word)[0]
 
 
 def empty_vocabulary() -> Vocabulary:
-    """Of no words."""
+    """Returns a vocabulary without words."""
     return Vocabulary(np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, np.int64))
 
 
 def _sorted(spelt: Mapping[str, int], alphabet: Alphabet) -> Vocabulary:
-    # Where the code points of characters are their labels, words sort by their labels.
+    # Replace each character by the one whose code point is its label, so that sorting strings sorts by labels.
     table = {ord(character): label for label, character in enumerate(alphabet.characters, start=1)}
     words = sorted((text.translate(table), number) for text, number in spelt.items())
     labels = np.array([ord(label) for word, _ in words for label in word], np.int32)

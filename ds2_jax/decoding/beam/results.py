@@ -1,4 +1,4 @@
-"""What a beam search has found, read from its trie."""
+"""Reads the results of a beam search from its trie."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from ds2_jax.system.numba_cache import kernel
 
 @kernel()
 def labels_of(index: int, nodes: np.ndarray) -> np.ndarray:
-    """The label sequence of a node, [N] int32."""
+    """Returns the label sequence of a node, [N] int32."""
     count, above = 0, index
     while nodes[above].parent >= 0:
         count, above = count + 1, int(nodes[above].parent)
@@ -19,7 +19,7 @@ def labels_of(index: int, nodes: np.ndarray) -> np.ndarray:
 
 @kernel()
 def text_of(index: int, nodes: np.ndarray, space: int) -> np.ndarray:
-    """The labels of a node without spaces at its ends and behind spaces, [N] int32."""
+    """Returns the labels of a node without repeated spaces and spaces at the ends, [N] int32."""
     labels = labels_of(index, nodes)
     count = 0
     for label in labels:
@@ -33,11 +33,11 @@ def text_of(index: int, nodes: np.ndarray, space: int) -> np.ndarray:
 
 @kernel()
 def finals(actives: np.ndarray, nodes: np.ndarray, awards: np.ndarray, closed: bool) -> tuple[np.ndarray, np.ndarray]:
-    """What the active nodes come to at the end of an utterance, all words having been scored.
+    """Computes the word scores of the active nodes at the end of an utterance. All words must have a score.
 
     Returns:
-        Nats of its words, [A] float64, -inf where the vocabulary forbids it, and the language model's states behind the
-        last one, [A] int64.
+        Scores in nats, [A] float64, -inf for nodes that a closed vocabulary forbids; and the language model's states
+        after the last words, [A] int64.
     """
     scores, states = np.empty(len(actives)), np.empty(len(actives), np.int64)
     for slot in range(len(actives)):

@@ -1,4 +1,4 @@
-"""Prefix beam search: the likeliest texts of an utterance, with a language model and hot words where there are any."""
+"""Prefix beam search: finds the most likely texts of an utterance, optionally with a language model and hot words."""
 
 import copy
 import math
@@ -19,17 +19,17 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 
 FIRST_NODES = 4096
-"""Room in a new trie."""
+"""Initial size of the trie."""
 
 
 class BeamHypothesis(NamedTuple):
     """A text, as labels.
 
     Attributes:
-        labels: never blank; where several label sequences give the text (they differ in spaces at the ends or repeated
-            ones), the likeliest.
-        log_prob: nats, of all alignments of all those sequences that the search has kept.
-        score: nats, what hypotheses are ranked by: `log_prob` and what language model and hot words add.
+        labels: the labels, without blanks. Label sequences that differ only in repeated spaces or spaces at the ends
+            give the same text; this is the most likely of them.
+        log_prob: log-probability in nats of all alignments of these sequences that the search has kept.
+        score: score in nats that ranks hypotheses: `log_prob` plus the scores of language model and hot words.
     """
 
     labels: list[int]
@@ -41,12 +41,13 @@ class BeamSearch:
     """Prefix beam search with one set of options.
 
     Args:
-        alphabet: what the labels stand for.
-        options: pruning, weights, hot words.
-        model: the language model of `options.lm`, of words or, where the alphabet has no space, of its characters.
+        alphabet: the characters of the labels.
+        options: pruning, weights and hot words.
+        model: the language model of `options.lm`. It models words, or characters if the alphabet has no space.
 
     Raises:
-        InputError: the alphabet cannot spell a hot word or any word of the model; a boost is beyond LARGEST_WEIGHT.
+        InputError: the alphabet cannot spell a hot word, or can spell no word of the model, or a boost is beyond
+            LARGEST_WEIGHT.
     """
 
     def __init__(self, alphabet: Alphabet, options: DecodingOptions, model: LanguageModel | None = None) -> None:
@@ -80,32 +81,32 @@ class BeamSearch:
 
         Args:
             log_probs: [T', V] float32, natural logarithms; -inf is allowed.
-            num_best: the most hypotheses to return.
+            num_best: the largest number of hypotheses to return.
 
         Returns:
-            Hypotheses of distinct texts, the best first, of equal ones by their labels. None only where nothing is
-            possible: a frame without a possible label, or a closed vocabulary that allows none.
+            Hypotheses with different texts, the best first. Ties are sorted by labels. The list is empty only if no
+            text is possible: a frame has no possible label, or a closed vocabulary allows no text.
 
         Raises:
-            InputError: `log_probs` holds NaN or infinity.
+            InputError: `log_probs` has NaN or infinity.
         """
         progress = self.start()
         progress.read(log_probs)
         return progress.hypotheses(num_best)
 
     def weighted(self, alpha: float, beta: float) -> "BeamSearch":
-        """The same search with other weights, without spelling the words of the model anew."""
+        """Returns this search with other weights. It shares the vocabulary, which takes time to build."""
         other = copy.copy(self)
         other._weights = (math.log(10) * alpha, beta)
         return other
 
     def start(self) -> "Progress":
-        """A search that has read no frame. With KenLM's model the one before must be over."""
+        """Starts a search. With a KenLM model, the previous search must be finished."""
         return Progress(self._rules, self._vocabulary, self._hot_words, self._model, self._weights, self._num_labels)
 
 
 class Progress:
-    """A search under way: what `BeamSearch.start` gives. Reads an utterance in parts, and says what it would be."""
+    """A running search, made by `BeamSearch.start`. It reads an utterance in parts and gives hypotheses at any time."""
 
     def __init__(
         self,
@@ -117,8 +118,8 @@ class Progress:
         num_labels: int,
     ) -> None:
         self._rules, self._vocabulary, self._hot_words = rules, vocabulary, hot_words
-        self._model, (self._scale, self._beta) = model, weights  # the scale from log10 to weighted nats
-        num_candidates = 2 * rules.width  # more are trimmed on the way
+        self._model, (self._scale, self._beta) = model, weights  # the scale turns log10 into weighted nats
+        num_candidates = 2 * rules.width  # `_extend` trims further ones
         self._search = Search(
             counts=np.array([1, 1, 0, 0]),  # the root, active
             nodes=np.zeros(max(FIRST_NODES, 4 * rules.width), NODE),
@@ -140,7 +141,7 @@ class Progress:
         self._search.actives["label"][0] = -np.inf
 
     def read(self, log_probs: np.ndarray) -> None:
-        """Reads the frames that follow, as `BeamSearch.__call__` does."""
+        """Reads the next frames. Arguments and errors are those of `BeamSearch.__call__`."""
         log_probs = np.ascontiguousarray(log_probs, np.float32)
         assert log_probs.shape[1] == len(self._search.row)
         bad = ~(log_probs < np.inf)
@@ -173,7 +174,7 @@ class Progress:
         nodes["word_state"][asking] = states
 
     def hypotheses(self, num_best: int) -> list[BeamHypothesis]:
-        """What the frames read so far say if the utterance ends with them, as `BeamSearch.__call__` returns it."""
+        """Returns the hypotheses of `BeamSearch.__call__` as if the utterance ended with the frames read so far."""
         if self._model is not None and kernel.ask(self._search):
             self._answer()
         nodes, actives = self._search.nodes, self._search.actives[: self._search.counts[kernel.ACTIVES]]
@@ -191,7 +192,7 @@ class Progress:
             best = slots[log_probs.index(max(log_probs))]
             found.append((log_prob + float(words[best]), log_prob, best))
         found.sort(reverse=True)
-        least = found[:num_best][-1][0] if found else 0.0  # all of that score are spelt, for their order
+        least = found[:num_best][-1][0] if found else 0.0  # ties at this score are sorted by labels
         hypotheses = [
             BeamHypothesis(labels_of(actives["node"][slot], nodes).tolist(), log_prob, score)
             for score, log_prob, slot in found

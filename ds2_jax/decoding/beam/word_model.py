@@ -1,4 +1,4 @@
-"""A language model as the beam search asks it: words by number, many at once."""
+"""The interface between beam search and language models: it scores many words at once, given by number."""
 
 from typing import Protocol
 
@@ -14,28 +14,28 @@ UNKNOWN = -1
 
 
 class WordModel(Protocol):
-    """What a search asks."""
+    """A language model as beam search uses it."""
 
     def begin(self) -> int:
-        """The state before the first word of an utterance."""
+        """Returns the state before the first word of an utterance."""
 
     def score(self, states: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scores words, each behind a state of its own.
+        """Scores each word after its own state.
 
         Args:
             states: [N] int64.
-            words: [N] int64, numbers in the vocabulary, or `UNKNOWN`.
+            words: [N] int64, indices into the vocabulary, or `UNKNOWN`.
 
         Returns:
-            log10 probabilities [N] float64, and the states behind the words [N] int64.
+            log10 probabilities [N] float64, and the states after the words [N] int64.
         """
 
     def end(self, states: np.ndarray) -> np.ndarray:
-        """log10 probabilities of `</s>` behind states, [N] float64."""
+        """Returns the log10 probability of `</s>` after each state, [N] float64."""
 
 
 class NGramWords:
-    """An n-gram model in arrays, asked in machine code."""
+    """An n-gram model in arrays, called in compiled code."""
 
     def __init__(self, model: NGramModel) -> None:
         self._model = model
@@ -54,7 +54,7 @@ class NGramWords:
 
 
 class WordByWord:
-    """Any language model, asked in Python."""
+    """Any language model, called in Python word by word."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
@@ -62,7 +62,7 @@ class WordByWord:
     def begin(self) -> int:
         """See `WordModel`."""
         if isinstance(self._model, KenLMModel):
-            self._model.forget()  # its memory grows with what it is asked
+            self._model.forget()  # its cache grows with every new word and state
         return self._model.begin_state
 
     def score(self, states: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -78,5 +78,5 @@ class WordByWord:
 
 
 def word_model(model: LanguageModel) -> WordModel:
-    """The fastest way to ask a model."""
+    """Chooses the fastest interface to a language model."""
     return NGramWords(model) if isinstance(model, NGramModel) else WordByWord(model)

@@ -1,1 +1,1 @@
-"""Word n-gram language models: from files to probabilities."""
+"""Word n-gram language models: reads files and computes probabilities."""

@@ -1,9 +1,9 @@
 r"""Reads back-off n-gram models in the ARPA format, plain or gzipped.
 
-The format, as written by SRILM, KenLM, IRSTLM and others: after any comments the line `\data\`, then a line
-`ngram ORDER=COUNT` for each order, then for each order a section `\ORDER-grams:` with a line for each n-gram (log10 of
-its probability, its words and, below the highest order, perhaps log10 of its back-off weight, with tabs or spaces
-between), and `\end\`.
+SRILM, KenLM, IRSTLM and others write this format. Comments may come first. The line `\data\` follows, then a line
+`ngram ORDER=COUNT` for each order. Then each order has a section `\ORDER-grams:` with a line for each n-gram: log10 of
+its probability, its words and, below the highest order, optionally log10 of its back-off weight, separated by tabs or
+spaces. The line `\end\` ends the file.
 """
 
 import collections
@@ -23,19 +23,19 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.system.inflate import inflate
 
 SPECIALS = BEGIN, END, UNKNOWN = ("<s>", "</s>", "<unk>")
-"""The words that stand for the begin and the end of a sentence and for any word that a model does not know."""
+"""The words for the beginning of a sentence, its end, and any word that the model does not know."""
 UNKNOWN_LOG10 = -100.0
-"""Of <unk> where a file does not list it; KenLM's choice."""
+"""log10 probability of <unk> if a file does not list it, as in KenLM."""
 OTHER_UNKNOWN = "<UNK>"
 
 BLOCK_BYTES = 2**24
 GZIP = b"\x1f\x8b"
 NEWLINE, WHITE_SPACE = b"\n", b" \t\r\n"
-DATA = re.compile(rb"^(?:\xef\xbb\xbf)?[ \t]*\\data\\[ \t\r]*$", re.MULTILINE)  # behind a byte order mark, perhaps
+DATA = re.compile(rb"^(?:\xef\xbb\xbf)?[ \t]*\\data\\[ \t\r]*$", re.MULTILINE)  # a byte order mark may precede it
 COUNT = re.compile(rb"ngram[ \t]+(\d{1,18})[ \t]*=[ \t]*(\d{1,18})")
 NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 IRSTLMS = (b"iARPA", b"qARPA")
-"""The first words of files that IRSTLM keeps for itself: alike to look at, but with other numbers."""
+"""First words of IRSTLM's internal formats, which look like ARPA files but contain other numbers."""
 MEND = "Mend the line or make the model again."
 REMAKE = "Copy it or make it again."
 CUT_SHORT = f"It is cut short. {REMAKE}"
@@ -46,8 +46,8 @@ class NGrams(NamedTuple):
 
     Attributes:
         words: [N, n] int32, word ids.
-        log10: [N] float32, log10 of the probability of the last word after the others.
-        backoffs: [N] float32, log10 of the back-off weight, 0 where there is none.
+        log10: [N] float32, log10 probability of the last word after the others.
+        backoffs: [N] float32, log10 of the back-off weight, 0 for an n-gram without one.
     """
 
     words: np.ndarray
@@ -56,13 +56,13 @@ class NGrams(NamedTuple):
 
 
 class Arpa(NamedTuple):
-    """What an ARPA file holds.
+    """The contents of an ARPA file.
 
     Attributes:
         path: the file.
-        words: the vocabulary sorted by code points (which is UTF-8's order of bytes), then SPECIALS. A word's place is
+        words: the vocabulary, sorted by code points (the same order as UTF-8 bytes), then SPECIALS. A word's index is
             its id.
-        orders: the n-grams of order 1 and up; those of order 1 in the sequence of their ids.
+        orders: the n-grams of each order from 1 up. The 1-grams are sorted by id.
     """
 
     path: Path
@@ -71,17 +71,18 @@ class Arpa(NamedTuple):
 
 
 def read_arpa(path: Path) -> Arpa:
-    r"""Reads a file.
+    r"""Reads an ARPA file.
 
-    <UNK> is taken for <unk>. Where a file lists neither, <unk> has UNKNOWN_LOG10.
+    <UNK> is read as <unk>. If a file lists neither, <unk> has UNKNOWN_LOG10.
 
     Args:
-        path: plain or gzipped, which its first bytes tell.
+        path: a plain or gzipped file. The first bytes decide which.
 
     Raises:
-        InputError: it cannot be read, is no ARPA file or is cut short; the sections are not those that `\data\`
-            announces; a line is wrong (fields missing or too many, no number, not finite, a probability above 1); a
-            word is listed twice, is not in UTF-8, or occurs in longer n-grams only; <s> or </s> is missing.
+        InputError: the file cannot be read, is not an ARPA file or is cut short. The sections differ from those that
+            `\data\` announces. A line is wrong: fields are missing or too many, a field is not a finite number, or a
+            probability is above 1. A word is listed twice, is not in UTF-8, or occurs only in longer n-grams. <s> or
+            </s> is missing.
     """
     with reading(path), _opened(path) as stream:
         text = _Text(path, stream)
@@ -104,10 +105,10 @@ def read_arpa(path: Path) -> Arpa:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Names `path` where it cannot be read.
+    """Turns read errors of the body into an InputError that names `path`.
 
     Raises:
-        InputError: the body raised what files that are missing, locked, damaged or cut short raise.
+        InputError: the file is missing, locked, damaged or cut short.
     """
     try:
         yield
@@ -132,8 +133,8 @@ class _Text:
     """The lines of a file, read in blocks of whole lines.
 
     Attributes:
-        block: the present one.
-        position: of the present line in it.
+        block: the current block.
+        position: offset of the current line in the block.
     """
 
     def __init__(self, path: Path, stream: io.BufferedReader) -> None:
@@ -141,18 +142,18 @@ class _Text:
         self.block = b""
         self.position = 0
         self._stream = stream
-        self._rest = b""  # the start of a line, behind the block
+        self._rest = b""  # the start of the next line, after the block
         self._lines_before = 0
 
     def more(self) -> bool:
-        """Whether there is a present line; reads the next block where the last one is used up."""
+        """Whether there is a current line. Reads the next block if this one is used up."""
         if self.position < len(self.block):
             return True
         self._lines_before += self.block.count(NEWLINE)
         read = self._stream.read(BLOCK_BYTES)
         content = self._rest + read
         cut = content.rfind(NEWLINE) + 1
-        if len(read) < BLOCK_BYTES:  # the end
+        if len(read) < BLOCK_BYTES:  # end of file
             self.block = content if cut == len(content) else content + NEWLINE
             self._rest = b""
         else:
@@ -162,7 +163,7 @@ class _Text:
         return bool(self.block)
 
     def line(self) -> bytes | None:
-        """The present line, or the first after it that is not blank, without white space around it; None at the end."""
+        """Returns the first line, from the current one on, that is not blank, stripped; None at the end of the file."""
         while self.more():
             line = self.block[self.position : self._line_end()].strip(WHITE_SPACE)
             if line:
@@ -175,7 +176,7 @@ class _Text:
         self.position = self._line_end() + 1
 
     def place(self, position: int) -> str:
-        """The file and the number of the line with a position of the block, as messages name them."""
+        """Returns the file and the number of the line at a position of the block, for messages."""
         return f"{self.path}, line {self._lines_before + self.block.count(NEWLINE, 0, position) + 1},"
 
     def _line_end(self) -> int:
@@ -183,7 +184,7 @@ class _Text:
 
 
 class _Block(NamedTuple):
-    """The N n-grams of a block of lines; `starts` and `ends` are the places of their words in its text."""
+    """The N n-grams of a block of lines. `starts` and `ends` are the offsets of their words in the text."""
 
     text: bytes
     log10: np.ndarray
@@ -207,7 +208,7 @@ class _Vocabulary:
         self._table = make_table(self._words, self._bounds)
 
     def number(self, text: _Text, block: _Block) -> NGrams:
-        """The n-grams of a block, the present one of a text."""
+        """Replaces the words of the text's current block by their ids."""
         characters = np.frombuffer(block.text, np.uint8)
         ids = find_words(characters, block.starts, block.ends, self._table, self._words, self._bounds)
         for row, column in np.argwhere(ids < 0)[:1]:
@@ -221,12 +222,12 @@ def _refuse(field: str, rule: str, value: bytes, advice: str) -> None:
 
 
 def _read_counts(text: _Text) -> list[int]:
-    r"""The number of n-grams of each order that `\data\` announces."""
+    r"""Reads the number of n-grams of each order after `\data\`."""
     rule, advice = "be an ARPA model, with a line \\data\\", "Name an ARPA file, plain or gzipped, or a KenLM binary."
     require(text.more(), str(text.path), rule, "an empty file", advice)
-    found = DATA.search(text.block)  # within the first 16 MB
+    found = DATA.search(text.block)  # must be in the first 16 MB
     if found is None:
-        raise InputError(f"{text.path} must {rule}, got a file without. {advice}")
+        raise InputError(f"{text.path} must {rule}, got a file without it. {advice}")
     before = text.block[: found.start()].split(maxsplit=1)
     if before and before[0] in IRSTLMS:
         _refuse(str(text.path), rule, before[0], "Convert it with IRSTLM: compile-lm FILE --text=yes OUTPUT.")
@@ -246,7 +247,7 @@ def _read_counts(text: _Text) -> list[int]:
 
 
 def _expect(text: _Text, wanted: str) -> None:
-    """Reads the line that begins a section, or ends the file."""
+    """Reads the line that begins a section or ends the file."""
     line = text.line()
     if line is None:
         raise InputError(f"{text.path} must have a line {wanted}, got its end. {CUT_SHORT}")
@@ -260,11 +261,11 @@ def _read_section(text: _Text, order: int, counts: list[int]) -> Iterator[_Block
     is_highest = order == len(counts)
     total = 0
     while (line := text.line()) is not None and not line.startswith(b"\\"):
-        # A line takes at least a character and a separator for each field; one more may be wrong.
+        # Each field takes at least a character and a separator. One further line may be wrong.
         room = (len(text.block) - text.position) // (2 * (order + 1)) + 1
         most = min(text.block.count(NEWLINE, text.position), room)
         numbers = np.empty((2, most))  # log10 probabilities, back-off weights
-        places = np.empty((2, most, order), np.int32)  # where words start and end
+        places = np.empty((2, most, order), np.int32)  # offsets of the words' starts and ends
         block = np.frombuffer(text.block, np.uint8)
         text.position, count = parse_lines(block, text.position, order, is_highest, *numbers, *places)
         log10, backoffs = numbers[:, :count].astype(np.float32)
@@ -278,7 +279,7 @@ def _read_section(text: _Text, order: int, counts: list[int]) -> Iterator[_Block
 
 
 def _check_line(text: _Text, order: int, is_highest: bool) -> None:
-    """Says what is wrong with the present line, unless it begins the next section."""
+    """Raises an error for the current line, unless it begins the next section."""
     fields = re.split(rb"[ \t\r]+", text.line() or b"")
     if fields[0].startswith(b"\\"):
         return
@@ -290,7 +291,7 @@ def _check_line(text: _Text, order: int, is_highest: bool) -> None:
         rule, value = f"hold a probability, {order} words and perhaps a finite log10 back-off weight", fields[-1]
     else:
         assert is_highest
-        rule, value = "have no back-off weight, being of the highest order", fields[-1]
+        rule, value = "have no back-off weight, because it is of the highest order", fields[-1]
     _refuse(text.place(text.position), rule, value, MEND)
 
 
@@ -299,7 +300,7 @@ def _is_finite(field: bytes) -> bool:
 
 
 def _sort_words(path: Path, names: list[bytes]) -> tuple[tuple[str, ...], np.ndarray]:
-    """The words by their ids, as `Arpa` has them, and the id of each word that is listed."""
+    """Returns `Arpa.words`, and the id of each listed word."""
     try:
         listed = [UNKNOWN if name == OTHER_UNKNOWN.encode() else name.decode() for name in names]
     except UnicodeDecodeError as error:
@@ -311,5 +312,5 @@ def _sort_words(path: Path, names: list[bytes]) -> tuple[tuple[str, ...], np.nda
     for word in twice[:1]:
         require(False, str(path), "list each word once", word, MEND)
     for word in sorted({BEGIN, END} - set(listed)):
-        raise InputError(f"{path} must list {BEGIN} and {END} among its 1-grams, got none of {word}. {REMAKE}")
+        raise InputError(f"{path} must list {BEGIN} and {END} among its 1-grams, got a list without {word}. {REMAKE}")
     return words, np.array([ids[word] for word in listed], np.int64)

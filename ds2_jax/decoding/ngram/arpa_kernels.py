@@ -1,6 +1,6 @@
-"""The inner loops of reading an ARPA file, compiled: lines to numbers and places of words, words to their ids.
+"""Compiled inner loops of reading an ARPA file: they parse lines and look up the ids of words.
 
-Text is [N] uint8, the bytes of whole lines, the last byte a newline.
+Text is [N] uint8, the bytes of whole lines. The last byte is a newline.
 """
 
 import numpy as np
@@ -10,9 +10,9 @@ from ds2_jax.system.numba_cache import kernel
 TAB, NEWLINE, RETURN, SPACE, BACKSLASH = b"\t\n\r \\"
 PLUS, MINUS, POINT, ZERO, NINE, SMALL_E, LARGE_E = b"+-.09eE"
 MANTISSA_LIMIT = 10**17
-"""Digits beyond it are below a float32's precision by nine decimal places."""
+"""Larger mantissas are cut. The digits lost are nine decimal places below the precision of float32."""
 LARGEST = 1e38
-"""What numbers stay below, so that float32 holds them."""
+"""Numbers must be smaller, so that they fit float32."""
 
 
 @kernel()
@@ -26,20 +26,22 @@ def parse_lines(
     starts: np.ndarray,
     ends: np.ndarray,
 ) -> tuple[int, int]:
-    """Reads lines of n-grams up to the text's end, a line that begins with a backslash, or one that is wrong.
+    """Reads lines of n-grams up to the end of the text, a line that begins with a backslash, or a wrong line.
+
+    It fills the last four arguments with one entry for each n-gram.
 
     Args:
-        text: see above.
-        position: where the first line begins.
-        order: words a line.
-        is_highest: whether it is the model's order, whose n-grams have no back-off.
-        log10: [N] float64 to be filled, one entry for each n-gram, as the next three.
-        backoffs: [N] float64, 0 where the line has none.
-        starts: [N, order] int32, where in the text each word begins.
-        ends: [N, order] int32, and ends.
+        text: the lines, see the module's docstring.
+        position: offset of the first line.
+        order: number of words in a line.
+        is_highest: whether `order` is the model's highest, which has no back-off weights.
+        log10: [N] float64, log10 probabilities.
+        backoffs: [N] float64, log10 of back-off weights; 0 for a line without one.
+        starts: [N, order] int32, offset of each word's start in the text.
+        ends: [N, order] int32, offset of each word's end.
 
     Returns:
-        Where the first line begins that was not read, the text's length if all were; and the n-grams read.
+        The offset of the first line that was not read (the text's length if all were), and the number of n-grams read.
     """
     count = 0
     while position < len(text):
@@ -79,7 +81,7 @@ def parse_lines(
 
 @kernel()
 def parse_number(text: np.ndarray, start: int, end: int) -> tuple[bool, float]:
-    """Whether the text between `start` and `end` is a decimal number, below LARGEST, and that number."""
+    """Parses a decimal number between `start` and `end`. Returns whether it is one below LARGEST, and the number."""
     at = start
     negative = text[at] == MINUS
     if text[at] == PLUS or negative:
@@ -116,21 +118,22 @@ def parse_number(text: np.ndarray, start: int, end: int) -> tuple[bool, float]:
         exponent += -written if below_one else written
     if at < end:
         return False, 0.0
-    # A power of ten is exact up to 22: dividing by it rounds once, multiplying by its inverse would round twice.
+    # Powers of ten are exact up to 10^22. Dividing by one rounds once; multiplying by its inverse would round twice.
     value = mantissa * 10.0**exponent if exponent >= 0 else mantissa / 10.0**-exponent
     return bool(value < LARGEST), -value if negative else value
 
 
 @kernel()
 def make_table(words: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """A hash table of different words.
+    """Makes a hash table of distinct words.
 
     Args:
-        words: [N] uint8, the words one behind the other.
-        bounds: [W + 1] int64, where each word begins, and the end of the last.
+        words: [N] uint8, the concatenated words.
+        bounds: [W + 1] int64, the offset of each word's start, then the end of the last word.
 
     Returns:
-        A power of two of int32, at least twice the number of words: ids, and -1 where none is.
+        [M] int32, the id in each slot, or -1 for an empty slot. M is a power of two and at least twice the number of
+        words.
     """
     size = 2
     while size < 2 * len(bounds):
@@ -148,18 +151,18 @@ def make_table(words: np.ndarray, bounds: np.ndarray) -> np.ndarray:
 def find_words(
     text: np.ndarray, starts: np.ndarray, ends: np.ndarray, table: np.ndarray, words: np.ndarray, bounds: np.ndarray
 ) -> np.ndarray:
-    """The ids of words in a text.
+    """Looks up the ids of words in a text.
 
     Args:
-        text: see above.
-        starts: [N, n] int32, where each word begins.
-        ends: [N, n] int32, where it ends.
-        table: what `make_table` made of the next two.
-        words: [N] uint8.
-        bounds: [W + 1] int64.
+        text: the lines, see the module's docstring.
+        starts: [N, n] int32, offset of each word's start.
+        ends: [N, n] int32, offset of each word's end.
+        table: the result of `make_table` for `words` and `bounds`.
+        words: [N] uint8, see `make_table`.
+        bounds: [W + 1] int64, see `make_table`.
 
     Returns:
-        [N, n] int32, -1 for a word that the table lacks.
+        [N, n] int32, the ids; -1 for a word that is not in the table.
     """
     ids = np.full(starts.shape, -1, np.int32)
     for row in range(starts.shape[0]):
@@ -187,7 +190,7 @@ def _equal(text: np.ndarray, start: int, end: int, words: np.ndarray, first: int
 
 @kernel()
 def _hash(text: np.ndarray, start: int, end: int) -> np.int64:
-    """FNV-1a (Fowler, Noll and Vo), 64 bits, its upper half folded in; not negative."""
+    """Computes the 64-bit FNV-1a hash (Fowler, Noll and Vo) with its upper half folded in. It is never negative."""
     value = np.uint64(14695981039346656037)
     for at in range(start, end):
         value = (value ^ np.uint64(text[at])) * np.uint64(1099511628211)

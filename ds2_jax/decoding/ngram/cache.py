@@ -1,8 +1,8 @@
-"""The binary cache of ARPA files: what one process read and linked, later ones load.
+"""The binary cache of ARPA files. The first process that reads a file stores its arrays, and later processes load them.
 
-A file in a folder that only the user can write, named by the SHA-256 of the ARPA file and the version of the format,
-holds the CRC-32 of all that follows (4 bytes), a line of JSON that tells the arrays, and the arrays: numbers and text,
-nothing that is run. One that is damaged or of another version is made anew.
+A cache file lies in a folder that only the user can write. Its name has the SHA-256 of the ARPA file and the version of
+the format. It contains the CRC-32 of everything that follows (4 bytes), a line of JSON that describes the arrays, and
+the arrays. It holds only numbers and text, no code. A file that is damaged or has another version is written again.
 """
 
 import hashlib
@@ -22,25 +22,25 @@ from ds2_jax.system.errors import InputError
 logger = logging.getLogger(__package__)
 
 VERSION = 1
-"""To be raised with every change of what the arrays mean."""
+"""Raise it when the meaning of the arrays changes."""
 CRC_BYTES = 4
 ALIGNMENT = 8
 
 Contents = tuple[tuple[str, ...], NGramArrays, np.ndarray]
-"""The vocabulary, and what `trie.build` returns."""
+"""The vocabulary, and the two results of `trie.build`."""
 
 
 def read_through_cache(path: Path) -> Contents:
-    """Reads an ARPA file, or what the cache holds of one with the same bytes.
+    """Reads an ARPA file, or loads it from the cache if a file with the same bytes was read before.
 
-    Without a cache that can be written it says so and goes on.
+    If the cache cannot be written, a warning is logged and the file is read without it.
 
     Returns:
         The vocabulary, the trie, and the first node of each order; see `trie.build`.
 
     Raises:
         InputError: see `read_arpa` and `build`.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     digest = digest_of(path)
     try:
@@ -53,7 +53,7 @@ def read_through_cache(path: Path) -> Contents:
         return contents
     arpa = read_arpa(path)
     contents = arpa.words[: -len(SPECIALS)], *build(arpa)
-    if cached and digest_of(path) == digest:  # otherwise it changed between
+    if cached and digest_of(path) == digest:  # otherwise the file changed meanwhile
         try:
             _write(cached, contents)
         except OSError as error:
@@ -62,19 +62,19 @@ def read_through_cache(path: Path) -> Contents:
 
 
 def digest_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+    """Computes the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _say_uncached(error: Exception) -> None:
     reason = str(error).rstrip(".")
-    logger.warning(f"reading the language model without a cache: {reason}. XDG_CACHE_HOME may name another.")
+    logger.warning(f"reading the language model without a cache: {reason}. Set XDG_CACHE_HOME to another folder.")
 
 
 def _write(path: Path, contents: Contents) -> None:
     vocabulary, arrays, order_starts = contents
-    stored = {"order_starts": order_starts, **arrays._asdict()}  # the largest items first: each stays aligned
+    stored = {"order_starts": order_starts, **arrays._asdict()}  # largest item size first, so that each stays aligned
     stored["vocabulary"] = np.frombuffer("\n".join(vocabulary).encode(), np.uint8)
     header = json.dumps({"version": VERSION, "arrays": [[n, a.dtype.str, len(a)] for n, a in stored.items()]}).encode()
     header += b" " * (-(CRC_BYTES + len(header) + 1) % ALIGNMENT) + b"\n"
@@ -93,7 +93,7 @@ def _write(path: Path, contents: Contents) -> None:
 
 
 def _read(path: Path) -> Contents | None:
-    """What a file holds; None if it is not there, cannot be read, is damaged or of another version."""
+    """Reads a cache file. Returns None if it is missing, unreadable, damaged or of another version."""
     try:
         content = np.fromfile(path, np.uint8)
     except OSError:

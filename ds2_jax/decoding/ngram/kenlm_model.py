@@ -1,4 +1,4 @@
-"""Binary files of KenLM, read by its own package where that is installed."""
+"""Reads KenLM's binary files with the package `kenlm`, if it is installed."""
 
 import mmap
 from collections.abc import Sequence
@@ -11,30 +11,30 @@ from ds2_jax.system.errors import InputError
 
 MAGIC = b"mmap lm http://kheafield.com/code"
 FIRST_WORD = b"<unk>\0"
-"""Of the words, each with a null character behind it, that end the file."""
+"""First entry of the list of words at the end of the file. A null byte follows each word."""
 
 
 def is_kenlm_binary(path: Path) -> bool:
-    """Whether a file begins as KenLM's binary files do.
+    """Whether a file begins like a binary file of KenLM.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         return file.read(len(MAGIC)) == MAGIC
 
 
 class KenLMModel(LanguageModel):
-    """A model in KenLM's hands.
+    """A language model that KenLM reads and evaluates.
 
-    It hands out a small number for each of KenLM's states, the same for equal ones, and remembers what each word led
-    to: a look-up in a dictionary from the second time on.
+    It numbers KenLM's states; equal states have the same number. It stores the result of each `next_word`, so that a
+    repeated call only looks it up.
 
     Args:
-        path: a binary file, of KenLM's probing or trie kind.
+        path: a binary file of KenLM's probing or trie type.
 
     Raises:
-        InputError: the package `kenlm` is not installed or cannot read the file, or the file lacks its words.
+        InputError: the package `kenlm` is not installed or cannot read the file, or the file does not list its words.
     """
 
     begin_state = 0
@@ -44,8 +44,8 @@ class KenLMModel(LanguageModel):
             import kenlm
         except ModuleNotFoundError as error:
             raise InputError(
-                f"{path} must be an ARPA file where the package kenlm is not installed, got a binary file of KenLM. "
-                "Name the ARPA file that it was made of, or `pip install kenlm`, which needs a C++ compiler and CMake."
+                f"{path} must be an ARPA file if the package kenlm is not installed, got a binary file of KenLM. "
+                "Name its ARPA file, or `pip install kenlm`, which needs a C++ compiler and CMake."
             ) from error
         try:
             self._model = kenlm.Model(str(path))
@@ -57,7 +57,7 @@ class KenLMModel(LanguageModel):
         self.forget()
 
     def forget(self) -> None:
-        """Frees what it remembers. All states but `begin_state` are void from now on."""
+        """Frees the stored results. All states except `begin_state` become invalid."""
         begin = self._new_state()
         self._model.BeginSentenceWrite(begin)
         self._states: list[Any] = [begin]
@@ -87,5 +87,5 @@ class KenLMModel(LanguageModel):
             words = content[start:].decode(errors="replace").split("\0") if start >= 0 else []
         known = set(words[:-1]) - {UNKNOWN}
         if not known or not all(word in self._model for word in known):
-            raise InputError(f"{path} must hold its words, in UTF-8, got others or none. Make it again with them.")
+            raise InputError(f"{path} must list its words in UTF-8, got others or none. Make it again with its words.")
         return tuple(sorted(known - set(SPECIALS)))

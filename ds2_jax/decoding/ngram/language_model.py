@@ -1,4 +1,4 @@
-"""What the models of words have in common, whatever they were read from."""
+"""The common interface of language models."""
 
 import abc
 from collections.abc import Iterable, Sequence
@@ -8,12 +8,12 @@ from ds2_jax.system.errors import InputError
 
 
 class WordScore(NamedTuple):
-    """What a model says of one word of a sentence.
+    """A model's score for one word of a sentence.
 
     Attributes:
-        log10: of its probability after the words before it.
-        length: words of the longest n-gram that ends with it and that the model has: itself and words before it.
-        unknown: whether the model does not know it.
+        log10: log10 probability of the word after the words before it.
+        length: number of words in the model's longest n-gram that ends with this word.
+        unknown: whether the word is unknown to the model.
     """
 
     log10: float
@@ -24,13 +24,13 @@ class WordScore(NamedTuple):
 class LanguageModel(abc.ABC):
     """Gives the probability of a word after the words before it.
 
-    Sentences are text, whose words white space separates, or the words one by one. Where the words are characters, for
-    a language without spaces, that is the characters one by one.
+    A sentence is a string whose words are separated by white space, or a sequence of words. For a language without
+    spaces the words are characters, and a sentence is a sequence of characters.
 
     Attributes:
-        order: the most words that an n-gram has.
+        order: number of words in the longest n-grams.
         vocabulary: the known words, sorted by code points, without <s>, </s> and <unk>.
-        begin_state: the state after <s>, where sentences begin.
+        begin_state: the state at the beginning of a sentence, after <s>.
     """
 
     order: int
@@ -39,30 +39,30 @@ class LanguageModel(abc.ABC):
 
     @abc.abstractmethod
     def next_word(self, state: int, word: str) -> tuple[float, int]:
-        """The log10 probability of a word after a state, and the state after it; </s> is a sentence's end."""
+        """Returns the log10 probability of a word after a state, and the state after the word. </s> ends a sentence."""
 
     @abc.abstractmethod
     def word_scores(self, sentence: str | Sequence[str], *, begin: bool = True, end: bool = True) -> list[WordScore]:
         """Scores each word of a sentence.
 
         Args:
-            sentence: see the class.
-            begin: whether the first word follows <s>, and not nothing.
-            end: whether </s> follows the last.
+            sentence: a string or a sequence of words.
+            begin: whether <s> precedes the first word. Otherwise the first word has no context.
+            end: whether to score </s> after the last word.
 
         Returns:
-            One for each word, and for </s> if it `end`s.
+            One score for each word, and one for </s> if `end` is set.
         """
 
     def score(self, sentence: str | Sequence[str], *, begin: bool = True, end: bool = True) -> float:
-        """The log10 probability of a sentence; the arguments are those of `word_scores`."""
+        """Returns the log10 probability of a sentence. The arguments are those of `word_scores`."""
         return sum(word.log10 for word in self.word_scores(sentence, begin=begin, end=end))
 
     def perplexity(self, sentences: Iterable[str | Sequence[str]]) -> float:
-        """The inverse of the mean probability (geometric) of all words, unknown ones and each </s> among them.
+        """Computes the inverse of the geometric mean probability of all words, including unknown words and each </s>.
 
         Raises:
-            InputError: there is no sentence.
+            InputError: there is no word.
         """
         words = [word for sentence in sentences for word in self.word_scores(sentence)]
         if not words:
@@ -71,5 +71,5 @@ class LanguageModel(abc.ABC):
 
 
 def split(sentence: str | Sequence[str]) -> Sequence[str]:
-    """The words of a sentence."""
+    """Splits a sentence into words."""
     return sentence.split() if isinstance(sentence, str) else sentence

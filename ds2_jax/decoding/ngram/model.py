@@ -1,4 +1,4 @@
-"""Word n-gram models in compact arrays, read from ARPA files; the one place that tells what kind of model a file is."""
+"""Word n-gram models in compact arrays, read from ARPA files. `load` reads any kind of language model."""
 
 import functools
 from collections.abc import Sequence
@@ -14,11 +14,13 @@ from ds2_jax.decoding.ngram.trie import NGramArrays, find_all, next_word
 
 
 class NGramModel(LanguageModel):
-    """A model as trie.py keeps it. Word ids: a place in `vocabulary`, then `begin_word`, `end_word`, `unknown_word`.
+    """An n-gram model in the arrays of trie.py.
+
+    A word's id is its index in `vocabulary`. `begin_word`, `end_word` and `unknown_word` are the ids after these.
 
     Attributes:
-        arrays: for compiled functions, with `trie.next_word`.
-        order_starts: [order + 1] int64, the first node of each order, and the number of nodes.
+        arrays: the trie, for compiled functions such as `trie.next_word`.
+        order_starts: [order + 1] int64, the first node of each order, then the number of nodes.
     """
 
     def __init__(self, vocabulary: tuple[str, ...], arrays: NGramArrays, order_starts: np.ndarray) -> None:
@@ -31,11 +33,11 @@ class NGramModel(LanguageModel):
 
     @functools.cached_property
     def word_ids(self) -> dict[str, int]:
-        """The id of each word, with <s>, </s> and <unk>."""
+        """The id of each word, including <s>, </s> and <unk>."""
         return {word: index for index, word in enumerate((*self.vocabulary, *SPECIALS))}
 
     def word_id(self, word: str) -> int:
-        """The id of a word, `unknown_word` where the model does not know it."""
+        """Returns the id of a word, or `unknown_word` if the model does not know it."""
         return self.word_ids.get(word, self.unknown_word)
 
     def next_word(self, state: int, word: str) -> tuple[float, int]:
@@ -45,8 +47,9 @@ class NGramModel(LanguageModel):
     def word_scores(self, sentence: str | Sequence[str], *, begin: bool = True, end: bool = True) -> list[WordScore]:
         """See `LanguageModel`.
 
-        Differs: where an n-gram is listed without its beginning (its end), the length counts the beginning as one of
-        the model's n-grams; KenLM refuses such a model (counts the end).
+        Differs: if a file lists an n-gram but not the n-gram's beginning, the length counts the beginning as one of the
+            model's n-grams, and KenLM refuses the model. If the file does not list the n-gram's end, KenLM's length
+            counts the end as one of the model's n-grams.
         """
         words = [self.word_id(word) for word in split(sentence)] + [self.end_word] * end
         nodes, log10 = find_all(self.arrays, self.begin_state if begin else 0, np.array(words, np.int64))
@@ -59,11 +62,11 @@ def load(path: Path) -> LanguageModel:
     """Reads a language model.
 
     Args:
-        path: an ARPA file, plain or gzipped, which is read through the cache of cache.py; or a binary file of KenLM,
-            which needs the package `kenlm`.
+        path: an ARPA file, plain or gzipped, or a binary file of KenLM. ARPA files are read through the cache of
+            cache.py. KenLM files need the package `kenlm`.
 
     Raises:
-        InputError: it cannot be read; see `arpa.read_arpa`, `trie.build` and `KenLMModel`.
+        InputError: the file cannot be read; see `arpa.read_arpa`, `trie.build` and `KenLMModel`.
     """
     with reading(path):
         return KenLMModel(path) if is_kenlm_binary(path) else NGramModel(*read_through_cache(path))

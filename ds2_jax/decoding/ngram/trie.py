@@ -1,12 +1,12 @@
-"""Back-off n-gram models as a trie in a few arrays, and its inner loops, compiled.
+"""Back-off n-gram models as a trie in a few arrays, with compiled inner loops.
 
-Node 0 is the root, the empty n-gram; node 1 + w is word w; then come the longer n-grams, order by order, each order
+Node 0 is the root, the empty n-gram. Node 1 + w is word w. The longer n-grams follow, order by order. Each order is
 sorted by the node of all words but the last, then by the last word. So the children of a node, the n-grams that are one
-word longer, lie together and are found by bisection. Where an n-gram is listed and its beginning is not, which pruning
-can cause, the beginning has a node too, with the probability that backing off gives it and no weight.
+word longer, are contiguous, and bisection finds them. Pruning can leave an n-gram in a file without the n-gram's
+beginning. The beginning then has a node too, with the probability that backing off gives it and no back-off weight.
 
-A state, what a model remembers of the words so far, is the node of the longest context that can still matter: one with
-children or with a back-off weight. Contexts that no future word tells apart thus have the same state, as in KenLM.
+A state summarises the words so far. It is the node of the longest context that can still matter, that is, one with
+children or with a back-off weight. So contexts that give all future words the same scores share a state, as in KenLM.
 """
 
 from typing import NamedTuple
@@ -19,15 +19,15 @@ from ds2_jax.system.numba_cache import kernel
 
 
 class NGramArrays(NamedTuple):
-    """A trie of M nodes, the first S of them shorter than the model's order; see the module's docstring.
+    """A trie of M nodes, where the first S nodes are shorter than the model's order. See the module's docstring.
 
     Attributes:
         words: [M] int32, the last word of each node; -1 for the root.
-        log10: [M] float32, its log10 probability after the others.
-        next_state: [M] int32, the state after its words.
-        first_child: [S + 1] int32, its first child; the first of the next node ends the children.
+        log10: [M] float32, log10 probability of the last word after the others.
+        next_state: [M] int32, the state after the node's words.
+        first_child: [S + 1] int32, the node's first child. Its children end before the first child of the next node.
         backoffs: [S] float32, log10 of the back-off weight.
-        shorter: [S] int32, the state after its words but the first: where to back off to.
+        shorter: [S] int32, the state after the node's words without the first: backing off goes there.
     """
 
     words: np.ndarray
@@ -40,22 +40,22 @@ class NGramArrays(NamedTuple):
 
 @kernel()
 def next_word(arrays: NGramArrays, state: int, word: int) -> tuple[float, int]:
-    """The log10 probability of a word after a state, and the state after it."""
+    """Returns the log10 probability of a word after a state, and the state after the word."""
     node, weight = find(arrays, state, word)
     return weight + arrays.log10[node], arrays.next_state[node]
 
 
 @kernel()
 def find(arrays: NGramArrays, state: int, word: int) -> tuple[int, float]:
-    """The node of the longest n-gram that ends a context with a word, and the back-off weights on the way to it.
+    """Finds the longest n-gram of the model that ends the context with a word, and sums the back-off weights.
 
     Args:
         arrays: the model.
-        state: what the words so far led to; 0 for no words.
-        word: an id.
+        state: the state after the context; 0 for no words.
+        word: a word's id.
 
     Returns:
-        The node, and the sum of log10 weights.
+        The n-gram's node, and the sum of the log10 back-off weights.
     """
     weight = 0.0
     while state != 0:
@@ -77,7 +77,7 @@ def find(arrays: NGramArrays, state: int, word: int) -> tuple[int, float]:
 
 @kernel()
 def find_all(arrays: NGramArrays, state: int, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What `find` gives for each of [N] words in turn: nodes [N] int64 and log10 probabilities [N] float64."""
+    """Calls `find` for each of N words in turn. Returns nodes [N] int64 and log10 probabilities [N] float64."""
     nodes = np.empty(len(words), np.int64)
     log10 = np.empty(len(words), np.float64)
     for index in range(len(words)):
@@ -89,10 +89,10 @@ def find_all(arrays: NGramArrays, state: int, words: np.ndarray) -> tuple[np.nda
 
 
 def build(arpa: Arpa) -> tuple[NGramArrays, np.ndarray]:
-    """Makes a model's trie.
+    """Builds a model's trie.
 
     Returns:
-        The trie, and [order + 1] int64: the first node of each order, and the number of nodes.
+        The trie, and [order + 1] int64: the first node of each order, then the number of nodes.
 
     Raises:
         InputError: an n-gram is listed twice.
@@ -105,7 +105,7 @@ def build(arpa: Arpa) -> tuple[NGramArrays, np.ndarray]:
     backoffs = [np.zeros(1, np.float32), orders[0].backoffs]
     parents = [np.zeros(1 + num_words, np.int32)]
     first_child = [np.ones(1, np.int32)]
-    nodes = [1 + order.words[:, 0] for order in orders[1:]]  # of each longer n-gram: where its words so far lead to
+    nodes = [1 + order.words[:, 0] for order in orders[1:]]  # of each longer n-gram: the node of its first words
     for depth, own in enumerate(orders[1:], start=2):
         keys = [
             (node.astype(np.int64) << 32) | order.words[:, depth - 1]
@@ -135,7 +135,7 @@ def build(arpa: Arpa) -> tuple[NGramArrays, np.ndarray]:
 
 
 def _check_once(arpa: Arpa, order: int, nodes: np.ndarray) -> None:
-    """Of the nodes of one order's n-grams."""
+    """Refuses an n-gram that the file lists twice: two n-grams of an order then have the same node."""
     counts = np.bincount(nodes, minlength=1)
     if counts.max() > 1:
         ids = arpa.orders[order - 1].words[np.argmax(counts[nodes] > 1)]
@@ -144,9 +144,9 @@ def _check_once(arpa: Arpa, order: int, nodes: np.ndarray) -> None:
 
 @kernel()
 def _link(arrays: NGramArrays, parents: np.ndarray) -> None:
-    """Fills `shorter` and `next_state`, and the probabilities of the nodes that no line lists, which are NaN.
+    """Fills `shorter` and `next_state`, and replaces NaN, the probability of nodes that the file does not list.
 
-    Every value depends on shorter n-grams alone, whose nodes come first.
+    Each value depends only on shorter n-grams, whose nodes come first.
     """
     num_states = len(arrays.backoffs)
     for node in range(1, len(arrays.words)):
@@ -166,7 +166,7 @@ def _link(arrays: NGramArrays, parents: np.ndarray) -> None:
 
 @kernel()
 def next_words(arrays: NGramArrays, states: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What `next_word` gives for each of [N] states and words: log10 [N] float64, states [N] int64."""
+    """Calls `next_word` for each of N states and words. Returns log10 [N] float64 and states [N] int64."""
     log10, following = np.empty(len(words), np.float64), np.empty(len(words), np.int64)
     for index in range(len(words)):
         log10[index], following[index] = next_word(arrays, states[index], words[index])

@@ -1,4 +1,4 @@
-"""Hot words: their automaton against its definition, and what they do to a search."""
+"""The automaton of hot words follows its definition, and hot words change a search as documented."""
 
 import dataclasses
 import math
@@ -34,7 +34,7 @@ def occurrences(text: tuple[str, ...], phrase: tuple[str, ...]) -> int:
 
 
 def follow(hot: dict[str, float], alphabet: Alphabet, labels: list[int]) -> tuple[float, float]:
-    """What a prefix has for good, and what it holds of words that are not complete."""
+    """Returns a prefix's boosts for complete words, and its share for words that are not complete."""
     states = automaton(spell(hot, alphabet), alphabet)
     space = alphabet.characters.find(" ") + 1
     state, total, inside = 0, 0.0, False
@@ -61,7 +61,7 @@ def test_without_spaces_words_are_found_anywhere(hot: dict[str, float], labels: 
 
 
 @given(st.dictionaries(phrases, boosts, max_size=5), st.lists(st.integers(1, 3), max_size=12))
-@example({"B AB": 0.1, "A": 4.0}, [2, 3, 1])  # the shorter of two beginnings holds more
+@example({"B AB": 0.1, "A": 4.0}, [2, 3, 1])  # the shorter of two beginnings earns more
 def test_a_prefix_holds_the_largest_share_of_what_it_has_begun(hot: dict[str, float], labels: list[int]) -> None:
     text = " ".join(ALPHABET.decode(labels).split(" "))
     while "  " in text:
@@ -99,7 +99,7 @@ def test_a_search_adds_the_boosts(n: int, seed: int, hot: dict[str, float], mode
 
 
 def spelling(*frames: dict[int, float]) -> np.ndarray:
-    """Log probabilities of frames given as label: probability; what is left is the blank's."""
+    """Makes log-probabilities from label: probability for each frame. Blank has the rest."""
     rows = np.full((len(frames), ALPHABET.size), 1e-6)
     for row, frame in zip(rows, frames, strict=True):
         for label, probability in frame.items():
@@ -126,7 +126,7 @@ def test_a_share_of_the_boost_carries_a_word_through_a_narrow_search() -> None:
     assert found.labels == [a, b, a]
     (found,) = BeamSearch(ALPHABET, dataclasses.replace(narrow, hot_word=given_as({"ABA": 1.0})))(
         log_probs
-    )  # a third of it at each label
+    )  # each label adds a third
     assert found.labels == [b, b, b]
 
 

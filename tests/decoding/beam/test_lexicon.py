@@ -1,4 +1,4 @@
-"""The words of a language model, spelt with the alphabet."""
+"""The words of a language model are encoded as labels of the alphabet."""
 
 import itertools
 
@@ -37,7 +37,7 @@ def test_what_cannot_be_spelt_is_counted(capsys: pytest.CaptureFixture[str]) -> 
     model = ToyModel("AB", "X1", "naïve", "B")
     assert len(make_vocabulary(model, ALPHABET, "model.arpa").ids) == 2
     assert capsys.readouterr().err == (
-        "model.arpa: 2 of 4 words cannot be spelt with the alphabet and so not be recognised: X1, naïve\n"
+        "model.arpa: 2 of 4 words cannot be recognised, because the alphabet cannot spell them: X1, naïve\n"
     )
 
 

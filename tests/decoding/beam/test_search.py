@@ -1,4 +1,4 @@
-"""Prefix beam search against sums over all paths, and what pruning, vocabularies and long inputs must keep."""
+"""Prefix beam search equals sums over all paths, and keeps its promises with pruning, vocabularies and long inputs."""
 
 import dataclasses
 import itertools
@@ -129,7 +129,7 @@ def test_reading_in_parts_changes_nothing(n: int, seed: int, cut: int) -> None:
     search = BeamSearch(ALPHABET, narrow(8), MODEL)
     progress = search.start()
     progress.read(log_probs[:cut])
-    progress.hypotheses(3)  # asking in between changes nothing either
+    progress.hypotheses(3)  # asking for hypotheses in between changes nothing
     progress.read(log_probs[cut:])
     assert progress.hypotheses(3) == search(log_probs, 3)
 
@@ -151,7 +151,7 @@ def test_a_label_pruned_by_number_or_threshold_follows_nothing() -> None:
 def test_of_equal_scores_the_lower_labels_come_first() -> None:
     log_probs = np.log(np.full((2, 4), 0.25, np.float32))
     found = [each.labels for each in BeamSearch(SPACELESS, narrow(40))(log_probs, 99)]
-    # A, B, C have three paths each (4 / 16 with blank before, behind and twice), the others one.
+    # A, B and C have three paths each (blank before, blank after, label twice); other texts have one.
     assert found == [[1], [2], [3], [], [1, 2], [1, 3], [2, 1], [2, 3], [3, 1], [3, 2]]
     assert [each.labels for each in BeamSearch(SPACELESS, narrow(2))(log_probs, 9)] == [[1], []]
 
@@ -211,7 +211,7 @@ def test_a_number_that_is_none_is_an_error(value: float) -> None:
 def test_an_unknown_word_pays_at_once_and_only_once() -> None:
     _, a, b, _ = range(4)
     options = with_model(beam_width=1, alpha=0.0, beta=0.0)
-    # BB begins no word: with the penalty at its second letter the narrow search takes BA, a little less likely.
+    # No word begins with BB. The penalty at the second letter makes the narrow search take BA, which is less likely.
     log_probs = np.log(np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0.1, 0.4, 0.5, 0]], np.float32) + 1e-9)
     (found,) = BeamSearch(ALPHABET, options, MODEL)(log_probs)
     assert found.labels == [b, a]
@@ -254,7 +254,7 @@ def test_each_prefix_asks_for_its_word_once() -> None:
 
 
 def test_an_hour_takes_little_memory() -> None:
-    """90,000 frames of 40 ms in which nothing is certain: dead prefixes leave, what lives has one trunk."""
+    """In 90,000 frames of 40 ms nothing is certain. Dead prefixes must be dropped; live ones share one trunk."""
     log_probs = random_log_probs(90_000, ALPHABET.size, 0, 1.5)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     progress = BeamSearch(ALPHABET, narrow(16), MODEL).start()

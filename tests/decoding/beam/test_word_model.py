@@ -1,4 +1,4 @@
-"""A language model asked for many words at once: in machine code and word by word the same."""
+"""Compiled scoring of many words equals scoring word by word."""
 
 from pathlib import Path
 
@@ -50,6 +50,6 @@ def test_other_models_are_asked_word_by_word() -> None:
 def test_what_kenlm_remembers_is_forgotten_between_utterances(monkeypatch: pytest.MonkeyPatch) -> None:
     forgotten: list[KenLMModel] = []
     monkeypatch.setattr(KenLMModel, "forget", lambda self: forgotten.append(self))
-    model = object.__new__(KenLMModel)  # without the package, which need not be there
+    model = object.__new__(KenLMModel)  # without __init__, which needs the package
     assert word_model(model).begin() == model.begin_state
     assert forgotten == [model]

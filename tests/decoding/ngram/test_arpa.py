@@ -1,4 +1,4 @@
-"""What a file may look like, and what is said of one that is wrong."""
+"""Valid ARPA files are read, and wrong ones give an error that names the line."""
 
 import gzip
 import math
@@ -44,7 +44,7 @@ def read(folder: Path, text: str | bytes) -> Arpa:
 
 
 def listed(model: Arpa) -> Listed:
-    """The n-grams of a file, with log10 probability and back-off weight."""
+    """Returns the n-grams of a file with log10 probability and back-off weight."""
     return {
         tuple(model.words[word] for word in words): (log10, backoff)
         for order in model.orders
@@ -64,7 +64,7 @@ def test_plain(tmp_path: Path) -> None:
 
 
 def test_room_is_made_for_the_lines_that_can_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A header of 3,000 orders before 100,000 lines asked for 2.2 GiB."""
+    """A header of 3,000 orders before 100,000 lines once allocated 2.2 GiB."""
     sizes: list[tuple[int, ...]] = []
 
     def measured(*arguments: Any) -> Any:
@@ -215,7 +215,7 @@ LINE = " Mend the line or make the model again."
         (
             "THE CAT SAT",
             "THE CAT SAT\t-1",
-            f"line 23, must have no back-off weight, being of the highest order, got '-1'.{LINE}",
+            f"line 23, must have no back-off weight, because it is of the highest order, got '-1'.{LINE}",
         ),
         (
             "CAT SAT\n-0.875",
@@ -226,8 +226,8 @@ LINE = " Mend the line or make the model again."
         ("-2\tSAT", "-2\t<UNK>", f"must list each word once, got '<unk>'.{LINE}"),
         ("THE THE", "THE CAT", f"must list each n-gram once, got 'THE CAT'.{LINE}"),
         ("THE CAT SAT", "<s> THE CAT", f"must list each n-gram once, got '<s> THE CAT'.{LINE}"),
-        ("</s>", "END", "must list <s> and </s> among its 1-grams, got none of </s>. Copy it or make it again."),
-        ("<s>", "START", "must list <s> and </s> among its 1-grams, got none of <s>. Copy it or make it again."),
+        ("</s>", "END", "must list <s> and </s> among its 1-grams, got a list without </s>. Copy it or make it again."),
+        ("<s>", "START", "must list <s> and </s> among its 1-grams, got a list without <s>. Copy it or make it again."),
         (
             "ngram 2=5",
             "ngram 2=6",
@@ -236,7 +236,7 @@ LINE = " Mend the line or make the model again."
         ("ngram 3=2", "ngram 3=1", "section \\3-grams: must hold the 1 n-grams that \\data\\ announces, got 2."),
         ("ngram 2=5\n", "", f"line 3, must be 'ngram 2=COUNT' or '\\1-grams:', got 'ngram 3=2'.{LINE}"),
         ("ngram 2=5", "ngram 2=-5", "line 3, must be 'ngram 2=COUNT' or '\\1-grams:', got 'ngram 2=-5'."),
-        ("ngram 3=2\n", "", "line 14, must have no back-off weight, being of the highest order, got '-0.125'."),
+        ("ngram 3=2\n", "", "line 14, must have no back-off weight, because it is of the highest order, got '-0.125'."),
         ("ngram 1=6\nngram 2=5\nngram 3=2", "", "must announce 'ngram 1=COUNT' behind \\data\\, got 'no counts'. Mend"),
         (
             "\\2-grams:\n",
@@ -249,7 +249,7 @@ LINE = " Mend the line or make the model again."
         (
             "\\data\\",
             "data",
-            "must be an ARPA model, with a line \\data\\, got a file without. Name an ARPA file, plain",
+            "must be an ARPA model, with a line \\data\\, got a file without it. Name an ARPA file, plain",
         ),
     ],
 )
@@ -290,7 +290,7 @@ def test_files_that_are_no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
     assert_refused(tmp_path, gzip.compress(b""), "must be an ARPA model, with a line \\data\\, got 'an empty file'.")
     assert_refused(
-        tmp_path, "the cat sat\n", "must be an ARPA model, with a line \\data\\, got a file without. Name an"
+        tmp_path, "the cat sat\n", "must be an ARPA model, with a line \\data\\, got a file without it. Name an"
     )
     irstlm = (
         "must be an ARPA model, with a line \\data\\, got 'iARPA'. Convert it with IRSTLM: compile-lm FILE --text=yes"

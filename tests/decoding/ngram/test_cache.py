@@ -1,4 +1,4 @@
-"""What was read once is not read again, and a cache never makes a model wrong or stops a command."""
+"""A file is read once and then loaded from the cache. The cache never makes a model wrong or stops a command."""
 
 import os
 import re
@@ -32,7 +32,7 @@ seconds = time.process_time() - start
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())
 print(len(model.arrays.words), seconds, int(peak[1]) / 2**20)
 """
-"""Prints the nodes, the processor's seconds that loading took, and the process's peak of gigabytes, on Linux."""
+"""Prints the number of nodes, the CPU seconds of loading and the process's peak memory in gigabytes, on Linux."""
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def readings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The ARPA files that were read."""
+    """Records the ARPA files that are read."""
     paths: list[Path] = []
 
     def counted(path: Path) -> Arpa:
@@ -124,7 +124,7 @@ def test_an_entry_of_another_version_is_not_used(
     read_through_cache(model)
     assert len(readings) == 2
     old, new = entries(model)
-    new.write_bytes(old.read_bytes())  # whole, but not what its name says
+    new.write_bytes(old.read_bytes())  # intact, but under another file's name
     read_through_cache(model)
     assert len(readings) == 3
 
@@ -137,7 +137,7 @@ def test_without_a_place_for_the_cache_it_goes_on(
     assert_same(read_through_cache(model), expected)
     said = capsys.readouterr().err
     assert re.fullmatch(
-        r"reading the language model without a cache: .*File exists.*\. XDG_CACHE_HOME may name another\.\n", said
+        r"reading the language model without a cache: .*File exists.*\. Set XDG_CACHE_HOME to another folder\.\n", said
     )
 
     def no_home() -> Path:
@@ -149,14 +149,14 @@ def test_without_a_place_for_the_cache_it_goes_on(
     said = capsys.readouterr().err
     assert said == (
         "reading the language model without a cache: Could not determine home directory. "
-        "XDG_CACHE_HOME may name another.\n"
+        "Set XDG_CACHE_HOME to another folder.\n"
     )
 
 
 def test_a_cache_that_others_could_write_is_not_read(
     model: Path, readings: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its arrays hold places in each other, which the inner loops believe."""
+    """The arrays contain indices into each other, which the inner loops trust."""
     expected = read_through_cache(model)
     [entry] = entries(model)
     assert stat.S_IMODE(entry.parent.stat().st_mode) == 0o700
@@ -177,7 +177,7 @@ def test_an_entry_that_cannot_be_written_whole_leaves_nothing(
 
     monkeypatch.setattr(Path, "replace", full)
     read_through_cache(model)
-    assert "without a cache: [Errno 28] No space left on device. XDG" in capsys.readouterr().err
+    assert "without a cache: [Errno 28] No space left on device. Set XDG" in capsys.readouterr().err
     assert entries(model) == []
 
 
@@ -212,7 +212,7 @@ def test_processes_side_by_side(model: Path) -> None:
 
 @pytest.mark.slow
 def test_four_million_ngrams(model: Path) -> None:
-    """What the project promises: under 10 s from the cache and under 1 GB; and the first time is bearable."""
+    """The project promises less than 10 s from the cache and less than 1 GB. The first read has a limit too."""
     counts = (200_000, 1_500_000, 2_300_000)
     names = ["<s>", "</s>", "<unk>", *(f"word{number}" for number in range(counts[0] - 3))]
     rows = np.unique(np.random.default_rng(0).integers(3, counts[0], (counts[1] + 1000, 2), dtype=np.int32), axis=0)

@@ -1,4 +1,4 @@
-"""A binary file of KenLM is read as an ARPA file is; KenLM itself is a stand-in here."""
+"""Binary files of KenLM are read like ARPA files. A fake stands in for KenLM itself."""
 
 import sys
 import types
@@ -19,7 +19,7 @@ WORDS = b"<unk>\0THE\0<s>\0SAT\0</s>\0CAT\0"
 
 
 class FakeState:
-    """The last two words; equal to others by value, as KenLM's."""
+    """The last two words. Like KenLM's states, it compares by value."""
 
     words: NGram = ()
 
@@ -64,7 +64,7 @@ class FakeModel:
 @pytest.fixture
 def binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(sys.modules, "kenlm", types.SimpleNamespace(Model=FakeModel, State=FakeState))
-    path = tmp_path / "model.arpa"  # the name tells nothing
+    path = tmp_path / "model.arpa"  # the file's name does not matter
     path.write_bytes(CONTENT + WORDS)
     return path
 
@@ -109,8 +109,8 @@ def test_what_it_remembers_can_be_forgotten(binary: Path) -> None:
 def test_without_the_package(binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kenlm", None)
     message = (
-        r"model\.arpa must be an ARPA file where the package kenlm is not installed, got a binary file of KenLM\. "
-        r"Name the ARPA file that it was made of, or `pip install kenlm`, which needs a C\+\+ compiler and CMake\."
+        r"model\.arpa must be an ARPA file if the package kenlm is not installed, got a binary file of KenLM\. "
+        r"Name its ARPA file, or `pip install kenlm`, which needs a C\+\+ compiler and CMake\."
     )
     with pytest.raises(InputError, match=message):
         load(binary)
@@ -127,6 +127,6 @@ def test_a_file_that_kenlm_refuses(binary: Path) -> None:
 def test_a_file_without_its_words(binary: Path, words: bytes) -> None:
     binary.write_bytes(CONTENT + words)
     with pytest.raises(
-        InputError, match=r"must hold its words, in UTF-8, got others or none\. Make it again with them\."
+        InputError, match=r"must list its words in UTF-8, got others or none\. Make it again with its words\."
     ):
         load(binary)

@@ -1,4 +1,4 @@
-"""Scores against KenLM's stored ones and against the definition of backing off."""
+"""Scores equal stored scores of KenLM and the definition of backing off."""
 
 import itertools
 import math
@@ -41,7 +41,7 @@ def written(listed: Listed, order: int) -> str:
 
 
 def defined(listed: Listed, context: NGram, word: str) -> float:
-    """The definition: the listed probability, or that after a shorter context times the longer one's weight."""
+    """Returns the listed log-probability, or backs off to a shorter context and adds the longer one's weight."""
     if (*context, word) in listed:
         return listed[(*context, word)][0]
     _, weight = listed.get(context, (0, 0))
@@ -49,7 +49,7 @@ def defined(listed: Listed, context: NGram, word: str) -> float:
 
 
 def defined_scores(listed: Listed, order: int, words: NGram) -> list[float]:
-    """log10 of each word after those before it."""
+    """Returns the log10 probability of each word after the words before it."""
     known = [word if (word,) in listed else "<unk>" for word in words]
     contexts = [tuple(known[max(0, index - order + 1) : index]) for index in range(len(known))]
     return [defined(listed, context, word) for context, word in zip(contexts, known, strict=True)]
@@ -57,7 +57,7 @@ def defined_scores(listed: Listed, order: int, words: NGram) -> list[float]:
 
 @st.composite
 def listings(draw: st.DrawFn) -> tuple[Listed, int]:
-    """Any n-grams with any figures: beginnings and ends may be missing, weights may be above 1."""
+    """Draws any n-grams with any numbers: beginnings and ends may be missing, and weights may be above 1."""
     order = draw(st.integers(1, 4))
     numbers = st.integers(-64, 0).map(lambda n: n / 16)  # exact in float32, and so are their sums
     weights = st.integers(-8, 4).map(lambda n: n / 16) | st.just(0.0)
@@ -96,7 +96,7 @@ def test_scores_are_those_of_the_definition(
 def test_equal_states_have_equal_futures_and_needless_ones_are_none(
     listing: tuple[Listed, int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A state stands for the shortest end of a context that gives every future the same scores as the context."""
+    """A state is the shortest suffix of a context that gives all future words the same scores as the context."""
     listed, order = listing
     model = make(tmp_path_factory.mktemp("model"), written(listed, order))
     begins = {words[:length] for words in listed for length in range(1, len(words))}
@@ -113,7 +113,7 @@ def test_equal_states_have_equal_futures_and_needless_ones_are_none(
 
 
 def test_probabilities_of_all_words_sum_to_one(tmp_path: Path) -> None:
-    """Of a model whose weights are made to that end, with n-grams whose ends are not listed."""
+    """The model's weights are chosen for this, and the ends of some n-grams are not listed."""
     rng = np.random.default_rng(0)
     words = ["</s>", "<unk>", *"abcdefgh"]
     listed: Listed = {(word,): (math.log10(p), 0.0) for word, p in zip(words, rng.dirichlet(np.ones(10)), strict=True)}
