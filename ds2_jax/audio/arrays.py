@@ -1,4 +1,4 @@
-"""Samples in memory -> a mono waveform at the model's sample rate."""
+"""Converts samples in memory to a mono waveform at the model's sample rate."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from ds2_jax.audio.reading import MAX_RATE, MIN_RATE, block_samples, waveform_bl
 from ds2_jax.system.checks import require
 
 MAX_CHANNELS = 64
-"""More are samples and channels in the wrong order."""
+"""An array with more channels has most likely its axes in the wrong order."""
 
 
 def array_blocks(samples: np.ndarray, file_rate: int | None, sample_rate: int) -> Iterator[np.ndarray]:
@@ -16,15 +16,15 @@ def array_blocks(samples: np.ndarray, file_rate: int | None, sample_rate: int) -
 
     Args:
         samples: [S] or [S, C], float with full scale 1, or integers with the full scale of their type.
-        file_rate: Hz, of `samples`.
-        sample_rate: Hz, of the result.
+        file_rate: sample rate of `samples` in Hz.
+        sample_rate: sample rate of the result in Hz.
 
     Returns:
-        Blocks of [S] float32, one after another, as a file of the same samples would give them.
+        Consecutive blocks of [S] float32. A file with the same samples gives the same waveform.
 
     Raises:
-        InputError: the array is empty, of another shape or type, or holds values that are no numbers, or the rate is
-            missing or out of range.
+        InputError: the array is empty, has another shape or type, or contains NaN or infinity; or the rate is missing
+            or out of range.
     """
     kind, shape = samples.dtype, samples.shape
     advice = "Give the rate of the samples in Hz."
@@ -46,7 +46,7 @@ def _blocks(samples: np.ndarray, file_rate: int, sample_rate: int) -> Iterator[n
 
 
 def _scaled(samples: np.ndarray) -> np.ndarray:
-    """Brings integers to full scale 1; unsigned ones have silence in the middle of their range, as in WAV."""
+    """Scales integers to full scale 1. For unsigned integers the middle of the range is silence, as in WAV."""
     if samples.dtype.kind == "f":
         return samples.astype(np.float32)
     full = 2.0 ** (8 * samples.dtype.itemsize - 1)

@@ -1,4 +1,4 @@
-"""What libsndfile cannot read, through the ffmpeg program: m4a, mp4, webm, mkv and whatever else that knows."""
+"""Reads files that libsndfile cannot read with the ffmpeg program: m4a, mp4, webm, mkv and other formats."""
 
 import re
 import shutil
@@ -18,29 +18,29 @@ from ds2_jax.system.errors import InputError, shorten
 FFMPEG_SUFFIXES = frozenset(
     ".3gp .aac .ac3 .amr .asf .avi .flv .m4a .m4b .m4v .mka .mkv .mov .mp4 .mpeg .mpg .ogv .spx .webm .wma .wmv".split()
 )
-"""Looked for in folders; a named file may have any."""
+"""Suffixes to look for in folders. A file that you name may have any suffix."""
 MAX_BLOCK = 2**28
-"""Bytes of memory that a header may ask ffmpeg for at once; it would grant 2 GiB."""
-AU_HEADER = struct.Struct(">4s5I")  # ".snd", bytes before the samples, of samples, coding, Hz, channels
+"""The largest allocation in bytes that a file's header may cause in ffmpeg. ffmpeg's own limit is 2 GiB."""
+AU_HEADER = struct.Struct(">4s5I")  # ".snd", bytes before the samples, bytes of samples, coding, Hz, channels
 
 
 def read_blocks(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
-    """Reads a recording of any length a few seconds at a time: what `audio.read_blocks` reads, and what ffmpeg does.
+    """Reads a recording of any length in blocks of a few seconds, with `reading.read_blocks` or else with ffmpeg.
 
     Args:
-        path: the file. Of a video, the first sound track is read.
-        sample_rate: Hz, of the result.
+        path: the file. Only the first audio track of a video is read.
+        sample_rate: sample rate of the result in Hz.
 
     Yields:
-        [S] float32: one after another, the waveform; channels and rate become what they do in `audio.read_audio`.
+        [S] float32, consecutive blocks of the waveform. Channels and rate are converted as in `reading.read_audio`.
 
     Raises:
-        InputError: as `audio.read_blocks`; of what libsndfile does not know: ffmpeg is not installed, the file holds no
-            sound, or ffmpeg finds a fault in it.
+        InputError: see `reading.read_blocks`. Or libsndfile does not know the format, and ffmpeg is not installed,
+            finds no sound or finds a fault.
     """
     try:
         yield from reading.read_blocks(path, sample_rate)
-    except reading.UnknownFormatError as error:  # which comes before the first block
+    except reading.UnknownFormatError as error:  # raised before the first block
         suffix, program = path.suffix.lower(), shutil.which("ffmpeg")
         if program is None and suffix in FFMPEG_SUFFIXES:
             rule = "be WAV, FLAC, Ogg, MP3 or another format that libsndfile reads"
@@ -57,13 +57,13 @@ def _decode(program: str, path: Path, sample_rate: int) -> Iterator[np.ndarray]:
         try:
             yield from _read(process.stdout, process, messages, path, sample_rate)
         finally:
-            process.kill()  # where the reader stopped early
+            process.kill()  # if the reader stopped early
 
 
 def _start(program: str, path: Path, messages: IO[bytes]) -> "subprocess.Popen[bytes]":
-    """ffmpeg, writing the AU format (float samples behind a plain header) to a pipe."""
-    # The protocol is named so that none is read out of the file's name, and no other may be asked for by its content:
-    # a playlist could name addresses on the network.
+    """Starts ffmpeg. It writes the AU format (a short header, then float samples) to a pipe."""
+    # Naming the protocol "file" keeps ffmpeg from reading one out of the file's name. The whitelist forbids others in
+    # the file's content: a playlist could contain network addresses.
     arguments = [program, "-nostdin", "-hide_banner", "-loglevel", "error", "-xerror", "-protocol_whitelist", "file"]
     arguments += [
         "-max_alloc",
@@ -105,10 +105,10 @@ def _read(
 
 
 def _check(process: "subprocess.Popen[bytes]", messages: IO[bytes], path: Path) -> None:
-    """Waits for the end of ffmpeg.
+    """Waits until ffmpeg ends.
 
     Raises:
-        InputError: it failed or complained: of a file that was cut short it decodes what there is.
+        InputError: ffmpeg failed or printed an error. If a file is cut short, it decodes what is left and succeeds.
     """
     code = process.wait()
     messages.seek(0)
@@ -119,5 +119,5 @@ def _check(process: "subprocess.Popen[bytes]", messages: IO[bytes], path: Path) 
         first = re.sub(r"^\[[^\]]* @ 0x[0-9a-f]+\] ", "", said.strip().partition("\n")[0]).rstrip(".")
         raise InputError(
             f"{path} must be whole audio or video, got from ffmpeg: {shorten(first) or f'exit code {code}'}. "
-            "Replace the file, or mend it: ffmpeg -i OLD NEW.flac."
+            "Replace the file, or repair it: ffmpeg -i OLD NEW.flac."
         )

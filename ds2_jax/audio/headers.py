@@ -1,4 +1,4 @@
-"""What the headers of audio files promise, for `audio/reading.py` to compare with what libsndfile reads."""
+"""Reads what the headers of audio files promise. `audio/reading.py` compares it with what libsndfile reads."""
 
 import dataclasses
 import io
@@ -8,15 +8,15 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-SIZE_UNKNOWN = 0x7F000000  # sox, of AIFF in a pipe; ffmpeg writes 0 or -1
+SIZE_UNKNOWN = 0x7F000000  # written by sox for AIFF in a pipe; ffmpeg writes 0 or -1
 SPHERE_MAX_HEADER_BYTES = 1 << 16
 OGG_PAGE = struct.Struct("<4sxB8xII4sB")  # "OggS", flags, stream, page number, checksum, number of segments
 OGG_FIRST, OGG_LAST = 2, 4  # flags of a stream's first and last page
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-# Without a Xing or Info header libsndfile estimates an MP3's length from the file's size and first frame. Tags counted
-# apart, the estimate was measured at most 0.5 % too long for constant bit rates (3 s of noise, 8 to 48 kHz).
+# Without a Xing or Info header libsndfile estimates an MP3's length from the file's size and first frame. Without tags,
+# the measured estimate was at most 0.5 % too long for constant bit rates (3 s of noise, 8 to 48 kHz).
 MP3_ESTIMATE_ERROR = 0.01
-# Of layer III, by the two bits of the version (ISO 11172-3 and 13818-3; 0 is MPEG 2.5): kbit/s, Hz.
+# Layer III, by the two version bits (ISO 11172-3 and 13818-3; 0 is MPEG 2.5), in kbit/s and Hz.
 MP3_BIT_RATES = {3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)}
 MP3_BIT_RATES |= dict.fromkeys((0, 2), (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160))
 MP3_SAMPLE_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
@@ -27,8 +27,8 @@ class AudioBytes:
     """An audio file in memory.
 
     Attributes:
-        name: stands in messages where the path of a file does.
-        data: what the file would hold.
+        name: the name to use in messages instead of a path.
+        data: the contents of the file.
     """
 
     name: str
@@ -50,7 +50,7 @@ def _num_bytes(source: Source) -> int:
 
 
 def wav_data_bytes(path: Source) -> tuple[int, int]:
-    """Bytes of samples: as the header promises, and from the start of the samples to the end of the file."""
+    """Returns the bytes of samples that the header promises, and the bytes from the first sample to the file's end."""
     with _open_binary(path) as file:
         order = ">" if file.read(12).startswith(b"RIFX") else "<"
         while len(header := file.read(8)) == 8:
@@ -62,7 +62,7 @@ def wav_data_bytes(path: Source) -> tuple[int, int]:
 
 
 def sphere_sample_count(path: Source) -> int | None:
-    """Samples of each channel that the header promises; None where it does not say."""
+    """Returns the number of samples in each channel that the header promises; None if it does not say."""
     with _open_binary(path) as file:
         header, _, _ = file.read(SPHERE_MAX_HEADER_BYTES).partition(b"end_head")
     found = re.search(rb"^sample_count -i (\d+)", header, re.MULTILINE)
@@ -70,7 +70,10 @@ def sphere_sample_count(path: Source) -> int | None:
 
 
 def ogg_fault(path: Source) -> str:
-    """What is wrong with the pages of an Ogg file, read to its end; "" where nothing is (RFC 3533, section 6)."""
+    """Reads an Ogg file to its end and describes the first fault of its pages; "" if there is none.
+
+    Source: RFC 3533, section 6.
+    """
     with _open_binary(path) as file:
         data = file.read()
     offset, flags, stream, expected = 0, 0, None, None
@@ -95,25 +98,31 @@ def ogg_fault(path: Source) -> str:
 
 
 def _ogg_checksum(page: bytes) -> bytes:
-    """Ogg's CRC-32 with its own four bytes taken as zero: zlib's of the bits in reverse, without its inversions."""
+    """Computes Ogg's CRC-32, where the checksum's own four bytes count as zero.
+
+    It is zlib's CRC-32 of the reversed bits without zlib's inversions.
+    """
     blank = page[:22] + bytes(4) + page[26:]
     reverse = zlib.crc32(blank.translate(REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return reverse.to_bytes(4, "big").translate(REVERSED_BITS)
 
 
 def logged_fault(log: str) -> str:
-    """What libsndfile noted as missing when it opened a file (AIFF, AU, CAF, MAT4, RF64, SVX, VOC, W64, WVE); "": none.
+    """Finds missing data in libsndfile's log of opening a file (AIFF, AU, CAF, MAT4, RF64, SVX, VOC, W64, WVE).
 
-    A size larger than the file is one that a program could not know when it wrote into a pipe.
+    A very large size is ignored: a program that wrote into a pipe could not know the size.
+
+    Returns:
+        A description of what is missing; "" if nothing is.
     """
     for promised, held in re.findall(r"(-?\d+) \(?should be (\d+)\)?$", log, re.MULTILINE):
-        if int(held) + 1 < int(promised) < SIZE_UNKNOWN:  # the byte that fills up a chunk of odd size may lack
+        if int(held) + 1 < int(promised) < SIZE_UNKNOWN:  # the padding byte of an odd chunk may be missing
             return f"{held} bytes of {promised}"
     return "a file cut short" if "truncated" in log else ""
 
 
 def mp3_length_excess(path: Source) -> float:
-    """Share by which libsndfile's length of an undamaged MP3 may be too long; 0 where the first frame states it."""
+    """Returns the share by which libsndfile's length of an intact MP3 may be too long; 0 if the first frame has it."""
     with _open_binary(path) as file:
         start = mp3_start(file.read(10))
         file.seek(start)
@@ -121,7 +130,10 @@ def mp3_length_excess(path: Source) -> float:
 
 
 def mp3_start(tag: bytes) -> int:
-    """Bytes before the first frame: of an ID3 tag, whose size stands in four bytes of 7 bits, without these ten."""
+    """Returns the number of bytes before the first frame: the size of the ID3 tag.
+
+    The tag's header of ten bytes ends with the size of the rest in four bytes of 7 bits.
+    """
     if not tag.startswith(b"ID3"):
         return 0
     return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=False))
@@ -132,7 +144,7 @@ def _states_length(first_frame: bytes) -> bool:
 
 
 def mp3_varies(path: Source) -> bool:
-    """Whether the frames differ in bit rate and the first does not state the length."""
+    """Whether the bit rate varies and the first frame does not state the length."""
     with _open_binary(path) as file:
         data = file.read()
     offset = mp3_start(data[:10])

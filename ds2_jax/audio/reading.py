@@ -1,9 +1,9 @@
-"""Audio files -> mono waveforms at the model's sample rate.
+"""Reads audio files as mono waveforms at the model's sample rate.
 
-libsndfile decodes, soxr resamples. libsndfile 1.2 reads a WAV, Sphere or Ogg file that was cut short, and an Ogg file
-damaged in the middle, as a shorter recording and says nothing; here what the headers promise is compared with what the
-file holds. Of most other formats libsndfile's log tells. What lies behind the end that a FLAC or MP3 file states
-(another recording, appended) is not looked at.
+libsndfile decodes and soxr resamples. If a WAV, Sphere or Ogg file is cut short, or an Ogg file is damaged in the
+middle, libsndfile 1.2 reads a shorter recording without an error. So this module compares the promises of the headers
+with the contents of the file. For most other formats libsndfile's log shows the damage. Data after the stated end of a
+FLAC or MP3 file, such as a second recording, are ignored.
 """
 
 import io
@@ -21,58 +21,58 @@ from ds2_jax.audio import headers
 from ds2_jax.audio.headers import AudioBytes, Source
 from ds2_jax.system.errors import InputError
 
-# libsndfile's names of the formats whose damage is looked for in what the file holds; in others, in what it logs.
+# Formats, by libsndfile's names, whose contents are checked for damage. For other formats its log is checked.
 CHECKED_FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "OGG", "MP3", "NIST"})
-# Looked for in folders; a named file may have any.
+# Suffixes to look for in folders. A file that you name may have any suffix.
 AUDIO_SUFFIXES = frozenset(
     ".wav .wave .flac .ogg .oga .opus .mp3 .sph .nist .aif .aiff .aifc .au .snd .caf .w64 .rf64 .voc".split()
 )
-# Of libsndfile: the format is unknown, its coding is, an Ogg stream's is, a WAV file's is. Other errors are damage.
+# libsndfile's errors for an unknown format, coding, Ogg stream or WAV coding. Its other errors mean damage.
 UNKNOWN_ERRORS = frozenset({1, 4, 29, 64})
-# A program that writes WAV into a pipe cannot know the size and writes a large one: ffmpeg 0xFFFFFFFF, sox 0x7FFFF000.
+# A program that writes WAV into a pipe does not know the size. ffmpeg writes 0xFFFFFFFF, sox 0x7FFFF000.
 WAV_SIZE_UNKNOWN = 0x7FFFF000
-MIN_RATE, MAX_RATE = 4_000, 768_000  # Hz; another in a header is damage, and could ask for any amount of memory
-MAX_AMPLITUDE = 1e6  # float files of 16-bit numbers are within; far louder, the features would overflow
-FLAC_MAX_CHANNELS, FLAC_MAX_RATE = 8, 655_350  # Hz; from 2**16 on in tens
-BLOCK_SAMPLES = 1 << 17  # of each of eight channels, decoded at once where a recording is read block by block
+MIN_RATE, MAX_RATE = 4_000, 768_000  # Hz; another rate in a header is damage, and could ask for any amount of memory
+MAX_AMPLITUDE = 1e6  # allows 16-bit numbers in float files; the features of much larger samples would overflow
+FLAC_MAX_CHANNELS, FLAC_MAX_RATE = 8, 655_350  # Hz; rates from 2**16 up must be multiples of 10
+BLOCK_SAMPLES = 1 << 17  # samples of each of eight channels in a block
 MAX_VALUES = 1 << 30  # samples over all channels of a recording that is read whole: 4 GiB, 18 hours of 16 kHz
 
 
 class UnknownFormatError(InputError):
-    """libsndfile cannot read a file that may be whole: of another format, or one that does not state its length."""
+    """libsndfile cannot read the file, but it may be intact: its format is unknown or its length is not stated."""
 
 
 def read_audio(path: Path | str | AudioBytes, sample_rate: int) -> np.ndarray:
-    """Reads a recording: any format that libsndfile knows, 4 to 768 kHz, any number of channels.
+    """Reads a recording in any format that libsndfile knows, with a rate of 4 to 768 kHz and any number of channels.
 
     Args:
-        path: the audio file, or what is in it.
-        sample_rate: Hz, of the result.
+        path: the audio file, or its contents.
+        sample_rate: sample rate of the result in Hz.
 
     Returns:
-        [S] float32, the mean of the channels, resampled (soxr HQ) where the file has another rate. Full scale is
-        [-1, 1]; samples of float files, and overshoot of lossy coding and resampling, may lie outside.
+        [S] float32, the mean of the channels, resampled (soxr HQ) if the file has another rate. Full scale is [-1, 1].
+        Float files, lossy coding and resampling may give samples outside.
 
     Raises:
         UnknownFormatError: libsndfile does not know the format.
-        InputError: the file is missing, of another rate, empty, cut short or damaged, too long to be read whole
-            (MAX_VALUES), or holds NaN, infinity or samples beyond a million times full scale.
-            Whether a file is cut short does not show in the formats AVR, IRCAM,
-            MAT5, MPC2K, PAF, PVF, SDS and XI: it is a shorter recording.
+        InputError: the file is missing, empty, cut short or damaged, its rate is out of range, it is too long to be
+            read whole (MAX_VALUES), or it contains NaN, infinity or samples beyond a million times full scale. In the
+            formats AVR, IRCAM, MAT5, MPC2K, PAF, PVF, SDS and XI a file that is cut short is not detected: it gives a
+            shorter recording.
 
-    Differs: deepspeech.pytorch does not resample and takes the file's rate for its own.
+    Differs: deepspeech.pytorch does not resample; it treats the samples as if they had the model's rate.
     """
     samples, file_rate = read_samples(path)
     return to_waveform(samples, file_rate, sample_rate, path)
 
 
 def read_blocks(path: Path | str, sample_rate: int) -> Iterator[np.ndarray]:
-    """Reads a recording of any length a few seconds at a time.
+    """Reads a recording of any length in blocks of a few seconds.
 
-    Args and Raises as `read_audio`; what is wrong with the file may show only when some blocks have been read.
+    Arguments and errors are those of `read_audio`. An error may come after some blocks have been read.
 
     Yields:
-        [S] float32: one after another, the waveform that `read_audio` gives.
+        [S] float32, consecutive blocks of the waveform of `read_audio`.
     """
     source = Path(path)
     with _open(source) as file:
@@ -80,19 +80,19 @@ def read_blocks(path: Path | str, sample_rate: int) -> Iterator[np.ndarray]:
 
 
 def waveform_blocks(blocks: Iterable[np.ndarray], file_rate: int, sample_rate: int, name: str) -> Iterator[np.ndarray]:
-    """Checks, mixes down and resamples a recording that comes block by block, of whatever sizes.
+    """Checks, mixes down and resamples a recording block by block.
 
     Args:
-        blocks: each [S, C] float32, full scale 1.
-        file_rate: Hz, of the blocks.
-        sample_rate: Hz, of the result.
-        name: of the recording, for messages.
+        blocks: blocks of any size, each [S, C] float32 with full scale 1.
+        file_rate: sample rate of the blocks in Hz.
+        sample_rate: sample rate of the result in Hz.
+        name: the recording's name in messages.
 
     Yields:
-        [S] float32: one after another, the waveform that `mono_waveform` gives of all blocks together.
+        [S] float32, consecutive blocks of the waveform that `mono_waveform` gives for all blocks together.
 
     Raises:
-        InputError: as `mono_waveform`.
+        InputError: see `mono_waveform`.
     """
     resampler = None
     if file_rate != sample_rate:
@@ -114,7 +114,7 @@ def waveform_blocks(blocks: Iterable[np.ndarray], file_rate: int, sample_rate: i
 
 
 def read_samples(path: Path | str | AudioBytes) -> tuple[np.ndarray, int]:
-    """The samples of a recording as they are in the file: [S, C] float32, and their rate in Hz; as `read_audio`."""
+    """Reads the samples of a file unchanged: [S, C] float32, and their rate in Hz. Errors are those of `read_audio`."""
     source = path if isinstance(path, AudioBytes) else Path(path)
     with _open(source) as file:
         samples = _read(source, file, "float32")
@@ -123,7 +123,7 @@ def read_samples(path: Path | str | AudioBytes) -> tuple[np.ndarray, int]:
 
 
 def to_waveform(samples: np.ndarray, file_rate: int, sample_rate: int, path: Path | str | AudioBytes) -> np.ndarray:
-    """Mixes down and resamples what `read_samples` gave; `path` names it in an error."""
+    """Mixes down and resamples the result of `read_samples`. Errors name `path`."""
     waveform: np.ndarray = samples.mean(axis=1)  # [S]
     if file_rate != sample_rate:
         waveform = soxr.resample(waveform, file_rate, sample_rate, quality="HQ")
@@ -133,39 +133,39 @@ def to_waveform(samples: np.ndarray, file_rate: int, sample_rate: int, path: Pat
 
 
 def mono_waveform(samples: np.ndarray, file_rate: int, sample_rate: int, name: str) -> np.ndarray:
-    """As `read_audio`, of samples that are in memory.
+    """Converts samples in memory to a waveform like that of `read_audio`.
 
     Args:
-        samples: [S, C] float32, of any number of channels.
-        file_rate: Hz, of the samples.
-        sample_rate: Hz, of the result.
-        name: of the recording, for messages.
+        samples: [S, C] float32, with any number of channels.
+        file_rate: sample rate of the samples in Hz.
+        sample_rate: sample rate of the result in Hz.
+        name: the recording's name in messages.
 
     Returns:
         [S] float32.
 
     Raises:
-        InputError: samples are not numbers or beyond a million times full scale, or there are none.
+        InputError: there are no samples, or a sample is NaN or beyond a million times full scale.
     """
     _check_amplitudes(samples, name)
     return to_waveform(samples, file_rate, sample_rate, name)
 
 
 def read_excerpt(path: Path | str, sample_rate: int, num_samples: int, position: float) -> np.ndarray:
-    """Reads a part of a recording, and only that part of the file; one that is too short is heard again and again.
+    """Reads an excerpt of a recording, and only that part of the file. A recording that is too short is repeated.
 
     Args:
-        path: the audio file, as for `read_audio`.
-        sample_rate: Hz, of the result.
-        num_samples: of the result (S), at least 1.
-        position: in [0, 1): which of the possible parts, from the first to the last; in a recording that is too short,
-            where it begins.
+        path: the audio file.
+        sample_rate: sample rate of the result in Hz.
+        num_samples: number of samples of the result (S), at least 1.
+        position: position of the excerpt, from 0 (the first possible) to 1 (the last; excluded). In a recording that is
+            too short, the point where it begins.
 
     Returns:
         [S] float32.
 
     Raises:
-        InputError: as `read_audio`, as far as the part shows it.
+        InputError: see `read_audio`. Faults outside the excerpt may go unnoticed.
     """
     path = Path(path)
     with _open(path) as file:
@@ -181,35 +181,37 @@ def read_excerpt(path: Path | str, sample_rate: int, num_samples: int, position:
 
 
 def audio_duration(path: Path | str | AudioBytes) -> float:
-    """Seconds of a recording, from its header; nothing is decoded.
+    """Reads a recording's duration in seconds from its header, without decoding.
 
-    An MP3 without a Xing or Info header gives an estimate: good to 1 % for a constant bit rate and no large tag.
+    The duration of an MP3 without a Xing or Info header is an estimate. Its error is within 1 % for a constant bit rate
+    and no large tag.
 
     Raises:
-        InputError: as `read_audio`, as far as it shows without decoding: not for a cut FLAC or MP3, nor for NaN.
+        InputError: see `read_audio`. Faults that show only in decoding, such as a cut FLAC or MP3 or NaN, are not
+            found.
     """
     with _open(path if isinstance(path, AudioBytes) else Path(path)) as file:
         return float(file.frames / file.samplerate)
 
 
 def decoded_duration(path: Path | str) -> float:
-    """Seconds of a recording, decoded to its end: exact where the header of an MP3 is not.
+    """Decodes a recording and returns its duration in seconds. It is exact even if the header of an MP3 is not.
 
     Raises:
-        InputError: as `read_audio`.
+        InputError: see `read_audio`.
     """
     samples, file_rate = read_samples(path)
     return len(samples) / file_rate
 
 
 def lossless_flac(path: Source) -> bytes | None:
-    """A WAV or Sphere recording of 16-bit samples as FLAC of the same samples, rate and channels.
+    """Encodes a WAV or Sphere recording of 16-bit samples as FLAC with the same samples, rate and channels.
 
     Returns:
-        The FLAC file; None where the recording is of another kind, or FLAC does not hold its channels or its rate.
+        The bytes of the FLAC file; None for another kind of recording, or if FLAC cannot store its channels or rate.
 
     Raises:
-        InputError: as `read_audio`.
+        InputError: see `read_audio`.
     """
     with _open(path) as file:
         pcm = file.format in ("WAV", "WAVEX", "NIST") and file.subtype == "PCM_16"
@@ -221,26 +223,26 @@ def lossless_flac(path: Source) -> bytes | None:
 
 
 def encode_flac(samples: np.ndarray, sample_rate: int) -> bytes:
-    """A FLAC file of [S, C] int16 samples at `sample_rate` (Hz); the same bytes each time."""
+    """Encodes [S, C] int16 samples at `sample_rate` (Hz) as a FLAC file. The bytes are always the same."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, sample_rate, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
 
 def block_samples(num_channels: int) -> int:
-    """Samples of each channel to decode at once: BLOCK_SAMPLES, fewer where a header promises many channels."""
+    """Returns the number of samples of each channel in a block: BLOCK_SAMPLES, or fewer for many channels."""
     return max(1, BLOCK_SAMPLES * 8 // max(8, num_channels))
 
 
 def _check_amplitudes(samples: np.ndarray, name: str, num_before: int = 0) -> None:
-    if samples.size and not (samples.min() >= -MAX_AMPLITUDE and samples.max() <= MAX_AMPLITUDE):  # NaN is not
+    if samples.size and not (samples.min() >= -MAX_AMPLITUDE and samples.max() <= MAX_AMPLITUDE):  # NaN fails too
         index, channel = np.argwhere(~(np.abs(samples) <= MAX_AMPLITUDE))[0]
         rule = f"hold samples of at most {MAX_AMPLITUDE:g} (full scale is 1)"
         raise _unusable(name, rule, f"{samples[index, channel]:g} at sample {num_before + index}")
 
 
 def _read(source: Source, file: soundfile.SoundFile, dtype: str) -> np.ndarray:
-    """All samples, [S, C] `dtype`, as many as the header promises."""
+    """Reads all samples that the header promises, [S, C] of type `dtype`."""
     if (num_values := file.frames * file.channels) > MAX_VALUES:
         rule = f"hold at most {MAX_VALUES:,} samples over all channels to be read whole"
         raise InputError(f"{source} must {rule}, got a header that promises {num_values:,}. Replace it or cut it.")
@@ -250,14 +252,14 @@ def _read(source: Source, file: soundfile.SoundFile, dtype: str) -> np.ndarray:
 
 
 def _sample_blocks(source: Source, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    """All samples, as many as the header promises, in blocks of [S, C] float32."""
+    """Reads all samples that the header promises, in blocks of [S, C] float32."""
     num_read = 0
     while num_read < file.frames:
         wanted = min(block_samples(file.channels), file.frames - num_read)
         samples = _decode(source, file, 0, wanted, "float32")
         num_read += len(samples)
         yield samples
-        if len(samples) < wanted:  # what may follow lies behind damage
+        if len(samples) < wanted:  # anything that follows lies after damage
             break
     _check_whole(source, file, num_read)
 
@@ -269,13 +271,13 @@ def _check_whole(source: Source, file: soundfile.SoundFile, num_samples: int) ->
 
 
 def _decode(source: Source, file: soundfile.SoundFile, start: int, num_samples: int, dtype: str) -> np.ndarray:
-    """Samples of an open file from `start`, or from where it is (0), [S, C] `dtype`; fewer where it ends."""
+    """Decodes samples from `start`, or from the current position if 0: [S, C] `dtype`, fewer at the end."""
     try:
         if start:
             _skip(file, start)
-            if (position := file.tell()) > file.frames:  # where libsndfile finds itself in a damaged MP3
+            if (position := file.tell()) > file.frames:  # happens in damaged MP3s
                 raise _unusable(source, f"end with the {file.frames} samples its header promises", f"sample {position}")
-        samples: np.ndarray = file.read(num_samples, dtype=dtype, always_2d=True)  # GSM needs the number
+        samples: np.ndarray = file.read(num_samples, dtype=dtype, always_2d=True)  # GSM needs a number of samples
     except soundfile.LibsndfileError as error:
         raise _unusable(source, "decode to its end", str(error)) from error
     except MemoryError as error:  # a damaged header can promise any number
@@ -284,18 +286,18 @@ def _decode(source: Source, file: soundfile.SoundFile, start: int, num_samples: 
 
 
 def _skip(file: soundfile.SoundFile, num_samples: int) -> None:
-    """Goes to a sample of a file just opened; in Ogg Vorbis by decoding what lies before it."""
+    """Goes to a sample of a newly opened file. In Ogg Vorbis it decodes all samples before it."""
     if file.subtype != "VORBIS":
         file.seek(num_samples)
         return
-    # libsndfile 1.2.2 crashes where it seeks in a Vorbis stream with damaged codebooks, and only there.
+    # libsndfile 1.2.2 crashes when it seeks in a Vorbis stream with damaged codebooks. Decoding does not crash.
     while num_samples > 0:
         wanted = min(num_samples, block_samples(file.channels))
         num_samples -= len(file.read(wanted, "float32", always_2d=True)) or num_samples
 
 
 def _open(path: Source) -> soundfile.SoundFile:
-    """The file opened, its format, rate and length checked."""
+    """Opens a file and checks its format, rate and length."""
     if isinstance(path, Path):
         _check_file(path)
     elif not path.data:
@@ -304,7 +306,7 @@ def _open(path: Source) -> soundfile.SoundFile:
         if isinstance(path, AudioBytes):
             file = _open_bytes(path.data)
         else:
-            # As bytes: soundfile would encode the name itself, and fails where it is not UTF-8. Windows takes no bytes.
+            # Pass bytes, because soundfile cannot encode a name that is not UTF-8. On Windows it accepts no bytes.
             file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
     except soundfile.LibsndfileError as error:
         rule = "be whole WAV, FLAC, Ogg, MP3, Sphere, AIFF or similar audio"
@@ -324,14 +326,14 @@ def _open_bytes(data: bytes) -> soundfile.SoundFile:
     try:
         return soundfile.SoundFile(io.BytesIO(data))
     except soundfile.LibsndfileError:
-        # Of some MP3 files libsndfile knows nothing but the end of the name; without their tag it knows them.
+        # libsndfile recognises some MP3 files by their suffix only. Without their tag it recognises the bytes too.
         if not (tag_bytes := headers.mp3_start(data[:10])):
             raise
         return soundfile.SoundFile(io.BytesIO(data[tag_bytes:]))
 
 
 def _check_file(path: Path) -> None:
-    """Raises InputError unless it is a file, not empty, that may be read."""
+    """Raises InputError unless the path is a readable file that is not empty."""
     try:
         status = path.stat()
         if stat.S_ISREG(status.st_mode):
@@ -342,7 +344,7 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path} must be a readable file, got: {finding}. Correct the path.") from error
     if stat.S_ISDIR(status.st_mode):
         raise InputError(f"{path} must be a file, got a folder. Correct the path.")
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe could wait for ever, and audio is read more than once
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe could block, and audio is read twice
         raise InputError(f"{path} must be a file on disk, got a pipe or a device. Write the audio into a file first.")
     if status.st_size == 0:
         raise _unusable(path, "hold audio", "an empty file")
@@ -360,13 +362,13 @@ def _check_length(path: Source, file: soundfile.SoundFile) -> None:
         raise _unusable(path, "hold one whole Ogg stream", fault)
     if file.format not in CHECKED_FORMATS and (fault := headers.logged_fault(file.extra_info)):
         raise _unusable(path, "be whole audio", fault)
-    # libsndfile may take it for shorter, and reads no more than that.
+    # libsndfile may estimate a shorter length, and would read no more than that.
     if file.format == "MP3" and headers.mp3_varies(path):
-        rule = "state its length in a Xing or Info header where its bit rate varies"
+        rule = "state its length in a Xing or Info header if its bit rate varies"
         raise UnknownFormatError(f"{path} must {rule}, got none. Rewrite it: ffmpeg -i OLD NEW.flac.")
     if file.frames <= 0:
         raise _unusable(path, "hold audio", f"{file.frames} samples")
-    if file.frames >= 2**62:  # libsndfile's mark for a FLAC stream of unknown length, as written into a pipe
+    if file.frames >= 2**62:  # libsndfile's value for a FLAC stream of unknown length, from a pipe
         advice = "Rewrite it: ffmpeg -i OLD NEW.flac."
         raise UnknownFormatError(f"{path} must state its length, got a stream without it. {advice}")
 

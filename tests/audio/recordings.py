@@ -19,7 +19,7 @@ RATE = 16_000
 
 
 def tone(seconds: float = 0.5, rate: int = RATE, channels: int = 1) -> np.ndarray:
-    """[S, C] float64: a sine of another frequency and loudness in each channel."""
+    """Makes [S, C] float64: a sine with its own frequency and loudness in each channel."""
     time = np.arange(int(seconds * rate)) / rate
     return np.stack([0.8 / (c + 1) * np.sin(2 * np.pi * 200 * (c + 1) * time) for c in range(channels)], axis=1)
 
@@ -30,7 +30,7 @@ def write(path: Path, samples: np.ndarray, rate: int = RATE, subtype: str | None
 
 
 def write_sphere(path: Path, samples: np.ndarray, sample_count: int, byte_format: str = "01", extra: str = "") -> Path:
-    """A NIST Sphere file written by hand: text header of 1024 bytes, then [S, C] int16."""
+    """Writes a NIST Sphere file by hand: a text header of 1024 bytes, then [S, C] int16."""
     lines = [
         "NIST_1A",
         "   1024",
@@ -55,9 +55,9 @@ def cut(path: Path, keep: float) -> Path:
 
 
 def assert_refused(path: Path, message: str, *, header: bool = True) -> None:
-    """`read_audio`, and `audio_duration` where the header shows it, fail with "PATH must MESSAGE...".
+    """Checks that `read_audio` fails with "PATH must MESSAGE...", for the path and for the file's bytes.
 
-    So they do where a file's bytes are given instead.
+    With `header`, the fault shows in the header, and `audio_duration` must fail in the same way.
     """
     message = f"^{re.escape(str(path))} must {message}"
     sources: list[Path | AudioBytes] = [path]
@@ -72,7 +72,7 @@ def assert_refused(path: Path, message: str, *, header: bool = True) -> None:
 
 
 def mp3(path: Path, mode: str, *, stated_length: bool = True, tag_bytes: int = 0) -> Path:
-    """An MP3 of 3 s behind an ID3 tag; its first frame, which may hold nothing but the length, can be taken out."""
+    """Writes an MP3 of 3 s after an ID3 tag. Without `stated_length`, its first frame, which has the length, is cut."""
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (3 * 44_100, 1))
     noise[:44_100] = 0  # a variable bit rate starts low
     soundfile.write(path, noise, 44_100, format="MP3", bitrate_mode=mode, compression_level=0.5)
@@ -86,7 +86,7 @@ def mp3(path: Path, mode: str, *, stated_length: bool = True, tag_bytes: int = 0
 
 
 def write_mp3_without_length(path: Path, samples: np.ndarray, rate: int, mode: str) -> Path:
-    """An MP3 whose first frame, which states the length, is cut off."""
+    """Writes an MP3 without its first frame, which states the length."""
     soundfile.write(path, samples, rate, format="MP3", bitrate_mode=mode, compression_level=0.5)
     data = path.read_bytes()
     sync = data[:2]

@@ -1,4 +1,4 @@
-"""Recordings read block by block, and what is told before they are read."""
+"""Recordings are read block by block and in excerpts, and their durations are known."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ from tests.audio.recordings import RATE, cut, mp3, tone, write, write_mp3_withou
 
 
 def test_decoded_duration_is_what_is_read(tmp_path: Path) -> None:
-    """Of a file whose header only lets estimate; and of a file cut short, which its header does not show."""
+    """The header of one file gives only an estimate. Another file is cut short, which its header does not show."""
     path = write_mp3_without_length(tmp_path / "a.mp3", tone(3), RATE, "CONSTANT")
     path.write_bytes(b"ID3\x04\x00\x00\x00\x00\x02\x00" + bytes(256) + path.read_bytes())
     assert decoded_duration(path) == len(read_audio(path, RATE)) / RATE < audio_duration(path)
@@ -86,7 +86,7 @@ def test_a_fault_behind_the_first_blocks_is_told(tmp_path: Path, monkeypatch: py
 
 
 def test_an_excerpt_of_ogg_is_reached_without_seeking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """libsndfile 1.2.2 crashes (SIGSEGV) where it seeks in a Vorbis stream with damaged codebooks."""
+    """libsndfile 1.2.2 crashes (SIGSEGV) when it seeks in a Vorbis stream with damaged codebooks."""
     path = write(tmp_path / "a.ogg", tone(2))
     whole = read_audio(path, RATE)
     seek = soundfile.SoundFile.seek
@@ -101,7 +101,7 @@ def test_an_excerpt_of_ogg_is_reached_without_seeking(tmp_path: Path, monkeypatc
 
 
 def test_an_excerpt_where_libsndfile_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a seek in a damaged MP3 the place lay behind the end: a ValueError of NumPy (negative dimensions)."""
+    """A seek in a damaged MP3 went past its end and caused a ValueError of NumPy (negative dimensions)."""
     path = write(tmp_path / "a.wav", tone(1))
     monkeypatch.setattr(soundfile.SoundFile, "tell", lambda file: file.frames + 7)
     message = f"{path} must end with the 16000 samples its header promises, got sample 16007. Replace the file."
@@ -110,7 +110,7 @@ def test_an_excerpt_where_libsndfile_is_lost(tmp_path: Path, monkeypatch: pytest
 
 
 def test_blocks_end_where_the_whole_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """libsndfile reads a damaged MP3 up to the damage, and when asked again what lies behind it."""
+    """libsndfile reads a damaged MP3 up to the damage, and on the next call the samples after it."""
     path, calls = write(tmp_path / "a.wav", tone(1)), []
     read = soundfile.SoundFile.read
 

@@ -1,4 +1,4 @@
-"""Files that were cut short or damaged, and files written into a pipe."""
+"""Files that are cut short or damaged are refused. Files that were written into a pipe are read."""
 
 import re
 import struct
@@ -135,23 +135,23 @@ def test_mp3_of_constant_bit_rate_needs_no_length(tmp_path: Path, tag_bytes: int
     assert abs(len(waveform) - 3 * 44_100) < 3 * 1152  # encoder delay and padding
     np.testing.assert_array_equal(read_audio(AudioBytes("a", path.read_bytes()), 44_100), waveform)
     path.write_bytes(path.read_bytes()[:-100])
-    assert abs(len(read_audio(path, 44_100)) - 3 * 44_100) < 3 * 1152  # nothing says that a frame is missing
+    assert abs(len(read_audio(path, 44_100)) - 3 * 44_100) < 3 * 1152  # nothing shows that a frame is missing
 
 
 def test_mp3_of_variable_bit_rate_needs_its_length(tmp_path: Path) -> None:
     path = mp3(tmp_path / "a.mp3", "VARIABLE", stated_length=False)
-    assert_refused(path, "state its length in a Xing or Info header where its bit rate varies, got none")
+    assert_refused(path, "state its length in a Xing or Info header if its bit rate varies, got none")
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 24_000, 32_000, 44_100, 48_000])
 def test_mp3_of_varying_bit_rate_must_state_its_length(tmp_path: Path, rate: int) -> None:
-    """libsndfile would read a part of it: it estimates the length from the first frame, and reads no more than that."""
+    """libsndfile would read only a part: it estimates the length from the first frame and reads no more than that."""
     rng = np.random.default_rng(0)
     samples = np.concatenate([rng.normal(0, 0.2, rate), np.zeros(4 * rate)])
     path = write_mp3_without_length(tmp_path / "a.mp3", samples, rate, "VARIABLE")
     with soundfile.SoundFile(path) as file:
         assert file.frames < len(samples) / 2
-    message = "state its length in a Xing or Info header where its bit rate varies, got none. Rewrite it: ffmpeg"
+    message = "state its length in a Xing or Info header if its bit rate varies, got none. Rewrite it: ffmpeg"
     assert_refused(path, message)
     path = write_mp3_without_length(tmp_path / "b.mp3", samples, rate, "CONSTANT")
     assert abs(len(read_audio(path, rate)) - len(samples)) < 4000

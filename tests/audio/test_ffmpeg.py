@@ -1,4 +1,4 @@
-"""What libsndfile cannot read, through ffmpeg; a program of our own stands for one that misbehaves."""
+"""ffmpeg reads what libsndfile cannot read. A fake program stands in for an ffmpeg that misbehaves."""
 
 import json
 import re
@@ -37,7 +37,7 @@ InstallFake = Callable[..., Path]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InstallFake:
-    """Puts a program called ffmpeg, alone, on PATH; gives its folder."""
+    """Puts a program called ffmpeg, and no other, on PATH. Returns its folder."""
 
     def write(output: bytes, said: str = "", code: int = 0, extra: str = "pass") -> Path:
         folder = tmp_path / "bin"
@@ -53,20 +53,20 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InstallFake:
 
 
 def au(samples: np.ndarray, rate: int) -> bytes:
-    """[S, C] as Sun and NeXT wrote it: float samples, big-endian, of a length not known, behind 8 bytes of comment."""
+    """Encodes [S, C] in the AU format: big-endian floats of unknown length, after a comment of 8 bytes."""
     header = struct.pack(">4s5I8s", b".snd", 32, 0xFFFFFFFF, 6, rate, samples.shape[1], b"comment\0")
     return header + samples.astype(">f4").tobytes()
 
 
 def film(tmp_path: Path, name: str = "film.mp4") -> Path:
-    """A file that no program reads."""
+    """Writes a file that no program can read."""
     path = tmp_path / name
     path.write_bytes(b"\0\0\0\x20ftypisom" + bytes(100))
     return path
 
 
 def make(path: Path, samples: np.ndarray, rate: int = RATE, *options: str) -> Path:
-    """Lets ffmpeg write [S, C] float32 into a container that the name tells, with a picture where `options` ask."""
+    """Lets ffmpeg write [S, C] float32 into the container of the suffix, with a picture if `options` ask for it."""
     source = path.parent / "source.wav"
     soundfile.write(source, samples, rate, subtype="FLOAT")
     command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-i", f"file:{source}", *options, f"file:{path}"]
@@ -118,7 +118,7 @@ def test_ffmpeg_may_open_files_alone_and_ask_for_little_memory(tmp_path: Path, i
     read(film(tmp_path))
     arguments = json.loads((folder / "arguments.json").read_text())
     assert arguments[arguments.index("-protocol_whitelist") + 1] == "file"
-    assert arguments.index("-protocol_whitelist") < arguments.index("-i")  # which makes it the input's
+    assert arguments.index("-protocol_whitelist") < arguments.index("-i")  # so that it applies to the input
     assert "-nostdin" in arguments
     assert int(arguments[arguments.index("-max_alloc") + 1]) == MAX_BLOCK
 
@@ -174,7 +174,7 @@ def test_what_ffmpeg_complains_of_is_refused(tmp_path: Path) -> None:
     for name, message in {"film.mp4": "moov atom not found", "film.mkv": "File ended prematurely"}.items():
         path = make(tmp_path / name, sound, RATE, *PICTURE)
         path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-        refused(path, rf"{whole}{message}\. Replace the file, or mend it: ffmpeg")
+        refused(path, rf"{whole}{message}\. Replace the file, or repair it: ffmpeg")
     refused(film(tmp_path), whole)
 
 

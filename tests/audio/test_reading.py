@@ -1,4 +1,4 @@
-"""Every format, depth, rate and channel count gives the samples."""
+"""Files of every format, depth, rate and channel count give the samples that were written."""
 
 import io
 import re
@@ -21,7 +21,7 @@ from ds2_jax.audio.reading import (
 from ds2_jax.system.errors import InputError
 from tests.audio.recordings import RATE, assert_refused, cut, tone, write, write_sphere
 
-# Largest difference from the written samples: half a step of the depth, one step where libsndfile truncates.
+# Largest difference from the written samples: half a step of the depth, or one step if libsndfile truncates.
 PCM = [
     ("wav", "PCM_U8", 2**-7),
     ("wav", "PCM_16", 2**-15),
@@ -185,5 +185,5 @@ def test_sphere_of_an4(tmp_path: Path, an4_archive: Path) -> None:
     samples = np.frombuffer(data[1024:], "<i2")
     checksum = re.search(rb"sample_checksum -i (\d+)", data)
     assert checksum is not None
-    assert int(samples.view("<u2").sum()) % 2**16 == int(checksum[1])  # the publisher's own, over all samples
+    assert int(samples.view("<u2").sum()) % 2**16 == int(checksum[1])  # the publisher's checksum over all samples
     np.testing.assert_array_equal(read_audio(tmp_path / "a.sph", RATE), samples / np.float32(2**15))

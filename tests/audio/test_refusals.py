@@ -1,4 +1,4 @@
-"""Files that are missing, of other formats or unusable: what is refused, and how it says so."""
+"""Files that are missing, unusable or of other formats are refused with an error that says why."""
 
 import os
 import re
@@ -53,12 +53,12 @@ def test_not_audio(tmp_path: Path, content: bytes) -> None:
     assert_refused(tmp_path / "a.wav", message)
 
 
-# Those that libsndfile writes besides the ones above; of SD2 it reads nothing without the Macintosh's second file.
+# The other formats that libsndfile writes. It cannot read SD2 without the Macintosh's second file.
 OTHER_FORMATS = "AIFF AU AVR CAF HTK IRCAM MAT4 MAT5 MPC2K PAF PVF RF64 SDS SVX VOC W64 WVE XI".split()
 
 
 def write_as(path: Path, audio_format: str) -> Path:
-    """Half a second of a tone; WVE has 8 kHz and XI 44.1 kHz whatever is asked for."""
+    """Writes half a second of a tone. WVE always has 8 kHz and XI always 44.1 kHz."""
     subtype = {"WVE": "ALAW", "XI": "DPCM_16"}.get(audio_format, "PCM_16")
     soundfile.write(path, tone(rate=rate_of(audio_format)), rate_of(audio_format), subtype, format=audio_format)
     return path
@@ -78,7 +78,7 @@ def test_other_formats(tmp_path: Path, audio_format: str) -> None:
 
 
 def test_every_format_of_libsndfile_is_tried() -> None:
-    """RAW has no header: nothing tells its rate."""
+    """RAW has no header, so its rate is unknown."""
     known = {"WAV", "WAVEX", "FLAC", "OGG", "MP3", "NIST", *OTHER_FORMATS}
     assert set(soundfile.available_formats()) - known == {"RAW", "SD2"}
 
@@ -93,14 +93,14 @@ def test_other_formats_cut_short(tmp_path: Path, audio_format: str, keep: float)
 
 @pytest.mark.parametrize("audio_format", "AVR IRCAM MAT5 MPC2K PAF PVF XI".split())
 def test_formats_in_which_a_cut_does_not_show(tmp_path: Path, audio_format: str) -> None:
-    """As the docstring of `read_audio` says."""
+    """The docstring of `read_audio` lists them."""
     path = cut(write_as(tmp_path / "a", audio_format), 0.6)
     assert 0.25 < audio_duration(path) < 0.35
 
 
 @pytest.mark.parametrize(("size", "num_frames"), [(0, 0), (0x7F000008, 0x1FC00000)])
 def test_aiff_written_into_a_pipe(tmp_path: Path, size: int, num_frames: int) -> None:
-    """As ffmpeg and sox write it: neither knows the size."""
+    """ffmpeg and sox do not know the size and write these values."""
     path = write_as(tmp_path / "a", "AIFF")
     expected = read_audio(path, RATE)
     data = bytearray(path.read_bytes())
@@ -122,7 +122,7 @@ def test_au_written_into_a_pipe(tmp_path: Path) -> None:
 
 
 def test_only_what_may_be_whole_is_unknown(tmp_path: Path) -> None:
-    """For `ffmpeg.py`: damage that libsndfile sees is none of ffmpeg's business."""
+    """`ffmpeg.py` relies on it: ffmpeg must not read a file in which libsndfile sees damage."""
     for name, content in (("film.mp4", b"\0\0\0\x20ftypisom" + bytes(99)), ("talk.txt", b"hello")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UnknownFormatError):
