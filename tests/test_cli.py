@@ -192,7 +192,7 @@ def test_missing_configuration_is_named(capsys: pytest.CaptureFixture[str]) -> N
         (
             ["--data.corpus", "an4", "--data.dev", "mine.jsonl"],
             1,
-            "error: data.dev must be left out where data.corpus is 'an4', got 'mine.jsonl'. Add --data.corpus None to",
+            "error: data.dev must be left out if data.corpus is 'an4', got 'mine.jsonl'. Add --data.corpus None to",
         ),
         ([], 1, "error: data.train must be set, got None. Give a manifest, or a data.corpus."),
     ],

@@ -1,4 +1,4 @@
-"""The settings of a run: what `configs/*.py` import."""
+"""The settings of a run. Files in `configs/` import them from here."""
 
 from ds2_jax.config.load import from_json, load_config, to_json
 from ds2_jax.config.settings import (

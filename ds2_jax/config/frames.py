@@ -1,6 +1,6 @@
-"""Length arithmetic, analysis windows and mel bands: NumPy and integers alone, so that nothing here loads JAX.
+"""Length arithmetic and mel bands, in NumPy, so that importing this module does not load JAX.
 
-The counting functions take Python integers, NumPy arrays and JAX arrays alike.
+The functions that count accept Python integers, NumPy arrays and JAX arrays.
 """
 
 import itertools
@@ -19,11 +19,11 @@ Count = TypeVar("Count", int, np.ndarray, "jax.Array")
 
 
 def count_frames(num_samples: Count, hop_length: int) -> Count:
-    """Spectrogram frames of a centred transform: 1 + num_samples // hop_length, and 0 for an empty row.
+    """Counts the spectrogram frames of a centred transform: 1 + num_samples // hop_length, but 0 for an empty row.
 
     Args:
         num_samples: [...] int, valid samples.
-        hop_length: samples between frames.
+        hop_length: number of samples between frames.
     """
     return (num_samples // hop_length + 1) * (num_samples > 0)
 
@@ -31,7 +31,7 @@ def count_frames(num_samples: Count, hop_length: int) -> Count:
 def conv_output_lengths(input_lengths: Count, time_reduction: int = 2) -> Count:
     """Counts the valid frames left after the two convolutions.
 
-    An odd kernel padded by half its length on both sides leaves ceil(n / stride) frames, whatever its size.
+    An odd kernel with half its length as padding on both sides leaves ceil(n / stride) frames, whatever its size.
 
     Args:
         input_lengths: [...] int, valid spectrogram frames (10 ms each).
@@ -46,20 +46,20 @@ def conv_output_lengths(input_lengths: Count, time_reduction: int = 2) -> Count:
 
 
 def ctc_min_frames(labels: Sequence[int]) -> int:
-    """Fewest output frames that can carry `labels`: one each, and a blank between equal neighbours."""
+    """Counts the output frames that `labels` need at least: one for each, and a blank between equal neighbours."""
     return len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
 
 
 def ctc_min_samples(min_frames: Count, hop_length: int, time_reduction: int) -> Count:
-    """Fewest samples that give `min_frames` output frames ([...] int, at least 1); of no frame they are 1 too."""
+    """Counts the samples that `min_frames` output frames need at least. `min_frames` ([...] int) must be at least 1."""
     return (min_frames - 1) * time_reduction * hop_length
 
 
 def mel_bands(config: FeatureConfig) -> np.ndarray:
-    """Share of each bin's energy in each mel band, [num_mels, bins] float64.
+    """Computes the share of each bin's energy in each mel band, [num_mels, bins] float64.
 
-    A band is a triangle from the centre of the one below it to that of the one above it. Written here since librosa,
-    whose bands these are, takes seconds to load.
+    A band is a triangle from the centre of the band below to the centre of the band above. The bands are those of
+    librosa, which takes seconds to load.
     """
     edges = frequencies(np.linspace(0, 1, config.num_mels + 2), config)
     bins = np.linspace(0, config.sample_rate / 2, config.fft_length // 2 + 1)
@@ -69,7 +69,7 @@ def mel_bands(config: FeatureConfig) -> np.ndarray:
 
 
 def frequencies(heights: np.ndarray, config: FeatureConfig) -> np.ndarray:
-    """Hz at heights of the spectrogram, 0 at its bottom to 1 at its top."""
+    """Returns the frequency in Hz at each height of the spectrogram, from 0 at the bottom to 1 at the top."""
     highest = config.sample_rate / 2
     if not config.num_mels:
         return heights * highest

@@ -1,4 +1,4 @@
-"""A configuration from a Python file, and to and from JSON."""
+"""Loads a configuration from a Python file, and converts it to and from JSON."""
 
 import dataclasses
 import json
@@ -12,17 +12,17 @@ from ds2_jax.system.errors import NO_JSON, InputError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 RECIPES = PACKAGE / "recipes"
-"""Where the wheel has the recipes; a clone has them in configs/."""
+"""Folder of the recipes in the wheel. In a clone of the repository they are in configs/."""
 
 
 def load_config(path: Path) -> Config:
     """Runs a Python file and returns its `config`.
 
     Args:
-        path: of the file, or the name of a recipe.
+        path: the path of the file, or the name of a recipe.
 
     Raises:
-        InputError: there is no such file, it fails, it defines no `config: Config`, or a field has the wrong type.
+        InputError: the file does not exist, fails, or does not define `config: Config`, or a setting is wrong.
     """
     file = find_config(path)
     try:
@@ -37,10 +37,10 @@ def load_config(path: Path) -> Config:
 
 
 def find_config(path: Path) -> Path:
-    """The file at `path`, or else the recipe of that name.
+    """Returns the file at `path`, or else the recipe with this name.
 
     Raises:
-        InputError: there is neither.
+        InputError: neither exists.
     """
     if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the name is too long
         return path
@@ -54,21 +54,21 @@ def find_config(path: Path) -> Path:
 
 
 def recipes() -> dict[str, Path]:
-    """The recipes that come with this package, by name."""
+    """Lists the recipes that come with this package, by name."""
     folder = RECIPES if RECIPES.is_dir() else PACKAGE.parent / "configs"
     return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
 def to_json(config: Config) -> str:
-    """The whole configuration as indented JSON; paths become strings."""
+    """Writes the whole configuration as indented JSON. Paths become strings."""
     return json.dumps(dataclasses.asdict(config), indent=2, default=str, ensure_ascii=False)
 
 
 def from_json(text: str) -> Config:
-    """Inverse of `to_json`.
+    """Reads a configuration that `to_json` wrote.
 
     Raises:
-        InputError: not JSON, an unknown or wrongly typed field, or a value against a rule.
+        InputError: the text is not JSON, a field is unknown or has the wrong type, or a value breaks a rule.
     """
     try:
         tree = json.loads(text)

@@ -1,20 +1,20 @@
-"""Where the data of a run lie: a path, or the name of a TensorFlow data set."""
+"""Locations of a run's data: paths, or names of TensorFlow data sets."""
 
 from pathlib import Path
 
 TFDS = "tfds:"
-"""Begins the name of a TensorFlow data set where a manifest could be named, see data/tfds.py."""
+"""Prefix of the name of a TensorFlow data set, which you can use instead of a manifest. See data/tfds.py."""
 DATASET_INFO = "dataset_info.json"
-"""The file that makes a folder a TensorFlow data set; it is written last."""
+"""A folder with this file is a TensorFlow data set. The file is written last."""
 
 
 def is_tfds(path: Path) -> bool:
-    """Whether a manifest's place names a TensorFlow data set."""
+    """Whether a manifest's path is the name of a TensorFlow data set."""
     return str(path).startswith(TFDS)
 
 
 def absolute(path: Path) -> Path:
-    """The same place for a process in any folder; in a tfds: name the folder, where it names one, is made absolute."""
+    """Makes a path absolute, so that it is valid in any folder. In a tfds: name with a folder it does so with this."""
     if not is_tfds(path):
         return path.absolute()
     where, mark, split = str(path).removeprefix(TFDS).rpartition("#")

@@ -1,7 +1,7 @@
-"""Every setting, once: frozen dataclasses.
+"""All settings, as frozen dataclasses.
 
-Each field has a type, a default and its meaning and unit below it (`--help` prints them). Its type, and a rule that
-binds it, are checked in `__post_init__`, so a wrong value stops before JAX starts.
+Each field has a type, a default, and its meaning and unit below it (`--help` prints them). `__post_init__` checks types
+and rules, so that a wrong value stops the program before JAX starts.
 """
 
 import dataclasses
@@ -15,27 +15,27 @@ ENGLISH = "'ABCDEFGHIJKLMNOPQRSTUVWXYZ "
 MEL_BREAK = 700.0
 """Hz below which the mel scale is nearly linear: mel(f) = 2595 log10(1 + f / 700), as in HTK."""
 MAX_SIZE = 2**16
-"""Of a batch, a layer, a kernel and the like: nothing larger would fit into a device's memory."""
+"""The largest size of a batch, a layer, a kernel and so on. Larger ones would not fit into a device's memory."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureConfig:
-    """How a waveform becomes a spectrogram."""
+    """How spectrograms are computed from waveforms."""
 
     sample_rate: int = 16_000
-    """Hz. Audio of another rate is resampled to it."""
+    """Hz. Audio with another rate is resampled."""
     window_size: float = 0.02
-    """Seconds; also the length of the Fourier transform, which for mel bands is the next power of two of samples."""
+    """Seconds. The Fourier transform is as long; with mel bands it has the next power of two of samples."""
     window_stride: float = 0.01
     """Seconds between frames."""
     window: Literal["hamming", "hann", "blackman", "bartlett"] = "hamming"
-    """Window function, periodic."""
+    """Window function (periodic)."""
     num_mels: int = 0
-    """Bands that are evenly spaced on the mel scale, from 0 Hz to half the sample rate, in the place of the bins of
-    the Fourier transform: fewer, and narrow where the ear is fine. 0: the bins."""
+    """Number of bands, evenly spaced on the mel scale from 0 Hz to half the sample rate. They replace the bins of the
+    Fourier transform and are narrow at low frequencies, like the ear's. 0: use the bins."""
     normalisation: Literal["utterance", "bins"] = "utterance"
-    """What an utterance's log spectrogram loses: its mean over all bins, or that of each bin, which takes out most of
-    what microphone and room add. Either is then divided by one standard deviation."""
+    """utterance: subtract the mean over all bins from an utterance's log spectrogram. bins: subtract the mean of each
+    bin, which removes most of the effect of microphone and room. Both then divide by one standard deviation."""
 
     def __post_init__(self) -> None:
         check_fields(self, "features.")
@@ -56,79 +56,79 @@ class FeatureConfig:
                 getattr(self, field),
             )
 
-        if self.num_mels:  # the lowest band, from 0 Hz, is the narrowest: it must hold a bin of the transform
+        if self.num_mels:  # the lowest band is the narrowest and must contain a bin of the transform
             mels_of_bin = math.log1p(self.sample_rate / self.fft_length / MEL_BREAK)
             most = math.ceil(2 * math.log1p(self.sample_rate / 2 / MEL_BREAK) / mels_of_bin - 1) - 1
             require(1 <= self.num_mels <= most, "features.num_mels", f"be 0 (off) to {most}", self.num_mels)
 
     @property
     def window_length(self) -> int:
-        """Samples in a window."""
+        """Number of samples in a window."""
         return round(self.window_size * self.sample_rate)
 
     @property
     def fft_length(self) -> int:
-        """Samples of the Fourier transform, those behind the window zeros."""
+        """Number of samples in the Fourier transform. Zeros fill up the window."""
         return 1 << (self.window_length - 1).bit_length() if self.num_mels else self.window_length
 
     @property
     def hop_length(self) -> int:
-        """Samples between frames."""
+        """Number of samples between frames."""
         return round(self.window_stride * self.sample_rate)
 
     @property
     def num_bins(self) -> int:
-        """Frequency bins, or mel bands, of a frame (F)."""
+        """Number of frequency bins or mel bands in a frame (F)."""
         return self.num_mels or self.fft_length // 2 + 1
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which utterances are read, and how they are batched."""
+    """Which utterances are used, and how they are batched."""
 
     corpus: Literal["an4", "common-voice", "tedlium", "synthetic"] | None = None
-    """Corpus to prepare under `data.root` if it is not there yet; its manifests are train, dev and test. None: they are
-    named below."""
+    """Corpus to prepare in `data.root`, unless it is there. Its manifests are used for train, dev and test. None: name
+    your own manifests below."""
     root: Path = Path("datasets")
     """Folder of the prepared corpora."""
     archive: Path | None = None
-    """Copy of the corpus' published archive, used instead of downloading."""
+    """Copy of the corpus' published archive, to use instead of downloading it."""
     train: Path | None = None
-    """Manifest of the training utterances, or a TensorFlow data set: tfds:NAME[/CONFIG][:VERSION]#SPLIT, from
-    TFDS_DATA_DIR or ~/tensorflow_datasets, or tfds:FOLDER#SPLIT; dev and test too."""
+    """Manifest of the training utterances, or a TensorFlow data set: tfds:NAME[/CONFIG][:VERSION]#SPLIT, read from
+    TFDS_DATA_DIR or ~/tensorflow_datasets, or tfds:FOLDER#SPLIT. The same holds for dev and test."""
     dev: Path | None = None
-    """Manifest that chooses the best checkpoint and stops early."""
+    """Manifest of the utterances that choose the best checkpoint and stop training early."""
     test: Path | None = None
-    """Manifest read once, after training."""
+    """Manifest of the utterances to evaluate once, after training."""
     train_on_dev: bool = False
-    """Train on the dev split's utterances too, once every setting is final: the model hears all that there is, nothing
-    is measured, chosen or calibrated on dev, and the last epoch is used, of checkpoint.average the last ones."""
+    """Train on the dev split too. Use it for a final model, when all settings are fixed: nothing is measured, chosen or
+    calibrated on dev, and the model of the last epoch is used (with checkpoint.average, of the last epochs)."""
     alphabet: str = ENGLISH
-    """Characters the model can write, in label order; the CTC blank comes before them, at index 0."""
+    """Characters that the model can write, in label order. The CTC blank has index 0, before them."""
     case: Literal["alphabet", "upper", "lower", "keep"] = "alphabet"
-    """Case that transcripts are brought to; alphabet: that of data.alphabet, where all its letters have one. The
-    rules are Unicode's: upper makes SS of ß, and I of the Turkish ı and i alike. keep: the case is left as it is."""
+    """Case of the normalised transcripts. alphabet: the case of data.alphabet, if all its letters have the same. keep:
+    do not change it. The rules are Unicode's: upper turns ß into SS, and both ı and i into I."""
     remove: str = ""
-    """Characters that transcripts may hold and the model does not write, such as '.,!?-': each is read as a space. One
-    that is in data.alphabet too, or an apostrophe or hyphen of another shape than the one there, is kept, in that one's
-    shape, between two letters or digits: l'eau, arc-en-ciel. Accents and invisible characters leave no space."""
+    """Characters of transcripts that the model does not write, such as '.,!?-'. Each is replaced by a space. Between
+    two letters or digits, a character that data.alphabet has too is kept, and an apostrophe or hyphen takes the form
+    that data.alphabet has: l'eau, arc-en-ciel. Accents and invisible characters leave no space."""
     batch_size: int = 16
-    """Utterances in a batch, over all devices; not used where data.batch_seconds is set."""
+    """Utterances in a batch, over all devices. Ignored if data.batch_seconds is set."""
     batch_seconds: float = 0.0
-    """Seconds of audio in a batch, padding included, over all devices; short utterances make wide batches, and a longer
-    utterance is a batch of its own. 0: every batch has data.batch_size utterances."""
+    """Seconds of audio in a batch, with padding, over all devices. Batches of short utterances have more rows. A longer
+    utterance is a batch of its own. 0: each batch has data.batch_size utterances."""
     num_buckets: int = 8
-    """Lengths to which batches are padded; each is compiled once."""
+    """Number of lengths to which batches are padded. Each length is compiled once."""
     min_duration: float = 0.1
-    """Seconds; a shorter training or dev utterance is bad."""
+    """Seconds. Shorter training and dev utterances are bad."""
     max_duration: float = 20.0
-    """Seconds; a longer training or dev utterance is bad."""
+    """Seconds. Longer training and dev utterances are bad."""
     sortagrad: bool = False
-    """First epoch from short to long utterances."""
+    """Sort the utterances of the first epoch from short to long."""
     on_bad_utterance: Literal["error", "skip"] = "error"
-    """What to do with utterances that cannot be used: stop, or leave them out and list them in the run folder."""
+    """What to do with utterances that cannot be used. skip: leave them out and list them in the run folder."""
     num_workers: int = 0
-    """Batches decoded at once; 0 means one per core."""
+    """Number of batches to decode at once. 0: one for each core."""
 
     def __post_init__(self) -> None:
         check_fields(self, "data.", MAX_SIZE, may_be_infinite=("max_duration",))
@@ -148,7 +148,7 @@ class DataConfig:
             require(
                 getattr(self, field) is None,
                 f"data.{field}",
-                f"be left out where data.corpus is {self.corpus!r}",
+                f"be left out if data.corpus is {self.corpus!r}",
                 str(getattr(self, field)),
                 "Add --data.corpus None to use manifests of your own for all splits.",
             )
@@ -156,28 +156,28 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PerturbConfig:
-    """Changes of the waveforms of training, never of evaluation: each is drawn anew every epoch for each utterance."""
+    """Random changes of the training waveforms, drawn again for each utterance in each epoch."""
 
     speed_probability: float = 0.0
-    """Share of the utterances that are played faster or slower, by resampling: the pitch changes too."""
+    """Share of the utterances whose speed changes by resampling. The pitch changes too."""
     speed: tuple[float, float] = (0.9, 1.1)
-    """Smallest and largest factor, drawn uniformly; above 1 is faster and shorter."""
+    """Smallest and largest factor, drawn uniformly. A factor above 1 makes an utterance faster and shorter."""
     tempo_probability: float = 0.0
-    """Share of the utterances that are spoken faster or slower, the pitch kept."""
+    """Share of the utterances whose tempo changes. The pitch stays."""
     tempo: tuple[float, float] = (0.85, 1.15)
-    """Smallest and largest factor, drawn uniformly; above 1 is faster and shorter."""
+    """Smallest and largest factor, drawn uniformly. A factor above 1 makes an utterance faster and shorter."""
     responses: Path | None = None
-    """Folder or manifest of impulse responses of rooms; None: no reverberation."""
+    """Folder or manifest of impulse responses of rooms. None: no reverberation."""
     response_probability: float = 0.5
-    """Share of the utterances that sound as if recorded in one of those rooms."""
+    """Share of the utterances that get the reverberation of one of these rooms."""
     noise: Path | None = None
-    """Folder or manifest of noise recordings; None: no noise."""
+    """Folder or manifest of noise recordings. None: no noise."""
     noise_probability: float = 0.4
-    """Share of the utterances to which noise is added."""
+    """Share of the utterances that get noise."""
     noise_snr: tuple[float, float] = (0.0, 30.0)
-    """Smallest and largest ratio of speech to noise in dB (of mean powers over the utterance), drawn uniformly."""
+    """Smallest and largest signal-to-noise ratio in dB (of mean powers over the utterance), drawn uniformly."""
     gain_probability: float = 0.0
-    """Share of the utterances that are made louder or softer, after all other changes."""
+    """Share of the utterances whose volume changes, after all other changes."""
     gain: tuple[float, float] = (-6.0, 8.0)
     """Smallest and largest gain in dB, drawn uniformly."""
 
@@ -198,37 +198,37 @@ class PerturbConfig:
 
     @property
     def changes_lengths(self) -> bool:
-        """Whether utterances last longer or shorter than they were recorded."""
+        """Whether the durations of utterances change."""
         return self.speed_probability > 0 or self.tempo_probability > 0
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """SpecAugment: warps and masks of the spectrograms of training, never of evaluation, drawn anew every epoch."""
+    """SpecAugment: random warps and masks of the training spectrograms, drawn again in each epoch."""
 
     num_frequency_masks: int = 0
-    """Masks over frequency for each utterance."""
+    """Number of frequency masks for each utterance."""
     frequency_mask_width: int = 27
-    """Bins: a mask covers 0 to this many, drawn uniformly."""
+    """Largest width of a frequency mask in bins. Widths are drawn uniformly from 0 up."""
     num_time_masks: int = 0
-    """Masks over time for each utterance."""
+    """Number of time masks for each utterance."""
     time_mask_width: int = 70
-    """Frames of 10 ms: a mask covers 0 to this many, and never more than the utterance has."""
+    """Largest width of a time mask in frames of 10 ms, drawn uniformly from 0 up. A mask stays inside the utterance."""
     frequency_mask_probability: float = 1.0
-    """Share of the utterances that get their masks over frequency."""
+    """Share of the utterances that get frequency masks."""
     time_mask_probability: float = 1.0
-    """Share of the utterances that get their masks over time."""
+    """Share of the utterances that get time masks."""
     time_mask_share: float = 1.0
-    """Share of the utterance's frames that one mask covers at most; `time_mask_width` holds too. Adaptive masks of Park
-    et al. 2020: 0.04, and a large width."""
+    """Largest share of the utterance's frames in one time mask, in addition to `time_mask_width`. The adaptive masks of
+    Park et al. 2020 have 0.04 and a large width."""
     frames_per_time_mask: int = 0
-    """Frames of 10 ms: an utterance gets one mask over time for each this many that it lasts, and num_time_masks at
-    most. 0: it gets num_time_masks, however short. Park et al. 2020: 25, and 20 masks at most."""
+    """An utterance gets one time mask for this many frames of 10 ms, and at most num_time_masks. 0: it always gets
+    num_time_masks. Park et al. 2020 have 25 frames and at most 20 masks."""
     time_warp_frames: int = 0
-    """Frames of 10 ms: a point of the utterance, drawn uniformly, moves by up to this many, back or forward, and what
-    lies before and behind it is stretched or squeezed, to no less than half. 0: off."""
+    """Largest time warp in frames of 10 ms. A random point of the utterance moves back or forward by up to this many.
+    The parts before and after it are stretched or squeezed, to no less than half their length. 0: off."""
     time_warp_probability: float = 1.0
-    """Share of the utterances that are warped."""
+    """Share of the utterances that get a time warp."""
 
     def __post_init__(self) -> None:
         check_fields(self, "augment.", MAX_SIZE)
@@ -240,32 +240,32 @@ class AugmentConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of DeepSpeech2; the defaults are those of deepspeech.pytorch (86.6 million parameters)."""
+    """Sizes of DeepSpeech2. The defaults are those of deepspeech.pytorch (86.6 million parameters)."""
 
     rnn_type: Literal["lstm", "gru", "rnn"] = "lstm"
-    """Recurrent cell; rnn is the plain tanh cell."""
+    """Recurrent cell. rnn is the plain tanh cell."""
     bidirectional: bool = True
-    """False: forward layers only, then a lookahead convolution."""
+    """False: only forward layers, then a lookahead convolution."""
     hidden_size: int = 1024
     """Units of each recurrent layer and direction (H)."""
     num_layers: int = 5
-    """Recurrent layers."""
+    """Number of recurrent layers."""
     channels: tuple[int, int] = (32, 32)
     """Channels of the two convolutions (C)."""
     frequency_kernels: tuple[int, int] = (41, 21)
-    """Taps of the two convolutions over frequency; odd."""
+    """Taps of the two convolutions over frequency; must be odd."""
     time_kernels: tuple[int, int] = (11, 11)
-    """Taps of the two convolutions over time; odd."""
+    """Taps of the two convolutions over time; must be odd."""
     frequency_strides: tuple[int, int] = (2, 2)
     """Strides of the two convolutions over frequency."""
     time_reduction: Literal[2, 4] = 2
     """Input frames (10 ms) for one output frame."""
     lookahead_context: int = 20
-    """Output frames seen by the lookahead convolution, the present one included (bidirectional False)."""
+    """Output frames that the lookahead convolution reads, with the current one. Only used if bidirectional is False."""
     dropout: float = 0.0
-    """Share of a recurrent layer's outputs set to zero before the next layer, in training."""
+    """Share of each recurrent layer's outputs that training sets to zero before the next layer."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the large products; parameters, statistics, cell state, logits and loss stay float32."""
+    """Type of the large products. Parameters, statistics, cell state, logits and loss are always float32."""
 
     def __post_init__(self) -> None:
         check_fields(self, "model.", MAX_SIZE)
@@ -294,32 +294,34 @@ class OptimConfig:
     learning_rate: float = 1.5e-4
     """Peak learning rate."""
     schedule: Literal["exponential", "cosine", "constant"] = "exponential"
-    """After the warm-up: times `anneal` each epoch; half a cosine down to 0 at the last step; or constant."""
+    """Learning rate after the warm-up. exponential: multiplied by `anneal` after each epoch. cosine: half a cosine that
+    ends at 0 after the last step."""
     anneal: float = 0.99
-    """Factor for each epoch of the exponential schedule."""
+    """Factor of the exponential schedule for each epoch."""
     warmup_steps: int = 0
-    """Steps over which the learning rate rises linearly from 0 to its peak."""
+    """Number of steps over which the learning rate rises linearly from 0 to its peak."""
     weight_decay: float = 1e-5
     """Decoupled for adamw; an L2 penalty for sgd."""
     momentum: float = 0.9
-    """Of sgd."""
+    """Momentum of sgd."""
     beta1: float = 0.9
-    """Of adamw."""
+    """Decay of adamw's mean of the gradient."""
     beta2: float = 0.999
-    """Of adamw."""
+    """Decay of adamw's mean of the squared gradient."""
     epsilon: float = 1e-8
-    """Of adamw."""
+    """Added to the denominator of adamw."""
     accumulate: int = 1
-    """Parts into which a batch is split, one computed after the other to save memory; one update follows from all.
-    Batch normalisation sees each part alone."""
+    """Number of micro-batches into which a batch is split to save memory. They are computed one after the other and
+    give one update. Batch normalisation uses each micro-batch by itself."""
     clip_norm: float = 6.25
-    """Largest global norm of the gradient of the mean loss per utterance; 0 turns clipping off.
+    """Largest global norm of the gradient of the mean loss per utterance. 0: no clipping.
 
-    Differs: deepspeech.pytorch clips at 400 the gradient of the batch's summed loss; 6.25 is 400 over its batch of 64.
+    Differs: deepspeech.pytorch clips the gradient of the batch's summed loss at 400, and 6.25 is 400 over its batch of
+    64.
     """
     ema_decay: float = 0.0
-    """Share that the exponential moving average of the weights and batch statistics keeps of itself in an update, less
-    in the first ones. The average is what is evaluated, chosen and used afterwards; 0: the weights themselves are."""
+    """Decay of the exponential moving average of weights and batch statistics, smaller in the first updates. The
+    average is evaluated, chosen and used instead of the weights. 0: no average."""
 
     def __post_init__(self) -> None:
         check_fields(self, "optim.", may_be_infinite=("clip_norm",))
@@ -335,15 +337,15 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """When training saves, besides the end of every epoch, and which saves count."""
+    """When training saves checkpoints, besides the end of each epoch, and which checkpoints are used."""
 
     every_steps: int = 0
-    """Save when this many updates of an epoch are made, and twice as many, ...; 0: off."""
+    """Save after each multiple of this many updates in an epoch. 0: off."""
     every_minutes: float = 10.0
-    """Save when the last save is this many minutes old; 0: off."""
+    """Save when the last checkpoint is this many minutes old. 0: off."""
     average: int = 1
-    """Epochs that are kept, and whose mean weights and batch statistics are used outside training: those of the lowest
-    dev WER, or the last ones where there is no dev split. 1: the best one alone."""
+    """Number of epochs to keep: those with the lowest dev WER, or the last ones without a dev split. Their mean weights
+    and batch statistics are used outside training. 1: use the best one alone."""
 
     def __post_init__(self) -> None:
         check_fields(self, "checkpoint.")
@@ -358,17 +360,17 @@ class Config:
     """All settings of a run."""
 
     seed: int = 0
-    """Of weights, order, perturbation, SpecAugment and dropout."""
+    """Seed of the weights, the order of utterances, perturbation, SpecAugment and dropout."""
     epochs: int = 70
     """Passes over the training utterances."""
     patience: int = 0
-    """Epochs without a better dev WER after which training stops; 0 trains all epochs."""
+    """Stop after this many epochs without a better dev WER. 0: train all epochs."""
     parallel: Literal["shard_map", "pmap"] = "shard_map"
-    """How one step uses all devices; both give the same numbers."""
+    """How a step uses several devices. Both give the same numbers."""
     rematerialise: bool = False
-    """Compute what is inside the recurrent layers twice, to hold one layer of it at a time: less memory, more time."""
+    """Compute the inside of each recurrent layer twice and store one layer at a time: less memory, more time."""
     watchdog_minutes: float = 15.0
-    """Print where every thread stands when no update has ended for this long; 0: never."""
+    """Print the stack of every thread when no update has finished for this long. 0: never."""
     features: FeatureConfig = FeatureConfig()
     data: DataConfig = DataConfig()
     perturb: PerturbConfig = PerturbConfig()
@@ -387,5 +389,5 @@ class Config:
 
     @property
     def seconds_per_frame(self) -> float:
-        """Duration of an output frame."""
+        """Duration of an output frame in seconds."""
         return self.model.time_reduction * self.features.window_stride

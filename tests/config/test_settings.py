@@ -36,7 +36,7 @@ BOUND_BY_RULES: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (CheckpointConfig, "average"): st.integers(1, 1000),
     (DataConfig, "max_duration"): st.floats(1.0),  # infinity too
     (DataConfig, "num_workers"): st.integers(0, 1024),
-    **{(DataConfig, split): st.none() for split in ("train", "dev", "test")},  # where there is a corpus
+    **{(DataConfig, split): st.none() for split in ("train", "dev", "test")},  # must be None with a corpus
     **{(PerturbConfig, name): ranges for name in ("speed", "tempo", "noise_snr", "gain")},
     (ModelConfig, "frequency_kernels"): st.tuples(odd, odd),
     (ModelConfig, "time_kernels"): st.tuples(odd, odd),
@@ -44,7 +44,7 @@ BOUND_BY_RULES: dict[tuple[type, str], st.SearchStrategy[Any]] = {
 
 
 def settings_of(kind: Any) -> st.SearchStrategy[Any]:
-    """Values of the annotation `kind`; of a dataclass, with all its fields drawn."""
+    """Draws values of the annotation `kind`. For a dataclass it draws all fields."""
     arguments = typing.get_args(kind)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         fields = {
@@ -125,7 +125,7 @@ def test_json_takes_whole_numbers_for_floats() -> None:
         ),
         (
             lambda: DataConfig(corpus="an4", test=Path("a.jsonl")),
-            "data.test must be left out where data.corpus is 'an4', got 'a.jsonl'. "
+            "data.test must be left out if data.corpus is 'an4', got 'a.jsonl'. "
             "Add --data.corpus None to use manifests of your own for all splits.",
         ),
         (lambda: AugmentConfig(num_frequency_masks=-1), "augment.num_frequency_masks must be 0 or more, got -1."),
@@ -322,7 +322,7 @@ def test_load_config_needs_a_file(tmp_path: Path, name: str, finding: str) -> No
 
 @pytest.mark.parametrize("brackets", ["[]", ('{"a":', "}")])
 def test_settings_of_any_depth_are_refused(brackets: tuple[str, str]) -> None:
-    """At depths that JSON can still be read to, `repr` cannot write it again."""
+    """`json` can read nested lists at depths at which `repr` fails."""
     opening, closing = brackets
     for depth in range(1, sys.getrecursionlimit() + 10):
         with pytest.raises(InputError, match="must be"):
