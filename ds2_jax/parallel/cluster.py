@@ -1,4 +1,4 @@
-"""Where the processes of a training find each other: the options of `train`, and what a scheduler's variables tell."""
+"""How the processes of a training find each other: options of `train`, and environment variables of schedulers."""
 
 import dataclasses
 import os
@@ -16,16 +16,17 @@ class ClusterOptions:
     """Training in several processes, on one machine or many."""
 
     distributed: bool = False
-    """Train together with other processes, each started with the same command. SLURM, Open MPI 4 and Cloud TPUs tell
-    each process its place; otherwise give the three options below."""
+    """Train in several processes, all started with the same command. With SLURM, Open MPI 4 and Cloud TPUs each process
+    finds its index and the coordinator. Otherwise give the three options below."""
     coordinator: str | None = None
-    """HOST:PORT of process 0, which all others reach; by default JAX_COORDINATOR_ADDRESS."""
+    """HOST:PORT of process 0. All processes must be able to reach it. The default is JAX_COORDINATOR_ADDRESS."""
     num_processes: int | None = None
-    """Of this training."""
+    """Number of processes in this training."""
     process_index: int | None = None
-    """Of this process, counted from 0; by default JOB_COMPLETION_INDEX, as a Kubernetes Indexed Job sets it."""
+    """Index of this process, counted from 0. The default is JOB_COMPLETION_INDEX, which a Kubernetes Indexed Job
+    sets."""
     wait_minutes: float = 5.0
-    """How long to wait for the other processes to start."""
+    """Minutes to wait for the other processes to start."""
 
     def __post_init__(self) -> None:
         place = {
@@ -46,13 +47,13 @@ ALONE = ClusterOptions()
 
 
 class Place(NamedTuple):
-    """A process among those of its training.
+    """The place of a process in its training.
 
     Attributes:
         coordinator: HOST:PORT of process 0.
-        num_processes: of the training.
-        process_index: of this one, from 0.
-        local_devices: that this process uses of its machine; None: all.
+        num_processes: number of processes in the training.
+        process_index: index of this process, counted from 0.
+        local_devices: the devices of its machine that this process uses; None for all.
     """
 
     coordinator: str
@@ -62,13 +63,13 @@ class Place(NamedTuple):
 
 
 def find_place(options: ClusterOptions) -> Place:
-    """This process's place: what the options say, and JAX's detection of a cluster for the rest.
+    """Finds this process's place from the options and, for the rest, from JAX's detection of clusters.
 
-    A Kubernetes Indexed Job needs no package and no permission to ask the cluster, which JAX's own detection does: the
-    options give coordinator and count, and the job its index.
+    In a Kubernetes Indexed Job the options give coordinator and number of processes, and the job sets the index. So
+    the job needs neither the package `kubernetes` nor permission to query the cluster, unlike JAX's own detection.
 
     Raises:
-        InputError: something is neither given nor found, or the index is out of range.
+        InputError: a part of the place is unknown, or the index is out of range.
     """
     coordinator = options.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS") or None
     index, count = options.process_index, options.num_processes
@@ -105,17 +106,17 @@ def _detect(
     index: int | None,
     local_devices: list[int] | None,
 ) -> tuple[str | None, int | None, int | None, list[int] | None]:
-    """Fills in what is None, where JAX finds a cluster."""
-    from jax._src.clusters import ClusterEnv  # the only way to it; JAX takes half a second, and --help needs none
+    """Fills in values that are None, if JAX detects a cluster."""
+    from jax._src.clusters import ClusterEnv  # has no public name; imported here, because --help needs no JAX
 
     try:
         with warnings.catch_warnings():
-            # That a Kubernetes has no package for detection: what is then missing, `find_place` tells.
+            # JAX warns if the package `kubernetes` is missing. `find_place` reports what is then unknown.
             warnings.simplefilter("ignore", UserWarning)
             coordinator, count, index, found = ClusterEnv.auto_detect_unset_distributed_params(
                 coordinator, count, index, local_devices, None, int(options.wait_minutes * 60)
             )
-    except (RuntimeError, OSError, ValueError, KeyError) as error:  # of Kubernetes, or of variables that do not fit
+    except (RuntimeError, OSError, ValueError, KeyError) as error:  # from Kubernetes, or from inconsistent variables
         raise InputError(
             f"--distributed must find this process's place in the cluster, got: {error}. "
             "Give --coordinator HOST:PORT, --num-processes N and --process-index I."
@@ -124,9 +125,9 @@ def _detect(
 
 
 def _number(variable: str, text: str) -> int:
-    """What a variable of the environment tells."""
+    """Parses the whole number in an environment variable."""
     holds = text.strip().isdecimal()
-    require(holds, f"The variable {variable}", "hold whole numbers", text, "Mend it, or do not set it.")
+    require(holds, f"The variable {variable}", "hold whole numbers", text, "Correct it, or do not set it.")
     return int(text)
 
 

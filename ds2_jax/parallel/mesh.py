@@ -1,4 +1,4 @@
-"""One step over all devices of all processes: a 1-D mesh, shard_map and pmap, rows to devices and back."""
+"""Runs a step on all devices of all processes: a 1-D mesh, shard_map and pmap, and moving rows to devices and back."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -18,21 +18,21 @@ Mode = Literal["shard_map", "pmap"]
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """1-D mesh named "data" over `devices` (default: all, of every process)."""
+    """Makes a 1-D mesh named "data" over `devices`. The default is all devices of all processes."""
     return Mesh(np.array(devices or jax.devices()), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
 
 
 def row_layout(mesh: Mesh, num_micro_batches: int = 1) -> RowLayout:
-    """Which rows of a batch this process gives to the devices of `mesh`."""
+    """Returns which rows of a batch this process computes on the devices of `mesh`."""
     processes = sorted({device.process_index for device in mesh.devices.flat})
     index = processes.index(jax.process_index())
     return RowLayout(mesh.size, num_micro_batches, len(processes), index)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Copies every array to every device; with several processes, the arrays of process 0.
+    """Copies every array to every device. With several processes these are the arrays of process 0.
 
-    Two kinds of processor may compute the same arrays with different last bits.
+    Processors of different types may compute the same arrays with different last bits.
     """
     copies = NamedSharding(mesh, P())
     if not mesh.is_multi_process:
@@ -42,11 +42,11 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def to_global(rows: Any, mesh: Mesh) -> Any:
-    """The rows of all processes as arrays over the devices; in one process, the rows as they are.
+    """Joins the rows of all processes to arrays over all devices. A single process returns its rows unchanged.
 
     Args:
-        rows: this process's, NumPy arrays [B, ...], in the order of `row_layout`.
-        mesh: from `data_mesh`.
+        rows: this process's rows, NumPy arrays [B, ...], in the order of `row_layout`.
+        mesh: a mesh of `data_mesh`.
     """
     if not mesh.is_multi_process:
         return rows
@@ -60,7 +60,7 @@ def fetch_rows(tree: Any) -> Any:
 
 
 class TrainStep:
-    """`update.train_step`, compiled for rows spread over the devices; made by `parallel_train_step`."""
+    """`update.train_step`, compiled for rows that are split over the devices. `parallel_train_step` makes it."""
 
     def __init__(self, step: Callable[..., Any], mesh: Mesh, mode: Mode) -> None:
         self._mesh, self._split = mesh, mode == "pmap"
@@ -75,7 +75,7 @@ class TrainStep:
             in_axes, devices = (None, 0, None, 0), mesh.devices.tolist()
             self._compiled: Any = jax.pmap(train_step, AXIS, in_axes=in_axes, out_axes=None, devices=devices)
             return
-        # check_vma off: optax.ctc_loss starts its scan from constants, which the check refuses (jax 0.10).
+        # check_vma is off, because it refuses the constants from which optax.ctc_loss starts its scan (jax 0.10).
         in_specs, out_specs = (P(), P(AXIS), P(), P(AXIS)), (P(), P(), P())
         sharded = jax.shard_map(train_step, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
         self._compiled = jax.jit(sharded, donate_argnums=0, compiler_options=compiler_options())
@@ -86,19 +86,19 @@ class TrainStep:
         """Makes an update.
 
         Args:
-            state: before it; with shard_map its memory is reused, pmap keeps it until the caller lets go of it.
-            batch: this process's rows, NumPy arrays [B, ...], B a multiple of its devices.
+            state: the state before the update. shard_map reuses its memory; pmap does not.
+            batch: this process's rows, NumPy arrays [B, ...], where B is a multiple of the process's devices.
             epoch: [] int32.
-            signal: tells all other processes that this one was asked to stop, or to save.
+            signal: a request to stop or to save, which all other processes receive.
 
         Returns:
-            The new state, the metrics, and the largest signal that a process gave, [] int32.
+            The new state, the metrics, and the largest signal of any process, [] int32.
         """
         new, metrics, largest = self._compiled(*self._arguments(state, batch, epoch, signal))
         return new, metrics, largest
 
     def lower(self, state: Any, batch: Mapping[str, Any], epoch: Any) -> jax.stages.Lowered:
-        """As of `jax.jit`; takes shapes instead of arrays too."""
+        """Lowers the step, like `lower` of `jax.jit`. Shapes may replace arrays."""
         lowered: jax.stages.Lowered = self._compiled.lower(*self._arguments(state, batch, epoch, signal=0))
         return lowered
 
@@ -109,26 +109,27 @@ class TrainStep:
 
 
 def parallel_train_step(step: Callable[..., Any], mesh: Mesh, mode: Mode = "shard_map") -> TrainStep:
-    """Compiles `update.train_step` for rows spread over the mesh.
+    """Compiles `update.train_step` for rows that are split over the mesh.
 
     Args:
-        step: (state, batch, epoch, axis_name=...) -> (state, metrics), the same on every device.
-        mesh: from `data_mesh`.
-        mode: both compile the same per-device function; pmap is JAX's older interface, and takes no compiler options.
+        step: (state, batch, epoch, axis_name=...) -> (state, metrics), where the results are equal on all devices.
+        mesh: a mesh of `data_mesh`.
+        mode: shard_map or pmap. Both compile the same per-device function. pmap is JAX's older interface and takes no
+            compiler options.
 
     Raises:
-        InputError: pmap in several processes.
+        InputError: the mode is pmap and there are several processes.
     """
     _check_mode(mode, mesh)
     return TrainStep(step, mesh, mode)
 
 
 def parallel_eval_step(step: Callable[..., Any], mesh: Mesh, mode: Mode = "shard_map") -> Callable[..., Any]:
-    """Compiles `inference.eval_step` for rows spread over the mesh.
+    """Compiles `inference.eval_step` for rows that are split over the mesh.
 
     Returns:
-        (variables, batch) -> dict of arrays [B, ...] in the batch's order. With several processes the arrays hold the
-        rows of all of them; `fetch_rows` fetches them.
+        (variables, batch) -> dict of arrays [B, ...] in the batch's order. With several processes the arrays contain
+        the rows of all processes; `fetch_rows` gathers them.
     """
     _check_mode(mode, mesh)
     if mode == "pmap":
@@ -143,7 +144,7 @@ def parallel_eval_step(step: Callable[..., Any], mesh: Mesh, mode: Mode = "shard
 
 
 def _check_mode(mode: Mode, mesh: Mesh) -> None:
-    # pmap would take each process's part of the state for its own, and copies it from and to the whole at every call.
+    # pmap treats each process's part of the state as its own, and copies it from and to the whole at every call.
     advice = "Leave it at its default, or train in one process."
     require(mode != "pmap" or not mesh.is_multi_process, "parallel", "be shard_map in several processes", mode, advice)
 

@@ -1,7 +1,7 @@
-"""Several processes that train as one: they find each other, agree, and end together.
+"""Training in several processes: they find each other, exchange values and end together.
 
-What they tell each other here goes through the key-value store of JAX's coordination service, which process 0 runs: it
-works before the devices do, and while they compute. Without `--distributed` all of it is trivial.
+They communicate through the key-value store of JAX's coordination service, which process 0 runs. It works before the
+devices start and while they compute. Without `--distributed` the functions here have nothing to do.
 """
 
 import contextlib
@@ -31,34 +31,34 @@ logger = logging.getLogger(__package__)
 
 PACKAGE = Path(__file__).resolve().parents[1]
 LOST = 75
-"""Exit code where another process is lost: to be tried again (EX_TEMPFAIL of sysexits.h)."""
+"""Exit code if another process is lost. It means "try again" (EX_TEMPFAIL of sysexits.h)."""
 HEARTBEAT_SECONDS = 40
-"""After which JAX takes a silent process for dead: with what the others then do, less than a minute."""
+"""JAX considers a process dead if it is silent for this long. The others then end within a minute."""
 ANSWER_MINUTES = 60
-"""For a process to come to where another asks it: process 0 may read a large checkpoint meanwhile."""
+"""How long `exchange` waits for the other processes. Process 0 may read a large checkpoint meanwhile."""
 DONE_SECONDS, STOPPED_SECONDS, FAILED_SECONDS = 24 * 3600, 60, 5
-"""How long a process waits for the others, so that it does not end them by leaving alone."""
+"""How long a process waits for the others before it leaves. If it left alone, it would end them."""
 POLL_SECONDS, GRACE_SECONDS = 1.0, 2.0
 ANSWERS, ENDED = "ds2_jax/answers", "ds2_jax/ended"
 
 _rounds = itertools.count()
-_handlers: list[Any] = []  # that C may call: they must live as long as the process
+_handlers: list[Any] = []  # C may call them, so they must live as long as the process
 
 
 def is_primary() -> bool:
-    """Whether this process writes what is written once: metrics, results, the configuration."""
+    """Whether this process writes the files that exist once: metrics, results, the configuration."""
     return global_state.process_id == 0
 
 
 def exchange(name: str, value: Any) -> list[Any]:
-    """Tells all processes a value and waits for theirs; every process must call it, in the same order.
+    """Sends a value to all processes and waits for their values. All processes must make the same calls in order.
 
     Args:
-        name: of the question, the same everywhere.
-        value: what JSON can hold.
+        name: a name for this exchange, the same in all processes.
+        value: a value that JSON can represent.
 
     Returns:
-        The values of all processes, in their order.
+        The values of all processes, in the order of their indices.
     """
     client, me, count = global_state.client, global_state.process_id, global_state.num_processes
     if client is None:
@@ -71,30 +71,30 @@ def exchange(name: str, value: Any) -> list[Any]:
     ]
     asked = [question for question, _ in answers]
     if asked != [name] * count:
-        raise RuntimeError(f"the processes have lost step: they ask {asked}")
-    if number:  # all have answered this round, so all have read the one before
+        raise RuntimeError(f"the processes are out of step: they exchange {asked}")
+    if number:  # all have answered this round, so all have read the previous one
         client.key_value_delete(f"{ANSWERS}/{number - 1}/{me}")
     return [answer for _, answer in answers]
 
 
 def barrier(name: str) -> None:
-    """Waits until every process has come here."""
+    """Waits until all processes have reached this call."""
     exchange(name, None)
 
 
 def broadcast_from_primary(name: str, value: Any) -> Any:
-    """The value that process 0 gives, which JSON can hold; the others' is ignored."""
+    """Returns the value of process 0, which JSON must be able to represent. Values of other processes are ignored."""
     return exchange(name, value if is_primary() else None)[0]
 
 
 def check_same(**values: str | int) -> None:
-    """Sees that all processes train the same: `values`, the code, its versions, and the number of devices of each.
+    """Checks that `values`, code, JAX version and number of devices are the same in all processes.
 
     Args:
-        values: of this process, by what they are: "data", say; digests where they are long.
+        values: this process's values, named for the error message. Use digests of long values.
 
     Raises:
-        InputError: they differ; on every process.
+        InputError: a value differs. All processes raise it.
     """
     mine = {
         **values,
@@ -113,13 +113,13 @@ def check_same(**values: str | int) -> None:
             differing.append(f"{name}: {', '.join(parts)}")
     if differing:
         raise InputError(
-            f"The processes of a training must be the same but for their index, got a different "
+            f"The processes of a training must be the same except for their index, got a different "
             f"{'; '.join(differing)}. Start all of them with the same settings, data, code and devices."
         )
 
 
 def code_digest() -> str:
-    """SHA-256 of this package's source files, with their names."""
+    """Computes the SHA-256 of this package's source files and their names."""
     found = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
         found.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
@@ -128,19 +128,19 @@ def code_digest() -> str:
 
 @contextlib.contextmanager
 def joined(options: ClusterOptions, prospects: Callable[[], str]) -> Iterator[None]:
-    """Joins the other processes, ends when one of them does, and leaves together with them.
+    """Joins the other processes, ends when one of them ends, and leaves together with them.
 
-    To be entered before anything starts JAX's devices. Inside, a process that dies, fails or does not answer ends all
-    others with a line on stderr and exit code `LOST`: at once where it is seen at once, in a minute otherwise. An error
-    inside is told to the others.
+    Enter it before anything starts JAX's devices. Inside, a process that dies, fails or does not answer ends all others
+    with a line on stderr and exit code `LOST`. This takes no time if they notice it at once, otherwise less than a
+    minute. An error inside is sent to the others.
 
     Args:
-        options: of the command line; without --distributed nothing is done.
-        prospects: says how to go on after an interruption.
+        options: the options of the command line. Without --distributed nothing is done.
+        prospects: returns a text that says how to continue after an interruption.
 
     Raises:
-        InputError: no place among the others is given or found, or the coordinator cannot listen. (That too few
-            processes come is told on stderr, and ends this one.)
+        InputError: this process's place is unknown, or the coordinator cannot listen. If too few processes start, this
+            process ends with a line on stderr instead.
     """
     place = find_place(options) if options.distributed else None
     if place is None or place.num_processes == 1:
@@ -153,7 +153,7 @@ def joined(options: ClusterOptions, prospects: Callable[[], str]) -> Iterator[No
     try:
         _check_count(place)
         yield
-    except KeyboardInterrupt:  # asked to stop, as all others were, or when all was done
+    except KeyboardInterrupt:  # all processes were asked to stop, or training is complete
         _leave(left, "in order", STOPPED_SECONDS)
         raise
     except Exception as error:
@@ -171,18 +171,18 @@ def _start(place: Place, minutes: float) -> None:
     loopback = place.coordinator.startswith(("localhost:", "127.", "[::1]:"))
     port = place.coordinator.rpartition(":")[2]
     everywhere = f"[::]:{port}" if socket.has_dualstack_ipv6() else f"0.0.0.0:{port}"
-    # A host's own name may mean 127.0.1.1 to itself, so only what is local for sure is kept from the network.
+    # A host may resolve its own name to 127.0.1.1. So bind to one address only if it is a loopback address.
     bind = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS") or (place.coordinator if loopback else everywhere)
     if place.process_index == 0:
         _check_free(bind, place.coordinator)
     where = f"process {place.process_index} of {place.num_processes}, coordinator {place.coordinator}"
-    logger.info(f"{where}: waiting for the others")
+    logger.info(f"{where}: waiting for the other processes")
     _before_abort(
         lambda: (
-            f"error: All {place.num_processes} processes must come within {minutes:g} minutes and reach process 0, the "
-            f"coordinator, at {place.coordinator}, got too few, or one that does not fit: the lines above say more. "
-            "Start all, each with its own --process-index, with the same --coordinator and --num-processes; "
-            "--wait-minutes gives them longer."
+            f"error: All {place.num_processes} processes must start within {minutes:g} minutes and reach process 0, "
+            f"the coordinator, at {place.coordinator}, got too few, or one that does not fit: the lines above say "
+            "more. Start all with the same --coordinator and --num-processes, each with its own --process-index. "
+            "--wait-minutes gives them more time."
         ),
         code=1,
     )
@@ -200,7 +200,7 @@ def _start(place: Place, minutes: float) -> None:
 
 
 def _check_free(bind: str, coordinator: str) -> None:
-    """JAX crashes (SIGSEGV) where the coordinator cannot listen, so that is tried first."""
+    """Checks that the coordinator can listen. Otherwise JAX would crash (SIGSEGV)."""
     host, _, port = bind.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -216,7 +216,7 @@ def _check_free(bind: str, coordinator: str) -> None:
 
 
 def _check_count(place: Place) -> None:
-    """The coordinator takes a process that expects more, or fewer, than it does itself."""
+    """Checks that all processes expect the same number of processes. JAX's coordinator does not check it."""
     client = global_state.client
     assert client is not None
     if place.process_index == 0:
@@ -225,15 +225,15 @@ def _check_count(place: Place) -> None:
     if expected != place.num_processes:
         raise InputError(
             f"--num-processes must be the same in all processes, got {place.num_processes} in process "
-            f"{place.process_index} and {expected} in process 0. Start them all with the same."
+            f"{place.process_index} and {expected} in process 0. Start all with the same number."
         )
 
 
 def _before_abort(line: Callable[[], str], code: int = LOST) -> None:
-    """Lets `line` be the last that this process says when JAX aborts it, and `code` its exit code.
+    """Sets the last line that this process prints, and its exit code, if JAX aborts it.
 
-    JAX aborts a process (SIGABRT) from a thread of its own as soon as it has lost the coordinator or another process.
-    Python's handlers run in the main thread, too late; what JAX offers for it, a callback, crashes (jax 0.10.1).
+    When JAX loses the coordinator or another process, it aborts this process (SIGABRT) from a thread of its own.
+    Python's signal handlers run in the main thread, which is too late. JAX's own callback crashes (jax 0.10.1).
     """
 
     def handle(_: int) -> None:
@@ -248,17 +248,17 @@ def _before_abort(line: Callable[[], str], code: int = LOST) -> None:
 
 
 def _watch(left: threading.Event, prospects: Callable[[], str]) -> None:
-    """Ends this process when another tells that it failed; `left` is set where this one ends by itself."""
+    """Ends this process when another process reports a failure. `left` is set when this process ends by itself."""
     while not left.wait(POLL_SECONDS):
         if _reason() is None:
             continue
-        if not left.wait(GRACE_SECONDS):  # else this one fails alike, and says so itself
+        if not left.wait(GRACE_SECONDS):  # otherwise this process has failed too and reports it itself
             _write(_lost(_reason() or "", prospects))
             os._exit(LOST)
 
 
 def _tell(error: Exception) -> None:
-    """Tells the others why this process ends; should they end it first, with the coordinator, it still says so."""
+    """Sends the reason why this process ends to the others. If they end it first, it still prints the reason."""
     mine = f"error: {error}" if isinstance(error, InputError) else traceback.format_exc()
     _before_abort(lambda: mine, code=1)
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # the coordinator has gone
@@ -267,7 +267,7 @@ def _tell(error: Exception) -> None:
 
 
 def _reason() -> str | None:
-    """Why another process has ended, where one has told."""
+    """Returns why another process has ended, if one has reported it."""
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         assert global_state.client is not None
         for key, error in global_state.client.key_value_dir_get(ENDED):
@@ -278,16 +278,16 @@ def _reason() -> str | None:
 
 
 def _leave(left: threading.Event, how: str, seconds: int) -> None:
-    """Waits for the others, so that none takes the other's end for a failure; disconnects where all have come."""
+    """Waits for the others, so that no process treats this end as a failure, then disconnects if all have come."""
     assert global_state.client is not None
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # not all have come: this process ends as it would alone
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # not all have come: leave without them
         global_state.client.wait_at_barrier(f"ds2_jax/left {how}", seconds * 1000)
         left.set()
         jax.distributed.shutdown()
 
 
 def _is_of_peer(error: Exception) -> bool:
-    """Whether a collective failed because another process has gone: Gloo's, on CPUs, and NCCL's, on GPUs."""
+    """Whether a collective of Gloo (CPUs) or NCCL (GPUs) failed because another process has ended."""
     text = str(error)
     return not isinstance(error, InputError) and any(
         name in text for name in ("Gloo", "NCCL", "/xla.coordination.", "CoordinationServiceError")
@@ -296,8 +296,8 @@ def _is_of_peer(error: Exception) -> bool:
 
 def _lost(why: str, prospects: Callable[[], str]) -> str:
     with contextlib.suppress(OSError, InputError):  # the folder of the run may be what is lost
-        return f"error: another process of this training has ended, or is not reached ({why}); {prospects()}"
-    return f"error: another process of this training has ended, or is not reached ({why})"
+        return f"error: another process of this training has ended, or cannot be reached ({why}); {prospects()}"
+    return f"error: another process of this training has ended, or cannot be reached ({why})"
 
 
 def _write(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Which rows of a batch each process and each device computes, and in which order."""
+"""Divides the rows of a batch among processes and devices."""
 
 import dataclasses
 
@@ -7,16 +7,16 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class RowLayout:
-    """Which rows of a batch this process computes, and in which order: those of its first device, of its second, ...
+    """Says which rows of a batch this process computes: the rows of its first device, then of its second, and so on.
 
-    A batch is split into micro-batches, and each of them evenly over the devices, with empty rows at its end; so which
-    utterances form a micro-batch does not depend on the devices.
+    A batch is split into micro-batches. Each micro-batch is padded with empty rows and split evenly over the devices.
+    So the devices do not affect which utterances form a micro-batch.
 
     Attributes:
-        num_devices: of all processes.
-        num_micro_batches: parts of a batch that are computed one after the other.
-        num_processes: each has as many devices as any other.
-        process_index: this process.
+        num_devices: number of devices of all processes.
+        num_micro_batches: number of parts of a batch that are computed one after the other.
+        num_processes: number of processes. All have the same number of devices.
+        process_index: index of this process.
     """
 
     num_devices: int = 1
@@ -25,7 +25,14 @@ class RowLayout:
     process_index: int = 0
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """[B] int32 of a batch -> [B'] int32 of this process: each device's rows of each micro-batch; -1 is empty."""
+        """Selects this process's rows of a batch: for each device its rows of each micro-batch.
+
+        Args:
+            indices: [B] int32, the utterances of the batch.
+
+        Returns:
+            [B'] int32, the utterances of this process; -1 for an empty row.
+        """
         num_micro, num_devices = self.num_micro_batches, self.num_devices
         of_micro = -(-len(indices) // num_micro)
         of_device = -(-of_micro // num_devices)

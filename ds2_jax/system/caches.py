@@ -1,4 +1,4 @@
-"""The user's folder for what can be made again, kept from everybody else."""
+"""The user's cache folder, which nobody else may write."""
 
 import os
 import stat
@@ -8,23 +8,23 @@ from ds2_jax.system.errors import InputError
 
 
 def user_cache() -> Path:
-    """The user's folder for what can be made again; a relative one does not count (XDG base directories).
+    """Returns the user's cache folder, XDG_CACHE_HOME or ~/.cache. A relative XDG_CACHE_HOME is ignored, as XDG says.
 
     Raises:
-        RuntimeError: the user has no home.
+        RuntimeError: the user has no home folder.
     """
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return named if named.is_absolute() else Path.home() / ".cache"
 
 
 def private_folder(path: Path) -> Path:
-    """Makes a folder that only the user may read or write; sees to it that one that is there is so.
+    """Makes a folder that only the user may read or write. If it exists, it is checked and made so.
 
-    What lies in it, code or what stands for it, can then be believed as much as the user's own files.
+    Its contents, such as compiled code, can then be trusted like the user's own files.
 
     Raises:
-        InputError: somebody else could have written to it.
-        OSError: it cannot be made.
+        InputError: somebody else could have written to the folder.
+        OSError: the folder cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.mkdir(mode=0o700, exist_ok=True)
@@ -41,5 +41,5 @@ def private_folder(path: Path) -> Path:
 
 
 def cache_folder(name: str) -> Path:
-    """This project's cache `name`, a private folder below `user_cache`; raises as both do."""
+    """Makes this project's cache `name`, a private folder in `user_cache`. Errors are those of these two functions."""
     return private_folder(private_folder(user_cache() / "ds2_jax") / name)

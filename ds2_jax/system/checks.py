@@ -1,4 +1,4 @@
-"""How settings are checked: each field brought to its type, each rule told in the project's form."""
+"""Checks settings: converts each field to its type, and reports broken rules in the project's form."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ds2_jax.system.errors import InputError, shorten
 
 UNPRINTABLE = re.compile("[\0\ud800-\udfff]")
-"""The null character, which no path may hold, and halves of surrogate pairs, which no file in UTF-8 may."""
+"""The null character, which no path may contain, and surrogates, which UTF-8 cannot encode."""
 
 
 def require(holds: bool, field: str, rule: str, value: object, advice: str = "") -> None:
@@ -21,7 +21,7 @@ def require(holds: bool, field: str, rule: str, value: object, advice: str = "")
         return
     try:
         shown = shorten(repr(value))
-    except RecursionError:  # JSON can be read to a depth that cannot be written
+    except RecursionError:  # JSON can be read at depths at which `repr` fails
         shown = f"a {type(value).__name__} of too many levels"
     raise InputError(f"{field} must {rule}, got {shown}." + (f" {advice}" if advice else ""))
 
@@ -29,16 +29,16 @@ def require(holds: bool, field: str, rule: str, value: object, advice: str = "")
 def check_fields(
     settings: Any, section: str = "", largest: int = 2**31 - 1, may_be_infinite: Collection[str] = ()
 ) -> None:
-    """Brings each field to its type: takes a list for a tuple, an int for a float, a str for a Path, as JSON has them.
+    """Converts each field to its type. Values from JSON are accepted: list for tuple, int for float, str for Path.
 
     Args:
-        settings: a dataclass, under construction.
-        section: what stands before its fields' names.
-        largest: of its integers.
-        may_be_infinite: names of the fields for which infinity has a meaning: no limit.
+        settings: a dataclass object in its `__post_init__`.
+        section: prefix of its fields' names in messages.
+        largest: the largest allowed integer.
+        may_be_infinite: names of the fields that may be infinite, which means no limit.
 
     Raises:
-        InputError: a field is of another type, an integer is too large, or a float is not finite.
+        InputError: a field has another type, an integer is too large, or a float is not finite.
     """
     for name, kind in typing.get_type_hints(type(settings)).items():
         field = f"{section}{name}"
@@ -48,11 +48,11 @@ def check_fields(
                 require(number <= largest, field, f"be at most {largest}", value)
             if isinstance(number, float) and name not in may_be_infinite:
                 require(math.isfinite(number), field, "be finite", value)
-        object.__setattr__(settings, name, value)  # frozen, but not made yet
+        object.__setattr__(settings, name, value)  # a frozen dataclass allows no other assignment
 
 
 def build(kind: Any, value: Any, where: str) -> Any:
-    """`value`, from JSON or of a setting, as an instance of the annotation `kind`."""
+    """Converts a value, from JSON or from a setting, to the annotation `kind`. `where` names the field in messages."""
     field = where.rstrip(".") or "The configuration"
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
@@ -62,7 +62,7 @@ def build(kind: Any, value: Any, where: str) -> Any:
         known = typing.get_type_hints(kind)
         for name in value:
             require(name in known, f"{where}{name}", "be a known setting", name, "Was the run made by a newer version?")
-        return kind(**value)  # which checks its fields
+        return kind(**value)  # `__post_init__` checks its fields
     if origin is Literal:
         right = any(value == each and type(value) is type(each) for each in arguments)
         require(right, field, f"be one of {', '.join(map(str, arguments))}", value)

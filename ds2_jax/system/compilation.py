@@ -1,8 +1,8 @@
-"""Compiler options, and the persistent compilation cache: what one start of a command compiled, the next one loads.
+"""Compiler options, and the persistent compilation cache, which saves the next start of a command from compiling.
 
-JAX keeps the entries and decides which one fits (program, versions, flags, accelerator). Chosen here: where they lie,
-who may have written them, and how many of them stay. They are native code that will be run, so a folder that somebody
-else could have written to is not used.
+JAX stores the entries and decides which one fits (by program, versions, flags and accelerator). This module chooses the
+folder, checks who may have written to it, and limits its size. Entries are native code that will be run, so a folder
+that somebody else could have written to is not used.
 """
 
 import hashlib
@@ -25,16 +25,16 @@ logger = logging.getLogger(__package__)
 
 MAX_BYTES = 2 * 2**30
 ZSTANDARD = b"(\xb5/\xfd"
-"""The first bytes of its frames (RFC 8878)."""
-PROBE_BYTES = 2**20  # about a large entry
+"""The first bytes of a Zstandard frame (RFC 8878)."""
+PROBE_BYTES = 2**20  # about the size of a large entry
 ENTRIES = "**/*-cache"
 
 
 def enable_cache() -> None:
-    """Turns JAX's compilation cache on, for this process; without a usable folder, says so and goes on without.
+    """Turns JAX's compilation cache on for this process. Without a usable folder it logs a warning and leaves it off.
 
-    The user's JAX_COMPILATION_CACHE_DIR and JAX_ENABLE_COMPILATION_CACHE keep their meaning. To be called before the
-    first compilation.
+    JAX_COMPILATION_CACHE_DIR and JAX_ENABLE_COMPILATION_CACHE keep their meaning. Call this before the first
+    compilation.
     """
     settings = jax.config.values
     if not settings["jax_enable_compilation_cache"]:
@@ -44,37 +44,38 @@ def enable_cache() -> None:
             jax.config.update("jax_compilation_cache_dir", str(_prepare(user_cache() / "ds2_jax")))
         except (OSError, RuntimeError, InputError) as error:  # RuntimeError: the user has no home
             reason = str(error).rstrip(".")
-            logger.warning(f"compiling without a cache: {reason}. JAX_COMPILATION_CACHE_DIR may name another.")
+            logger.warning(f"compiling without a cache: {reason}. Set JAX_COMPILATION_CACHE_DIR to another folder.")
             return
-    # By default JAX leaves out what compiles in less than a second: most of the programs of a start.
+    # By default JAX does not store programs that compile in less than a second, which are most programs of a start.
     for setting, value in (("min_compile_time_secs", 0.0), ("min_entry_size_bytes", -1)):
         if f"JAX_PERSISTENT_CACHE_{setting.upper()}" not in os.environ:
             jax.config.update(f"jax_persistent_cache_{setting}", value)
 
 
 def compiler_options() -> dict[str, str]:
-    """Options for `jax.jit`: on a CPU, the optimisation barriers of `model/` are kept.
+    """Returns options for `jax.jit`. On a CPU they keep the optimisation barriers of `model/`.
 
-    XLA's CPU compiler removes them before it orders the instructions, each as early as possible. A training
+    By default XLA's CPU compiler removes the barriers and then runs each instruction as early as possible. A training
     step of 5 x 1024 (16 x 457 frames) then holds 3.3 GiB of arrays instead of 2.2.
     """
     return {"xla_disable_hlo_passes": "cse_barrier_expander"} if jax.default_backend() == "cpu" else {}
 
 
 def cautious_options(rematerialise: bool) -> dict[str, str]:
-    """Options under which a step takes the memory that it may take on a device of another kind.
+    """Returns options with which a step compiled for a CPU takes the memory that it may take on another device.
 
-    The compiler for an accelerator may drop the barriers: a step of 5 x 1024, compiled for a CPU, then takes 1.7 times
-    as much. With rematerialisation they are kept all the same: without them XLA's CPU compiler finds what is computed
-    twice, and keeps it instead.
+    The compiler for an accelerator may remove the barriers. Without them a step of 5 x 1024, compiled for a CPU, takes
+    1.7 times as much memory. With rematerialisation the options keep the barriers: without them XLA's CPU compiler
+    would find what is computed twice, and store it instead.
     """
     return compiler_options() if rematerialise else dict.fromkeys(compiler_options(), "")
 
 
 def machine_type() -> str:
-    """Names the processor and its features, which native code depends on.
+    """Returns a name for the processor and its features, on which native code depends.
 
-    The number of cores need not be in it: a step compiled on two gave, loaded on one, the bits of one compiled there.
+    The number of cores does not matter: a step that was compiled on two cores and loaded on one gave the same bits as a
+    step compiled on one.
     """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -86,29 +87,30 @@ def machine_type() -> str:
 
 
 def _prepare(root: Path) -> Path:
-    """Makes and checks the folder for this machine and version below `root`, and tidies them all.
+    """Makes and checks the folder for this machine and version in `root`, and cleans up all folders in `root`.
 
     Raises:
-        InputError: somebody else could have written to it.
-        OSError: it cannot be made or written.
+        InputError: somebody else could have written to the folder.
+        OSError: the folder cannot be made or written.
     """
     machine = root / machine_type()
     folder = machine / f"jax-{jax.__version__}-jaxlib-{importlib.metadata.version('jaxlib')}"
     for each in (root, machine, folder):
         private_folder(each)
     _tidy(root)
-    with tempfile.TemporaryFile(dir=folder) as probe:  # a full disk shows here, once, and not at every program
+    with tempfile.TemporaryFile(dir=folder) as probe:  # a full disk gives one warning here, not one for each program
         probe.write(bytes(PROBE_BYTES))
         probe.flush()
     return folder
 
 
 def _tidy(root: Path) -> None:
-    """Deletes damaged entries, and the longest unused ones beyond MAX_BYTES.
+    """Deletes damaged entries and, beyond MAX_BYTES, the entries that were unused for the longest time.
 
-    JAX never writes over an entry: one cut off when its process was killed would be compiled anew, with a warning, at
-    every start. What was found whole is made read-only, so that each entry is read once. One that another process is
-    just writing is lost, and compiled once more. JAX's own limit on the size needs another package (filelock).
+    JAX never overwrites an entry. If a process is killed while it writes one, the damaged entry would cause a
+    compilation and a warning at every start. Intact entries are made read-only, so that each is checked only once. An
+    entry that another process is writing at this moment is lost and compiled again. JAX's own limit on the size needs
+    another package (filelock).
     """
     entries = []
     for path in root.glob(ENTRIES):
@@ -119,7 +121,7 @@ def _tidy(root: Path) -> None:
                     path.unlink()
                     continue
                 path.chmod(stat.S_IRUSR)
-        except FileNotFoundError:  # another process tidies too
+        except FileNotFoundError:  # another process deleted it
             continue
         entries.append((max(status.st_atime, status.st_mtime), status.st_size, path))
     total = 0
@@ -133,7 +135,7 @@ def _damaged(path: Path) -> bool:
     content = path.read_bytes()
     if content.startswith(ZSTANDARD):
         return _damaged_zstandard(content)
-    if content and content[0] != 0x78:  # not zlib's first byte: of another kind
+    if content and content[0] != 0x78:  # not zlib's first byte: an unknown format
         return False
     try:
         zlib.decompress(content)
@@ -143,7 +145,7 @@ def _damaged(path: Path) -> bool:
 
 
 def _damaged_zstandard(content: bytes) -> bool:
-    """Of an entry as JAX writes it where zstandard is installed, as Apache Beam brings it; without it none is read."""
+    """Whether a Zstandard entry is damaged. JAX writes and reads such entries only if zstandard is installed."""
     try:
         import zstandard
     except ModuleNotFoundError:

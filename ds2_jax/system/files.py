@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, failures to write that name the file, and the search of folders."""
+"""Writes files completely or not at all, reports failures with the file's name, and searches folders."""
 
 import contextlib
 import os
@@ -11,10 +11,10 @@ from ds2_jax.system.errors import InputError
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Names `path` where it cannot be written: a full disk, a read-only folder, a limit on the size of files.
+    """Turns an OSError of the body into an InputError that names `path`.
 
     Raises:
-        InputError: the body raised OSError.
+        InputError: `path` cannot be written: the disk is full, the folder is read-only, a size limit is reached.
     """
     try:
         yield
@@ -24,10 +24,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a file, or makes it with the folders above it; a crash leaves the old one.
+    """Replaces a file, or creates it with its parent folders. A crash leaves the old file.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     with writing(path):
@@ -40,10 +40,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def search(folder: Path) -> Iterator[Path]:
-    """Yields what is below a folder: its files first, then those of the folders in it, each by name.
+    """Yields all files in a folder, sorted by name, then those in each of its folders.
 
-    Hidden files and folders, whose names begin with a dot, are passed over. Links to folders are yielded and not
-    followed, since they may run in circles.
+    Hidden files and folders, whose names begin with a dot, are skipped. Links to folders are yielded but not followed,
+    because they may form a circle.
 
     Raises:
         InputError: a folder cannot be read.

@@ -1,17 +1,17 @@
-"""Gzip files that are read with a bound on what they may hold."""
+"""Reads gzip files with a limit on the size of their contents."""
 
 import gzip
 import io
 from typing import Any, BinaryIO
 
 MOST_INFLATED = 50
-"""Bytes that a gzip file may hold for each of its own. Text takes 3 to 10, speech 1 or 2; zeros take 1,000."""
+"""Largest number of content bytes for each byte of a gzip file. Text has 3 to 10, speech 1 or 2, zeros 1,000."""
 INFLATED_AT_LEAST = 2**25
-"""Bytes that a gzip file may hold however small it is."""
+"""Number of content bytes that a gzip file may have in addition, whatever its size."""
 
 
 class _Counted:
-    """A file of which the bytes are counted that gzip asks for."""
+    """Counts the bytes that gzip reads."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -44,9 +44,10 @@ class _Inflated(io.RawIOBase):
 
 
 def inflate(file: BinaryIO) -> io.BufferedReader:
-    """The content of a gzip file, whose checksum is verified at its end.
+    """Opens the contents of a gzip file. The checksum is verified at the end.
 
-    Reading it raises what `gzip` does where the file is damaged (BadGzipFile, zlib.error, EOFError), and BadGzipFile
-    where it holds more than `MOST_INFLATED` times its own size: a small file could fill the memory with zeros.
+    Reading raises the errors of `gzip` if the file is damaged (BadGzipFile, zlib.error, EOFError). It raises
+    BadGzipFile too if the contents are larger than `MOST_INFLATED` times the file, because a small file could fill the
+    memory with zeros.
     """
     return io.BufferedReader(_Inflated(file), 2**16)

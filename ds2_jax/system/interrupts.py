@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM: end a command at once, training after its step and a save; never as an exception in between.
+"""Ctrl-C and SIGTERM. They end a command at once, and training after its step and a save, never by an exception.
 
-Python calls a signal handler in its main thread, between two of its own instructions: not while XLA compiles or
-TensorFlow loads; and what a handler raises inside a `__del__` is lost. So here a thread waits for the signal, and the
-process ends through `os._exit`: the interpreter's own end races the threads of TensorFlow and XLA, and crashes.
+Python calls a signal handler in its main thread, between two of its own instructions. So it does not run while XLA
+compiles or TensorFlow loads, and an exception of a handler inside a `__del__` is lost. Therefore a thread waits for the
+signal here. The process ends with `os._exit`, because the interpreter's normal exit races with the threads of
+TensorFlow and XLA, and crashes.
 """
 
 import contextlib
@@ -19,16 +20,16 @@ NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 _requested: int | None = None
 """The signal that asks training to stop."""
 _prospects: Callable[[], str] | None = None
-"""Inside `deferred`: says what an interruption costs."""
+"""Set inside `deferred`: returns a text that says what an interruption costs."""
 _begun = False
-"""Whether something would be lost by leaving at once: compiling, before the first step, may take minutes."""
+"""Whether leaving at once would lose work. Before the first step nothing is lost, and compiling may take minutes."""
 
 
 class Stopped(KeyboardInterrupt):
-    """Training stops because it was asked to.
+    """Training stops because a signal asked it to.
 
     Attributes:
-        code: exit code, 128 and the signal's number, as shells count.
+        code: exit code, 128 plus the signal's number, as in shells.
     """
 
     def __init__(self, number: int, message: str = "") -> None:
@@ -41,26 +42,26 @@ class Stopped(KeyboardInterrupt):
 
 
 def watch() -> None:
-    """Lets SIGINT (Ctrl-C) and SIGTERM end this process. Where the caller ignores SIGINT, so do we."""
+    """Lets SIGINT (Ctrl-C) and SIGTERM end this process. A signal that the caller ignores stays ignored."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     for number in NAMES:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup, or a script's background job, does
-            signal.signal(number, lambda *_: None)  # with a handler of Python's the signal is written to the socket
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as in a script's background job
+            signal.signal(number, lambda *_: None)  # with a Python handler the signal is written to the socket
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_wait, args=(reader, writer), daemon=True).start()
 
 
 @contextlib.contextmanager
 def deferred(prospects: Callable[[], str], begun: bool = True) -> Iterator[None]:
-    """A signal inside only makes `check` raise; a second Ctrl-C ends the process.
+    """Defers signals: the first one only makes `check` raise an error. A second Ctrl-C ends the process.
 
     Args:
-        prospects: says what an interruption costs.
-        begun: False: until `begin` is called nothing would be lost, and a signal ends the process at once.
+        prospects: returns a text that says what an interruption costs.
+        begun: whether leaving would lose work. If False, a signal ends the process at once until `begin` is called.
 
     Raises:
-        Stopped: a signal came; its text tells which, and `prospects`.
+        Stopped: a signal came. The text names the signal and has the text of `prospects`.
     """
     global _prospects, _begun
     _prospects, _begun = prospects, begun
@@ -74,33 +75,33 @@ def deferred(prospects: Callable[[], str], begun: bool = True) -> Iterator[None]
 
 
 def begin() -> None:
-    """From here on something would be lost."""
+    """Marks that leaving would lose work from now on."""
     global _begun
     _begun = True
 
 
 def requested() -> int:
-    """The signal that asks training to stop; 0: none does."""
+    """Returns the signal that asks training to stop, or 0."""
     return _requested or 0
 
 
 def check() -> None:
-    """Raises Stopped where a signal came; to be called between two steps."""
+    """Raises Stopped if a signal came. Call it between two steps."""
     if _requested is not None:
         raise Stopped(_requested)
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process; what it printed is written first, as far as it can be."""
+    """Ends the process after flushing its output, if that is possible."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # told before, or nobody reads it
+        with contextlib.suppress(OSError):  # reported before, or nobody reads it
             if stream is not None:  # closed by the caller
                 stream.flush()
     os._exit(code)
 
 
 def _wait(reader: socket.socket, _: socket.socket) -> None:
-    """Ends the process when told to by the socket; the other end is held so that it stays open."""
+    """Ends the process when a signal arrives at the socket. The second argument keeps the other end open."""
     global _requested
     number = _next_signal(reader)
     prospects = _prospects  # the main thread may leave `deferred` meanwhile

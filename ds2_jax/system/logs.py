@@ -1,4 +1,4 @@
-"""What the command line shows of the package's logging: one line a record on standard error."""
+"""Shows the package's log records on standard error, one line for each."""
 
 import logging
 import sys
@@ -9,11 +9,11 @@ PACKAGE = "ds2_jax"
 class _Lines(logging.Handler):
     """Writes each record as a line, above a progress bar if there is one.
 
-    Information is shown by the first of several processes only; warnings and errors by each of them.
+    Of several processes only the first shows information. All show warnings and errors.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        processes = sys.modules.get(f"{PACKAGE}.parallel.processes")  # loaded by now where there can be several
+        processes = sys.modules.get(f"{PACKAGE}.parallel.processes")  # already loaded if there are several
         if record.levelno < logging.WARNING and processes is not None and not processes.is_primary():
             return
         line = self.format(record)

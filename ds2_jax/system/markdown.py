@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
+    """Makes the lines of a Markdown table."""
     return [f"| {' | '.join(map(_escape, cells))} |" for cells in (header, ["---"] * len(header), *rows)]
 
 

@@ -1,7 +1,7 @@
-"""Numba's decorator for inner loops, with a cache of what it compiles in a folder that is the user's alone.
+"""Numba's decorator for inner loops, with a cache in a folder that only the user can write.
 
-Numba's own choice is `__pycache__` beside the source: native code and pickles, which whoever may write to a shared
-folder could put there for others to run. NUMBA_CACHE_DIR keeps its meaning.
+By default Numba stores native code and pickles in `__pycache__` next to the source. Anybody who can write to a shared
+folder could put code there for others to run. NUMBA_CACHE_DIR keeps its meaning.
 """
 
 import functools
@@ -18,22 +18,22 @@ logger = logging.getLogger(__package__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 SETTINGS: Any = numba.config
-"""Numba's; it has no types."""
+"""Numba's settings, which have no types."""
 
 
 def kernel(**options: Any) -> Callable[[F], F]:
-    """`numba.njit(**options)`, cached where a folder can be had."""
+    """Decorates with `numba.njit(**options)`, with a cache if there is a usable folder."""
     return cast(Callable[[F], F], numba.njit(cache=_finds_folder(), **options))
 
 
 @functools.cache
 def _finds_folder() -> bool:
-    """Names the folder to Numba, which asks for it where a function is decorated; without one, says so once."""
+    """Sets Numba's cache folder, which Numba reads when a function is decorated. Without one it warns once."""
     if SETTINGS.CACHE_DIR:
         return True
     try:
         SETTINGS.CACHE_DIR = str(cache_folder("numba"))
     except (OSError, RuntimeError, InputError) as error:  # RuntimeError: the user has no home
         reason = str(error).rstrip(".")
-        logger.warning(f"compiling inner loops without a cache: {reason}. NUMBA_CACHE_DIR may name another.")
+        logger.warning(f"compiling inner loops without a cache: {reason}. Set NUMBA_CACHE_DIR to another folder.")
     return bool(SETTINGS.CACHE_DIR)

@@ -1,4 +1,4 @@
-"""What the user called, for the usage and for messages that name a command."""
+"""The name of the program that the user called, for usage texts and messages with commands."""
 
 import shlex
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def program() -> str:
-    """The beginning of a command line: `python main.py`, `python -m ds2_jax` or `ds2-jax`."""
+    """Returns the beginning of the command line: `python main.py`, `python -m ds2_jax` or `ds2-jax`."""
     called = Path(sys.argv[0])
     if called.stem == "ds2-jax":
         return "ds2-jax"
@@ -14,5 +14,5 @@ def program() -> str:
 
 
 def command(*words: object) -> str:
-    """A command line to paste into a shell."""
+    """Makes a command line that the user can paste into a shell."""
     return f"{program()} {shlex.join(map(str, words))}"

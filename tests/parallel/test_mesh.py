@@ -1,4 +1,4 @@
-"""Many devices, of one process or of several, do what one does."""
+"""Many devices, in one process or several, give the same results as one device."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ from tests import processes, updates
 from tests.small_runs import SMALL_CONFIG, noise, some_state
 
 ROWS, NUM_SAMPLES, LABEL_WIDTH = 16, 8000, 4
-EMPTY_ROWS = (3, 6, 7)  # rows 6 and 7 are the whole fourth device
+EMPTY_ROWS = (3, 6, 7)  # rows 6 and 7 are all rows of the fourth device
 UNALIGNABLE_ROW = 9
 CONFIG = dataclasses.replace(
     SMALL_CONFIG,
@@ -42,7 +42,7 @@ EPOCH = jnp.int32(3)
 
 
 def make_batch() -> dict[str, np.ndarray]:
-    """Rows of many lengths, some of them empty and one too short for its labels."""
+    """Makes rows of many lengths. Some are empty and one is too short for its labels."""
     generator = np.random.default_rng(0)
     num_samples = generator.integers(4000, NUM_SAMPLES + 1, ROWS).astype(np.int32)
     num_labels = generator.integers(1, LABEL_WIDTH + 1, ROWS).astype(np.int32)
@@ -63,7 +63,7 @@ def make_batch() -> dict[str, np.ndarray]:
 
 
 def largest_difference(actual: Any, expected: Any) -> float:
-    """Over all tensors, each relative to its largest entry."""
+    """Returns the largest difference over all tensors, each relative to its largest entry."""
 
     def one(a: Any, b: Any) -> float:
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
@@ -101,7 +101,7 @@ def test_eight_devices_train_as_one(
     assert largest_difference(actual.batch_stats, expected.batch_stats) <= 1e-5
     assert int(actual.step) == 1
     moved = jax.tree.map(lambda new, old: np.abs(new - old).max() / np.abs(old).max(), expected.params, state.params)
-    assert max(jax.tree.leaves(moved)) > 0.05  # else the comparison would show nothing
+    assert max(jax.tree.leaves(moved)) > 0.05  # otherwise the comparison would prove nothing
 
 
 NUM_MICRO_BATCHES = 2
@@ -110,13 +110,13 @@ ACCUMULATING = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.opti
 
 @pytest.fixture(scope="module")
 def accumulating_program() -> Any:
-    """Compiled for eight devices, two micro-batches and recurrent layers that are rematerialised."""
+    """Compiles a step for eight devices, two micro-batches and rematerialised recurrent layers."""
     return compiled_step(dataclasses.replace(ACCUMULATING, rematerialise=True))
 
 
 @pytest.fixture
 def accumulating_step(accumulating_program: Any) -> Any:
-    """The program as `parallel.TrainStep` calls it."""
+    """Wraps the program as `parallel.TrainStep` calls it."""
 
     def call(state: Any, batch: dict[str, np.ndarray]) -> Any:
         return accumulating_program(state, batch, EPOCH, np.zeros(8, np.int32))[:2]
@@ -125,7 +125,7 @@ def accumulating_step(accumulating_program: Any) -> Any:
 
 
 def rows_of(layout: RowLayout) -> dict[str, np.ndarray]:
-    """The batch's rows in the order of a layout."""
+    """Orders the batch's rows by a layout."""
     rows = layout.rows(np.arange(ROWS, dtype=np.int32))
     assert sorted(rows) == list(range(ROWS))
     return {name: value[rows] for name, value in make_batch().items()}
@@ -189,14 +189,14 @@ def test_eight_devices_evaluate_as_one_in_row_order(mode: Literal["shard_map", "
     assert largest_difference(actual["log_probs"], expected["log_probs"]) <= 1e-4
     np.testing.assert_array_equal(actual["indices"], batch["indices"])
     assert largest_difference(actual["losses"], expected["losses"]) <= 1e-5
-    assert len(np.unique(expected["losses"])) > 8  # rows can be told apart
+    assert len(np.unique(expected["losses"])) > 8  # the rows are distinguishable
 
 
 COLLECTIVE = re.compile(r" (?:all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")
 
 
 def computations(program: str) -> dict[str, list[str]]:
-    """The instructions of every computation of a compiled program."""
+    """Returns the instructions of each computation of a compiled program."""
     found: dict[str, list[str]] = {}
     for line in program.splitlines():
         if line.endswith("{") and (start := re.match(r"(?:ENTRY )?%([\w.-]+) \(", line)):
@@ -207,7 +207,7 @@ def computations(program: str) -> dict[str, list[str]]:
 
 
 def num_collectives(program: str) -> list[int]:
-    """Collectives outside of loops, inside the bodies of loops, inside the bodies of loops within those, and so on."""
+    """Counts collectives by depth of loops: outside of loops, inside loops, inside loops of loops, and so on."""
     bodies = computations(program)
     found: list[int] = []
 
@@ -242,7 +242,7 @@ def test_the_collective_that_plain_jit_puts_into_a_time_loop_is_found() -> None:
 
 
 def compiled_step(config: Config, num_samples: int = NUM_SAMPLES) -> Any:
-    """The training step, compiled for eight devices and waveforms of `num_samples`."""
+    """Compiles the training step for eight devices and waveforms of `num_samples`."""
     batch = make_batch()
     batch["waveforms"] = np.resize(batch["waveforms"], (ROWS, num_samples))
     mesh = data_mesh()
@@ -251,7 +251,7 @@ def compiled_step(config: Config, num_samples: int = NUM_SAMPLES) -> Any:
 
 
 def num_reductions_of_norms(config: Config) -> int:
-    """Each norm: mean and variance, and their gradients."""
+    """Counts the reductions of all normalisations: each has a mean and a variance, and their gradients."""
     return 4 * (2 + config.model.num_layers)
 
 
@@ -275,7 +275,7 @@ def test_accumulation_reduces_gradients_once_and_rematerialisation_reduces_nothi
 
 
 TOLERANCES: dict[updates.Optimizer, tuple[str, float]] = {"sgd": ("float32", 1e-5), "adamw": ("float64", 1e-9)}
-"""Adam makes a full step of the rounding in a gradient that is exactly zero, so it is compared in float64."""
+"""Adam turns the rounding error of a gradient that is exactly zero into a full step, so it is compared in float64."""
 NUM_STEPS = 20
 
 
@@ -285,7 +285,7 @@ def of_one_device(optimizer: updates.Optimizer) -> dict[str, np.ndarray]:
 
 
 def assert_as_of_one_device(actual: dict[str, np.ndarray], optimizer: updates.Optimizer) -> None:
-    """One update to 1e-5 in float32, many as closely as `TOLERANCES` says."""
+    """Compares one update to 1e-5 in float32, and many updates as closely as `TOLERANCES` says."""
     expected = of_one_device(optimizer)
     moved = "many['params']['rnn_0']['hidden_bias'][0]"
     assert np.abs(expected[moved] - expected[moved.replace("many", "first")]).max() > 1e-3
@@ -309,14 +309,14 @@ def test_processes_update_and_evaluate_as_one_device(
     dtype = TOLERANCES[optimizer][0]
     started = processes.start(["-m", "tests.updates", tmp_path / "of", optimizer, dtype, NUM_STEPS], num_processes)
     expected = updates.evaluate(None)
-    of_one_device(optimizer)  # while they work
+    of_one_device(optimizer)  # meanwhile, compute the reference here
     assert [code for code, _ in processes.finish(started)] == [0] * num_processes
     for index in range(num_processes):
         with np.load(tmp_path / f"of{index}.npz") as found:
             actual = {name: found[name] for name in found.files}
         assert_as_of_one_device(actual, optimizer)
         assert actual["first_signal"] == num_processes - 1  # the largest of their indices
-        for name, value in expected.items():  # the rows of all, in their order, on each
+        for name, value in expected.items():  # each process has the rows of all, in order
             got = actual[f"evaluated_{name}"][: len(value)]
             if name in ("log_probs", "losses"):
                 updates.assert_close({name: got}, {name: value}, 1e-5)

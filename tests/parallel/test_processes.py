@@ -1,4 +1,4 @@
-"""How processes find each other, agree, and end together."""
+"""Processes find each other, agree and end together."""
 
 import shutil
 import signal
@@ -54,7 +54,7 @@ CLUSTER_VARIABLES = (
 
 @pytest.fixture
 def variables(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]:
-    """Sets the variables of a cluster, and none besides."""
+    """Sets the variables of a cluster and unsets all others."""
     for name in CLUSTER_VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
@@ -184,7 +184,7 @@ def test_a_port_in_use_is_told() -> None:
 
 
 def test_an_address_of_another_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    address = "192.0.2.1:7000"  # of documentation: nobody has it
+    address = "192.0.2.1:7000"  # reserved for documentation: no host has it
     monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", address)
     message = rf"^--coordinator must be an address .* can listen, got {address}: .*\. Give a name or number of this ma"
     with pytest.raises(InputError, match=message):
@@ -203,11 +203,11 @@ def test_the_code_digest_covers_names_and_contents(monkeypatch: pytest.MonkeyPat
     assert len({original, renamed, code_digest()}) == 3
 
 
-# What runs in the processes that the tests below start: `python -m tests.parallel.test_processes WORK FOLDER ...`
+# The tests below start processes that run these functions: `python -m tests.parallel.test_processes WORK FOLDER ...`
 
 
 def agree(_: Path) -> None:
-    """Everything that processes agree on, and at last what they do not."""
+    """Exchanges and compares equal values, and at last a value that differs."""
     me = jax.process_index()
     assert is_primary() == (me == 0)
     for number in range(3):
@@ -219,14 +219,14 @@ def agree(_: Path) -> None:
 
 
 def fail_in_one(_: Path) -> None:
-    """Process 1 fails where process 0 waits for it."""
+    """Fails in process 1 while process 0 waits for it."""
     if not is_primary():
         raise InputError("data.train must be readable, got a disk that is gone.")
     barrier("never")
 
 
 def train(folder: Path) -> None:
-    """Steps without end, as training makes them."""
+    """Makes steps without end, as in training."""
     mesh = data_mesh()
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     total = jax.jit(
@@ -246,7 +246,7 @@ def train(folder: Path) -> None:
 
 
 def end(_: Path) -> None:
-    """Nothing goes wrong; but process 0, with which the coordinator ends, is the first to be done."""
+    """Ends in order. Process 0, which runs the coordinator, is done first."""
     if not is_primary():
         time.sleep(2)
 
@@ -273,9 +273,9 @@ def test_processes_agree_or_say_in_what_they_do_not(tmp_path: Path) -> None:
     for code, error in processes.finish(start("agree", tmp_path)):
         assert code == 1
         assert error.splitlines()[-1] == (
-            "error: The processes of a training must be the same but for their index, got a different configuration: "
-            "03456789abcd in process 0, 13456789abcd in process 1. Start all of them with the same settings, data, "
-            "code and devices."
+            "error: The processes of a training must be the same except for their index, got a different "
+            "configuration: 03456789abcd in process 0, 13456789abcd in process 1. Start all of them with "
+            "the same settings, data, code and devices."
         )
 
 
@@ -290,8 +290,8 @@ def test_the_error_of_one_is_told_by_the_others(tmp_path: Path) -> None:
     assert (code, failed) == (LOST, 1)
     assert reason.splitlines()[-1] == "error: data.train must be readable, got a disk that is gone."
     assert error.splitlines()[-1] == (
-        "error: another process of this training has ended, or is not reached (process 1: data.train must be readable, "
-        "got a disk that is gone.); the same command continues after step 8"
+        "error: another process of this training has ended, or cannot be reached (process 1: data.train must be "
+        "readable, got a disk that is gone.); the same command continues after step 8"
     )
 
 
@@ -316,7 +316,7 @@ def test_processes_that_do_not_come(index: int, tmp_path: Path) -> None:
     assert time.monotonic() - started < 30
     assert code == 1
     assert (
-        "error: All 2 processes must come within 0.05 minutes and reach process 0, the coordinator, at 127.0" in error
+        "error: All 2 processes must start within 0.05 minutes and reach process 0, the coordinator, at 127.0" in error
     )
 
 
@@ -340,7 +340,9 @@ def test_a_dead_peer_ends_the_others_within_a_minute(number: int, victim: int, t
     print(f"{signal.Signals(number).name} of process {victim}: {seconds:.1f} s")
     assert seconds < 60
     assert code == LOST
-    assert error.splitlines()[-1].startswith("error: another process of this training has ended, or is not reached (")
+    assert error.splitlines()[-1].startswith(
+        "error: another process of this training has ended, or cannot be reached ("
+    )
     assert error.splitlines()[-1].endswith("); the same command continues after step 8")
 
 

@@ -1,4 +1,4 @@
-"""Every row once, the same micro-batches on any devices."""
+"""A layout has each row once, and the same micro-batches for any number of devices."""
 
 import numpy as np
 from hypothesis import given
@@ -20,7 +20,7 @@ def test_devices_share_the_same_micro_batches(
     num_devices = num_processes * devices_each
 
     def micro_batches(num_devices: int, num_processes: int) -> list[list[int]]:
-        """The utterances of each micro-batch, over all devices in their order."""
+        """Collects the utterances of each micro-batch over all devices, in order."""
         layouts = [RowLayout(num_devices, num_micro, num_processes, index) for index in range(num_processes)]
         rows = np.concatenate([layout.rows(indices) for layout in layouts])
         by_device = rows.reshape(num_devices, num_micro, -1)

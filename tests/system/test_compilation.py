@@ -1,4 +1,4 @@
-"""A second start compiles nothing, and the cache never stops a command."""
+"""With the cache a second start compiles nothing, and a bad cache never stops a command."""
 
 import dataclasses
 import errno
@@ -46,7 +46,7 @@ sys.exit(code)
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """What a finished command printed, the programs it needed, and how many of them it compiled."""
+    """The output of a finished command, the programs that it needed, and how many of them it compiled."""
 
     output: str
     errors: str
@@ -55,7 +55,7 @@ class Start:
 
 
 def begin(cache: Path, *words: object) -> Callable[[], Start]:
-    """Starts a command in its own process; the result waits for its end."""
+    """Starts a command in its own process. The returned function waits for its end."""
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     process = subprocess.Popen(
         [sys.executable, "-c", COUNTING, *map(str, words)],
@@ -121,7 +121,7 @@ def test_second_start_compiles_nothing_even_when_two_first_ones_ran_at_once(comm
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """JAX's settings as in a fresh process of a user whose cache lies in `tmp_path`; restored behind the test."""
+    """Sets JAX's settings as in a new process of a user whose cache is in `tmp_path`. They are restored afterwards."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     before = {name: jax.config.values[name] for name in SETTINGS}
     jax.config.update("jax_enable_compilation_cache", True)
@@ -140,13 +140,13 @@ def enabled() -> str | None:
 
 
 def compile_something() -> None:
-    """One program, compiled or loaded, that computes right."""
+    """Compiles or loads a program and checks its result."""
     jax.clear_caches()
     assert jax.jit(lambda x: (x * 3).sum())(jnp.arange(4)) == 18
 
 
 def refused(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that says why there is no cache; and a program compiles without it."""
+    """Returns the line that says why there is no cache, and checks that a program compiles without it."""
     assert enabled() is None
     compile_something()
     output = capsys.readouterr()
@@ -241,13 +241,13 @@ def test_entry_cut_off_is_compiled_anew_and_mended_at_the_next_start(settings: N
     entry.write_bytes(entry.read_bytes()[:-10])
     with pytest.warns(UserWarning, match="Error reading persistent compilation cache entry"):
         compile_something()
-    assert entry.stat().st_size == whole - 10  # JAX leaves it as it is
+    assert entry.stat().st_size == whole - 10  # JAX does not change it
     jax.config.update("jax_compilation_cache_dir", None)  # as a new process would find it
     enabled()
     assert set(files_below(tmp_path)) == set(others)
     compile_something()
     assert entry.exists()
-    compile_something()  # warnings are errors: it is read without one
+    compile_something()  # warnings are errors, so there is no warning
 
 
 def test_longest_unused_entries_leave_when_there_are_too_many(
@@ -257,7 +257,7 @@ def test_longest_unused_entries_leave_when_there_are_too_many(
     folder.mkdir(parents=True, mode=0o700)
     for name, day in (("old", 1), ("used", 3), ("new", 2)):
         path = folder / f"jit_{name}-cache"
-        path.write_bytes(b"(\xb5" + bytes(98))  # as zstandard's, which is not opened
+        path.write_bytes(b"(\xb5" + bytes(98))  # begins like Zstandard, but is not opened
         os.utime(path, (day * 86_400, 86_400))
     (folder / "of-another-kind").write_bytes(bytes(1_000))
     monkeypatch.setattr(compilation, "MAX_BYTES", 250)

@@ -1,4 +1,4 @@
-"""Whole files or none."""
+"""Files are written completely or not at all."""
 
 import gzip
 import io
@@ -86,7 +86,7 @@ def test_a_cache_is_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     folder = cache_folder("some")
     assert folder == tmp_path / "cache/ds2_jax/some"
     assert modes(folder, folder.parent) == {0o700}
-    folder.chmod(0o755)  # as older versions made it
+    folder.chmod(0o755)  # older versions made it so
     assert modes(cache_folder("some")) == {0o700}
 
 
@@ -116,7 +116,7 @@ def test_search_passes_over_what_is_hidden_and_follows_no_links(tmp_path: Path) 
     (tmp_path / "top/link").symlink_to(tmp_path / "top")
     found = [path.relative_to(tmp_path / "top").as_posix() for path in search(tmp_path / "top")]
     assert found == ["b", "link", "a/c", "x/d"]
-    assert [path.name for path in search(tmp_path / "top/.hidden")] == ["f"]  # which was named
+    assert [path.name for path in search(tmp_path / "top/.hidden")] == ["f"]  # the folder was named by the caller
 
 
 def test_search_names_a_folder_that_cannot_be_read(tmp_path: Path) -> None:

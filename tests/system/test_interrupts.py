@@ -1,4 +1,4 @@
-"""Ctrl-C ends every command with exit code 130, at whatever moment."""
+"""Ctrl-C ends every command with exit code 130, at any moment."""
 
 import json
 import os
@@ -22,11 +22,11 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 SECONDS = (0.8, 9.0)
-"""Between these a command of the small model imports, compiles, trains and saves."""
+"""In this span a command of the small model imports, compiles, trains and saves."""
 
 
 def start(*words: object) -> subprocess.Popen[str]:
-    """A command that runs, and heeds Ctrl-C even where these tests ignore it."""
+    """Starts a command that reacts to Ctrl-C even if these tests run with it ignored."""
     return subprocess.Popen(
         [sys.executable, "-c", HEEDING, "main.py", *map(str, words)],
         cwd=ROOT,
@@ -38,7 +38,7 @@ def start(*words: object) -> subprocess.Popen[str]:
 
 
 def interrupt(process: subprocess.Popen[str], times: int = 1, number: int = signal.SIGINT) -> tuple[float, str]:
-    """Sends Ctrl-C, or another signal; seconds until the process has ended, and what it printed on stderr."""
+    """Sends Ctrl-C or another signal. Returns the seconds until the process ended, and its output on stderr."""
     started = time.monotonic()
     for _ in range(times):
         process.send_signal(number)
@@ -49,7 +49,7 @@ def interrupt(process: subprocess.Popen[str], times: int = 1, number: int = sign
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A configuration of the small model that trains for ever, and its data."""
+    """Makes a configuration of the small model that trains without end, and its data."""
     folder = tmp_path_factory.mktemp("interrupted")
     manifest = write_noise_manifest(folder / "data")
     (folder / "small.py").write_text(
@@ -77,7 +77,7 @@ def test_training_ends_soon_and_says_how_it_goes_on(folder: Path, tmp_path: Path
 
 def wait_for(process: subprocess.Popen[str], text: str) -> None:
     assert process.stderr is not None
-    assert any(text in line for line in process.stderr)  # reads until it comes
+    assert any(text in line for line in process.stderr)  # reads until the line comes
 
 
 @pytest.mark.slow

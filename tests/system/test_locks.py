@@ -1,4 +1,4 @@
-"""One process at a time, and none that is gone."""
+"""One process at a time holds a lock, and a process that has ended holds none."""
 
 import errno
 import signal
@@ -32,7 +32,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the lock."""
+    """Runs a process that holds the lock."""
     with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"

@@ -1,4 +1,4 @@
-"""What Numba compiles lies in a folder of the user's own, and is not believed in any other."""
+"""Numba's cache lies in a folder that only the user can write, and any other folder is refused."""
 
 import os
 import stat
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def start(cache: Path, **variables: str) -> str:
-    """Compiles a kernel in a process of its own; what it says."""
+    """Compiles a kernel in a process of its own and returns its output on standard error."""
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
     variables = {"XDG_CACHE_HOME": str(cache)} | variables
     command = [sys.executable, "-c", COMPILE]
@@ -31,7 +31,7 @@ def compiled(folder: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The user's caches after a first start."""
+    """Makes the user's caches by a first start."""
     folder = tmp_path_factory.mktemp("caches")
     assert start(folder) == ""
     return folder
@@ -48,7 +48,7 @@ def test_a_folder_that_others_can_write_is_not_read(tmp_path: Path) -> None:
     folder.chmod(0o777)
     assert start(tmp_path) == (
         f"compiling inner loops without a cache: {folder} must belong to you and be writable by nobody else, got owner "
-        f"{os.getuid()} and mode 777. NUMBA_CACHE_DIR may name another.\n"
+        f"{os.getuid()} and mode 777. Set NUMBA_CACHE_DIR to another folder.\n"
     )
     assert not compiled(tmp_path)
 

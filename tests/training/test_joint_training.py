@@ -94,7 +94,9 @@ def test_processes_that_die_stop_and_change_in_number_end_as_one(folder: Path) -
     assert code == LOST, error
     last = last_step(run)
     assert last is not None
-    assert error.splitlines()[-1].startswith("error: another process of this training has ended, or is not reached (")
+    assert error.splitlines()[-1].startswith(
+        "error: another process of this training has ended, or cannot be reached ("
+    )
     assert error.splitlines()[-1].endswith(f"); the same command continues after step {last}")
 
     started = start(folder, "joint", 4)
@@ -141,7 +143,7 @@ def test_processes_with_other_settings_are_refused(folder: Path, option: str, va
     ]
     for code, error in processes.finish(started):
         assert code == 1
-        message = f"error: The processes of a training must be the same but for their index, got a different {told}"
+        message = f"error: The processes of a training must be the same except for their index, got a different {told}"
         assert error.splitlines()[-1].startswith(message)
     assert not (folder / "other").exists()
 
