@@ -1,1 +1,1 @@
-"""Language models for decoding: made from text, and tuned to a trained run."""
+"""Builds language models for decoding from text."""

@@ -1,4 +1,4 @@
-"""`lm build`: an n-gram model of text, as an ARPA file."""
+"""`lm build`: builds an n-gram model from text and writes it as an ARPA file."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -31,9 +31,9 @@ class Fit(NamedTuple):
     """How well a model predicts a text.
 
     Attributes:
-        perplexity: a word, ends of sentences counted and unknown words left out; infinite where all are unknown.
-        num_words: of the text.
-        num_unknown: those that the vocabulary lacks.
+        perplexity: perplexity per word. It counts ends of sentences, but no unknown words.
+        num_words: number of words in the text.
+        num_unknown: number of words that are not in the vocabulary.
     """
 
     perplexity: float
@@ -51,23 +51,24 @@ def build(
     on_unknown: OnUnknown = "error",
     test: Path | None = None,
 ) -> int:
-    """Makes an n-gram model of text: interpolated modified Kneser-Ney smoothing, no n-gram left out.
+    """Builds an n-gram model from text, with interpolated modified Kneser-Ney smoothing and without pruning.
 
-    Sentences are normalised as transcripts are, and the model must be able to write them. An n-gram is made of words,
-    or of characters where the alphabet has no space; then spaces in the text are passed over. The vocabulary is that of
-    the text. An order with too few n-grams for discounts of its own takes 0.5, 1 and 1.5, with a warning.
+    Sentences are normalised like transcripts, and the alphabet must be able to spell them. N-grams consist of words. If
+    the alphabet has no space, they consist of characters, and spaces in the text are ignored. The vocabulary contains
+    all words of the text. If an order has too few n-grams to estimate discounts, it uses 0.5, 1 and 1.5 and prints a
+    warning.
 
     Args:
-        texts: UTF-8 text with a sentence a line, plain or compressed with gzip, - for standard input; manifests
-            (.jsonl, .json) and TensorFlow data sets (tfds:NAME#SPLIT), of which the transcripts are read.
-        out: ARPA file to write, compressed where its name ends in .gz. One that is there is replaced.
-        order: words of the longest n-grams, 1 to 9.
-        config: configuration file or name of a recipe, for its alphabet. Default: an empty configuration, English.
-        run: folder of a training run, instead of --config.
-        data: settings in place of those of --config or --run.
-        on_unknown: what to do if a sentence holds characters that the alphabet lacks: stop and say which, or leave
-            the sentence out and say how many there were.
-        test: text, as above, that the model has not seen, to measure its perplexity.
+        texts: UTF-8 text with one sentence a line, plain or gzipped, or - for standard input. Manifests (.jsonl, .json)
+            and TensorFlow data sets (tfds:NAME#SPLIT) are read for their transcripts.
+        out: ARPA file to write, compressed if its name ends in .gz. An existing file is replaced.
+        order: number of words in the longest n-grams, 1 to 9.
+        config: configuration file or name of a recipe whose alphabet to use. The default alphabet is English.
+        run: folder of a training run whose alphabet to use instead.
+        data: settings that replace those of --config or --run.
+        on_unknown: what to do with a sentence that has characters outside the alphabet. error: stop and list them.
+            skip: leave the sentence out and count it.
+        test: another text, not among TEXT, on which to measure the model's perplexity.
 
     Returns:
         0.
@@ -82,7 +83,7 @@ def build(
         raise InputError(f"--out must be a file, got {out}, which is a folder. Name the ARPA file.")
     for path in (*texts, test):
         if path is not None and out.exists() and path.exists() and out.samefile(path):
-            raise InputError(f"--out must be unlike every text, got {out} for both. Give another name.")
+            raise InputError(f"--out must differ from every text, got {out} for both. Give another name.")
     settings, source = read_settings(config, run, data=data)
     alphabet = Alphabet.of(settings.data)
     print(f"alphabet {alphabet.characters!r}: {source}", flush=True)
@@ -103,20 +104,20 @@ def build(
 
 
 def make_model(text: Text, order: int) -> Model:
-    """The n-gram model of a text.
+    """Estimates the n-gram model of a text.
 
     Raises:
-        InputError: no sentence is as long as the order.
+        InputError: no sentence is long enough for the order.
     """
     starts, ends = np.flatnonzero(text.tokens == START), np.flatnonzero(text.tokens == END)
     longest = int((ends - starts).max()) + 1
-    rule = "be at most the words of the longest sentence and its two ends"
+    rule = "be at most the number of words in the longest sentence with <s> and </s>"
     require(order <= longest, "--order", f"{rule}, {longest}", order, "Give a smaller one.")
     return estimate(count_ngrams(text.tokens, order, len(text.words)))
 
 
 def fit(model: Model, words: Sequence[str], text: Text) -> Fit:
-    """How well a model with these words predicts a text."""
+    """Measures how well a model with these words predicts a text."""
     tokens = text.in_vocabulary(words)
     scored = (tokens != START) & (tokens != UNKNOWN)
     scores = score(model, tokens)[scored]
@@ -124,7 +125,7 @@ def fit(model: Model, words: Sequence[str], text: Text) -> Fit:
 
 
 def describe_text(text: Text, *, spaced: bool) -> Iterator[str]:
-    """What was read, and what of it is not used."""
+    """Describes what was read, and which part of it is not used."""
     unit = "words" if spaced else "characters"
     different = len(text.words) - 3
     yield f"{text.num_sentences:,} sentences, {text.num_words:,} {unit}, {different:,} different"
@@ -133,15 +134,15 @@ def describe_text(text: Text, *, spaced: bool) -> Iterator[str]:
 
 def _left_out(text: Text) -> Iterator[str]:
     if text.num_empty:
-        yield f"  {text.num_empty:,} without a word left out"
+        yield f"  {text.num_empty:,} left out because they have no words"
     if text.num_unknown:
         characters = ", ".join(f"{character!r} in {count:,}" for character, count in text.characters.most_common(10))
-        yield f"  {text.num_unknown:,} left out, whose characters the alphabet lacks: {characters}"
+        yield f"  {text.num_unknown:,} left out because of characters outside the alphabet: {characters}"
         yield f"  the first: {'; '.join(text.examples)}"
 
 
 def describe_model(model: Model) -> Iterator[str]:
-    """N-grams and discounts of every order."""
+    """Lists the number of n-grams and the discounts of each order."""
     yield f"{'order':>5}  {'n-grams':>11}  {'D1':>6}  {'D2':>6}  {'D3+':>6}"
     for order, (level, discounts) in enumerate(zip(model.levels, model.discounts, strict=True), start=1):
         amounts = "  ".join(f"{amount:6.4f}" for amount in discounts.amounts)
@@ -149,18 +150,18 @@ def describe_model(model: Model) -> Iterator[str]:
 
 
 def warnings(model: Model) -> Iterator[str]:
-    """Of orders whose discounts are the fallback."""
+    """Warns of orders that use the fallback discounts."""
     for order, discounts in enumerate(model.discounts, start=1):
         if discounts.fallback:
             counts = ", ".join(f"{count:,}" for count in discounts.counts_of_counts)
             amounts = ", ".join(f"{amount:g}" for amount in FALLBACK)
             yield (
-                f"the {order}-grams give no discounts (those seen once, twice, 3 and 4 times are {counts}), "
-                f"so theirs are {amounts}, as usual where there are few"
+                f"the {order}-grams are too few to estimate discounts (those seen once, twice, 3 and 4 times are "
+                f"{counts}), so the usual {amounts} are used"
             )
 
 
 def describe_fit(fitted: Fit) -> str:
-    """For a person."""
+    """Describes a fit in words."""
     unknown = f"{fitted.num_unknown:,} of {fitted.num_words:,} ({fitted.num_unknown / fitted.num_words:.2%})"
     return f"perplexity {fitted.perplexity:.2f} with the ends of sentences and without the unknown words, {unknown}"

@@ -1,11 +1,13 @@
-"""Modified Kneser-Ney smoothing: from sentences to an n-gram model with back-off, and to its ARPA file.
+"""Modified Kneser-Ney smoothing: estimates an n-gram model with back-off from sentences and writes an ARPA file.
 
-An n-gram is a row of its order's level: its last word, and the rows of the next lower order for what is left without
-the last word (its prefix, the context) and without the first (its suffix, what the estimate is interpolated with).
+An n-gram is a row in the level of its order. It stores its last word and two rows of the next lower order: its prefix
+(the n-gram without the last word, which is the context) and its suffix (the n-gram without the first word, with which
+the estimate is interpolated).
 
 Source: Chen and Goodman, "An Empirical Study of Smoothing Techniques for Language Modeling", 1998, sections 4.1.6 and
-5.2.2; the start of sentences and the unknown word as in Heafield et al., "Scalable Modified Kneser-Ney Language Model
-Estimation", 2013, section 3. Differs: discounts that are undefined, or not above 0, are `FALLBACK`.
+5.2.2. The start of sentences and the unknown word follow Heafield et al., "Scalable Modified Kneser-Ney Language Model
+Estimation", 2013, section 3.
+Differs: discounts that are undefined or not positive are replaced by `FALLBACK`.
 """
 
 import gzip
@@ -24,11 +26,11 @@ SPECIAL = ("<unk>", "<s>", "</s>")
 """The first words of every vocabulary."""
 UNKNOWN, START, END = range(3)
 FALLBACK = (0.5, 1.0, 1.5)
-"""Discounts of n-grams seen once, twice and more often, for orders that have too few n-grams for their own."""
+"""Discounts of n-grams seen once, twice and more often, for orders with too few n-grams to estimate discounts."""
 NEVER = -99.0
-"""What ARPA files have for the logarithm of 0."""
+"""Stands for the logarithm of 0 in ARPA files."""
 ROWS_AT_ONCE = 200_000
-"""N-grams that are turned into text together."""
+"""Number of n-grams that are formatted together."""
 
 
 class Level(NamedTuple):
@@ -36,10 +38,10 @@ class Level(NamedTuple):
 
     Attributes:
         words: int64, the last word.
-        prefixes: int64, row in the next lower order of the words before the last; 0 for unigrams.
-        suffixes: int64, row in the next lower order of the words behind the first; 0 for unigrams.
-        counts: int64, adjusted: how often it occurs for the highest order and behind <s>, else how many different words
-            it occurs behind. 0 for the unigrams <unk> and <s>.
+        prefixes: int64, row of the prefix in the next lower order; 0 for unigrams.
+        suffixes: int64, row of the suffix in the next lower order; 0 for unigrams.
+        counts: int64, adjusted counts. For n-grams of the highest order and those that begin with <s>, the number of
+            occurrences. For others, the number of different words that precede them. 0 for the unigrams <unk> and <s>.
     """
 
     words: np.ndarray
@@ -49,12 +51,12 @@ class Level(NamedTuple):
 
 
 class Discounts(NamedTuple):
-    """What is taken off counts of 1, 2, and 3 or more, and given to the next lower order.
+    """The discounts that are subtracted from counts of 1, 2, and 3 or more, and given to the next lower order.
 
     Attributes:
-        amounts: [3], each above 0.
-        counts_of_counts: [4], how many n-grams have an adjusted count of 1, 2, 3, 4.
-        fallback: whether the amounts are `FALLBACK`.
+        amounts: [3], the discounts, all positive.
+        counts_of_counts: [4], the number of n-grams with an adjusted count of 1, 2, 3 and 4.
+        fallback: whether the discounts are `FALLBACK`.
     """
 
     amounts: tuple[float, ...]
@@ -63,13 +65,13 @@ class Discounts(NamedTuple):
 
 
 class Model(NamedTuple):
-    """An interpolated n-gram model, an entry an order, from unigrams on.
+    """An interpolated n-gram model. Each attribute has one entry for each order, unigrams first.
 
     Attributes:
-        levels: its n-grams.
-        discounts: what they were estimated with.
-        log_probs: [n] float64, log10 of the probability of the last word behind the others; `NEVER` for <s>.
-        backoffs: [n] float64, log10 of the weight of the shorter context behind this n-gram; 0 where nothing follows.
+        levels: the n-grams.
+        discounts: the discounts of the estimate.
+        log_probs: [n] float64, log10 probability of the last word after the others; `NEVER` for <s>.
+        backoffs: [n] float64, log10 of the back-off weight after this n-gram; 0 if no word follows it in the text.
     """
 
     levels: Sequence[Level]
@@ -79,35 +81,35 @@ class Model(NamedTuple):
 
 
 def count_ngrams(tokens: np.ndarray, order: int, num_words: int) -> list[Level]:
-    """Counts n-grams; none spans two sentences.
+    """Counts n-grams. No n-gram spans two sentences.
 
     Args:
-        tokens: [S] int, sentences end to end, each from START to END. No other token is either of these, or UNKNOWN.
-        order: of the longest n-grams, at least 1 and at most the tokens of the longest sentence.
-        num_words: of the vocabulary, `SPECIAL` included.
+        tokens: [S] int, the concatenated sentences, each from START to END. The tokens between are none of `SPECIAL`.
+        order: order of the longest n-grams, at least 1 and at most the number of tokens in the longest sentence.
+        num_words: size of the vocabulary, including `SPECIAL`.
 
     Returns:
         A level for each order. The first has every word of the vocabulary.
     """
     starts = np.flatnonzero(tokens == START)
     ends = np.append(starts[1:], len(tokens))
-    left = np.repeat(ends, ends - starts) - np.arange(len(tokens))  # tokens from here to the sentence's end
+    left = np.repeat(ends, ends - starts) - np.arange(len(tokens))  # tokens from here to the end of the sentence
     rows = tokens.astype(np.int64)  # [S] row of the n-gram that starts here
     counts = np.bincount(tokens, minlength=num_words)
-    counts[START] = 0  # it is given, never predicted
+    counts[START] = 0  # never predicted
     zeros = np.zeros(num_words, np.int64)
     levels = [Level(np.arange(num_words), zeros, zeros, counts)]
     for size in range(2, order + 1):
         places = np.flatnonzero(left >= size)
         keys = rows[places] * num_words + tokens[places + size - 1]
-        # Keys sort as their words do, because the rows of the prefixes do.
+        # Keys sort like their words, because the rows of the prefixes are sorted by words.
         keys, first, inverse, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
         level = Level(keys % num_words, keys // num_words, rows[places[first] + 1], counts)
         below = levels[-1]
         behind = np.bincount(level.suffixes, minlength=len(below.words))
         if size == 2:
             below.counts[:] = behind
-        else:  # what begins with <s> has nothing before it
+        else:  # no word precedes n-grams that begin with <s>
             below.counts[behind > 0] = behind[behind > 0]
         levels.append(level)
         rows[places] = inverse
@@ -115,13 +117,13 @@ def count_ngrams(tokens: np.ndarray, order: int, num_words: int) -> list[Level]:
 
 
 def estimate(levels: Sequence[Level]) -> Model:
-    """Discounts every order and interpolates it with the next lower one, unigrams with the uniform distribution.
+    """Discounts each order and interpolates it with the next lower one, and unigrams with the uniform distribution.
 
     Args:
-        levels: from `count_ngrams`, of at least one sentence.
+        levels: the result of `count_ngrams` for at least one sentence.
     """
     discounts = [_discounts(level.counts) for level in levels]
-    lower = np.array([1 / (len(levels[0].words) - 1)])  # all words but <s>, <unk> among them
+    lower = np.array([1 / (len(levels[0].words) - 1)])  # all words except <s>, including <unk>
     log_probs, backoffs = [], []
     for level, discount in zip(levels, discounts, strict=True):
         amounts = np.array([0.0, *discount.amounts])[np.minimum(level.counts, 3)]
@@ -147,20 +149,20 @@ def _discounts(counts: np.ndarray) -> Discounts:
 
 
 def score(model: Model, tokens: np.ndarray) -> np.ndarray:
-    """Scores sentences with the longest n-grams that the model has.
+    """Scores sentences with the longest n-grams of the model.
 
     Args:
-        model: from `estimate`.
-        tokens: [S] int, sentences end to end, each from START to END; UNKNOWN for words that the model lacks.
+        model: the result of `estimate`.
+        tokens: [S] int, the concatenated sentences, each from START to END. UNKNOWN stands for unknown words.
 
     Returns:
-        [S] float64, log10 of the probability of each token behind those before it in its sentence; 0 for START.
+        [S] float64, log10 probability of each token after the tokens before it in its sentence; 0 for START.
     """
     num_words = len(model.levels[0].words)
     scores = np.take(model.log_probs[0], tokens)
-    contexts = tokens.astype(np.int64)  # [S] row of the n-gram that ends here, -1 where the level has none
+    contexts = tokens.astype(np.int64)  # [S] row of the n-gram that ends here, -1 if the level has none
     for size, level in enumerate(model.levels[1:], start=2):
-        before = np.append(-1, contexts[:-1])  # which ends at the token before
+        before = np.append(-1, contexts[:-1])  # the n-gram that ends at the previous token
         keys = level.prefixes * num_words + level.words
         wanted = before * num_words + tokens
         places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
@@ -174,15 +176,15 @@ def score(model: Model, tokens: np.ndarray) -> np.ndarray:
 
 
 def write_arpa(path: Path, model: Model, words: Sequence[str]) -> None:
-    """Writes an ARPA file, the n-grams of each order sorted by their words; a crash leaves the old file.
+    """Writes an ARPA file. The n-grams of each order are sorted by their words. A crash leaves the old file.
 
     Args:
-        path: compressed with gzip where its name ends in .gz, the same bytes at any time.
-        model: from `estimate`.
-        words: of the vocabulary, `SPECIAL` first.
+        path: the file, compressed with gzip if its name ends in .gz. The same model always gives the same bytes.
+        model: the result of `estimate`.
+        words: the vocabulary, `SPECIAL` first.
 
     Raises:
-        InputError: it is a folder or cannot be written.
+        InputError: the path is a folder or cannot be written.
     """
     if path.is_dir():
         raise InputError(f"--out must be a file, got {path}, which is a folder. Add a name, such as lm.arpa.gz.")
@@ -200,7 +202,7 @@ def write_arpa(path: Path, model: Model, words: Sequence[str]) -> None:
 
 
 def _arpa_lines(model: Model, words: Sequence[str]) -> Iterator[str]:
-    """Lines of the file, many to a string."""
+    """Yields the lines of the file, many in each string."""
     yield "\\data\\\n"
     for order, level in enumerate(model.levels, start=1):
         yield f"ngram {order}={len(level.words)}\n"
@@ -218,7 +220,7 @@ def _arpa_lines(model: Model, words: Sequence[str]) -> Iterator[str]:
 
 
 def _spell(levels: Sequence[Level], rows: np.ndarray, vocabulary: np.ndarray) -> list[np.ndarray]:
-    """The words of n-grams of the last level, [n] object for each place, from the first on."""
+    """Returns the words of n-grams of the last level: [n] object for each position, the first position first."""
     columns = []
     for level in reversed(levels):
         columns.append(vocabulary[level.words[rows]])

@@ -1,4 +1,4 @@
-"""Sentences for a language model: of text files and manifests, normalised and spelled as transcripts are."""
+"""Reads sentences for a language model from text files and manifests, and normalises them like transcripts."""
 
 import collections
 import contextlib
@@ -30,15 +30,15 @@ NUM_EXAMPLES = 3
 
 @dataclasses.dataclass
 class Text:
-    """What texts hold.
+    """The sentences of one or more texts.
 
     Attributes:
-        words: the vocabulary, `SPECIAL` first, then sorted.
-        tokens: [S] int64, places in `words`: sentences end to end, each from START to END.
-        num_empty: lines and transcripts without a word.
-        num_unknown: sentences that the alphabet cannot spell, which are not among the tokens.
-        characters: those that it lacks, with the number of sentences that they are in.
-        examples: such sentences, with the places they are at.
+        words: the vocabulary: `SPECIAL`, then the other words, sorted.
+        tokens: [S] int64, indices into `words`: the concatenated sentences, each from START to END.
+        num_empty: number of lines and transcripts without a word.
+        num_unknown: number of sentences that the alphabet cannot spell. They are not in the tokens.
+        characters: the characters that are not in the alphabet, each with the number of sentences that contain it.
+        examples: some of these sentences, with file and line.
     """
 
     words: list[str]
@@ -50,33 +50,33 @@ class Text:
 
     @property
     def num_sentences(self) -> int:
-        """Sentences among the tokens."""
+        """Number of sentences in the tokens."""
         return int(np.count_nonzero(self.tokens == START))
 
     @property
     def num_words(self) -> int:
-        """Words among the tokens, START and END not counted."""
+        """Number of words in the tokens, without START and END."""
         return len(self.tokens) - 2 * self.num_sentences
 
     def in_vocabulary(self, words: Sequence[str]) -> np.ndarray:
-        """[S] int64, the tokens as places in another vocabulary, UNKNOWN for words that it lacks."""
+        """Returns the tokens as indices into another vocabulary, [S] int64; UNKNOWN for words that it lacks."""
         places = {word: place for place, word in enumerate(words)}
         theirs = np.array([places.get(word, UNKNOWN) for word in self.words], np.int64)
         return np.take(theirs, self.tokens)
 
 
 def read_texts(paths: Sequence[Path], alphabet: Alphabet, on_unknown: OnUnknown) -> Text:
-    """Reads sentences; what white space separates is a word, or every character where the alphabet has no space.
+    """Reads sentences. White space separates words. If the alphabet has no space, each character is a word.
 
     Args:
-        paths: text in UTF-8 with a sentence a line, plain or compressed with gzip, "-" for standard input; manifests
-            (.jsonl, .json) and TensorFlow data sets (tfds:), of which the transcripts are read.
-        alphabet: normalises and must spell the sentences; spaces need not be in it.
-        on_unknown: what to do with sentences that hold other characters.
+        paths: text in UTF-8 with one sentence a line, plain or gzipped, or "-" for standard input. Manifests (.jsonl,
+            .json) and TensorFlow data sets (tfds:) are read for their transcripts.
+        alphabet: the alphabet, which normalises the sentences and must be able to spell them. It needs no space.
+        on_unknown: what to do with sentences that contain other characters.
 
     Raises:
-        InputError: a file cannot be read, is no UTF-8 or no whole gzip, holds one of `SPECIAL` or no sentence; or a
-            sentence cannot be spelled and `on_unknown` is "error".
+        InputError: a file cannot be read, is not UTF-8 or a whole gzip file, contains a word of `SPECIAL`, or has no
+            sentence. Or a sentence cannot be spelled and `on_unknown` is "error".
     """
     text = Text([], np.zeros(0, np.int64))
     places: collections.defaultdict[str, int] = collections.defaultdict()
@@ -141,7 +141,7 @@ def _name(path: Path, place: int | str = "") -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[int | str, str]]:
-    """Lines of a text with their numbers, or transcripts of a manifest with their ids."""
+    """Yields the lines of a text with their numbers, or the transcripts of a manifest with their ids."""
     if is_tfds(path) or path.suffix in (".jsonl", ".json"):
         return ((utterance.id, utterance.transcript) for utterance in read_utterances(path))
     return _text_lines(path)
@@ -157,7 +157,7 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
             file: Any = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(path.open("rb"))
             if file.peek(2)[:2] == GZIP:
                 file = stack.enter_context(inflate(file))
-            for number, line in enumerate(file, start=1):  # at line feeds alone, as bytes are
+            for number, line in enumerate(file, start=1):  # bytes split at line feeds only
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         rule = f"must be UTF-8 text, got {error.reason} in line {number}"

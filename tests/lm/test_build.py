@@ -1,4 +1,4 @@
-"""What the command reads, prints and writes."""
+"""`lm build` reads, prints and writes what it documents."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def text(tmp_path: Path) -> Path:
 
 
 def failure(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
-    """What a command that must fail tells."""
+    """Runs a command that must fail, and returns its output on standard error."""
     assert cli.main(["lm", "build", *map(str, words)]) == 1
     return capsys.readouterr().err
 
@@ -39,16 +39,16 @@ def test_report(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         "    1            7  0.5000  1.0000  1.5000\n"
         "    2            7  0.5000  1.0000  1.5000\n"
         f"{heard}: perplexity 2.28 with the ends of sentences and without the unknown words, 1 of 4 (25.00%)\n"
-        "  1 without a word left out\n"
-        "  1 left out, whose characters the alphabet lacks: '5' in 1\n"
+        "  1 left out because they have no words\n"
+        "  1 left out because of characters outside the alphabet: '5' in 1\n"
         f"  the first: {heard}, line 4: 'GO 5'\n"
         f"{out}: 0.0 MB. To use it: python main.py evaluate RUN --lm {out}\n"
     )
     assert told.err == (
-        "warning: the 1-grams give no discounts (those seen once, twice, 3 and 4 times are 4, 0, 1, 0), so theirs are "
-        "0.5, 1, 1.5, as usual where there are few\n"
-        "warning: the 2-grams give no discounts (those seen once, twice, 3 and 4 times are 5, 1, 1, 0), so theirs are "
-        "0.5, 1, 1.5, as usual where there are few\n"
+        "warning: the 1-grams are too few to estimate discounts (those seen once, twice, 3 and 4 times are 4, 0, 1, "
+        "0), so the usual 0.5, 1, 1.5 are used\n"
+        "warning: the 2-grams are too few to estimate discounts (those seen once, twice, 3 and 4 times are 5, 1, 1, "
+        "0), so the usual 0.5, 1, 1.5 are used\n"
     )
     assert out.read_text().startswith("\\data\\\nngram 1=7\nngram 2=7\n")
 
@@ -87,7 +87,7 @@ def test_wrong_command_lines(text: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert failure(capsys, text, "--out", out, "--order", "0") == "error: --order must be 1 to 9, got 0.\n"
     assert failure(capsys, text, "--out", out, "--order", "10") == "error: --order must be 1 to 9, got 10.\n"
     assert failure(capsys, text, "--out", out, "--order", "6") == (
-        "error: --order must be at most the words of the longest sentence and its two ends, 5, got 6. "
+        "error: --order must be at most the number of words in the longest sentence with <s> and </s>, 5, got 6. "
         "Give a smaller one.\n"
     )
     assert failure(capsys, "--out", out) == (
@@ -102,7 +102,7 @@ def test_wrong_command_lines(text: Path, tmp_path: Path, capsys: pytest.CaptureF
     ]
     for words in spellings:
         assert failure(capsys, *words) == (
-            f"error: --out must be unlike every text, got {words[-1]} for both. Give another name.\n"
+            f"error: --out must differ from every text, got {words[-1]} for both. Give another name.\n"
         )
     assert text.read_text() == TEXT
     assert not out.exists()

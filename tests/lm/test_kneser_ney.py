@@ -1,4 +1,4 @@
-"""Figures worked out by hand, a plain dictionary of the formulas, KenLM's and irstlm's models."""
+"""Models equal figures computed by hand, a plain implementation of the formulas, and models of KenLM and irstlm."""
 
 import collections
 import errno
@@ -22,7 +22,7 @@ from tests.golden.zipf_text import sentences
 
 Ngram = tuple[str, ...]
 TINY = ["A B A", "A B C", "B B A C", "A"]
-"""Of which `test_figures_worked_out_by_hand` counts."""
+"""The text of `test_figures_worked_out_by_hand`."""
 
 
 def make_model(text: Sequence[str], order: int) -> tuple[Model, list[str]]:
@@ -37,7 +37,7 @@ def make_tokens(text: Sequence[str], words: Sequence[str]) -> np.ndarray:
 
 
 def ngrams_of(model: Model, words: Sequence[str]) -> dict[Ngram, tuple[float, float]]:
-    """Probability and back-off weight of every n-gram."""
+    """Returns the probability and back-off weight of each n-gram."""
     found: dict[Ngram, tuple[float, float]] = {}
     spelled: list[Ngram] = [()]
     for level, log_probs, backoffs in zip(model.levels, model.log_probs, model.backoffs, strict=True):
@@ -47,7 +47,7 @@ def ngrams_of(model: Model, words: Sequence[str]) -> dict[Ngram, tuple[float, fl
 
 
 class Reference:
-    """The formulas as they are printed, over dictionaries, for every word behind every context."""
+    """The published formulas, computed with dictionaries, for each word after each context."""
 
     def __init__(self, text: Sequence[str], order: int) -> None:
         marked = [["<s>", *sentence.split(), "</s>"] for sentence in text]
@@ -83,7 +83,7 @@ class Reference:
         return sum(map(self.take, after)) / sum(self.counts[ngram] for ngram in after) if after else 1.0
 
     def prob(self, word: str, context: Ngram) -> float:
-        lower = self.prob(word, context[1:]) if context else 1 / (len(self.words) + 1)  # and the unknown word
+        lower = self.prob(word, context[1:]) if context else 1 / (len(self.words) + 1)  # + 1 for the unknown word
         total = sum(count for ngram, count in self.counts.items() if ngram[:-1] == context)
         if total == 0:
             return lower
@@ -95,9 +95,9 @@ class Reference:
 def test_figures_worked_out_by_hand() -> None:
     """A 2-gram of TINY.
 
-    Behind how many different words is each? </s>: A, C (2). A: <s>, B (2). B: <s>, A, B (3). C: A, B (2). So of the
-    unigrams none has a count of 1: their discounts are 0.5, 1, 1.5, and with 9 bigrams of different words their
-    back-off is (1 + 1 + 1.5 + 1) / 9 = 1/2, spread over <unk>, </s>, A, B, C: 1/10 each.
+    Different words before each word: </s>: A, C (2). A: <s>, B (2). B: <s>, A, B (3). C: A, B (2). So no unigram has a
+    count of 1, and the unigrams' discounts are 0.5, 1, 1.5. There are 9 different bigrams, so the unigrams' back-off is
+    (1 + 1 + 1.5 + 1) / 9 = 1/2, spread over <unk>, </s>, A, B, C: 1/10 each.
     Bigrams: <s>A 3, <s>B 1, A</s> 2, AB 2, AC 1, BA 2, BB 1, BC 1, C</s> 2. So n1 = 4, n2 = 4, n3 = 1, n4 = 0;
     Y = 4/12 = 1/3; D1 = 1 - 2/3 * 4/4 = 1/3, D2 = 2 - 3/3 * 1/4 = 7/4, D3 = 3.
     """
@@ -232,7 +232,7 @@ def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Any]:
-    """What KenLM and irstlm made of the same text."""
+    """Loads the models that KenLM and irstlm made from the same text."""
     found: dict[str, Any] = json.loads(
         (Path(__file__).parents[1] / "golden/kneser_ney.json").read_text(encoding="utf-8")
     )
@@ -241,12 +241,12 @@ def golden() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def larger() -> tuple[Model, list[str]]:
-    """A 3-gram of the text of make_kneser_ney.py, 219,000 words."""
+    """Builds a 3-gram model from the text of make_kneser_ney.py, 219,000 words."""
     return make_model(list(sentences(*TRAINED)), ORDER)
 
 
 def heard_scores(model: Model, words: Sequence[str], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Log probabilities of held-out text, and in which sentence each is; without unknown words."""
+    """Returns the log probabilities of held-out text without unknown words, and the sentence of each."""
     tokens = make_tokens(list(itertools.islice(sentences(*HEARD), count)), words)
     known = (tokens != 0) & (tokens != 1)
     return score(model, tokens)[known], (np.cumsum(tokens == 1) - 1)[known]
@@ -256,7 +256,7 @@ def test_kenlm_makes_the_same_model(golden: dict[str, Any], larger: tuple[Model,
     model, words = larger
     theirs = golden["kenlm"]
     assert [len(level.words) for level in model.levels] == theirs["counts"]
-    for ours, amounts in zip(model.discounts, theirs["discounts"], strict=True):  # which are told with six digits
+    for ours, amounts in zip(model.discounts, theirs["discounts"], strict=True):  # printed with six digits
         np.testing.assert_allclose(ours.amounts, [float(amount) for amount in amounts], rtol=1e-5)
     assert model.log_probs[0][0] == pytest.approx(theirs["unknown"], abs=1e-6)
     scores, places = heard_scores(model, words, NUM_SCORED)
@@ -267,13 +267,13 @@ def test_kenlm_makes_the_same_model(golden: dict[str, Any], larger: tuple[Model,
 def test_irstlm_makes_the_same_model_but_for_the_unknown_word(
     golden: dict[str, Any], larger: tuple[Model, list[str]]
 ) -> None:
-    """irstlm gives 6 % to the unknown word, we and KenLM 0.001 %: what is left for the known words is less."""
+    """irstlm gives the unknown word 6 %, and we and KenLM 0.001 %. So irstlm has less left for the known words."""
     model, words = larger
     theirs = golden["irstlm"]
     ours = ngrams_of(model, words)
     backoffs = {pair: math.log10(ours[tuple(pair.split())][1]) for pair in theirs["backoffs"]}
     assert len(backoffs) > 100
-    # irstlm counts <s> <s> too, at the start of its text: its discounts differ in the fifth digit. Measured: 5.9e-5.
+    # irstlm counts <s> <s> at the start of its text, so its discounts differ in the fifth digit. Measured: 5.9e-5.
     assert backoffs == pytest.approx(theirs["backoffs"], abs=1e-4)
     perplexity = 10 ** -heard_scores(model, words, HEARD[0])[0].mean()
     assert 0.96 * theirs["perplexity"] < perplexity < theirs["perplexity"]

@@ -1,4 +1,4 @@
-"""Sentences of every kind of source, and what stops them."""
+"""Sentences are read from every kind of source, and wrong sources are refused."""
 
 import gzip
 import io
@@ -18,7 +18,7 @@ CHINESE = Alphabet("你好吗")
 
 
 def sentences_of(text: Text) -> list[str]:
-    """The sentences, marked."""
+    """Returns the sentences with START and END."""
     return " ".join(text.words[token] for token in text.tokens).replace("</s> <s>", "</s>\n<s>").split("\n")
 
 
@@ -51,7 +51,7 @@ def test_compressed_text_is_known_by_its_content(tmp_path: Path) -> None:
     assert sentences_of(read(path)) == ["<s> GO </s>", "<s> ON </s>"]
 
 
-# Without a time: the content is in the test's name, which every process must give it.
+# mtime=0, because the content is part of the test's name, which must be the same in every process.
 @pytest.mark.parametrize("content", [b"GO\nON", gzip.compress(b"GO\nON", mtime=0)])
 def test_standard_input(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
