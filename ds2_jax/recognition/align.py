@@ -1,4 +1,4 @@
-"""The command `align`: a recording and what is said in it -> when each word and each character is said."""
+"""Runs the command `align`: finds when each word and character of a known text is said in a recording."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ TEXT_SUFFIX = ".txt"
 
 
 def print_alignment(run: Path, audio: Path, text: str, output_format: Format) -> int:
-    """The command `align`, whose arguments these are; `text` may be the name of a .txt file. Returns 0."""
+    """Prints when each word and character of `text`, or of the .txt file that it names, is said. Returns 0."""
     words = read_text(Path(text)) if text.endswith(TEXT_SUFFIX) else text
     transcript = Recogniser(run).align(audio, words)
     open_stdout()

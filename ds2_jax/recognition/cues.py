@@ -1,18 +1,19 @@
-"""Subtitle cues: what was said, in portions that a reader can follow.
+"""Divides recognised words into subtitle cues that a reader can follow.
 
-The rules are those that subtitlers work by:
+The rules are those of professional subtitles:
 
-* at most 2 lines of at most 42 characters, one line where the text fits, else two of about the same length
-  (characters of double width, as the Chinese, Japanese and Korean ones, count twice);
-* a cue is shown for 1 to 7 s and at most 17 characters a second, as far as the speech leaves the time: it stays into
-  the pause behind it, for 1.5 s after its last word;
-* two cues are 80 ms apart (2 frames of 25 a second) or at least 1 s, as shorter gaps flicker: a cue stays until the
-  next where that is less than 1 s away;
-* cues end in pauses and where segments end, always where the pause is 1 s or longer; nobody reads ahead of the speech.
+* A cue has at most 2 lines of at most 42 characters: one line if the text fits, otherwise two of about equal length.
+  Wide characters (Chinese, Japanese, Korean) count twice.
+* A cue is shown for 1 to 7 s and for at least 1 s for every 17 characters, if the speech leaves that time. It may stay
+  for 1.5 s after its last word.
+* The gap between two cues is either 80 ms (2 frames at 25 a second) or at least 1 s, because other gaps flicker. If
+  the next cue is less than 1 s away, the first one stays until then.
+* Cues end at pauses and at the ends of segments, and always at a pause of 1 s or longer. No cue is shown before its
+  first word is said.
 
-No word is left out or changed. One that is too long for a line, as whole sentences are in languages written without
-spaces, is broken between characters, by their times. The order of characters is that of the transcript: players show
-scripts that run from right to left as they should.
+No word is left out or changed. A word too long for a line, such as a whole sentence in a language without spaces, is
+broken between characters, by their times. The characters keep the order of the transcript: players handle scripts that
+run from right to left.
 
 Source: Netflix, Timed Text Style Guide, General Requirements (lines, 7 s, gap) and English (42 characters, 17 a
 second); BBC, Subtitle Guidelines (pauses, 1.5 s, gaps of at least 1 s).
@@ -28,20 +29,20 @@ from ds2_jax.decoding.hypothesis import Character, Word
 LINE_WIDTH, MAX_LINES = 42, 2
 MIN_SECONDS, MAX_SECONDS = 1.0, 7.0
 CHARACTERS_PER_SECOND = 17.0
-GAP, SHORTEST_PAUSE = 0.08, 1.0  # seconds between cues: this, or at least that
+GAP, SHORTEST_PAUSE = 0.08, 1.0  # seconds: the gap between two cues is GAP or at least SHORTEST_PAUSE
 LINGER = 1.5  # seconds that a cue may stay after its last word
-LONG_PAUSE, GOOD_PAUSE = 1.0, 0.5  # seconds: ends a cue; is worth a cue more
-SEGMENT_COST = 2.0  # cues that an end of a segment is worth
+LONG_PAUSE, GOOD_PAUSE = 1.0, 0.5  # seconds: the first always ends a cue, the second is worth one more cue
+SEGMENT_COST = 2.0  # the end of a segment inside a cue costs as much as this many cues
 
 
 class Cue(NamedTuple):
-    """What is shown at once.
+    """The text that is shown at one time.
 
     Attributes:
         start: milliseconds from the start of the recording.
-        end: likewise; larger than `start`, and at most the start of the next cue.
-        text: all of it.
-        lines: one or two of it.
+        end: milliseconds from the start of the recording; later than `start`, at the latest when the next cue starts.
+        text: the whole text.
+        lines: the text in one or two lines.
     """
 
     start: int
@@ -51,12 +52,12 @@ class Cue(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """A word or a part of one, which stays in a line.
+    """A word or part of a word that is not broken across lines.
 
     Attributes:
-        space: 1 where a space stands before it, else 0.
-        pause: seconds of silence behind it.
-        ends_segment: whether it is the last of a segment.
+        space: 1 if a space precedes it, else 0.
+        pause: seconds of silence after it.
+        ends_segment: whether it is the last piece of a segment.
     """
 
     text: str
@@ -69,14 +70,14 @@ class _Piece(NamedTuple):
 
 
 def make_cues(segments: Sequence[Sequence[Word]], duration: float) -> list[Cue]:
-    """Lays words out as cues, by the rules above.
+    """Lays words out as cues by the rules above.
 
     Args:
-        segments: the words of each, in order, with the times of their characters.
-        duration: seconds, of the recording; no cue stays longer.
+        segments: the words of each segment in order, with the times of their characters.
+        duration: length of the recording in seconds; no cue ends later.
 
     Returns:
-        Cues, none where there are no words.
+        The cues in order; none if there are no words.
     """
     pieces = _pieces(segments)
     cues: list[Cue] = []
@@ -90,7 +91,7 @@ def make_cues(segments: Sequence[Sequence[Word]], duration: float) -> list[Cue]:
 
 
 def _pieces(segments: Sequence[Sequence[Word]]) -> list[_Piece]:
-    """The words, those too long for a line or a cue in characters."""
+    """Lists the words as pieces. Words too long for a line or a cue are split into characters."""
     parts: list[tuple[Character, int, bool]] = []
     for words in segments:
         for index, word in enumerate(words):
@@ -107,7 +108,7 @@ def _pieces(segments: Sequence[Sequence[Word]]) -> list[_Piece]:
 
 
 def _clusters(characters: Sequence[Character]) -> list[Character]:
-    """Accents and vowel signs, which stand on the character before them, joined with it."""
+    """Joins accents and vowel signs with the character before them, on which they stand."""
     clusters: list[Character] = []
     for each in characters:
         if clusters and unicodedata.category(each.text[0]) in ("Mn", "Mc", "Me", "Cf"):
@@ -118,7 +119,7 @@ def _clusters(characters: Sequence[Character]) -> list[Character]:
 
 
 def text_width(text: str) -> int:
-    """Columns that a text takes: 2 for a wide character, 0 for one that stands on another."""
+    """Counts the columns that a text takes: 2 for a wide character, 0 for one that stands on another."""
     return sum(
         0 if unicodedata.category(each) in ("Mn", "Me", "Cf") else 1 + (unicodedata.east_asian_width(each) in "WF")
         for each in text
@@ -130,13 +131,13 @@ def _width(pieces: Sequence[_Piece]) -> int:
 
 
 def _shown_until(start: float, last_end: float, width: int, following: float, is_last: bool) -> float:
-    """The second at which a cue goes, that starts at `start` and whose last word ends at `last_end`.
+    """Computes when a cue disappears, in seconds.
 
     Args:
-        start: seconds.
-        last_end: seconds.
+        start: start of the cue, in seconds.
+        last_end: end of its last word, in seconds.
         width: columns of its text.
-        following: seconds; start of the next cue, or the end of the recording if it is the last.
+        following: start of the next cue, or end of the recording after the last cue, in seconds.
         is_last: whether no cue follows.
     """
     readable = min(start + width / CHARACTERS_PER_SECOND, last_end + LINGER)
@@ -150,14 +151,18 @@ def _shown_until(start: float, last_end: float, width: int, following: float, is
 
 
 def _best_bounds(pieces: Sequence[_Piece], duration: float) -> list[int]:
-    """Where cues begin, and the number of pieces: the division of least cost, found from the end to the start."""
+    """Finds the division into cues of least cost, from the end to the start.
+
+    Returns:
+        The index of each cue's first piece, then the number of pieces.
+    """
     count = len(pieces)
     ends = [0, *itertools.accumulate(piece.width + piece.space for piece in pieces)]  # columns before each piece
     costs, nexts = [0.0] * (count + 1), [count] * (count + 1)
     for first in range(count - 1, -1, -1):
         best = float("inf")
         start, columns = pieces[first].start, ends[first] + pieces[first].space
-        second_line, inside = None, 0.0  # where it begins at the latest; cost of what should part and does not
+        second_line, inside = None, 0.0  # latest piece that can begin it; cost of the pauses and ends inside the cue
         for last in range(first + 1, count + 1):
             if second_line is None and ends[last] - columns > LINE_WIDTH:
                 second_line = last - 1
@@ -183,9 +188,9 @@ def _best_bounds(pieces: Sequence[_Piece], duration: float) -> list[int]:
 
 
 def _cost(seconds: float, width: int) -> float:
-    """What speaks against a cue of `width` columns that is shown for `seconds`.
+    """Computes the cost of a cue of `width` columns that is shown for `seconds`.
 
-    Every cue costs 1, a missing second 4, ten characters a second too many 2.
+    Every cue costs 1, every second too short 4, every ten characters a second too fast 2.
     """
     too_short = max(0.0, MIN_SECONDS - seconds)
     too_fast = max(0.0, width / max(seconds, 0.1) - CHARACTERS_PER_SECOND)
@@ -193,14 +198,17 @@ def _cost(seconds: float, width: int) -> float:
 
 
 def _lines(pieces: Sequence[_Piece]) -> tuple[str, ...]:
-    """One line, or two of about the same length, parted at a space where there is one; a pause of 0.5 s may cost 12."""
+    """Divides a cue into one line, or two of about equal length, at a space if there is one.
+
+    To break at a pause of 0.5 s, the longer line may be 12 columns longer.
+    """
     if _width(pieces) <= LINE_WIDTH or len(pieces) == 1:
         return (_text(pieces),)
 
     def ugliness(index: int) -> tuple[bool, bool, float, int]:
         top, bottom = _width(pieces[:index]), _width(pieces[index:])
         longer, pause = max(top, bottom), max(0.0, pieces[index - 1].pause) / GOOD_PAUSE
-        # Of two alike the one with the longer bottom.
+        # Ties go to the longer bottom line.
         return longer > LINE_WIDTH, not pieces[index].space, longer - 12 * min(1.0, pause), top
 
     parting = min(range(1, len(pieces)), key=ugliness)

@@ -1,4 +1,4 @@
-"""Transcripts -> text: txt, json, srt, vtt, ctm and tsv, each as its specification has it. Lines end in LF in all."""
+"""Writes transcripts as txt, json, srt, vtt, ctm or tsv, each by its specification. All lines end in LF."""
 
 import json
 import re
@@ -14,20 +14,20 @@ Format = Literal["txt", "json", "srt", "vtt", "ctm", "tsv"]
 
 
 def to_txt(transcript: Transcript) -> str:
-    """The text, a line."""
+    """Gives the text as one line."""
     return f"{transcript.text}\n"
 
 
 def to_json(transcript: Transcript) -> str:
-    r"""A JSON object in a line (JSON Lines), in UTF-8.
+    r"""Gives a JSON object on one line (JSON Lines), in UTF-8.
 
-    `audio` is the file, `duration` that of the recording, `text` all that was said, `confidence` the probability that
-    it is right: that of the least certain segment. `words` have `word`, `start`, `end`, `confidence` and their
-    `characters`, each a list of the character, its start and its end. `segments` are the parts that were decoded on
-    their own: `start`, `end`, `text`, `confidence`; where the decoder gave several readings, `readings` lists them, the
-    best first, with `text`, `confidence` and `score` (nats, the larger the better). Times are seconds from the start of
-    the recording. Where the name of the file is not UTF-8, what is not ASCII is escaped, its odd bytes as \udc80 to
-    \udcff.
+    `audio` names the file. `duration` is the length of the recording. `text` is everything that was recognised, and
+    `confidence` the probability that the least certain segment is right. Each of `words` has `word`, `start`, `end`,
+    `confidence` and `characters`; a character is a list of its text, start and end. Each of `segments`, the parts that
+    were decoded separately, has `start`, `end`, `text` and `confidence`. If the decoder gave several readings,
+    `readings` lists them, the best first, with `text`, `confidence` and `score` (nats, larger is better). Times are
+    seconds from the start of the recording. If the file's name is not valid UTF-8, all characters outside ASCII are
+    escaped, and its invalid bytes become \udc80 to \udcff.
     """
     name = str(transcript.audio)
     line = {
@@ -72,10 +72,10 @@ def _confidence(reading: Hypothesis) -> float:
 
 
 def to_srt(transcript: Transcript) -> str:
-    """SubRip subtitles: numbered cues, each with its span and one or two lines, and an empty line behind.
+    """Gives SubRip subtitles: numbered cues, each with its times, one or two lines and an empty line.
 
-    The format has no escapes: an arrow `-->` in the text, which ends a cue for some players, gets a space. SubRip wrote
-    CRLF; players and editors read LF as well, and so do the tools that text is piped into.
+    The format has no escapes. An arrow `-->` in the text gets a space, because it ends the cue in some players. SubRip
+    wrote CRLF; players, editors and the tools of a pipe also read LF.
 
     Source: the files of SubRip, which has no other specification.
     """
@@ -86,10 +86,10 @@ def to_srt(transcript: Transcript) -> str:
 
 
 def to_vtt(transcript: Transcript) -> str:
-    """WebVTT subtitles.
+    """Gives WebVTT subtitles.
 
-    Source: W3C, WebVTT: The Web Video Text Tracks Format, section 4 (syntax). `>` must not be escaped there unless it
-    ends an arrow; it is, always, as everybody does.
+    Source: W3C, WebVTT: The Web Video Text Tracks Format, section 4 (syntax). It asks for an escaped `>` only at the
+    end of an arrow; like other writers, this one always escapes it.
     """
     escapes = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;"}
     return "WEBVTT\n\n" + "".join(
@@ -98,9 +98,9 @@ def to_vtt(transcript: Transcript) -> str:
 
 
 def to_tsv(transcript: Transcript) -> str:
-    r"""The subtitles as a table: a header, then start, end (whole milliseconds) and text, parted by tabs.
+    r"""Gives the subtitles as a table: a header, then start, end (whole milliseconds) and text, separated by tabs.
 
-    The columns that Whisper's users know. A backslash, tab, LF or CR in the text is written `\\`, `\t`, `\n`, `\r`.
+    The columns are those of Whisper. A backslash, tab, LF or CR in the text is written `\\`, `\t`, `\n` or `\r`.
     """
     escapes = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
     rows = [f"{cue.start}\t{cue.end}\t{cue.text.translate(escapes)}\n" for cue in _cues(transcript)]
@@ -108,13 +108,14 @@ def to_tsv(transcript: Transcript) -> str:
 
 
 def to_ctm(transcript: Transcript, name: str) -> str:
-    """NIST's time-marked words: recording, channel, start and duration in seconds, word, confidence; by start.
+    """Gives NIST's time-marked words, sorted by start.
 
-    The channel is always 1: recordings are mixed down. White space within a word, which would end it, becomes `_`.
+    A line holds recording, channel, start and duration in seconds, word, and confidence. The channel is always 1,
+    because recordings are mixed down. White space inside a word becomes `_`, because it would end the word.
 
     Args:
         transcript: what was recognised.
-        name: of the recording; as `ctm_name` has it.
+        name: name of the recording; it is written as `ctm_name` gives it.
 
     Source: NIST SCTK, sclite, input file formats: ctm.
     """
@@ -129,17 +130,17 @@ def to_ctm(transcript: Transcript, name: str) -> str:
 
 
 def ctm_name(name: str) -> str:
-    """A recording's name as CTM can have it: `_` for each white space, and for a `;`, two of which begin a comment."""
+    """Makes a recording's name fit for CTM: `_` replaces white space and `;` (`;;` begins a comment)."""
     return re.sub(r"[\s;]", "_", name)
 
 
 def render(transcript: Transcript, output_format: Format, name: str) -> str:
-    """The transcript in a format.
+    """Writes a transcript in a format.
 
     Args:
         transcript: what was recognised.
         output_format: one of `Format`.
-        name: of the recording, which stands in every line of CTM.
+        name: name of the recording, which every line of CTM begins with.
     """
     if output_format == "ctm":
         return to_ctm(transcript, name)

@@ -1,4 +1,4 @@
-"""The recordings that a command line names: files, folders, patterns and standard input."""
+"""Finds the recordings that a command line names: files, folders, patterns and standard input."""
 
 import collections
 import glob
@@ -26,13 +26,13 @@ SUFFIXES = AUDIO_SUFFIXES | FFMPEG_SUFFIXES
 
 
 class AudioFile(NamedTuple):
-    """A recording that was named.
+    """A recording to transcribe.
 
     Attributes:
-        path: where it is, or STANDARD_INPUT.
-        name: for its results: the path below the folder that was named, or from where a pattern begins to vary; of a
-            file that was named, its own name; of standard input, "stdin". Folders are parted by "/". Without suffix,
-            except where two would have one name, as a.wav and a.mp3.
+        path: the file, or STANDARD_INPUT.
+        name: the name of its results. For a file, it is the file's name; in a folder, the path below the folder; with a
+            pattern, the path from the first part with a wildcard; for standard input, "stdin". Folders are separated by
+            "/". The suffix is left out, unless two names would be equal, such as those of a.wav and a.mp3.
     """
 
     path: Path
@@ -40,12 +40,13 @@ class AudioFile(NamedTuple):
 
 
 def find_audio(paths: Sequence[Path]) -> list[AudioFile]:
-    """The files named, and all audio and video files below the folders named, sorted within each; each file once.
+    """Lists the given files, and all audio and video files below the given folders, each file once.
 
-    Hidden files and folders are passed over below a folder, and by a pattern that does not name their dot.
+    The files of a folder are sorted. Hidden files and folders inside a folder are skipped, and patterns match them only
+    if the pattern has the dot. Other files in the folders are counted in the log. Broken links are listed, so that
+    reading them reports the error.
 
-    A path that does not exist is a pattern where it holds one of `*?[`, of which `**` stands for any folders. What else
-    the folders hold is counted on stderr. Broken links are among the files: reading them fails, and is told.
+    A path that does not exist is a pattern if it contains one of `*?[`; `**` stands for any number of folders.
 
     Raises:
         InputError: no path is given, one does not exist, a pattern matches nothing, or a folder holds no audio.
@@ -64,7 +65,7 @@ def find_audio(paths: Sequence[Path]) -> list[AudioFile]:
 
 
 def _find(path: Path) -> Iterator[tuple[Path, PurePath]]:
-    """Files, and their names with suffix."""
+    """Yields the files of one argument, and their names with suffix."""
     if path == STANDARD_INPUT:
         yield path, PurePath("stdin")
     elif os.path.exists(path):  # noqa: PTH110 - Path's methods raise where the name is too long
@@ -81,7 +82,7 @@ def _find(path: Path) -> Iterator[tuple[Path, PurePath]]:
 
 
 def _search(path: Path, root: Path) -> Iterator[tuple[Path, PurePath]]:
-    """The file, or the audio and video files below the folder, with their paths from `root`."""
+    """Yields the file, or the audio and video files below the folder, with their paths relative to `root`."""
     if not path.is_dir():
         yield path, path.relative_to(root)
         return
@@ -97,7 +98,7 @@ def _search(path: Path, root: Path) -> Iterator[tuple[Path, PurePath]]:
 
 
 def save_standard_input(folder: Path) -> Path:
-    """Writes what comes through standard input into a file of `folder`: audio must be read more than once.
+    """Writes standard input to a file in `folder`, because audio must be read more than once.
 
     Raises:
         InputError: nothing is piped in, or the disk is full.
@@ -105,7 +106,7 @@ def save_standard_input(folder: Path) -> Path:
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError("AUDIO - must be a recording on standard input, got a terminal. Pipe one into it, or < FILE.")
     start = sys.stdin.buffer.read(3)
-    # Of some MP3 files that begin with a tag libsndfile knows nothing but the end of the name.
+    # libsndfile recognises some MP3 files that begin with an ID3 tag only by the end of their name.
     path = folder / ("stdin.mp3" if start == b"ID3" else "stdin")
     with writing(path), path.open("wb") as file:
         file.write(start)
@@ -114,7 +115,7 @@ def save_standard_input(folder: Path) -> Path:
 
 
 def read_blocks(path: Path, sample_rate: int, standard_input: Path | None) -> Iterator[np.ndarray]:
-    """As `ffmpeg.read_blocks`; STANDARD_INPUT is read from the file that `save_standard_input` wrote."""
+    """Reads a file as `ffmpeg.read_blocks` does; for STANDARD_INPUT, the file that `save_standard_input` wrote."""
     if path != STANDARD_INPUT:
         yield from ffmpeg.read_blocks(path, sample_rate)
         return

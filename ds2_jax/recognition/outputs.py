@@ -1,4 +1,4 @@
-"""Where transcripts go: to standard output as they come, or into files of a folder."""
+"""Writes transcripts to standard output as they are recognised, or to files in a folder."""
 
 import dataclasses
 import io
@@ -14,13 +14,14 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_text, writing
 
 ONE_RECORDING: tuple[Format, ...] = ("srt", "vtt", "tsv")
-"""Formats in which those of several recordings cannot follow one another."""
+"""Formats whose output for several recordings cannot be concatenated."""
 
 
 def open_stdout() -> None:
-    """Makes standard output take transcripts: UTF-8 with LF, whatever the system has, but as it is on a terminal.
+    """Prepares standard output for transcripts.
 
-    A file's name need not be UTF-8: its bytes as they are.
+    Lines end in LF on every system. The encoding is UTF-8, except on a terminal, which keeps its own. Bytes of a file
+    name that are not valid UTF-8 are written unchanged.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
@@ -29,29 +30,33 @@ def open_stdout() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """How transcripts are written.
+    """The formats and the place in which transcripts are written.
 
     Attributes:
-        formats: at least one; no more without `folder`.
-        folder: for a file NAME.FORMAT of each recording and format; None: standard output.
+        formats: one or more formats; exactly one if `folder` is None.
+        folder: the folder for the files NAME.FORMAT, one for each recording and format; None for standard output.
     """
 
     formats: tuple[Format, ...]
     folder: Path | None
 
     def plan(self, files: Sequence[AudioFile], resume: bool) -> list[AudioFile]:
-        """Checks that the results of all recordings have a place, and makes the folder.
+        """Checks that the results of all recordings can be written, and makes the folder.
+
+        Args:
+            files: the recordings.
+            resume: whether to leave out recordings whose files all exist.
 
         Returns:
-            The recordings to transcribe, in the order for it; with `resume` those whose files are not all there.
+            The recordings to transcribe, in the order in which to do so.
 
         Raises:
-            InputError: formats, folder, `resume` and the number of recordings do not go together; two recordings would
-                have the same results; some have results already, without `resume`; the folder cannot be made.
+            InputError: formats, folder, `resume` and the number of recordings do not fit together; the results of two
+                recordings would have one name; results exist and `resume` is false; or the folder cannot be made.
         """
         if self.folder is None:
             self._check_stdout(len(files), resume)
-            if self.formats == ("ctm",):  # sorted by name, as NIST's tools ask for
+            if self.formats == ("ctm",):  # NIST's tools require them sorted by name
                 self._check_names({file: ctm_name(file.name) for file in files})
                 return sorted(files, key=lambda file: os.fsencode(ctm_name(file.name)))
             return list(files)
@@ -96,8 +101,8 @@ class Output:
 
         Args:
             file: the recording.
-            transcript: its.
-            with_path: whether a line of txt on standard output begins with the path and a tab.
+            transcript: what was recognised in it.
+            with_path: whether lines of txt on standard output begin with the path and a tab.
 
         Raises:
             InputError: a file cannot be written.
@@ -107,7 +112,7 @@ class Output:
             if self.folder is not None:
                 write_text(self._place(file, each), text)
                 continue
-            if each == "txt" and with_path:  # a line stays a line, a tab the only one
+            if each == "txt" and with_path:  # the path must not add a line or a tab
                 sys.stdout.write(str(file.path).translate({9: r"\t", 10: r"\n", 13: r"\r"}) + "\t")
             sys.stdout.write(text)
             sys.stdout.flush()

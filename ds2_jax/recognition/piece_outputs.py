@@ -1,6 +1,7 @@
-"""Recordings of any length through a model: read block by block, cut into pieces, run in batches, given back in order.
+"""Runs a model over recordings of any length.
 
-Pieces of similar length go through the model together, whatever recording they are from.
+Recordings are read block by block and cut into pieces. Pieces of similar length form a batch, even from different
+recordings. The results come back in the order of the recordings.
 """
 
 import concurrent.futures
@@ -19,9 +20,9 @@ from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.errors import InputError
 
 BATCH_SIZE = 8
-BATCH_SECONDS = 300.0  # of audio, padding included; a longer piece is a batch of its own, to save memory
-EVENTS_AT_ONCE = 128  # pieces and ends of recordings, sorted by length, so that there is little padding
-RECORDINGS_AHEAD = 16  # recordings whose first pieces are read meanwhile
+BATCH_SECONDS = 300.0  # audio in a batch, padding included; if 8 pieces exceed it, each runs alone, to save memory
+EVENTS_AT_ONCE = 128  # pieces and ends of recordings that are sorted by length together, for little padding
+RECORDINGS_AHEAD = 16  # recordings whose first piece is read in advance
 
 
 class NamedBlocks(NamedTuple):
@@ -29,8 +30,8 @@ class NamedBlocks(NamedTuple):
 
     Attributes:
         audio: the file, or the name of the recording.
-        blocks: the waveform in parts of any size, each [S] float32 in [-1, 1] at the model's sample rate. Another
-            thread asks for them when they are needed; they may raise InputError at any time.
+        blocks: the waveform in parts of any size, each [S] float32 in [-1, 1] at the model's sample rate. They are read
+            when needed, in another thread, and may raise InputError at any time.
     """
 
     audio: Path
@@ -45,7 +46,7 @@ class PieceOutput(NamedTuple):
 
 
 class End(NamedTuple):
-    """The end of a recording: everything is read, or an error stops the reading."""
+    """The end of a recording: all of it has been read, or an error has stopped the reading."""
 
     num_samples: int
     error: InputError | None = None
@@ -55,7 +56,7 @@ def piece_outputs(model: TrainedModel, recordings: Iterable[NamedBlocks]) -> Ite
     """Runs a model over recordings.
 
     Yields:
-        For each recording in turn, its pieces in their order, then its end; each with the recording's name.
+        The pieces of the first recording in order, then its end, then those of the next; each with `audio`.
     """
     events = _read_ahead((recording.audio, _pieces(recording, model.config)) for recording in recordings)
     while group := list(itertools.islice(events, EVENTS_AT_ONCE)):
@@ -65,19 +66,19 @@ def piece_outputs(model: TrainedModel, recordings: Iterable[NamedBlocks]) -> Ite
 
 
 def join(outputs: Sequence[PieceOutput]) -> np.ndarray:
-    """The log-probabilities [T', V] of pieces that overlap, as one."""
+    """Joins the log-probabilities of overlapping pieces into one array [T', V]."""
     return segments.join(*zip(*outputs, strict=True))
 
 
 def _run(model: TrainedModel, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Log-probabilities [T', V] float32 of waveforms [S] float32, batched by length."""
+    """Computes the log-probabilities [T', V] float32 of waveforms [S] float32, in batches of similar length."""
     sample_rate = model.config.features.sample_rate
     results: dict[int, np.ndarray] = {}
     order = sorted(range(len(waveforms)), key=lambda i: -len(waveforms[i]))
     while order:
         padded_samples = _padded_samples(len(waveforms[order[0]]), sample_rate)
         alone = len(order) == 1 or BATCH_SIZE * padded_samples > BATCH_SECONDS * sample_rate
-        num_rows = 1 if alone else BATCH_SIZE  # no other numbers: every shape is compiled
+        num_rows = 1 if alone else BATCH_SIZE  # only two sizes, because every shape is compiled
         rows, order = order[:num_rows], order[num_rows:]
         batch = np.zeros((num_rows, padded_samples), np.float32)
         num_samples = np.zeros(num_rows, np.int32)
@@ -108,7 +109,7 @@ def _pieces(recording: NamedBlocks, config: Config) -> Iterator[Piece | End]:
 
 
 def _read_ahead(recordings: Iterable[tuple[Path, Iterator[Piece | End]]]) -> Iterator[tuple[Path, Piece | End]]:
-    """Every recording's events in order; other threads read the first event of the recordings that follow."""
+    """Yields the events of all recordings in order; other threads read the first event of the next recordings."""
     begun: deque[tuple[Path, concurrent.futures.Future[Piece | End], Iterator[Piece | End]]] = deque()
     with concurrent.futures.ThreadPoolExecutor() as pool:
         for following in itertools.chain(recordings, [None] * RECORDINGS_AHEAD):
@@ -122,7 +123,7 @@ def _read_ahead(recordings: Iterable[tuple[Path, Iterator[Piece | End]]]) -> Ite
 
 
 def _padded_samples(num_samples: int, sample_rate: int) -> int:
-    """The next of the lengths 1, 1.25, 1.56, ... seconds: at most a quarter is padding, and few shapes compile."""
+    """Rounds up to the next length of 1, 1.25, 1.56, ... seconds, so that padding and compiled shapes are few."""
     seconds = 1.0
     while seconds * sample_rate < num_samples:
         seconds *= 1.25

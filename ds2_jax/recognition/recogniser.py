@@ -1,4 +1,4 @@
-"""A trained model that recognises recordings of any length, without TensorFlow."""
+"""Recognises recordings of any length with a trained model, without TensorFlow."""
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.text.alphabet import Alphabet
 
 Audio = str | Path | np.ndarray
-"""A file, or samples: [S] or [S, C], float with full scale 1 or integers with the full scale of their type."""
+"""A file, or samples [S] or [S, C]: floats in [-1, 1], or integers over the full range of their type."""
 
 
 def load(
@@ -40,22 +40,23 @@ def load(
 ) -> "Recogniser":
     """Opens a trained model for recognition.
 
-    With `lm`, `hot_words`, `num_best` above 1 or `beam_width` it decodes by beam search, otherwise greedily.
+    The model decodes with beam search if you give `lm`, `hot_words`, `beam_width` or `num_best` above 1, otherwise
+    greedily.
 
     Args:
         run: the folder of a training run.
         lm: an n-gram language model: an ARPA file, plain or gzipped, or a KenLM binary.
-        alpha: the weight of the language model's log-probabilities; by default what `lm tune` found for the run.
-        beta: nats for each word; by default what `lm tune` found for the run.
-        hot_words: words or phrases that are easier to recognise, and by how many nats.
-        num_best: how many readings each segment gets.
-        beam_width: how many prefixes beam search keeps.
+        alpha: the weight of the language model's log-probabilities; by default the value that `lm tune` found.
+        beta: nats added for each word; by default the value that `lm tune` found.
+        hot_words: words or phrases to favour, and the nats added for each.
+        num_best: the number of readings for each segment.
+        beam_width: the number of prefixes that beam search keeps.
 
     Returns:
-        A recogniser, which can be used again and again, and from several threads.
+        A recogniser. You can use it many times, and from several threads.
 
     Raises:
-        InputError: the folder is no run or its checkpoint is damaged, the language model cannot be read, or an option
+        InputError: the folder is not a run, its checkpoint is damaged, the language model cannot be read, or an option
             is out of range.
 
     Example:
@@ -73,14 +74,14 @@ def load(
 class Recogniser:
     """A trained model, ready to recognise speech on the first local device.
 
-    Its methods may be called from several threads at once.
+    You can call its methods from several threads at once.
 
     Args:
         run: the folder of a training run.
-        decoding: how to decode.
+        decoding: the decoding options.
 
     Raises:
-        InputError: as `load`.
+        InputError: see `load`.
     """
 
     def __init__(self, run: Path, decoding: DecodingOptions = GREEDY) -> None:
@@ -94,13 +95,13 @@ class Recogniser:
 
         Args:
             audio: a file, or an array of samples.
-            sample_rate: Hz, of an array; a file knows its own.
+            sample_rate: sample rate of an array in Hz; leave it out for a file.
 
         Returns:
-            Text, words with times and confidences, and the segments that were decoded one by one.
+            The text, the words with times and confidences, and the segments that were decoded separately.
 
         Raises:
-            InputError: the audio cannot be read, or the array has a wrong shape or type, or no rate.
+            InputError: the audio cannot be read, the array has a wrong shape or type, or its sample rate is missing.
 
         Example:
             >>> recogniser = ds2_jax.load("runs/an4_cpu")
@@ -118,11 +119,11 @@ class Recogniser:
         return result
 
     def transcribe_files(self, files: Iterable[str | Path]) -> Iterator[Transcript | InputError]:
-        """Recognises many files, short ones in batches; yields, in their order, a transcript or what is wrong."""
+        """Recognises many files, short ones in batches; yields a transcript or an error for each, in order."""
         return self.transcribe_blocks(self._named_blocks(path, None) for path in files)
 
     def transcribe_blocks(self, recordings: Iterable[NamedBlocks]) -> Iterator[Transcript | InputError]:
-        """Recognises recordings that come in blocks; yields, in their order, a transcript or what is wrong."""
+        """Recognises recordings that come in blocks; yields a transcript or an error for each, in order."""
         decoded: list[Segment] = []
         stretch: list[PieceOutput] = []
         for audio, event in piece_outputs(self._model, recordings):
@@ -137,18 +138,18 @@ class Recogniser:
                 decoded = []
 
     def log_probs(self, audio: Audio, sample_rate: int | None = None) -> np.ndarray:
-        """The model's log-probabilities for a recording of any length, on one grid of frames.
+        """Computes the model's log-probabilities for a recording of any length, on one grid of frames.
 
         Args:
             audio: a file, or an array of samples.
-            sample_rate: Hz, of an array.
+            sample_rate: sample rate of an array in Hz.
 
         Returns:
-            [T', V] float32, natural logarithms, column 0 the CTC blank. A long silence that the model did not hear has
-            blanks of probability 1.
+            [T', V] float32, natural logarithms; column 0 is the CTC blank. Long silences do not go through the model:
+            there the blank has probability 1.
 
         Raises:
-            InputError: as `transcribe`.
+            InputError: see `transcribe`.
 
         Example:
             >>> recogniser = ds2_jax.load("runs/an4_cpu")
@@ -162,15 +163,15 @@ class Recogniser:
 
         Args:
             audio: a file, or an array of samples.
-            text: what is said in it; case and punctuation are brought to the model's alphabet as in training.
-            sample_rate: Hz, of an array.
+            text: what is said in it; case and punctuation are changed to fit the model's alphabet, as in training.
+            sample_rate: sample rate of an array in Hz.
 
         Returns:
-            One segment with the text. A confidence is the model's, for these words at these places.
+            One segment with the text. A confidence is the model's probability for these words at these places.
 
         Raises:
-            InputError: as `transcribe`; or the text is empty, has characters outside the alphabet, or does not fit the
-                recording.
+            InputError: see `transcribe`; or the text is empty, has characters outside the alphabet, or is too long for
+                the recording.
 
         Example:
             >>> recogniser = ds2_jax.load("runs/an4_cpu")
@@ -183,7 +184,7 @@ class Recogniser:
         if unknown := alphabet.unknown(text):
             raise InputError(
                 f"TEXT must use the model's alphabet {alphabet.characters!r}, got {unknown} in {shorten(repr(text))}. "
-                "Write out or leave out what has no letter of it."
+                "Spell them out or leave them out."
             )
         recording = self._named_blocks(audio, sample_rate)
         log_probs, duration = self._log_probs(recording)
@@ -203,7 +204,7 @@ class Recogniser:
         return NamedBlocks(Path("audio"), array_blocks(np.asarray(audio), sample_rate, rate))
 
     def _log_probs(self, recording: NamedBlocks) -> tuple[np.ndarray, float]:
-        """The log-probabilities of a recording, and its duration in seconds."""
+        """Computes the log-probabilities of a recording, and its duration in seconds."""
         *outputs, end = (event for _, event in piece_outputs(self._model, [recording]))
         assert isinstance(end, End)
         if end.error:
@@ -225,7 +226,7 @@ class Recogniser:
         return log_probs, self._seconds(end)
 
     def _segment(self, stretch: Sequence[PieceOutput]) -> Segment:
-        """Decodes pieces that overlap as one."""
+        """Decodes overlapping pieces as one segment."""
         first, last = stretch[0].piece, stretch[-1].piece
         sample_rate, seconds_per_frame = self.config.features.sample_rate, self.config.seconds_per_frame
         start = first.start * seconds_per_frame
@@ -239,9 +240,9 @@ class Recogniser:
 
 
 def _shifted(reading: Hypothesis, start: float, end: float) -> Hypothesis:
-    """Moves a reading `start` seconds later; no time lies after `end`.
+    """Moves a reading `start` seconds later, and its times to `end` at the latest.
 
-    The last output frame may reach past the end of the audio.
+    The last output frame may extend beyond the end of the audio.
     """
 
     def moved(each: Any) -> Any:

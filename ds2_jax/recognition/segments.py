@@ -1,8 +1,8 @@
-"""Cuts a recording of any length, as it is read, into pieces for the model, and joins what the model gives for them.
+"""Cuts a recording of any length into pieces while it is read, and joins the model's outputs for them.
 
-Pieces end inside pauses; the middle of a longer pause belongs to none. Where nothing is silent, pieces overlap, and
-their log-probabilities are joined inside the overlap. Everything is counted in output frames, so that all pieces lie
-on one grid. Only levels relative to the recording's own matter, never its gain.
+Pieces end inside pauses; the middle of a long pause belongs to no piece. If there is no pause, pieces overlap, and
+their log-probabilities are joined inside the overlap. Positions are counted in output frames, so that all pieces lie on
+one grid. Levels are measured relative to the recording, so the gain does not matter.
 """
 
 import dataclasses
@@ -16,35 +16,37 @@ import scipy.ndimage
 
 from ds2_jax.config import Config
 
-WHOLE = 35.0  # seconds: a recording up to this long is one piece, silence and all
-LONGEST = 20.0  # seconds: of a piece of a longer one
-OVERLAP = 4.0  # seconds: of pieces between which there is no pause
+WHOLE = 35.0  # seconds: a recording of at most this length is one piece, including its silences
+LONGEST = 20.0  # seconds: maximum length of a piece of a longer recording
+OVERLAP = 4.0  # seconds by which two pieces overlap if there is no pause between them
 MARGIN = 0.25  # seconds of a pause that stay with the speech on either side
 
-# The pause that ends a piece, in seconds: the longer the piece has lasted, the shorter it may be. A short piece lacks
-# context, and a long one is unlike what the model was trained on: on AN4's utterances set end to end, with pauses of
-# 0.1 to 3 s, a fixed 0.3, 0.5 or 0.8 s added more errors.
+# The pause that ends a piece, in seconds. The longer the piece, the shorter the pause may be: a short piece lacks
+# context, and a long one is unlike the training data. On AN4's utterances joined with pauses of 0.1 to 3 s, fixed
+# values of 0.3, 0.5 and 0.8 s gave more errors.
 LONG_PAUSE, SHORTER_EACH_SECOND, SHORT_PAUSE = 0.8, 0.2, 0.2
-SHORTEST_PAUSE = 0.12  # seconds: the longest pause of at least this ends a piece that would become too long
+SHORTEST_PAUSE = 0.12  # seconds: a piece that would become too long ends at its longest pause of at least this
 
-# Silence is quiet and steady. Steady: hardly above the quietest frame within half a second, as noise is and speech is
-# not; so the noise of each moment counts, and quiet speech after loud speech is none.
-STEADY, STEADY_AROUND = 13.0, 0.5  # dB above the quietest frame, seconds before and behind
-QUIET, SILENT = 20.0, 50.0  # dB below the loud frames: may be silent; is silent, steady or not
-LOUD_QUANTILE, LOUD_AROUND, LOUD_PAST = 0.9, 5, 300  # of seconds around; remembered, or a break's noise were loud
-CLICK, CLICK_AROUND = 0.1, 0.2  # seconds: a shorter sound is none, if at least so much before and behind is silent
+# Silence is quiet and steady. A frame is steady if it is hardly louder than the quietest frame within half a second:
+# noise is steady, speech is not. So the threshold follows the noise, and quiet speech after loud speech is not silence.
+STEADY, STEADY_AROUND = 13.0, 0.5  # dB above the quietest frame; seconds before and after
+QUIET, SILENT = 20.0, 50.0  # dB below the loud level: silent if also steady; silent in any case
+# Loud is the 90th percentile within 5 s. Maxima are kept for 300 s, so that noise in a break is not taken for speech.
+LOUD_QUANTILE, LOUD_AROUND, LOUD_PAST = 0.9, 5, 300
+# A sound shorter than 0.1 s is a click, which counts as silence, if 0.2 s before and after it are silent.
+CLICK, CLICK_AROUND = 0.1, 0.2
 
-# A short faint sound, such as a breath, is heard with its nearer neighbour: features are normalised for each piece, so
-# alone it would be as loud as speech, and words would be found in it.
-FAINT, FAINT_LONGEST, FAINT_APART = 15.0, 0.5, 2.0  # dB below the loud frames; seconds; of the pause to the neighbour
+# A short faint sound, such as a breath, stays in one piece with its nearer neighbour. Features are normalised for each
+# piece: alone, it would be as loud as speech, and the model would find words in it.
+FAINT, FAINT_LONGEST, FAINT_APART = 15.0, 0.5, 2.0  # dB below the loud level; seconds; seconds to the neighbour
 
 
 class Piece(NamedTuple):
-    """A part of a recording that the model hears on its own.
+    """A part of a recording that goes through the model on its own.
 
     Attributes:
         start: output frames from the start of the recording.
-        overlap: output frames at its start that are the last of the piece before; 0: it begins in a pause.
+        overlap: output frames shared with the end of the previous piece; 0 if the piece begins in a pause.
         waveform: [S] float32.
     """
 
@@ -67,13 +69,13 @@ def cut(blocks: Iterable[np.ndarray], config: Config) -> Iterator[Piece]:
     """Cuts a recording into pieces, reading at most a minute ahead.
 
     Args:
-        blocks: [S] float32 each, of whatever sizes, at the model's rate; their sizes make no difference.
-        config: of the model.
+        blocks: the waveform in blocks [S] float32 at the model's sample rate; their sizes do not change the result.
+        config: the model's configuration.
 
     Yields:
-        Pieces in order. Of a recording of at most WHOLE seconds, the whole, even if empty. Of a longer one, pieces of
-        at most LONGEST seconds: every sample outside pauses is in one, or in two where they overlap. There is none
-        where all is silent.
+        Pieces in order. A recording of at most WHOLE seconds is one piece, even if it is empty. A longer one gives
+        pieces of at most LONGEST seconds, or none if it is all silent. Every sample outside pauses is in one piece, or
+        in two where they overlap.
     """
     hop = config.features.hop_length
     grid = _Grid(config.features.sample_rate, hop, hop * config.model.time_reduction)
@@ -99,14 +101,14 @@ def cut(blocks: Iterable[np.ndarray], config: Config) -> Iterator[Piece]:
             following, next_overlap = lead - grid.frames(MARGIN), 0
         else:
             end, following, next_overlap = _choose(silent, faint, ended, grid)
-            waveform = samples[: end * grid.frame].copy()  # a view would keep all that was read ahead
+            waveform = samples[: end * grid.frame].copy()  # a view would keep everything read ahead in memory
             yield Piece(start, overlap, waveform)
         start, overlap = start + following, next_overlap
         samples, silent, faint = samples[following * grid.frame :], silent[following:], faint[following:]
 
 
 def _choose(silent: np.ndarray, faint: np.ndarray, ended: bool, grid: _Grid) -> tuple[int, int, int]:
-    """Where the piece that begins here ends, where the next one begins, and by how much they overlap, in frames."""
+    """Chooses where the piece that begins here ends, where the next one begins, and their overlap, in frames."""
     longest, margin = grid.frames(LONGEST), grid.frames(MARGIN)
     pauses = _runs(silent)
     lengths, middles = pauses[:, 1] - pauses[:, 0], pauses.sum(1) // 2
@@ -133,8 +135,8 @@ def _choose(silent: np.ndarray, faint: np.ndarray, ended: bool, grid: _Grid) -> 
 
 
 def _beside_faint(pauses: np.ndarray, faint: np.ndarray, grid: _Grid) -> np.ndarray:
-    """[n] bool: whether each pause is the one between a short faint sound and its nearer neighbour."""
-    lengths = np.where(pauses[:, 0] > 0, pauses[:, 1] - pauses[:, 0], len(faint))  # the first one is cut already
+    """Finds the pauses between a short faint sound and its nearer neighbour; [n] bool, one for each pause."""
+    lengths = np.where(pauses[:, 0] > 0, pauses[:, 1] - pauses[:, 0], len(faint))  # a pause at the start is a boundary
     beside = np.zeros(len(pauses), bool)
     for i, ((_, first), (behind, _)) in enumerate(itertools.pairwise(pauses)):
         nearer = i + int(lengths[i + 1] < lengths[i])
@@ -144,7 +146,7 @@ def _beside_faint(pauses: np.ndarray, faint: np.ndarray, grid: _Grid) -> np.ndar
 
 
 def _runs(flags: np.ndarray) -> np.ndarray:
-    """[n, 2] int: first frame of every run that is set, and first frame behind it."""
+    """Finds the runs of True in `flags`: [n, 2] int, the first frame of each and the first frame after it."""
     edges = np.diff(flags.astype(np.int8), prepend=0, append=0)
     return np.stack([np.flatnonzero(edges > 0), np.flatnonzero(edges < 0)], axis=1)
 
@@ -160,13 +162,15 @@ def _without_clicks(silent: np.ndarray, grid: _Grid) -> np.ndarray:
 
 
 def _find_silence(blocks: Iterable[np.ndarray], grid: _Grid) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields about a second at a time: samples [S] and whether each frame of them is silent, and whether it is faint.
+    """Marks silent and faint frames.
 
-    The latter two are [ceil(S / frame)] bool.
+    Yields:
+        For about each second: the samples [S]; whether each of their frames is silent, and whether it is faint, both
+        [ceil(S / frame)] bool.
     """
     second = grid.frames(1.0) * grid.frame
     waiting: deque[np.ndarray] = deque()
-    # Levels of LOUD_AROUND chunks before, and of those that wait.
+    # Levels of the LOUD_AROUND chunks before the waiting ones, and of the waiting ones.
     around: deque[np.ndarray] = deque([np.zeros(0)] * LOUD_AROUND)
     loudness: deque[float] = deque(maxlen=LOUD_PAST)
     for chunk in itertools.chain(_rechunk(blocks, second), [None] * LOUD_AROUND):
@@ -182,7 +186,7 @@ def _find_silence(blocks: Iterable[np.ndarray], grid: _Grid) -> Iterator[tuple[n
 
 
 def _silent(levels: np.ndarray, loudness: deque[float], grid: _Grid) -> tuple[np.ndarray, np.ndarray]:
-    """[n] bool of frames: silent, faint; adds to the remembered loudness."""
+    """Finds silent frames and faint frames, [n] bool each; appends to `loudness`."""
     sounding = levels > -np.inf
     if sounding.any():
         loudness.append(float(np.quantile(levels[sounding], LOUD_QUANTILE)))
@@ -194,7 +198,10 @@ def _silent(levels: np.ndarray, loudness: deque[float], grid: _Grid) -> tuple[np
 
 
 def _levels(samples: np.ndarray, grid: _Grid) -> np.ndarray:
-    """dB of every frame, the mean of each hop taken away; -inf where constant, which to the features is silence."""
+    """Computes the level of every frame in dB, after subtracting the mean of each hop.
+
+    Constant frames get -inf: for the features, they are silence.
+    """
     num_frames = -(-len(samples) // grid.frame)
     padded = np.pad(samples.astype(np.float64), (0, num_frames * grid.frame - len(samples)), mode="edge")
     power = padded.reshape(-1, grid.hop).var(axis=1).reshape(num_frames, -1).mean(axis=1)
@@ -204,7 +211,7 @@ def _levels(samples: np.ndarray, grid: _Grid) -> np.ndarray:
 
 
 def _rechunk(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The same samples in chunks of `size`, the last one shorter."""
+    """Regroups the samples into chunks of `size`; the last one may be shorter."""
     parts: list[np.ndarray] = []
     held = 0
     for block in blocks:
@@ -220,25 +227,25 @@ def _rechunk(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
 
 
 def join(pieces: Sequence[Piece], log_probs: Sequence[np.ndarray]) -> np.ndarray:
-    """Joins the log-probabilities of pieces that overlap, so that no label is lost or doubled.
+    """Joins the log-probabilities of overlapping pieces, so that no label is lost or doubled.
 
-    Each seam lies in the middle half of the overlap, where both sides are surest of blanks: there neither is in the
-    midst of a label, which the two may place a frame apart.
+    Each seam lies in the middle half of the overlap, where blanks are most probable on both sides. So it does not cut
+    through a label, which the two sides may place one frame apart.
 
     Args:
-        pieces: each but the first overlapping the one before.
-        log_probs: [T', V] float32 of each.
+        pieces: the pieces; each overlaps the one before.
+        log_probs: the log-probabilities of each piece, [T', V] float32.
 
     Returns:
         [T', V] float32, from the first piece's start to the last one's end.
     """
     parts, begin = [], 0
     for i, (piece, following) in enumerate(itertools.pairwise(pieces)):
-        offset = following.start - piece.start  # of the next piece's first frame in this one
+        offset = following.start - piece.start  # frame of this piece at which the next one starts
         quarter = following.overlap // 4
         shared = slice(quarter, following.overlap - quarter)
         blank = log_probs[i][offset:][shared, 0] + log_probs[i + 1][shared, 0]
-        blank = np.minimum(blank, np.append(blank[:1], blank[:-1]))  # the frame before the seam, too
+        blank = np.minimum(blank, np.append(blank[:1], blank[:-1]))  # so that the frame before the seam counts too
         distance = np.abs(np.arange(len(blank)) - len(blank) // 2)
         seam = quarter + int((blank - 1e-3 * distance).argmax())
         parts.append(log_probs[i][begin : offset + seam])

@@ -1,4 +1,4 @@
-"""The command: recordings -> transcripts, on standard output or as files."""
+"""Runs the command `transcribe`: writes the transcripts of recordings to standard output or to files."""
 
 import logging
 import sys
@@ -28,22 +28,22 @@ def transcribe(
     resume: bool = False,
     decoding: DecodingOptions = GREEDY,
 ) -> int:
-    """Writes the transcripts of recordings; tells the speed on stderr, where a bar shows how far it is.
+    """Writes the transcripts of recordings, shows a progress bar and logs the speed.
 
     Args:
-        run: folder of a training run.
-        audio: files, folders, patterns and "-" for standard input, see `find_audio`.
-        formats: what to write, several only with `output_dir`. On stdout, txt is a line a recording, with the path and
-            a tab before it where there are several.
-        output_dir: folder for a file NAME.FORMAT of each recording and format; None: stdout.
-        resume: leave out the recordings whose files are all there, whatever run or settings they were made with.
-        decoding: how to decode.
+        run: the folder of a training run.
+        audio: files, folders, patterns and "-" for standard input; see `find_audio`.
+        formats: the formats to write, several only with `output_dir`. On standard output, txt has one line for each
+            recording; if there are several, its path and a tab precede it.
+        output_dir: folder for the files NAME.FORMAT, one for each recording and format; None for standard output.
+        resume: whether to skip recordings whose files all exist, even if another run or other settings made them.
+        decoding: the decoding options.
 
     Returns:
-        Exit code: 1 where a recording could not be transcribed, else 0.
+        The exit code: 1 if a recording could not be transcribed, else 0.
 
     Raises:
-        InputError: as `find_audio`, `Output.plan` and `Recogniser`, or results cannot be written.
+        InputError: see `find_audio`, `Output.plan` and `Recogniser`; or results cannot be written.
     """
     found = find_audio(audio)
     output = Output(tuple(dict.fromkeys(formats)), output_dir)

@@ -1,4 +1,4 @@
-"""What was recognised in a recording."""
+"""The result of recognising a recording: its segments, text and words."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ class Segment(NamedTuple):
     Attributes:
         start: seconds from the start of the recording.
         end: seconds from the start of the recording.
-        readings: at least one, the best first; their times count from the start of the recording.
+        readings: one or more hypotheses, the best first, with times from the start of the recording.
     """
 
     start: float
@@ -27,8 +27,8 @@ class Transcript(NamedTuple):
 
     Attributes:
         audio: the file, or the name of the recording.
-        duration: seconds.
-        segments: in the order of time; a long recording of silence has none.
+        duration: length of the recording in seconds.
+        segments: the segments in order of time; a long silent recording has none.
     """
 
     audio: Path
@@ -37,7 +37,7 @@ class Transcript(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The best readings, joined by single spaces."""
+        """The text of the best readings, joined by single spaces."""
         return " ".join(segment.readings[0].text for segment in self.segments if segment.readings[0].text)
 
     @property

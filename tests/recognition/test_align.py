@@ -135,7 +135,7 @@ def test_text_that_cannot_be_aligned_is_refused(recogniser: Recogniser, audio: P
         audio,
         "Go 7!",
         f"TEXT must use the model's alphabet {ALPHABET.characters!r}, got ['!', '7'] in 'Go 7!'. "
-        "Write out or leave out what has no letter of it.",
+        "Spell them out or leave them out.",
     )
     fails(
         recogniser,
