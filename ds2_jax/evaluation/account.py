@@ -1,4 +1,4 @@
-"""An evaluation in lines of text: what `evaluate` and training print."""
+"""Describes an evaluation in lines of text, which `evaluate` and training print."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ SHOWN_UTTERANCES = 5
 
 
 def account(evaluation: Evaluation, title: str, path: Path) -> str:
-    """Says how an evaluation went: error rates, the worst speakers, a few utterances.
+    """Describes an evaluation: its error rates, the worst speakers and a few utterances.
 
     Args:
-        evaluation: what was found.
-        title: names the split.
-        path: the file with all results, as `write_evaluation` gives it.
+        evaluation: the results of a split.
+        title: the name of the split.
+        path: the file with all results, from `write_evaluation`.
     """
     by_speaker: dict[str, ErrorCount] = {}
     for result in evaluation.results:
@@ -50,7 +50,7 @@ def account(evaluation: Evaluation, title: str, path: Path) -> str:
 
 
 def confidence_lines(evaluation: Evaluation) -> list[str]:
-    """Says how good the confidences are, and the word times if the manifest has the true ones."""
+    """Describes how good the confidences are, and the word times if the manifest has the true ones."""
     results = [result for result in evaluation.results if result.readings]
     whole = [result.readings[0].confidence for result in results]
     measured = {
@@ -63,7 +63,7 @@ def confidence_lines(evaluation: Evaluation) -> list[str]:
 
 
 def word_time_errors(evaluation: Evaluation) -> TimeErrors | None:
-    """The errors of the best readings' word times; None if the manifest has no true times."""
+    """Computes the errors of the best readings' word times; None if the manifest has no true times."""
     errors = []
     for result in evaluation.results:
         for reading in result.readings[:1]:

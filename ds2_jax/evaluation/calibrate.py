@@ -1,4 +1,4 @@
-"""Fits the calibration of a run: the temperature of its confidences, the offsets of its word times."""
+"""Fits the calibration of a run: the temperature of its confidences and the offsets of its word times."""
 
 import logging
 import math
@@ -37,18 +37,18 @@ logger = logging.getLogger(__package__)
 
 
 TEMPERATURES = 2.0 ** (np.arange(-32, 33) / 16)
-"""Tried: from a quarter to four, a sixteenth of an octave apart."""
+"""The temperatures to try: from 1/4 to 4, by factors of 2 to the power of 1/16."""
 NEUTRAL = 32
-"""Where 1 stands among them."""
+"""The index of temperature 1."""
 MIN_WORDS = 10
-"""Right words and wrong words that a temperature needs: where two were wrong in the dev split of the quick start, it
-came out as 0.65 and raised the calibration error on unheard voices."""
+"""The number of right words, and of wrong words, that fitting a temperature needs. With two wrong words in the dev
+split of the quick start, the temperature was 0.65 and raised the calibration error on new voices."""
 HIGHEST = math.log1p(-1e-6)
-"""A confidence of 1 in a wrong word would cost infinitely much."""
+"""The highest log-confidence in the fit: a confidence of 1 in a wrong word would cost infinitely much."""
 
 
 class BestPath(NamedTuple):
-    """An utterance, and its best labels on their frames, without spaces at either end."""
+    """An utterance and the labels of its best path with their frames, without spaces at either end."""
 
     utterance: Utterance
     reference: str
@@ -73,14 +73,14 @@ def calibrate(run: Path, manifest: Path | None) -> None:
 def calibrate_model(
     model: TrainedModel, split: Split, step: int, name: str, on_problem: Callable[[Problem], None] | None = None
 ) -> None:
-    """Fits a calibration to a split, says how good it is there, and keeps it in the model's run.
+    """Fits a calibration to a split, saves it in the model's run, and logs how good it is on the split.
 
     Args:
-        model: the best weights of a run.
-        split: utterances that training did not use; an empty split leaves the run without a calibration.
-        step: the checkpoint of the weights.
-        name: names the split.
-        on_problem: as for `split_outputs`.
+        model: the model with the best weights of a run.
+        split: utterances that training did not use; if it is empty, the run gets no calibration.
+        step: the step of the checkpoint.
+        name: the name of the split.
+        on_problem: see `split_outputs`.
     """
     assert model.run is not None, "the run keeps the calibration"
     if not split.utterances:
@@ -90,7 +90,7 @@ def calibrate_model(
     calibration, findings = fit_calibration(outputs, split, model.config, step, name)
     if is_primary():
         path = write_calibration(model.run, calibration)
-        logger.info(f"calibration on {name}, kept in {path}:")
+        logger.info(f"calibration on {name}, saved in {path}:")
     for finding in findings:
         logger.info(f"  {finding}")
 
@@ -98,13 +98,13 @@ def calibrate_model(
 def fit_calibration(
     outputs: Iterable[UtteranceOutput], split: Split, config: Config, step: int, name: str
 ) -> tuple[Calibration, Sequence[str]]:
-    """Fits to what the model gives for a split, decoded greedily.
+    """Fits a calibration to the model's outputs for a split, decoded greedily.
 
-    The temperature is the one at which the right words and the wrong ones are likeliest; with fewer than `MIN_WORDS`
-    of either it is 1. The offsets are the medians over the right words, which makes the mean absolute error least.
+    The temperature maximises the likelihood of which words are right and which are wrong; it stays 1 with fewer than
+    `MIN_WORDS` of either. The offsets are medians over the right words, which minimises the mean absolute error.
 
     Returns:
-        The calibration, and what to say about it.
+        The calibration, and lines of text that describe it.
     """
     heard, confidences, right = _best_paths(outputs, split, config)
     enough = min(right.count(False), right.count(True)) >= MIN_WORDS
@@ -124,7 +124,7 @@ def fit_calibration(
         findings.append(f"at temperature {calibration.temperature:.2f}: {_reliability(confidences, right, chosen)}")
     else:
         counts = f"{right.count(True)} right words and {right.count(False)} wrong ones"
-        findings.append(f"{counts}, a temperature needs {MIN_WORDS} of either: it stays 1")
+        findings.append(f"{counts}: a temperature needs {MIN_WORDS} of each, so it stays 1")
     if errors is None:
         return calibration, [*findings, "the manifest has no word times: the offsets stay 0"]
     start, end = 1000 * calibration.start_offset, 1000 * calibration.end_offset
@@ -134,11 +134,11 @@ def fit_calibration(
 
 
 def best_temperature(confidences: np.ndarray, right: Sequence[bool]) -> int:
-    """The position in `TEMPERATURES` of the likeliest one.
+    """Finds the index in `TEMPERATURES` of the one with the highest likelihood.
 
     Args:
-        confidences: [K, W] float64, natural logarithms, of every word at every temperature.
-        right: [W], which words are.
+        confidences: [K, W] float64, natural logarithms of the confidence of every word at every temperature.
+        right: [W], whether each word is right.
     """
     logs = np.minimum(confidences, HIGHEST)
     return int(np.where(np.asarray(right), logs, np.log1p(-np.exp(logs))).sum(axis=1).argmax())
@@ -151,7 +151,7 @@ def _offset(errors: np.ndarray) -> float:
 def _best_paths(
     outputs: Iterable[UtteranceOutput], split: Split, config: Config
 ) -> tuple[list[BestPath], np.ndarray, list[bool]]:
-    """The utterances, the confidences of all their words ([K, W], logarithms) and which words are right."""
+    """Decodes the utterances; also gives the log-confidences of all words [K, W] and whether each word is right."""
     alphabet = Alphabet.of(config.data)
     heard, right = [], []
     confidences: list[np.ndarray] = [np.zeros((len(TEMPERATURES), 0))]

@@ -1,4 +1,4 @@
-"""The commands of evaluation: their options, and nothing that is slow to import before they are right."""
+"""Declares the commands of evaluation. Slow modules are imported only after the options have been checked."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,15 +18,15 @@ def evaluate(
     against: Path | None = None,
     decoding: Annotated[DecodingOptions, tyro.conf.arg(name="")] = GREEDY,
 ) -> int:
-    """Word and character error rates of a run's best checkpoint, and a file with every utterance, worst first.
+    """Print the word and character error rates of a run's best checkpoint, and list every utterance in a file.
 
     Args:
         run: Folder of a training run.
         manifest: Manifest or tfds:NAME#SPLIT to evaluate; by default the run's test split. The results are written to
-            RUN/evaluations.
-        report: Folder for a report: index.html, a page to see and hear the worst utterances, and report.json.
-        against: Compare with another run (its folder; it is decoded in the same way) or with an earlier evaluation (a
-            .jsonl of RUN/evaluations): difference of the error rates with its interval.
+            RUN/evaluations, the worst utterances first.
+        report: Folder for a report: index.html, which shows and plays the worst utterances, and report.json.
+        against: Folder of another run, which is decoded in the same way, or an earlier evaluation (a .jsonl of
+            RUN/evaluations). The difference of the error rates is printed with its interval.
         decoding: How to decode.
     """
     from ds2_jax.evaluation.evaluate import evaluate as evaluate_run
@@ -41,8 +41,8 @@ def calibrate(run: Run, manifest: Path | None = None) -> int:
     """Fit a run's confidences and word times to its dev split, or to another one; training does so at the end.
 
     Args:
-        run: folder of a training run, which keeps the result in calibration.json.
-        manifest: manifest or tfds:NAME#SPLIT to fit to; by default the run's dev split.
+        run: Folder of a training run. The result is saved there in calibration.json.
+        manifest: Manifest or tfds:NAME#SPLIT to fit to; by default the run's dev split.
     """
     from ds2_jax.evaluation.calibrate import calibrate as calibrate_run
     from ds2_jax.system.compilation import enable_cache
@@ -53,18 +53,18 @@ def calibrate(run: Run, manifest: Path | None = None) -> int:
 
 
 def tune(run: Run, lm: Annotated[Path, tyro.conf.arg(metavar="FILE")], trials: int = 100) -> int:
-    """Finds the weights of a language model with which the dev split of a run has the fewest word errors.
+    """Find the weights of a language model that give the fewest word errors on a run's dev split.
 
-    alpha is the weight of the language model, 0 to 3; beta is what each word gets, -1 to 5 nats. The model runs over
-    the split once. Then each trial decodes it with one pair of weights, which Optuna proposes (a tree-structured Parzen
-    estimator). The same command continues after an interruption; more --trials add to those made. The run keeps the
-    best pair: evaluate and transcribe use it if they are given the same --lm without weights. A picture shows the error
-    rate over both weights.
+    alpha, from 0 to 3, is the weight of the language model. beta, from -1 to 5 nats, is added for each word. The model
+    runs over the split once. Then each trial decodes the split with one pair of weights, which Optuna proposes (a
+    tree-structured Parzen estimator). After an interruption, the same command continues. The run saves the best pair:
+    evaluate and transcribe use it with the same --lm if you give no weights. A picture shows the error rate over both
+    weights.
 
     Args:
-        run: folder of a training run.
-        lm: language model: an ARPA file, plain or gzipped, or a KenLM binary.
-        trials: pairs of weights to try, those of earlier calls included.
+        run: Folder of a training run.
+        lm: Language model: an ARPA file, plain or gzipped, or a KenLM binary.
+        trials: Pairs of weights to try, including the trials of earlier calls.
     """
     require(trials >= 1, "--trials", "be at least 1", trials)
     from ds2_jax.evaluation.tune import tune as tune_weights

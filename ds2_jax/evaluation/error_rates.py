@@ -1,7 +1,7 @@
-"""Word and character error rates, with the counts they are made of.
+"""Counts word and character errors and computes error rates.
 
-A corpus' rate is all edits over all reference tokens, so add the counts of its utterances before asking for `rate`:
-`sum((word_errors(reference, hypothesis) for ...), start=ErrorCount())`.
+The error rate of a corpus is the number of all edits over the number of all reference tokens. So add the counts of its
+utterances before you take `rate`: `sum((word_errors(reference, hypothesis) for ...), start=ErrorCount())`.
 """
 
 import collections
@@ -13,7 +13,7 @@ from rapidfuzz.distance import Levenshtein
 
 @dataclasses.dataclass(frozen=True)
 class ErrorCount:
-    """Fewest edits that turn references into hypotheses, by kind, and the tokens in the references."""
+    """The fewest edits that turn references into hypotheses, by kind, and the number of reference tokens."""
 
     substitutions: int = 0
     deletions: int = 0
@@ -22,15 +22,15 @@ class ErrorCount:
 
     @property
     def edits(self) -> int:
-        """Substitutions, deletions and insertions together."""
+        """The sum of substitutions, deletions and insertions."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
     def rate(self) -> float:
-        """Edits per reference token, as a fraction; above 1 where insertions abound.
+        """Edits per reference token, as a fraction; it can exceed 1 because of insertions.
 
-        An empty reference counts as one token: 0 for an empty hypothesis, else the number of insertions, which is
-        finite and so survives JSON and sorting.
+        An empty reference counts as one token, so that the rate stays finite for JSON and sorting: it is 0 for an empty
+        hypothesis, else the number of insertions.
         """
         return self.edits / max(self.reference_length, 1)
 
@@ -54,9 +54,9 @@ def char_errors(reference: str, hypothesis: str, *, spaces: bool) -> ErrorCount:
     Args:
         reference: what was said.
         hypothesis: what was recognised.
-        spaces: whether the single space between two words is a character too.
+        spaces: whether the space between two words counts as a character.
 
-    Source: without spaces deepspeech.pytorch's convention, with spaces ESPnet's.
+    Source: deepspeech.pytorch counts without spaces, ESPnet with them.
     """
     separator = " " if spaces else ""
     return _count(separator.join(reference.split()), separator.join(hypothesis.split()))

@@ -1,4 +1,4 @@
-"""The command `evaluate`: error rates of a run's best checkpoint on a split, compared and reported."""
+"""Runs the command `evaluate`: computes, compares and reports the error rates of a run's best checkpoint."""
 
 import logging
 from collections.abc import Callable
@@ -37,19 +37,19 @@ def evaluate(
     report_folder: Path | None = None,
     against: Path | None = None,
 ) -> Evaluation:
-    """Evaluates the best checkpoint of a run and writes what it found into the run folder.
+    """Evaluates the best checkpoint of a run and writes the results into the run folder.
 
     Args:
         run: the folder of a training run.
         manifest: the utterances; by default the test split of the run's configuration.
-        decoding: how to decode.
-        report_folder: takes a page for the browser and the same in JSON; None: no report.
+        decoding: the decoding options.
+        report_folder: folder for a report as an HTML page and as JSON; None for no report.
         against: what to compare with: the folder of another run, which is decoded in the same way, or the .jsonl of an
-            earlier evaluation; None: nothing.
+            earlier evaluation; None for no comparison.
 
     Raises:
-        InputError: the run or the manifest is missing, audio cannot be read, or the other evaluation has other
-            utterances.
+        InputError: the run or the manifest is missing, audio cannot be read, or the evaluation to compare with has
+            other utterances.
     """
     config = run_folder.load_config(run)
     manifest = manifest or split_manifests(config.data, build=False).test
@@ -60,7 +60,7 @@ def evaluate(
         raise InputError(f"{manifest.absolute()} must be a manifest to evaluate, got no such file. {advice}")
     if report_folder is not None:
         make_folder(report_folder)
-    rival = _rival(against, manifest, decoding) if against else None  # first: it may be the file that is replaced below
+    rival = _rival(against, manifest, decoding) if against else None  # first, because the file may be replaced below
     name = evaluation_name(manifest, decoding)
     listed = run / "evaluations" / f"{name}_skipped.jsonl"
     listed.unlink(missing_ok=True)
@@ -87,7 +87,7 @@ def _evaluate_run(
     on_problem: Callable[[Problem], None],
     on_result: Callable[[Result, np.ndarray], None] | None = None,
 ) -> Evaluation:
-    """Evaluates the best checkpoint of a run; tells `on_problem` of every utterance that is left out."""
+    """Evaluates the best checkpoint of a run; calls `on_problem` for every utterance that is left out."""
     config = run_folder.load_config(run)
     split = read_split(manifest, config, Alphabet.of(config.data), prune=False)
     for problem in split.problems:
@@ -103,7 +103,7 @@ def _evaluate_run(
 
 
 def _rival(against: Path, manifest: Path, decoding: DecodingOptions) -> Rival:
-    """The results to compare with; another run's folder is left as it is."""
+    """Reads the results to compare with, or evaluates the other run without writing to its folder."""
     if against.is_file():
         return read_rival(against)
     try:

@@ -1,4 +1,4 @@
-"""Whether confidences are what they say: of words at confidence 0.8, eight in ten should be right."""
+"""Measures whether confidences are right: eight of ten words with confidence 0.8 should be correct."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ NUM_BINS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Bin:
-    """What is said with a confidence of one tenth of [0, 1].
+    """The words, or utterances, whose confidence lies in one interval of [0, 1].
 
     Attributes:
-        low: least confidence; that of the next bin belongs to the next bin, but 1 to the last.
-        high: the next bin's `low`.
-        count: of what is said.
-        confidence: mean.
-        accuracy: share that is right.
+        low: lower end of the interval, which belongs to it.
+        high: upper end of the interval, which belongs to the next bin; 1 belongs to the last bin.
+        count: the number of words.
+        confidence: their mean confidence.
+        accuracy: the fraction of them that is right.
     """
 
     low: float
@@ -30,13 +30,13 @@ class Bin:
 
 @dataclasses.dataclass(frozen=True)
 class Reliability:
-    """How good the confidences of a number of words, or of utterances, are.
+    """Measures of the confidences of words, or of utterances.
 
     Attributes:
-        count: of words.
-        base_rate: share that is right: the confidence to give without looking.
-        calibration_error: of `expected_calibration_error`.
-        area_under_curve: of `area_under_curve`.
+        count: the number of words.
+        base_rate: the fraction of them that is right, which is the best confidence without any information.
+        calibration_error: see `expected_calibration_error`.
+        area_under_curve: see `area_under_curve`.
     """
 
     count: int
@@ -53,11 +53,11 @@ class Reliability:
 
 
 def reliability(confidences: Sequence[float], correct: Sequence[bool]) -> Reliability | None:
-    """Measures confidences; None where there are none.
+    """Measures confidences; None if there are none.
 
     Args:
         confidences: [N], each in [0, 1].
-        correct: [N], what was right.
+        correct: [N], whether each word or utterance was right.
     """
     if not len(confidences):
         return None
@@ -70,7 +70,7 @@ def reliability(confidences: Sequence[float], correct: Sequence[bool]) -> Reliab
 
 
 def reliability_bins(confidences: Sequence[float], correct: Sequence[bool], num_bins: int = NUM_BINS) -> list[Bin]:
-    """Sorts confidences ([N], in [0, 1]) into bins of one width, leaves out the empty ones; see `reliability`."""
+    """Sorts confidences into bins of equal width and leaves out the empty ones; arguments as for `reliability`."""
     values, right = np.asarray(confidences, np.float64), np.asarray(correct, bool)
     assert len(values) == len(right)
     index = np.minimum((values * num_bins).astype(int), num_bins - 1)
@@ -85,7 +85,7 @@ def reliability_bins(confidences: Sequence[float], correct: Sequence[bool], num_
 def expected_calibration_error(
     confidences: Sequence[float], correct: Sequence[bool], num_bins: int = NUM_BINS
 ) -> float:
-    """How far confidence and accuracy lie apart, the mean over `reliability_bins` by count; 0 is perfect.
+    """Computes the mean distance of confidence and accuracy over `reliability_bins`, weighted by count; 0 is perfect.
 
     Source: Guo et al. 2017, "On calibration of modern neural networks", equation 3.
     """
@@ -95,12 +95,12 @@ def expected_calibration_error(
 
 
 def area_under_curve(confidences: Sequence[float], correct: Sequence[bool]) -> float | None:
-    """The chance that something right has a higher confidence than something wrong, equals counting half.
+    """Computes the probability that a right word has a higher confidence than a wrong one; ties count half.
 
     Returns:
-        In [0, 1], 0.5 for guesses; None where all is right or all is wrong.
+        A probability, 0.5 for guesses; None if all words are right or all are wrong.
 
-    Source: the area under the receiver operating characteristic; Hanley and McNeil 1982.
+    Source: Hanley and McNeil 1982 (area under the receiver operating characteristic).
     """
     right = np.asarray(correct, bool)
     values, inverse, counts = np.unique(np.asarray(confidences, np.float64), return_inverse=True, return_counts=True)
@@ -114,11 +114,11 @@ def area_under_curve(confidences: Sequence[float], correct: Sequence[bool]) -> f
 
 
 def matching_words(reference: str, hypothesis: str) -> list[int | None]:
-    """Finds the words of a hypothesis in its reference, by the fewest edits that turn one into the other.
+    """Matches the words of a hypothesis with its reference, by the fewest edits that turn one into the other.
 
     Returns:
-        For each word of the hypothesis its position in the reference, counted from 0; None where it is wrong. A word
-        that is missing makes no other wrong.
+        For each word of the hypothesis, its index in the reference, or None if it is wrong. A missing word does not
+        make other words wrong.
     """
     said, heard = reference.split(), hypothesis.split()
     found: list[int | None] = [None] * len(heard)
@@ -129,5 +129,5 @@ def matching_words(reference: str, hypothesis: str) -> list[int | None]:
 
 
 def right_words(reference: str, hypothesis: str) -> list[bool]:
-    """Which words of the hypothesis are right, see `matching_words`."""
+    """Tells for each word of the hypothesis whether it is right; see `matching_words`."""
     return [position is not None for position in matching_words(reference, hypothesis)]

@@ -1,4 +1,4 @@
-"""What was recognised in a split, its error rates, and the files that keep it."""
+"""The results of a split, their error rates, and the files that store them."""
 
 import dataclasses
 import functools
@@ -23,13 +23,13 @@ from ds2_jax.system.files import write_text
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One utterance: what was said, what was recognised.
+    """What was said in an utterance, and what was recognised.
 
     Attributes:
-        utterance: of the manifest.
-        reference: its transcript, normalised.
-        hypothesis: the best reading.
-        readings: all that the decoder gave, the best first; none where the result was read from a file.
+        utterance: the utterance of the manifest.
+        reference: its normalised transcript.
+        hypothesis: the text of the best reading.
+        readings: all readings of the decoder, the best first; empty if the result was read from a file.
     """
 
     utterance: Utterance
@@ -49,9 +49,9 @@ class Evaluation:
 
     Attributes:
         results: one for each utterance.
-        loss: nats per utterance that CTC can align.
-        unalignable: utterances without a loss: too few frames, or characters outside the alphabet.
-        left_out: utterances of the split that were not evaluated; training lists why.
+        loss: mean CTC loss of the utterances that CTC can align, in nats.
+        unalignable: number of utterances without a loss: too few frames, or characters outside the alphabet.
+        left_out: number of utterances that were not evaluated; training lists the reasons.
     """
 
     results: Sequence[Result]
@@ -71,7 +71,7 @@ class Evaluation:
 
     @property
     def rates(self) -> dict[str, float]:
-        """Error rates as fractions, and the loss."""
+        """The error rates as fractions, and the loss."""
         return {
             "loss": self.loss,
             "wer": self.words.rate,
@@ -81,7 +81,7 @@ class Evaluation:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Rates with the counts behind them, for JSON."""
+        """The error rates with their counts, for JSON."""
         counts = {
             "wer_counts": self.words,
             "cer_counts": self.characters(spaces=False),
@@ -110,13 +110,13 @@ class Evaluation:
 
 
 def write_evaluation(folder: Path, name: str, evaluation: Evaluation) -> Path:
-    """Writes NAME.json (rates and counts) and NAME.jsonl (an utterance a line, most word errors first).
+    """Writes NAME.json (rates and counts) and NAME.jsonl (one utterance a line, most word errors first).
 
     Returns:
         The path of NAME.jsonl.
 
     Raises:
-        InputError: the loss is not finite, so the weights are not worth a result; or a file cannot be written.
+        InputError: the loss is not finite, so the weights are useless; or a file cannot be written.
     """
     if not np.isfinite(evaluation.loss):
         raise InputError(f"The loss of {name} must be finite, got {evaluation.loss}. Use weights from before that.")
@@ -131,14 +131,14 @@ def write_evaluation(folder: Path, name: str, evaluation: Evaluation) -> Path:
         }
         for result in sorted(evaluation.results, key=lambda result: -result.words.edits)
     ]
-    path = folder / f"{name}.jsonl"  # before the other, whose presence says that both are there
+    path = folder / f"{name}.jsonl"  # first: if NAME.json exists, both files do
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     write_text(folder / f"{name}.json", json.dumps(evaluation.summary, indent=2, allow_nan=False) + "\n")
     return path
 
 
 def read_evaluation(folder: Path, name: str) -> Evaluation | None:
-    """Inverse of `write_evaluation`, but for the order and the durations; None where there is none.
+    """Reads what `write_evaluation` wrote, without order and durations; None if there is no such evaluation.
 
     Raises:
         InputError: the files are damaged.
@@ -167,9 +167,10 @@ def read_evaluation(folder: Path, name: str) -> Evaluation | None:
 
 
 def evaluation_name(manifest: Path, decoding: DecodingOptions = GREEDY) -> str:
-    """Names the results: FOLDER-STEM of a manifest, since many are called test.jsonl, or SET-SPLIT of a tfds: name.
+    """Names the results of an evaluation.
 
-    Those of beam search have names of their own, +LM or +beam at the end: greedy decoding's stay to compare with.
+    The name is FOLDER-STEM for a manifest, because many are called test.jsonl, and SET-SPLIT for a tfds: name. Beam
+    search adds +LM or +beam, so that the results of greedy decoding are not replaced.
     """
     if decoding.beam:
         return f"{evaluation_name(manifest)}+{decoding.lm.name.partition('.')[0] if decoding.lm else 'beam'}"

@@ -1,4 +1,4 @@
-"""A split through a model: what the model gives for each utterance, and the decoded results."""
+"""Runs a model over a split and decodes its outputs."""
 
 import math
 import sys
@@ -21,12 +21,12 @@ from ds2_jax.system import interrupts
 
 
 class UtteranceOutput(NamedTuple):
-    """What the model gives for an utterance.
+    """The model's output for an utterance.
 
     Attributes:
-        utterance_index: position in the split.
-        log_probs: [T', V] float32, natural logarithms, no padding.
-        loss: nats; None if CTC cannot align the transcript.
+        utterance_index: the utterance's position in the split.
+        log_probs: [T', V] float32, natural logarithms, without padding.
+        loss: CTC loss in nats; None if CTC cannot align the transcript.
     """
 
     utterance_index: int
@@ -37,21 +37,21 @@ class UtteranceOutput(NamedTuple):
 def split_outputs(
     model: TrainedModel, split: Split, *, title: str, on_problem: Callable[[Problem], None] | None = None
 ) -> Iterator[UtteranceOutput]:
-    """Runs a model over a split, in batches of similar length; every process gets the outputs of all.
+    """Runs a model over a split in batches of similar length. Every process gets all outputs.
 
     Args:
-        model: ready to run.
-        split: has at least one utterance; the transcripts may hold anything.
-        title: shown on the progress bar.
-        on_problem: is told of every utterance whose audio cannot be read, and the utterance is left out; with None
-            such an utterance ends the iteration.
+        model: the model.
+        split: one or more utterances; their transcripts may be outside the alphabet.
+        title: label of the progress bar.
+        on_problem: called for every utterance whose audio cannot be read, which is then left out. With None, such an
+            utterance raises InputError.
 
     Yields:
-        Each utterance's output, in the order of the batches.
+        The output of each utterance, in the order of the batches.
 
     Raises:
         InputError: an audio file cannot be read.
-        Stopped: a signal asked this process, or another one of the same run, to stop.
+        Stopped: a signal asked a process of the run to stop.
     """
     data, features = model.config.data, model.config.features
     plan = plan_evaluation(
@@ -91,18 +91,18 @@ def evaluate_split(
     on_problem: Callable[[Problem], None] | None = None,
     on_result: Callable[[Result, np.ndarray], None] | None = None,
 ) -> Evaluation:
-    """Runs a model over a split, which may be empty, and decodes what it gives.
+    """Runs a model over a split, which may be empty, and decodes its outputs.
 
     Args:
-        model: ready to run.
+        model: the model.
         split: the utterances.
-        decoder: reads the log-probabilities.
-        title: shown on the progress bar.
-        on_problem: as for `split_outputs`.
-        on_result: is told of every result and its log-probabilities, [T', V] float32, which are not kept.
+        decoder: decodes the log-probabilities.
+        title: label of the progress bar.
+        on_problem: see `split_outputs`.
+        on_result: called with every result and its log-probabilities, [T', V] float32, which are not stored.
 
     Raises:
-        InputError, Stopped: as `split_outputs`.
+        InputError, Stopped: see `split_outputs`.
     """
     if not split.utterances:
         return Evaluation([], 0.0, 0)

@@ -1,4 +1,4 @@
-"""Several runs in one table: the error rates of each, their mean, and how far apart they lie."""
+"""Runs the command `summary`: tables of the error rates of several runs, their means and their spread."""
 
 import json
 import logging
@@ -22,18 +22,18 @@ logger = logging.getLogger(__package__)
 
 RUNS = tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")  # `summary` checks that there is one
 NOTHING = "–"
-"""In a cell: not known, or not defined."""
+"""Marks a value in the table that is unknown or undefined."""
 
 
 class FinishedRun(NamedTuple):
-    """A run, and what was measured of it.
+    """A run and its evaluations.
 
     Attributes:
-        folder: as the user gave it.
-        name: of the folder; its whole path where two runs have one name.
-        config: its settings.
-        seconds: of training, by the clock on the wall; None where its version did not note them.
-        evaluations: each by its place in the folder, without suffix: test, or evaluations/NAME.
+        folder: the folder, as the user gave it.
+        name: the folder's name, or its whole path if two runs have the same name.
+        config: the settings of the run.
+        seconds: wall-clock time of training; None if the version that trained it did not record it.
+        evaluations: the evaluations by their paths in the folder without suffix: test, or evaluations/NAME.
     """
 
     folder: Path
@@ -44,12 +44,13 @@ class FinishedRun(NamedTuple):
 
 
 def summary(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS]) -> int:
-    """Print a Markdown table of the error rates of runs, such as one recipe's with several seeds, and their mean.
+    """Print Markdown tables of the error rates of runs, such as several seeds of one recipe, with their means.
 
-    There is one for the test split as training evaluated it, and one for each name that `evaluate` gave its results.
+    There is one table for the test split, which training evaluates at the end, and one for each file name in the runs'
+    evaluations folders.
 
     Args:
-        runs: folders of training runs.
+        runs: Folders of training runs.
     """
     folders = distinct(runs)
     names = [folder.absolute().name for folder in folders]
@@ -68,15 +69,15 @@ def summary(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS]) -> in
 
 
 def tell(message: str) -> None:
-    """Prints a line on stderr: the table may go to a file."""
+    """Logs a line, so that standard output holds only the table."""
     logger.info(message)
 
 
 def distinct(folders: Sequence[Path]) -> list[Path]:
-    """The folders, in their order, each once: overlapping patterns of a shell may name one twice.
+    """Removes repeated folders, which overlapping shell patterns can give; the order stays.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no folder.
     """
     if not folders:
         raise InputError("RUN must be the folder of a training run, got none. Name at least one.")
@@ -89,10 +90,10 @@ def distinct(folders: Sequence[Path]) -> list[Path]:
 
 
 def read_run(folder: Path, name: str) -> FinishedRun:
-    """Reads what is known of a run.
+    """Reads the settings, training time and evaluations of a run.
 
     Raises:
-        InputError: it is no run, was not evaluated, or one of its files is damaged.
+        InputError: the folder is not a run, it was not evaluated, or one of its files is damaged.
     """
     config = load_config(folder)
     places = ["test", *sorted(f"evaluations/{path.stem}" for path in (folder / "evaluations").glob("*.json"))]
@@ -105,15 +106,15 @@ def read_run(folder: Path, name: str) -> FinishedRun:
                 logger.info(f"{path}: {evaluation.left_out} utterances were left out")
     if not evaluations:
         raise InputError(
-            f"{folder} must hold an evaluation, got neither test.json nor evaluations. Train it to its end with the "
-            f"command that began it, or evaluate it: {command('evaluate', folder)}"
+            f"{folder} must hold an evaluation, got neither test.json nor evaluations. Train it to the end with the "
+            f"command that started it, or evaluate it: {command('evaluate', folder)}"
         )
     seconds = [metrics["wall_seconds"] for _, metrics in read_metric_log(folder) if "wall_seconds" in metrics]
     return FinishedRun(folder, name, config, seconds[-1] if seconds else None, evaluations)
 
 
 def tell_other_settings(runs: Sequence[FinishedRun]) -> None:
-    """Says in which settings runs differ from the first one, but for the seed and where things lie."""
+    """Logs in which settings the runs differ from the first one; the seed and file locations do not count."""
     first, *others = runs
     settings = json.loads(config_lib.to_json(first.config))
     lines = [
@@ -127,14 +128,14 @@ def tell_other_settings(runs: Sequence[FinishedRun]) -> None:
 
 
 def section_lines(place: str, runs: Sequence[FinishedRun]) -> list[str]:
-    """Lines of Markdown for the evaluations of one name.
+    """Makes the Markdown lines for the evaluations of one name.
 
     Args:
-        place: of the evaluations in the folders of the runs.
-        runs: at least one; all have it.
+        place: the path of the evaluations in the run folders, without suffix.
+        runs: one or more runs, which all have this evaluation.
 
     Raises:
-        InputError: they are of different utterances.
+        InputError: the evaluations are of different utterances.
     """
     check_same_utterances(place, runs)
     evaluations = [run.evaluations[place] for run in runs]
@@ -163,7 +164,7 @@ def section_lines(place: str, runs: Sequence[FinishedRun]) -> list[str]:
 
 
 def check_same_utterances(place: str, runs: Sequence[FinishedRun]) -> None:
-    """Raises InputError where the evaluations are of different utterances or references: their mean has no sense."""
+    """Raises InputError if the evaluations have different utterances or references: a mean would make no sense."""
     first, *others = runs
     ours, *rest = ({(each.utterance.id, each.reference) for each in run.evaluations[place].results} for run in runs)
     for other, theirs in zip(others, rest, strict=True):
@@ -176,7 +177,7 @@ def check_same_utterances(place: str, runs: Sequence[FinishedRun]) -> None:
 
 
 def mean_row(runs: Sequence[FinishedRun], evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
-    """The last row: means over the runs, and the largest WER less the smallest."""
+    """Makes the last row: the means over the runs, and the difference of the largest and the smallest WER."""
     seconds = [run.seconds for run in runs if run.seconds is not None]
     counts = [evaluation.words for evaluation in evaluations]
     wers = [count.rate for count in counts]
@@ -193,23 +194,23 @@ def mean_row(runs: Sequence[FinishedRun], evaluations: Sequence[Evaluation]) -> 
 
 
 def interval(evaluation: Evaluation) -> str:
-    """The 95 % interval of the WER."""
+    """Formats the 95 % interval of the WER."""
     low, high = Bootstrap(evaluation.results).interval([result.words for result in evaluation.results])
     return f"{low:.2%} to {high:.2%}"
 
 
 def minutes(seconds: float | None) -> str:
-    """Seconds as minutes."""
+    """Formats seconds as minutes."""
     return NOTHING if seconds is None else f"{seconds / 60:.1f}"
 
 
 def rate(count: ErrorCount) -> str:
-    """An error rate and the counts behind it."""
+    """Formats an error rate and its counts."""
     return f"{mean_rate([count])} ({count.edits} / {count.reference_length})"
 
 
 def mean_rate(counts: Sequence[ErrorCount]) -> str:
-    """The mean of error rates on the same references."""
+    """Formats the mean of error rates on the same references."""
     if not counts[0].reference_length:
         return NOTHING
     return f"{sum(count.rate for count in counts) / len(counts):.2%}"

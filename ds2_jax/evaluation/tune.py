@@ -1,4 +1,4 @@
-"""`lm tune`: the weights alpha and beta of a language model, by the error rate of a run's dev split."""
+"""Runs the command `lm tune`: finds the weights alpha and beta of a language model on a run's dev split."""
 
 import dataclasses
 import functools
@@ -39,15 +39,15 @@ from ds2_jax.text.alphabet import Alphabet
 ALPHAS, BETAS = (0.0, 3.0), (-1.0, 5.0)
 STEP = 0.01
 NUM_DRAWN = 20
-"""Trials drawn at random before the sampler learns from them."""
+"""The number of random trials before the sampler learns from them."""
 
 
 ERRORS = {"spaced": bool, "words": int, "characters": int, "greedy_words": int, "greedy_characters": int}
-"""What `without_model` gives."""
+"""The values of `without_model` and their types."""
 
 
 class Trial(NamedTuple):
-    """A pair of weights, and the errors on the dev split with it."""
+    """A pair of weights, and the number of errors on the dev split with them."""
 
     alpha: float
     beta: float
@@ -57,12 +57,12 @@ class Trial(NamedTuple):
 
 @dataclasses.dataclass
 class Trials:
-    """What has been tried, and where it is kept: as JSON Lines, the first the conditions.
+    """The trials so far and their file: JSON Lines, with the conditions first.
 
     Attributes:
-        path: of the file.
-        conditions: what the errors depend on besides the weights, and the errors without a language model.
-        trials: so far.
+        path: the file.
+        conditions: everything but the weights that the errors depend on, and the errors without a language model.
+        trials: the trials so far.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class Trials:
     trials: list[Trial]
 
     def add(self, trial: Trial) -> None:
-        """Keeps a trial.
+        """Adds a trial and saves the file.
 
         Raises:
             InputError: the file cannot be written.
@@ -81,43 +81,53 @@ class Trials:
 
     @property
     def best(self) -> Trial:
-        """The one with the fewest errors; of equal ones that with the smallest weights."""
+        """The trial with the fewest errors; ties go to the smallest weights."""
         return min(self.trials, key=lambda trial: (*self.errors(trial), trial.alpha, trial.beta))
 
     def errors(self, trial: Trial) -> tuple[int, int]:
-        """What is to be small, and what decides between equals: words first, characters where there are no words."""
+        """Gives the errors to minimise and those that break ties: word errors first if the alphabet has a space."""
         both = trial.word_errors, trial.char_errors
         return both if self.conditions["spaced"] else both[::-1]
 
     def rates(self, words: int, characters: int) -> tuple[float, float]:
-        """Word and character error rate of these errors."""
+        """Computes word and character error rate from the numbers of errors."""
         return words / max(self.conditions["words"], 1), characters / max(self.conditions["characters"], 1)
 
     def describe(self, words: int, characters: int) -> str:
-        """Error rates for a person."""
+        """Describes the error rates in words."""
         wer, cer = self.rates(words, characters)
         return f"WER {wer:.2%} ({words:,} errors), CER {cer:.2%} ({characters:,})"
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitOutputs:
-    """The dev split as the model hears it: `log_probs` [T', V] float32 of each utterance, and what was said."""
+    """The model's outputs for the dev split.
+
+    Attributes:
+        references: the normalised transcripts.
+        log_probs: [T', V] float32 for each utterance.
+    """
 
     references: Sequence[str]
     log_probs: Sequence[np.ndarray]
 
     def errors(self, texts: Sequence[str]) -> tuple[ErrorCount, ErrorCount]:
-        """Word and character errors of what was recognised."""
+        """Counts the word and character errors of the recognised texts."""
         pairs = list(zip(self.references, texts, strict=True))
         characters = (char_errors(*pair, spaces=False) for pair in pairs)
         return sum((word_errors(*pair) for pair in pairs), start=ErrorCount()), sum(characters, start=ErrorCount())
 
 
 def tune(run: Path, lm: Path, trials: int) -> int:
-    """The command `lm tune`, whose arguments these are.
+    """Finds the weights of a language model and saves them in the run.
+
+    Args:
+        run: the folder of a training run.
+        lm: an n-gram language model.
+        trials: the number of trials, including earlier ones.
 
     Returns:
-        0.
+        The exit code 0.
 
     Raises:
         InputError: Optuna is not installed, the run has no dev split or no checkpoint, or the language model cannot be
@@ -160,7 +170,7 @@ def tune(run: Path, lm: Path, trials: int) -> int:
 
 
 def require_optuna() -> None:
-    """Raises InputError where Optuna is not installed."""
+    """Raises InputError if Optuna is not installed."""
     try:
         import optuna  # noqa: F401
     except ImportError as error:
@@ -168,9 +178,9 @@ def require_optuna() -> None:
 
 
 def rules_of(options: DecodingOptions) -> dict[str, Any]:
-    """What the errors depend on besides the language model and its weights, as it is read from JSON."""
+    """Lists the decoding options other than the language model and its weights, as JSON gives them back."""
     rules = {name: value for name, value in vars(options).items() if name not in ("lm", "alpha", "beta")}
-    found: dict[str, Any] = json.loads(json.dumps(rules))  # which has no tuples
+    found: dict[str, Any] = json.loads(json.dumps(rules))  # JSON turns tuples into lists
     return found
 
 
@@ -178,7 +188,7 @@ def hear(run: Path, config: Config, split: Split) -> SplitOutputs:
     """Runs the best checkpoint over a split.
 
     Raises:
-        InputError: there is none, or an audio file cannot be read and data.on_bad_utterance is "error".
+        InputError: there is no checkpoint, or an audio file cannot be read and data.on_bad_utterance is "error".
     """
     model = TrainedModel.load(run)
     skipped: list[str] = []
@@ -196,7 +206,7 @@ def hear(run: Path, config: Config, split: Split) -> SplitOutputs:
 
 
 def without_model(heard: SplitOutputs, config: Config, alphabet: Alphabet) -> dict[str, Any]:
-    """What the trials are held against: reference lengths, and the errors of greedy decoding."""
+    """Computes what trials are compared with: the reference lengths, and the errors of greedy decoding."""
     greedy = make_decoder(config)
     words, characters = heard.errors([greedy(log_probs)[0].text for log_probs in heard.log_probs])
     return {
@@ -209,7 +219,7 @@ def without_model(heard: SplitOutputs, config: Config, alphabet: Alphabet) -> di
 
 
 def read_trials(path: Path, conditions: dict[str, Any]) -> Trials | None:
-    """The trials in a file; None where there is none, or one made under other conditions.
+    """Reads the trials in a file; None if the file does not exist or was written under other conditions.
 
     Raises:
         InputError: the file is damaged.
@@ -227,7 +237,7 @@ def read_trials(path: Path, conditions: dict[str, Any]) -> Trials | None:
             f"{path} must hold trials, got {type(error).__name__}: {error}. Delete it and run the same command again."
         ) from error
     if stale:
-        print(f"starting anew: since the {len(study.trials):,} earlier trials {' and '.join(stale)} changed")
+        print(f"starting again: since the {len(study.trials):,} earlier trials, {' and '.join(stale)} changed")
         return None
     return study
 
@@ -248,22 +258,22 @@ def _check_count(name: str, count: int) -> None:
 def run_trials(
     study: Trials, count: int, heard: SplitOutputs, search: BeamSearch, alphabet: Alphabet, *, threads: bool
 ) -> None:
-    """Makes trials until there are `count`.
+    """Runs trials until there are `count`.
 
     Args:
-        study: takes them.
-        count: of all trials.
-        heard: what is decoded.
-        search: with any weights.
-        alphabet: of the model.
-        threads: whether utterances can be decoded at the same time.
+        study: the trials so far; new ones are added.
+        count: the number of trials, including earlier ones.
+        heard: the model's outputs, which every trial decodes.
+        search: a beam search with any weights.
+        alphabet: the model's alphabet.
+        threads: whether threads decode several utterances at the same time.
 
     Raises:
-        Stopped: asked to by a signal; the trials so far are kept.
+        Stopped: a signal asked to stop; the trials so far are saved.
     """
 
     def prospects() -> str:
-        return f"{len(study.trials):,} trials are kept, the same command goes on"
+        return f"{len(study.trials):,} trials are saved; the same command continues"
 
     known = {(trial.alpha, trial.beta): trial for trial in study.trials}
     bar = tqdm(total=count, initial=len(study.trials), unit="trial", leave=False, disable=not sys.stderr.isatty())
@@ -282,13 +292,13 @@ def run_trials(
 
 
 def read(search: BeamSearch, alphabet: Alphabet, log_probs: np.ndarray) -> str:
-    """The likeliest text of an utterance."""
+    """Decodes the most probable text of an utterance."""
     found = search(log_probs)
     return " ".join(alphabet.decode(found[0].labels).split()) if found else ""
 
 
 def propose(study: Trials) -> tuple[float, float]:
-    """The next pair of weights: the defaults first; the same for the same earlier trials."""
+    """Proposes the next pair of weights: first the defaults, then a pair that depends only on the earlier trials."""
     if not study.trials:
         return DEFAULT_ALPHA, DEFAULT_BETA
     import optuna
@@ -301,7 +311,7 @@ def propose(study: Trials) -> tuple[float, float]:
     seed = len(study.trials)
     sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=NUM_DRAWN)
     made = optuna.create_study(sampler=sampler)
-    # Half the number of characters is more than the difference that decides between equals can be worth.
+    # With this scale, the tie-breaking errors together weigh less than one error of the first kind.
     scale = 1 + 2 * max(max(study.errors(trial)[1] for trial in study.trials), 1)
     for trial in study.trials:
         first, second = study.errors(trial)
@@ -312,10 +322,10 @@ def propose(study: Trials) -> tuple[float, float]:
 
 
 def keep(run: Path, lm: Path, study: Trials) -> None:
-    """Writes the best weights into the run, and the picture.
+    """Writes the best weights into the run, and draws the picture.
 
     Raises:
-        InputError: a file cannot be written, or one that is there is damaged.
+        InputError: a file cannot be written, or an existing one is damaged.
     """
     best, conditions = study.best, study.conditions
     rates = study.rates(best.word_errors, best.char_errors)
@@ -337,12 +347,12 @@ def keep(run: Path, lm: Path, study: Trials) -> None:
 
 
 def picture_of(study: Trials) -> Path:
-    """Where its picture is."""
+    """The path of the picture."""
     return study.path.with_name("surface.png")
 
 
 def describe(study: Trials, run: Path, lm: Path) -> Iterator[str]:
-    """What was found, for a person."""
+    """Yields lines of text that describe the result."""
     best, told = study.best, study.conditions
     first = study.trials[0]
     rates = study.describe(first.word_errors, first.char_errors)
@@ -350,10 +360,10 @@ def describe(study: Trials, run: Path, lm: Path) -> Iterator[str]:
     rates = study.describe(best.word_errors, best.char_errors)
     yield f"alpha {best.alpha:g}, beta {best.beta:g}, the best of {len(study.trials):,} trials: {rates}"
     if study.errors(best) >= study.errors(Trial(0, 0, told["greedy_words"], told["greedy_characters"])):
-        yield "  which is no better than greedy decoding: look for text that is more like what is said"
+        yield "  this is no better than greedy decoding: look for text that is more like what is said"
     ends = [name for name, value, ends in (("alpha", best.alpha, ALPHAS), ("beta", best.beta, BETAS)) if value in ends]
     if ends:
-        yield f"  {' and '.join(ends)} at the end of what was tried: there may be better ones beyond"
+        yield f"  {' and '.join(ends)} at the end of the range that was tried: better values may lie beyond"
     yield f"trials: {study.path}"
     yield f"picture: {picture_of(study)}"
-    yield f"kept in {run / run_folder.TUNED}. To use them: {command('evaluate', run, '--lm', lm)}"
+    yield f"saved in {run / run_folder.TUNED}. To use them: {command('evaluate', run, '--lm', lm)}"

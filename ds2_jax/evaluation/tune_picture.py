@@ -1,4 +1,4 @@
-"""The picture of `lm tune`: an error rate over the two weights, drawn without a display."""
+"""Draws the picture of `lm tune`, an error rate over the two weights, without a display."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -8,23 +8,23 @@ import numpy as np
 from ds2_jax.system.files import writing
 
 SIZE = (8.0, 6.0)
-"""Inches, of 100 pixels."""
+"""Width and height in inches, at 100 pixels each."""
 NUM_LEVELS, NUM_POINTS = 14, 150
 SMOOTHING = 0.02
-"""Of the surface between the trials: a word more or less makes no valley."""
+"""Smooths the surface between the trials, so that a single word makes no valley."""
 
 
 class Surface(NamedTuple):
-    """What is drawn.
+    """The error rates to draw.
 
     Attributes:
-        name: of the error rate.
-        title: of the picture.
+        name: name of the error rate.
+        title: title of the picture.
         weights: [N, 2] float, alpha and beta of the trials.
-        rates: [N] float, their error rates, fractions.
+        rates: [N] float, error rates of the trials, fractions.
         best: alpha and beta of the best trial.
-        greedy: error rate without a language model; what is worse has one colour.
-        ranges: of alpha and beta.
+        greedy: error rate without a language model; all worse rates have one colour.
+        ranges: the ranges of alpha and of beta.
     """
 
     name: str

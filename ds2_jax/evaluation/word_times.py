@@ -1,4 +1,4 @@
-"""How far the times of recognised words lie from the true ones, where a manifest tells these."""
+"""Compares the times of recognised words with the true times, if the manifest has them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from ds2_jax.evaluation.reliability import matching_words
 
 @dataclasses.dataclass(frozen=True)
 class TimeErrors:
-    """Recognised times less true ones.
+    """Recognised times minus true times of the words that were recognised correctly.
 
     Attributes:
-        starts: [W] float64, seconds, of the right words.
-        ends: likewise.
+        starts: [W] float64, seconds.
+        ends: [W] float64, seconds.
     """
 
     starts: np.ndarray
@@ -28,17 +28,17 @@ class TimeErrors:
 def time_errors(
     utterance: Utterance, reference: str, text: str, spans: Sequence[tuple[float, float]]
 ) -> list[tuple[float, float]]:
-    """Compares the times of the words that were recognised rightly with the true ones.
+    """Compares the times of correctly recognised words with the true times.
 
     Args:
-        utterance: of a manifest.
-        reference: its transcript, normalised.
+        utterance: an utterance of a manifest.
+        reference: its normalised transcript.
         text: what was recognised.
-        spans: start and end of each of its words, seconds.
+        spans: start and end of each word of `text`, in seconds.
 
     Returns:
-        Start and end, recognised less true; nothing where the true times are not known, or are those of other words
-        because normalising changed their number.
+        For each correct word, the recognised minus the true start and end. The list is empty if the true times are
+        unknown, or if normalising changed the number of words.
     """
     if len(utterance.words) != len(reference.split()):
         return []
@@ -50,7 +50,7 @@ def time_errors(
 
 
 def gather(errors: Sequence[tuple[float, float]]) -> TimeErrors | None:
-    """Of all utterances' `time_errors` together; None where there are none."""
+    """Collects the `time_errors` of all utterances; None if there are none."""
     return TimeErrors(*np.array(errors, np.float64).T) if errors else None
 
 

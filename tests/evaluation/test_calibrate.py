@@ -91,7 +91,7 @@ def test_offsets_undo_a_planted_lag_exactly() -> None:
     assert after is not None
     np.testing.assert_allclose([after.starts, after.ends], 0, atol=1e-4)
     assert findings[1:] == [
-        "12 right words and 0 wrong ones, a temperature needs 10 of either: it stays 1",
+        "12 right words and 0 wrong ones: a temperature needs 10 of each, so it stays 1",
         "word times as the model gives them: starts 60 ms off in the mean (60 in the median, 95 % within 60), "
         "ends 60 ms off in the mean (60 in the median, 95 % within 60), over 12 right words",
         f"with -60 ms for starts and -60 ms for ends: {after}",
@@ -105,7 +105,7 @@ def test_split_of_few_errors_and_without_times_leaves_all_as_it_is(wrong: int) -
     assert dataclasses.replace(calibration, step=0, fitted_on="", num_words=0) == UNCALIBRATED
     assert findings[0].startswith("words as the model gives them: expected calibration error 0.")
     assert findings[1:] == [
-        f"{9 + 2 * wrong} right words and {wrong} wrong ones, a temperature needs 10 of either: it stays 1",
+        f"{9 + 2 * wrong} right words and {wrong} wrong ones: a temperature needs 10 of each, so it stays 1",
         "the manifest has no word times: the offsets stay 0",
     ]
 
@@ -113,7 +113,7 @@ def test_split_of_few_errors_and_without_times_leaves_all_as_it_is(wrong: int) -
 def test_temperature_needs_right_words_too() -> None:
     calibration, findings = fit_calibration(*heard(3, ["NO"] * 20, timed=False), CONFIG, 7, "dev")
     assert calibration.temperature == 1
-    assert findings[1] == "0 right words and 60 wrong ones, a temperature needs 10 of either: it stays 1"
+    assert findings[1] == "0 right words and 60 wrong ones: a temperature needs 10 of each, so it stays 1"
 
 
 def test_split_without_words_leaves_all_as_it_is() -> None:
@@ -155,7 +155,7 @@ def test_command_keeps_the_calibration_with_the_run(
     assert cli.main(["calibrate", str(run)]) == 0
     calibration = read_calibration(run)
     assert (calibration.step, calibration.fitted_on, calibration.num_words) == (0, "dev", 3)
-    assert f"calibration on dev, kept in {run}/calibration.json:\n" in capsys.readouterr().err
+    assert f"calibration on dev, saved in {run}/calibration.json:\n" in capsys.readouterr().err
 
 
 def test_another_manifest_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

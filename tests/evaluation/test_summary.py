@@ -163,8 +163,8 @@ def test_run_without_an_evaluation_is_named(first: Path, tmp_path: Path) -> None
     with pytest.raises(InputError) as caught:
         summary((first, unfinished))
     assert str(caught.value) == (
-        f"{unfinished} must hold an evaluation, got neither test.json nor evaluations. Train it to its end with the "
-        f"command that began it, or evaluate it: python main.py evaluate {unfinished}"
+        f"{unfinished} must hold an evaluation, got neither test.json nor evaluations. Train it to the end with the "
+        f"command that started it, or evaluate it: python main.py evaluate {unfinished}"
     )
 
 

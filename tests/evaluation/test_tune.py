@@ -82,7 +82,7 @@ def test_command(run: Path, lm: Path, capsys: pytest.CaptureFixture[str], monkey
     digest = digest_of(lm)
     folder = run / "tuning" / f"lm.arpa-{digest[:12]}"
     assert "all.jsonl: 3 utterances, 3 words\ngreedy decoding: WER " in told
-    assert f"\npicture: {folder / 'surface.png'}\nkept in {run / 'decoding.json'}." in told
+    assert f"\npicture: {folder / 'surface.png'}\nsaved in {run / 'decoding.json'}." in told
     rows = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
     assert (rows[0]["lm"], rows[0]["words"], rows[0]["characters"], rows[0]["spaced"]) == (digest, 3, 7, True)
     assert (rows[1]["alpha"], rows[1]["beta"]) == (0.5, 0.5)
@@ -113,7 +113,7 @@ def test_trials_of_other_conditions_are_not_gone_on_with(tmp_path: Path, capsys:
     trials.add(Trial(0.5, 0.5, 3, 4))
     assert read_trials(trials.path, {"lm": "0123", "checkpoint": 7}) == trials
     assert read_trials(trials.path, {"lm": "0123", "checkpoint": 8, "split": "0"}) is None
-    assert capsys.readouterr().out == "starting anew: since the 1 earlier trials checkpoint and split changed\n"
+    assert capsys.readouterr().out == "starting again: since the 1 earlier trials, checkpoint and split changed\n"
     assert read_trials(tmp_path / "none.jsonl", {}) is None
 
 
@@ -188,7 +188,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(interrupts, "check", check)
-        with pytest.raises(interrupts.Stopped, match="interrupted; 2 trials are kept, the same command goes on"):
+        with pytest.raises(interrupts.Stopped, match="interrupted; 2 trials are saved; the same command continues"):
             run_trials(cut, 5, heard, search, alphabet, threads=False)
     assert cut.trials == whole.trials[:2]
     again = read_trials(cut.path, {"lm": "0123"})
@@ -201,7 +201,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
 def test_what_an_interrupted_command_found_is_kept(run: Path, lm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(study: Trials, *_: object, **__: object) -> None:
         study.add(Trial(0.25, 1.0, 1, 2))
-        raise KeyboardInterrupt("1 trials are kept")
+        raise KeyboardInterrupt("1 trials are saved")
 
     lm.write_text(lm.read_text() + "\n")
     monkeypatch.setattr(tune_lib, "run_trials", stop)
@@ -217,7 +217,7 @@ def test_report_says_what_is_doubtful(tmp_path: Path) -> None:
     assert "alpha 0.5, beta 0.5, the defaults: WER 70.00% (7 errors), CER 50.00% (20)\n" in told
     assert "alpha 3, beta 0.5, the best of 2 trials: WER 60.00% (6 errors), CER 50.00% (20)\n" in told
     assert "no better than greedy decoding" in told
-    assert "\n  alpha at the end of what was tried" in told
+    assert "\n  alpha at the end of the range that was tried" in told
     told = "\n".join(describe(make_trials(tmp_path, Trial(0.5, 0.5, 5, 20)), tmp_path, Path("lm")))
     assert "greedy" not in told
     assert "at the end" not in told

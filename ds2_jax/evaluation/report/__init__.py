@@ -1,1 +1,1 @@
-"""An evaluation as a person reads it: intervals, breakdowns, comparisons, and a page that shows what went wrong."""
+"""Reports an evaluation to a person: intervals, breakdowns, comparisons, and a page that shows the errors."""

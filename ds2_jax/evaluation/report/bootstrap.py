@@ -1,8 +1,8 @@
-"""How far an error rate is to be trusted: bootstrap intervals, and paired comparisons of two runs.
+"""Computes bootstrap intervals of error rates, and paired comparisons of two runs.
 
-What is drawn, with replacement, is whole speakers, since the errors of a speaker go together: utterances drawn on their
-own would make the interval too narrow. Of few speakers even that interval is too narrow (nothing drawn shows a speaker
-who is not there), so it is best read as a lower bound on the doubt.
+The bootstrap draws whole speakers with replacement, because the errors of a speaker are correlated: if it drew single
+utterances, the interval would be too narrow. With few speakers the interval is still too narrow, because no resample
+contains a new speaker. Take it as a lower bound on the uncertainty.
 
 Source: Bisani and Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance evaluation".
 """
@@ -20,9 +20,9 @@ CONFIDENCE = 0.95
 NUM_RESAMPLES = 10_000
 SEED = 0
 MIN_SPEAKERS = 5
-"""Fewer speakers are too few to draw from, so that utterances are drawn."""
+"""With fewer speakers, utterances are drawn instead."""
 DRAWN_AT_ONCE = 2**21
-"""Units that are drawn together: tens of megabytes."""
+"""The number of units drawn at once, which take tens of megabytes."""
 
 
 class Interval(NamedTuple):
@@ -33,25 +33,25 @@ class Interval(NamedTuple):
 
     @classmethod
     def of(cls, values: np.ndarray) -> "Interval":
-        """Of the resamples' values, [R] float."""
+        """Computes the interval from the values of the resamples, [R] float."""
         low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         return cls(float(low), float(high))
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The word error rates of a run and another one on the same utterances.
+    """The word error rates of a run and another run on the same utterances.
 
     Attributes:
-        against: names the other.
+        against: the name of the other run.
         rate: WER of the run.
-        other_rate: of the other.
-        interval: of `difference`.
-        lower: share of the resamples in which the run has the lower rate.
-        equal: in which both have the same.
-        p_value: one-sided, of the hypothesis that the run's rate is not the lower one: the share of the resamples,
-            shifted so that they agree with no difference on average, whose difference is at most the one that was
-            found. Small where the run is better; near 1 where it is worse.
+        other_rate: WER of the other run.
+        interval: interval of `difference`.
+        lower: fraction of the resamples in which the run has the lower rate.
+        equal: fraction of the resamples in which the rates are equal.
+        p_value: one-sided p-value of the hypothesis that the run does not have the lower rate. The resampled
+            differences are shifted to a mean of 0; the p-value is the fraction that is at most the observed difference.
+            It is small if the run is better, and near 1 if it is worse.
     """
 
     against: str
@@ -64,12 +64,12 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """WER of the run less that of the other: negative where the run is better."""
+        """WER of the run minus WER of the other run: negative if the run is better."""
         return self.rate - self.other_rate
 
     @property
     def higher(self) -> float:
-        """Share of the resamples in which the run has the higher rate."""
+        """Fraction of the resamples in which the run has the higher rate."""
         return 1 - self.lower - self.equal
 
     def __str__(self) -> str:
@@ -82,16 +82,16 @@ class Comparison:
 
 
 class Bootstrap:
-    """Draws the speakers of an evaluation with replacement, or its utterances where it has too few speakers.
+    """Draws the speakers of an evaluation with replacement, or its utterances if there are too few speakers.
 
-    Every call draws the same, so that the rates of two runs are paired, and a report can be repeated.
+    Every call draws the same resamples, so that the rates of two runs are paired and reports are reproducible.
 
     Args:
-        results: at least one.
+        results: one or more results.
 
     Attributes:
-        unit: "speakers", if every utterance has one and they are at least `MIN_SPEAKERS`; else "utterances".
-        num_units: how many there are.
+        unit: "speakers" if every utterance names one and there are at least `MIN_SPEAKERS`, else "utterances".
+        num_units: the number of these units.
     """
 
     def __init__(self, results: Sequence[Result]) -> None:
@@ -104,10 +104,10 @@ class Bootstrap:
         self._units = np.array([place[name] for name in speakers]) if by_speaker else np.arange(len(results))
 
     def rates(self, counts: Sequence[ErrorCount]) -> np.ndarray:
-        """The corpus error rate of every resample.
+        """Computes the corpus error rate of every resample.
 
         Args:
-            counts: of each utterance, in the order of the results.
+            counts: the errors of each utterance, in the order of the results.
 
         Returns:
             [R] float64.
@@ -126,15 +126,15 @@ class Bootstrap:
         return np.concatenate(rates)
 
     def interval(self, counts: Sequence[ErrorCount]) -> Interval:
-        """Of the corpus error rate; `counts` as for `rates`."""
+        """Computes the interval of the corpus error rate; `counts` as for `rates`."""
         return Interval.of(self.rates(counts))
 
     def compare(self, counts: Sequence[ErrorCount], other_counts: Sequence[ErrorCount], against: str) -> Comparison:
-        """Compares a run with the one that `against` names; both counts as for `rates`, of the same utterances."""
+        """Compares a run with another, named `against`; both counts as for `rates`, of the same utterances."""
         rate, other_rate = (sum(each, start=ErrorCount()).rate for each in (counts, other_counts))
         differences = self.rates(counts) - self.rates(other_counts)
         found = rate - other_rate
-        as_low = differences - found <= found + 1e-12  # or rounding would break ties
+        as_low = differences - found <= found + 1e-12  # so that rounding does not break ties
         return Comparison(
             against,
             rate,

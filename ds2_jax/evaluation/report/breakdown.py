@@ -1,4 +1,4 @@
-"""Error rates by speaker and by length, and which words are taken for which."""
+"""Breaks the errors of an evaluation down by speaker, by length and by confused words."""
 
 import collections
 import dataclasses
@@ -11,17 +11,17 @@ from ds2_jax.evaluation.error_rates import ErrorCount, char_errors
 from ds2_jax.evaluation.results import Result
 
 LENGTHS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 16.0, 24.0)
-"""Seconds: where a bin ends and the next begins."""
+"""Boundaries between the bins of duration, in seconds."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Some utterances of an evaluation.
+    """A group of utterances of an evaluation.
 
     Attributes:
-        name: what they have in common.
-        utterances: how many.
-        seconds: of audio, together.
+        name: what the utterances have in common.
+        utterances: the number of utterances.
+        seconds: their total duration.
         words: their word errors.
         characters: their character errors, without spaces.
     """
@@ -34,7 +34,7 @@ class Group:
 
     @classmethod
     def of(cls, name: str, results: Sequence[Result]) -> "Group":
-        """The group of some results."""
+        """Makes a group from results."""
         return cls(
             name,
             len(results),
@@ -45,7 +45,7 @@ class Group:
 
 
 def by_speaker(results: Iterable[Result]) -> list[Group]:
-    """Groups of one speaker each, the highest word error rate first; none where no speaker is known."""
+    """Groups results by speaker, the highest word error rate first; no groups if no speaker is known."""
     groups: dict[str, list[Result]] = collections.defaultdict(list)
     for result in results:
         groups[result.utterance.speaker].append(result)
@@ -56,7 +56,7 @@ def by_speaker(results: Iterable[Result]) -> list[Group]:
 
 
 def by_length(results: Iterable[Result]) -> list[Group]:
-    """Groups of similar duration, the shortest first; those without an utterance are left out."""
+    """Groups results by duration, the shortest first; empty groups are left out."""
     edges = (0.0, *LENGTHS)
     groups: dict[float, list[Result]] = {edge: [] for edge in edges}
     for result in results:
@@ -66,24 +66,24 @@ def by_length(results: Iterable[Result]) -> list[Group]:
 
 
 class WordPair(NamedTuple):
-    """A word of the reference beside what was recognised for it; "" where one of them has none."""
+    """A word of the reference and the word that was recognised for it; "" if one of them is missing."""
 
     reference: str
     hypothesis: str
 
     @property
     def kind(self) -> str:
-        """The kind of edit; "right" where there is none."""
+        """The kind of edit, or "right"."""
         if self.reference == self.hypothesis:
             return "right"
         return "substitution" if all(self) else "deletion" if self.reference else "insertion"
 
 
 def align_words(reference: str, hypothesis: str) -> list[WordPair]:
-    """Sets the words of two texts beside each other, with the fewest edits: those that the error rate counts.
+    """Aligns the words of two texts with the fewest edits, which are the ones that the error rate counts.
 
     Returns:
-        In order; where several alignments have as few edits, the one that rapidfuzz finds.
+        The pairs in order. If several alignments have equally few edits, rapidfuzz chooses.
     """
     said, heard = reference.split(), hypothesis.split()
     pairs: list[WordPair] = []
@@ -96,13 +96,13 @@ def align_words(reference: str, hypothesis: str) -> list[WordPair]:
 
 
 class Confusion(NamedTuple):
-    """How often a word was taken for another.
+    """How often one word was recognised as another.
 
     Attributes:
-        reference: the word; "" of an insertion.
-        hypothesis: what was recognised; "" of a deletion.
-        times: how often.
-        occurrences: of the word in the references; of an inserted one in the hypotheses.
+        reference: the word; "" for an insertion.
+        hypothesis: the recognised word; "" for a deletion.
+        times: how often this happened.
+        occurrences: how often the word occurs in the references; for an insertion, in the hypotheses.
     """
 
     reference: str
@@ -112,7 +112,7 @@ class Confusion(NamedTuple):
 
 
 def confusions(results: Iterable[Result]) -> dict[str, list[Confusion]]:
-    """The word errors of an evaluation by kind ("substitution", "deletion", "insertion"), the most frequent first."""
+    """Counts the word errors by kind ("substitution", "deletion", "insertion"), the most frequent first."""
     counts: collections.Counter[WordPair] = collections.Counter()
     said: collections.Counter[str] = collections.Counter()
     heard: collections.Counter[str] = collections.Counter()

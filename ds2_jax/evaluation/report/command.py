@@ -1,4 +1,4 @@
-"""The report of an evaluation, written into a folder: index.html for a person, report.json for programs."""
+"""Writes the report of an evaluation into a folder: index.html for a person, report.json for programs."""
 
 import json
 from collections.abc import Sequence
@@ -14,14 +14,15 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_text, writing
 
 NUM_UTTERANCES = 20
-"""Worst utterances on the page. Each takes 0.2 MB if it lasts 3 s and 1.6 MB if 30 s: at most 33 MB at 16 kHz."""
+"""The number of worst utterances on the page. At 16 kHz, one of 3 s takes 0.2 MB and one of 30 s takes 1.6 MB, so the
+page has at most 33 MB."""
 
 
 def make_folder(folder: Path) -> None:
-    """Makes the folder of a report. Call it before the evaluation, whose work would be lost if it failed.
+    """Makes the folder of a report. Call it before the evaluation, so that a failure does not waste its work.
 
     Raises:
-        InputError: it is a file, or cannot be made.
+        InputError: the folder is a file, or cannot be made.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--report must be a folder, got {folder}, which is a file. Give another --report.")
@@ -32,14 +33,14 @@ def make_folder(folder: Path) -> None:
 def write_report(
     folder: Path, contents: Contents, examples: Sequence[Example], config: Config, decoder: Decoder
 ) -> Path:
-    """Writes index.html and report.json, in place of older ones.
+    """Writes index.html and report.json and replaces older ones.
 
     Args:
-        folder: from `make_folder`.
-        contents: of the report.
+        folder: a folder from `make_folder`.
+        contents: the contents of the report.
         examples: the worst utterances, the worst first.
-        config: of the run.
-        decoder: that was used.
+        config: the run's configuration.
+        decoder: the decoder of the evaluation.
 
     Returns:
         The path of index.html, which is written last.

@@ -1,4 +1,4 @@
-"""What a report says, in numbers: the page shows it, report.json keeps it."""
+"""Computes the contents of a report, which the page shows and report.json stores."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ from ds2_jax.evaluation.results import Evaluation, Result
 
 
 class Origin(NamedTuple):
-    """Where an evaluation comes from, for the heading.
+    """What was evaluated and how, for the heading.
 
     Attributes:
-        run: folder of the run, as it was named.
-        manifest: what was evaluated.
-        decoding: how the model's output was read.
+        run: the folder of the run, as the user gave it.
+        manifest: the manifest that was evaluated.
+        decoding: a description of the decoder.
     """
 
     run: str
@@ -28,20 +28,20 @@ class Origin(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """All that a report says but for pictures and sounds.
+    """Everything in a report except pictures and sounds.
 
     Attributes:
-        origin: of the evaluation.
-        evaluation: its results.
-        bootstrap: what was drawn; None where no word is said, and then no interval.
-        words: of the word error rate.
-        characters: of the character error rate, without spaces.
-        speakers: `by_speaker`.
-        lengths: `by_length`.
+        origin: what was evaluated and how.
+        evaluation: the results.
+        bootstrap: the bootstrap; it and the intervals are None if the references have no words.
+        words: interval of the word error rate.
+        characters: interval of the character error rate, without spaces.
+        speakers: the result of `by_speaker`.
+        lengths: the result of `by_length`.
         confusions: word errors by kind.
-        reliability: of the words' confidences; None where nothing was recognised.
-        bins: of the same.
-        comparison: with another run; None where there is none.
+        reliability: measures of the words' confidences; None if nothing was recognised.
+        bins: the words by confidence.
+        comparison: comparison with another run; None if there is none.
     """
 
     origin: Origin
@@ -58,7 +58,7 @@ class Contents:
 
 
 def contents(origin: Origin, evaluation: Evaluation, comparison: Comparison | None) -> Contents:
-    """Works out a report; the attributes of `Contents` tell the arguments."""
+    """Computes a report; `Contents` describes the arguments."""
     results = evaluation.results
     bootstrap = Bootstrap(results) if evaluation.words.reference_length else None
     sure, right = word_confidences(results)
@@ -78,19 +78,19 @@ def contents(origin: Origin, evaluation: Evaluation, comparison: Comparison | No
 
 
 def character_counts(results: Sequence[Result]) -> list[ErrorCount]:
-    """Of each utterance, without spaces."""
+    """Counts the character errors of each utterance, without spaces."""
     return [char_errors(result.reference, result.hypothesis, spaces=False) for result in results]
 
 
 def word_confidences(results: Sequence[Result]) -> tuple[list[float], list[bool]]:
-    """The confidence of every recognised word, and whether it is right."""
+    """Lists the confidence of every recognised word, and whether it is right."""
     confidences = [word.confidence for result in results for word in result.readings[0].words]
     right = [each for result in results for each in right_words(result.reference, result.hypothesis)]
     return confidences, right
 
 
 def as_json(contents: Contents, examples: Sequence[Example]) -> dict[str, Any]:
-    """The report as an object of JSON; rates are fractions, times seconds."""
+    """Gives the report as a JSON object; rates are fractions, times are seconds."""
     bootstrap, comparison = contents.bootstrap, contents.comparison
     return {
         **contents.origin._asdict(),

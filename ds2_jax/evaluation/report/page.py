@@ -1,6 +1,6 @@
-"""The report as one page of HTML that needs nothing else: no network, no other file.
+"""Writes the report as one HTML page that needs no network and no other file.
 
-The templates escape every value: what comes from a manifest, a transcript or a file name is always text.
+The templates escape every value, so that text from manifests, transcripts and file names is never read as HTML.
 """
 
 import base64
@@ -16,7 +16,7 @@ from ds2_jax.evaluation.report.contents import Contents
 from ds2_jax.evaluation.report.utterance import ShownUtterance
 
 LIMITS = {
-    "FEW": 30,  # with fewer units the page says what their number does to the intervals
+    "FEW": 30,  # with fewer units, the page warns that intervals are too narrow
     "MIN_SPEAKERS": MIN_SPEAKERS,
     "NUM_RESAMPLES": NUM_RESAMPLES,
     "SHOWN_CONFUSIONS": 20,  # rows of a table; report.json has all
@@ -29,8 +29,8 @@ def page(contents: Contents, utterances: Sequence[ShownUtterance]) -> str:
     """Writes the page.
 
     Args:
-        contents: of the report.
-        utterances: the worst ones, the worst first.
+        contents: the contents of the report.
+        utterances: the worst utterances, the worst first.
     """
     sections = {
         "summary": "Summary",
@@ -55,7 +55,7 @@ def page(contents: Contents, utterances: Sequence[ShownUtterance]) -> str:
 
 @functools.cache
 def environment() -> jinja2.Environment:
-    """The templates, with autoescape; a name that is not defined is an error."""
+    """Loads the templates, with autoescape; an undefined name is an error."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__),
         autoescape=True,
@@ -71,10 +71,10 @@ def environment() -> jinja2.Environment:
 
 
 def percent(rate: float) -> str:
-    """A fraction in per cent, with two decimals as error rates are given."""
+    """Formats a fraction in per cent with two decimals."""
     return f"{rate * 100:.2f} %".replace("-", "−")
 
 
 def points(difference: float) -> str:
-    """A difference of two fractions in percentage points, with its sign."""
+    """Formats a difference of two fractions in percentage points, with its sign."""
     return f"{difference * 100:+.2f}".replace("-", "−")

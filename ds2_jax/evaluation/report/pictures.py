@@ -1,4 +1,4 @@
-"""The spectrogram of a recording as PNG, and its sound as WAV."""
+"""Draws the spectrogram of a recording as PNG, and writes its sound as WAV."""
 
 import base64
 import functools
@@ -14,9 +14,9 @@ from ds2_jax.config import FeatureConfig
 from ds2_jax.model.features import extract_features
 
 QUIETEST, LOUDEST = -1.0, 3.5
-"""Ends of the colours, in standard deviations of the spectrogram."""
+"""The range of values that the colours cover, in standard deviations of the spectrogram."""
 NUM_COLOURS = 64
-"""You cannot tell more apart, and the file would be twice as large."""
+"""More colours look the same and make the file twice as large."""
 
 
 def spectrogram_maker(features: FeatureConfig) -> Callable[[np.ndarray], np.ndarray]:
@@ -26,7 +26,7 @@ def spectrogram_maker(features: FeatureConfig) -> Callable[[np.ndarray], np.ndar
     def make(waveform: np.ndarray) -> np.ndarray:
         seconds = 1
         while seconds * features.sample_rate < len(waveform):
-            seconds *= 2  # few shapes to compile
+            seconds *= 2  # for few shapes to compile
         padded = np.zeros((1, seconds * features.sample_rate), np.float32)
         padded[0, : len(waveform)] = waveform
         spectrograms, num_frames = extract(padded, np.array([len(waveform)], np.int32))
@@ -36,7 +36,7 @@ def spectrogram_maker(features: FeatureConfig) -> Callable[[np.ndarray], np.ndar
 
 
 def spectrogram_png(spectrogram: np.ndarray) -> bytes:
-    """Draws a normalised spectrogram [T, F] float32: a pixel for each frame and bin, low frequencies at the bottom."""
+    """Draws a normalised spectrogram [T, F] float32: one pixel for each frame and bin, low frequencies below."""
     from matplotlib import colormaps
 
     scaled = (spectrogram - QUIETEST) / (LOUDEST - QUIETEST)
@@ -60,5 +60,5 @@ def sound(waveform: np.ndarray, sample_rate: int) -> bytes:
 
 
 def data_uri(kind: str, data: bytes) -> str:
-    """The address that holds the bytes of a file; `kind` is its MIME type."""
+    """Makes a data: address that holds the bytes of a file; `kind` is its MIME type."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

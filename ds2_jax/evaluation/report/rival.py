@@ -1,4 +1,4 @@
-"""What a run is compared with: another run, or an earlier evaluation."""
+"""Reads the results that a run is compared with, and compares."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class Rival(NamedTuple):
     """Results to compare with.
 
     Attributes:
-        name: the folder or the file.
+        name: the folder of a run, or the file of an evaluation.
         results: one for each utterance, in any order.
     """
 
@@ -25,10 +25,10 @@ class Rival(NamedTuple):
 
 
 def read_rival(path: Path) -> Rival:
-    """Reads the utterances of an evaluation, as `results.write_evaluation` wrote them.
+    """Reads the utterances of an evaluation that `results.write_evaluation` wrote.
 
     Raises:
-        InputError: it is no such file.
+        InputError: the file does not hold them.
     """
     results: dict[str, Result] = {}
     for number, line in enumerate(read_text(path).split("\n"), start=1):  # U+2028 may stand in a transcript
@@ -53,13 +53,13 @@ def compare(results: Sequence[Result], rival: Rival, manifest: Path) -> Comparis
     """Compares the results of a run with others of the same utterances.
 
     Args:
-        results: of the run.
-        rival: the others.
-        manifest: names the utterances in a message.
+        results: the results of the run.
+        rival: the results to compare with.
+        manifest: the manifest to name in an error.
 
     Raises:
-        InputError: they are not the same utterances, what is said in one differs by more than its case, or nothing is
-            said in any.
+        InputError: the utterances differ, two transcripts differ by more than upper and lower case, or no transcript
+            has words.
     """
     ours = {result.utterance.id: result.reference for result in results}
     theirs = {result.utterance.id: result for result in rival.results}
@@ -70,7 +70,7 @@ def compare(results: Sequence[Result], rival: Rival, manifest: Path) -> Comparis
     for name, reference in ours.items():
         if reference.casefold() != (other := theirs[name].reference).casefold():
             rule = f"have the reference {shorten(repr(reference))} for utterance {shorten(name)}"
-            raise InputError(f"--against must {rule}, case apart, got {shorten(repr(other))}. {advice}")
+            raise InputError(f"--against must {rule}, apart from case, got {shorten(repr(other))}. {advice}")
     if not sum(result.words.reference_length for result in results):
         advice = "Leave --against out."
         raise InputError(f"{manifest} must hold transcripts with words to compare runs, got none. {advice}")

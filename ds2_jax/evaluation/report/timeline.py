@@ -1,4 +1,4 @@
-"""What `templates/timeline.html` draws of an utterance: its spectrogram, the letters of each frame, and the words."""
+"""Lays out an utterance for `templates/timeline.html`: its spectrogram, the letters of each frame, and its words."""
 
 import dataclasses
 import itertools
@@ -13,20 +13,20 @@ from ds2_jax.decoding.hypothesis import Word
 from ds2_jax.text.alphabet import Alphabet
 
 LEAST_SHOWN = 0.1
-"""A label that is not written is shown from this probability on."""
+"""The least probability at which a label that is not written is shown."""
 PIXELS_PER_FRAME, FEWEST_PIXELS, MOST_PIXELS = 7.5, 110, 260
-"""The first keeps letters of neighbouring output frames apart; the others bound the width of a second."""
+"""Width of an output frame, which keeps letters apart; smallest and largest width of a second."""
 WORD_PIXELS, LETTER_PIXELS = 20, 9
-"""Width of a word without its letters, and of a letter."""
+"""Width of a word without its letters, and width of a letter."""
 SPACE = "␣"
 
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """The axis of time that all rows of a timeline share.
+    """The time axis that all rows of a timeline share.
 
     Attributes:
-        seconds: its length.
+        seconds: length of the axis.
         seconds_per_frame: duration of an output frame.
         window_stride: seconds between spectrogram frames.
     """
@@ -36,23 +36,23 @@ class Axis:
     window_stride: float
 
     def at(self, seconds: float) -> str:
-        """A time or a duration as a share of the axis, for CSS and SVG."""
+        """Formats a time or a duration as a percentage of the axis, for CSS and SVG."""
         return f"{100 * seconds / self.seconds:.3f}%"
 
     @property
     def pixels(self) -> int:
-        """Least width at which the letters can be read."""
+        """The least width in pixels at which the letters can be read."""
         return round(self.seconds * min(max(PIXELS_PER_FRAME / self.seconds_per_frame, FEWEST_PIXELS), MOST_PIXELS))
 
     @property
     def ticks(self) -> list[float]:
-        """Times to label, in seconds: 12 at most, unless the axis is longer than two minutes."""
+        """The times to label, in seconds: at most 12, unless the axis is longer than two minutes."""
         step = next(step for step in (0.25, 0.5, 1, 2, 5, 10) if self.seconds / step <= 12 or step == 10)
         return [index * step for index in range(math.ceil(self.seconds / step))]
 
 
 class Bar(NamedTuple):
-    """The probability of a label in an output frame; the title names the likeliest labels there."""
+    """The probability of a label in an output frame; `title` lists the most probable labels of the frame."""
 
     frame: int
     probability: float
@@ -63,10 +63,10 @@ class Letter(NamedTuple):
     """A label in consecutive output frames.
 
     Attributes:
-        text: its character; "␣" for a space.
-        written: the model writes it: the bars stand above the line. Otherwise it is the likeliest label that the model
-            does not write, and they hang below.
-        shade: further class of the bars: " gap" for a space, "" and " odd" in turn for other characters.
+        text: the label's character; "␣" for a space.
+        written: whether the model writes the label, so that its bars stand above the line. Otherwise it is the most
+            probable label that the model does not write, and its bars hang below.
+        shade: additional CSS class of the bars: " gap" for a space, "" and " odd" in turn for other characters.
         bars: one for each frame.
     """
 
@@ -77,29 +77,29 @@ class Letter(NamedTuple):
 
     @property
     def peak(self) -> Bar:
-        """The tallest bar, the first of equals."""
+        """The tallest bar; ties go to the first."""
         return max(self.bars, key=lambda bar: bar.probability)
 
 
 class Letters(NamedTuple):
-    """All letters of an utterance, and the written ones in words for a screen reader."""
+    """All letters of an utterance, and a description of the written ones for a screen reader."""
 
     letters: Sequence[Letter]
     spoken: str
 
 
 class Row:
-    """Words over time.
+    """A row of words over time.
 
     Args:
-        axis: of the timeline.
-        title: of the row.
-        words: in order.
-        kinds: of each word its kind of edit.
+        axis: the time axis.
+        title: the title of the row.
+        words: the words in order.
+        kinds: the kind of edit of each word.
 
     Attributes:
-        placed: each word with its kind and the line on which it stands, from 0.
-        num_lines: at least one.
+        placed: each word with its kind and the index of its line.
+        num_lines: the number of lines, at least 1.
     """
 
     def __init__(self, axis: Axis, title: str, words: Sequence[Word], kinds: Sequence[str]) -> None:
@@ -113,12 +113,12 @@ class Timeline(NamedTuple):
     """A timeline to draw.
 
     Attributes:
-        axis: of time.
+        axis: the time axis.
         spectrogram: address of the picture.
-        num_frames: of the spectrogram.
+        num_frames: number of frames in the spectrogram.
         kilohertz: frequencies in the middle and at the top of the spectrogram.
-        letters: of the output frames.
-        rows: of words; the last one is what was recognised, whose words can be heard.
+        letters: the letters of the output frames.
+        rows: rows of words; the last row holds the recognised words, which the reader can play.
     """
 
     axis: Axis
@@ -130,12 +130,12 @@ class Timeline(NamedTuple):
 
 
 def find_letters(axis: Axis, log_probs: np.ndarray, alphabet: Alphabet) -> Letters:
-    """Finds the label that the model writes in each frame, and the likeliest one that it does not write.
+    """Finds the label that the model writes in each frame, and the most probable one that it does not write.
 
     Args:
-        axis: of time.
+        axis: the time axis.
         log_probs: [T', V] float32, natural logarithms.
-        alphabet: what the labels stand for.
+        alphabet: the model's alphabet.
     """
     probs = np.exp(log_probs)
     probs[:, Alphabet.blank_index] = 0
@@ -158,7 +158,7 @@ def find_letters(axis: Axis, log_probs: np.ndarray, alphabet: Alphabet) -> Lette
 def _runs(
     labels: np.ndarray, probs: np.ndarray, titles: Sequence[str], alphabet: Alphabet, *, written: bool
 ) -> Iterator[Letter]:
-    """A letter for each run of frames with one label; blank gives none."""
+    """Yields a letter for each run of frames with the same label, except blank."""
     shades = itertools.cycle(("", " odd"))
     for label, frames in itertools.groupby(range(len(labels)), key=lambda frame: int(labels[frame])):
         if label != Alphabet.blank_index:
@@ -181,8 +181,8 @@ def _text(alphabet: Alphabet, label: int) -> str:
 
 
 def _lines(axis: Axis, words: Sequence[Word]) -> list[int]:
-    """Puts words on lines, so that none covers another where the timeline is at its narrowest."""
-    ends: list[float] = []  # of each line, pixels
+    """Distributes words over lines, so that none covers another at the least width of the timeline."""
+    ends: list[float] = []  # of each line, in pixels
     lines = []
     for word in words:
         start, end = (time / axis.seconds * axis.pixels for time in (word.start, word.end))

@@ -1,4 +1,4 @@
-"""What `templates/utterance.html` shows of an utterance: what was said and recognised, seen and heard."""
+"""Prepares an utterance for `templates/utterance.html`: its words, timeline and sound."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 
 MOST_SECONDS = 30.0
-"""Of a recording, drawn and to be heard: with more the page would be too large to open quickly."""
+"""Seconds of a recording that the page shows and plays; with more, the page would open slowly."""
 
 
 class ShownUtterance(NamedTuple):
@@ -30,11 +30,11 @@ class ShownUtterance(NamedTuple):
     Attributes:
         result: the utterance and what was recognised.
         characters: character errors, without spaces.
-        seconds: of the whole recording.
-        pairs: words of the reference beside those recognised.
-        timeline: what is drawn.
+        seconds: duration of the whole recording.
+        pairs: the words of the reference, aligned with the recognised words.
+        timeline: the timeline to draw.
         audio: address of the sound.
-        notes: what the reader should know.
+        notes: notes for the reader.
     """
 
     result: Result
@@ -47,11 +47,11 @@ class ShownUtterance(NamedTuple):
 
 
 class Illustrator:
-    """Draws utterances of a run for the page.
+    """Prepares utterances of a run for the page.
 
     Args:
-        config: of the run.
-        decoder: that was used; it times the words of references as it times those of hypotheses.
+        config: the run's configuration.
+        decoder: the decoder of the evaluation, which also computes the word times of references.
     """
 
     def __init__(self, config: Config, decoder: Decoder) -> None:
@@ -60,7 +60,7 @@ class Illustrator:
         self._spectrogram: Callable[[np.ndarray], np.ndarray] = spectrogram_maker(config.features)
 
     def __call__(self, example: Example) -> ShownUtterance:
-        """Reads the audio of an utterance, and draws it.
+        """Reads the audio of an utterance and prepares it for the page.
 
         Raises:
             InputError: the audio cannot be read.
@@ -93,8 +93,8 @@ class Illustrator:
         return Timeline(axis, image, len(spectrogram), (middle, top), find_letters(axis, frames, self._alphabet), rows)
 
     def _rows(self, axis: Axis, example: Example, pairs: Sequence[WordPair]) -> tuple[list[Row], list[str]]:
-        """The words of the reference and of the hypothesis in their places; a note if the former have none."""
-        from ds2_jax.decoding.alignment import align  # Numba, which an evaluation without a report need not load
+        """Makes the rows of reference and hypothesis; without an alignment, a note replaces the reference's row."""
+        from ds2_jax.decoding.alignment import align  # loads Numba, which only reports need
 
         result, log_probs = example
         said, heard = ([pair.kind for pair in pairs if pair[side]] for side in (0, 1))
@@ -102,12 +102,12 @@ class Illustrator:
         try:
             spans = align(log_probs, self._alphabet.encode(result.reference))
         except InputError as error:
-            return [recognised], [f"The reference has no place in time: {error}"]
+            return [recognised], [f"The reference cannot be aligned: {error}"]
         return [_row(axis, "Reference", self._decoder.hypothesis(spans, log_probs), said), recognised], []
 
 
 def _row(axis: Axis, title: str, reading: Hypothesis, kinds: list[str]) -> Row:
-    """The words that begin in what is shown; none reaches past it."""
+    """Makes a row of the words that begin inside the axis, cut at its end."""
     shown = [word._replace(end=min(word.end, axis.seconds)) for word in reading.words if word.start < axis.seconds]
     return Row(axis, title, shown, kinds[: len(shown)])
 

@@ -1,4 +1,4 @@
-"""The worst utterances of an evaluation, with what the model gave for them."""
+"""Collects the worst utterances of an evaluation, with the model's outputs for them."""
 
 import heapq
 from typing import NamedTuple
@@ -14,7 +14,7 @@ class Example(NamedTuple):
 
     Attributes:
         result: the utterance and what was recognised.
-        log_probs: [T', V] float32, natural logarithms, no padding.
+        log_probs: [T', V] float32, natural logarithms, without padding.
     """
 
     result: Result
@@ -22,26 +22,26 @@ class Example(NamedTuple):
 
 
 class Worst:
-    """Keeps the worst utterances of those it is told of: most word errors, then most character errors, then least sure.
+    """Collects the utterances with most word errors; ties go to more character errors, then to less confidence.
 
     Args:
-        num_kept: how many.
+        num_kept: the number of utterances to keep.
     """
 
     def __init__(self, num_kept: int) -> None:
         self._num_kept = num_kept
-        self._heap: list[tuple[int, int, float, str, Example]] = []  # no two of the same id: none is compared further
+        self._heap: list[tuple[int, int, float, str, Example]] = []  # ids differ, so examples are not compared
 
     def __call__(self, result: Result, log_probs: np.ndarray) -> None:
-        """Takes an utterance into account; [T', V] float32."""
+        """Considers an utterance; `log_probs` is [T', V] float32."""
         characters = char_errors(result.reference, result.hypothesis, spaces=True).edits
         unsure = -result.readings[0].confidence
-        example = Example(result, log_probs.copy())  # no view of a batch
+        example = Example(result, log_probs.copy())  # a view would keep the batch in memory
         item = (result.words.edits, characters, unsure, result.utterance.id, example)
         push = heapq.heappush if len(self._heap) < self._num_kept else heapq.heappushpop
         push(self._heap, item)
 
     @property
     def examples(self) -> list[Example]:
-        """The worst first."""
+        """The collected utterances, the worst first."""
         return [item[-1] for item in sorted(self._heap, reverse=True)]

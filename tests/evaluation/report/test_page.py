@@ -111,7 +111,7 @@ def compared(low: float, high: float, against: str = "runs/b") -> Document:
     [
         (-0.2, -0.1, "This run is better: the interval lies below 0."),
         (0.1, 0.2, "This run is worse: the interval lies above 0."),
-        (-0.1, 0.2, "Not decided: the interval holds 0."),
+        (-0.1, 0.2, "Undecided: the interval contains 0."),
     ],
 )
 def test_verdict_follows_the_interval(low: float, high: float, verdict: str) -> None:

@@ -107,4 +107,4 @@ def test_a_long_recording_is_shown_in_part_and_other_readings_are_told(
 
 
 def test_reference_without_a_place_is_told(document: Document) -> None:
-    assert "The reference has no place in time: The transcript must use the alphabet" in document.words["p"]
+    assert "The reference cannot be aligned: The transcript must use the alphabet" in document.words["p"]

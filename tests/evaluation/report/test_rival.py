@@ -75,7 +75,7 @@ def test_other_transcripts_are_not_compared() -> None:
     with pytest.raises(InputError) as caught:
         compare([*OURS[:2], result("c", "HALT", "HALT")], rival, MANIFEST)
     assert str(caught.value) == (
-        "--against must have the reference 'HALT' for utterance c, case apart, got 'STOP'. "
+        "--against must have the reference 'HALT' for utterance c, apart from case, got 'STOP'. "
         "Evaluate it on test.jsonl with the same transcripts."
     )
 

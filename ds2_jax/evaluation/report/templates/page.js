@@ -1,6 +1,6 @@
 "use strict";
 
-// Tables: a click on a column's title sorts by it, a second one the other way round.
+// Tables: a click on a column's title sorts by that column, a second click reverses the order.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
@@ -19,7 +19,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// Utterances: a cursor follows the sound, the word that is heard is framed, words and places can be chosen.
+// Utterances: a cursor follows the sound and the current word is framed; a click on a word or a place plays from there.
 for (const utterance of document.querySelectorAll(".utterance")) {
   const audio = utterance.querySelector("audio");
   const timeline = utterance.querySelector(".timeline");
