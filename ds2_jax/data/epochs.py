@@ -1,4 +1,4 @@
-"""What each epoch of training reads: its batches, and how it changes each waveform."""
+"""The epochs of training: the batches of each, and the changes to each waveform."""
 
 import functools
 import math
@@ -14,10 +14,10 @@ from ds2_jax.data.splits import Split
 
 
 class Epochs:
-    """The epochs of a run; each has as many batches of each shape as any other. Epochs are counted from 0.
+    """The epochs of a run, counted from 0. All have the same number of batches of each shape.
 
     Args:
-        config: of the run.
+        config: the run's configuration.
         split: the training utterances.
 
     Raises:
@@ -31,17 +31,17 @@ class Epochs:
         same = not self._perturber.changes_lengths
         self._envelope = None if same else envelope_of(map(self.num_samples, range(config.epochs)))
         self.num_steps = len(self.plan(0))
-        """Of every epoch."""
+        """The number of steps in every epoch."""
 
     def num_samples(self, epoch: int) -> np.ndarray:
-        """[U] int, samples of every utterance as the epoch hears it, but for up to a hop that a file may hold more."""
+        """Computes the number of samples of every utterance in an epoch, [U] int; a file may hold up to a hop more."""
         if not self._perturber.changes_lengths:
             return self._recorded
         spare = self._config.features.hop_length - 1
         return self._perturber.num_samples(self._recorded + spare, epoch) - spare
 
     def plan(self, epoch: int) -> list[Batch]:
-        """The batches of an epoch, in their order."""
+        """Plans the batches of an epoch, in order."""
         data, features = self._config.data, self._config.features
         return plan_epoch(
             self.num_samples(epoch),
@@ -56,11 +56,11 @@ class Epochs:
         )
 
     def perturb(self, epoch: int) -> Perturb | None:
-        """What changes the waveforms of an epoch; None where nothing does."""
+        """Gives the function that changes the waveforms of an epoch; None if nothing does."""
         return functools.partial(self._perturber.apply, epoch) if self._perturber.active else None
 
     def __str__(self) -> str:
-        """Batches, lengths, padding and empty rows of the first epoch, for a person."""
+        """Describes the batches, lengths, padding and empty rows of the first epoch."""
         features = self._config.features
         summary = summarise(self.plan(0), self.num_samples(0), hop_length=features.hop_length)
         shapes = ", ".join(f"{b.num_rows} x {b.num_frames * features.window_stride:.1f} s" for b in summary.buckets)
@@ -71,7 +71,7 @@ class Epochs:
 
 
 def perturber_of(config: Config, split: Split) -> Perturber:
-    """What changes the waveforms of a run; arguments and errors as of `Epochs`."""
+    """Makes the `Perturber` of a run; arguments and errors as for `Epochs`."""
     features = config.features
     num_samples = split.num_samples(features.sample_rate)
     least_samples = np.zeros_like(num_samples)

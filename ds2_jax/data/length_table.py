@@ -1,7 +1,7 @@
-"""The length table of a TensorFlow data set: id, duration, transcript and speaker of every record, in their order.
+"""Reads the length table of a TensorFlow data set: id, duration, transcript and speaker of every record, in order.
 
-A batch plan needs all durations before anything is read. `data pack` writes the table into the set; of other sets it
-is counted once and kept in the user's cache.
+A batch plan needs all durations before it reads any audio. `data pack` writes the table into the set. For other sets,
+the records are read once, and the table is stored in the user's cache.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from ds2_jax.system.errors import NO_JSON, InputError
 from ds2_jax.system.files import write_text
 
 VERSION = 1
-"""Of the tables in the cache: what counts otherwise counts anew."""
+"""The version of the tables in the cache. Tables of another version are not used."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,19 +36,19 @@ class TfdsRecord:
     index: int
 
     def read(self, sample_rate: int) -> np.ndarray:
-        """As `audio.read_audio`."""
+        """Reads the waveform as `audio.read_audio` does."""
         return self.split.read(self.index, sample_rate)
 
     def samples(self) -> tuple[np.ndarray, int]:
-        """As `audio.read_samples`."""
+        """Reads the samples as `audio.read_samples` does."""
         return self.split.samples(self.index)
 
 
 def read_tfds(path: Path) -> list[Utterance]:
-    """The utterances of tfds:NAME#SPLIT; utterance i is record i, and its audio is called tfds:NAME#SPLIT[i].
+    """Reads the utterances of tfds:NAME#SPLIT. Utterance i is record i, and its audio is called tfds:NAME#SPLIT[i].
 
     Raises:
-        InputError: as `TfdsSplit`; the set is not stored for random access, or its table is damaged.
+        InputError: see `TfdsSplit`; or the set is not stored for random access, or its table is damaged.
     """
     split = TfdsSplit(path)
     split.require_random_access()
@@ -59,10 +59,10 @@ def read_tfds(path: Path) -> list[Utterance]:
 
 
 def length_table(split: TfdsSplit) -> list[SplitRow]:
-    """The table in the set, else the one in the cache, else counted from all records and put there.
+    """Reads the table in the set, or the one in the cache, or makes it from all records and puts it into the cache.
 
     Raises:
-        InputError: the set's own table is damaged, or a record is.
+        InputError: the set's own table or a record is damaged.
     """
     packed = split.folder / table_name(split.split)
     if packed.exists():
@@ -79,13 +79,13 @@ def length_table(split: TfdsSplit) -> list[SplitRow]:
             return rows
     rows = count(split)
     if cached is not None:
-        with contextlib.suppress(InputError):  # a cache that cannot be written only costs time, the next time
+        with contextlib.suppress(InputError):  # without a cache, the next call counts again
             write_text(cached, format_table(rows))
     return rows
 
 
 def count(split: TfdsSplit) -> list[SplitRow]:
-    """Reads all records; a progress bar is on stderr.
+    """Makes the table from all records and shows a progress bar.
 
     Raises:
         InputError: a record is damaged.
@@ -95,7 +95,7 @@ def count(split: TfdsSplit) -> list[SplitRow]:
 
 
 def unique_ids(rows: Iterable[SplitRow]) -> list[SplitRow]:
-    """The rows; an id that has occurred before gets its record's number behind it."""
+    """Makes ids unique: an id that occurred before gets the record's number appended."""
     unique: dict[str, SplitRow] = {}
     for index, row in enumerate(rows):
         name = f"{row.id}[{index}]" if row.id in unique else row.id
@@ -104,17 +104,17 @@ def unique_ids(rows: Iterable[SplitRow]) -> list[SplitRow]:
 
 
 def table_name(split: str) -> str:
-    """Of the file in a set that `data pack` made."""
+    """Names the table's file in a set that `data pack` made."""
     return f"lengths-{split}.jsonl"
 
 
 def format_table(rows: Iterable[SplitRow]) -> str:
-    """JSON Lines, a row for each record in their order."""
+    """Formats the table as JSON Lines, one row for each record."""
     return "".join(json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in rows)
 
 
 def parse_table(text: str) -> list[SplitRow] | None:
-    """Inverse of `format_table`; None where the text is damaged."""
+    """Reads what `format_table` wrote; None if the text is damaged."""
     try:
         rows = [SplitRow(**json.loads(line)) for line in text.split("\n") if line]
     except (TypeError, *NO_JSON):
@@ -129,7 +129,7 @@ def _is_whole(row: SplitRow) -> bool:
 
 
 def _cache_path(split: TfdsSplit) -> Path | None:
-    """Where the table is kept, named after the set's files: one that was prepared anew is counted anew."""
+    """The table's path in the cache. It depends on the state of the set's files, so that new files get a new table."""
     states = file_states(split.folder)
     key = hashlib.sha256(json.dumps([VERSION, os.fspath(split.folder), split.split, states]).encode()).hexdigest()
     try:
@@ -139,7 +139,7 @@ def _cache_path(split: TfdsSplit) -> Path | None:
 
 
 def file_states(folder: Any) -> list[tuple[str, int, float]]:
-    """Name, size and time of change of the files of a data set, on a disk or in a bucket."""
+    """Lists name, size and modification time of the files of a data set, on a disk or in a bucket."""
     files = sorted(folder.iterdir())
     if "://" in os.fspath(folder):
         return [(path.name, path.stat().length, path.stat().mtime) for path in files]

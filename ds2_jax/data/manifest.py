@@ -1,4 +1,4 @@
-"""Manifests: lists of utterances, read in three formats and written in ours."""
+"""Reads manifests, which are lists of utterances, in three formats, and writes them in ours."""
 
 import collections
 import dataclasses
@@ -38,19 +38,20 @@ Reason = Literal[
 ]
 NUM_EXAMPLES = 3
 EXAMPLE_LENGTH = 300
-"""Characters of an example's detail in a message. The file of problems holds all of it."""
+"""The number of characters of a problem's detail that a message shows. The file of problems holds all of it."""
 MAX_DURATION = 3600
-"""Seconds. A longer duration has the wrong unit, and evaluation, which has no limit, would ask for all memory."""
+"""Longest duration in seconds. A larger number has the wrong unit; evaluation, which sets no limit of its own, would
+run out of memory."""
 
 
 class Record(Protocol):
     """Audio that has no file of its own."""
 
     def read(self, sample_rate: int) -> np.ndarray:
-        """Like `audio.reading.read_audio`."""
+        """Reads the waveform as `audio.reading.read_audio` does."""
 
     def samples(self) -> tuple[np.ndarray, int]:
-        """As `audio.read_samples`."""
+        """Reads the samples as `audio.reading.read_samples` does."""
 
 
 class TimedWord(NamedTuple):
@@ -63,16 +64,16 @@ class TimedWord(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Utterance:
-    """One recording and what is said in it.
+    """One recording and its transcript.
 
     Attributes:
-        audio: its file; if there is a `record`, a name for messages and results.
+        audio: the audio file; with a `record`, a name for messages and results.
         duration: seconds; 0 if the header of the file cannot be read.
-        transcript: as written in the manifest; the alphabet normalises it.
-        id: names the utterance in messages and results, unlike any other in its manifest.
-        speaker: "" if not known.
+        transcript: the transcript as written in the manifest; the alphabet normalises it.
+        id: a name for messages and results that is unique in the manifest.
+        speaker: name of the speaker; "" if unknown.
         record: reads the audio if it has no file of its own.
-        words: of the transcript, in order; empty if their times are not known.
+        words: the words of the transcript in order, with times; empty if the times are unknown.
     """
 
     audio: Path
@@ -84,11 +85,11 @@ class Utterance:
     words: tuple[TimedWord, ...] = ()
 
     def num_samples(self, sample_rate: int) -> int:
-        """Number of samples in `duration` at `sample_rate` (Hz)."""
+        """Computes the number of samples in `duration` at `sample_rate` (Hz)."""
         return round(self.duration * sample_rate)
 
     def samples(self) -> tuple[np.ndarray, int]:
-        """As `audio.read_samples`."""
+        """Reads the samples as `audio.reading.read_samples` does."""
         return self.record.samples() if self.record is not None else read_samples(self.audio)
 
 
@@ -103,26 +104,27 @@ class Problem:
 
 
 def read_manifest(path: Path) -> list[Utterance]:
-    """Reads a manifest; its content tells the format.
+    """Reads a manifest in one of three formats, which it recognises by the content.
 
-    * Ours, JSON Lines: `audio`, `duration`, `transcript`, optionally `id`, `speaker` and `words` ([word, start, end]
-      each).
-    * NeMo's, JSON Lines: `audio_filepath`, `duration`, `text`, optionally `id` and `speaker`.
-    * deepspeech.pytorch's, one JSON object: `root_path`, `samples` of `wav_path` and `transcript_path`; the transcripts
-      are read from their files, the durations from the headers of the audio.
+    * Our format is JSON Lines with `audio`, `duration`, `transcript`, and optionally `id`, `speaker` and `words`, a
+      list of [word, start, end].
+    * NeMo's format is JSON Lines with `audio_filepath`, `duration`, `text`, and optionally `id` and `speaker`.
+    * deepspeech.pytorch's format is one JSON object with `root_path` and `samples` of `wav_path` and
+      `transcript_path`. Transcripts are read from their files, durations from the headers of the audio.
 
-    Relative paths start at the manifest's folder, those of deepspeech.pytorch at its `root_path`, which starts there.
-    An utterance without an id is named after its audio file, with a number if that name is taken.
+    Paths are relative to the manifest's folder. In deepspeech.pytorch's format they are relative to `root_path`, which
+    is relative to that folder. An utterance without an id is named after its audio file, with a number if that name is
+    taken.
 
     Raises:
-        InputError: no such file, no utterance in it, not JSON, a key is missing, twice there or of the wrong type, a
-            duration is not a number of seconds up to an hour, an id occurs twice, words are not those of the
-            transcript or their times not in order, or a transcript file cannot be read.
+        InputError: the file does not exist, has no utterance or is not JSON; a key is missing, occurs twice or has the
+            wrong type; a duration is not a number of seconds up to an hour; an id occurs twice; the words differ from
+            the transcript or their times are not in order; or a transcript file cannot be read.
     """
     text = read_text(path)
     try:
         document = json.loads(text)
-    except NO_JSON:  # more than one line of JSON, or a fault that the reader of lines names
+    except NO_JSON:  # JSON Lines, or an error that `_read_lines` reports
         document = None
     if isinstance(document, dict) and "samples" in document:
         utterances = _read_samples(path, document)
@@ -133,7 +135,10 @@ def read_manifest(path: Path) -> list[Utterance]:
 
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
-    """Writes JSON Lines. Paths inside the manifest's folder are relative to it, so that the folder can be moved."""
+    """Writes a manifest as JSON Lines.
+
+    Paths inside the manifest's folder are relative to it, so that you can move the folder.
+    """
     folder = path.absolute().parent
     rows = []
     for utterance in utterances:
@@ -147,21 +152,21 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
 
 
 def count_reasons(problems: Iterable[Problem]) -> str:
-    """For example "2 missing audio, 1 unknown characters", most frequent first."""
+    """Counts problems by reason, the most frequent first, such as "2 missing audio, 1 unknown characters"."""
     counts = collections.Counter(problem.reason for problem in problems)
     return ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
 
 
 def write_problems(path: Path, problems: Iterable[Problem]) -> None:
-    """Writes JSON Lines: id, audio, reason, detail."""
+    """Writes problems as JSON Lines with id, audio, reason and detail."""
     _write_lines(path, [dataclasses.asdict(problem) for problem in problems])
 
 
 def read_text(path: Path) -> str:
-    """Reads a file in UTF-8, without its byte order mark.
+    """Reads a UTF-8 file and removes a byte order mark.
 
     Raises:
-        InputError: it cannot be read, or has another encoding.
+        InputError: the file cannot be read, or has another encoding.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -173,7 +178,7 @@ def read_text(path: Path) -> str:
 
 
 def _read_lines(path: Path, text: str) -> list[Utterance]:
-    """The utterances of JSON Lines, ours or NeMo's."""
+    """Reads the utterances of JSON Lines in our or in NeMo's format."""
     utterances: list[Utterance] = []
     lines: dict[str, int] = {}
     for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also split at U+2028 in a transcript
@@ -193,7 +198,7 @@ def _read_lines(path: Path, text: str) -> list[Utterance]:
 
 
 def _utterance(row: Row, where: str, folder: Path) -> Utterance:
-    """The utterance of one line; its id is "" if the line has none."""
+    """Reads the utterance of one line; its id is "" if the line has none."""
     require(isinstance(row, dict), where, "be a JSON object", row)
     nemo = "audio_filepath" in row
     audio = _string(row, "audio_filepath" if nemo else "audio", where)
@@ -212,7 +217,7 @@ def _utterance(row: Row, where: str, folder: Path) -> Utterance:
 
 
 def _words(rows: Any, transcript: str, duration: float, field: str) -> tuple[TimedWord, ...]:
-    """The words of a line and their times."""
+    """Reads the words of a line and their times."""
     advice = "Correct them, or leave them out."
     listed = isinstance(rows, list) and all(isinstance(row, list) and len(row) == 3 for row in rows)
     require(listed, field, "be a list of [word, start, end]", rows, advice)
@@ -244,7 +249,7 @@ def _read_samples(path: Path, document: Row) -> list[Utterance]:
 
 def _read_transcript(path: Path, where: str) -> str:
     if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - Path's raise where the name is too long
-        # A manifest by somebody else could name a device without end, or a pipe that nobody writes to.
+        # A manifest could name an endless device, or a pipe that nobody writes to.
         raise InputError(f"{where}: transcript_path must name a file, got {shorten(str(path))}. Correct the path.")
     try:
         return read_text(path).strip()
@@ -266,7 +271,7 @@ def _string(row: Row, key: str, where: str) -> str:
 
 
 def _read_duration(audio: Path) -> float:
-    """Seconds; 0 if the file cannot be read, so that `usable.check_utterances` counts it."""
+    """Reads the duration in seconds; 0 if the file cannot be read, so that `usable.check_utterances` counts it."""
     try:
         return audio_duration(audio)
     except InputError:

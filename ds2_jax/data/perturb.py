@@ -1,7 +1,7 @@
-"""Speed, tempo, reverberation, noise and gain of the waveforms of training, on the host.
+"""Changes speed, tempo, reverberation, noise and gain of training waveforms, on the host.
 
-Every draw is a function of (seed, epoch, utterance): the order of the batches, the workers and the processes play no
-part, and the lengths of an epoch are known before its first recording is read.
+Every draw is a function of (seed, epoch, utterance). It does not depend on the order of batches, on workers or on
+processes, and the lengths of an epoch are known before any recording is read.
 """
 
 import dataclasses
@@ -23,32 +23,33 @@ from ds2_jax.system.files import search
 Draw = TypeVar("Draw", float, np.ndarray)
 
 PURPOSE = 1
-"""Keeps these draws apart from those of the batch plan."""
+"""Separates these draws from the draws of the batch plan."""
 DRAWS = (
     *("speed_used", "speed", "tempo_used", "tempo", "response_used", "response"),
     *("noise_used", "noise", "noise_position", "noise_snr", "gain_used", "gain"),
 )
-"""What is drawn for every utterance, each uniformly in [0, 1)."""
+"""The draws for every utterance, each uniform in [0, 1)."""
 OVERLAP_SECONDS = 0.015
-"""Of neighbouring pieces in `change_tempo`: half a piece, so that a piece holds two periods of the lowest voices."""
+"""Overlap of neighbouring pieces in `change_tempo`: half a piece, so that a piece holds two periods of the lowest
+voices."""
 SEARCH_SECONDS = 0.0125
-"""Farthest that a piece may be moved to fit its neighbour: a period of 80 Hz."""
+"""The farthest that a piece may move to fit its neighbour: one period of 80 Hz."""
 MAX_RESPONSES = 64
-"""Impulse responses kept in memory, a few seconds each."""
+"""The number of impulse responses kept in memory, a few seconds each."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Perturbation:
-    """What is done to one utterance, in this order.
+    """The changes to one utterance, in the order in which they are made.
 
     Attributes:
-        speed: factor; above 1 is faster, shorter and higher.
-        tempo: factor; above 1 is faster and shorter, the pitch kept.
-        response: file with the impulse response of a room; None: none.
-        noise: file whose sound is added; None: none.
-        noise_position: in [0, 1), which part of that file.
-        noise_snr: dB, mean power of the speech over that of the noise.
-        gain: dB.
+        speed: factor; above 1 makes the speech faster, shorter and higher.
+        tempo: factor; above 1 makes the speech faster and shorter at the same pitch.
+        response: file with the impulse response of a room; None for no reverberation.
+        noise: file with the noise to add; None for no noise.
+        noise_position: position in that file, in [0, 1).
+        noise_snr: ratio of the mean powers of speech and noise, in dB.
+        gain: gain in dB.
     """
 
     speed: float = 1.0
@@ -78,15 +79,15 @@ class Perturber:
     """The perturbations of a split.
 
     Args:
-        config: what is drawn.
-        sample_rate: Hz, of the waveforms.
-        seed: of the run.
-        num_samples: [U] int, samples of every utterance.
-        least_samples: [U] int, samples that CTC needs for every transcript: an utterance whose speed and tempo would
-            leave fewer keeps both.
+        config: the ranges and probabilities of the draws.
+        sample_rate: sample rate of the waveforms in Hz.
+        seed: seed of the run.
+        num_samples: [U] int, the number of samples of every utterance.
+        least_samples: [U] int, the number of samples that CTC needs for every transcript. If speed and tempo would
+            leave fewer, the utterance keeps its own speed and tempo.
 
     Raises:
-        InputError: a folder or manifest of sounds does not exist or holds none, or a sound cannot be opened.
+        InputError: a folder or manifest of sounds does not exist or is empty, or a sound cannot be opened.
     """
 
     def __init__(
@@ -105,16 +106,24 @@ class Perturber:
 
     @property
     def active(self) -> bool:
-        """Whether anything is changed at all."""
+        """Whether any waveform is changed."""
         return bool(self.changes_lengths or self._config.gain_probability or self._responses or self._noises)
 
     def num_samples(self, num_samples: np.ndarray, epoch: int) -> np.ndarray:
-        """[U] int, samples of every utterance in an epoch, counted from 0, where it has `num_samples` as recorded."""
+        """Computes the number of samples of every utterance in an epoch.
+
+        Args:
+            num_samples: [U] int, the number of samples as recorded.
+            epoch: the epoch, counted from 0.
+
+        Returns:
+            [U] int.
+        """
         draws = self._draws(epoch)
         return shortened(num_samples, draws["speed"] * draws["tempo"])
 
     def perturbation(self, epoch: int, index: int) -> Perturbation:
-        """What is done to an utterance in an epoch, both counted from 0."""
+        """Gives the changes to utterance `index` in an epoch, both counted from 0."""
         config, draws = self._config, {name: column[index].item() for name, column in self._draws(epoch).items()}
         responses = self._responses if draws["response_used"] < config.response_probability else ()
         noises = self._noises if draws["noise_used"] < config.noise_probability else ()
@@ -129,11 +138,14 @@ class Perturber:
         )
 
     def apply(self, epoch: int, index: int, waveform: np.ndarray) -> np.ndarray:
-        """The waveform of an utterance as an epoch hears it; see `perturb`."""
+        """Changes the waveform of an utterance for an epoch; see `perturb`."""
         return perturb(waveform, self._sample_rate, self.perturbation(epoch, index))
 
     def _draw(self, epoch: int) -> dict[str, np.ndarray]:
-        """`DRAWS` of an epoch, [U] float each, speed and tempo made factors. No row depends on the number of rows."""
+        """Makes the draws of an epoch, [U] float each; speed and tempo are factors.
+
+        No row depends on the number of rows.
+        """
         table = np.random.default_rng([self._seed, epoch, PURPOSE]).random((len(self._fastest), len(DRAWS)))
         draws = dict(zip(DRAWS, table.T, strict=True))
         for name, share, limits in (
@@ -148,10 +160,14 @@ class Perturber:
 
 
 def find_sounds(place: Path | None, setting: str) -> tuple[Path, ...]:
-    """The audio files below a folder that are not hidden, sorted, or those of a manifest; none without a place.
+    """Lists the audio files of a folder, sorted and without hidden ones, or those of a manifest.
+
+    Args:
+        place: a folder or a manifest; None gives no files.
+        setting: the setting that names it, for errors.
 
     Raises:
-        InputError: there is no such place, it holds no audio, or a file's header cannot be read.
+        InputError: the place does not exist or holds no audio, or a file's header cannot be read.
     """
     if place is None:
         return ()
@@ -174,24 +190,24 @@ def perturb(waveform: np.ndarray, sample_rate: int, perturbation: Perturbation) 
 
     Args:
         waveform: [S] float32.
-        sample_rate: Hz.
-        perturbation: what is done.
+        sample_rate: sample rate in Hz.
+        perturbation: the changes to make.
 
     Returns:
-        [shortened(S, speed * tempo)] float32; samples may lie outside [-1, 1], since nothing is clipped.
+        [shortened(S, speed * tempo)] float32. Samples may lie outside [-1, 1], because nothing is clipped.
 
     Raises:
-        InputError: a sound cannot be read.
+        InputError: a noise or an impulse response cannot be read.
 
-    Differs: deepspeech.pytorch writes the result through sox to 16 bits, which clips loud samples; its noise cannot be
-        switched on, and would fail where it is shorter than the speech.
+    Differs: deepspeech.pytorch writes the result through sox to 16 bits, which clips loud samples. Its noise cannot be
+        switched on, and would fail if it is shorter than the speech.
     """
     num_samples = shortened(len(waveform), perturbation.speed * perturbation.tempo)
     if perturbation.speed != 1:
         waveform = soxr.resample(waveform, perturbation.speed * sample_rate, sample_rate, quality="HQ")
     if perturbation.tempo != 1:
         waveform = change_tempo(waveform, sample_rate, perturbation.tempo)
-    if perturbation.speed != 1 or perturbation.tempo != 1:  # rounded twice, by a sample or two
+    if perturbation.speed != 1 or perturbation.tempo != 1:  # two roundings may add or remove a sample or two
         waveform = np.pad(waveform[:num_samples], (0, max(0, num_samples - len(waveform))))
     if perturbation.response is not None:
         waveform = reverberate(waveform, _read_response(perturbation.response, sample_rate))
@@ -208,21 +224,21 @@ def shortened(num_samples: int, factor: float) -> int: ...
 @overload
 def shortened(num_samples: np.ndarray, factor: np.ndarray) -> np.ndarray: ...
 def shortened(num_samples: Any, factor: Any) -> Any:
-    """Samples left of [...] int where they are heard `factor` [...] times as fast: rounded up."""
+    """Computes the number of samples of `num_samples` [...] int that remain at `factor` [...] times the speed."""
     samples = np.ceil(num_samples / factor)
     return int(samples) if isinstance(num_samples, int) else samples.astype(np.int64)
 
 
 def change_tempo(waveform: np.ndarray, sample_rate: int, tempo: float) -> np.ndarray:
-    """Speaks `tempo` times as fast at the same pitch.
+    """Makes speech `tempo` times as fast at the same pitch.
 
-    Pieces of the waveform, half overlapping, are faded into each other at another distance than they had. Each is moved
-    to where it goes on best from the piece before it, so that the periods of the voice stay whole.
+    The waveform is cut into pieces that overlap by half. They are faded into each other at a new distance. Each piece
+    is moved to where it best continues the previous one, so that the periods of the voice stay whole.
 
     Args:
         waveform: [S] float32.
-        sample_rate: Hz.
-        tempo: factor.
+        sample_rate: sample rate in Hz.
+        tempo: factor; above 1 is faster.
 
     Returns:
         [ceil(S / tempo)] float32.
@@ -233,11 +249,11 @@ def change_tempo(waveform: np.ndarray, sample_rate: int, tempo: float) -> np.nda
     num_pieces = math.ceil(len(waveform) / tempo / overlap)
     source = np.pad(waveform, (reach, reach + math.ceil(tempo * overlap) + 3 * overlap))
     energies = np.cumsum(np.pad(np.square(source, dtype=np.float64), (1, 0)))
-    energies = energies[overlap:] - energies[:-overlap] + np.finfo(np.float32).tiny  # of the `overlap` samples behind
+    energies = energies[overlap:] - energies[:-overlap] + np.finfo(np.float32).tiny  # of the next `overlap` samples
     rising = (0.5 - 0.5 * np.cos(np.pi * (np.arange(overlap) + 0.5) / overlap)).astype(np.float32)
     changed = np.empty((num_pieces, overlap), np.float32)
     start = reach
-    fading = source[start : start + overlap]  # what the piece before goes on with; the first has none
+    fading = source[start : start + overlap]  # the continuation of the previous piece
     for piece in range(num_pieces):
         if piece:
             first = round(piece * overlap * tempo)
@@ -249,7 +265,7 @@ def change_tempo(waveform: np.ndarray, sample_rate: int, tempo: float) -> np.nda
 
 
 def reverberate(waveform: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """The waveform [S] as heard in a room with that impulse response [R]: not delayed, as long, and of its power."""
+    """Applies the impulse response [R] of a room to a waveform [S], and keeps its start, length and power."""
     direct = int(np.argmax(np.abs(response)))
     heard = scipy.signal.fftconvolve(waveform, response[direct:])[: len(waveform)]
     power = np.mean(np.square(heard, dtype=np.float64))
@@ -259,12 +275,12 @@ def reverberate(waveform: np.ndarray, response: np.ndarray) -> np.ndarray:
 
 
 def add_noise(waveform: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
-    """Adds noise so that the waveform's mean power is `snr` dB above the noise's; nothing where either is silent.
+    """Adds noise so that the waveform's mean power is `snr` dB above the noise's; no noise if either is silent.
 
     Args:
         waveform: [S] float32.
         noise: [S] float32.
-        snr: dB.
+        snr: signal-to-noise ratio in dB.
     """
     power, noise_power = (np.mean(np.square(x, dtype=np.float64)) for x in (waveform, noise))
     if not noise_power:
@@ -274,7 +290,7 @@ def add_noise(waveform: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray
 
 
 def _between(limits: tuple[float, float], draw: Draw) -> Draw:
-    """`draw`, from [0, 1), on the way from the first limit to the second."""
+    """Scales a draw from [0, 1) to the range between two limits."""
     return limits[0] + (limits[1] - limits[0]) * draw
 
 

@@ -1,6 +1,7 @@
-"""Planned batches of indices -> padded arrays, decoded in parallel and ahead of time by tf.data.
+"""Reads the batches of a plan into padded arrays, in parallel and ahead of time, with tf.data.
 
-The only file that imports TensorFlow. What is drawn at random is in the plan; tf.data maps its batches in their order.
+This is the only file that imports TensorFlow. All random draws are in the plan; tf.data only maps its batches, in
+order.
 """
 
 import atexit
@@ -46,33 +47,33 @@ def batches(
     perturb: Perturb | None = None,
     on_problem: Callable[[Problem], None] | None = None,
 ) -> Batches:
-    """Reads the audio of a plan, or of the part of it that is left.
+    """Reads the batches of a plan.
 
     Args:
-        plan: batches in their order; only their utterances are read.
-        split: its utterances are what the indices of the plan point to.
-        sample_rate: Hz, of the waveforms.
-        hop_length: samples between frames. A file may last less than one hop longer than its manifest says, since
-            durations are rounded, and up to a tenth shorter.
-        layout: which rows of each batch are read, and their order.
-        num_workers: batches decoded at once; 0 means one per core.
-        time_reduction: spectrogram frames for one output frame, in training: a recording whose real length leaves CTC
-            too few of them cannot be used. None, in evaluation: it can.
-        perturb: changes the waveform [S] of an utterance, given its index, to the length that the plan knows.
-        on_problem: told of every utterance that cannot be used, in the order of the plan; its row is left empty.
-            None: such an utterance stops the iteration.
+        plan: the batches to read, in order. To resume an epoch, leave out those that were read before.
+        split: the utterances that the plan's indices refer to.
+        sample_rate: sample rate of the waveforms in Hz.
+        hop_length: samples between frames. Because durations are rounded, a file may be longer than its manifest says
+            by less than one hop. It may be shorter by up to a tenth.
+        layout: which rows of each batch are read, and in which order.
+        num_workers: number of batches decoded at once; 0 means one per core.
+        time_reduction: spectrogram frames for one output frame. In training, it excludes recordings whose real length
+            gives CTC too few output frames. In evaluation, None keeps them.
+        perturb: changes the waveform [S] of the utterance with a given index, to the length that the plan expects.
+        on_problem: called for every utterance that cannot be used, in the order of the plan; its row stays empty. With
+            None, such an utterance raises InputError.
 
     Yields:
-        waveforms: [B, S] float32, samples in [-1, 1], zeros past `num_samples`.
+        waveforms: [B, S] float32, samples in [-1, 1], zeros after `num_samples`.
         num_samples: [B] int32, valid samples; 0 for an empty row.
-        labels: [B, N] int32, zeros past `num_labels`; N is the same in every batch of the split.
+        labels: [B, N] int32, zeros after `num_labels`; N is the same in every batch of the split.
         num_labels: [B] int32; 0 for an empty row.
-        indices: [B] int32, into the split's utterances; -1 for an empty row.
+        indices: [B] int32, indices of the split's utterances; -1 for an empty row.
 
     Raises:
-        InputError: while iterating, without `on_problem`: a file cannot be read, does not last what its manifest
+        InputError: while iterating without `on_problem`: a file cannot be read, has another duration than its manifest
             says, or is too short for its transcript.
-        RuntimeError: while iterating: anything else went wrong with an utterance, which is named.
+        RuntimeError: while iterating: any other error; the message names the utterance.
     """
     all_labels = split.labels
     label_width = all_labels.width
@@ -91,7 +92,7 @@ def batches(
                 return (waveform if perturb is None else perturb(index, waveform)), labels
             except InputError as error:
                 return Problem(utterance.id, str(utterance.audio), "unreadable noise or response", str(error))
-        except Exception:  # a defect, and never to be skipped: `_generate` raises it
+        except Exception:  # a bug, which is never skipped: `_generate` raises it
             return Problem(utterance.id, str(utterance.audio), "unexpected error", traceback.format_exc())
 
     def read(batch: Batch) -> tuple[Arrays, list[Problem]]:
@@ -112,13 +113,13 @@ def _generate(
 
     def read_step(step: np.int64) -> list[Any]:
         arrays, problems = read(plan[int(step)])
-        # An exception would arrive wrapped in the text of TensorFlow's graph: problems travel as data.
+        # TensorFlow would wrap an exception in the text of its graph, so problems are returned as data.
         return [*arrays.values(), json.dumps([dataclasses.asdict(problem) for problem in problems]).encode()]
 
     options = tf.data.Options()
     options.threading.private_threadpool_size = num_workers
-    # Nothing is left to tune, and closing the iterator waits for the tuner, which sleeps twice as long each time: an
-    # epoch of 30 s took 41 s, one of 57 s 82 s.
+    # There is nothing to tune, and closing the iterator waits for the tuner, which sleeps twice as long each time. With
+    # it, an epoch of 30 s took 41 s, and one of 57 s took 82 s.
     options.autotune.enabled = False
     dataset = (
         tf.data.Dataset.range(len(plan))
@@ -130,8 +131,8 @@ def _generate(
         .prefetch(PREFETCHED_BATCHES)
         .with_options(options)
     )
-    # The loop holds the only reference to TensorFlow's iterator: it ends with the loop, even where the traceback of an
-    # error keeps this frame alive.
+    # The loop holds the only reference to TensorFlow's iterator, which so ends with the loop, even if the traceback of
+    # an error keeps this frame alive.
     for *arrays, problems in dataset.as_numpy_iterator():
         for problem in (Problem(**fields) for fields in json.loads(problems)):
             if problem.reason == "unexpected error":
@@ -183,13 +184,13 @@ def _close_open_batches() -> None:
 
 @functools.cache
 def load_tensorflow() -> Any:
-    """TensorFlow, imported on first use, quiet, and blind to accelerators, which are JAX's."""
+    """Imports TensorFlow on first use, with few log lines and without access to accelerators, which JAX uses."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # for decoding it has no use, and announces itself otherwise
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # decoding does not use it, and it would log a line
     import tensorflow as tf
 
     for kind in ("GPU", "TPU"):
         tf.config.set_visible_devices([], kind)
-    # A decoder that waits for Python's lock while the interpreter ends would wait for ever.
+    # A decoder that waits for the GIL while the interpreter ends would wait for ever.
     atexit.register(_close_open_batches)
     return tf

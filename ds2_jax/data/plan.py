@@ -1,7 +1,7 @@
-"""The batch plan: which utterances form each batch of an epoch, and to which length they are padded.
+"""Plans the batches of an epoch: which utterances each batch holds, and to which length they are padded.
 
-Pure NumPy on the numbers of samples. No audio is read, so any position in an epoch is reached by slicing its list of
-batches, and a run that continues, or another process, makes the same list.
+The plan is computed in NumPy from the numbers of samples, without reading audio. So a slice of the list of batches
+starts at any position of an epoch, and a resumed run or another process computes the same list.
 """
 
 import dataclasses
@@ -15,8 +15,9 @@ import numpy as np
 from ds2_jax.config.frames import count_frames
 
 MAX_STARTS = 1024
-"""Places in the sorted utterances at which a bucket may begin: each of the first thousand utterances, every 293rd of
-300,000, where they move a bucket's edge by 0.1 % of the utterances and planning takes 0.4 s (16 buckets)."""
+"""The number of places in the sorted utterances at which a bucket may begin. With at most 1,024 utterances it may begin
+at each. With 300,000 it may begin at every 293rd: this moves a bucket's edge by 0.1 % of the utterances, and planning
+takes 0.4 s (16 buckets)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Batch:
     """One batch of the plan.
 
     Attributes:
-        padded_samples: length of every waveform of the batch (S): T * hop_length - 1, the longest that gives T frames.
-        indices: [B] int32, positions in the list of utterances, then -1 for each empty row.
+        padded_samples: length S of every waveform in the batch: T * hop_length - 1, the longest that gives T frames.
+        indices: [B] int32, indices of the utterances, then -1 for each empty row.
     """
 
     padded_samples: int
@@ -33,7 +34,7 @@ class Batch:
 
 
 class Bucket(NamedTuple):
-    """Batches of one shape: `num_batches` of `num_rows` (B) x `num_frames` (T)."""
+    """Batches of one shape: `num_batches` batches of `num_rows` (B) x `num_frames` (T)."""
 
     num_frames: int
     num_rows: int
@@ -42,13 +43,13 @@ class Bucket(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PlanSummary:
-    """What an epoch costs; printed as one line.
+    """The cost of an epoch; `str` gives it on one line.
 
     Attributes:
-        buckets: the batches of each shape, rising in length; each shape is compiled once.
-        padding: share of the frames that is padding, in rows that hold an utterance.
-        num_empty_rows: rows that hold none.
-        empty_frames: share of all frames that lies in empty rows.
+        buckets: the buckets by increasing length; each shape is compiled once.
+        padding: fraction of padding in the frames of rows with an utterance.
+        num_empty_rows: number of rows without an utterance.
+        empty_frames: fraction of all frames that lies in empty rows.
     """
 
     buckets: tuple[Bucket, ...]
@@ -76,25 +77,25 @@ def plan_epoch(
     sortagrad: bool = False,
     envelope: np.ndarray | None = None,
 ) -> list[Batch]:
-    """Plans one epoch of training: every utterance once, in the same shapes and as many batches of each every epoch.
+    """Plans one epoch of training with every utterance once.
 
-    Which utterances share a batch, which leftovers move to the next longer bucket and the order of the batches are
-    drawn anew from (seed, epoch). Empty rows lie in the shortest bucket, spread over its batches, where they cost least
-    and no step rests on a single utterance.
+    Every epoch has the same shapes, and the same number of batches of each shape. (seed, epoch) draws which utterances
+    share a batch, which leftovers move to the next longer bucket, and the order of the batches. Empty rows lie in the
+    shortest bucket, where they cost least, and are spread over its batches, so that no step has a single utterance.
 
     Args:
-        num_samples: [U] int, samples of every utterance in this epoch. A file may hold up to hop_length - 1 more and
-            still fits.
+        num_samples: [U] int, the number of samples of every utterance in this epoch. A file may hold up to
+            hop_length - 1 more.
         batch_size: rows of a batch (B), if batch_samples is 0.
-        num_buckets: most lengths to which batches are padded.
+        num_buckets: the largest number of lengths to which batches are padded.
         hop_length: samples between frames.
-        seed: of the run.
-        epoch: counted from 0.
-        batch_samples: most samples of a batch, padding included; the rows follow from the bucket's length (`_rows`).
-            A longer utterance is a batch of its own. 0: every batch has batch_size rows.
-        sortagrad: epoch 0 goes from short to long utterances instead.
-        envelope: [U] int, rising: what `envelope_of` makes of all epochs where their lengths differ; the shapes follow
-            from it. None: they do not differ.
+        seed: seed of the run.
+        epoch: the epoch, counted from 0.
+        batch_samples: the most samples in a batch, padding included; the number of rows follows from the bucket's
+            length (`_rows`). A longer utterance is a batch of its own. With 0, every batch has batch_size rows.
+        sortagrad: sorts epoch 0 from short to long utterances.
+        envelope: [U] int, increasing: the result of `envelope_of` over all epochs, which determines the shapes. None if
+            lengths do not differ between epochs.
 
     Differs: deepspeech.pytorch's bins are fixed slices of the manifest, whose members never change.
     """
@@ -106,28 +107,28 @@ def plan_epoch(
 def plan_evaluation(
     num_samples: np.ndarray, *, batch_size: int, num_buckets: int, hop_length: int, batch_samples: int = 0
 ) -> list[Batch]:
-    """Plans one pass from short to long utterances, nothing drawn; otherwise as `plan_epoch`."""
+    """Plans one pass from short to long utterances without random draws; otherwise as `plan_epoch`."""
     return _fill_buckets(num_samples, None, batch_size, num_buckets, hop_length, batch_samples, None)
 
 
 def envelope_of(num_samples: Iterable[np.ndarray]) -> np.ndarray:
-    """The length that the shortest, the second shortest, ... utterance never exceeds.
+    """Computes the length that the shortest, the second shortest, ... utterance never exceeds in any epoch.
 
-    Batches made for these lengths hold the utterances of every epoch. An utterance's speed changes, the shares of fast
-    and slow hardly do: 2,000 utterances at 0.7 to 1.4 times their speed take 2.6 % more room than in plans that fit
-    each epoch alone, and 44 % more in plans for the slowest speed.
+    Batches planned for these lengths hold the utterances of every epoch. Single utterances change their speed, but the
+    fractions of fast and slow ones hardly change. So 2,000 utterances at 0.7 to 1.4 times their speed take 2.6 % more
+    room than in plans that fit each epoch alone; plans for the slowest speed would take 44 % more.
 
     Args:
-        num_samples: [U] int of every epoch.
+        num_samples: [U] int for every epoch, the number of samples of every utterance.
 
     Returns:
-        [U] int, rising.
+        [U] int, increasing.
     """
     return functools.reduce(np.maximum, map(np.sort, num_samples))
 
 
 def summarise(batches: Sequence[Batch], num_samples: np.ndarray, *, hop_length: int) -> PlanSummary:
-    """Counts the shapes, the padding and the empty rows of an epoch's batches; arguments as for `plan_epoch`."""
+    """Counts the shapes, padding and empty rows of an epoch's batches; arguments as for `plan_epoch`."""
     shapes = Counter((count_frames(batch.padded_samples, hop_length), len(batch.indices)) for batch in batches)
     all_frames = sum(frames * rows * count for (frames, rows), count in shapes.items())
     empty = [int((batch.indices < 0).sum()) for batch in batches]
@@ -153,7 +154,7 @@ def _fill_buckets(
     batch_samples: int,
     rng: np.random.Generator | None,
 ) -> list[Batch]:
-    """The batches from the shortest bucket to the longest, members by length or drawn by `rng`."""
+    """Fills batches from the shortest bucket to the longest, sorted by length or shuffled by `rng`."""
     frames = count_frames(num_samples + hop_length - 1, hop_length)
     order = np.argsort(frames, kind="stable")
     most = frames[order] if envelope is None else count_frames(envelope + hop_length - 1, hop_length)
@@ -178,10 +179,11 @@ def _fill_buckets(
 
 
 def _rows(frames: np.ndarray, batch_frames: int) -> np.ndarray:
-    """Rows that fill `batch_frames` at each length, at least 1, of 3 binary digits: 1 to 8, 10, 12, 14, 16, 20, ...
+    """Computes the number of rows that fill `batch_frames` at each length, at least 1.
 
-    So batches of four rows a device or more divide among 2, 4 or 8 devices, without a plan that depends on them. On
-    AN4, 104 s a batch, 8 devices: 13.5 % of the frames lost to padding and empty rows instead of 22.7 %.
+    It has 3 significant binary digits: 1 to 8, 10, 12, 14, 16, 20, ... So batches of at least four rows a device divide
+    evenly among 2, 4 or 8 devices, although the plan does not depend on the devices. On AN4, with 104 s a batch and 8
+    devices, 13.5 % of the frames are lost to padding and empty rows instead of 22.7 %.
     """
     rows: np.ndarray = np.maximum(batch_frames // frames, 1)
     rows -= rows % 2 ** np.maximum(np.frexp(rows)[1] - 3, 0)
@@ -191,24 +193,24 @@ def _rows(frames: np.ndarray, batch_frames: int) -> np.ndarray:
 def _choose_buckets(frames: np.ndarray, rows: np.ndarray, num_buckets: int) -> list[Bucket]:
     """Chooses the buckets with the fewest frames, padding and empty rows included, by dynamic programming.
 
-    Taken from the longest utterance down: a bucket is as long as the longest utterance that has no place yet, and its
-    batches are filled with the next shorter ones, so leftovers move up. How many utterances have a place is then all
-    that the shorter buckets need to know, and only the shortest bucket has empty rows. The sum is exact: it holds the
+    The search goes from the longest utterance down. A bucket is as long as the longest utterance that has no place yet,
+    and its batches are filled with the next shorter ones, so leftovers move up. Then the shorter buckets depend only on
+    how many utterances have a place, and only the shortest bucket has empty rows. The cost is exact: it includes the
     leftovers and the empty rows.
 
     Args:
-        frames: [U] int, frames that every utterance needs, rising.
-        rows: [U] int, rows of a batch of that length.
-        num_buckets: most buckets.
+        frames: [U] int, the number of frames that every utterance needs, increasing.
+        rows: [U] int, the number of rows in a batch of that length.
+        num_buckets: the largest number of buckets.
 
     Returns:
-        The buckets, rising in length.
+        The buckets by increasing length.
     """
     frames, rows = frames[::-1].astype(np.int64), rows[::-1].astype(np.int64)
     spacing = -(-len(frames) // MAX_STARTS)
-    goals = np.append(np.arange(0, len(frames), spacing), len(frames))  # one state from each to the next; the end
+    goals = np.append(np.arange(0, len(frames), spacing), len(frames))  # the first utterance of each state; the end
     least = np.where(goals == 0, 0.0, np.inf)  # [state], frames of the buckets so far
-    placed = np.zeros(len(goals), np.int64)  # [state], utterances (at the end, rows) that these hold
+    placed = np.zeros(len(goals), np.int64)  # [state], utterances (at the end, rows) in them
     steps = []
     for _ in range(min(num_buckets, len(np.unique(frames)))):
         totals, ends, origins = np.full(len(goals), np.inf), np.zeros_like(placed), np.zeros_like(placed)
@@ -223,7 +225,7 @@ def _choose_buckets(frames: np.ndarray, rows: np.ndarray, num_buckets: int) -> l
             origins[reached[better]] = state
         steps.append((totals[-1], placed, ends, origins))
         least, placed = totals, ends
-    num_steps = 1 + int(np.argmin([total for total, *_ in steps]))  # no more buckets than help
+    num_steps = 1 + int(np.argmin([total for total, *_ in steps]))  # no more buckets than are useful
     buckets, state = [], len(goals) - 1
     for _, starts, ends, origins in reversed(steps[:num_steps]):
         origin = origins[state]

@@ -1,4 +1,4 @@
-"""The utterances that turn out unusable when they are read: named once, and listed in a file of the run."""
+"""Logs the utterances that turn out to be unusable when they are read, and lists them in a file of the run."""
 
 import dataclasses
 import json
@@ -13,10 +13,10 @@ logger = logging.getLogger(__package__)
 
 
 class Skipped:
-    """Names utterances that turn out unusable when they are read, each once: on stderr and in a file.
+    """Names each utterance that turns out to be unusable once, in the log and in a file.
 
     Args:
-        path: JSON Lines, in the run folder; those that it lists already are not named again.
+        path: a JSON Lines file in the run folder; utterances that it lists already are not named again.
 
     Raises:
         InputError: a line of the file is damaged.
@@ -26,7 +26,7 @@ class Skipped:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
-        *whole, cut = text.split("\n")  # a last line without its end was being written when the run was killed
+        *whole, cut = text.split("\n")  # the last line has no end if the run was killed
         self._named = {self._audio(line, number) for number, line in enumerate(whole, start=1)}
         if cut:
             write_text(path, "".join(f"{line}\n" for line in whole))

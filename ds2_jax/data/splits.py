@@ -1,4 +1,4 @@
-"""A split of a run: its manifest read and checked, before anything is trained or written."""
+"""Reads and checks the splits of a run, before anything is trained or written."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ AUDIO_REASONS = ("missing audio", "unreadable audio")
 
 @dataclasses.dataclass(frozen=True)
 class Labels(Sequence[np.ndarray]):
-    """The labels of many transcripts, kept in one array: those of LibriSpeech's 960 hours take 50 MB.
+    """The labels of many transcripts in one array. For the 960 hours of LibriSpeech it takes 50 MB.
 
     Attributes:
         flat: [sum of N] unsigned integers, the labels of all transcripts, one transcript after the other.
@@ -34,7 +34,7 @@ class Labels(Sequence[np.ndarray]):
 
     @classmethod
     def of(cls, transcripts: Sequence[str], alphabet: Alphabet) -> Self:
-        """Encodes transcripts. One with characters outside the alphabet has no labels."""
+        """Encodes transcripts. A transcript with characters outside the alphabet gets no labels."""
         dtype = np.min_scalar_type(alphabet.size)
         encoded = [np.array(_encode(transcript, alphabet), dtype) for transcript in transcripts]
         flat = np.concatenate([np.zeros(0, dtype), *encoded])
@@ -50,7 +50,7 @@ class Labels(Sequence[np.ndarray]):
 
     @property
     def width(self) -> int:
-        """Labels of the longest transcript (N)."""
+        """The number of labels of the longest transcript (N)."""
         return int(np.diff(self.ends, prepend=0).max(initial=0))
 
 
@@ -63,12 +63,12 @@ def _encode(transcript: str, alphabet: Alphabet) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """What a manifest holds.
+    """The utterances of a manifest.
 
     Attributes:
-        utterances: those that are used, in the order of the manifest.
+        utterances: the utterances to use, in the order of the manifest.
         alphabet: encodes the transcripts.
-        problems: why the other utterances are not used.
+        problems: the reasons why the other utterances are not used.
     """
 
     utterances: Sequence[Utterance]
@@ -77,16 +77,16 @@ class Split:
 
     @functools.cached_property
     def labels(self) -> Labels:
-        """The labels of every used utterance, encoded once. A transcript outside the alphabet has none."""
+        """The labels of every utterance, encoded once. A transcript outside the alphabet has none."""
         return Labels.of([utterance.transcript for utterance in self.utterances], self.alphabet)
 
     def num_samples(self, sample_rate: int) -> np.ndarray:
-        """[U] int, samples of every used utterance at `sample_rate` (Hz)."""
+        """Computes the number of samples of every utterance at `sample_rate` (Hz), [U] int."""
         return np.array([utterance.num_samples(sample_rate) for utterance in self.utterances], np.int64)
 
 
 def manifests_of(data: DataConfig) -> dict[str, Path]:
-    """The manifests of a configuration by split, those it has; nothing is prepared."""
+    """Lists the manifests that a configuration names, by split, without preparing a corpus."""
     names = ("train", "dev", "test")
     if data.corpus is not None:
         return {name: data.root / data.corpus / f"{name}.jsonl" for name in names}
@@ -97,10 +97,10 @@ def read_utterances(path: Path) -> list[Utterance]:
     """Reads a manifest, or the length table of a TensorFlow data set: tfds:NAME#SPLIT.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the manifest or the set cannot be read.
     """
     if is_tfds(path):
-        from ds2_jax.data.length_table import read_tfds  # a second, and many megabytes, that manifests need not pay
+        from ds2_jax.data.length_table import read_tfds  # takes a second and many megabytes
 
         return read_tfds(path)
     return read_manifest(path)
@@ -111,14 +111,14 @@ def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: 
 
     Args:
         path: manifest or tfds:NAME#SPLIT; None gives an empty split.
-        config: of the run.
-        alphabet: that the transcripts must be written in.
-        prune: True leaves out what cannot be trained on. False keeps every utterance whose audio is there: a test
-            split is never made easier.
+        config: the run's configuration.
+        alphabet: the alphabet of the transcripts.
+        prune: True leaves out utterances that cannot be trained on. False keeps every utterance with readable audio, so
+            that a test split does not become easier.
 
     Raises:
         InputError: the manifest cannot be read, an utterance cannot be used and data.on_bad_utterance is "error", or
-            none is left.
+            no utterance is left.
     """
     if path is None:
         return Split((), alphabet)
@@ -130,7 +130,7 @@ def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: 
 
 
 def find_problems(utterances: Sequence[Utterance], config: Config, alphabet: Alphabet, *, prune: bool) -> list[Problem]:
-    """Why utterances of a manifest are not used, without decoding their audio; arguments as for `read_split`."""
+    """Finds the utterances that are not used, and why, without decoding audio; arguments as for `read_split`."""
     problems = check_utterances(
         utterances,
         alphabet,
@@ -144,6 +144,6 @@ def find_problems(utterances: Sequence[Utterance], config: Config, alphabet: Alp
 
 
 def digest(*splits: Split) -> str:
-    """Hexadecimal SHA-256 of the utterances of splits: their order, ids, durations and transcripts, not their paths."""
+    """Computes the hexadecimal SHA-256 of the utterances of splits: order, ids, durations, transcripts, not paths."""
     rows = [[(u.id, u.duration, u.transcript) for u in split.utterances] for split in splits]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

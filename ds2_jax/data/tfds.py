@@ -1,6 +1,6 @@
-"""TensorFlow Datasets: which features hold the speech, and its records one by one.
+"""Reads TensorFlow Datasets: finds the features that hold the speech, and reads single records.
 
-The only file that imports tensorflow_datasets. Nothing is downloaded or prepared here.
+This is the only file that imports tensorflow_datasets. It does not download or prepare data sets.
 """
 
 import bisect
@@ -21,7 +21,7 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.system.program import command
 
 AUDIO_NAMES = ("audio", "speech")
-"""Where a set keeps whole audio files in a plain tensor of bytes, as `data pack` does."""
+"""Names of byte tensors that hold whole audio files, as in sets that `data pack` made."""
 TEXT_NAMES = ("text", "transcript", "transcription", "sentence")
 ID_NAMES = ("id", "audio_id")
 SPEAKER_NAMES = ("speaker", "speaker_id", "client_id")
@@ -30,7 +30,7 @@ SPELLING = "tfds:NAME[/CONFIG][:VERSION]#SPLIT or tfds:FOLDER#SPLIT"
 
 @functools.cache
 def library() -> Any:
-    """tensorflow_datasets, imported on first use; it loads TensorFlow for some of its features."""
+    """Imports tensorflow_datasets on first use; it loads TensorFlow for some of its features."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow_datasets
@@ -39,7 +39,7 @@ def library() -> Any:
 
 
 def serialize(features: Any, example: Mapping[str, Any]) -> bytes:
-    """The record of an example, the same bytes each time: TFDS leaves the order of the features to chance."""
+    """Serialises an example, always to the same bytes; TFDS alone would order the features at random."""
     record = features.serialize_example(features.encode_example(example))
     serialized: bytes = _example(record).SerializeToString(deterministic=True)
     return serialized
@@ -53,10 +53,10 @@ def _example(record: bytes) -> Any:
 
 
 class Features(NamedTuple):
-    """Names of the features that are read; "" where a set has none for an id or a speaker.
+    """The names of the features to read; "" if a set has no id or no speaker.
 
     Attributes:
-        sample_rate: Hz; None where the audio is a file, which knows its own.
+        sample_rate: sample rate in Hz; None if the audio is a whole file, which has its own.
     """
 
     audio: str
@@ -67,7 +67,7 @@ class Features(NamedTuple):
 
 
 class SplitRow(NamedTuple):
-    """What a record says beside its audio; `duration` in seconds, 0 where its audio cannot be read."""
+    """Everything in a record except its audio; `duration` is in seconds, 0 if the audio cannot be read."""
 
     id: str
     duration: float
@@ -76,11 +76,11 @@ class SplitRow(NamedTuple):
 
 
 class TfdsSplit:
-    """A split of a prepared data set, its records in the order of its shards.
+    """A split of a prepared data set, with its records in the order of the shards.
 
     Args:
-        path: tfds:NAME[/CONFIG][:VERSION]#SPLIT, a set in TFDS_DATA_DIR or else in ~/tensorflow_datasets; or
-            tfds:FOLDER#SPLIT, the folder that holds dataset_info.json. SPLIT may be a slice, for example train[:10%].
+        path: tfds:NAME[/CONFIG][:VERSION]#SPLIT for a set in TFDS_DATA_DIR, by default ~/tensorflow_datasets; or
+            tfds:FOLDER#SPLIT for the folder that holds dataset_info.json. SPLIT may be a slice such as train[:10%].
 
     Raises:
         InputError: the name is wrong, the set is not prepared or has no such split, or its features are not clear.
@@ -119,18 +119,18 @@ class TfdsSplit:
 
     @property
     def file_format(self) -> str:
-        """Of the shards: "array_record", "tfrecord", ..."""
+        """The format of the shards: "array_record", "tfrecord", ..."""
         return str(self._info.file_format.value)
 
     @property
     def num_bytes(self) -> int:
-        """Of its records, about: as many of the mean size of the set's."""
+        """An estimate of the size of the records: their number times the mean size in the whole set."""
         splits = self._info.splits.values()
         num_records = sum(split.num_examples for split in splits)
         return sum(int(split.num_bytes) for split in splits) * len(self) // int(num_records)
 
     def require_random_access(self) -> None:
-        """Raises InputError unless single records can be read: from ArrayRecord."""
+        """Raises InputError unless single records can be read, that is, from ArrayRecord."""
         if self.file_format != "array_record":
             raise InputError(
                 f"{self.name} must be stored as ArrayRecord to be read in any order, got {self.file_format}. Rewrite "
@@ -141,25 +141,25 @@ class TfdsSplit:
     def _source(self) -> Any:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-        return ArrayRecordDataSource(self._file_instructions())  # which threads may share
+        return ArrayRecordDataSource(self._file_instructions())  # threads may share it
 
     def record(self, index: int) -> bytes:
-        """A record as it is stored.
+        """Reads a record as it is stored.
 
         Raises:
-            InputError: its shard is missing or damaged.
+            InputError: the shard is missing or damaged.
         """
         try:
             record: bytes = self._source[index]
-        except (RuntimeError, ValueError, OSError, IndexError) as error:  # array_record's own
+        except (RuntimeError, ValueError, OSError, IndexError) as error:  # what array_record raises
             raise self._damaged(index, error) from error
         return record
 
     def records(self, start: int, stop: int) -> Iterator[bytes]:
-        """The records from `start` to before `stop`, read in their order from ArrayRecord or TFRecord.
+        """Reads the records from `start` up to but not including `stop`, in order, from ArrayRecord or TFRecord.
 
         Raises:
-            InputError: a shard is missing or damaged, or is of another format.
+            InputError: a shard is missing, damaged or of another format.
         """
         if self.file_format == "array_record":
             yield from map(self.record, range(start, stop))
@@ -191,19 +191,19 @@ class TfdsSplit:
         return InputError(f"{self.name}[{index}] must be readable, got: {lines[0]}. Prepare or pack the set anew.")
 
     def row(self, record: bytes, index: int) -> SplitRow:
-        """What record `index` says beside its audio.
+        """Reads everything in record `index` except its audio.
 
         Raises:
             InputError: a text is not UTF-8.
         """
-        values = _example(record).features.feature  # as stored: decoding the audio would take most of the time
+        values = _example(record).features.feature  # not decoded: decoding the audio would take most of the time
         name = self._text(values, self.features.id, index) if self.features.id else str(index)
         transcript = self._text(values, self.features.text, index)
         speaker = self._text(values, self.features.speaker, index) if self.features.speaker else ""
         return SplitRow(name, self._duration(record, values, index), transcript, speaker)
 
     def audio(self, record: bytes, index: int) -> AudioBytes | np.ndarray:
-        """The audio of record `index`: a whole audio file, or samples [S, C] of the type they are stored in."""
+        """Gives the audio of record `index`: a whole audio file, or samples [S, C] in the stored type."""
         name, features = self.features.audio, self._info.features
         skip = {name: library().decode.SkipDecoding()} if self.features.sample_rate is None else None
         value = features.deserialize_example_np(record, decoders=skip)[name]
@@ -213,11 +213,11 @@ class TfdsSplit:
         return samples[:, None] if samples.ndim == 1 else samples
 
     def read(self, index: int, sample_rate: int) -> np.ndarray:
-        """As `audio.read_audio`, of record `index`."""
+        """Reads the waveform of record `index` as `audio.read_audio` does."""
         return mono_waveform(*self.samples(index), sample_rate, f"{self.name}[{index}]")
 
     def samples(self, index: int) -> tuple[np.ndarray, int]:
-        """As `audio.read_samples`, of record `index`."""
+        """Reads the samples of record `index` as `audio.read_samples` does."""
         audio = self.audio(self.record(index), index)
         if isinstance(audio, AudioBytes):
             return read_samples(audio)
@@ -247,7 +247,7 @@ class TfdsSplit:
             try:
                 return audio_duration(AudioBytes(f"{self.name}[{index}]", value.bytes_list.value[0]))
             except InputError:
-                return 0.0  # `check_utterances` finds out why
+                return 0.0  # `check_utterances` finds the reason
         shape = self._info.features[self.features.audio].shape
         if value.bytes_list.value or len(shape) > 1:
             samples = self.audio(record, index)
@@ -257,10 +257,10 @@ class TfdsSplit:
 
 
 def int16_samples(samples: np.ndarray, name: str) -> np.ndarray:
-    """Whole numbers as int16.
+    """Converts integer samples to int16.
 
     Raises:
-        InputError: they are of another kind, or beyond 16 bits: full scale is then not known.
+        InputError: the samples are not integers, or exceed 16 bits, so that their full scale is unknown.
     """
     limits = np.iinfo(np.int16)
     if samples.dtype.kind not in "iu" or (
@@ -274,18 +274,18 @@ def int16_samples(samples: np.ndarray, name: str) -> np.ndarray:
 
 
 def find_features(features: Mapping[str, Any], supervised: tuple[Any, ...] | None, name: str) -> Features:
-    """Which features hold the audio and what is said in it.
+    """Finds the features that hold the audio and the transcript.
 
-    The audio is the set's only Audio feature, or a tensor of bytes named as in `AUDIO_NAMES`. The transcript is the
-    text that the set's supervised keys pair with it, else the only one named as in `TEXT_NAMES`, else the only Text.
+    The audio is the set's only Audio feature, or a byte tensor with a name in `AUDIO_NAMES`. The transcript is the text
+    that the supervised keys pair with the audio, else the only text with a name in `TEXT_NAMES`, else the only Text.
 
     Args:
-        features: of the set, by name.
+        features: the features of the set by name.
         supervised: the set's supervised keys.
-        name: of the set, for messages.
+        name: name of the set for errors.
 
     Raises:
-        InputError: none or several would do, or the audio's sample rate is not stated.
+        InputError: no feature or several match, or the audio's sample rate is not stated.
     """
     kinds = library().features
     pair = [key for key in supervised or () if isinstance(key, str)]
@@ -319,25 +319,25 @@ def find_features(features: Mapping[str, Any], supervised: tuple[Any, ...] | Non
 
 
 def is_data_set(folder: Any) -> bool:
-    """Whether a folder, on a disk or in a bucket, holds a data set that is complete.
+    """Tells whether a folder, on a disk or in a bucket, holds a complete data set.
 
     Raises:
-        InputError: nobody can tell: no access, no network.
+        InputError: the folder cannot be read, for example without access or network.
     """
     try:
         return bool((folder / DATASET_INFO).exists())
-    except (OSError, load_tensorflow().errors.OpError) as error:  # the second is what buckets raise
+    except (OSError, load_tensorflow().errors.OpError) as error:  # buckets raise the second
         reason = str(error).splitlines()[0]
         raise InputError(f"{folder} must be readable, got: {reason}. Correct the name or mend the access.") from error
 
 
 def _find(where: str, name: str) -> Any:
-    """The builder of a prepared data set, made from its files: its own code is not run."""
+    """Makes the builder of a prepared data set from its files, without running the set's own code."""
     tfds = library()
     from etils import epath
 
-    folder = epath.Path(re.sub(r"^(\w+):/(?!/)", r"\1://", where))  # of gs://BUCKET pathlib has kept one slash
-    data_dir = os.environ.get("TFDS_DATA_DIR")  # asked for here: TFDS itself looks only when it is imported
+    folder = epath.Path(re.sub(r"^(\w+):/(?!/)", r"\1://", where))  # pathlib makes gs:/BUCKET of gs://BUCKET
+    data_dir = os.environ.get("TFDS_DATA_DIR")  # TFDS itself reads it only at import
     try:
         if is_data_set(folder):
             return tfds.builder_from_directory(folder)
@@ -353,6 +353,6 @@ def _find(where: str, name: str) -> Any:
             f"{name} must be prepared in {place} (TFDS_DATA_DIR names another folder), got no such set there. Prepare "
             f"it, which may download it: tfds build {where} --file_format=array_record; or name its folder: {SPELLING}."
         ) from error
-    except ValueError as error:  # no name of a set, one that is in two folders, or one of TFDS before 3.2
+    except ValueError as error:  # an invalid name, a set in two folders, or one of TFDS before 3.2
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(f"{name} must name a data set that can be opened, got: {reason}. Correct the name.") from error

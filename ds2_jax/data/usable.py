@@ -1,4 +1,4 @@
-"""Which utterances of a manifest can be used, and why the others cannot."""
+"""Finds the utterances of a manifest that cannot be used, and why."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.text.alphabet import Alphabet
 
 SHORTEST = 0.9
-"""A recording must last this share of its stated duration. Coders trim off less than the rest."""
+"""A recording must last this fraction of its stated duration. Codecs cut off less than the rest."""
 
 
 def check_utterances(
@@ -28,16 +28,16 @@ def check_utterances(
     """Finds the utterances that cannot be trained on. Audio is not decoded.
 
     Args:
-        utterances: rows of a manifest.
-        alphabet: of the transcripts.
-        sample_rate: Hz.
+        utterances: the utterances of a manifest.
+        alphabet: the alphabet of the transcripts.
+        sample_rate: sample rate of the model in Hz.
         hop_length: samples between spectrogram frames.
         time_reduction: spectrogram frames per output frame.
-        min_duration: seconds.
-        max_duration: seconds.
+        min_duration: shortest duration in seconds.
+        max_duration: longest duration in seconds.
 
     Returns:
-        The first problem of each such utterance.
+        The first problem of each utterance that has one.
     """
     problems = []
     for utterance in utterances:
@@ -67,7 +67,7 @@ def check_utterances(
 def too_few_frames(
     utterance: Utterance, labels: Sequence[int], num_samples: int, hop_length: int, time_reduction: int
 ) -> Problem | None:
-    """Says why CTC cannot align `labels` with the output frames of `num_samples`; None if it can."""
+    """Explains why CTC cannot align `labels` with the output frames of `num_samples`; None if it can."""
     output_frames = conv_output_lengths(count_frames(num_samples, hop_length), time_reduction)
     min_frames = ctc_min_frames(labels)
     if output_frames >= min_frames:
@@ -77,9 +77,9 @@ def too_few_frames(
 
 
 def wrong_duration(utterance: Utterance, num_samples: int, sample_rate: int, hop_length: int) -> Problem | None:
-    """Says how a recording of `num_samples` at `sample_rate` (Hz) differs from its manifest; None if it agrees.
+    """Explains how a recording of `num_samples` at `sample_rate` (Hz) differs from its manifest; None if it agrees.
 
-    The duration decides, not whether the batch has room, which differs from epoch to epoch.
+    The check uses the duration, not the room in the batch, which differs between epochs.
     """
     promised = utterance.num_samples(sample_rate)
     if promised * SHORTEST - hop_length < num_samples < promised + hop_length:
@@ -97,7 +97,7 @@ def usable_utterances(
     on_bad_utterance: Literal["error", "skip"],
     manifest: Path,
 ) -> list[Utterance]:
-    """The utterances without a problem.
+    """Lists the utterances without a problem.
 
     Raises:
         InputError: there are problems and `on_bad_utterance` is "error", or no utterance is left.
@@ -122,7 +122,7 @@ def usable_utterances(
 
 
 def _why_unreadable(utterance: Utterance, sample_rate: int) -> str:
-    """Why the audio gives no duration; "" if it does."""
+    """Explains why the audio gives no duration; "" if it does."""
     try:
         if utterance.record is None:
             audio_duration(utterance.audio)
