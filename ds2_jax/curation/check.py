@@ -1,4 +1,4 @@
-"""`data check`: every recording and transcript of manifests, held against the settings of a training run."""
+"""Runs the command `data check`: checks the recordings and transcripts of manifests before training."""
 
 import time
 from collections import Counter
@@ -26,7 +26,7 @@ from ds2_jax.text.alphabet import Alphabet
 
 UNCHANGED_DATA, UNCHANGED_FEATURES, UNCHANGED_MODEL = DataSettings(), FeatureSettings(), ModelSettings()
 DETAIL_LENGTH = 200
-"""Characters of an example."""
+"""The number of characters of an example that the report shows."""
 CHARACTERS_A_LINE = 10
 ROLES: tuple[Role, ...] = ("train", "dev", "test")
 LEVELS: tuple[Level, ...] = ("error", "warning", "remark")
@@ -45,31 +45,31 @@ def check(
     picture: Path | None = None,
     num_workers: int = 0,
 ) -> int:
-    """Decodes every recording and says what stops training (errors), and what looks wrong (warnings).
+    """Decodes every recording and reports what stops training (errors), and what looks wrong (warnings).
 
-    Without manifests, those of the settings are checked, each in its role. Manifests that you name are checked as
-    training and dev splits: an utterance that cannot be used is an error unless data.on_bad_utterance is skip. If two
-    manifests share something, the later one gets the warning.
+    Without manifests, the train, dev and test splits of the settings are checked. Manifests that you name are checked
+    as training and dev splits: an utterance that cannot be used is an error unless data.on_bad_utterance is skip. If
+    two manifests share something, the later one gets the warning.
 
     Args:
-        manifests: what training reads: manifests in any of its formats, and tfds:NAME#SPLIT.
+        manifests: manifests in any format that training reads, and tfds:NAME#SPLIT.
         config: configuration file or name of a recipe, for its sample rate, alphabet, limits and model. Default: an
             empty configuration.
         run: folder of a training run, instead of --config.
-        test: manifest of a test split, checked after the others. Only its audio must be right; transcripts give
-            warnings.
-        data: settings in place of those of --config or --run.
-        features: settings in place of those of --config or --run.
-        model: settings in place of those of --config or --run.
+        test: manifest of a test split, checked after the others. Only its audio must be correct; problems of
+            transcripts are warnings.
+        data: settings that override those of --config or --run.
+        features: settings that override those of --config or --run.
+        model: settings that override those of --config or --run.
         findings: file for all findings, one JSON object a line; the report shows three examples of each kind.
         picture: PNG file for histograms of durations and speech rates.
         num_workers: recordings decoded at once; 0 means one per core.
 
     Returns:
-        0 where training can start with these settings, else 1.
+        0 if training can start with these settings, else 1.
 
     Raises:
-        InputError: the settings or a manifest cannot be read, or none is there.
+        InputError: the settings or a manifest cannot be read, or there is no manifest.
     """
     settings, source = read_settings(config, run, data=data, features=features, model=model)
     alphabet = Alphabet.of(settings.data)
@@ -89,7 +89,7 @@ def check(
         write_findings(findings, found)
         print(f"\nall findings: {findings}")
     if picture is not None:
-        from ds2_jax.curation.picture import draw_histograms  # Matplotlib loads with it
+        from ds2_jax.curation.picture import draw_histograms  # loads Matplotlib
 
         draw_histograms(picture, checked, settings.data)
     hours = sum(utterance.duration for each in checked for utterance in each.utterances) / 3600
@@ -102,10 +102,10 @@ def check(
 
 
 def choose_manifests(manifests: Sequence[Path], test: Path | None, settings: Config) -> dict[Path, Role]:
-    """The manifests to check, each with its role.
+    """Lists the manifests to check with their roles.
 
     Raises:
-        InputError: there is none, or one is named twice.
+        InputError: there is no manifest, or one is named twice.
     """
     chosen: list[tuple[Path, Role]] = [(path, "train") for path in manifests]
     if not manifests and test is None:
@@ -126,7 +126,7 @@ def choose_manifests(manifests: Sequence[Path], test: Path | None, settings: Con
 def check_manifest(
     path: Path, role: Role, utterances: Sequence[Utterance], config: Config, alphabet: Alphabet, num_workers: int
 ) -> Checked:
-    """Measures the recordings of a manifest and finds the problems that training in that role would find."""
+    """Measures the recordings of a manifest and finds the problems that training would find in this split."""
     features = config.features
     problems = find_problems(utterances, config, alphabet, prune=True)
     unusable = {problem.id: problem.reason for problem in problems}
@@ -150,7 +150,7 @@ def check_manifest(
 
 
 def stops_training(checked: Checked, config: Config, alphabet: Alphabet) -> str:
-    """Why training would stop at a manifest, in its own words; "" where it would not."""
+    """Gives the error with which training would stop at a manifest; "" if it would not stop."""
     problems = [problem for problem in checked.problems if checked.leaves_out(problem)]
     on_bad = config.data.on_bad_utterance
     try:
@@ -161,7 +161,7 @@ def stops_training(checked: Checked, config: Config, alphabet: Alphabet) -> str:
 
 
 def describe_settings(config: Config, source: str) -> list[str]:
-    """What the manifests are held against, for a person."""
+    """Describes the settings of the check in lines of text."""
     features, data = config.features, config.data
     milliseconds = 1000 * features.window_stride * config.model.time_reduction
     removed = f"; read as spaces, or kept inside words: {data.remove!r}" if data.remove else ""
@@ -175,11 +175,11 @@ def describe_settings(config: Config, source: str) -> list[str]:
 
 
 def describe(checked: Sequence[Checked], findings: Sequence[Finding]) -> Iterator[str]:
-    """The tables and the findings, for a person."""
+    """Yields the tables and the findings as text."""
     names = stats.column_names([each.path for each in checked])
     columns = {}
     for name, each in zip(names, checked, strict=True):
-        rates = {f"{row} ": value for row, value in stats.quantiles(each.rates()).items()}  # unlike the durations' rows
+        rates = {f"{row} ": value for row, value in stats.quantiles(each.rates()).items()}  # not the durations
         columns[name] = stats.describe(each.utterances) | {"characters a second": ""} | rates
     yield stats.table(columns)
     counts = Counter(character for each in checked for text in each.transcripts for character in text)
@@ -202,7 +202,7 @@ def describe(checked: Sequence[Checked], findings: Sequence[Finding]) -> Iterato
 
 
 def describe_kind(level: str, kind: str, findings: Sequence[Finding]) -> Iterator[str]:
-    """The number of findings of a kind, and examples."""
+    """Yields the number of findings of a kind, and examples."""
     yield f"  {level}: {kind}: {len(findings):,}"
     for finding in findings[:NUM_EXAMPLES]:
         yield f"    {shorten(finding.id)}: {shorten(finding.detail, DETAIL_LENGTH)}"

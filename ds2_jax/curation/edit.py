@@ -1,4 +1,4 @@
-"""`data merge` and `data split`: manifests made of manifests; audio stays where it is."""
+"""Runs the commands `data merge` and `data split`, which make new manifests and leave audio where it is."""
 
 import dataclasses
 import itertools
@@ -25,23 +25,24 @@ Manifest = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST
 
 
 def merge(manifests: Manifests, out: Path) -> int:
-    """Writes one manifest of several, in their order. Audio is neither copied nor linked: it stays where it is.
+    """Merges several manifests into one, in order. Audio is neither copied nor linked.
 
-    If an earlier manifest has the same id, it becomes "NAME-ID" with the name of its manifest's file. Recordings that
-    are listed more than once stay and are reported; data check finds those that are there under two names. Only audio,
+    An id that an earlier manifest has too becomes "NAME-ID" with the name of its manifest's file. Recordings that are
+    listed more than once are kept and reported; data check also finds the same recording under two names. Only audio,
     duration, transcript, id, speaker and words are written.
 
     Args:
-        manifests: in any of the formats that training reads.
+        manifests: manifests in any format that training reads.
         out: manifest to write; it must not exist.
 
     Returns:
-        0.
+        The exit code 0.
 
     Raises:
-        InputError: a manifest cannot be read, or `out` is there or cannot be written.
+        InputError: a manifest cannot be read, or `out` exists or cannot be written.
 
-    Differs: deepspeech.pytorch links the files of all manifests into one folder, where two of one name become one.
+    Differs: deepspeech.pytorch links the files of all manifests into one folder, where files of the same name replace
+        each other.
     """
     require_new(out, "--out")
     for path in manifests:
@@ -50,7 +51,7 @@ def merge(manifests: Manifests, out: Path) -> int:
     merged, renamed = with_distinct_ids(rows)
     write_manifest(out, merged)
     if renamed:
-        tell(f"{len(renamed):,} ids were there before and are now", [f"{now} ({was})" for was, now in renamed])
+        tell(f"{len(renamed):,} ids occurred before and are now", [f"{now} ({was})" for was, now in renamed])
     files = Counter(os.path.realpath(utterance.audio) for utterance in merged)
     if repeated := [path for path, count in files.items() if count > 1]:
         tell(f"{len(repeated):,} recordings are listed more than once", repeated)
@@ -66,26 +67,26 @@ def split(
     seed: int = 0,
     by: Literal["speaker", "utterance"] = "speaker",
 ) -> int:
-    """Writes OUT/train.jsonl, dev.jsonl and test.jsonl of one manifest; no speaker is in two of them.
+    """Splits a manifest into OUT/train.jsonl, dev.jsonl and test.jsonl; no speaker is in two of them.
 
-    Speakers are drawn in the order of a hash of the seed and their name, so a new speaker changes little. A drawn
-    speaker is taken if that brings the hours nearer to the share.
+    Speakers are drawn in the order of a hash of the seed and their name, so that a new speaker changes little. A
+    speaker is taken if that brings the hours of the split nearer to its share.
 
     Args:
-        manifest: in any of the formats that training reads.
-        out: folder for the manifests, which must not be there yet.
+        manifest: a manifest in any format that training reads.
+        out: folder for the manifests, which must not exist yet.
         dev: share of the hours; 0 writes no dev.jsonl.
         test: share of the hours; 0 writes no test.jsonl.
-        seed: of the draw.
-        by: utterance draws utterances, whoever speaks: for manifests without speakers. All three splits then have the
-            same voices, so error rates come out lower than for new speakers.
+        seed: seed of the draw.
+        by: speaker, or utterance for manifests without speakers. With utterance, all three splits have the same voices,
+            so error rates are lower than for new speakers.
 
     Returns:
-        0.
+        The exit code 0.
 
     Raises:
-        InputError: the manifest cannot be read, does not name every speaker, has too few, the shares are no shares, or
-            a file is there or cannot be written.
+        InputError: the manifest cannot be read, does not name every speaker or has too few; a share is out of range; or
+            a file exists or cannot be written.
     """
     for name, share in (("--dev", dev), ("--test", test)):
         require(0 <= share < 1, name, "be a share of the hours, 0 to below 1", share)
@@ -122,7 +123,7 @@ def split(
 def with_distinct_ids(
     manifests: Mapping[Path, Sequence[Utterance]],
 ) -> tuple[list[Utterance], list[tuple[str, str]]]:
-    """The utterances of all manifests with ids that differ, and the changed ids, before and after."""
+    """Lists the utterances of all manifests with distinct ids, and the changed ids, each before and after."""
     merged: list[Utterance] = []
     renamed = []
     taken = {utterance.id for rows in manifests.values() for utterance in rows}  # a new id must not be one of these
@@ -141,18 +142,18 @@ def with_distinct_ids(
 
 
 def draw_split(seconds: Mapping[str, float], shares: Mapping[str, float], seed: int) -> dict[str, str]:
-    """The split of every speaker: one of `shares`, which each get at least one speaker, or train.
+    """Assigns every speaker to train or to one of the splits in `shares`; every split gets a speaker.
 
     Args:
-        seconds: of speech of every speaker, more than there are `shares`.
-        shares: of the seconds, for each split but train.
-        seed: of the draw.
+        seconds: seconds of speech of every speaker; more speakers than `shares`.
+        shares: the share of the seconds for each split except train.
+        seed: seed of the draw.
     """
     left = drawn_order(seconds, seed)
     home = dict.fromkeys(seconds, "train")
     for position, (name, share) in enumerate(shares.items()):
         goal, held, taken = share * sum(seconds.values()), 0.0, list[str]()
-        spare = len(left) - (len(shares) - position)  # one is left to train and to each split to come
+        spare = len(left) - (len(shares) - position)  # one speaker is left for train and for each later split
         for speaker in left:
             nearer = abs(held + seconds[speaker] - goal) < abs(held - goal)
             if nearer and len(taken) < spare:
@@ -165,7 +166,7 @@ def draw_split(seconds: Mapping[str, float], shares: Mapping[str, float], seed: 
 
 
 def require_files(manifest: Path) -> None:
-    """Raises InputError for a TensorFlow data set: a manifest could not say where its recordings are."""
+    """Raises InputError for a TensorFlow data set, because a manifest cannot refer to recordings inside it."""
     if is_tfds(manifest):
         raise InputError(
             f"MANIFEST must list audio files, got {manifest}, which holds the audio itself. Name a slice "
@@ -174,12 +175,12 @@ def require_files(manifest: Path) -> None:
 
 
 def require_new(path: Path, field: str) -> None:
-    """Raises InputError where there is a file already: a slip of the keyboard must not cost a manifest."""
+    """Raises InputError if the file exists, so that a typing error does not overwrite a manifest."""
     if os.path.lexists(path):
         raise InputError(f"{field} must not exist yet, got {path}, which does. Delete it, or give another {field}.")
 
 
 def tell(finding: str, examples: Sequence[str]) -> None:
-    """Says on stderr what was found, with the first examples."""
+    """Logs what was found, with the first examples."""
     listed = "".join(f"\n  {shorten(each, 200)}" for each in examples[:NUM_EXAMPLES])
     logger.info(f"{finding}:{listed}" + ("\n  ..." if len(examples) > NUM_EXAMPLES else ""))

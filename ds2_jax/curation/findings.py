@@ -1,4 +1,4 @@
-"""What is wrong or odd in checked manifests: errors, warnings and remarks, each search linear in the rows."""
+"""Finds errors, warnings and remarks in checked manifests. Each search is linear in the number of rows."""
 
 import dataclasses
 import json
@@ -21,15 +21,15 @@ Role = Literal["train", "dev", "test"]
 SILENCE = 3e-4
 """Standard deviation of silent samples, 70 dB below full scale; the quietest recording of AN4 has 4e-3."""
 CLIPPED = 1e-3
-"""Share of samples at the peak from which a recording is clipped; AN4 has up to 1.4e-4."""
+"""A recording with a larger fraction of samples at the peak is clipped; AN4 has up to 1.4e-4."""
 MIN_UTTERANCES = 20
-"""Fewer give no idea of what is usual."""
+"""The number of utterances that are needed to know the usual speech rate."""
 OUTLIER = 5.0
-"""Standard deviations, on its own side of the median, from which a speech rate is odd."""
+"""A speech rate is odd beyond this number of standard deviations of its side of the median."""
 MAD_TO_STANDARD_DEVIATION = 1.4826
-"""Of a normal distribution."""
+"""The standard deviation of a normal distribution over its median absolute deviation."""
 MIN_SPREAD = 0.1
-"""Relative; for manifests in which most rates are the same."""
+"""The least relative spread, for manifests in which most rates are equal."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Checked:
     """A manifest, read and measured.
 
     Attributes:
-        path: of the manifest.
-        role: what it is used for.
-        utterances: all of them.
-        recordings: measured, or the problem of reading it, of each utterance.
-        problems: what was found by the rules of training.
-        transcripts: of each utterance, normalised.
+        path: path of the manifest.
+        role: the split that it is checked as.
+        utterances: all utterances.
+        recordings: the measurements of each recording, or the problem of reading it.
+        problems: the problems by the rules of training.
+        transcripts: the normalised transcript of each utterance.
     """
 
     path: Path
@@ -53,11 +53,11 @@ class Checked:
     transcripts: Sequence[str]
 
     def leaves_out(self, problem: Problem) -> bool:
-        """Whether the utterance is not used: a test split is never made easier, only its audio must be there."""
+        """Tells whether the utterance is left out. A test split leaves out only unusable audio, to stay as hard."""
         return self.role != "test" or problem.reason in (*AUDIO_REASONS, "wrong duration")
 
     def rates(self) -> np.ndarray:
-        """[U] float, characters a second; NaN where there is no transcript or no duration."""
+        """Computes the characters a second of every utterance, [U] float; NaN without transcript or duration."""
         characters = np.array([len(text) or np.nan for text in self.transcripts])
         seconds = np.array([utterance.duration or np.nan for utterance in self.utterances])
         rates: np.ndarray = characters / seconds
@@ -66,7 +66,7 @@ class Checked:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Something to mend (error), to look at (warning) or to know (remark) about an utterance."""
+    """Something to correct (error), to look at (warning) or to know (remark) about an utterance."""
 
     level: Level
     manifest: str
@@ -77,18 +77,18 @@ class Finding:
 
 
 def write_findings(path: Path, findings: Iterable[Finding]) -> None:
-    """Writes JSON Lines: level, manifest, kind, id, audio, detail."""
+    """Writes findings as JSON Lines with level, manifest, kind, id, audio and detail."""
     lines = (json.dumps(dataclasses.asdict(finding), ensure_ascii=False) + "\n" for finding in findings)
     write_text(path, "".join(lines))
 
 
 def find(manifests: Sequence[Checked], sample_rate: int, unusable: Level) -> list[Finding]:
-    """All there is to say about manifests, those of each together.
+    """Finds everything to report about manifests, one manifest after the other.
 
     Args:
-        manifests: in the order in which what they share is looked for: the later one is told.
-        sample_rate: Hz, of the model.
-        unusable: what it is that an utterance cannot be used: an error where training stops, else a warning.
+        manifests: the manifests; findings about shared content go to the later one.
+        sample_rate: sample rate of the model in Hz.
+        unusable: level of an utterance that cannot be used: "error" if training stops there, else "warning".
     """
     shared = shared_findings(manifests)
     findings = []
@@ -107,7 +107,7 @@ def _finding(level: Level, manifest: Checked, kind: str, row: Utterance | Proble
 
 
 def sound_findings(manifest: Checked, sample_rate: int) -> Iterator[Finding]:
-    """Silent and clipped recordings, and sample rates that are mixed or below the model's."""
+    """Finds silent and clipped recordings, and sample rates that are mixed or below the model's."""
     seen = Counter(each.sample_rate for each in manifest.recordings if isinstance(each, Recording))
     rates = ", ".join(f"{rate} Hz {count:,}" for rate, count in seen.most_common())
     usual = seen.most_common(1)[0][0] if seen else sample_rate
@@ -124,12 +124,12 @@ def sound_findings(manifest: Checked, sample_rate: int) -> Iterator[Finding]:
             detail = f"{recording.sample_rate} Hz; the manifest has {rates}"
             yield _finding("warning", manifest, "mixed sample rates", utterance, detail)
         if recording.sample_rate < sample_rate:
-            detail = f"{recording.sample_rate} Hz; the model hears {sample_rate} Hz"
+            detail = f"{recording.sample_rate} Hz; the model uses {sample_rate} Hz"
             yield _finding("warning", manifest, "sample rate below the model's", utterance, detail)
 
 
 def rate_findings(manifest: Checked) -> Iterator[Finding]:
-    """Utterances spoken oddly fast (words too many, or audio cut short) or slowly (words missing)."""
+    """Finds odd speech rates: too fast (extra words, or audio cut off) or too slow (missing words)."""
     rates = manifest.rates()
     median = np.nanmedian(rates) if np.isfinite(rates).any() else np.nan
     odd = outliers(rates)
@@ -143,10 +143,10 @@ def rate_findings(manifest: Checked) -> Iterator[Finding]:
 
 
 def outliers(rates: np.ndarray) -> np.ndarray:
-    """Marks rates far from the usual: [U] bool; NaN is none, nor is anything among fewer than `MIN_UTTERANCES`.
+    """Marks unusual rates, [U] bool; NaN is never marked, and with fewer than `MIN_UTTERANCES` no rate is.
 
-    The spread is the median absolute deviation of the logarithms, taken on each side of the median by itself: short
-    utterances in long silence make the lower side wide, and must not hide what is odd on the other.
+    The spread is the median absolute deviation of the logarithms, computed separately on each side of the median. Short
+    utterances in long silence widen the lower side, and must not hide outliers on the upper one.
     """
     logs = np.log(rates)  # [U]
     known = logs[np.isfinite(logs)]
@@ -162,7 +162,7 @@ def outliers(rates: np.ndarray) -> np.ndarray:
 
 
 def shared_findings(manifests: Sequence[Checked]) -> list[Finding]:
-    """Recordings that are there twice, and texts and speakers of two manifests, each told where it occurs again."""
+    """Finds recordings that occur twice, and texts and speakers of two manifests, and reports the later occurrence."""
     audio: dict[bytes, tuple[Checked, Utterance]] = {}
     texts: dict[str, tuple[Checked, Utterance]] = {}
     speakers: dict[str, Checked] = {}

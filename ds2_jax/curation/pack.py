@@ -1,4 +1,4 @@
-"""`data pack`: manifests or a TensorFlow data set -> one data set of few large files, read at random by `tfds:`."""
+"""Runs the command `data pack`: packs recordings into few large files, which `tfds:` reads in any order."""
 
 import collections
 import dataclasses
@@ -29,7 +29,7 @@ from ds2_jax.system.errors import NO_JSON, InputError, shorten
 logger = logging.getLogger(__package__)
 
 VERSION = 1
-"""Of what a shard holds; another writes all shards anew."""
+"""The version of the shards' contents. Shards of another version are written again."""
 SOURCE = "source.json"
 LEFT_OUT = "left_out.jsonl"
 DESCRIPTION = "Recordings and their transcripts, packed by ds2_jax. audio is a whole audio file, most often FLAC."
@@ -46,40 +46,40 @@ def pack(
 ) -> int:
     """Packs recordings and transcripts into a TensorFlow data set of ArrayRecord files, for fast reading.
 
-    Train on it with --data.train tfds:OUT#SPLIT: the batches are those of the manifest, bit for bit. The lengths are in
-    it, so nothing is counted first. FLAC, MP3 and Ogg files are copied as they are; 16-bit WAV and Sphere become FLAC,
-    which loses nothing; other WAV files are copied. Every recording is decoded once to see that it can be. Word times
-    stay behind.
+    Train on it with --data.train tfds:OUT#SPLIT: the batches are equal to those of the manifest, bit for bit. The pack
+    holds the lengths, so they need not be counted first. 16-bit WAV and Sphere files become FLAC, without loss; all
+    other files are copied. Every recording is decoded once to check it. Word times are not packed.
 
-    The same command goes on where it was stopped, and writes the same bytes with any number of workers.
+    After an interruption, the same command continues. It writes the same bytes with any number of workers.
 
     Args:
-        sources: manifests and data sets (tfds:NAME#SPLIT, stored as ArrayRecord or TFRecord), each a split that is
-            named after the file or the split unless its name stands before it: train=a.jsonl dev=b.jsonl.
-        out: folder of the pack; gs://BUCKET/FOLDER too (untested). ArrayRecord reads no other buckets: mount those.
-        shard_mb: megabytes of a file, about.
+        sources: manifests and data sets (tfds:NAME#SPLIT, stored as ArrayRecord or TFRecord). Each becomes a split,
+            named after the file or the split. You can write its name before the source: train=a.jsonl dev=b.jsonl.
+        out: folder of the pack, or gs://BUCKET/FOLDER (untested). ArrayRecord reads no other buckets: mount those.
+        shard_mb: approximate size of a file in megabytes.
         num_workers: files written at once; 0 means one per core.
-        on_bad_utterance: stop where recordings cannot be read, or leave them out and list them in OUT/left_out.jsonl.
-        beam_runner: write the files with Apache Beam: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner. Its
-            options follow behind --, and its workers must see the recordings and OUT under the same names.
-        beam_options: the same in one word; what follows behind -- is put here.
+        on_bad_utterance: error stops if recordings cannot be read. skip leaves them out and lists them in
+            OUT/left_out.jsonl.
+        beam_runner: write the files with Apache Beam: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner. Put its
+            options after --. Its workers must see the recordings and OUT under the same names.
+        beam_options: the same options as one string. Options after -- are put here.
 
     Returns:
-        0; wrong input raises.
+        The exit code 0.
 
     Raises:
         InputError: a source or OUT is wrong, or recordings cannot be read.
     """
     require(1 <= shard_mb <= 2**20, "--shard-mb", "be 1 to 1048576", shard_mb)
     require(0 <= num_workers <= 1024, "--num-workers", "be 0 (one per core) to 1024", num_workers)
-    require(beam_runner is not None or not beam_options, "--", "stand behind --beam-runner", beam_options)
+    require(beam_runner is not None or not beam_options, "--", "come after --beam-runner", beam_options)
     named = name_splits(sources)
     folder = folder_path(out)
     tasks = [task for split, path in named.items() for task in plan(split, path, str(folder), shard_mb * 10**6)]
     source = {"pack": VERSION, "digest": _digest([(task.split, task.digest) for task in tasks])}
     if is_data_set(folder):
         check_source(folder, source)
-        logger.info(f"{out}: complete already")
+        logger.info(f"{out}: already complete")
     else:
         clear(folder, tasks)
         if beam_runner is None:
@@ -94,10 +94,10 @@ def pack(
 
 
 def name_splits(sources: Sequence[str]) -> dict[str, Path]:
-    """The sources by the name of the split that they become.
+    """Names the split that each source becomes.
 
     Raises:
-        InputError: there is none, or a name is wrong or there twice.
+        InputError: there is no source, or a name is invalid or occurs twice.
     """
     require(bool(sources), "SOURCE", "be a manifest or tfds:NAME#SPLIT", "none", "See data pack --help.")
     named: dict[str, Path] = {}
@@ -107,14 +107,14 @@ def name_splits(sources: Sequence[str]) -> dict[str, Path]:
         split = found[1] if found else str(path).rpartition("#")[2] if is_tfds(path) else path.stem
         rule, advice = "be of letters, digits and _", f"Put another before the source: SPLIT={source}."
         require(bool(re.fullmatch(r"[A-Za-z]\w*", split, re.ASCII)), "The name of a split", rule, split, advice)
-        require(split != "all", "The name of a split", 'be another than "all", which is TFDS\'s own', split, advice)
-        require(split not in named, "The name of a split", "be there once", split, advice)
+        require(split != "all", "The name of a split", 'differ from "all", which is TFDS\'s own', split, advice)
+        require(split not in named, "The name of a split", "occur once", split, advice)
         named[split] = path
     return named
 
 
 def plan(split: str, path: Path, out: str, shard_bytes: int) -> list[Task]:
-    """The shards of a split, of about `shard_bytes` each and the same number of utterances but for one.
+    """Plans the shards of a split, of about `shard_bytes` each; their numbers of utterances differ by at most one.
 
     Raises:
         InputError: the source cannot be read.
@@ -143,7 +143,7 @@ def plan(split: str, path: Path, out: str, shard_bytes: int) -> list[Task]:
 
 
 def _stat(utterance: Utterance) -> tuple[int, int]:
-    """Size and time of change of an audio file; zeros where there is none, which the shard's writer will report."""
+    """Gives size and modification time of an audio file; zeros if it is missing, which `write_shard` reports."""
     try:
         status = utterance.audio.stat()
     except (OSError, ValueError):
@@ -170,10 +170,10 @@ def check_source(folder: Any, source: Mapping[str, Any]) -> None:
 
 
 def clear(folder: Any, tasks: Sequence[Task]) -> None:
-    """Deletes shards that an earlier, unfinished run with other sources has left.
+    """Deletes shards that an unfinished run with other sources left.
 
     Raises:
-        InputError: `folder` holds something else than an unfinished pack.
+        InputError: `folder` holds something other than an unfinished pack.
     """
     if not folder.exists():
         return
@@ -187,11 +187,11 @@ def clear(folder: Any, tasks: Sequence[Task]) -> None:
         if path.name.startswith(f"{NAME}-") and path.name not in kept:
             path.unlink()
     if unfinished := sum(read_note(task) is not None for task in tasks):
-        logger.info(f"{folder}: going on, {unfinished} of {len(tasks)} files are there")
+        logger.info(f"{folder}: continuing, {unfinished} of {len(tasks)} files exist")
 
 
 def write_shards(tasks: Sequence[Task], num_workers: int) -> None:
-    """Writes shards in threads: what they do most, decoding, encoding and writing, releases Python's lock."""
+    """Writes shards in threads. Decoding, encoding and writing take most of the time and release the GIL."""
     total = sum(map(len, tasks))
     with (
         ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool,
@@ -203,23 +203,21 @@ def write_shards(tasks: Sequence[Task], num_workers: int) -> None:
                 future.result()
                 bar.update(len(futures[future]))
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C or an error: what is running is finished, and kept
+            pool.shutdown(cancel_futures=True)  # Ctrl-C or an error: running tasks finish their shards
             raise
 
 
 def finish(folder: Any, tasks: Sequence[Task], source: Mapping[str, Any], on_bad_utterance: str) -> None:
-    """Makes a data set of the shards: the length tables, then TFDS's own files, of which the last makes it one.
+    """Makes a data set of the shards: writes the length tables, then TFDS's own files; the last completes the set.
 
     Raises:
-        InputError: recordings could not be read, and `on_bad_utterance` is "error" or none is left in a split.
+        InputError: recordings could not be read, and `on_bad_utterance` is "error" or a split has no recording left.
     """
     notes: dict[str, list[Note]] = collections.defaultdict(list)
     for task in tasks:
         note = read_note(task)
         if note is None:
-            raise InputError(
-                f"{task.shard} must be there, got none: its writer has failed. Run the same command again."
-            )
+            raise InputError(f"{task.shard} must exist, got none: its writer failed. Run the same command again.")
         notes[task.split].append(note)
     problems = [problem for split in notes.values() for note in split for problem in note.problems]
     _check_problems(problems, sum(map(len, tasks)), on_bad_utterance)
@@ -244,7 +242,7 @@ def finish(folder: Any, tasks: Sequence[Task], source: Mapping[str, Any], on_bad
             for split, parts in notes.items()
         ],
         version="1.0.0",
-        check_data=False,  # it knows no ArrayRecord
+        check_data=False,  # the check does not support ArrayRecord
         description=DESCRIPTION,
     )
     (folder / NOTES).rmtree()
@@ -257,13 +255,13 @@ def _check_problems(problems: Sequence[Problem], total: int, on_bad_utterance: s
     examples = "; ".join(f"{shorten(p.id)} ({shorten(p.detail, 300)})" for p in problems[:NUM_EXAMPLES])
     raise InputError(
         f"SOURCE must hold only recordings that can be read, got {len(problems)} of {total} that cannot: "
-        f"{count_reasons(problems)}. Mend them, or leave them out with --on-bad-utterance skip; the files that are "
+        f"{count_reasons(problems)}. Mend them, or leave them out with --on-bad-utterance skip; files that are "
         f"written already are kept. The first: {examples}."
     )
 
 
 def _report(folder: Any, notes: Mapping[str, Sequence[Note]], problems: Sequence[Problem]) -> None:
-    """Says on stderr what the pack holds."""
+    """Logs the contents of the pack."""
     lines = [f"{folder}:"]
     width = max(map(len, notes))
     for split, parts in notes.items():

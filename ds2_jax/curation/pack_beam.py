@@ -1,4 +1,4 @@
-"""The shards of a pack, written by an Apache Beam pipeline. The only file that imports Apache Beam."""
+"""Writes the shards of a pack with an Apache Beam pipeline. This is the only file that imports Apache Beam."""
 
 from collections.abc import Sequence
 
@@ -7,15 +7,15 @@ from ds2_jax.system.errors import InputError
 
 
 def run(tasks: Sequence[Task], runner: str, options: Sequence[str]) -> None:
-    """Writes the shards, each a work item; returns when all are written.
+    """Writes shards as work items of a pipeline; returns when all are written.
 
     Args:
-        tasks: shards.
-        runner: of Beam: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner, ...
-        options: of the runner, as its command line takes them.
+        tasks: the shards to write.
+        runner: Beam's runner: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner, ...
+        options: options of the runner, as on its command line.
 
     Raises:
-        InputError: Beam is not installed, knows no such runner, or takes no such option, or the pipeline failed.
+        InputError: Beam is not installed, the runner or an option is unknown, or the pipeline failed.
     """
     try:
         import apache_beam as beam
@@ -28,5 +28,5 @@ def run(tasks: Sequence[Task], runner: str, options: Sequence[str]) -> None:
         with beam.Pipeline(runner, PipelineOptions(list(options))) as pipeline:
             pipeline | beam.Create(tasks) | beam.Reshuffle() | beam.Map(write_shard)
     except (ValueError, RuntimeError, OSError) as error:  # an unknown runner; no Java for Flink; a worker's error
-        advice = "Mend that, then run the same command again: the files that are written already are kept."
+        advice = "Mend that, then run the same command again: files that are written already are kept."
         raise InputError(f"--beam-runner {runner} must write the files, got: {str(error).strip()}. {advice}") from error

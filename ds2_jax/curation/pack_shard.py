@@ -1,7 +1,7 @@
-"""One shard of a pack: its recordings -> an ArrayRecord file, and a note of what is in it.
+"""Writes one shard of a pack: its recordings as an ArrayRecord file, and a note of its contents.
 
-A shard is a function of its task alone, so whoever writes it, in whichever order, writes the same bytes. The note is
-written after the shard; a shard without the note of its own task is written again.
+A shard depends only on its task, so its bytes are the same whoever writes it, and in whichever order. The note is
+written after the shard. A shard without its task's note is written again.
 """
 
 import collections
@@ -25,27 +25,27 @@ from ds2_jax.system.errors import NO_JSON, InputError
 from ds2_jax.system.files import writing
 
 NAME = "speech"
-"""Of every pack, for TFDS: the names of its shards begin with it."""
+"""The name of every pack for TFDS; the names of the shards begin with it."""
 NOTES = "unfinished"
-"""Folder of the notes, in that of the pack until it is complete."""
-CHECK_RATE = 16_000  # Hz; any would do to see whether a recording can be decoded
+"""The folder of the notes. It is in the pack's folder until the pack is complete."""
+CHECK_RATE = 16_000  # Hz; any rate shows whether a recording can be decoded
 COPIED, TO_FLAC = "copied", "16-bit samples as FLAC"
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a shard is to hold: rows of a manifest, or records `start` to before `stop` of a TensorFlow data set.
+    """The contents of a shard: utterances of a manifest, or consecutive records of a TensorFlow data set.
 
     Attributes:
         out: folder of the pack.
-        split: its name.
-        number: of the shard, from 0.
-        num_shards: of the split.
-        digest: of all that the shard depends on.
-        utterances: of a manifest.
-        tfds: name of a data set; "" where there are utterances.
-        start: first record.
-        stop: behind the last record.
+        split: name of the split.
+        number: index of the shard.
+        num_shards: number of shards of the split.
+        digest: digest of everything that the shard depends on.
+        utterances: utterances of a manifest; empty for a data set.
+        tfds: name of a data set; "" for a manifest.
+        start: index of the first record.
+        stop: index after the last record.
     """
 
     out: str
@@ -60,7 +60,7 @@ class Task:
 
     @property
     def shard(self) -> Any:
-        """Path of the file."""
+        """Path of the shard's file."""
         return folder_path(self.out) / f"{NAME}-{self.split}.array_record-{self.number:05d}-of-{self.num_shards:05d}"
 
     @property
@@ -74,14 +74,14 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-    """What was written.
+    """The contents of a shard that was written.
 
     Attributes:
-        digest: of the task.
-        num_bytes: of the shard.
-        rows: one for each record.
+        digest: digest of the task.
+        num_bytes: size of the shard.
+        rows: one row for each record.
         kinds: how many recordings were copied, and how many were encoded.
-        problems: why the others are not in it.
+        problems: why the other recordings are missing.
     """
 
     digest: str
@@ -92,21 +92,21 @@ class Note:
 
 
 def folder_path(folder: str) -> Any:
-    """A folder on a disk or in a bucket (gs://), with the methods of pathlib."""
+    """Makes a path to a folder on a disk or in a bucket (gs://), with the methods of pathlib."""
     from etils import epath
 
     return epath.Path(folder)
 
 
 def pack_features() -> Any:
-    """The features of a pack: audio is a whole audio file, in FLAC or another format that `read_audio` knows."""
+    """Gives the features of a pack; audio is a whole file in FLAC or another format that `read_audio` reads."""
     kinds = library().features
     audio = kinds.Tensor(shape=(), dtype=np.object_)
     return kinds.FeaturesDict({"audio": audio, "text": kinds.Text(), "id": kinds.Text(), "speaker": kinds.Text()})
 
 
 def read_note(task: Task) -> Note | None:
-    """The note of a task whose shard is whole; None where it has to be written."""
+    """Reads the note of a task whose shard is complete; None if the shard must be written."""
     if not (task.note.exists() and task.shard.exists()):
         return None
     try:
@@ -114,17 +114,17 @@ def read_note(task: Task) -> Note | None:
         rows = [SplitRow(*row) for row in fields.pop("rows")]
         problems = [Problem(**problem) for problem in fields.pop("problems")]
         note = Note(rows=rows, problems=problems, **fields)
-    except (AttributeError, TypeError, KeyError, *NO_JSON):  # cut short
+    except (AttributeError, TypeError, KeyError, *NO_JSON):  # the file was cut off
         return None
     whole = note.digest == task.digest and note.num_bytes == task.shard.stat().length
     return note if whole else None
 
 
 def write_shard(task: Task) -> None:
-    """Writes a shard and then its note, unless both are there.
+    """Writes a shard and then its note, unless both exist.
 
     Raises:
-        InputError: they cannot be written, or the data set cannot be read.
+        InputError: a file cannot be written, or the data set cannot be read.
     """
     if read_note(task) is not None:
         return
@@ -134,7 +134,7 @@ def write_shard(task: Task) -> None:
     rows, problems, kinds = [], [], collections.Counter[str]()
     with _replacing(task.shard, task.note.parent) as path:
         try:
-            writer = ArrayRecordWriter(str(path), "group_size:1")  # one record a chunk: read at random
+            writer = ArrayRecordWriter(str(path), "group_size:1")  # one record a chunk, for random access
             for content in _contents(task):
                 if isinstance(content, Problem):
                     problems.append(content)
@@ -145,7 +145,7 @@ def write_shard(task: Task) -> None:
                 rows.append(row)
                 kinds[kind] += 1
             writer.close()
-        except RuntimeError as error:  # the writer's, for example where the disk is full
+        except RuntimeError as error:  # the writer's error, for example if the disk is full
             raise InputError(f"{task.shard} must be writable, got: {error}. Make room and run it again.") from error
         num_bytes = path.stat().st_size
     note = Note(task.digest, num_bytes, rows, dict(kinds), problems)
@@ -155,7 +155,7 @@ def write_shard(task: Task) -> None:
 
 @contextlib.contextmanager
 def _replacing(target: Any, scratch: Any) -> Iterator[Path]:
-    """A path to write to; in the end it becomes `target`, whole or not at all. `scratch` is a folder beside it."""
+    """Gives a path to write to, and then replaces `target` by it in one step. `scratch` is a folder beside it."""
     local = "://" not in os.fspath(target)
     with writing(target):
         scratch.mkdir(parents=True, exist_ok=True)
@@ -172,7 +172,7 @@ Content = tuple[SplitRow, bytes, str]
 
 
 def _contents(task: Task) -> Iterator[Content | Problem]:
-    """The row, the audio file and its kind for each utterance of a task, or why it cannot be had."""
+    """Yields the row, the audio file and its kind for each utterance of a task, or why it cannot be read."""
     if not task.tfds:
         for utterance in task.utterances:
             row = SplitRow(utterance.id, utterance.duration, utterance.transcript, utterance.speaker)
@@ -202,7 +202,7 @@ def _open_split(name: str) -> TfdsSplit:
 
 
 def _audio_file(source: Source) -> tuple[bytes, str]:
-    """The file to store, decoded once to see that it can be, and how it was made.
+    """Makes the file to store and decodes it once as a check; also tells whether it was copied or encoded.
 
     Raises:
         InputError: the recording cannot be read.

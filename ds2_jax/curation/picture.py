@@ -1,4 +1,4 @@
-"""Histograms of checked manifests, drawn without a display."""
+"""Draws histograms of checked manifests, without a display."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +12,16 @@ from ds2_jax.system.files import writing
 
 NUM_BINS = 50
 SIZE = (9.0, 7.0)
-"""Inches, of 100 pixels."""
+"""Width and height in inches, at 100 pixels each."""
 
 
 def draw_histograms(path: Path, manifests: Sequence[Checked], data: DataConfig) -> None:
-    """Draws how many utterances of each manifest have which duration and speech rate; the limits are dashed.
+    """Draws histograms of the durations and speech rates of manifests, with dashed lines at the duration limits.
 
     Args:
-        path: PNG file.
-        manifests: their utterances and normalised transcripts.
-        data: its limits of the duration.
+        path: PNG file to write.
+        manifests: the checked manifests.
+        data: the settings with the duration limits.
 
     Raises:
         InputError: the file cannot be written.

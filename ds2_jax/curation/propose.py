@@ -1,4 +1,4 @@
-"""`data alphabet`: the characters of transcripts, and the settings that fit them."""
+"""Runs the command `data alphabet`: counts the characters of transcripts and proposes settings that fit them."""
 
 import dataclasses
 import re
@@ -15,18 +15,18 @@ from ds2_jax.text.alphabet import SHAPES, Alphabet
 Kind = Literal["alphabet", "inside words", "removed", "spoken", "rare"]
 
 RARE = 1e-5
-"""Share of all characters below which a letter is more likely a slip or of a foreign name."""
+"""A letter that is a smaller fraction of all characters is probably a typing error or part of a foreign name."""
 FOREIGN = 0.03
-"""Share of all letters below which those of another script are more likely look-alikes or foreign words."""
+"""A script with a smaller fraction of all letters probably comes from look-alikes or foreign words."""
 INSIDE = 1e-4
-"""Share of all characters from which a mark between two letters belongs to the language's spelling."""
+"""A mark between two letters belongs to the spelling if it is at least this fraction of all characters."""
 APOSTROPHES = SHAPES[0]
 IN_WORDS = f"{APOSTROPHES}·\u200c\u200d"
 """Marks that can be part of words: apostrophes, the Catalan dot, the joiners of Persian and Indic scripts."""
 SPOKEN = "%&@#§*"
-"""Punctuation to Unicode, but words to whoever reads it aloud; so are digits and other symbols."""
+"""Unicode counts these as punctuation, but people read them aloud as words, like digits and other symbols."""
 CONTEXT = 15
-"""Characters of an example on each side."""
+"""The number of characters on each side in an example."""
 EXPLAINED: dict[Kind, str] = {
     "alphabet": "letters, in the alphabet",
     "inside words": "part of words, in the alphabet",
@@ -38,14 +38,14 @@ EXPLAINED: dict[Kind, str] = {
 
 @dataclasses.dataclass(frozen=True)
 class Proposal:
-    """What the transcripts hold, and the settings for it.
+    """The characters of the transcripts, and settings that fit them.
 
     Attributes:
-        alphabet: with its rules.
-        counts: of every character, in the alphabet's case.
-        kinds: of every character.
-        examples: a piece of a transcript for every character.
-        turkish: whether a change of case confuses the dotless and the dotted i.
+        alphabet: the proposed alphabet and its rules.
+        counts: count of every character, in the alphabet's case.
+        kinds: kind of every character.
+        examples: part of a transcript for every character.
+        turkish: whether a change of case would confuse the dotless and the dotted i.
     """
 
     alphabet: Alphabet
@@ -56,17 +56,17 @@ class Proposal:
 
 
 def alphabet(manifests: Manifests) -> int:
-    """Counts the characters of transcripts and proposes settings for them, ready to paste behind train or data check.
+    """Counts the characters of transcripts and proposes settings, ready to paste after train or data check.
 
-    Letters become the alphabet: capital ones where the transcripts have no others, else small ones. Punctuation is to
-    be removed, apostrophes inside words are kept. Digits, symbols and rare letters are listed for you to decide on:
-    with them, data check and training name the transcripts that hold them.
+    Letters form the alphabet: capital letters if the transcripts have only those, else small letters. Punctuation is
+    removed, except apostrophes inside words. Digits, symbols and rare letters are listed for you to decide on: data
+    check and training name the transcripts that hold them.
 
     Args:
-        manifests: those of all splits, also tfds:NAME#SPLIT, in any of the formats that training reads.
+        manifests: the manifests of all splits in any format that training reads, or tfds:NAME#SPLIT.
 
     Returns:
-        0.
+        The exit code 0.
 
     Raises:
         InputError: a manifest cannot be read, or no transcript holds a letter.
@@ -75,19 +75,17 @@ def alphabet(manifests: Manifests) -> int:
     proposal = propose(transcripts)
     print("\n".join(describe(proposal)))
     mended = sum(bool(proposal.alphabet.unknown(transcript)) for transcript in transcripts)
-    print(
-        f"\nWith these settings {mended:,} of {len(transcripts):,} transcripts hold a character that must be mended:\n"
-    )
+    print(f"\nWith these settings {mended:,} of {len(transcripts):,} transcripts hold a character to replace:\n")
     removed = f" --data.remove={quote(proposal.alphabet.remove)}" if proposal.alphabet.remove else ""
     print(f"--data.alphabet={quote(proposal.alphabet.characters)}{removed}")
     return 0
 
 
 def propose(transcripts: Sequence[str]) -> Proposal:
-    """The settings that fit `transcripts`.
+    """Proposes settings that fit transcripts.
 
     Raises:
-        InputError: they hold no letter.
+        InputError: the transcripts hold no letter.
     """
     composed = [unicodedata.normalize("NFC", transcript) for transcript in transcripts]
     has_small = any(text != text.upper() for text in composed)
@@ -103,11 +101,11 @@ def propose(transcripts: Sequence[str]) -> Proposal:
             examples[character] = text[max(0, at - CONTEXT) : at + CONTEXT]
     kinds = classify(counts, inside)
     written_as = [c for c, kind in kinds.items() if kind in ("alphabet", "inside words") and c != " "]
-    # Accents that have no letter of their own come first: behind another letter they could compose with it.
+    # Combining accents come first: after a letter, they could compose with it.
     letters = sorted(written_as, key=lambda c: (not unicodedata.combining(c), unicodedata.combining(c), c))
     if not any(c.isalpha() for c in letters):
         raise InputError("The transcripts must hold letters, got none. Check that these are the right manifests.")
-    # What is kept inside words and also occurs elsewhere, as quotation marks do, is removed there.
+    # Marks that are kept inside words but also occur elsewhere, such as quotation marks, are removed elsewhere.
     outside = [c for c, kind in kinds.items() if kind == "inside words" and counts[c] > inside[c]]
     removed = sorted([c for c, kind in kinds.items() if kind == "removed"] + outside)
     settings = Alphabet("".join(letters) + (" " if " " in counts else ""), remove="".join(removed))
@@ -117,11 +115,11 @@ def propose(transcripts: Sequence[str]) -> Proposal:
 
 
 def classify(counts: Counter[str], inside: Counter[str]) -> dict[str, Kind]:
-    """The kind of every character, most frequent first.
+    """Classifies every character, the most frequent first.
 
     Args:
-        counts: of characters, composed and in one case.
-        inside: how many of them stand between two letters, for `IN_WORDS`.
+        counts: counts of the characters, composed and in one case.
+        inside: how often each character of `IN_WORDS` stands between two letters.
     """
     total = counts.total()
     scripts = Counter[str]()
@@ -133,7 +131,7 @@ def classify(counts: Counter[str], inside: Counter[str]) -> dict[str, Kind]:
     for character, count in counts.most_common():
         category = unicodedata.category(character)
         if character in APOSTROPHES:
-            # Whatever their shape: all are read as the typewriter's, which is in the alphabet for them.
+            # All apostrophes are read as the straight one, which stands for them in the alphabet.
             kinds[character] = "inside words" if spelled and character == "'" else "removed"
         elif character in IN_WORDS and inside[character] >= max(1, INSIDE * total):
             kinds[character] = "inside words"
@@ -150,12 +148,12 @@ def classify(counts: Counter[str], inside: Counter[str]) -> dict[str, Kind]:
 
 
 def _script(letter: str) -> str:
-    """For example LATIN or CYRILLIC: the first word of the letter's name in Unicode."""
+    """Gives the script of a letter, such as LATIN or CYRILLIC: the first word of its Unicode name."""
     return unicodedata.name(letter, "UNKNOWN").split()[0].split("-")[0]
 
 
 def describe(proposal: Proposal) -> Iterator[str]:
-    """The characters by kind, with their counts, and for those to decide on with examples."""
+    """Yields the characters by kind with their counts, and with examples for those to decide on."""
     counts = proposal.counts
     yield f"{counts.total():,} characters, {len(counts):,} different ones, as they are read"
     for kind, explained in EXPLAINED.items():
@@ -172,11 +170,11 @@ def describe(proposal: Proposal) -> Iterator[str]:
 
 
 def _shown(character: str) -> str:
-    """The character, or its number where it would not be seen."""
+    """Gives the character, or its code point if it is invisible."""
     odd = unicodedata.category(character)[0] in "CM" or character == " "
     return {" ": "space"}.get(character, f"U+{ord(character):04X}") if odd else character
 
 
 def quote(text: str) -> str:
-    """`text` for a shell, in double quotes where it holds an apostrophe and nothing that they leave active."""
+    """Quotes text for a shell, in double quotes if it has an apostrophe and nothing that is special inside them."""
     return f'"{text}"' if "'" in text and not set(text) & set('"$`\\!') else shlex.quote(text)

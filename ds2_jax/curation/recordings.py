@@ -1,4 +1,4 @@
-"""Recordings decoded and measured, many at once, one in memory for each core."""
+"""Decodes and measures recordings in parallel, with one recording per core in memory."""
 
 import functools
 import hashlib
@@ -14,20 +14,20 @@ from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.system.errors import InputError
 
 GROUP = 16
-"""Utterances of a task: so many small ones cost a thread more than being handed over."""
+"""The number of utterances in a task, enough to make the cost of starting a task small."""
 FULL_SCALE = 0.999
-"""Beyond it even samples that differ are clipped: lossy coders move what was cut."""
+"""Larger samples count as clipped even if they differ, because lossy codecs change clipped samples."""
 
 
 class Recording(NamedTuple):
-    """What was measured in a recording.
+    """The measurements of a recording.
 
     Attributes:
-        digest: of its samples and their rate, the same whatever lossless format holds them.
-        sample_rate: Hz, of the file.
-        num_samples: at the model's rate.
+        digest: digest of samples and sample rate, which is equal in all lossless formats.
+        sample_rate: sample rate of the file in Hz.
+        num_samples: number of samples at the model's rate.
         level: standard deviation of the samples; full scale is 1.
-        clipped: share of the samples that are as high as the highest, as low as the lowest, or at full scale.
+        clipped: fraction of the samples that equal the highest or the lowest one, or are at full scale.
     """
 
     digest: bytes
@@ -38,7 +38,7 @@ class Recording(NamedTuple):
 
 
 def measure(utterance: Utterance, sample_rate: int) -> Recording | Problem:
-    """Decodes a recording as training does, with a model of `sample_rate` (Hz), and measures it."""
+    """Decodes a recording as training does, for a model of `sample_rate` (Hz), and measures it."""
     try:
         samples, file_rate = utterance.samples()  # [S, C]
         num_samples = len(mono_waveform(samples, file_rate, sample_rate, str(utterance.audio)))
@@ -54,13 +54,13 @@ def measure(utterance: Utterance, sample_rate: int) -> Recording | Problem:
 def measure_all(
     utterances: Sequence[Utterance], sample_rate: int, *, title: str, num_workers: int = 0
 ) -> list[Recording | Problem]:
-    """Measures every recording, in the order of `utterances`; what cannot be read gives a problem.
+    """Measures every recording, in order; a recording that cannot be read gives a problem.
 
     Args:
-        utterances: of a manifest.
-        sample_rate: Hz, of the model.
-        title: of the progress bar on stderr.
-        num_workers: threads (decoding, hashing and arithmetic release Python's lock); 0 means one per core.
+        utterances: the utterances of a manifest.
+        sample_rate: sample rate of the model in Hz.
+        title: label of the progress bar.
+        num_workers: number of threads (decoding, hashing and arithmetic release the GIL); 0 means one per core.
     """
     groups = [utterances[start : start + GROUP] for start in range(0, len(utterances), GROUP)]
     measured: list[Recording | Problem] = []
@@ -73,7 +73,7 @@ def measure_all(
                 measured += group
                 bar.update(len(group))
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C: no hours of work that nobody will read
+            pool.shutdown(cancel_futures=True)  # Ctrl-C: do not start the other tasks
             raise
     return measured
 

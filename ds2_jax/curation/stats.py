@@ -1,4 +1,4 @@
-"""`data stats`: how much there is in manifests, and tables of it."""
+"""Runs the command `data stats`: prints hours, speakers and words of manifests as a table."""
 
 import os
 import unicodedata
@@ -20,15 +20,15 @@ NONE = "-"
 
 
 def stats(manifests: Manifests) -> int:
-    """Prints hours, speakers, words and durations of manifests, a column each; no audio is decoded.
+    """Prints hours, speakers, words and durations of manifests, with a column for each, without decoding audio.
 
-    Words are what white space separates, as written: with their case and punctuation.
+    Words are separated by white space and counted as written, with case and punctuation.
 
     Args:
-        manifests: what training reads: manifests in any of its formats, and tfds:NAME#SPLIT.
+        manifests: manifests in any format that training reads, and tfds:NAME#SPLIT.
 
     Returns:
-        0.
+        The exit code 0.
 
     Raises:
         InputError: a manifest cannot be read.
@@ -44,10 +44,10 @@ def stats(manifests: Manifests) -> int:
 
 
 def read_manifests(paths: Sequence[Path]) -> dict[Path, list[Utterance]]:
-    """The utterances of each manifest.
+    """Reads the utterances of each manifest.
 
     Raises:
-        InputError: none is named, one is named twice, or one cannot be read.
+        InputError: no manifest is named, one is named twice, or one cannot be read.
     """
     if not paths:
         raise InputError("MANIFEST must name at least one file, got none. Add it.")
@@ -56,20 +56,20 @@ def read_manifests(paths: Sequence[Path]) -> dict[Path, list[Utterance]]:
 
 
 def require_distinct(paths: Sequence[Path]) -> None:
-    """Raises InputError where a file is named twice."""
+    """Raises InputError if a file is named twice."""
     for path, count in Counter(map(os.path.realpath, paths)).items():
         if count > 1:
             raise InputError(f"MANIFEST must name each file once, got {path} {count} times. Keep one.")
 
 
 def column_names(paths: Sequence[Path]) -> list[str]:
-    """The names of files, or their whole paths where two have one name."""
+    """Gives the names of files, or their whole paths if two have the same name."""
     names = [path.name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
 def describe(utterances: Sequence[Utterance]) -> dict[str, str]:
-    """Counts, hours, words and quantiles of durations, for a person."""
+    """Formats counts, hours, words and quantiles of durations as a column of the table."""
     seconds = sum(utterance.duration for utterance in utterances)
     texts = [unicodedata.normalize("NFC", utterance.transcript) for utterance in utterances]
     words = [word for text in texts for word in text.split()]
@@ -91,13 +91,13 @@ def describe(utterances: Sequence[Utterance]) -> dict[str, str]:
 
 
 def quantiles(values: Iterable[float]) -> dict[str, str]:
-    """The finite values at `QUANTILES`."""
+    """Formats the `QUANTILES` of the finite values."""
     known = np.array([value for value in values if np.isfinite(value)])
     return {f"  {name}": f"{np.quantile(known, at):.2f}" if known.size else NONE for name, at in QUANTILES.items()}
 
 
 def table(columns: Mapping[str, Mapping[str, str]]) -> str:
-    """Columns of the same rows, under their names."""
+    """Formats columns that have the same rows as a table."""
     rows = list(next(iter(columns.values())))
     first = max(map(len, rows))
     widths = {name: max(len(name), *map(len, column.values())) for name, column in columns.items()}

@@ -27,7 +27,7 @@ class _Lines(logging.Handler):
 
 
 def show() -> None:
-    """Shows on standard error what the package logs, information included, and nowhere else; twice is once."""
+    """Shows the package's log records from level INFO on standard error alone. A second call changes nothing."""
     logger = logging.getLogger(PACKAGE)
     if any(isinstance(handler, _Lines) for handler in logger.handlers):
         return

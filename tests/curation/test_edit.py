@@ -43,7 +43,7 @@ def test_merge_reads_three_formats_and_files_of_one_name_stay_apart(
     ]
     printed = capsys.readouterr()
     assert printed.out == f"{out}: 3 utterances of 3 manifests\n"
-    assert printed.err == "2 ids were there before and are now:\n  train-a (a)\n  train-a-2 (a)\n"
+    assert printed.err == "2 ids occurred before and are now:\n  train-a (a)\n  train-a-2 (a)\n"
 
 
 def test_merging_and_splitting_keep_word_times(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_sound_that_is_odd_is_told() -> None:
         ("warning", "a", "silence", "silent", "standard deviation 0 of full scale"),
         ("warning", "a", "clipping", "clipped", "1.2% of the samples at the peak"),
         ("warning", "a", "mixed sample rates", "slow", f"8000 Hz; {rates}"),
-        ("warning", "a", "sample rate below the model's", "slow", "8000 Hz; the model hears 16000 Hz"),
+        ("warning", "a", "sample rate below the model's", "slow", "8000 Hz; the model uses 16000 Hz"),
         ("warning", "a", "mixed sample rates", "fast", f"44100 Hz; {rates}"),
     ]
 

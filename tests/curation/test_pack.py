@@ -192,14 +192,14 @@ def test_the_bytes_are_the_same_for_any_worker_and_after_a_stop(
     capsys.readouterr()
     pack((str(kinds),), str(out), num_workers=2)
     # The first, and those that the worker had begun before it heard of the stop.
-    assert re.search(rf"^{out}: going on, [1-4] of 6 files are there$", capsys.readouterr().err, re.MULTILINE)
+    assert re.search(rf"^{out}: continuing, [1-4] of 6 files exist$", capsys.readouterr().err, re.MULTILINE)
     assert first.stat().st_mtime_ns == before
     assert contents(out) == contents(tmp_path / "one")
 
     monkeypatch.setattr(pack_lib, "write_shard", watched)
     pack((str(kinds),), str(out))
     assert not written
-    assert capsys.readouterr().err == f"{out}: complete already\n"
+    assert capsys.readouterr().err == f"{out}: already complete\n"
 
 
 def test_beam_writes_the_same_bytes(kinds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ def test_what_beam_cannot_do_is_said(
     ):
         pack(**arguments, beam_runner="NoRunner")
     assert cli.main(["data", "pack", str(kinds), "--out", str(tmp_path / "pack"), "--", "--x", "a b"]) == 1
-    assert capsys.readouterr().err == "error: -- must stand behind --beam-runner, got \"--x 'a b'\".\n"
+    assert capsys.readouterr().err == "error: -- must come after --beam-runner, got \"--x 'a b'\".\n"
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     message = r"^--beam-runner must find Apache Beam, got: .* Install it: pip install 'apache-beam>=2\.73,<3'\.$"
     with pytest.raises(InputError, match=message):
@@ -261,7 +261,7 @@ def test_a_mended_file_rewrites_only_its_shard(tmp_path: Path, monkeypatch: pyte
     out = tmp_path / "pack"
     message = (
         "SOURCE must hold only recordings that can be read, got 1 of 6 that cannot: 1 unreadable audio. Mend them, or "
-        "leave them out with --on-bad-utterance skip; the files that are written already are kept. The first: some4 "
+        "leave them out with --on-bad-utterance skip; files that are written already are kept. The first: some4 "
         f"({broken} must hold the 22400 bytes of audio its header promises, got 22300. Replace the file.)."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
@@ -353,11 +353,11 @@ def test_a_damaged_tfrecord_is_named(tmp_path: Path) -> None:
         ),
         (
             ("a/dev.jsonl", "b/dev.jsonl"),
-            "The name of a split must be there once, got 'dev'. Put another before the source: SPLIT=b/dev.jsonl.",
+            "The name of a split must occur once, got 'dev'. Put another before the source: SPLIT=b/dev.jsonl.",
         ),
         (
             ("all.jsonl",),
-            "The name of a split must be another than \"all\", which is TFDS's own, got 'all'. Put another before the "
+            "The name of a split must differ from \"all\", which is TFDS's own, got 'all'. Put another before the "
             "source: SPLIT=all.jsonl.",
         ),
         (("none.jsonl",), "none.jsonl must be a readable file, got: No such file or directory. Correct the path."),

@@ -111,6 +111,6 @@ def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "  U+200B       1  'non, à 2 ans\\u200b'\n\n"
         "spoken: write the words in the transcripts:\n"
         "  2       1  'non, à 2 ans\\u200b'\n\n"
-        "With these settings 1 of 2 transcripts hold a character that must be mended:\n\n"
+        "With these settings 1 of 2 transcripts hold a character to replace:\n\n"
         "--data.alphabet=\"'aelnosuà \" --data.remove=',\u200b'\n"
     )

@@ -49,7 +49,7 @@ def test_a_language_goes_from_manifest_to_labels_and_back(
     assert "error: unknown characters: 3" in capsys.readouterr().out
     assert cli.main(["data", "alphabet", str(manifest)]) == 0
     report = capsys.readouterr().out
-    assert "With these settings 0 of 3 transcripts hold a character that must be mended" in report
+    assert "With these settings 0 of 3 transcripts hold a character to replace" in report
     pasted = shlex.split(report.splitlines()[-1])
     assert cli.main(["data", "check", str(manifest), *pasted]) == 0
     assert "train split: nothing found" in capsys.readouterr().out

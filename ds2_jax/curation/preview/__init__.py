@@ -1,1 +1,1 @@
-"""`data preview`: what training changes in recordings, to hear and to see."""
+"""The command `data preview`: shows and plays the changes that training makes to recordings."""

@@ -1,4 +1,4 @@
-"""The command `data preview`: its options, and nothing that is slow to import before they are right."""
+"""Declares the command `data preview`. Slow modules are imported only after the options have been checked."""
 
 import dataclasses
 import logging
@@ -17,7 +17,7 @@ SHOWN_PERTURB = PerturbConfig(
     speed_probability=0.5, tempo_probability=0.5, response_probability=1.0, noise_probability=1.0, gain_probability=1.0
 )
 SHOWN_AUGMENT = AugmentConfig(2, 27, 2, 40, time_mask_share=0.2, time_warp_frames=20)
-"""Without a configuration: enough to show in an utterance of a second or two."""
+"""Used without a configuration; strong enough to show in an utterance of a second or two."""
 DEFAULT_SNR = 10.0
 SOURCE = tyro.conf.arg(metavar="MANIFEST|AUDIO")
 
@@ -35,27 +35,27 @@ def preview(
     noise: Path | None = None,
     snr: float | None = None,
 ) -> int:
-    """Write utterances before and after what training changes: WAV files, pictures, and a line about what was drawn.
+    """Write utterances before and after the changes of training: WAV files, pictures, and a line on what was drawn.
 
-    NN_ID.before.wav is the recording; NN_ID.after.wav has its speed, tempo, room, noise and gain changed, in samples
-    of 32 bits that nothing clips. NN_ID.png shows the spectrograms of both, the second also warped and masked, which
-    cannot be heard. With --config the settings are those of the file, and its training manifest is changed just as
-    that epoch of training changes it; the options below change single settings.
+    NN_ID.before.wav is the recording. In NN_ID.after.wav, speed, tempo, room, noise and gain are changed; its samples
+    have 32 bits and are not clipped. NN_ID.png shows both spectrograms; the second one is also warped and masked, which
+    you cannot hear. With --config, the settings come from that file, and its training manifest is changed exactly as in
+    that epoch of training. The options below change single settings.
 
-    With --noise, AUDIO is written to the WAV file --out with that noise, and nothing else.
+    With --noise, AUDIO with that noise is written to the WAV file --out, and nothing else.
 
     Args:
-        source: a manifest, tfds:NAME#SPLIT, or one audio file.
-        out: folder that takes the files; those of the same names are replaced.
-        config: configuration file or name of a recipe; by default settings that change much.
-        count: utterances, drawn.
-        ids: of the utterances, instead of --count.
-        epoch: counted from 1, as training prints it.
-        seed: of all draws; by default the configuration's, or 0.
-        perturb: changes of the waveform.
+        source: A manifest, tfds:NAME#SPLIT, or one audio file.
+        out: Folder for the files; files of the same names are replaced.
+        config: Configuration file or name of a recipe; by default settings with strong changes.
+        count: Number of utterances, which are drawn.
+        ids: Ids of the utterances, instead of --count.
+        epoch: Epoch, counted from 1 as training prints it.
+        seed: Seed of all draws; by default the configuration's seed, or 0.
+        perturb: Changes of the waveform.
         augment: SpecAugment.
-        noise: recording that is added to AUDIO from a drawn place; it repeats if it is shorter.
-        snr: dB, ratio of the mean powers of AUDIO and noise; 10 by default.
+        noise: Recording to add to AUDIO, from a random position; it repeats if it is shorter.
+        snr: Ratio of the mean powers of AUDIO and noise in dB; 10 by default.
 
     Returns:
         1 if a recording could not be read, else 0.

@@ -1,4 +1,4 @@
-"""An utterance as the step sees it: its spectrogram before and after, and what SpecAugment did."""
+"""Computes the spectrograms of an utterance before and after its changes, and what SpecAugment did."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -15,15 +15,15 @@ from ds2_jax.model.spec_augment import row_keys, spec_augment
 
 
 class Look(NamedTuple):
-    """What the device makes of an utterance.
+    """The spectrograms of an utterance, and the masks and the warp of SpecAugment.
 
     Attributes:
         before: [T, F] float32, normalised spectrogram of the recording.
-        after: [T', F] float32, of the changed waveform, warped and masked.
+        after: [T', F] float32, normalised spectrogram of the changed waveform, warped and masked.
         in_time: [T'] bool, masked frames.
         in_frequency: [F] bool, masked bins.
-        origin: frame that the time warp moved.
-        target: where it moved it; `origin` where there was no warp.
+        origin: the frame that the time warp moved.
+        target: the frame to which it was moved; equal to `origin` without a warp.
     """
 
     before: np.ndarray
@@ -35,9 +35,9 @@ class Look(NamedTuple):
 
 
 def looker(config: Config) -> Callable[[np.ndarray, np.ndarray, int, int], Look]:
-    """The function from a recording [S], its changed waveform [S'], the epoch and the utterance's place to a `Look`.
+    """Makes a function that computes a `Look` from a recording [S], its changed waveform [S'], the epoch and the index.
 
-    Epoch and place are counted from 0; with those of training, so is what is drawn.
+    Epoch and index are counted from 0. With the epoch and index of training, the draws are also those of training.
     """
     sample_rate = config.features.sample_rate
     compute = jax.jit(functools.partial(_compute, config=config))
@@ -46,7 +46,7 @@ def looker(config: Config) -> Callable[[np.ndarray, np.ndarray, int, int], Look]
         num_samples = np.array([len(before), len(after)], np.int32)
         seconds = 1
         while seconds * sample_rate < num_samples.max():
-            seconds *= 2  # few shapes to compile
+            seconds *= 2  # for few shapes to compile
         waveforms = np.zeros((2, seconds * sample_rate), np.float32)
         for row, waveform in zip(waveforms, (before, after), strict=True):
             row[: len(waveform)] = waveform
@@ -72,20 +72,25 @@ def looker(config: Config) -> Callable[[np.ndarray, np.ndarray, int, int], Look]
 def _compute(
     waveforms: jax.Array, num_samples: jax.Array, epoch: jax.Array, index: jax.Array, config: Config
 ) -> tuple[jax.Array, ...]:
-    """Of [2, S]: both spectrograms; of the second the augmented one, what is masked, and where each frame is read."""
+    """Computes the spectrograms of two waveforms [2, S], and augments the second.
+
+    Returns:
+        Both spectrograms; the augmented second one; where it is masked; the position from which each of its frames is
+        read; and the numbers of frames.
+    """
     spectrograms, num_frames = extract_features(waveforms, num_samples, config.features)
     keys = row_keys(config.seed, epoch, index[None])
     warp = replace(config.augment, num_frequency_masks=0, num_time_masks=0)
     masks = replace(config.augment, time_warp_frames=0)
     changed, length = spectrograms[1:], num_frames[1:]
-    places = jnp.arange(changed.shape[1], dtype=changed.dtype)[None, :, None]  # warped as one bin more
+    places = jnp.arange(changed.shape[1], dtype=changed.dtype)[None, :, None]  # warped as an extra bin
     warped = spec_augment(jnp.concatenate([changed, places], axis=2), length, keys, warp)[0]
     masked = spec_augment(jnp.ones_like(changed), length, keys, masks)[0] == 0
     return spectrograms, jnp.where(masked, 0, warped[:, :-1]), masked, warped[:, -1], num_frames
 
 
 def describe(look: Look, features: FeatureConfig) -> Iterator[str]:
-    """What SpecAugment did, in seconds and kHz; nothing where it did nothing."""
+    """Yields what SpecAugment did, in seconds and kHz; nothing if it changed nothing."""
     if look.origin != look.target:
         yield "warp {:.2f} s to {:.2f} s".format(*(frame * features.window_stride for frame in look[-2:]))
     parts = []

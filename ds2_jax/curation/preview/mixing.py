@@ -1,4 +1,4 @@
-"""WAV files, and noise added to a recording."""
+"""Adds noise to a recording, and writes WAV files."""
 
 import io
 import math
@@ -15,20 +15,20 @@ from ds2_jax.system.files import writing
 
 
 def mix(audio: Path, noise: Path, snr: float, out: Path, seed: int) -> str:
-    """Writes a recording with noise, at its own rate, mono, 16 bits; made softer where it would be clipped.
+    """Writes a recording with noise, at its own sample rate, in mono and 16 bits; softer if it would be clipped.
 
     Args:
         audio: the recording.
-        noise: heard from a drawn place, again and again where it is shorter.
-        snr: dB, of the mean powers.
-        out: WAV file.
-        seed: of the place.
+        noise: recording of the noise, added from a random position; it repeats if it is shorter.
+        snr: ratio of the mean powers in dB.
+        out: WAV file to write.
+        seed: seed of the position.
 
     Returns:
-        What was done, with the ratio that the written samples have: 16 bits cannot hold a very faint noise.
+        A line of text with the ratio of the written samples. It may differ, because 16 bits cannot hold faint noise.
 
     Raises:
-        InputError: a file cannot be read or written, is silent, or `out` would replace one that is read.
+        InputError: a file cannot be read or written, is silent, or `out` would replace an input.
 
     Differs: deepspeech.pytorch's noise_inject.py fails before it writes.
     """
@@ -36,7 +36,7 @@ def mix(audio: Path, noise: Path, snr: float, out: Path, seed: int) -> str:
     require(out.suffix.lower() == ".wav" and not out.is_dir(), "--out", "be a WAV file beside --noise", str(out))
     for path in (audio, noise):
         same = out.exists() and path.exists() and out.samefile(path)
-        require(not same, "--out", "be another file than those that are read", str(out))
+        require(not same, "--out", "not be one of the input files", str(out))
     samples, sample_rate = read_samples(audio)
     speech = samples.mean(axis=1)
     heard = read_excerpt(noise, sample_rate, len(speech), np.random.default_rng(seed).random())
@@ -57,12 +57,12 @@ def mix(audio: Path, noise: Path, snr: float, out: Path, seed: int) -> str:
 
 
 def write_wav(path: Path, waveform: np.ndarray, sample_rate: int, subtype: str) -> None:
-    """Writes a WAV file, [S] float32.
+    """Writes a waveform [S] float32 as a WAV file.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
-    encoded = io.BytesIO()  # libsndfile would report a full disk as an error of its own
+    encoded = io.BytesIO()  # libsndfile would report a full disk with its own error
     soundfile.write(encoded, waveform, sample_rate, format="WAV", subtype=subtype)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Two spectrograms above each other, drawn without a display."""
+"""Draws two spectrograms above each other, without a display."""
 
 import textwrap
 import warnings
@@ -13,28 +13,28 @@ from ds2_jax.curation.preview.look import Look
 from ds2_jax.system.files import writing
 
 SIZE = (11.0, 7.0)
-"""Inches, of 100 pixels."""
+"""Width and height in inches, at 100 pixels each."""
 QUIETEST, LOUDEST = -0.8, 3.5
-"""Ends of the colours, in standard deviations of the spectrogram."""
+"""The range of values that the colours cover, in standard deviations of the spectrogram."""
 SHARP = 500
-"""Frames up to which each is drawn with sharp edges; more of them are smoothed, or some would not show."""
+"""Up to this number of frames, each has sharp edges. More frames are smoothed, because some would not show."""
 MASKED = "0.7"
-"""Grey, which no colour of a loudness looks like."""
+"""Grey, which is unlike all colours of the spectrogram."""
 HEIGHTS = np.linspace(0, 1, 1000)
-"""At which the scale of frequencies is inverted."""
+"""The heights at which the frequency scale is inverted."""
 TITLE, CAPTION = (105, 3), (135, 2)
-"""Characters of a line, and lines."""
+"""Characters in a line, and number of lines."""
 
 
 def draw(path: Path, title: str, captions: Sequence[str], look: Look, features: FeatureConfig) -> None:
-    """Draws an utterance before and after, over the same axes; masks are grey, a dashed line is where the warp led.
+    """Draws an utterance before and after on the same axes; masks are grey, and a dashed line is the warp's target.
 
     Args:
-        path: PNG file.
-        title: cut where it is too long.
-        captions: of the two, likewise.
-        look: what is drawn.
-        features: for the units.
+        path: PNG file to write.
+        title: the title, which is shortened if it is too long.
+        captions: the captions of the two spectrograms, which are shortened too.
+        look: the spectrograms, masks and warp to draw.
+        features: the settings of the spectrograms, for the units.
 
     Raises:
         InputError: the file cannot be written.
@@ -63,7 +63,7 @@ def draw(path: Path, title: str, captions: Sequence[str], look: Look, features: 
         )
         axes.set_title(_wrap(caption, *CAPTION), loc="left", fontsize="medium", parse_math=False)
         axes.set_ylabel("kHz")
-        if features.num_mels:  # drawn as the model sees them, so that the kHz lie closer and closer
+        if features.num_mels:  # bands have equal heights, so the kHz get closer and closer
             ticks = np.array([0, 0.5, 1, 2, 4, 8, 16])
             heights = np.interp(1000 * ticks, frequencies(HEIGHTS, features), HEIGHTS)
             shown = ticks <= highest

@@ -1,4 +1,4 @@
-"""Utterances before and after what training changes, as WAV files and pictures."""
+"""Writes utterances before and after the changes of training, as WAV files and pictures."""
 
 import difflib
 import logging
@@ -26,20 +26,20 @@ from ds2_jax.text.alphabet import Alphabet
 logger = logging.getLogger(__package__)
 
 LONGEST_NAME = 100
-"""Characters of an id in the names of files."""
+"""The number of characters of an id in file names."""
 
 
 def read_source(source: Path, settings: Config, *, trained: bool) -> tuple[Split, Perturber]:
-    """The utterances of a manifest, or an audio file as one, and what changes them.
+    """Reads the utterances of a manifest, or an audio file as one utterance, and makes their `Perturber`.
 
     Args:
         source: manifest or audio file.
-        settings: with the perturbations.
-        trained: the settings are those of a training run: what it cannot use is left out, and the transcripts limit
-            the speed. Otherwise only missing recordings are left out.
+        settings: the configuration with the perturbations.
+        trained: whether the settings are those of a training run. If so, utterances that training cannot use are left
+            out, and transcripts limit the speed. Otherwise only utterances without readable audio are left out.
 
     Raises:
-        InputError: it cannot be read, or holds nothing that can be used.
+        InputError: the source cannot be read, or holds no usable utterance.
     """
     if source.suffix.lower() in AUDIO_SUFFIXES:
         utterances, trained = [Utterance(source, audio_duration(source), "", source.stem)], False
@@ -52,7 +52,7 @@ def read_source(source: Path, settings: Config, *, trained: bool) -> tuple[Split
     if problems:
         told = f"{len(bad)} of {len(utterances)} left out: {count_reasons(problems)}"
         if not split.utterances:
-            raise InputError(f"{source} must hold usable utterances, got {told}. Ask `data check {source}`.")
+            raise InputError(f"{source} must hold usable utterances, got {told}. Run `data check {source}`.")
         logger.info(f"{source}: {told}")
     if trained:
         return split, perturber_of(settings, split)
@@ -62,10 +62,10 @@ def read_source(source: Path, settings: Config, *, trained: bool) -> tuple[Split
 
 
 def choose(utterances: Sequence[Utterance], ids: Sequence[str], count: int, seed: int) -> list[int]:
-    """Places of the utterances named by `ids`, or else of `count` that are drawn.
+    """Gives the indices of the utterances that `ids` names, or else of `count` random ones.
 
     Raises:
-        InputError: there is no utterance of that id.
+        InputError: no utterance has that id.
     """
     places = {utterance.id: place for place, utterance in enumerate(utterances)}
     for name in ids:
@@ -82,15 +82,15 @@ def show(
     epoch: int,
     out: Path,
 ) -> Iterator[str | InputError]:
-    """Writes the files of the chosen utterances; yields what was done to each, or why it could not be read.
+    """Writes the files of the chosen utterances; yields the changes of each, or why it could not be read.
 
     Args:
-        utterances: of the manifest.
-        chosen: places of some of them.
-        perturber: of all of them.
-        settings: features, SpecAugment and seed.
-        epoch: counted from 0.
-        out: folder.
+        utterances: the utterances of the manifest.
+        chosen: indices of the utterances to write.
+        perturber: the perturbations of all utterances.
+        settings: the configuration with features, SpecAugment and seed.
+        epoch: the epoch, counted from 0.
+        out: folder for the files.
 
     Raises:
         InputError: a file cannot be written.

@@ -296,7 +296,7 @@ def test_files_that_noise_cannot_be_added_to_are_named(tmp_path: Path, monkeypat
     for message, arguments in {
         "--snr must be within -50 to 100 dB, got nan.": (speech, speech, math.nan, out),
         "--out must be a WAV file beside --noise, got 'folder.wav'.": (speech, speech, 3.0, Path("folder.wav")),
-        f"--out must be another file than those that are read, got '{speech}'.": (silent, speech, 3.0, speech),
+        f"--out must not be one of the input files, got '{speech}'.": (silent, speech, 3.0, speech),
         f"{silent} must hold sound, got silence. Take another file, or another --seed.": (speech, silent, 3.0, out),
     }.items():
         with pytest.raises(InputError) as caught:
