@@ -111,7 +111,7 @@ def test_missing_manifests_name_the_command_that_makes_them(
     assert (code, out) == (1, "")
     assert err == (
         f"error: data.train must be a manifest, got {path}, which does not exist. Make it: "
-        f"python main.py prepare {RECIPES[name]} --root datasets (--help tells its options).\n"
+        f"python main.py prepare {RECIPES[name]} --root datasets (--help lists its options).\n"
     )
     assert not any(tmp_path.iterdir())
     # A manifest of the user's own, or a slip in a corpus that is there, is not made by preparing.

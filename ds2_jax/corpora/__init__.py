@@ -1,6 +1,6 @@
-"""One module for each corpus: the published archive -> a manifest for each split, and the audio.
+"""Prepares published corpora: each module makes a manifest for each split, and the audio, from an archive.
 
-Every module has a function `prepare`; its parameters are the command's options, its docstring is their help.
+Every module has a function `prepare`. Its parameters are the options of the command, and its docstring is their help.
 """
 
 import importlib
@@ -21,11 +21,11 @@ CORPORA = {
     "folder": "recordings of your own with their transcripts, in one of three layouts",
     "synthetic": "the quick start's digits and commands, spoken by espeak-ng",
 }
-"""What `prepare` knows, and what it is."""
+"""The corpora that `prepare` makes, each with a description."""
 
 
 class Splits(NamedTuple):
-    """The manifests of a run; None where it has none."""
+    """The manifests of a run; None for a split that it does not have."""
 
     train: Path | None
     dev: Path | None
@@ -33,17 +33,16 @@ class Splits(NamedTuple):
 
 
 def preparer(corpus: str) -> Callable[..., Path]:
-    """The function that prepares one of `CORPORA`: takes `root` and its own options, returns the corpus' folder."""
+    """Gives the function that prepares a corpus: it takes `root` and its own options, and returns the folder."""
     function: Callable[..., Path] = importlib.import_module(f"ds2_jax.corpora.{corpus.replace('-', '_')}").prepare
     return function
 
 
 def split_manifests(data: DataConfig, *, build: bool) -> Splits:
-    """The manifests of `data.corpus`, or without one those named in the settings; `build` prepares the corpus.
+    """Gives the manifests of `data.corpus`, or those that the settings name; `build` prepares the corpus.
 
     Raises:
-        InputError: the corpus cannot be had, or a manifest lies where `prepare` would put it and has not been made; the
-            message says what to do.
+        InputError: the corpus cannot be prepared, or a manifest is missing that `prepare` would make.
     """
     if data.corpus is None:
         manifests = Splits(data.train, data.dev, data.test)
@@ -62,17 +61,17 @@ def split_manifests(data: DataConfig, *, build: bool) -> Splits:
 
 
 def unseen_dev(data: DataConfig) -> Path | None:
-    """The manifest of the dev split of a trained run; None without one, or where the run has trained on it."""
+    """Gives the manifest of a run's dev split; None if it has none, or if it has trained on it."""
     return None if data.train_on_dev else split_manifests(data, build=False).dev
 
 
 def _check_is_prepared(field: str, path: Path | None) -> None:
-    """Names the command that makes the manifest `path`, where it lies in the folder of a corpus that is not there."""
+    """Raises InputError, with the command to run, if the manifest is in the folder of a corpus that does not exist."""
     corpus = next((part for part in path.parts[-3:-1] if part in CORPORA), None) if path else None
     if path is None or corpus is None or path.parent.is_dir():
         return
     root = Path(*path.parts[: path.parts.index(corpus)])
     raise InputError(
         f"{field} must be a manifest, got {path}, which does not exist. Make it: "
-        f"{command('prepare', corpus, '--root', root)} (--help tells its options)."
+        f"{command('prepare', corpus, '--root', root)} (--help lists its options)."
     )

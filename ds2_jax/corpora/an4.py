@@ -1,4 +1,4 @@
-"""AN4: about an hour of spelled words, numbers and commands (Carnegie Mellon University, 1991; 16 kHz, NIST Sphere)."""
+"""Prepares AN4: about an hour of spelled words, numbers and commands (CMU, 1991; 16 kHz, NIST Sphere)."""
 
 from pathlib import Path
 
@@ -9,34 +9,34 @@ from ds2_jax.data.draw import drawn_order
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.system.errors import InputError
 
-# Reported gone at times (github.com/NVIDIA-NeMo/Speech, issues 3743 and 14136); the copies elsewhere are not CMU's.
+# Sometimes unavailable (github.com/NVIDIA-NeMo/Speech, issues 3743 and 14136); copies elsewhere are not from CMU.
 URL = "http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz"
 OFFLINE = "Run again to resume, or give a copy of the archive: prepare an4 --archive PATH, train --data.archive PATH."
 NUM_DEV_SPEAKERS = 8
 NUM_PUBLISHED = {"train": 948, "test": 130}
-"""Utterances of the published archive."""
+"""The numbers of utterances in the published archive."""
 
 
 def prepare(root: Path = Path("datasets"), archive: Path | None = None, seed: int = 0) -> Path:
-    """Makes ROOT/an4 from the published archive: train.jsonl, dev.jsonl, test.jsonl, and the recordings as they are.
+    """Makes ROOT/an4 from the published archive: train.jsonl, dev.jsonl, test.jsonl, and the unchanged recordings.
 
-    dev holds `NUM_DEV_SPEAKERS` speakers taken out of the archive's training set; test is the archive's test set. A
-    folder that is complete is left alone; it appears under its name only when it is. The counts go to stderr.
+    dev holds 8 speakers of the archive's training set; test is the archive's test set. The folder gets its name when it
+    is complete, and a complete folder is not changed. The counts are printed to standard error.
 
-    No checksum published by the university was found. A download is checked by gzip's checksum and by the number of
-    utterances, which find damage and not forgery; the SHA-256 of what was used is printed and kept in source.json.
+    No checksum from the university is known. A download is checked by gzip's checksum and by the number of utterances,
+    which detect damage but not forgery. The SHA-256 of the archive is printed and saved in source.json.
 
     Args:
-        root: folder of the prepared corpora; a download is kept in it.
-        archive: a copy of the published an4_sphere.tar.gz, used instead of downloading it; its number of utterances
-            is free.
-        seed: draws the dev speakers.
+        root: folder of the prepared corpora, which also keeps the download.
+        archive: a copy of the published an4_sphere.tar.gz, used instead of a download. Its number of utterances is not
+            checked.
+        seed: seed of the draw of dev speakers.
 
     Returns:
-        ROOT/an4.
+        The folder ROOT/an4.
 
     Raises:
-        InputError: the archive is not there and cannot be downloaded, is damaged, or is not AN4; or ROOT/an4 was made
+        InputError: the archive does not exist and cannot be downloaded, is damaged, or is not AN4; or ROOT/an4 was made
             from another archive or with another seed.
     """
     folder = root / "an4"
@@ -66,9 +66,9 @@ def _build(folder: Path, partial: Path, archive: Path | None, seed: int) -> None
 
 
 def _check_source(folder: Path, archive: Path | None, seed: int) -> None:
-    """Raises InputError unless the complete `folder` is what `archive` and `seed` would give.
+    """Raises InputError unless the complete `folder` was made from `archive` with `seed`.
 
-    A run goes on without the archive, so one that is gone is no error.
+    A missing archive is no error, because training does not need it any more.
     """
     wanted: dict[str, object] = {"seed": seed}
     if archive is not None and archive.is_file():
@@ -77,7 +77,7 @@ def _check_source(folder: Path, archive: Path | None, seed: int) -> None:
 
 
 def _read_split(archive: Path, corpus: Path, split: str) -> list[Utterance]:
-    """The utterances of a set of the unpacked archive, in its order."""
+    """Reads the utterances of a set of the unpacked archive, in order."""
     transcripts = _read_transcripts(archive, corpus, split)
     utterances = []
     for file_id in _lines(archive, corpus, f"etc/an4_{split}.fileids"):
@@ -103,7 +103,7 @@ def _read_split(archive: Path, corpus: Path, split: str) -> list[Utterance]:
 
 
 def _read_transcripts(archive: Path, corpus: Path, split: str) -> dict[str, str]:
-    """Transcript by name of utterance, from lines `[<s>] WORD ... [</s>] (NAME)`."""
+    """Reads the transcripts by name of utterance, from lines `[<s>] WORD ... [</s>] (NAME)`."""
     transcripts: dict[str, str] = {}
     for line in _lines(archive, corpus, f"etc/an4_{split}.transcription"):
         *words, mark = line.split()
@@ -115,7 +115,7 @@ def _read_transcripts(archive: Path, corpus: Path, split: str) -> dict[str, str]
 
 
 def _lines(archive: Path, corpus: Path, name: str) -> list[str]:
-    """The lines of a text file of the archive that are not blank."""
+    """Reads the lines of a text file of the archive that are not blank."""
     path = corpus / name
     if not path.is_file():
         raise _not_an4(archive, f"hold an4/{name}, got none")

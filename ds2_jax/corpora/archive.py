@@ -1,4 +1,4 @@
-"""Archives: downloaded with resume, unpacked inside their folder."""
+"""Downloads archives, with resume, and unpacks them safely into a folder."""
 
 import contextlib
 import functools
@@ -22,14 +22,14 @@ CHUNK_BYTES = 1 << 16
 GZIP_TRAILER_BYTES = 8  # CRC-32 and size of the content (RFC 1952)
 TIMEOUT_SECONDS = 30.0
 SECONDS_BEFORE_BAR = 3.0
-"""Until then unpacking shows no bar."""
+"""Unpacking shows a progress bar only after this time."""
 AGAIN = "Delete it and fetch it again."
 Choose = Callable[[tarfile.TarInfo], str | None]
-"""Where below the folder a member is written; None where it is left out."""
+"""Gives the path below the folder to which a member is written, or None to leave it out."""
 
 
 class BadArchiveError(InputError):
-    """The archive itself is at fault, and not the place where it is unpacked."""
+    """The archive is bad, as opposed to the folder that it is unpacked to."""
 
 
 def download(
@@ -40,20 +40,20 @@ def download(
     *,
     shows_bar: bool = True,
 ) -> None:
-    """Downloads `url` to `path`, with a progress bar on stderr; does nothing where `path` exists.
+    """Downloads `url` to `path` with a progress bar, unless `path` exists.
 
-    The bytes collect in PATH.part, from which a later call resumes where the server allows it; `path` appears only
-    when it is complete. Without `checksum` nothing proves that a resumed file is the one that was begun.
+    The bytes are written to PATH.part, from which a later call resumes if the server allows it. `path` appears when it
+    is complete. Without `checksum`, a resumed file could combine two different ones.
 
     Args:
         url: http or https address.
         path: file to write.
-        checksum: hexadecimal MD5 or SHA-256 that the file must have, told apart by their length; None: not checked.
-        advice: what the user can do when the download fails.
-        shows_bar: False where the caller shows the progress of several downloads.
+        checksum: hexadecimal MD5 or SHA-256 of the file, distinguished by the length; None for no check.
+        advice: what the user can do if the download fails.
+        shows_bar: False if the caller shows the progress of several downloads.
 
     Raises:
-        InputError: the server cannot be reached, refuses, or the connection breaks (PATH.part stays); or the file has
+        InputError: the server cannot be reached or refuses, or the connection breaks (PATH.part stays); or the file has
             another checksum (it is deleted).
     """
     if path.exists():
@@ -73,19 +73,19 @@ def download(
 
 
 def file_md5(path: Path) -> str:
-    """Hexadecimal MD5 of a file, which finds damage and not forgery."""
+    """Computes the hexadecimal MD5 of a file, which detects damage but not forgery."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, functools.partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+    """Computes the hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(archive: Path) -> dict[str, object]:
-    """What tells a .tar.gz from another without reading all of it: its size, and gzip's checksum of its content.
+    """Identifies a .tar.gz without reading all of it, by its size and by gzip's checksum of its content.
 
     Raises:
         InputError: there is no such file.
@@ -100,30 +100,30 @@ def fingerprint(archive: Path) -> dict[str, object]:
 
 
 def extract(archive: Path, folder: Path, choose: Choose | None = None, *, shows_bar: bool = True) -> None:
-    """Unpacks a .tar.gz into `folder`, all of it or an error; gzip's own checksum is verified.
+    """Unpacks a .tar.gz into `folder` and verifies gzip's checksum.
 
-    Only plain files and folders below `folder` are written, whatever the archive holds. After an error part of it may
-    be there: unpack into a temporary folder. What takes longer than a few seconds shows a progress bar on stderr.
+    Only plain files and folders below `folder` are written, whatever the archive holds. An error may leave part of the
+    archive behind, so unpack into a temporary folder. After a few seconds, a progress bar is shown.
 
     Args:
         archive: .tar.gz file.
-        folder: where to unpack.
-        choose: asked for every member, links too, in the order of the archive, what to do with it. Links, folders and
-            devices are then never written, and a file that is there in its full size counts as unpacked. None: all of
-            the archive, which must then hold nothing but files and folders.
-        shows_bar: False where the caller shows the progress of several archives.
+        folder: folder to unpack into.
+        choose: called for every member in order, including links, to choose where it is written. Links, folders and
+            devices are then not written, and an existing file of the right size counts as unpacked. With None, the
+            whole archive is unpacked, and it must hold only files and folders.
+        shows_bar: False if the caller shows the progress of several archives.
 
     Raises:
-        BadArchiveError: it is not a .tar.gz, it is cut short or damaged, or a member is a link or a device (without
-            `choose`) or lies outside the folder.
-        InputError: there is no such file, or the folder cannot be written (a full disk).
+        BadArchiveError: the file is not a .tar.gz, is cut off or damaged, or a member lies outside the folder; without
+            `choose`, also if a member is a link or a device.
+        InputError: there is no such file, or the folder cannot be written, for example because the disk is full.
 
-    Differs: tarfile's "data" filter takes links that stay inside and strips the root from absolute names; no corpus
-        needs that, and escapes through links were found in the filter itself (CVE-2025-4517).
+    Differs: tarfile's "data" filter accepts links that stay inside, and strips the root from absolute names. No corpus
+        needs this, and the filter itself allowed escapes through links (CVE-2025-4517).
     """
     with _reading(archive, folder, shows_bar) as tar:
         while member := _next(archive, tar):
-            tar.members.clear()  # type: ignore[attr-defined] # kept for each, 2.5 million clips would take gigabytes
+            tar.members.clear()  # type: ignore[attr-defined] # for 2.5 million clips they would take gigabytes
             if choose is not None:
                 name = choose(member)
                 if name is None or not member.isfile():
@@ -141,14 +141,14 @@ def _next(archive: Path, tar: tarfile.TarFile) -> tarfile.TarInfo | None:
     with _parsing(archive):
         member = tar.next()
     most = INFLATED_AT_LEAST + MOST_INFLATED * archive.stat().st_size
-    if tar.offset > most:  # of the next member; tarfile would read until there, far behind the end
+    if tar.offset > most:  # tarfile would read on to this offset of the next member
         raise BadArchiveError(f"{archive} must hold at most {most:,} bytes, got a header that promises more. {AGAIN}")
     return member
 
 
 @contextlib.contextmanager
 def _parsing(archive: Path) -> Iterator[None]:
-    """Names the archive where tarfile fails at a header that it does not check: its numbers and its nesting."""
+    """Converts the errors that tarfile raises at bad numbers or nesting in a header, which it does not check."""
     try:
         yield
     except (ValueError, LookupError, ArithmeticError, RecursionError) as error:
@@ -160,7 +160,7 @@ def _parsing(archive: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _reading(archive: Path, folder: Path, shows_bar: bool) -> Iterator[tarfile.TarFile]:
-    """The opened archive; afterwards gzip's checksum is verified."""
+    """Opens an archive, and verifies gzip's checksum at the end."""
     if not archive.is_file():
         raise InputError(f"{archive} must be a file, got none of that name. Correct the path.")
     try:
@@ -172,7 +172,9 @@ def _reading(archive: Path, folder: Path, shows_bar: bool) -> Iterator[tarfile.T
     except (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError) as error:
         raise BadArchiveError(f"{archive} must be a whole .tar.gz archive, got: {error}. {AGAIN}") from error
     except OSError as error:
-        raise InputError(f"{folder} must take what {archive} holds, got: {error}. Mend that and try again.") from error
+        raise InputError(
+            f"{folder} must take the contents of {archive}, got: {error}. Mend that and try again."
+        ) from error
 
 
 def _open_tar(archive: Path, stream: BinaryIO) -> tarfile.TarFile:
@@ -181,7 +183,7 @@ def _open_tar(archive: Path, stream: BinaryIO) -> tarfile.TarFile:
 
 
 def _check_member(archive: Path, member: tarfile.TarInfo) -> None:
-    """Raises BadArchiveError for what a corpus has no use for; tarfile's "data" filter then sees to owner and mode."""
+    """Raises BadArchiveError for members that no corpus needs; tarfile's "data" filter handles owner and mode."""
     name = PurePosixPath(member.name)
     plain = member.isfile() or member.isdir()
     if "\0" in member.name or not plain or name.is_absolute() or ".." in name.parts:
@@ -193,12 +195,12 @@ def _check_member(archive: Path, member: tarfile.TarInfo) -> None:
 
 
 def _is_there(path: Path, num_bytes: int) -> bool:
-    """Whether a call that was stopped had unpacked the file: they are written from start to end."""
+    """Tells whether an earlier call unpacked the file; files are written from start to end, so the size tells."""
     return path.is_file() and path.stat().st_size == num_bytes
 
 
 def _bar(archive: Path, file: BinaryIO, shows_bar: bool) -> contextlib.AbstractContextManager[BinaryIO]:
-    """`file`, whose reading moves a progress bar."""
+    """Wraps `file` so that reading it moves a progress bar."""
     title, size = f"unpacking {archive.name}", archive.stat().st_size
     wrapped: contextlib.AbstractContextManager[BinaryIO] = tqdm.wrapattr(
         file, "read", size, desc=title, delay=SECONDS_BEFORE_BAR, disable=not shows_bar
@@ -207,7 +209,7 @@ def _bar(archive: Path, file: BinaryIO, shows_bar: bool) -> contextlib.AbstractC
 
 
 def _fetch(url: str, part: Path, shows_bar: bool) -> None:
-    """Downloads what `part` lacks."""
+    """Downloads the missing bytes of `part`."""
     offset = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={offset}-"} if offset else {})
     try:
@@ -216,7 +218,7 @@ def _fetch(url: str, part: Path, shows_bar: bool) -> None:
         error.close()
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not offset:
             raise
-        part.unlink()  # as long as the file or longer: of no use
+        part.unlink()  # at least as long as the file, so useless
         _fetch(url, part, shows_bar)
         return
     with response:

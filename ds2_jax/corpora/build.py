@@ -1,4 +1,4 @@
-"""What building a corpus needs: a folder that appears when it is complete, work in parallel, a report."""
+"""Helps to build corpora: a folder that appears when it is complete, parallel work, and a report."""
 
 import collections
 import contextlib
@@ -40,27 +40,28 @@ ANOTHER_FOLDER = "Delete the folder, or choose another root."
 LEFT_OUT = "left_out.jsonl"
 SOURCE = "source.json"
 ITEMS_AHEAD = 1000
-"""At most so many items wait for a thread, or for the item before them."""
+"""The largest number of items that wait for a thread, or for the item before them."""
 
 
 @contextlib.contextmanager
 def building(folder: Path, source: Mapping[str, object] | None = None) -> Iterator[Path]:
     """Gives the empty folder FOLDER.partial in which to build `folder`. It is deleted at the end unless it was renamed.
 
-    One process builds at a time. Another one waits, and should then check whether `folder` is there.
+    One process builds at a time. Another one waits, and should then check whether `folder` exists.
 
     Args:
-        folder: of the corpus.
-        source: what the corpus is made from. If the source.json in FOLDER.partial says the same, a stopped run left the
-            folder, and its work goes on; a folder with such a file also stays at the end. None: always begins anew.
+        folder: folder of the corpus.
+        source: description of what the corpus is made from. If the source.json in FOLDER.partial agrees, a stopped run
+            left the folder, and its work is continued; a folder with such a file also stays at the end. With None, each
+            call starts from an empty folder.
 
     Raises:
-        InputError: the folder above cannot be written.
+        InputError: the parent folder cannot be written.
     """
     partial = folder.with_name(f"{folder.name}.partial")
     with locked(folder):
         if is_begun(partial, source):
-            logger.info(f"{partial}: going on with what a stopped run left")
+            logger.info(f"{partial}: continuing what a stopped run left")
         else:
             shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
         try:
@@ -71,10 +72,10 @@ def building(folder: Path, source: Mapping[str, object] | None = None) -> Iterat
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes from `folder` and its neighbours, after waiting for one that does the same.
+    """Locks the parent of `folder` against other processes that prepare corpora, after waiting for such a process.
 
     Raises:
-        InputError: the folder above cannot be written.
+        InputError: the parent folder cannot be written.
     """
     root = folder.parent
     with writing(root):
@@ -91,12 +92,12 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def begin(partial: Path, source: Mapping[str, object]) -> None:
-    """Writes source.json: `partial` holds work on `source` that is worth keeping after a stop."""
+    """Writes source.json, which marks `partial` as unfinished work on `source` that a later run can continue."""
     write_text(partial / SOURCE, json.dumps(source) + "\n")
 
 
 def is_begun(partial: Path, source: Mapping[str, object] | None) -> bool:
-    """Whether the source.json in `partial` says all that `source` says."""
+    """Tells whether the source.json in `partial` contains everything in `source`."""
     made_from = _load_source(partial / SOURCE)
     return source is not None and made_from is not None and source.items() <= made_from.items()
 
@@ -107,10 +108,10 @@ def _tidy(partial: Path, source: Mapping[str, object] | None) -> None:
 
 
 def read_source(folder: Path, corpus: str, manifests: Iterable[str] = ("train", "dev", "test")) -> dict[str, object]:
-    """Reads what the finished corpus in `folder` was made from, its source.json.
+    """Reads source.json, which describes what the finished corpus in `folder` was made from.
 
     Raises:
-        InputError: it is broken, or it or one of `manifests` is missing.
+        InputError: source.json is broken, or it or one of `manifests` is missing.
     """
     for name in (SOURCE, *(f"{split}.jsonl" for split in manifests)):
         if not (folder / name).is_file():
@@ -123,7 +124,7 @@ def read_source(folder: Path, corpus: str, manifests: Iterable[str] = ("train", 
 
 
 def check_source(folder: Path, corpus: str, wanted: Mapping[str, object]) -> None:
-    """Raises InputError unless `folder` holds the finished corpus and its source.json says all of `wanted`."""
+    """Raises InputError unless `folder` holds the finished corpus and its source.json contains all of `wanted`."""
     made_from = read_source(folder, corpus)
     for name, value in wanted.items():
         if made_from.get(name) != value:
@@ -131,7 +132,7 @@ def check_source(folder: Path, corpus: str, wanted: Mapping[str, object]) -> Non
 
 
 def _load_source(path: Path) -> dict[str, object] | None:
-    """A source.json; None if it is missing or broken."""
+    """Reads a source.json; None if it is missing or broken."""
     try:
         source = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, *NO_JSON):
@@ -140,17 +141,17 @@ def _load_source(path: Path) -> dict[str, object] | None:
 
 
 class Journal:
-    """Keeps the results of work that must not be done twice, line by line in a file.
+    """Saves the results of work in a file, line by line, so that a later run does not repeat it.
 
     Args:
-        path: JSON Lines, which an earlier run may have begun.
+        path: a JSON Lines file, which an earlier run may have started.
     """
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._results: dict[str, int | float | str] = {}
         lines = read_text(path).splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in lines if line.endswith("\n")]  # the last was cut where the run was killed
+        whole = [line for line in lines if line.endswith("\n")]  # the last line is cut off if the run was killed
         for number, line in enumerate(whole, start=1):
             self._results |= _read_result(line, f"{path}, line {number}")
         if len(whole) < len(lines):
@@ -165,7 +166,7 @@ class Journal:
         self._file.close()
 
     def once(self, name: str, work: Callable[[], float | str]) -> float | str:
-        """The result of `work`, done now or by an earlier run. May be called from several threads."""
+        """Gives the result of `work`, which runs now or ran earlier. You may call it from several threads."""
         if name not in self._results:
             result = work()
             with self._lock, writing(Path(self._file.name)):
@@ -189,7 +190,7 @@ def _read_result(line: str, where: str) -> dict[str, int | float | str]:
 
 @dataclasses.dataclass(frozen=True)
 class Gathered:
-    """Utterances of a split, and what was left out of it."""
+    """The utterances of a split, and the problems of those that were left out."""
 
     utterances: Sequence[Utterance]
     left_out: Sequence[Problem] = ()
@@ -198,13 +199,14 @@ class Gathered:
 def gather(
     items: Sequence[Item], make: Callable[[Item], Utterance | Problem], *, title: str, num_workers: int = 0
 ) -> Gathered:
-    """Makes an utterance, or the reason why there is none, of every item, several at a time.
+    """Makes an utterance, or a problem, of every item, several at a time.
 
     Args:
-        items: in the order of the manifest to come.
-        make: run in threads; reading, resampling and writing audio release Python's lock.
-        title: of the progress bar on stderr.
-        num_workers: threads; 0 means one per core.
+        items: the items, in the order of the manifest.
+        make: makes an utterance or a problem of an item. It runs in threads: reading, resampling and writing audio
+            release the GIL.
+        title: label of the progress bar.
+        num_workers: number of threads; 0 means one per core.
     """
     return sort_out(in_parallel(items, make, title=title, unit="utterances", num_workers=num_workers))
 
@@ -212,17 +214,17 @@ def gather(
 def in_parallel(
     items: Sequence[Item], make: Callable[[Item], Result], *, title: str, unit: str, num_workers: int = 0
 ) -> list[Result]:
-    """`make` of every item, in their order, several at a time; as `gather`, where the items are no utterances."""
+    """Applies `make` to every item, several at a time, and gives the results in order; arguments as for `gather`."""
     with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
         try:
             return list(tqdm(_in_order(pool, make, items), desc=title, total=len(items), unit=f" {unit}", delay=1))
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C or an error: no hours of work that nobody will read
+            pool.shutdown(cancel_futures=True)  # Ctrl-C or an error: do not start the other items
             raise
 
 
 def _in_order(pool: ThreadPoolExecutor, make: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Like `pool.map`, which would make a future for each of a million items at once, in two gigabytes."""
+    """Works like `pool.map`, which would make futures for a million items at once, in two gigabytes."""
     pending: collections.deque[Future[Result]] = collections.deque()
     for item in items:
         pending.append(pool.submit(make, item))
@@ -233,7 +235,7 @@ def _in_order(pool: ThreadPoolExecutor, make: Callable[[Item], Result], items: I
 
 
 def sort_out(made: Iterable[Utterance | Problem]) -> Gathered:
-    """The utterances and the problems among `made`."""
+    """Separates utterances and problems."""
     made = list(made)
     return Gathered(
         [each for each in made if isinstance(each, Utterance)], [each for each in made if isinstance(each, Problem)]
@@ -241,11 +243,11 @@ def sort_out(made: Iterable[Utterance | Problem]) -> Gathered:
 
 
 def pair(recordings: Iterable[tuple[str, Utterance]], transcripts: Mapping[str, str]) -> list[Utterance | Problem]:
-    """Gives every recording its transcript; what lacks its other half becomes a problem.
+    """Gives every recording its transcript; a recording or transcript without its counterpart becomes a problem.
 
     Args:
-        recordings: the key of its transcript, and the utterance without one.
-        transcripts: by key; one without a recording is named by its key.
+        recordings: for each recording, the key of its transcript, and the utterance without transcript.
+        transcripts: the transcripts by key. The problem of one without a recording is named by its key.
     """
     paired: list[Utterance | Problem] = []
     without_audio = dict(transcripts)
@@ -262,7 +264,7 @@ def pair(recordings: Iterable[tuple[str, Utterance]], transcripts: Mapping[str, 
 
 
 def measure(found: Utterance | Problem) -> Utterance | Problem:
-    """`found` with its duration, or why a manifest cannot list it: for `gather`. The audio is not decoded."""
+    """Adds the duration to an utterance, or tells why a manifest cannot list it, without decoding; for `gather`."""
     if isinstance(found, Problem):
         return found
     reason: Reason
@@ -294,16 +296,16 @@ def finish(
     """Writes the manifests, left_out.jsonl and source.json into `partial`, then renames it to `folder`.
 
     Args:
-        partial: from `building`, or a folder in it.
-        folder: of the finished corpus.
-        splits: by the name of the manifest.
-        source: what the corpus was made from.
-        left_out: what belongs to no split.
+        partial: the folder from `building`, or a folder in it.
+        folder: folder of the finished corpus.
+        splits: the splits by the name of the manifest.
+        source: description of what the corpus was made from.
+        left_out: problems that belong to no split.
     """
     for name, split in splits.items():
         write_manifest(partial / f"{name}.jsonl", split.utterances)
     if problems := [*left_out, *(problem for split in splits.values() for problem in split.left_out)]:
-        # Named as they will be found: the folder has its name only in a moment.
+        # The list names the paths that the files have after the folder is renamed.
         write_problems(partial / LEFT_OUT, (_renamed(problem, partial, folder) for problem in problems))
     begin(partial, source)
     with writing(folder):
@@ -311,7 +313,7 @@ def finish(
 
 
 def _renamed(problem: Problem, partial: Path, folder: Path) -> Problem:
-    """With `folder` for `partial`, and names that are not UTF-8 in a form that is."""
+    """Replaces `partial` by `folder`, and escapes names that are not UTF-8."""
     texts = {field: getattr(problem, field) for field in ("id", "audio", "detail")}
     for field, text in texts.items():
         texts[field] = text.replace(str(partial), str(folder)).encode(errors="backslashreplace").decode()
@@ -319,13 +321,13 @@ def _renamed(problem: Problem, partial: Path, folder: Path) -> Problem:
 
 
 def report(folder: Path, corpus: str, splits: Mapping[str, Gathered], left_out: Sequence[Problem] = ()) -> None:
-    """Says on stderr how many hours, utterances, speakers and words each split has, and what was left out and why.
+    """Prints to standard error the hours, utterances, speakers and words of each split, and what was left out and why.
 
     Args:
-        folder: of the finished corpus.
-        corpus: what it is, and what it was made from.
-        splits: by name.
-        left_out: what belongs to no split.
+        folder: folder of the finished corpus.
+        corpus: the name of the corpus, and what it was made from.
+        splits: the splits by name.
+        left_out: problems that belong to no split.
     """
     lines = [f"{folder}: {corpus}"]
     width = max(map(len, splits))
@@ -336,7 +338,7 @@ def report(folder: Path, corpus: str, splits: Mapping[str, Gathered], left_out: 
         counts = f"{len(split.utterances):,} utterances  {speakers:,} speakers  {words:,} words"
         lines.append(f"  {name:{width}}  {hours:.2f} h  {counts}")
         lines += _left_out(split.left_out, f"  {'':{width}}  left out", folder)
-    lines += _left_out(left_out, "  left out, of no split:", folder)
+    lines += _left_out(left_out, "  left out, in no split:", folder)
     sys.stderr.write("\n".join(lines) + "\n")
 
 

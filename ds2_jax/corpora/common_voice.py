@@ -1,9 +1,9 @@
-"""Common Voice: sentences read aloud by volunteers, in more than a hundred languages (Mozilla; MP3).
+"""Prepares Common Voice: sentences read aloud by volunteers, in more than a hundred languages (Mozilla; MP3).
 
-The clips stay the MP3 files of the release. Beside FLAC of 16 kHz they take 22 to 27 MB an hour instead of 57 and are
-decoded and resampled at 2,100 to 3,000 times real time a core instead of 6,700 (speech of AN4 as variable-rate MP3 of
-32 and 48 kHz, libsndfile 1.2.2): fast enough for any training, at half the disk and without hours of converting.
-Their headers may only estimate a length, so each is decoded once: the manifest's duration is what training will read.
+The clips stay the MP3 files of the release. MP3 takes 22 to 27 MB an hour, FLAC of 16 kHz takes 57. A core decodes and
+resamples MP3 at 2,100 to 3,000 times real time, FLAC at 6,700 (speech of AN4 as variable-rate MP3 of 32 and 48 kHz,
+libsndfile 1.2.2). So MP3 is fast enough for any training, takes half the disk, and saves hours of conversion. Some MP3
+headers only estimate the length, so each clip is decoded once: the manifest has the duration that training will read.
 """
 
 import dataclasses
@@ -31,17 +31,17 @@ from ds2_jax.system.checks import UNPRINTABLE
 from ds2_jax.system.errors import InputError, shorten
 
 WHERE = "https://datacollective.mozillafoundation.org"
-"""Where Mozilla gives the archives out, behind a login."""
+"""Mozilla's site for the archives, which needs a login."""
 SPLITS = ("train", "dev", "test")
 COLUMNS = ("client_id", "path", "sentence")
 DURATIONS = "durations.jsonl"
 MIN_SPEAKER_LENGTH = 8
-"""Characters that are kept of a client_id, which has 128; more where two would be alike."""
+"""The number of characters of a client_id that are kept, of 128; more if two would be equal."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """A row of a split's list: the file's name without its folder, who speaks, what was read."""
+    """A row of a split's list: the file's name without its folder, the speaker, and the sentence."""
 
     name: str
     client_id: str
@@ -51,25 +51,25 @@ class Clip:
 def prepare(root: Path = Path("datasets"), archive: Path | None = None, language: str | None = None) -> Path:
     """Makes ROOT/common-voice from a release of Common Voice: train.jsonl, dev.jsonl, test.jsonl, clips/*.mp3.
 
-    The archive is that of one language, as cv-corpus-22.0-2025-06-20-fr.tar.gz, of any release with lists in .tsv.
-    Mozilla gives it out behind a login, at https://datacollective.mozillafoundation.org (Common Voice Scripted Speech).
+    Use the archive of one language, such as cv-corpus-22.0-2025-06-20-fr.tar.gz, of any release with lists in .tsv. You
+    get it from Mozilla after a login, at https://datacollective.mozillafoundation.org (Common Voice Scripted Speech).
 
-    The splits are the release's own: its train, dev and test. Clips that nobody validated are in none of them. The
-    sentences stay as they are, with case and punctuation. Only the clips of the three splits are unpacked, as the MP3
-    files that they are; a row whose clip is missing or cannot be read is left out and named in left_out.jsonl.
+    The splits are the release's train, dev and test. They hold only validated clips. The sentences keep their case and
+    punctuation. Only the clips of the three splits are unpacked, as unchanged MP3 files. Rows with a missing or
+    unreadable clip are left out and listed in left_out.jsonl.
 
-    A second run does nothing where the folder is complete; after a stop it goes on.
+    If the folder is complete, the command does nothing. After an interruption, it continues.
 
     Args:
-        root: folder of the prepared corpora. It takes one language; use another root for another.
-        archive: the release's .tar.gz (required, but where ROOT/common-voice is complete).
-        language: as the archive names it (fr, zh-CN); needed only where it holds several.
+        root: folder of the prepared corpora. It holds one language; use another root for another language.
+        archive: the release's .tar.gz; required unless ROOT/common-voice is complete.
+        language: the language as the archive names it (fr, zh-CN); needed only if the archive holds several.
 
     Returns:
-        ROOT/common-voice.
+        The folder ROOT/common-voice.
 
     Raises:
-        InputError: there is no archive, it is damaged or no release with splits, it holds several languages and none
+        InputError: there is no archive, it is damaged or not a release with splits, it holds several languages and none
             is named; or ROOT/common-voice was made from something else.
     """
     folder = root / "common-voice"
@@ -113,7 +113,7 @@ def _build(folder: Path, partial: Path, archive: Path, wanted: dict[str, object]
 
 
 def _unpack_lists(archive: Path, folder: Path) -> list[PurePosixPath]:
-    """Unpacks the lists of the three splits; returns the names of all lists. The whole archive is read and checked."""
+    """Unpacks the lists of the three splits, checks the whole archive, and returns the names of all lists."""
     found: list[PurePosixPath] = []
 
     def choose(member: TarInfo) -> str | None:
@@ -128,10 +128,10 @@ def _unpack_lists(archive: Path, folder: Path) -> list[PurePosixPath]:
 
 
 def _choose_corpus(archive: Path, lists: list[PurePosixPath], language: object) -> PurePosixPath:
-    """The folder of the archive, RELEASE/LANGUAGE, that holds the splits.
+    """Finds the folder RELEASE/LANGUAGE of the archive that holds the splits.
 
     Raises:
-        InputError: there is none, there are several and no language is named, or not the one named.
+        InputError: there is no such folder, there are several and no language is named, or the language is not there.
     """
     corpora = {path.parent for path in lists if path.name == "train.tsv"}
     for corpus in sorted(corpora):
@@ -159,11 +159,11 @@ def _no_release(archive: Path, finding: str) -> InputError:
 
 
 def _read_list(path: Path, folder: Path) -> Iterator[Clip | Problem]:
-    """The rows of a split's list, in its order; a problem for each that cannot be used.
+    """Yields the rows of a split's list in order; a problem for each row that cannot be used.
 
-    The lists are not quoted: a quotation mark stands for itself, and a row ends with its line.
+    The lists use no quoting: quotation marks are part of the text, and every row is one line.
 
-    Differs: deepspeech.pytorch loses the first row of each split, and reads quotation marks as quoting.
+    Differs: deepspeech.pytorch loses the first row of each split, and interprets quotation marks as quoting.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would split at U+2028 in a sentence
@@ -204,7 +204,7 @@ def _place_of_clip(corpus: PurePosixPath, names: Set[str], member: TarInfo) -> s
 
 
 def _shorten(client_ids: Set[str]) -> dict[str, str]:
-    """For each client_id its first characters, as many as tell all of them apart."""
+    """Shortens each client_id to its first characters, as few as keep all of them distinct."""
     length = MIN_SPEAKER_LENGTH
     while len({client_id[:length] for client_id in client_ids}) < len(client_ids):
         length += 1
@@ -227,7 +227,7 @@ def _make_utterance(
 
 
 def _duration(path: Path) -> float | str:
-    """Seconds, or why the clip cannot be read."""
+    """Computes the duration of a clip in seconds, or tells why it cannot be read."""
     try:
         return decoded_duration(path)
     except InputError as error:

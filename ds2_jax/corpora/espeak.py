@@ -1,10 +1,12 @@
-"""espeak-ng speaks with one voice: the child process of `synthetic.py`, a script of the standard library alone.
+"""Makes espeak-ng speak with one voice. `synthetic.py` runs this script, which needs only the standard library.
 
-The library keeps state between utterances that not even a new initialisation clears, so the same requests give the
-same bytes only in a fresh process and a fixed order. On stdin: JSON with `library`, `data`, `voice` and `requests`
-([text, rate, pitch] each). On stdout: a JSON line with `sample_rate`, `num_samples` (one count a request) and `words`
-(a list a request, as `word_spans` gives), then the 16-bit samples, in the
-machine's byte order. An error is a line on stderr and exit status 1.
+The library keeps state between utterances that even a new initialisation does not clear. So the same requests give the
+same bytes only in a new process and in a fixed order.
+
+Standard input is JSON with `library`, `data`, `voice` and `requests`, a list of [text, rate, pitch]. Standard output is
+a JSON line and then the 16-bit samples in the machine's byte order. The line has `sample_rate`, `num_samples` (a count
+for each request) and `words` (the `word_spans` of each request). After an error, there is a line on standard error, and
+the exit status is 1.
 
 Source: espeak-ng 1.52, `speak_lib.h`.
 """
@@ -17,20 +19,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 AUDIO_OUTPUT_SYNCHRONOUS = 2
-INITIALIZE_PHONEME_EVENTS, INITIALIZE_DONT_EXIT = 0x0001, 0x8000  # events do not change a sample
+INITIALIZE_PHONEME_EVENTS, INITIALIZE_DONT_EXIT = 0x0001, 0x8000  # events do not change the samples
 END_OF_EVENTS, WORD, PHONEME = 0, 1, 7
 PAUSE = "_"
-"""Begins the names of the phonemes that are pauses."""
+"""The names of phonemes that are pauses begin with this."""
 FUSED = {"THE": ("D", "d")}
-"""Words that espeak-ng may join to the one before ("turn on the light") and tell no start of: the phonemes, of all
-accents of `synthetic.py`, with which they begin."""
+"""Words that espeak-ng may join with the previous one ("turn on the light") without giving their start, and the
+phonemes with which they begin in all accents of `synthetic.py`."""
 UNTOLD = -1
 RATE, VOLUME, PITCH = 1, 2, 3
 POS_CHARACTER = 1
 CHARS_UTF8 = 1
 
 QUIET = 35
-"""Volume, of 100: at 100 the library itself clips many voices, at 35 no voice of `synthetic.py` exceeds 0.5."""
+"""Volume, at most 100. At 100 the library clips many voices; at 35 no voice of `synthetic.py` exceeds 0.5."""
 
 
 class Event(ctypes.Structure):
@@ -44,13 +46,13 @@ class Event(ctypes.Structure):
         ("audio_position", ctypes.c_int),
         ("sample", ctypes.c_int),
         ("user_data", ctypes.c_void_p),
-        ("phoneme", ctypes.c_char * 8),  # a union, of which phonemes use this
+        ("phoneme", ctypes.c_char * 8),  # a union; this is its member for phonemes
     )
 
 
 Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(Event))
 Mark = tuple[int, int, int, str]
-"""Of an event: kind, position in the text counted from 0, sample, phoneme."""
+"""An event: kind, position in the text counted from 0, sample, phoneme."""
 
 
 class Engine:
@@ -69,23 +71,23 @@ class Engine:
         self._library = ctypes.CDLL(library)
         self._spoken = bytearray()
         self._marks: list[Mark] = []
-        self._callback = Callback(self._receive)  # kept here, or it would be collected while the library holds it
+        self._callback = Callback(self._receive)  # a reference, because the library's does not count
         self.sample_rate: int = self._library.espeak_Initialize(
             AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), INITIALIZE_DONT_EXIT | INITIALIZE_PHONEME_EVENTS
         )
         if self.sample_rate <= 0:
             sys.exit(f"espeak_Initialize returned {self.sample_rate}")
         self._library.espeak_SetSynthCallback(self._callback)
-        # Breath is drawn noise, which the library itself seeds with the second on the clock.
+        # Breath is random noise, which the library would seed with the time.
         self._call("espeak_ng_SetRandSeed", ctypes.c_long(0))
         _, plus, variant = voice.partition("+")
         if plus and not (Path(data) / "voices" / "!v" / variant).is_file():
-            sys.exit(f"no variant {variant!r}")  # the library would speak without it, and return 0
+            sys.exit(f"no variant {variant!r}")  # the library would ignore it
         self._call("espeak_SetVoiceByName", voice.encode())
         self._call("espeak_SetParameter", VOLUME, QUIET, 0)
 
     def speak(self, text: str, rate: int, pitch: int) -> tuple[bytes, list[tuple[int, int]]]:
-        """Speaks at `rate` words per minute and `pitch` of 0 to 100: the 16-bit samples, and `word_spans` in them."""
+        """Speaks at `rate` words per minute and `pitch` of 0 to 100; gives 16-bit samples and their `word_spans`."""
         self._spoken.clear()
         self._marks.clear()
         self._call("espeak_SetParameter", RATE, rate, 0)
@@ -103,7 +105,7 @@ class Engine:
             phoneme = event.phoneme.decode(errors="replace") if event.kind == PHONEME else ""
             self._marks.append((event.kind, event.text_position - 1, event.sample, phoneme))
             index += 1
-        return 0  # go on
+        return 0  # continue
 
     def _call(self, function: str, *arguments: object) -> None:
         code = self._library[function](*arguments)
@@ -116,12 +118,12 @@ def word_spans(text: str, marks: Sequence[Mark], num_samples: int) -> list[tuple
 
     Args:
         text: words and white space.
-        marks: of the library's events, in their order.
-        num_samples: that were spoken.
+        marks: the library's events, in order.
+        num_samples: the number of samples of the speech.
 
     Returns:
-        Of every word the first sample and the one behind its last: where a pause begins, or the next word. Nothing
-        where the library spoke words as one that are not in `FUSED`.
+        For every word, its first sample and the sample after its last, where a pause or the next word begins. The list
+        is empty if the library joined words that are not in `FUSED`.
     """
     told = {position: sample for kind, position, sample, _ in reversed(marks) if kind == WORD}
     words = [(word[0], told.get(word.start(), UNTOLD)) for word in re.finditer(r"\S+", text)]
@@ -143,7 +145,7 @@ def word_spans(text: str, marks: Sequence[Mark], num_samples: int) -> list[tuple
 
 
 def main() -> None:
-    """Reads the requests, speaks them in their order and writes the answer."""
+    """Reads the requests, speaks them in order and writes the result."""
     job = json.load(sys.stdin)
     engine = Engine(job["library"], job["data"], job["voice"])
     spoken = [engine.speak(*request) for request in job["requests"]]

@@ -1,4 +1,4 @@
-"""Recordings of one's own: a folder of audio and transcripts, in one of three layouts -> manifests that refer to it."""
+"""Prepares your own recordings: makes manifests of a folder of audio and transcripts in one of three layouts."""
 
 import collections
 import dataclasses
@@ -27,24 +27,31 @@ LAYOUTS: dict[Layout, str] = {
     "wav-txt": "wav/a.wav, txt/a.txt",
     "beside": "a.wav, a.txt beside it",
 }
-"""Looked for in this order."""
+"""The layouts, in the order in which they are tried."""
 METADATA = "metadata.csv"
 TEXT_SUFFIX = ".txt"
 SPLIT_OF = {"train": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
-"""The split that a folder of this name holds; beside such a one, test_NAME and test-NAME are splits too."""
+"""The split for each name of a folder. If there is such a folder, folders test_NAME and test-NAME are splits too."""
 ALL = "all"
-"""The manifest of a source without splits."""
+"""The name of the manifest if the source has no splits."""
 
 
 class Part(NamedTuple):
-    """The files of a split, relative to its folder `top` in the source; "" is the source itself."""
+    """The files of a split, relative to its folder `top` in the source; `top` is "" for the source itself."""
 
     top: str
     files: Sequence[PurePath]
 
 
 class Scan(NamedTuple):
-    """What a source holds: audio and text, relative to it; how many other files of each kind; the files by split."""
+    """The contents of a source.
+
+    Attributes:
+        source: the folder.
+        files: audio and text files, relative to the folder.
+        others: the number of other files of each kind.
+        parts: the files by split.
+    """
 
     source: Path
     files: Sequence[PurePath]
@@ -58,31 +65,31 @@ def prepare(
     layout: Literal["auto", "beside", "wav-txt", "metadata"] = "auto",
     root: Path = Path("datasets"),
 ) -> Path:
-    """Makes ROOT/NAME from a folder of recordings and transcripts. The audio stays where it is: keep it there.
+    """Makes ROOT/NAME from a folder of recordings and transcripts. The manifests refer to the audio, so keep it there.
 
-    Layouts: beside (a.wav, a.txt), wav-txt (wav/a.wav, txt/a.txt, as deepspeech.pytorch has it) and metadata
-    (wavs/a.wav and a line a|as written|as spoken in metadata.csv, as LJSpeech has it). Text is UTF-8. Audio is WAV,
-    FLAC, OGG, MP3 or NIST Sphere.
+    The layouts are beside (a.wav, a.txt), wav-txt (wav/a.wav, txt/a.txt, as in deepspeech.pytorch) and metadata
+    (wavs/a.wav and a line a|as written|as spoken in metadata.csv, as in LJSpeech). Text must be UTF-8. Audio may be
+    WAV, FLAC, OGG, MP3 or NIST Sphere.
 
-    Where SOURCE has folders train, dev (or val, valid, validation) and test (also test_NAME), each becomes a manifest;
-    otherwise there is one, all.jsonl. The first folder level below those, or below wav/ and wavs/, names the speaker
-    where it has several folders: anna/a.wav, ben/a.wav.
+    If SOURCE has folders train, dev (or val, valid, validation) and test (also test_NAME), each becomes a manifest.
+    Otherwise there is one manifest, all.jsonl. If there are several folders below those, or below wav/ and wavs/,
+    they name the speakers: anna/a.wav, ben/a.wav.
 
-    Recordings without a transcript, transcripts without a recording and audio that cannot be read are left out, named
-    and counted. Hidden files are not looked at.
+    Recordings without a transcript, transcripts without a recording and unreadable audio are left out, named and
+    counted. Hidden files are ignored.
 
     Args:
         source: folder of recordings and transcripts.
-        name: of the corpus.
-        layout: where the transcripts are; auto finds out, and says what it found.
+        name: name of the corpus.
+        layout: the layout; auto finds it and prints it.
         root: folder of the prepared corpora.
 
     Returns:
-        ROOT/NAME.
+        The folder ROOT/NAME.
 
     Raises:
-        InputError: SOURCE is no folder, has no such layout, or nothing in it can be used; a text is not UTF-8; or
-            ROOT/NAME is something else, or was made from another folder or another state of it.
+        InputError: SOURCE is not a folder, does not have the layout, or has nothing usable; a text is not UTF-8; or
+            ROOT/NAME is something else, or was made from another folder or from an earlier state of it.
     """
     folder = root / name
     _check_place(source, name, folder)
@@ -101,7 +108,7 @@ def _check_place(source: Path, name: str, folder: Path) -> None:
     if not name or name != Path(name).name or name[0] == "." or UNPRINTABLE.search(name):
         raise InputError(f"--name must be the name of a folder in --root, got {name!r}. Try --name mine.")
     if folder.exists() and not (folder / "source.json").is_file():
-        raise _in_use(folder)  # and no advice to delete what may be the recordings
+        raise _in_use(folder)  # it may be the recordings, so no advice to delete it
 
 
 def _in_use(folder: Path) -> InputError:
@@ -110,10 +117,10 @@ def _in_use(folder: Path) -> InputError:
 
 
 def _scan(source: Path) -> Scan:
-    """Looks through a folder; links to folders are counted among the others.
+    """Lists the contents of a folder; links to folders count as other files.
 
     Raises:
-        InputError: a folder cannot be read; or two folders hold the same split.
+        InputError: a folder cannot be read, or two folders hold the same split.
     """
     files: list[PurePath] = []
     others: collections.Counter[str] = collections.Counter()
@@ -129,7 +136,7 @@ def _scan(source: Path) -> Scan:
 
 
 def _parts(source: Path, files: Iterable[PurePath]) -> dict[str, Part]:
-    """The files of each split."""
+    """Groups files by split."""
     below: dict[str, list[PurePath]] = {}
     for file in files:
         below.setdefault(file.parts[0] if len(file.parts) > 1 else "", []).append(file)
@@ -167,11 +174,11 @@ def _build(folder: Path, partial: Path, scan: Scan, wanted: str) -> None:
     report(folder, f"from {scan.source}", splits, outside)
     if ALL in splits:
         split = command("data", "split", folder / f"{ALL}.jsonl", "--out", "FOLDER")
-        logger.info(f"  train, dev and test of it, by speaker: {split}")
+        logger.info(f"  split it by speaker: {split}")
 
 
 def _check_source(folder: Path, scan: Scan, layout: str) -> None:
-    """Raises InputError unless the complete `folder` is what these arguments would give."""
+    """Raises InputError unless the complete `folder` was made with these arguments."""
     corpus = f"{scan.source} under the name {folder.name}"
     made_from = read_source(folder, corpus, ())
     if "source" not in made_from:
@@ -193,7 +200,7 @@ def _check_source(folder: Path, scan: Scan, layout: str) -> None:
 
 
 def _digest(scan: Scan) -> str:
-    """Changes with the files' names, sizes and dates."""
+    """Computes a digest of the files' names, sizes and dates."""
     digest = hashlib.sha256()
     for file in scan.files:
         status = (scan.source / file).lstat()
@@ -206,10 +213,10 @@ def _audio(files: Iterable[PurePath]) -> list[PurePath]:
 
 
 def _find_layout(scan: Scan, wanted: str) -> Layout:
-    """The layout wanted, or the first that fits.
+    """Finds the wanted layout, or the first one that fits.
 
     Raises:
-        InputError: it does not fit, or none does.
+        InputError: the wanted layout does not fit, or no layout does.
     """
     fitting = [layout for layout in LAYOUTS if any(_fits(part, layout) for part in scan.parts.values())]
     found = _listing(collections.Counter(file.suffix.lower() for file in scan.files) + scan.others) or "no file"
@@ -219,7 +226,7 @@ def _find_layout(scan: Scan, wanted: str) -> Layout:
         known = "; ".join(f"{layout}: {about}" for layout, about in LAYOUTS.items())
         raise InputError(
             f"{scan.source} must have one of the layouts {known}; got {found}, and no audio with its transcript. "
-            "Arrange it so, or write a manifest yourself."
+            "Rearrange it, or write a manifest yourself."
         )
     for layout in fitting:
         if layout == wanted:
@@ -237,21 +244,21 @@ def _fits(part: Part, layout: Layout) -> bool:
 
 
 def _audio_key(file: PurePath, layout: Layout) -> str:
-    """What a recording and its transcript share; "" where the layout has no transcript for it."""
+    """Gives the key that a recording and its transcript share; "" if the layout has no transcript for it."""
     if layout == "metadata":
         return _without(file, "wavs") if file.parts[0] == "wavs" else ""
     return _without(file, "wav" if layout == "wav-txt" else "")
 
 
 def _texts(part: Part, layout: Layout) -> dict[str, PurePath]:
-    """The text files with a transcript, by key."""
+    """Finds the transcript files by key."""
     files = [file for file in part.files if file.suffix.lower() == TEXT_SUFFIX]
     texts = {_without(file, "txt" if layout == "wav-txt" else ""): file for file in files}
     return {key: file for key, file in texts.items() if key}
 
 
 def _without(file: PurePath, folder: str) -> str:
-    """The path without its suffix and without the first folder of that name; "" where there is none."""
+    """Removes the suffix and the first folder of that name from a path; "" if the path has no such folder."""
     *folders, _ = file.parts
     if not folder:
         return file.with_suffix("").as_posix()
@@ -262,7 +269,7 @@ def _without(file: PurePath, folder: str) -> str:
 
 
 def _read(source: Path, part: Part, layout: Layout) -> list[Utterance | Problem]:
-    """What the files of a split hold; the durations are still missing, ids begin with the split's folder."""
+    """Reads the utterances of a split, without durations; their ids begin with the split's folder."""
     top = source / part.top
     if layout == "metadata":
         transcripts = _read_metadata(top / METADATA) if PurePath(METADATA) in part.files else {}
@@ -283,7 +290,7 @@ def _read(source: Path, part: Part, layout: Layout) -> list[Utterance | Problem]
 
 
 def _with_speakers(found: dict[str, list[Utterance | Problem]]) -> dict[str, list[Utterance | Problem]]:
-    """`found`, where the only first folder is taken for no speaker."""
+    """Removes the speakers if there is only one: a single folder does not name a speaker."""
     speakers = {each.speaker for items in found.values() for each in items if isinstance(each, Utterance)}
     if len(speakers - {""}) > 1:
         return found
@@ -308,7 +315,7 @@ def _listing(counts: Mapping[str, int]) -> str:
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
-    """Transcript by name of recording: the last of the columns.
+    """Reads the transcripts by name of recording; the transcript is the last column.
 
     Raises:
         InputError: a line has another number of columns, or a name occurs twice.

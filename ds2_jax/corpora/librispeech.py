@@ -1,7 +1,8 @@
-"""LibriSpeech: 1,000 hours of read English audiobooks (Panayotov et al., 2015; openslr.org/12; 16 kHz FLAC, CC BY 4.0).
+"""Prepares LibriSpeech: 1,000 hours of English audiobooks (Panayotov et al., 2015; openslr.org/12; 16 kHz FLAC).
 
-An archive PART.tar.gz holds LibriSpeech/PART/SPEAKER/CHAPTER/SPEAKER-CHAPTER-UTTERANCE.flac and, beside the recordings
-of a chapter, SPEAKER-CHAPTER.trans.txt with a line `SPEAKER-CHAPTER-UTTERANCE TRANSCRIPT` for each.
+Its licence is CC BY 4.0. An archive PART.tar.gz holds recordings
+LibriSpeech/PART/SPEAKER/CHAPTER/SPEAKER-CHAPTER-UTTERANCE.flac. Beside those of a chapter is
+SPEAKER-CHAPTER.trans.txt, with a line `SPEAKER-CHAPTER-UTTERANCE TRANSCRIPT` for each.
 """
 
 import itertools
@@ -40,7 +41,7 @@ MD5 = {
     "test-clean": "32fa31d27d2e1cad72775fee3f4849a9",
     "test-other": "fb5a50374b501bb3bac4815ee91d3135",
 }
-"""Of the archives, as published in md5sum.txt beside them."""
+"""The MD5 of each archive, from md5sum.txt beside the archives."""
 SPLITS: dict[str, tuple[Part, ...]] = {
     "train": ("train-clean-100", "train-clean-360", "train-other-500"),
     "dev": ("dev-clean", "dev-other"),
@@ -48,30 +49,31 @@ SPLITS: dict[str, tuple[Part, ...]] = {
     "test-other": ("test-other",),
 }
 UTTERANCES = "utterances"
-"""The manifest of a part, in its folder."""
+"""The name of a part's manifest in its folder."""
 
 
 def prepare(root: Path = Path("datasets"), parts: tuple[Part, ...] = PARTS, archives: Path | None = None) -> Path:
     """Makes ROOT/librispeech from the published archives: train.jsonl, dev.jsonl, test-clean.jsonl, test-other.jsonl.
 
-    Every part has a folder of its own, ROOT/librispeech/PART, with the published FLAC files as they are; it appears
-    when it is complete, and is then left alone. train.jsonl lists the train parts that are there, dev.jsonl the dev
-    parts; they are written anew when a part is added. No utterance that can be read is left out, however long.
+    Every part has a folder ROOT/librispeech/PART with the unchanged FLAC files. The folder appears when it is complete,
+    and does not change afterwards. train.jsonl lists the existing train parts, and dev.jsonl the existing dev parts;
+    they are updated when you add a part. All readable utterances are included, however long.
 
-    The MD5 of every archive is compared with the published one: a download must have it, of a copy it is told.
+    The MD5 of every archive is compared with the published one. A download must match; for a copy, the result is
+    printed.
 
-    All seven parts are 60 GB to download and as much unpacked; the archives may be deleted afterwards.
+    All seven parts take 60 GB to download and as much unpacked. You may delete the archives afterwards.
 
     Args:
         root: folder of the prepared corpora; downloads are kept in ROOT/librispeech.
-        parts: what to prepare.
-        archives: folder that holds PART.tar.gz for the parts, used instead of downloading them.
+        parts: the parts to prepare.
+        archives: folder that holds PART.tar.gz for the parts, used instead of downloads.
 
     Returns:
-        ROOT/librispeech.
+        The folder ROOT/librispeech.
 
     Raises:
-        InputError: no part is named; an archive is not there and cannot be downloaded, is damaged, or is not that
+        InputError: no part is named; an archive does not exist and cannot be downloaded, is damaged, or is not that
             part; or a part was made from another archive.
     """
     folder = root / "librispeech"
@@ -93,7 +95,7 @@ def prepare(root: Path = Path("datasets"), parts: tuple[Part, ...] = PARTS, arch
 
 
 def _check_archives(archives: Path, parts: Sequence[Part]) -> None:
-    """Raises InputError unless the archives of all `parts` are there: before hours of work, not after."""
+    """Raises InputError if the archive of a part is missing, before hours of work on the others."""
     if missing := [part for part in parts if not (archives / f"{part}.tar.gz").is_file()]:
         found = [part for part in PARTS if (archives / f"{part}.tar.gz").is_file()]
         advice = f"take those that are there with --parts {' '.join(found)}" if found else "correct --archives"
@@ -112,29 +114,29 @@ def _build(folder: Path, partial: Path, archive: Path | None) -> None:
         logger.info(f"{source}: computing its MD5 ...")
     md5 = file_md5(source)
     published = md5 == MD5[part]
-    if archive is None and not published:  # a file that was there before
+    if archive is None and not published:  # the file existed before
         raise InputError(f"{source} must have the MD5 {MD5[part]}, got {md5}. Delete it and fetch it again.")
     extract(source, partial)
     corpus = partial / "LibriSpeech" / part
     gathered = gather(_read_part(source, corpus), measure, title=f"reading {part}")
     if not gathered.utterances:
         raise _not_librispeech(source, part, f"at least one recording that can be read, got none of {corpus.name}")
-    for about in corpus.parent.iterdir():  # the licence; who the speakers are
+    for about in corpus.parent.iterdir():  # the licence and the list of speakers
         if about.is_file():
             about.rename(corpus / about.name)
     finish(corpus, folder, {UTTERANCES: gathered}, {"md5": md5, **_stamp(source)})
-    which = "as published" if published else f"another than the published {MD5[part]}"
+    which = "as published" if published else f"not the published {MD5[part]}"
     report(folder, f"LibriSpeech from {source} (MD5 {md5}, {which})", {part: gathered})
 
 
 def _stamp(archive: Path) -> dict[str, int]:
-    """What tells in no time that a file is the one seen before; the MD5 of 30 GB takes a minute."""
+    """Gives size and modification time, which identify a file quickly; the MD5 of 30 GB takes a minute."""
     status = archive.stat()
     return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 
 
 def _check_source(folder: Path, archive: Path | None) -> None:
-    """Raises InputError unless the complete `folder` is what `archive` would give; one that is gone is no error."""
+    """Raises InputError unless the complete `folder` was made from `archive`; a missing archive is no error."""
     made_from = read_source(folder, f"LibriSpeech {folder.name}", [UTTERANCES])
     if archive is None or not archive.is_file() or _stamp(archive).items() <= made_from.items():
         return
@@ -145,7 +147,7 @@ def _check_source(folder: Path, archive: Path | None) -> None:
 
 
 def _read_part(archive: Path, corpus: Path) -> list[Utterance | Problem]:
-    """What the unpacked archive holds, by name of utterance; the durations are still missing."""
+    """Reads the utterances of the unpacked archive by name, without durations."""
     part = corpus.name
     others = sorted(path.name for path in corpus.parent.glob("*") if path.is_dir() and path != corpus)
     if others or not corpus.is_dir():
@@ -176,7 +178,7 @@ def _not_librispeech(archive: Path, part: str, finding: str) -> InputError:
 
 
 def _join(folder: Path) -> None:
-    """Writes the manifests of the splits from those of the parts that are there, where they are not those already."""
+    """Writes the manifests of the splits from those of the existing parts, unless they are up to date."""
     parts_of = {
         split: {
             part: read_source(folder / part, f"LibriSpeech {part}", [UTTERANCES]).get("md5")
@@ -196,7 +198,7 @@ def _join(folder: Path) -> None:
         manifest = folder / f"{split}.jsonl"
         if before and before.get(split) == parts and manifest.is_file() == bool(parts):
             continue
-        path.unlink(missing_ok=True)  # a stop among the manifests must not be believed
+        path.unlink(missing_ok=True)  # so that a stop here does not count as complete
         if not parts:
             manifest.unlink(missing_ok=True)
             continue

@@ -1,7 +1,7 @@
-"""The quick-start corpus: digit strings and short commands, spoken by espeak-ng in many voices.
+"""Makes the quick-start corpus: digit strings and short commands, spoken by espeak-ng in many voices.
 
-28 words and no spelled letters. No sentence and no voice occurs in two of train, dev and test; not even the vocal
-tract of a test voice (its variant, after the `+`) occurs elsewhere, and the Scottish accent is heard in test alone.
+It has 28 words and no spelled letters. No sentence and no voice occurs in two of train, dev and test. The vocal tract
+of a test voice (its variant, after the `+`) does not occur elsewhere, and the Scottish accent occurs only in test.
 """
 
 import dataclasses
@@ -32,11 +32,11 @@ from ds2_jax.system.files import write_text, writing
 logger = logging.getLogger(__package__)
 
 SAMPLE_RATE = 16_000
-"""Hz, of the files; espeak-ng speaks at 22.05 kHz."""
+"""Sample rate of the files in Hz; espeak-ng speaks at 22.05 kHz."""
 
 DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
 NUM_DIGITS = (2, 5)
-"""Fewest and most words of a digit string."""
+"""The fewest and most words of a digit string."""
 
 PHRASES = (
     "TURN ON|OFF THE LIGHT|RADIO",
@@ -47,9 +47,9 @@ PHRASES = (
     "GO|TURN LEFT|RIGHT",
     "GO UP|DOWN|LEFT|RIGHT #",
 )
-"""Commands: one of the words between bars, and a digit for each #. Two are joined with AND."""
+"""Commands. One of the words between bars is drawn, and a digit for each #. Two commands are joined with AND."""
 SHARE_OF_SINGLES = 0.15
-"""Commands of one phrase; there are only 96 of them."""
+"""The fraction of commands with one phrase; only 96 such commands exist."""
 
 VOICES = {
     "train": (
@@ -81,27 +81,28 @@ VOICES = {
     "dev": ("en-us+m4", "en-gb-x-rp+steph", "en-029+Mike"),
     "test": ("en-us+f4", "en-gb-x-rp+m6", "en-gb-scotland+f3", "en-gb-scotland+m3"),
 }
-"""`LANGUAGE` or `LANGUAGE+VARIANT`, as espeak-ng names them: the accent, and the vocal tract. The accents are British,
-American, New York, received pronunciation, Lancaster, West Midlands, Caribbean and, in test alone, Scottish."""
+"""espeak-ng's names of the voices: `LANGUAGE` or `LANGUAGE+VARIANT`, that is, the accent and the vocal tract. The
+accents are British, American, New York, received pronunciation, Lancaster, West Midlands, Caribbean and, only in test,
+Scottish."""
 
 NUM_SENTENCES = {"train": 50, "dev": 20, "test": 45}
-"""Utterances of each voice. The voices of test say the same sentences, so that their error rates compare."""
+"""The number of utterances of each voice. The test voices say the same sentences, so that you can compare them."""
 
 RATES = (115, 165)
-"""Slowest and fastest; any faster, and output frames of 40 ms would be fewer than the labels of some utterances."""
+"""The slowest and the fastest rate. At faster rates, some utterances would have more labels than frames of 40 ms."""
 PITCHES = (35, 65)
 LEVELS = (0.25, 0.9)
 
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """What a voice says, and how.
+    """A sentence to say, and how to say it.
 
     Attributes:
-        transcript: capital letters and spaces.
+        transcript: the sentence, in capital letters and spaces.
         rate: words per minute, as espeak-ng counts them.
-        pitch: 0 to 100; 50 is the voice's own.
-        level: largest absolute sample.
+        pitch: pitch from 0 to 100; 50 is the voice's own pitch.
+        level: largest absolute value of a sample.
     """
 
     transcript: str
@@ -111,27 +112,32 @@ class Prompt:
 
 
 class Speech(NamedTuple):
-    """A spoken prompt: [S] float32 in [-1, 1] at `SAMPLE_RATE`; its words, or none where espeak-ng does not tell."""
+    """A spoken prompt.
+
+    Attributes:
+        waveform: [S] float32 in [-1, 1] at `SAMPLE_RATE`.
+        words: the words with their times; empty if espeak-ng does not give the times.
+    """
 
     waveform: np.ndarray
     words: tuple[TimedWord, ...]
 
 
 def prepare(root: Path = Path("datasets")) -> Path:
-    """Makes ROOT/synthetic: train.jsonl, dev.jsonl, test.jsonl and their audio, the same bytes each time.
+    """Makes ROOT/synthetic: train.jsonl, dev.jsonl, test.jsonl and their audio, always with the same bytes.
 
-    The bytes repeat on one machine with one version of espeakng-loader; another may round otherwise. A folder that is
-    complete is left alone, also one that an older version made without word times; it appears under its name only when
-    it is.
+    The bytes are reproducible on one machine with one version of espeakng-loader; others may round differently. The
+    folder gets its name when it is complete. A complete folder is not changed, even if an older version made it without
+    word times.
 
     Args:
         root: folder of the prepared corpora.
 
     Returns:
-        ROOT/synthetic.
+        The folder ROOT/synthetic.
 
     Raises:
-        InputError: espeakng-loader is missing or lacks a voice; or ROOT/synthetic is there and is not this corpus.
+        InputError: espeakng-loader is missing or lacks a voice; or ROOT/synthetic exists and is not this corpus.
     """
     folder = root / "synthetic"
     prompts = script()
@@ -159,11 +165,11 @@ def prepare(root: Path = Path("datasets")) -> Path:
 
 
 def script() -> dict[str, dict[str, list[Prompt]]]:
-    """The prompts of every voice of every split, always the same."""
+    """Makes the prompts of every voice of every split, always the same."""
     rng = random.Random(0)
     fresh = _distinct_sentences(rng)
     prompts: dict[str, dict[str, list[Prompt]]] = {}
-    for split in ("test", "dev", "train"):  # train last: the single phrases may run out
+    for split in ("test", "dev", "train"):  # train last, because single phrases may run out
         number = NUM_SENTENCES[split]
         shared = list(itertools.islice(fresh, number)) if split == "test" else []
         prompts[split] = {
@@ -188,19 +194,19 @@ def build(folder: Path, prompts: dict[str, dict[str, list[Prompt]]]) -> None:
 
 
 def speak(voice: str, prompts: list[Prompt]) -> list[np.ndarray]:
-    """The waveforms of `speak_words`."""
+    """Speaks as `speak_words` does, and gives only the waveforms."""
     return [speech.waveform for speech in speak_words(voice, prompts)]
 
 
 def speak_words(voice: str, prompts: list[Prompt]) -> list[Speech]:
-    """Speaks with one voice, in a process of its own, in the order given.
+    """Speaks with one voice, in a new process, in the given order.
 
     Args:
-        voice: as in `VOICES`.
-        prompts: what to say; at least one.
+        voice: a voice as in `VOICES`.
+        prompts: one or more prompts.
 
     Returns:
-        Of each prompt its speech.
+        The speech of each prompt.
 
     Raises:
         InputError: espeakng-loader is missing or lacks the voice.
@@ -245,7 +251,7 @@ def _record(folder: Path, voice: str, prompts: list[Prompt]) -> list[Utterance]:
     for index, (prompt, speech) in enumerate(zip(prompts, speak_words(voice, prompts), strict=True)):
         name = f"{voice}-{index:02d}"
         path = folder / f"{name}.wav"
-        encoded = io.BytesIO()  # libsndfile would report a full disk as an error of its own
+        encoded = io.BytesIO()  # libsndfile would report a full disk with its own error
         soundfile.write(encoded, speech.waveform, SAMPLE_RATE, format="WAV", subtype="PCM_16")
         with writing(path):
             path.write_bytes(encoded.getvalue())
@@ -255,7 +261,7 @@ def _record(folder: Path, voice: str, prompts: list[Prompt]) -> list[Utterance]:
 
 
 def _distinct_sentences(rng: random.Random) -> Iterator[str]:
-    """Digit strings and commands in turn, without end, none twice."""
+    """Yields digit strings and commands alternately, without end, none of them twice."""
     said: set[str] = set()
     for draw in itertools.cycle((_digit_string, _command)):
         sentence = draw(rng)

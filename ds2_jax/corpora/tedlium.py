@@ -1,7 +1,8 @@
-"""TED-LIUM releases 2 and 3: TED talks in English (University of Le Mans, 2014 and 2018; 16 kHz, NIST Sphere).
+"""Prepares TED-LIUM releases 2 and 3: TED talks in English (University of Le Mans, 2014 and 2018; 16 kHz, NIST Sphere).
 
-The talks are cut into their segments, sample by sample, as FLAC of 16 bits. In release 3 the folder data/ holds every
-talk once, legacy/train names those of the training set by links, and legacy/dev and legacy/test hold release 2's.
+The talks are cut into their segments, exact to the sample, as FLAC of 16 bits. In release 3 the folder data/ holds
+every talk once. Links in legacy/train name the talks of the training set, and legacy/dev and legacy/test hold the
+talks of release 2.
 """
 
 import dataclasses
@@ -42,7 +43,7 @@ URLS = {
     2: "https://www.openslr.org/resources/19/TEDLIUM_release2.tar.gz",
     3: "https://www.openslr.org/resources/51/TEDLIUM_release-3.tgz",
 }
-SHA256 = {  # OpenSLR publishes none; these are torchaudio's (src/torchaudio/datasets/tedlium.py)
+SHA256 = {  # OpenSLR publishes none; these are from torchaudio (src/torchaudio/datasets/tedlium.py)
     2: "93281b5fcaaae5c88671c9d000b443cb3c7ea3499ad12010b3934ca41a7b9c58",
     3: "ad1e454d14d1ad550bc2564c462d87c7a7ec83d4dc2b9210f22ab4973b9eccdb",
 }
@@ -50,22 +51,22 @@ OFFLINE = "Run again to resume, or give a copy of the archive: prepare tedlium -
 ROOTS = {2: "TEDLIUM_release2", 3: "TEDLIUM_release-3"}
 SPLITS = ("train", "dev", "test")
 SAMPLE_RATE = 16_000
-"""Hz, of all talks."""
+"""Sample rate of all talks in Hz."""
 MAX_OVERSHOOT = 0.5
-"""Seconds by which a segment may end behind its talk and is then cut there, as Kaldi's extract-segments does."""
+"""Seconds by which a segment may exceed its talk. It is then cut at the end, as in Kaldi's extract-segments."""
 IGNORED = "ignore_time_segment_in_scoring"
 VARIANT = re.compile(r"\(\d+\)")
-"""Behind a word: which of the dictionary's pronunciations was heard."""
+"""A mark after a word that tells which of the dictionary's pronunciations was used."""
 MARKUP = re.compile(r"<[^<>]*>|\{[^{}]*\}|\[[^\[\]]*\]")
 SUFFIX = re.compile(r" (?='(?:s|re|ve|ll|d|m|t)?(?: |$))")
 """The space before the second half of a contraction, or before the apostrophe of a plural."""
 STM, TALKS, NAMES, JOURNAL = "stm", "talks", "names.json", "talks.jsonl"
-"""In the folder while it is made: the segments, the recordings still to be cut, what the archive holds, what is cut."""
+"""Names in the unfinished folder: the segments, talks still to cut, names in the archive, and finished talks."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Talk:
-    """A talk of a split: its name, which stands for its speaker, and its files in the archive."""
+    """A talk of a split: its name, which also names the speaker, and its files in the archive."""
 
     split: str
     name: str
@@ -74,13 +75,13 @@ class Talk:
 
     @property
     def key(self) -> str:
-        """Unlike that of any other."""
+        """A name that is unique among all talks."""
         return f"{self.split}/{self.name}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """A line of an STM file: what is said from sample `start` to before sample `end` of its talk."""
+    """A line of an STM file: what is said from sample `start` of its talk up to but not including sample `end`."""
 
     id: str
     start: int
@@ -91,28 +92,28 @@ class Segment:
 def prepare(root: Path = Path("datasets"), archive: Path | None = None, release: Literal[2, 3] | None = None) -> Path:
     """Makes ROOT/tedlium from TED-LIUM: train.jsonl, dev.jsonl, test.jsonl, and each segment as a FLAC file.
 
-    Release 2 has 207 hours, release 3 has 452; dev and test are the same talks.
-    The training set of release 3 is that of its folder legacy. Beside the archive this takes about its size again
-    while the talks are cut, half of it in the end; the archive is not needed afterwards.
+    Release 2 has 207 hours, release 3 has 452; dev and test are the same talks. The training set of release 3 is the
+    one in its folder legacy. While the talks are cut, this needs about as much disk space again as the archive; at the
+    end, half of that. You may delete the archive afterwards.
 
-    Transcripts are the archive's without its markup: <unk>, <sil>, {NOISE} and other words in brackets and the (2)
-    behind a word go, contractions written in two halves are joined ("it 's" becomes "it's"). Left out, and named in
-    left_out.jsonl: segments marked ignore_time_segment_in_scoring, those with no word, and those whose times are not
-    in their talk.
+    Transcripts are cleaned. <unk>, <sil>, {NOISE}, other words in brackets, and the (2) after a word are removed.
+    Contractions written in two halves are joined ("it 's" becomes "it's"). Some segments are left out and listed in
+    left_out.jsonl: those marked ignore_time_segment_in_scoring, those without words, and those with times outside the
+    talk.
 
-    A second run does nothing where the folder is complete; after a stop it goes on.
+    If the folder is complete, the command does nothing. After an interruption, it continues.
 
     Args:
-        root: folder of the prepared corpora; a download is kept in it.
-        archive: a copy of TEDLIUM_release2.tar.gz or TEDLIUM_release-3.tgz, used instead of downloading it.
-        release: the one to download, by default 3; with an archive, the one it must be.
+        root: folder of the prepared corpora, which also keeps the download.
+        archive: a copy of TEDLIUM_release2.tar.gz or TEDLIUM_release-3.tgz, used instead of a download.
+        release: the release to download, by default 3; with an archive, the release that it must be.
 
     Returns:
-        ROOT/tedlium.
+        The folder ROOT/tedlium.
 
     Raises:
-        InputError: the archive is not there and cannot be downloaded, is damaged, or is not TED-LIUM; or ROOT/tedlium
-            was made from another.
+        InputError: the archive does not exist and cannot be downloaded, is damaged, or is not TED-LIUM; or ROOT/tedlium
+            was made from another archive.
     """
     folder = root / "tedlium"
     wanted: dict[str, object] = {} if release is None else {"release": release}
@@ -160,9 +161,10 @@ def _build(folder: Path, partial: Path, archive: Path, wanted: Mapping[str, obje
 
 
 def _unpack_lists(archive: Path, folder: Path) -> tuple[set[str], set[str]]:
-    """Unpacks the STM files; returns the names of the STM and Sphere files, and of the links of such names.
+    """Unpacks the STM files and checks the whole archive.
 
-    The whole archive is read and checked.
+    Returns:
+        The names of the STM and Sphere files, and the names of links to such files.
     """
     files: set[str] = set()
     links: set[str] = set()
@@ -179,10 +181,10 @@ def _unpack_lists(archive: Path, folder: Path) -> tuple[set[str], set[str]]:
 
 
 def _find_release(archive: Path, names: Set[str], wanted: object) -> int:
-    """The release that the archive holds.
+    """Finds the release that the archive holds.
 
     Raises:
-        InputError: none, or not the one wanted.
+        InputError: the archive holds no release, or not the wanted one.
     """
     found = [release for release, root in ROOTS.items() if any(name.startswith(f"{root}/") for name in names)]
     if not found:
@@ -196,12 +198,12 @@ def _find_release(archive: Path, names: Set[str], wanted: object) -> int:
 
 
 def _find_talks(root: str, files: Set[str], links: Set[str]) -> dict[str, list[Talk | Problem]]:
-    """The talks of each split, by name; a problem for each that is of no use.
+    """Finds the talks of each split by name; a problem for each talk that cannot be used.
 
-    A link in release 3's legacy/ stands for the talk of its name in data/; where it points is not looked at. No talk
-    of dev or test enters train.
+    A link in release 3's legacy/ stands for the talk of the same name in data/; its target is ignored. No talk of dev
+    or test enters train.
 
-    Differs: TFDS and torchaudio take all of data/ for release 3's training set; Kaldi and lhotse take legacy/train.
+    Differs: TFDS and torchaudio use all of data/ as release 3's training set; Kaldi and lhotse use legacy/train.
     """
     legacy = root == ROOTS[3]
     folders = {split: [f"{root}/legacy/{split}", f"{root}/data"] if legacy else [f"{root}/{split}"] for split in SPLITS}
@@ -220,13 +222,13 @@ def _find_talks(root: str, files: Set[str], links: Set[str]) -> dict[str, list[T
 
 
 def _stems(names: Set[str], folder: str) -> set[str]:
-    """Names of the talks that have a file in FOLDER/stm or FOLDER/sph."""
+    """Gives the names of the talks that have a file in FOLDER/stm or FOLDER/sph."""
     paths = map(PurePosixPath, names)
     return {path.stem for path in paths if str(path.parent) in (f"{folder}/stm", f"{folder}/sph")}
 
 
 def _find_files(split: str, name: str, folders: Iterable[str], files: Set[str]) -> Talk | Problem:
-    """The talk with the first folder that has both of its files: segments fit no other recording."""
+    """Takes both files of a talk from the first folder that has both, because segments fit only their recording."""
     pairs = [(f"{folder}/stm/{name}.stm", f"{folder}/sph/{name}.sph") for folder in folders]
     for stm, sph in pairs:
         if stm in files and sph in files:
@@ -237,7 +239,7 @@ def _find_files(split: str, name: str, folders: Iterable[str], files: Set[str]) 
 
 
 def _make_utterances(partial: Path, journal: Journal, talk: Talk | Problem) -> list[Utterance | Problem]:
-    """Cuts a talk, where no earlier run did; then deletes its recording."""
+    """Cuts a talk unless an earlier run did, and deletes its recording."""
     if isinstance(talk, Problem):
         return [talk]
     segments = list(_read_segments(partial / STM / talk.stm, talk))
@@ -259,18 +261,18 @@ def _make_utterances(partial: Path, journal: Journal, talk: Talk | Problem) -> l
 
 
 def _cut(recording: Path, partial: Path, talk: Talk, segments: Iterable[Segment | Problem]) -> int | str:
-    """Writes the segments of a talk; returns the talk's number of samples, or why it cannot be read."""
-    if not recording.is_file():  # deleted, but the journal was not saved: the machine went down
-        raise InputError(f"{recording} must be there to be cut, got none. Delete {partial} and run again.")
+    """Writes the segments of a talk; returns its number of samples, or why it cannot be read."""
+    if not recording.is_file():  # the machine crashed after deleting it and before saving the journal
+        raise InputError(f"{recording} must exist to be cut, got none. Delete {partial} and run again.")
     try:
         waveform = read_audio(recording, SAMPLE_RATE)
     except InputError as error:
         return str(error).replace(str(recording), talk.sph)
-    samples = np.clip(np.rint(waveform * 2**15), -(2**15), 2**15 - 1).astype(np.int16)  # those of the file, if 16 kHz
+    samples = np.clip(np.rint(waveform * 2**15), -(2**15), 2**15 - 1).astype(np.int16)  # equal to the file's at 16 kHz
     for segment in segments:
         fitted = _fit(segment, talk, len(samples)) if isinstance(segment, Segment) else segment
         if isinstance(fitted, Segment):
-            encoded = io.BytesIO()  # libsndfile would report a full disk as an error of its own
+            encoded = io.BytesIO()  # libsndfile would report a full disk with its own error
             soundfile.write(encoded, samples[fitted.start : fitted.end], SAMPLE_RATE, format="FLAC")
             path = _audio_path(partial, talk, fitted)
             with writing(path):
@@ -284,9 +286,10 @@ def _audio_path(partial: Path, talk: Talk, segment: Segment) -> Path:
 
 
 def _read_segments(path: Path, talk: Talk) -> Iterator[Segment | Problem]:
-    """The segments of a talk, named TALK-LINE; a problem for each line that gives none.
+    """Yields the segments of a talk, named TALK-LINE; a problem for each line without a usable segment.
 
-    A line is `TALK CHANNEL SPEAKER START END <LABELS> WORDS`, times in seconds; lines that begin with ;; are comments.
+    A line is `TALK CHANNEL SPEAKER START END <LABELS> WORDS`, with times in seconds. Lines that begin with ;; are
+    comments.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -317,21 +320,21 @@ def _read_segments(path: Path, talk: Talk) -> Iterator[Segment | Problem]:
 
 
 def clean(text: str) -> str:
-    """What is said, of the labels and words of an STM line.
+    """Extracts the spoken words from the labels and words of an STM line.
 
-    Words in <>, {} or [] go (labels, <unk>, <sil>, {NOISE}), as do the marks (2) of pronunciations; the halves of
-    contractions are joined.
+    It removes words in <>, {} or [] (labels, <unk>, <sil>, {NOISE}) and the marks (2) of pronunciations, and joins the
+    halves of contractions.
 
     Source: Kaldi's egs/tedlium/s5_r3 (prepare_data.sh, join_suffix.py), SpeechBrain's recipe for TED-LIUM 2.
-    Differs: Kaldi keeps <unk> and {NOISE} as words, which a model of characters cannot write; and it joins all that
-        begins with an apostrophe ("get 'em" becomes "get'em"), SpeechBrain only the contractions.
+    Differs: Kaldi keeps <unk> and {NOISE} as words, which a character model cannot write. Kaldi also joins every word
+        that begins with an apostrophe ("get 'em" becomes "get'em"); SpeechBrain joins only contractions.
     """
     words = MARKUP.sub(" ", VARIANT.sub("", text)).split()
     return SUFFIX.sub("", " ".join(words))
 
 
 def _fit(segment: Segment, talk: Talk, num_samples: int) -> Segment | Problem:
-    """The segment inside its talk, or the reason why it is not."""
+    """Cuts a segment at the end of its talk, or tells why it lies outside the talk."""
     end = min(segment.end, num_samples)
     if segment.start < end and segment.end <= num_samples + MAX_OVERSHOOT * SAMPLE_RATE:
         return dataclasses.replace(segment, end=end)

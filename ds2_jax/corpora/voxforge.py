@@ -1,8 +1,8 @@
-"""VoxForge: English sentences read by volunteers into their own microphones (voxforge.org; 16 kHz, GPL).
+"""Prepares VoxForge: English sentences read by volunteers with their own microphones (voxforge.org; 16 kHz, GPL).
 
-A submission is an archive SPEAKER-DATE-xxx.tgz: a folder with the recordings in wav/ or flac/, a line `PATH/NAME TEXT`
-for each in etc/PROMPTS (capitals, no punctuation) or `NAME Text.` in etc/prompts-original, and `User Name:` in
-etc/README.
+A submission is an archive SPEAKER-DATE-xxx.tgz with one folder. wav/ or flac/ holds the recordings. etc/PROMPTS has a
+line `PATH/NAME TEXT` for each (capitals, no punctuation), or etc/prompts-original has a line `NAME Text.`. etc/README
+has a line `User Name:`.
 """
 
 import codecs
@@ -40,16 +40,16 @@ logger = logging.getLogger(__package__)
 URL = "http://www.repository.voxforge1.org/downloads/SpeechCorpus/Trunk/Audio/Main/16kHz_16bit/"
 OFFLINE = "Run again to resume, or name a folder of the submissions: prepare voxforge --archives FOLDER."
 NUM_DOWNLOADS = 6
-"""At once."""
+"""The number of downloads at the same time."""
 MAX_SHARE_MISSING = 0.1
-"""Of the submissions; where more cannot be fetched, the network is at fault and the corpus would be another."""
+"""If a larger fraction of the submissions cannot be fetched, the network is down, and the corpus would differ."""
 NOT_HAD = ("missing archive", "unreadable archive")
 SPLITS = ("train", "dev", "test")
 SUFFIX = ".tgz"
 
 
 class Submission(NamedTuple):
-    """What an archive held: who speaks; recordings and transcripts as far as they are there."""
+    """The contents of an archive: the speaker, and the utterances or their problems."""
 
     speaker: str
     found: Sequence[Utterance | Problem]
@@ -61,27 +61,27 @@ def prepare(
     shares: tuple[float, float, float] = (0.8, 0.1, 0.1),
     seed: int = 0,
 ) -> Path:
-    """Makes ROOT/voxforge from the published submissions: train.jsonl, dev.jsonl, test.jsonl, and the audio as it is.
+    """Makes ROOT/voxforge from the published submissions: train.jsonl, dev.jsonl, test.jsonl, and the unchanged audio.
 
-    No speaker is in two splits. A speaker is a user name, in whatever case it was written; every anonymous submission
-    counts as a speaker of its own, so that one who sent several may be in two splits after all.
+    No speaker is in two splits. A user name is a speaker, in upper or lower case. Every anonymous submission counts as
+    a speaker, so someone who sent several of them may be in two splits.
 
-    A submission that cannot be fetched or is damaged is left out, named and counted; so are recordings without a
-    prompt, prompts without a recording, and audio that cannot be read. A folder that is complete is left alone; it
-    appears under its name only when it is.
+    Submissions that are damaged or cannot be fetched, recordings without a prompt, prompts without a recording, and
+    unreadable audio are left out, named and counted. The folder gets its name when it is complete, and a complete
+    folder is not changed.
 
     Args:
         root: folder of the prepared corpora; downloads are kept in ROOT/voxforge-archives.
-        archives: folder of the submissions (.tgz), used instead of downloading them.
-        shares: of the speakers, in train, dev and test; 0 makes no such split.
-        seed: draws the speakers of dev and test.
+        archives: folder of the submissions (.tgz), used instead of downloads.
+        shares: shares of the speakers in train, dev and test; 0 makes no such split.
+        seed: seed of the draw of dev and test speakers.
 
     Returns:
-        ROOT/voxforge.
+        The folder ROOT/voxforge.
 
     Raises:
-        InputError: `shares` are no shares; there is no submission, or too many cannot be fetched; too few speakers; or
-            ROOT/voxforge was made from other submissions, or with another seed or other shares.
+        InputError: `shares` do not sum to 1; there is no submission, or too many cannot be fetched; there are too few
+            speakers; or ROOT/voxforge was made from other submissions, or with another seed or other shares.
     """
     if min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
         raise InputError(f"--shares must be three shares that sum to 1, got {shares}. Try --shares 0.8 0.1 0.1.")
@@ -129,9 +129,9 @@ def _source(listing: str | None, shares: Sequence[float], seed: int) -> dict[str
 
 
 def _check_source(folder: Path, archives: Path | None, shares: Sequence[float], seed: int) -> None:
-    """Raises InputError unless the complete `folder` is what these arguments would give.
+    """Raises InputError unless the complete `folder` was made with these arguments.
 
-    A folder of archives that is gone is no error.
+    A missing folder of archives is no error.
     """
     made_from = read_source(folder, "VoxForge", [split for split, share in zip(SPLITS, shares, strict=True) if share])
     there = archives is not None and archives.is_dir()
@@ -142,13 +142,13 @@ def _check_source(folder: Path, archives: Path | None, shares: Sequence[float], 
 
 
 def _listing(paths: Sequence[Path]) -> str:
-    """A digest of the archives' names and sizes, told in no time; their bytes are some 10 GB."""
+    """Computes a digest of the archives' names and sizes, which is quick; their contents are some 10 GB."""
     lines = sorted(f"{path.name} {path.stat().st_size}" for path in paths)
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def _submissions(folder: Path) -> list[Path]:
-    """The archives in a folder, by name."""
+    """Lists the archives in a folder by name."""
     if not folder.is_dir():
         raise InputError(f"--archives must be a folder of submissions, got {folder}. Correct the path.")
     paths = sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIX) and path.name[0] != ".")
@@ -158,10 +158,10 @@ def _submissions(folder: Path) -> list[Path]:
 
 
 def _fetch(partial: Path, store: Path) -> list[Problem]:
-    """Downloads what `store` lacks of the published submissions; returns those that cannot be had.
+    """Downloads the published submissions that `store` lacks; returns the problems of those that cannot be fetched.
 
     Raises:
-        InputError: the list of submissions cannot be had, or too many of them.
+        InputError: the list of submissions cannot be fetched, or too many submissions cannot.
     """
     index = partial / "index.html"
     download(URL, index, advice=OFFLINE, shows_bar=False)
@@ -174,7 +174,7 @@ def _fetch(partial: Path, store: Path) -> list[Problem]:
         store.mkdir(exist_ok=True)
 
     def fetch(name: str) -> Problem | None:
-        url = URL + quote(name, safe="!$%&'()*+,;=:@~")  # already quoted, if it had to be
+        url = URL + quote(name, safe="!$%&'()*+,;=:@~")  # the link may be quoted already
         try:
             download(url, store / _file_name(name), advice="", shows_bar=False)
         except InputError as error:
@@ -185,19 +185,19 @@ def _fetch(partial: Path, store: Path) -> list[Problem]:
     missing = [problem for problem in fetched if problem is not None]
     if len(missing) > MAX_SHARE_MISSING * len(names):
         number = f"{len(missing):,} of {len(names):,}"
-        raise InputError(f"{URL} must give its submissions, got no {number}: {missing[0].detail} {OFFLINE}")
+        raise InputError(f"{URL} must serve its submissions, got errors for {number}: {missing[0].detail} {OFFLINE}")
     return missing
 
 
 def _linked(page: str) -> list[str]:
-    """The archives beside an HTML index that it links to, as it writes them; each once, sorted."""
+    """Lists the archives in the same folder that an HTML index links to, as written there, each once and sorted."""
     links = re.findall(r"""href\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+))""", page, flags=re.IGNORECASE)
     names = {"".join(link).removeprefix(URL).removeprefix(urlsplit(URL).path).removeprefix("./") for link in links}
     return sorted(name for name in names if re.fullmatch(r"[^/?#]+\.tgz", name) and name[0] != ".")
 
 
 def _file_name(link: str) -> str:
-    """The file of a link, which is a name and no path whatever it decodes to."""
+    """Decodes a link to a file name; a link that would decode to a path stays as it is."""
     try:
         name = unquote(link, errors="strict")
     except UnicodeDecodeError:
@@ -206,9 +206,9 @@ def _file_name(link: str) -> str:
 
 
 def _unpack(archive: Path, partial: Path, *, is_ours: bool) -> Submission:
-    """Unpacks a submission into a folder of its own in `partial`, and reads it.
+    """Unpacks a submission into its own folder in `partial`, and reads it.
 
-    A damaged archive that is ours is deleted, to be fetched anew should the corpus be built again.
+    A damaged archive that was downloaded here is deleted, so that the next build fetches it again.
     """
     name = archive.name.removesuffix(SUFFIX)
     temporary, folder = partial / f".{name}", partial / name
@@ -228,7 +228,7 @@ def _unpack(archive: Path, partial: Path, *, is_ours: bool) -> Submission:
 
 
 def _read(folder: Path) -> Submission:
-    """The recordings and prompts of an unpacked submission; the durations are still missing."""
+    """Reads the recordings and prompts of an unpacked submission, without durations."""
     speaker = _speaker(folder)
     audio = next((path for name in ("wav", "flac") for path in _files(folder / name)), None)
     recordings = [] if audio is None else _files(audio.parent)
@@ -246,7 +246,7 @@ def _read(folder: Path) -> Submission:
 
 
 def _speaker(folder: Path) -> str:
-    """Who speaks, in lower case: as etc/README says, else as the folder is named."""
+    """Finds the name of the speaker, in lower case, in etc/README or in the name of the folder."""
     named = re.match(r"(.+?)-\d{8}", folder.name)
     name = named[1] if named else folder.name
     for readme in _files(folder / "etc", "readme"):
@@ -257,7 +257,7 @@ def _speaker(folder: Path) -> str:
 
 
 def _prompts(folder: Path) -> tuple[dict[str, str], list[Problem]]:
-    """Transcript by SUBMISSION/NAME; and the lines that cannot be used."""
+    """Reads the transcripts by SUBMISSION/NAME, and finds the lines that cannot be used."""
     prompts: dict[str, str] = {}
     problems: dict[str, Problem] = {}
     for path in _files(folder / "etc", "prompts") or _files(folder / "etc", "prompts-original"):
@@ -280,7 +280,7 @@ def _prompts(folder: Path) -> tuple[dict[str, str], list[Problem]]:
 
 
 def _files(folder: Path, name: str | None = None) -> list[Path]:
-    """The files of a folder that are not hidden, by name; with `name`, those of that name in whatever case."""
+    """Lists the files of a folder that are not hidden; with `name`, those of that name in upper or lower case."""
     if not folder.is_dir():
         return []
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
@@ -288,19 +288,19 @@ def _files(folder: Path, name: str | None = None) -> list[Path]:
 
 
 def _split(store: Path, gathered: Gathered, shares: Sequence[float], seed: int) -> dict[str, list[Utterance]]:
-    """The utterances of each split that has a share; at least one speaker in each."""
+    """Divides the utterances into the splits that have a share; each gets at least one speaker."""
     speakers = drawn_order((utterance.speaker for utterance in gathered.utterances), seed)
     wanted = {split: share for split, share in zip(SPLITS, shares, strict=True) if share}
     if len(speakers) < len(wanted):
         raise InputError(
-            f"{store} must hold submissions that can be read of {len(wanted)} speakers, for {', '.join(wanted)}, got "
+            f"{store} must hold readable submissions of {len(wanted)} speakers, for {', '.join(wanted)}, got "
             f"{len(speakers)}. Add submissions, or give a split no share: --shares 1 0 0."
         )
     split_of: dict[str, str] = {}
     order = [split for split in ("test", "dev", "train") if split in wanted]
     for position, split in enumerate(order, start=1):
         left = speakers[len(split_of) :]
-        others = len(order) - position  # a speaker is kept for each
+        others = len(order) - position  # one speaker is left for each of them
         number = min(max(1, round(wanted[split] * len(speakers))), len(left) - others) if others else len(left)
         split_of |= dict.fromkeys(left[:number], split)
     rows: dict[str, list[Utterance]] = {split: [] for split in wanted}

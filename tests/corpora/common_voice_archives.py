@@ -1,4 +1,4 @@
-"""Small releases of Common Voice for the tests."""
+"""Makes small releases of Common Voice for the tests."""
 
 import functools
 import io
@@ -26,7 +26,7 @@ Files = dict[str, bytes]
 
 @functools.cache
 def speech() -> list[np.ndarray]:
-    """Eight French sentences, [S] float32 at SAMPLE_RATE."""
+    """Speaks eight French sentences, [S] float32 at SAMPLE_RATE."""
     sentences = [sentence for split in SPLITS for sentence in SENTENCES[split]]
     return speak("fr", [Prompt(sentence, 175, 50, 0.5) for sentence in sentences])
 
@@ -42,7 +42,7 @@ def mp3(index: int, rate: int = 32_000) -> bytes:
 
 
 def client(number: int) -> str:
-    """A client_id of 128 characters; those of 0 and 1 are alike in the first nine."""
+    """Makes a client_id of 128 characters; those of 0 and 1 share the first nine."""
     return f"{'abcdef012' if number < 2 else f'{number:09d}'}{number:0119d}"
 
 
@@ -53,7 +53,7 @@ def row(number: int, sentence: str) -> str:
 
 
 def release(corpus: str = FR) -> Files:
-    """A release: the splits' clips are numbered from 0; an unvalidated and an invalidated clip follow."""
+    """Makes a release: clips of the splits, numbered from 0, then an unvalidated and an invalidated clip."""
     files: Files = {}
     number = 0
     for split, sentences in SENTENCES.items():

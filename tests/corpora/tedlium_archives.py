@@ -1,4 +1,4 @@
-"""Small archives of TED-LIUM for the tests."""
+"""Makes small archives of TED-LIUM for the tests."""
 
 import functools
 import io
@@ -23,7 +23,7 @@ Links = Sequence[tuple[str, str]]
 
 @functools.cache
 def talk(voice: int) -> np.ndarray:
-    """[S] int16, three sentences and pauses between them."""
+    """Speaks three sentences with pauses between them, [S] int16."""
     spoken = speak("en", [Prompt(sentence, 170 + voice, 50, 0.5) for sentence in SENTENCES])
     padded = [np.pad(waveform, (PAUSE, 0)) for waveform in spoken]
     return (np.concatenate(padded) * 2**15).astype(np.int16)
@@ -38,7 +38,7 @@ def sphere(voice: int) -> bytes:
 
 
 def stm(name: str, *lines: str) -> bytes:
-    """`lines` without the three fields in front of the start."""
+    """Removes the three fields before the start from `lines`."""
     return "".join(f"{name} 1 {name} {line}\n" for line in lines).encode()
 
 

@@ -31,7 +31,7 @@ def recording(num_samples: int) -> bytes:
 
 
 def corpus_files() -> Files:
-    """An archive's files: 2 utterances of each of 12 training speakers, 3 of each of 2 test speakers."""
+    """Makes an archive's files: 2 utterances of each of 12 training speakers, 3 of each of 2 test speakers."""
     files: Files = {"an4/LICENSE": b"free\n"}
     for split, folder, speakers, count in (
         ("train", "an4_clstk", SPEAKERS, 2),
@@ -127,7 +127,7 @@ def test_complete_folder_is_left_alone(archive: Path, tmp_path: Path, capsys: py
     capsys.readouterr()
     assert an4.prepare(tmp_path / "data", archive) == folder
     archive.unlink()
-    assert an4.prepare(tmp_path / "data", archive) == folder  # a run goes on without the archive
+    assert an4.prepare(tmp_path / "data", archive) == folder  # a run continues without the archive
     assert an4.prepare(tmp_path / "data") == folder
     assert tree(tmp_path / "data") == before
     assert capsys.readouterr().err == ""
@@ -185,7 +185,7 @@ def test_a_stop_in_the_middle_is_not_believed(
 
 
 def refused(tmp_path: Path, changes: dict[str, bytes | None], message: str) -> None:
-    """The archive with `changes` (None: left out) fails with "ARCHIVE MESSAGE..." and leaves nothing."""
+    """Checks that the archive with `changes` (None: left out) fails with "ARCHIVE MESSAGE..." and leaves nothing."""
     files = {name: content for name, content in (corpus_files() | changes).items() if content is not None}
     archive = write_archive(tmp_path / "a.tar.gz", files)
     with pytest.raises(InputError, match=f"^{re.escape(str(archive))}{message}"):
@@ -316,7 +316,7 @@ def test_download_must_hold_the_published_numbers(
 
 
 def test_real_archive(an4_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The copy of the published archive with nine training speakers as its test set."""
+    """Gives the copy of the published archive, whose test set has nine training speakers."""
     folder = an4.prepare(tmp_path, an4_archive)
     splits = {split: read_manifest(folder / f"{split}.jsonl") for split in SPLITS}
     assert len(splits["train"]) + len(splits["dev"]) == 831

@@ -24,7 +24,7 @@ CONTENT = np.random.default_rng(0).bytes(300_000)
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves CONTENT under every path; the attributes say how it misbehaves."""
+    """Serves CONTENT under every path; the attributes set how it misbehaves."""
 
     daemon_threads = True
     ranges = True  # whether it honours Range
@@ -140,7 +140,7 @@ def test_no_bar_where_the_caller_has_one(server: Server, tmp_path: Path, capsys:
 
 def test_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Server() as closed:  # its port is then free
+    with Server() as closed:  # then its port is free
         url = closed.url
     with pytest.raises(InputError, match=f"^{url} must be downloadable, got .*Connection refused.*. Run the command"):
         download(url, tmp_path / "corpus.tar.gz")
@@ -236,7 +236,7 @@ def packed(tmp_path: Path, data: bytes) -> Path:
 
 
 def with_header(kind: bytes, size: bytes) -> bytes:
-    """A tar file of one member, whose kind and size (12 bytes, as GNU writes them) are these."""
+    """Makes a tar file of one member with the given kind and size (12 bytes, as GNU writes them)."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
         tar.addfile(tarfile.TarInfo("a"))
@@ -250,7 +250,7 @@ def with_header(kind: bytes, size: bytes) -> bytes:
 @pytest.mark.parametrize("kind", [b"0", b"S", b"?"])
 @pytest.mark.parametrize("choose", [None, lambda member: None], ids=["all", "none"])
 def test_a_member_that_claims_more_than_the_archive_can_hold(tmp_path: Path, kind: bytes, choose: Any) -> None:
-    """tarfile would read on behind the end of the archive, 10 KiB at a time: for ever."""
+    """tarfile would read on after the end of the archive, 10 KiB at a time, without end."""
     archive = packed(tmp_path, with_header(kind, b"\x80" + bytes(3) + b"\x7f" + b"\xff" * 7))
     message = (
         f"^{archive} must hold at most {2**25 + 50 * archive.stat().st_size:,} bytes, got a header that promises more"
@@ -317,10 +317,10 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "a.tar.gz", [(member("a"), b"x")])
     (tmp_path / "out").write_bytes(b"a file")
     with pytest.raises(
-        InputError, match=r"out must take what .*a\.tar\.gz holds, got: .+\. Mend that and try again\.$"
+        InputError, match=r"out must take the contents of .*a\.tar\.gz, got: .+\. Mend that and try again\.$"
     ) as failure:
         extract(archive, tmp_path / "out")
-    assert not isinstance(failure.value, BadArchiveError)  # the archive is not to blame
+    assert not isinstance(failure.value, BadArchiveError)  # the archive is not at fault
 
 
 def test_chosen_members_alone_are_unpacked_where_told(tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_chosen_members_alone_are_unpacked_where_told(tmp_path: Path) -> None:
 
 
 def test_members_are_forgotten(tmp_path: Path) -> None:
-    """Else 2.5 million clips take gigabytes of memory."""
+    """Otherwise 2.5 million clips take gigabytes of memory."""
     archive = make_archive(tmp_path / "a.tar.gz", [(member(str(number)), b"") for number in range(100)])
     alive: list[int] = []
 

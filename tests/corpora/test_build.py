@@ -1,4 +1,4 @@
-"""Pairing, measuring and reporting; what a stopped run leaves, a journal, items in parallel."""
+"""Pairing, measuring, reporting, stopped runs, the journal, and parallel items."""
 
 import contextlib
 import json
@@ -115,7 +115,7 @@ def test_what_is_left_out_is_named_as_it_will_be_found(
     named = f"; {folder}/left_out.jsonl names them\n"
     assert capsys.readouterr().err == (
         f"{folder}: a corpus\n  all  0.00 h  1 utterances  0 speakers  1 words\n"
-        f"       left out 2: 2 unreadable audio{named}  left out, of no split: 1: 1 unreadable archive{named}"
+        f"       left out 2: 2 unreadable audio{named}  left out, in no split: 1: 1 unreadable archive{named}"
     )
 
 
@@ -125,7 +125,7 @@ def test_speakers_are_counted_once(audio: Path, tmp_path: Path, capsys: pytest.C
 
 
 def leave(folder: Path, source: dict[str, object] | None) -> None:
-    """A run that was stopped after it had said what it works on."""
+    """Makes the folder of a run that was stopped after it wrote source.json."""
     with contextlib.suppress(KeyboardInterrupt), building(folder, source) as partial:
         begin(partial, SOURCE)
         (partial / "work").touch()
@@ -135,10 +135,10 @@ def leave(folder: Path, source: dict[str, object] | None) -> None:
 def test_what_a_stopped_run_left_is_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     leave(tmp_path / "corpus", SOURCE)
     capsys.readouterr()
-    with building(tmp_path / "corpus", {"release": 2}) as partial:  # a source that says less says nothing else
+    with building(tmp_path / "corpus", {"release": 2}) as partial:  # a source with fewer entries agrees
         assert (partial / "work").exists()
         assert partial == tmp_path / "corpus.partial"
-    assert capsys.readouterr().err == f"{partial}: going on with what a stopped run left\n"
+    assert capsys.readouterr().err == f"{partial}: continuing what a stopped run left\n"
 
 
 @pytest.mark.parametrize("source", [{"release": 3}, {"release": 2, "speakers": 5}, None])

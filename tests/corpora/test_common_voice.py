@@ -34,7 +34,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 def test_every_row_of_the_splits_and_no_other(archive: Path, tmp_path: Path) -> None:
-    """The first row too, which deepspeech.pytorch loses; quotation marks and U+2028 are ordinary characters."""
+    """The first row is kept, which deepspeech.pytorch loses; quotation marks and U+2028 are ordinary characters."""
     folder = common_voice.prepare(tmp_path / "data", archive)
     assert folder == tmp_path / "data/common-voice"
     for split in SPLITS:
@@ -54,7 +54,7 @@ def test_clips_are_those_of_the_release_and_durations_are_exact(archive: Path, t
         assert utterance.duration == len(samples) / rate
         waveform = read_audio(utterance.audio, SAMPLE_RATE)
         assert abs(len(waveform) - utterance.num_samples(SAMPLE_RATE)) <= 1
-        # What is heard is the sentence: an MP3 begins a little late, so the best of some shifts is looked for.
+        # The clip contains the sentence. An MP3 starts a little late, so the test takes the best of several shifts.
         spoken = speech()[index]
         match = max(
             float(np.corrcoef(spoken[: len(piece)], piece)[0, 1])
@@ -80,7 +80,7 @@ def test_speakers_are_short_and_told_apart(archive: Path, tmp_path: Path) -> Non
     folder = common_voice.prepare(tmp_path / "data", archive)
     speakers = [u.speaker for split in SPLITS for u in read_manifest(folder / f"{split}.jsonl")]
     ids = [client(number) for number in range(8)]
-    length = 128 - len(str(1)) + 1  # the first two differ in their last character only
+    length = 128 - len(str(1)) + 1  # the first two differ only in their last character
     assert speakers == [name[:length] for name in ids]
     distinct = {f"{number:03d}{'x' * 125}" for number in range(9)}
     assert set(map(len, common_voice._shorten(distinct).values())) == {8}

@@ -1,4 +1,4 @@
-"""Common Voice: preparing that is stopped and goes on, and archives that are refused."""
+"""Common Voice: preparing that is stopped and continued, and archives that are refused."""
 
 import importlib
 import json
@@ -48,7 +48,7 @@ def test_stop_and_go_on(archive: Path, tmp_path: Path, stage: str, monkeypatch: 
 
 
 def test_nothing_is_done_twice(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped after three clips: neither they are decoded again, nor is the archive read."""
+    """After a stop at three clips, they are not decoded again, and the archive is not read again."""
     decoded: list[str] = []
 
     def decode_three(path: Path) -> float:
@@ -177,7 +177,7 @@ def test_unusable_list(tmp_path: Path, content: bytes, message: str) -> None:
 
 
 def test_hostile_archive_writes_nothing_outside(tmp_path: Path) -> None:
-    """Links are left where they are, even where a list names them; a name that leads outside ends it."""
+    """Links are not unpacked, even if a list names them; a name that leads outside is an error."""
     links = [(f"{FR}/clips", "/tmp"), (f"{FR}/clips/common_voice_fr_0.mp3", "/etc/passwd"), ("clips", "..")]
     files = release()
     del files[f"{FR}/clips/common_voice_fr_0.mp3"]

@@ -1,4 +1,4 @@
-"""The process that speaks, run as `synthetic.py` runs it."""
+"""The process that speaks, started as `synthetic.py` starts it."""
 
 import itertools
 import json
@@ -61,7 +61,7 @@ def test_words_lie_between_their_events_and_pauses() -> None:
 def test_word_that_is_joined_to_the_one_before_starts_at_its_phoneme() -> None:
     marks = [(WORD, 0, 0, ""), (PHONEME, 0, 20, "D"), (PHONEME, 0, 60, "D"), (WORD, 7, 100, ""), (PHONEME, 7, 120, "D")]
     assert espeak.word_spans("on the door", marks, 200) == [(0, 60), (60, 100), (100, 200)]
-    assert espeak.word_spans("on any door", marks, 200) == []  # not known how it begins
+    assert espeak.word_spans("on any door", marks, 200) == []  # its first phoneme is unknown
 
 
 @pytest.mark.parametrize("voice", ["en-us", "en-gb-scotland+f3", "en-029+Mike"])
@@ -84,7 +84,7 @@ def test_rate_and_pitch_are_obeyed() -> None:
     slow, fast, high = spoken("en-us", (SENTENCE, 115, 35), (SENTENCE, 165, 35), (SENTENCE, 165, 65))
     assert len(slow) > 1.2 * len(fast)
 
-    def pitch(samples: np.ndarray) -> float:  # Hz, where the autocorrelation of the whole sentence peaks
+    def pitch(samples: np.ndarray) -> float:  # Hz, at the peak of the autocorrelation of the whole sentence
         power = np.abs(np.fft.rfft(samples, 2 * len(samples))) ** 2
         shortest = 22_050 // 300
         period = shortest + int(np.fft.irfft(power)[shortest : 22_050 // 50].argmax())
@@ -95,7 +95,7 @@ def test_rate_and_pitch_are_obeyed() -> None:
 
 @pytest.mark.parametrize("voice", ["en-gb-x-rp+f5", "en-us"])
 def test_fresh_processes_repeat_the_same_bytes(voice: str) -> None:
-    """f5 breathes: its noise is drawn, unless seeded from the second on the clock."""
+    """f5 breathes: its noise is random, and the library would seed it with the time."""
     requests = (("go up", 150, 50), (SENTENCE, 120, 60))
     first = run(voice, *requests)
     time.sleep(1.01)

@@ -50,7 +50,7 @@ LAYOUTS = {"beside": beside, "wav-txt": wav_txt, "metadata": metadata}
 
 
 def left_out(folder: Path) -> dict[str, str]:
-    """Reason by id."""
+    """Gives the reasons by id."""
     lines = (folder / "left_out.jsonl").read_text().splitlines()
     return {row["id"]: row["reason"] for row in map(json.loads, lines)}
 
@@ -75,7 +75,7 @@ def test_layouts(layout: folder_lib.Layout, named: bool, tmp_path: Path, capsys:
     assert output.err == (
         f"{source}: layout {layout} ({folder_lib.LAYOUTS[layout]})\n"
         f"{root}/mine: from {source}\n  all  0.00 h  2 utterances  2 speakers  5 words\n"
-        f"  train, dev and test of it, by speaker: python main.py data split {root}/mine/all.jsonl --out FOLDER\n"
+        f"  split it by speaker: python main.py data split {root}/mine/all.jsonl --out FOLDER\n"
     )
     assert tree(source) == LAYOUTS[layout]()  # nothing is written there
 
@@ -99,7 +99,7 @@ def test_one_folder_is_no_speaker(tmp_path: Path) -> None:
 
 
 def test_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """deepspeech.pytorch's folders of LibriSpeech, and stray recordings beside them."""
+    """Folders as deepspeech.pytorch makes them of LibriSpeech, with stray recordings beside them."""
     tops = {"train": "train", "val": "dev", "test_clean": "test_clean", "test": "test"}
     files = {f"{top}/{name}": content for top in tops for name, content in wav_txt().items()}
     files |= {
@@ -120,13 +120,13 @@ def test_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert left_out(folder) == {"tests/x.wav": "outside the splits", "y.wav": "outside the splits"}
     error = capsys.readouterr().err
     assert f"{source}: other files ignored: 1 .json\n" in error
-    assert f"  left out, of no split: 2: 2 outside the splits; {folder}/left_out.jsonl names them\n" in error
+    assert f"  left out, in no split: 2: 2 outside the splits; {folder}/left_out.jsonl names them\n" in error
     assert re.findall(r"^  (\w+) +0\.00 h", error, flags=re.MULTILINE) == ["train", "dev", "test", "test_clean"]
     assert "data split" not in error
 
 
 def test_speakers_are_those_of_all_splits(tmp_path: Path) -> None:
-    """One speaker in a split is one, where another split has more; a folder that holds all is none."""
+    """A single speaker of a split counts if another split has more; a folder that holds everything is no speaker."""
     files = {f"train/an4/{name}": content for name, content in wav_txt().items()}
     files |= {"dev/wav/cleo/1.wav": recording(LEFT, WAV), "dev/txt/cleo/1.txt": b"GO"}
     folder = folder_lib.prepare(write_files(tmp_path / "s", files), "mine", root=tmp_path)
@@ -190,7 +190,7 @@ def test_names_that_are_not_utf8_and_linked_folders(tmp_path: Path, capsys: pyte
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_encodings(layout: str, tmp_path: Path) -> None:
-    """UTF-8 with a byte order mark is read; another encoding stops, and its file is named."""
+    """UTF-8 with a byte order mark is read; another encoding is an error that names the file."""
     texts = {name: content for name, content in LAYOUTS[layout]().items() if name.endswith((".txt", ".csv"))}
     name, content = max(texts.items())
     source = write_files(tmp_path / "s", LAYOUTS[layout]() | {name: "\ufeff".encode() + content})
@@ -242,7 +242,7 @@ def test_no_layout_fits(tmp_path: Path) -> None:
     message = (
         f"{source} must have one of the layouts metadata: wavs/a.wav, and a line a|as written|as spoken in "
         "metadata.csv; wav-txt: wav/a.wav, txt/a.txt; beside: a.wav, a.txt beside it; got 1 .json, 1 .txt, 2 .wav, 1 "
-        "without a suffix, and no audio with its transcript. Arrange it so, or write a manifest yourself."
+        "without a suffix, and no audio with its transcript. Rearrange it, or write a manifest yourself."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         folder_lib.prepare(source, "mine", root=tmp_path)
@@ -345,7 +345,7 @@ def test_recordings_are_never_advised_to_be_deleted(tmp_path: Path) -> None:
     message = f"--name must be new, or that of a corpus made from a folder, got mine: {source} holds something else. "
     with pytest.raises(InputError, match=f"^{message}Choose another name.$"):
         folder_lib.prepare(source, "mine", root=tmp_path / "data")
-    folder_lib.prepare(source, "list", root=tmp_path / "data")  # within the root is well
+    folder_lib.prepare(source, "list", root=tmp_path / "data")  # inside the root it is allowed
     write_files(tmp_path / "data/an4", {"source.json": b"{}"})
     with pytest.raises(InputError, match=r"^--name must be new, or that of a corpus made from a folder, got an4: "):
         folder_lib.prepare(source, "an4", root=tmp_path / "data")

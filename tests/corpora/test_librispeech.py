@@ -29,7 +29,7 @@ SPEAKERS = {
 
 
 def part_files(part: str) -> dict[str, bytes]:
-    """Two chapters of two utterances of each speaker."""
+    """Makes two chapters of two utterances for each speaker."""
     files = {"LibriSpeech/LICENSE.TXT": b"CC BY 4.0\n", "LibriSpeech/SPEAKERS.TXT": b"; ID | SEX\n"}
     for speaker in SPEAKERS[part]:
         for chapter in ("198", "1420"):
@@ -77,7 +77,7 @@ def test_splits_hold_the_parts_that_are_there(archives: Path, tmp_path: Path) ->
     assert {row.speaker for row in read_manifest(folder / "train.jsonl")} == {"14", "19", "26"}
     assert len(names(folder / "dev.jsonl")) == 8
     assert {name.split("-")[0] for name in names(folder / "test-clean.jsonl")} == {"61"}
-    assert (folder / "test-other.jsonl").stat().st_ino == before  # what did not change is not written again
+    assert (folder / "test-other.jsonl").stat().st_ino == before  # unchanged files are not written again
 
 
 def test_part_that_was_deleted_leaves_the_splits(archives: Path, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_second_run_does_nothing(
     folder = librispeech.prepare(tmp_path / "data", parts, archives)
     before = tree(tmp_path / "data")
     capsys.readouterr()
-    for name in ("extract", "file_md5", "read_manifest", "write_text"):  # the MD5 of 30 GB takes its time
+    for name in ("extract", "file_md5", "read_manifest", "write_text"):  # the MD5 of 30 GB takes time
         monkeypatch.setattr(librispeech, name, None)
     assert librispeech.prepare(tmp_path / "data", parts, archives) == folder
     for archive in archives.iterdir():
@@ -123,7 +123,7 @@ def test_what_is_printed(archives: Path, tmp_path: Path, capsys: pytest.CaptureF
     md5 = file_md5(archives / "dev-clean.tar.gz")
     assert output.err == "".join(
         f"{folder}/{part}: LibriSpeech from {tars}/{part}.tar.gz (MD5 {file_md5(archives / f'{part}.tar.gz')}, "
-        f"another than the published {librispeech.MD5[part]})\n"
+        f"not the published {librispeech.MD5[part]})\n"
         f"  {part}  0.00 h  4 utterances  1 speakers  10 words\n"
         f"{folder}/{split}.jsonl: 0.00 h  4 utterances, of {part}\n"
         for part, split in (("train-clean-360", "train"), ("dev-clean", "dev"))
@@ -144,7 +144,7 @@ def test_another_archive_is_not_taken_for_this(archives: Path, tmp_path: Path) -
     folder = librispeech.prepare(tmp_path / "data", ("dev-clean",), archives)
     archive = archives / "dev-clean.tar.gz"
     old = file_md5(archive)
-    archive.touch()  # another date is no other archive
+    archive.touch()  # another date does not make another archive
     librispeech.prepare(tmp_path / "data", ("dev-clean",), archives)
     write_archive(archive, part_files("dev-clean") | {"LibriSpeech/README.TXT": b"new"})
     message = f"{folder}/dev-clean must be made from {archive} (MD5 {file_md5(archive)}), got one of MD5 {old}. Delete"
@@ -174,7 +174,7 @@ def test_a_stop_costs_one_part(archives: Path, tmp_path: Path, stage: str, monke
         patch.setattr("shutil.rmtree", lambda *_, **__: None)  # as after a kill: nothing is tidied up
         with pytest.raises(KeyboardInterrupt):
             librispeech.prepare(tmp_path / "data", parts, archives)
-    assert len(names(folder / "dev.jsonl")) == 4  # the part that was ready can be used
+    assert len(names(folder / "dev.jsonl")) == 4  # the finished part can be used
     first = (folder / "dev-clean/utterances.jsonl").stat().st_ino
     librispeech.prepare(tmp_path / "data", parts, archives)
     assert (folder / "dev-clean/utterances.jsonl").stat().st_ino == first
@@ -183,7 +183,7 @@ def test_a_stop_costs_one_part(archives: Path, tmp_path: Path, stage: str, monke
 
 
 def change(tmp_path: Path, changes: dict[str, bytes | None]) -> Path:
-    """A folder of the archive of dev-clean with `changes` (None: left out)."""
+    """Makes a folder with the archive of dev-clean with `changes` (None removes a file)."""
     files = {name: content for name, content in (part_files("dev-clean") | changes).items() if content is not None}
     return write_archive(tmp_path / "changed/dev-clean.tar.gz", files).parent
 

@@ -24,7 +24,7 @@ PAIRS = list(itertools.combinations(SPLITS, 2))
 
 
 def small_script() -> dict[str, dict[str, list[Prompt]]]:
-    """Two voices of each split, the first sentences of each; en-gb-x-rp+f5 breathes, which is drawn noise."""
+    """Gives the first sentences of two voices of each split; en-gb-x-rp+f5 breathes, which is random noise."""
     chosen = {"en-gb-x-rp+f5", "en-us", "en-us+m4", "en-029+Mike", "en-gb-scotland+f3", "en-gb-scotland+m3"}
     return {
         split: {voice: prompts[:3] for voice, prompts in SCRIPT[split].items() if voice in chosen} for split in SPLITS
@@ -119,7 +119,7 @@ def test_words_and_their_times_are_listed(small_corpus: Path) -> None:
 
 
 def check_audio(folder: Path, script: dict[str, dict[str, list[Prompt]]]) -> list[Utterance]:
-    """Every utterance decodes, is heard, is not clipped and is long enough for CTC at 40 ms a frame."""
+    """Every utterance decodes, is audible, is not clipped and is long enough for CTC at 40 ms a frame."""
     alphabet = Alphabet(ENGLISH)
     rows = []
     for split in SPLITS:

@@ -1,4 +1,4 @@
-"""TED-LIUM from small archives of both releases' layouts: synthesised talks as big-endian Sphere, and STM."""
+"""TED-LIUM from small archives in the layouts of both releases: synthesised talks as big-endian Sphere, and STM."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def prepare_changed(tmp_path: Path, changes: Mapping[str, bytes | None]) -> Path
 
 
 def with_segments(tmp_path: Path, *lines: str) -> Path:
-    """Release 2, with `lines` as the segments of the first training talk."""
+    """Prepares release 2 with `lines` as the segments of the first training talk."""
     return prepare_changed(
         tmp_path, {"TEDLIUM_release2/train/stm/AnnLee_2009P.stm": stm("AnnLee_2009P", *lines, "0.25 1 <F0_M> good")}
     )
@@ -97,7 +97,7 @@ def test_training_set_of_release_3_is_that_of_legacy(tmp_path: Path) -> None:
 
 
 def test_links_without_legacy_train_or_into_dev(tmp_path: Path) -> None:
-    """A copy without links takes all of data/, but never a talk of dev or test; dev may be linked too."""
+    """A copy without links uses all of data/, but never a talk of dev or test; dev may be linked too."""
     files, _ = release3()
     files |= {name.replace("legacy/test", "data"): content for name, content in files.items() if "legacy/test" in name}
     linked = {name: content for name, content in files.items() if "legacy/dev" in name}

@@ -1,4 +1,4 @@
-"""TED-LIUM: preparing that is stopped and goes on, and archives that are refused."""
+"""TED-LIUM: preparing that is stopped and continued, and archives that are refused."""
 
 import importlib
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_stop_and_go_on(archive: Path, tmp_path: Path, stage: str, monkeypatch: 
 
 
 def test_talks_are_cut_once_and_then_deleted(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped in the third talk: the first two are neither unpacked nor cut again."""
+    """After a stop in the third talk, the first two are neither unpacked nor cut again."""
     cut: list[Path] = []
     read_audio = importlib.import_module("ds2_jax.audio.reading").read_audio
 
@@ -77,14 +77,14 @@ def test_talks_are_cut_once_and_then_deleted(archive: Path, tmp_path: Path, monk
 
 
 def test_talk_that_is_gone_but_not_cut(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine went down before the journal was on disk: the talk must not be left out for good."""
+    """If the machine crashes before the journal is on disk, the talk must not be left out for good."""
     with monkeypatch.context() as patch:
         patch.setattr(tedlium, "finish", lambda *_: pytest.fail("stop"))
         with pytest.raises(pytest.fail.Exception):
             tedlium.prepare(tmp_path / "data", archive)
     partial = tmp_path / "data/tedlium.partial"
     (partial / "talks.jsonl").write_text("")
-    message = rf"talks/train/AnnLee_2009P\.sph must be there to be cut, got none\. Delete {partial} and run again\.$"
+    message = rf"talks/train/AnnLee_2009P\.sph must exist to be cut, got none\. Delete {partial} and run again\.$"
     with pytest.raises(InputError, match=message):
         tedlium.prepare(tmp_path / "data", archive)
 

@@ -38,7 +38,7 @@ def test_no_speaker_is_in_two_splits(archives: Path, tmp_path: Path) -> None:
     anonymous = ["anonymous-20090101-abc", "anonymous-20090101-abd"]
     assert sorted(everyone) == sorted(
         [*"abcdefgh", *anonymous]
-    )  # each once; the three submissions of "a" are one speaker's
+    )  # each once; the three submissions of "a" are by one speaker
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,11 @@ def test_what_cannot_be_used_is_named_and_counted(
         "a-20080601-evil.tgz": "unreadable archive",
     }
     assert not list(tmp_path.rglob("stray"))
-    assert whole.exists()  # it is the user's
+    assert whole.exists()  # the archive belongs to the user
     assert ".partial" not in (folder / "left_out.jsonl").read_text()
     error = capsys.readouterr().err
     assert "left out 7: 2 missing audio, 2 unreadable transcript, 1 " in error
-    assert f"left out, of no split: 2: 2 unreadable archive; {folder}/left_out.jsonl names them\n" in error
+    assert f"left out, in no split: 2: 2 unreadable archive; {folder}/left_out.jsonl names them\n" in error
     assert f"{two}/b0001.wav" in [name for rows in rows_of(folder).values() for name, _ in rows]
 
 
@@ -164,7 +164,7 @@ def test_prompts_and_speakers_as_they_come(tmp_path: Path) -> None:
     write_submission(folder, "Joe-Bloggs-20080101-a", {"etc/README": None})
     write_submission(folder, "odd", {"etc/README": b"User Name:\nGender: unknown\n"})
     flat = {name.removeprefix("z-20080101-a/"): data for name, data in submission("z-20080101-a", "Zoë").items()}
-    write_archive(folder / "z-20080101-a.tgz", flat)  # without a folder of its own
+    write_archive(folder / "z-20080101-a.tgz", flat)  # without its own folder
     made = voxforge.prepare(tmp_path / "data", folder, (1, 0, 0))
     rows = {row.id: (row.speaker, row.transcript) for row in read_manifest(made / "train.jsonl")}
     assert {name: row for name, row in rows.items() if "b0000" in name} == {
@@ -191,7 +191,7 @@ def test_wrong_folders(tmp_path: Path) -> None:
         voxforge.prepare(tmp_path / "data", tmp_path / "empty")
     write_submission(tmp_path / "two", "a-20080101-xyz")
     write_submission(tmp_path / "two", "b-20080101-xyz")
-    message = r"two must hold submissions that can be read of 3 speakers, for train, dev, test, got 2\. Add submissions"
+    message = r"two must hold readable submissions of 3 speakers, for train, dev, test, got 2\. Add submissions"
     with pytest.raises(InputError, match=message):
         voxforge.prepare(tmp_path / "data", tmp_path / "two")
     assert list((tmp_path / "data").iterdir()) == []

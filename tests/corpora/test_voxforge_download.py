@@ -18,7 +18,7 @@ from tests.speech import tree
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves the submissions of a folder, and their index as Apache writes it; the attributes say how it misbehaves."""
+    """Serves the submissions of a folder, and their index as Apache writes it; the attributes set how it misbehaves."""
 
     daemon_threads = True
 
@@ -26,7 +26,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), functools.partial(Handler, folder=folder))
         self.folder = folder
         self.links: list[str] = []  # more of the index
-        self.cut: set[str] = set()  # whose connection breaks half way
+        self.cut: set[str] = set()  # names whose connection breaks half way
         self.requested: list[tuple[str, str | None]] = []
 
     @property
@@ -121,7 +121,7 @@ def test_a_network_that_fails_makes_no_corpus_and_is_resumed(
 ) -> None:
     server.cut = {"c-20080101-xyz.tgz", "d-20080101-xyz.tgz"}
     message = (
-        rf"^{server.url} must give its submissions, got no 2 of 12: {server.url}c-20080101-xyz\.tgz must be "
+        rf"^{server.url} must serve its submissions, got errors for 2 of 12: {server.url}c-20080101-xyz\.tgz must be "
         r"downloadable, got \d+ of \d+ bytes before the connection closed\. Run again to resume, or name a folder of"
     )
     with pytest.raises(InputError, match=message):

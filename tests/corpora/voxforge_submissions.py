@@ -1,4 +1,4 @@
-"""Small submissions of VoxForge for the tests."""
+"""Makes small submissions of VoxForge for the tests."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ SPLITS = ("train", "dev", "test")
 
 
 def submission(name: str, user: str, audio: str = "wav") -> dict[str, bytes]:
-    """The files of a submission of two recordings."""
+    """Makes the files of a submission of two recordings."""
     prompts = "".join(f"{name}/mfc/b{i:04d} {sentence}\n" for i, sentence in enumerate(SENTENCES[:2]))
     files = {
         f"{name}/etc/PROMPTS": prompts.encode(),
@@ -24,7 +24,7 @@ def submission(name: str, user: str, audio: str = "wav") -> dict[str, bytes]:
 
 
 def write_submission(folder: Path, name: str, changes: dict[str, bytes | None] | None = None, **of: str) -> Path:
-    """A submission's archive with `changes` (None: left out), named by their paths inside."""
+    """Makes a submission's archive with `changes` to the files at the given paths (None removes a file)."""
     files = submission(name, **{"user": name.split("-")[0], **of}) | {
         f"{name}/{path}": content for path, content in (changes or {}).items()
     }
@@ -34,7 +34,7 @@ def write_submission(folder: Path, name: str, changes: dict[str, bytes | None] |
 
 
 def rows_of(folder: Path) -> dict[str, list[tuple[str, str]]]:
-    """(id, speaker) of each split."""
+    """Gives the (id, speaker) pairs of each split."""
     return {
         path.stem: [(row.id, row.speaker) for row in read_manifest(path)]
         for path in sorted(folder.glob("*.jsonl"))
@@ -43,6 +43,6 @@ def rows_of(folder: Path) -> dict[str, list[tuple[str, str]]]:
 
 
 def left_out(folder: Path) -> dict[str, str]:
-    """Reason by id."""
+    """Gives the reasons by id."""
     lines = (folder / "left_out.jsonl").read_text().splitlines()
     return {row["id"]: row["reason"] for row in map(json.loads, lines)}

@@ -1,4 +1,4 @@
-"""Error rates of a run, and the file that shows them."""
+"""Error rates of a run, and the files that hold them."""
 
 import contextlib
 import dataclasses
@@ -99,7 +99,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluated(run: Path) -> tuple[Evaluation, str]:
-    """The evaluation of the run's test split, and what it printed."""
+    """Evaluates the run's test split; gives the evaluation and what was printed."""
     with contextlib.redirect_stdout(io.StringIO()) as output:
         evaluation = evaluate(run, None)
     return evaluation, output.getvalue()
@@ -173,7 +173,7 @@ def test_missing_manifest_is_named_and_nothing_prepared(
         f"{missing} must be a manifest to evaluate, got no such file. Give the path of a manifest: --manifest FILE."
         if corpus
         else f"data.test must be a manifest, got {missing}, which does not exist. Make it: python main.py prepare an4 "
-        f"--root {tmp_path}/data (--help tells its options)."
+        f"--root {tmp_path}/data (--help lists its options)."
     )
 
 
