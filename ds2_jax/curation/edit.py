@@ -41,8 +41,8 @@ def merge(manifests: Manifests, out: Path) -> int:
     Raises:
         InputError: a manifest cannot be read, or `out` exists or cannot be written.
 
-    Differs: deepspeech.pytorch links the files of all manifests into one folder, where files of the same name replace
-        each other.
+    Differs: deepspeech.pytorch links the files of all manifests into one folder, where only one file of each name
+        remains.
     """
     require_new(out, "--out")
     for path in manifests:

@@ -234,7 +234,7 @@ def _words(rows: Any, transcript: str, duration: float, field: str) -> tuple[Tim
 
 
 def _read_samples(path: Path, document: Row) -> list[Utterance]:
-    """The utterances of deepspeech.pytorch's manifest."""
+    """Reads the utterances of deepspeech.pytorch's manifest."""
     folder = path.parent / _string(document, "root_path", str(path))
     require(isinstance(document["samples"], list), f"{path}: samples", "be a list", document["samples"])
     utterances = []

@@ -131,8 +131,8 @@ def _generate(
         .prefetch(PREFETCHED_BATCHES)
         .with_options(options)
     )
-    # The loop holds the only reference to TensorFlow's iterator, which so ends with the loop, even if the traceback of
-    # an error keeps this frame alive.
+    # The loop holds the only reference to TensorFlow's iterator. So the iterator ends with the loop, even if the
+    # traceback of an error keeps this frame alive.
     for *arrays, problems in dataset.as_numpy_iterator():
         for problem in (Problem(**fields) for fields in json.loads(problems)):
             if problem.reason == "unexpected error":

@@ -79,9 +79,10 @@ def plan_epoch(
 ) -> list[Batch]:
     """Plans one epoch of training with every utterance once.
 
-    Every epoch has the same shapes, and the same number of batches of each shape. (seed, epoch) draws which utterances
-    share a batch, which leftovers move to the next longer bucket, and the order of the batches. Empty rows lie in the
-    shortest bucket, where they cost least, and are spread over its batches, so that no step has a single utterance.
+    Every epoch has the same shapes, and the same number of batches of each shape. A generator with the seed
+    (seed, epoch) draws which utterances share a batch, which leftovers move to the next longer bucket, and the order of
+    the batches. Empty rows lie in the shortest bucket, where they cost least, and are spread over its batches, so that
+    no step has a single utterance.
 
     Args:
         num_samples: [U] int, the number of samples of every utterance in this epoch. A file may hold up to

@@ -37,7 +37,7 @@ logger = logging.getLogger(__package__)
 
 
 TEMPERATURES = 2.0 ** (np.arange(-32, 33) / 16)
-"""The temperatures to try: from 1/4 to 4, by factors of 2 to the power of 1/16."""
+"""The temperatures to try, from 1/4 to 4; each is 2 ** (1/16) times the one before."""
 NEUTRAL = 32
 """The index of temperature 1."""
 MIN_WORDS = 10
@@ -100,7 +100,7 @@ def fit_calibration(
 ) -> tuple[Calibration, Sequence[str]]:
     """Fits a calibration to the model's outputs for a split, decoded greedily.
 
-    The temperature maximises the likelihood of which words are right and which are wrong; it stays 1 with fewer than
+    The temperature is the one at which the right and wrong words are most probable. It stays 1 with fewer than
     `MIN_WORDS` of either. The offsets are medians over the right words, which minimises the mean absolute error.
 
     Returns:

@@ -119,7 +119,7 @@ def write_evaluation(folder: Path, name: str, evaluation: Evaluation) -> Path:
         InputError: the loss is not finite, so the weights are useless; or a file cannot be written.
     """
     if not np.isfinite(evaluation.loss):
-        raise InputError(f"The loss of {name} must be finite, got {evaluation.loss}. Use weights from before that.")
+        raise InputError(f"The loss of {name} must be finite, got {evaluation.loss}. Use earlier weights.")
     lines = [
         {
             "id": result.utterance.id,

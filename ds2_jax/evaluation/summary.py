@@ -62,7 +62,7 @@ def summary(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS]) -> in
     for place in dict.fromkeys(place for run in finished for place in run.evaluations):
         having = [run for run in finished if place in run.evaluations]
         if lacking := [str(run.folder) for run in finished if place not in run.evaluations]:
-            logger.info(f"{place} is not in {', '.join(lacking)}: its table is of the other runs")
+            logger.info(f"{place} is not in {', '.join(lacking)}: its table has only the other runs")
         sections.append("\n".join(section_lines(place, having)))
     print("\n\n".join(sections))
     return 0

@@ -94,7 +94,7 @@ class Trials:
         return words / max(self.conditions["words"], 1), characters / max(self.conditions["characters"], 1)
 
     def describe(self, words: int, characters: int) -> str:
-        """Describes the error rates in words."""
+        """Formats error rates as text."""
         wer, cer = self.rates(words, characters)
         return f"WER {wer:.2%} ({words:,} errors), CER {cer:.2%} ({characters:,})"
 

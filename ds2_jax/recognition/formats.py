@@ -14,12 +14,12 @@ Format = Literal["txt", "json", "srt", "vtt", "ctm", "tsv"]
 
 
 def to_txt(transcript: Transcript) -> str:
-    """Gives the text as one line."""
+    """Formats the text as one line."""
     return f"{transcript.text}\n"
 
 
 def to_json(transcript: Transcript) -> str:
-    r"""Gives a JSON object on one line (JSON Lines), in UTF-8.
+    r"""Formats a transcript as a JSON object on one line (JSON Lines), in UTF-8.
 
     `audio` names the file. `duration` is the length of the recording. `text` is everything that was recognised, and
     `confidence` the probability that the least certain segment is right. Each of `words` has `word`, `start`, `end`,
@@ -72,7 +72,7 @@ def _confidence(reading: Hypothesis) -> float:
 
 
 def to_srt(transcript: Transcript) -> str:
-    """Gives SubRip subtitles: numbered cues, each with its times, one or two lines and an empty line.
+    """Formats SubRip subtitles: numbered cues, each with its times, one or two lines and an empty line.
 
     The format has no escapes. An arrow `-->` in the text gets a space, because it ends the cue in some players. SubRip
     wrote CRLF; players, editors and the tools of a pipe also read LF.
@@ -86,7 +86,7 @@ def to_srt(transcript: Transcript) -> str:
 
 
 def to_vtt(transcript: Transcript) -> str:
-    """Gives WebVTT subtitles.
+    """Formats WebVTT subtitles.
 
     Source: W3C, WebVTT: The Web Video Text Tracks Format, section 4 (syntax). It asks for an escaped `>` only at the
     end of an arrow; like other writers, this one always escapes it.
@@ -98,7 +98,7 @@ def to_vtt(transcript: Transcript) -> str:
 
 
 def to_tsv(transcript: Transcript) -> str:
-    r"""Gives the subtitles as a table: a header, then start, end (whole milliseconds) and text, separated by tabs.
+    r"""Formats the subtitles as a table: a header, then start, end (whole milliseconds) and text, separated by tabs.
 
     The columns are those of Whisper. A backslash, tab, LF or CR in the text is written `\\`, `\t`, `\n` or `\r`.
     """
@@ -108,7 +108,7 @@ def to_tsv(transcript: Transcript) -> str:
 
 
 def to_ctm(transcript: Transcript, name: str) -> str:
-    """Gives NIST's time-marked words, sorted by start.
+    """Formats NIST's time-marked words, sorted by start.
 
     A line holds recording, channel, start and duration in seconds, word, and confidence. The channel is always 1,
     because recordings are mixed down. White space inside a word becomes `_`, because it would end the word.

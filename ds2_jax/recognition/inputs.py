@@ -52,7 +52,7 @@ def find_audio(paths: Sequence[Path]) -> list[AudioFile]:
         InputError: no path is given, one does not exist, a pattern matches nothing, or a folder holds no audio.
     """
     if not paths:
-        raise InputError("AUDIO must name at least one file or folder, got none. Add it behind RUN.")
+        raise InputError("AUDIO must name at least one file or folder, got none. Add it after RUN.")
     names: dict[Path, PurePath] = {}
     for path in paths:
         for file, name in _find(path):

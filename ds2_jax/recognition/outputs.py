@@ -76,7 +76,7 @@ class Output:
     def _check_stdout(self, num_files: int, resume: bool) -> None:
         advice = "Add --output-dir FOLDER."
         if resume:
-            raise InputError(f"--resume must come with --output-dir, whose files it looks at, got none. {advice}")
+            raise InputError(f"--resume must be used with --output-dir, got none. {advice}")
         if len(self.formats) > 1:
             raise InputError(f"--format must be one for standard output, got {', '.join(self.formats)}. {advice}")
         if self.formats[0] in ONE_RECORDING and num_files > 1:

@@ -199,7 +199,7 @@ class Recogniser:
         rate = self.config.features.sample_rate
         if isinstance(audio, str | Path):
             if sample_rate is not None:
-                raise InputError(f"sample_rate must be left out for a file, got {sample_rate}. The file knows its own.")
+                raise InputError(f"sample_rate must be left out for a file, got {sample_rate}. The file has its own.")
             return NamedBlocks(Path(audio), read_blocks(Path(audio), rate))
         return NamedBlocks(Path("audio"), array_blocks(np.asarray(audio), sample_rate, rate))
 

@@ -1,4 +1,4 @@
-"""The report, and that its exit code is what training would do."""
+"""The report of the check, and an exit code that tells whether training can start."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ from tests.small_runs import RATE, noise, write_noise, write_noise_manifest
 
 
 def bad_utterance(folder: Path, kind: str) -> Utterance:
-    """An utterance with a fault."""
+    """Makes an utterance with a fault."""
     path = write_noise(folder / f"{kind}.wav", 0.5, seed=99)
     good = Utterance(path, 0.5, "GO ON", kind, "ann")
     samples = noise(0.5, seed=99)
@@ -48,13 +48,13 @@ def bad_utterance(folder: Path, kind: str) -> Utterance:
             return dataclasses.replace(good, duration=30.0)
         case "too few output frames":
             return dataclasses.replace(good, transcript="A" * 20)
-        case "too few real frames":  # those of 0.5 s would do: the file is shorter, within what is tolerated
+        case "too few real frames":  # 0.5 s would be enough frames, but the file is shorter, within the tolerance
             return dataclasses.replace(good, duration=0.55, transcript="AB" * 14)
     return good
 
 
 def training_stops(path: Path, config: Config, role: str) -> str:
-    """What the reading of a split in training says where it stops; "" where it does not."""
+    """Gives the error with which training would stop at a split; "" if it would not stop."""
     alphabet = Alphabet.of(config.data)
     try:
         split = read_split(path, config, alphabet, prune=role != "test")
@@ -112,7 +112,7 @@ def test_the_exit_code_is_what_training_does(
 
 @pytest.fixture
 def odd(tmp_path: Path) -> Path:
-    """A manifest with one utterance of each kind that is told."""
+    """Makes a manifest with one utterance of each kind of finding."""
     rows = [bad_utterance(tmp_path, kind) for kind in KINDS if kind != "good"]
     rows.append(dataclasses.replace(bad_utterance(tmp_path, "good"), id="fine"))
     soundfile.write(tmp_path / "loud.wav", np.clip(4 * noise(0.5, 5), -0.9, 0.9), RATE)

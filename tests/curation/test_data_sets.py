@@ -1,4 +1,4 @@
-"""The tools take a TensorFlow data set where they take a manifest, and say the same of it."""
+"""The tools accept a TensorFlow data set instead of a manifest, and report the same."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.small_runs import write_noise_manifest
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """A manifest, and the same as a data set."""
+    """Makes a manifest, and the same utterances as a data set."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     manifest = write_noise_manifest(tmp_path / "data", name="noise")
     pack((str(manifest),), str(tmp_path / "pack"))

@@ -1,4 +1,4 @@
-"""No utterance is lost, doubled or given another's audio."""
+"""Merging and splitting lose no utterance, double none, and keep the audio of each."""
 
 import json
 from collections.abc import Sequence
@@ -107,7 +107,7 @@ def test_split_keeps_speakers_apart_and_loses_no_one(tmp_path: Path, capsys: pyt
     assert shares["dev"] == pytest.approx(0.1, abs=0.015)  # half a speaker
     assert shares["test"] == pytest.approx(0.2, abs=0.015)
     for part in parts.values():
-        assert part == sorted(part, key=rows.index)  # in the order they came in
+        assert part == sorted(part, key=rows.index)  # in their original order
     printed = capsys.readouterr().out
     assert printed.splitlines()[1].split() == ["share", "of", "the", "hours", *(f"{x:.3f}" for x in shares.values())]
     assert printed.endswith(f"{tmp_path}/split: train.jsonl, dev.jsonl, test.jsonl, by speaker, seed 0\n")

@@ -1,4 +1,4 @@
-"""What is told of manifests, from recordings whose measures are written down."""
+"""Findings about manifests, from recordings with given measurements."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ Row = tuple[str, str, str, Recording | Problem]  # id, speaker, transcript, reco
 
 
 def checked(name: str, *rows: Row, role: Role = "train", problems: Sequence[Problem] = ()) -> Checked:
-    """A manifest of utterances of a second; a recording without a digest is unlike all others."""
+    """Makes a manifest of utterances of a second; recordings without a digest are distinct."""
     utterances, recordings = [], []
     for key, speaker, text, recording in rows:
         utterances.append(Utterance(Path(f"{key}.wav"), 1.0, text, key, speaker))

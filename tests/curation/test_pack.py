@@ -1,4 +1,4 @@
-"""What a pack holds, that it is the same however it was written, and what is left after a stop."""
+"""The contents of packs, which are equal however they are written, and packs that were stopped."""
 
 import dataclasses
 import hashlib
@@ -42,7 +42,7 @@ KINDS = {
     "h.mp3": ("MPEG_LAYER_III", 16_000, 1),
     "i.wav": ("PCM_16", 16_000, 9),
 }
-"""Subtype, Hz and channels of files of which no two are of one kind."""
+"""Subtype, Hz and channels of files of different kinds."""
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def kinds(tmp_path: Path) -> Path:
-    """A manifest of `KINDS`."""
+    """Makes a manifest of `KINDS`."""
     utterances = []
     for index, (name, (subtype, rate, channels)) in enumerate(KINDS.items()):
         samples = np.random.default_rng(index).uniform(-0.5, 0.5, (rate // 2 + 7 * index, channels))
@@ -64,7 +64,7 @@ def kinds(tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Digests of all files, by name."""
+    """Computes the digests of all files by name."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
@@ -77,7 +77,7 @@ def epoch(utterances: list[Utterance]) -> list[dict[str, np.ndarray]]:
 
 def test_batches_of_real_speech_are_those_of_the_manifest(an4_archive: Path, tmp_path: Path) -> None:
     utterances = read_manifest(an4.prepare(tmp_path, an4_archive) / "dev.jsonl")[:40]
-    # Durations as a person would round them, in an order of its own: the pack must keep both.
+    # Rounded durations, and an unsorted order: the pack must keep both.
     utterances = [dataclasses.replace(each, duration=round(each.duration, 2)) for each in utterances[::-1]]
     write_manifest(tmp_path / "train.jsonl", utterances)
     out = tmp_path / "pack"
@@ -104,7 +104,7 @@ def test_every_kind_of_file_is_kept_without_loss(
     printed = capsys.readouterr()
     assert printed.out == f"tfds:{out}#every\n"
     assert re.search(r"^  every  0\.00 h  \d\.\d MB in 1 file  2 16-bit samples as FLAC, 7 copied$", printed.err, re.M)
-    source = tfds.builder_from_directory(out).as_data_source("every")  # as anybody would read it
+    source = tfds.builder_from_directory(out).as_data_source("every")  # as any user of TFDS reads it
     assert len(source) == len(KINDS)
     for utterance, packed, example in zip(
         read_manifest(kinds), read_utterances(Path(f"tfds:{out}#every")), source, strict=True
@@ -126,7 +126,7 @@ def test_a_part_of_a_split_is_read_too(kinds: Path, tmp_path: Path) -> None:
 
 
 def test_the_features_of_a_record_are_in_their_order(kinds: Path, tmp_path: Path) -> None:
-    """TFDS leaves it to chance, so that no two processes would write the same bytes."""
+    """TFDS orders features at random, so that two processes would write different bytes."""
     pack((str(kinds),), str(tmp_path / "pack"))
     split = TfdsSplit(Path(f"tfds:{tmp_path / 'pack'}#kinds"))
     for index in range(len(KINDS)):
@@ -152,7 +152,7 @@ def test_a_shard_that_was_cut_is_not_believed(kinds: Path, tmp_path: Path) -> No
 
 
 def split_up(monkeypatch: pytest.MonkeyPatch, num_bytes: int = 60_000) -> None:
-    """Makes small files, however many megabytes are asked for."""
+    """Makes small files, whatever number of megabytes is requested."""
     plan = pack_lib.plan
     monkeypatch.setattr(pack_lib, "plan", lambda split, path, out, _: plan(split, path, out, num_bytes))
 
@@ -191,7 +191,7 @@ def test_the_bytes_are_the_same_for_any_worker_and_after_a_stop(
     before = first.stat().st_mtime_ns
     capsys.readouterr()
     pack((str(kinds),), str(out), num_workers=2)
-    # The first, and those that the worker had begun before it heard of the stop.
+    # The first, and those that the worker had started before the stop.
     assert re.search(rf"^{out}: continuing, [1-4] of 6 files exist$", capsys.readouterr().err, re.MULTILINE)
     assert first.stat().st_mtime_ns == before
     assert contents(out) == contents(tmp_path / "one")
@@ -241,7 +241,7 @@ def test_changed_sources_rewrite_what_they_change_and_leave_no_old_files(
         pack((str(kinds), f"old={kinds}"), str(out))
     assert list(out.glob("speech-old.*"))
     times = {path.name: path.stat().st_mtime_ns for path in out.glob("speech-kinds.*")}
-    soundfile.write(tmp_path / "e.flac", np.zeros(8_028), RATE)  # smaller: and so fewer files
+    soundfile.write(tmp_path / "e.flac", np.zeros(8_028), RATE)  # smaller, and so fewer files
     split_up(monkeypatch, 30_000)
     pack((str(kinds),), str(out))
     assert not list(out.glob("speech-old.*"))
@@ -281,7 +281,7 @@ def test_bad_recordings_are_left_out_on_request_and_listed(
 ) -> None:
     manifest = write_noise_manifest(tmp_path, ("GO", "YES", "NO", "GO"), "some")
     (tmp_path / "some1.wav").unlink()
-    split_up(monkeypatch, 10_000)  # a file holds one utterance: one holds none
+    split_up(monkeypatch, 10_000)  # a file holds one utterance, so one file holds none
     out = tmp_path / "pack"
     pack((str(manifest),), str(out), on_bad_utterance="skip")
     assert [each.id for each in read_utterances(Path(f"tfds:{out}#some"))] == ["some0", "some2", "some3"]

@@ -12,7 +12,7 @@ from ds2_jax.system.errors import InputError
 
 
 def kinds(*transcripts: str) -> dict[Kind, str]:
-    """The characters of each kind, sorted."""
+    """Gives the characters of each kind, sorted."""
     found: dict[Kind, str] = {}
     for character, kind in sorted(propose(transcripts).kinds.items()):
         found[kind] = found.get(kind, "") + character

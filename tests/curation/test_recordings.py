@@ -1,4 +1,4 @@
-"""What is measured in known signals and in real speech."""
+"""Measurements of known signals and of real speech."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Perturbed epochs have the same shapes, hold every utterance, and are read as they were planned."""
+"""Perturbed epochs have the same shapes, hold every utterance, and are read as planned."""
 
 import dataclasses
 import functools
@@ -48,7 +48,7 @@ def test_every_epoch_has_the_same_shapes_and_every_utterance_fits(batch_seconds:
 
 
 def test_keeping_the_shapes_costs_little_padding() -> None:
-    """Measured: 2.6 % more than plans that fit each epoch alone; plans for the slowest of all draws take 44 % more."""
+    """Measured: they take 2.6 % more than plans for each epoch alone; plans for the slowest speed take 44 % more."""
     durations = np.random.default_rng(0).gamma(4, 1.5, 2000) + 0.5
     config = Config(epochs=20, data=DataConfig(batch_size=8), perturb=PERTURB)
     epochs = Epochs(config, split_of(durations))
@@ -74,7 +74,7 @@ def corpus(folder: Path) -> Split:
 def read(
     config: Config, split: Split, epoch: int, skipped: Callable[[Problem], None] | None = None
 ) -> dict[int, np.ndarray]:
-    """The waveform of every utterance of an epoch."""
+    """Gives the waveform of every utterance of an epoch."""
     epochs, found = Epochs(config, split), {}
     stream = make_stream(epochs.plan(epoch), split, config, ONE_DEVICE, skipped, epochs.perturb(epoch))
     for batch in stream:
@@ -110,7 +110,7 @@ def test_noise_that_breaks_in_the_middle_is_named(tmp_path: Path) -> None:
     perturb = PerturbConfig(noise=tmp_path / "noise", noise_probability=1.0)
     config = Config(epochs=1, data=DataConfig(batch_size=2, num_workers=1), perturb=perturb)
     epochs = Epochs(config, split)
-    bad.write_bytes(bad.read_bytes()[:1000])  # after it was looked at
+    bad.write_bytes(bad.read_bytes()[:1000])  # after `Epochs` has checked it
     arguments = (epochs.plan(0), split, config, ONE_DEVICE)
     with pytest.raises(InputError, match=r"^Utterance \d: .*bad\.wav must hold the \d+ bytes of audio its header"):
         list(make_stream(*arguments, None, epochs.perturb(0)))

@@ -1,4 +1,4 @@
-"""Manifests in three formats, and the answer to each fault."""
+"""Manifests in three formats, and the error for each fault."""
 
 import json
 import os
@@ -27,7 +27,7 @@ ROW = {"audio": "a.wav", "duration": 1.5, "transcript": "YES"}
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a manifest: JSON values and raw strings, one a line."""
+    """Writes a manifest of JSON values and raw strings, one a line."""
 
     def write(*lines: Any) -> Path:
         path = tmp_path / "set.jsonl"
@@ -250,7 +250,7 @@ def audio(tmp_path: Path) -> Path:
 
 @pytest.mark.timeout(60)
 def test_a_transcript_that_is_no_file(write: Write, tmp_path: Path) -> None:
-    """A device without end, or a pipe that nobody writes to, was read for ever."""
+    """Reading an endless device, or a pipe that nobody writes to, would never end."""
     os.mkfifo(tmp_path / "pipe")
     for name in ("/dev/zero", "pipe", "."):
         path = write({"root_path": "", "samples": [{"wav_path": "a.wav", "transcript_path": name}]})

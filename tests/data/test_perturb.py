@@ -1,4 +1,4 @@
-"""Each change does what it claims, on tones and on speech, and every draw is keyed by the utterance."""
+"""Each change has its effect, on tones and on speech, and every draw is keyed by the utterance."""
 
 import dataclasses
 import re
@@ -32,7 +32,7 @@ def tone(hertz: float, seconds: float) -> np.ndarray:
 
 
 def pitch(waveform: np.ndarray) -> float:
-    """Hz of the strongest frequency, to a tenth of a bin."""
+    """Finds the strongest frequency in Hz, to a tenth of a bin."""
     middle = waveform[len(waveform) // 4 : -len(waveform) // 4] * np.hanning(
         len(waveform[len(waveform) // 4 : -len(waveform) // 4])
     )
@@ -63,7 +63,7 @@ def test_tempo_changes_length_and_keeps_pitch(factor: float, hertz: float) -> No
     assert len(changed) == shortened(2 * RATE, factor)
     assert pitch(changed) == pytest.approx(hertz, rel=5e-3)
     inner = changed[RATE // 10 : -RATE // 10]
-    assert decibels(inner) == pytest.approx(decibels(tone(hertz, 2)), abs=0.3)  # periods meet: nothing cancels
+    assert decibels(inner) == pytest.approx(decibels(tone(hertz, 2)), abs=0.3)  # periods meet, so nothing cancels
     assert np.abs(np.diff(inner)).max() < 1.5 * np.abs(np.diff(tone(hertz, 2))).max()  # no clicks
 
 
@@ -90,7 +90,7 @@ def test_gain_is_in_decibels() -> None:
     assert decibels(changed) - decibels(waveform) == pytest.approx(-6, abs=1e-4)
 
 
-@pytest.mark.parametrize("seconds", [0.3, 1.0, 9.0])  # shorter, as long, longer than the speech
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 9.0])  # shorter than the speech, as long, longer
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
 def test_noise_reaches_its_ratio(tmp_path: Path, seconds: float, rate: int) -> None:
     path = tmp_path / "noise.flac"

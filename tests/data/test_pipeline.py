@@ -1,4 +1,4 @@
-"""What the plan says, decoded side by side, and what happens to files that cannot be used."""
+"""Batches follow the plan, and files that cannot be used are reported."""
 
 import dataclasses
 import re
@@ -249,7 +249,7 @@ def test_batches_are_decoded_side_by_side(utterances: list[Utterance], monkeypat
 
 def test_end_is_not_waited_for(utterances: list[Utterance]) -> None:
     """tf.data's tuner would sleep until 5.1 s after the first batch."""
-    for _ in batches(4 * plan_of(utterances, batch_size=1), utterances):  # of a few batches it would not
+    for _ in batches(4 * plan_of(utterances, batch_size=1), utterances):  # with a few batches it would not
         time.sleep(0.08)
         last = time.monotonic()
     assert time.monotonic() - last < 1
@@ -318,7 +318,7 @@ print({device.device_type for device in tf.config.get_visible_devices()})
 
 
 def test_a_process_ends_in_silence_with_batches_left_open() -> None:
-    """Without help it would hang: the decoders wait for Python's lock and the end of the process for them."""
+    """Without the exit handler it would hang: decoders wait for the GIL, and the process waits for them."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("[3]\nUtterance 2: broken\n{'CPU'}\n", "")
     assert done.returncode == 0

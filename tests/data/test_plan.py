@@ -1,4 +1,4 @@
-"""Every utterance once, in few shapes, with the least padding."""
+"""Plans hold every utterance once, in few shapes, with the least padding."""
 
 import functools
 import itertools
@@ -192,7 +192,7 @@ def test_padding_is_the_least_of_any_choice_of_buckets(num_hops: np.ndarray, bat
 def test_padding_of_batches_by_audio_is_the_least_of_any_numbers_of_batches(
     num_hops: np.ndarray, batch_hops: int, num_buckets: int
 ) -> None:
-    """Tries every number of batches for the longest utterances left, of their length, and the rest likewise."""
+    """Tries every number of batches of the longest remaining utterances, and recursively the rest."""
 
     def least(needed: list[int], buckets_left: int) -> float:
         if not needed:

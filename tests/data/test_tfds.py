@@ -1,4 +1,4 @@
-"""Sets as TFDS prepares them, read at random; what is asked of them, and said."""
+"""Sets that TFDS prepared, read in any order; their requirements, and the errors."""
 
 import dataclasses
 import io
@@ -39,7 +39,7 @@ NUM = 8
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's cache and data folder, empty."""
+    """Makes the user's cache and data folder empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
     return tmp_path / "cache"
@@ -53,7 +53,7 @@ def speech(an4_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
 
 
 def rows(utterances: list[Utterance]) -> list[dict[str, Any]]:
-    """As librispeech's examples."""
+    """Makes examples like those of librispeech."""
     return [
         {
             "speech": soundfile.read(each.audio, dtype="int16")[0],
@@ -106,7 +106,7 @@ def test_names_are_found_in_the_data_dir_with_and_without_version(
         ("spoken#all", NUM + 3),
     ):
         assert len(read_utterances(Path(f"tfds:{name}"))) == num
-    both = read_utterances(Path("tfds:spoken#train+dev"))  # whose ids come twice
+    both = read_utterances(Path("tfds:spoken#train+dev"))  # ids occur twice
     assert len({each.id for each in both}) == len(both) == NUM + 3
     assert sum(each.id.endswith("]") for each in both) == 3
 
@@ -187,7 +187,7 @@ def test_samples_become_what_their_file_would(tmp_path: Path, audio: Callable[[]
 
 
 def test_whole_files_kept_as_they_are_need_no_decoder_of_tfds(tmp_path: Path) -> None:
-    """As librispeech/lazy_decode: TFDS itself would ask for tensorflow_io, which has no release for this TensorFlow."""
+    """Like librispeech/lazy_decode. TFDS itself needs tensorflow_io, which has no release for this TensorFlow."""
     soundfile.write(tmp_path / "a.flac", noise(8_001), 22_050)
     audio = tfds.features.Audio(sample_rate=16_000, dtype=np.int16, file_format="flac", lazy_decode=True)
     file = io.BytesIO((tmp_path / "a.flac").read_bytes())

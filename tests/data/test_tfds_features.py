@@ -1,4 +1,4 @@
-"""Which features of a TFDS set are the audio and the transcript."""
+"""Finding the features of a TFDS set that hold the audio and the transcript."""
 
 import re
 from typing import Any
@@ -37,7 +37,7 @@ def spec(**features: Any) -> tfds.features.FeaturesDict:
             ("text_normalized", "speech"),
             Features("speech", "text_normalized", "id", "", 8_000),
         ),
-        (  # common_voice, had it a sample rate
+        (  # common_voice, with a sample rate
             {
                 "client_id": "text",
                 "age": "text",

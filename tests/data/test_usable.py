@@ -1,4 +1,4 @@
-"""Which utterances can be used, and what is said of the others."""
+"""Utterances that can be used, and the problems of the others."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What is fitted to a model's outputs, and the command."""
+"""Calibrations fitted to a model's outputs, and the command."""
 
 import dataclasses
 import re
@@ -28,7 +28,7 @@ FRAME = CONFIG.seconds_per_frame
 
 
 def planted(logits: np.ndarray, temperature: float) -> tuple[np.ndarray, list[bool]]:
-    """Confidences at every temperature ([K, W], logarithms), and words that are right as often as one of them says."""
+    """Makes log-confidences [K, W] at every temperature, and words that are right as often as one temperature says."""
 
     def confidences(at: float) -> np.ndarray:
         return -np.log1p(np.exp(-logits / at))
@@ -49,7 +49,7 @@ def test_wrong_word_of_full_confidence_costs_no_infinity() -> None:
 
 
 def said(words: Sequence[str], first: int, lag: int = 0, certainty: float = 0.99) -> tuple[np.ndarray, list[TimedWord]]:
-    """Posteriors [T', V] of words whose letters take two frames each, `lag` frames late; and when they are said."""
+    """Makes posteriors [T', V] of words with two frames a letter, `lag` frames late, and the times of the words."""
     path, times = [0] * first, []
     for word in words:
         times.append(TimedWord(word, len(path) * FRAME, (len(path) + 2 * len(word)) * FRAME))

@@ -11,7 +11,7 @@ texts = st.text("AB ", max_size=7)
 
 
 def distance(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
-    """Levenshtein's distance by its recursive definition."""
+    """Computes Levenshtein's distance by its recursive definition."""
 
     @functools.cache
     def between(i: int, j: int) -> int:

@@ -1,4 +1,4 @@
-"""Whether confidences are what they say."""
+"""Measures of confidences, against definitions and known cases."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""What is printed of several runs, and what is refused."""
+"""Tables of several runs, and the errors."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 SPOKEN = {"a": "GO ON", "b": "ONE TWO", "c": "STOP"}
 """References: 5 words, 14 characters, and 2 spaces."""
 TWO_WRONG = {"a": "GO ON", "b": "ONE", "c": "STOPS"}
-"""A word of three letters is missing, and another has a letter too many."""
+"""A word of three letters is missing, and another has an extra letter."""
 ONE_WRONG = {"a": "GO IN", "b": "ONE TWO", "c": "STOP"}
 
 HEADER = (
@@ -39,7 +39,7 @@ def evaluation(heard: Mapping[str, str], spoken: Mapping[str, str] = SPOKEN, lef
 
 
 def write_run(folder: Path, seed: int = 0, heard: Mapping[str, str] | None = None, **settings: Any) -> Path:
-    """A run of that seed, with an evaluation of its test split where something was heard."""
+    """Makes a run with a seed, and an evaluation of its test split if there are hypotheses."""
     open_run(folder, Config(seed=seed, **settings), overwrite=False)
     if heard:
         write_evaluation(folder, "test", evaluation(heard))
@@ -47,7 +47,7 @@ def write_run(folder: Path, seed: int = 0, heard: Mapping[str, str] | None = Non
 
 
 def write_times(run: Path, *wall_seconds: float | None) -> None:
-    """A log of a step for each time; of None without one, as logs were before the times."""
+    """Writes a log with a step for each time; None writes a step without a time, as in older logs."""
     lines = [
         json.dumps({"step": step} if seconds is None else {"step": step, "wall_seconds": seconds})
         for step, seconds in enumerate(wall_seconds, start=1)
@@ -81,7 +81,7 @@ def test_table_of_two_runs(first: Path, second: Path, capsys: pytest.CaptureFixt
 
 
 def rows(capsys: pytest.CaptureFixture[str], *runs: Path) -> tuple[list[list[str]], str]:
-    """The cells of the rows below each header, and what was said on stderr."""
+    """Gives the cells of the rows below each header, and the lines on standard error."""
     assert summary(runs) == 0
     output = capsys.readouterr()
     lines = [line for line in output.out.splitlines() if line.startswith("| ") and "| --- |" not in line]
@@ -107,7 +107,7 @@ def test_every_evaluation_has_a_table_and_those_who_lack_it_are_named(
     names = [[row.split(" | ")[0] for row in table.splitlines()[2:]] for table in sections[1::2]]
     both = ["| first", "| second", "| mean of 2 runs"]
     assert names == [both, both, ["| second"]]
-    assert output.err == f"evaluations/an4-dev is not in {first}: its table is of the other runs\n"
+    assert output.err == f"evaluations/an4-dev is not in {first}: its table has only the other runs\n"
 
 
 def test_evaluation_is_enough_without_a_test_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

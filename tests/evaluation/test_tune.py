@@ -1,4 +1,4 @@
-"""What it finds, keeps, and goes on with; its picture."""
+"""Tuning finds weights, saves them and continues; and its picture."""
 
 import dataclasses
 import json
@@ -47,12 +47,12 @@ CONDITIONS = {
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(compilation, "enable_cache", lambda: None)  # a change of settings compiles anew
+    monkeypatch.setattr(compilation, "enable_cache", lambda: None)  # a change of settings compiles again
 
 
 @pytest.fixture
 def lm(tmp_path: Path) -> Path:
-    """A 2-gram of the words of `write_noise_manifest`."""
+    """Makes a 2-gram of the words of `write_noise_manifest`."""
     text, out = tmp_path / "text.txt", tmp_path / "lm.arpa"
     text.write_text("GO\nYES\nNO\nGO NO\n")
     assert cli.main(["lm", "build", str(text), "--out", str(out), "--order", "2"]) == 0
@@ -61,7 +61,7 @@ def lm(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with drawn weights."""
+    """Makes a run with random weights."""
     folder = tmp_path_factory.mktemp("run")
     config = with_manifests(SMALL_CONFIG, write_noise_manifest(folder))
     return write_untrained_run(folder / "run", config)
@@ -72,7 +72,7 @@ def make_trials(folder: Path, *trials: Trial, spaced: bool = True) -> Trials:
 
 
 def test_command(run: Path, lm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three trials, two more, then nothing left to do; each kept in the run, where decoding finds the best."""
+    """Three trials, two more, then none. The run saves each, and decoding finds the best."""
     words = ["lm", "tune", str(run), "--lm", str(lm), "--trials"]
     cached: list[bool] = []
     monkeypatch.setattr(compilation, "enable_cache", lambda: cached.append(True))
@@ -99,7 +99,7 @@ def test_command(run: Path, lm: Path, capsys: pytest.CaptureFixture[str], monkey
     found = read_tuned(run)[digest]
     assert (found.alpha, found.beta, found.wer) == (best["alpha"], best["beta"], best["word_errors"] / 3)
 
-    monkeypatch.setattr(tune_lib, "hear", None)  # a finished one needs no model
+    monkeypatch.setattr(tune_lib, "hear", None)  # a finished study needs no model
     assert cli.main([*words, "5"]) == 0
     assert f"alpha {best['alpha']:g}, beta {best['beta']:g}, the best of 5 trials: WER" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""Recognised times beside true ones."""
+"""Recognised times, compared with true ones."""
 
 from pathlib import Path
 

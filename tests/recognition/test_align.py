@@ -1,4 +1,4 @@
-"""A known text and its recording to times."""
+"""Alignment of a known text with its recording."""
 
 import io
 import json
@@ -47,9 +47,9 @@ def aligned(*words: object, capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.fixture
 def loaded(recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command finds the model loaded and compiled."""
+    """Gives the command a model that is loaded and compiled."""
     monkeypatch.setattr(align_lib, "Recogniser", lambda run: recogniser)
-    monkeypatch.setattr(compilation, "enable_cache", lambda: None)  # a change of settings compiles anew
+    monkeypatch.setattr(compilation, "enable_cache", lambda: None)  # a change of settings compiles again
 
 
 def test_every_word_and_character_has_its_time(run: Path, audio: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Cues that can be read, of whatever was said."""
+"""Cues are readable, whatever was said."""
 
 from itertools import pairwise
 
@@ -37,7 +37,7 @@ def test_at_most_two_lines_of_42_columns(transcript: Transcript) -> None:
     for cue in cues_of(transcript):
         assert 1 <= len(cue.lines) <= 2
         assert all(text_width(line) <= 42 for line in cue.lines)
-        assert len(cue.lines) == 1 or text_width(cue.text) > 42  # one line where the text fits
+        assert len(cue.lines) == 1 or text_width(cue.text) > 42  # one line if the text fits
 
 
 @given(transcripts())
@@ -82,7 +82,7 @@ def test_long_pauses_part_cues(transcript: Transcript) -> None:
 
 @given(st.lists(st.sampled_from("A GO YES MAYBE POSSIBLE EVERYBODY".split()), min_size=1, max_size=60))
 def test_ordinary_speech_meets_every_limit(texts: list[str]) -> None:
-    """Two and a half words a second, a pause of 0.3 s behind every seventh."""
+    """Makes two and a half words a second, with a pause of 0.3 s after every seventh."""
     words: list[Word] = []
     time = 0.0
     for index, text in enumerate(texts):
@@ -180,7 +180,7 @@ def test_a_language_without_spaces_is_parted_by_the_times_of_its_characters(char
     cues = make_cues([[word]], 20.0)
     assert "".join(cue.text for cue in cues) == text
     starts = [cue.start for cue in cues]
-    assert 8000 in starts  # behind the pause
+    assert 8000 in starts  # after the pause
     assert len("".join(cue.text for cue in cues[: starts.index(8000)])) == pause_at
 
 

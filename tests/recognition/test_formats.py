@@ -1,4 +1,4 @@
-"""Each format as its specification has it, read back by parsers of its own, for whatever was said."""
+"""Each format follows its specification: independent parsers read it back, whatever was said."""
 
 import json
 import os

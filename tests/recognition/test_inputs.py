@@ -1,4 +1,4 @@
-"""What a command line can name."""
+"""Files, folders, patterns and standard input on a command line."""
 
 import io
 import re
@@ -104,7 +104,7 @@ def test_missing_and_empty_paths_are_named(tmp_path: Path) -> None:
 
 
 class Pipe(io.TextIOWrapper):
-    """A standard input that `data` is piped into."""
+    """Makes a standard input that gives `data`."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
@@ -123,7 +123,7 @@ def test_standard_input_is_read_as_a_file_is(tmp_path: Path, suffix: str, monkey
 
 
 def test_mp3_with_an_empty_tag_needs_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tag = b"ID3\3\0\0" + bytes(4)  # libsndfile knows such a file by its suffix alone
+    tag = b"ID3\3\0\0" + bytes(4)  # libsndfile recognises such a file only by its suffix
     path = write_noise(tmp_path / "a.mp3")
     path.write_bytes(tag + path.read_bytes())
     np.testing.assert_array_equal(piped(path.read_bytes(), tmp_path, monkeypatch), read_audio(path, RATE))

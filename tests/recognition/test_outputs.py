@@ -1,4 +1,4 @@
-"""Every result has a place of its own, and none is overwritten."""
+"""Every result has its own file, and none is overwritten."""
 
 import re
 from collections.abc import Sequence
@@ -101,7 +101,7 @@ def test_several_formats_or_resuming_need_a_folder() -> None:
     message = "--format must be one for standard output, got txt, json. Add --output-dir FOLDER."
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         Output(("txt", "json"), None).plan(FILES, resume=False)
-    message = "--resume must come with --output-dir, whose files it looks at, got none. Add --output-dir FOLDER."
+    message = "--resume must be used with --output-dir, got none. Add --output-dir FOLDER."
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         Output(("txt",), None).plan(FILES, resume=True)
 

@@ -1,4 +1,4 @@
-"""Recordings of any length, in any company, and what one that breaks off does."""
+"""Recordings of any length, alone and together, and recordings that break off."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def recogniser(tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
 
 
 def bursts(pause: float = 3.0) -> np.ndarray:
-    """Three times ten seconds of loud noise, with silence before, between and behind, [S] float32."""
+    """Makes loud noise of ten seconds, three times, with silence before, between and after, [S] float32."""
     silence = np.zeros(int(pause * RATE), np.float32)
     return np.concatenate([silence, *(part for i in range(3) for part in (noise(10.0, i), silence))])
 

@@ -1,4 +1,4 @@
-"""What is cut where, what is left out, and that joining loses and doubles nothing."""
+"""Pieces end at the right places and leave out only silence; joining loses and doubles nothing."""
 
 import itertools
 import tarfile
@@ -21,14 +21,14 @@ FRAME = 160  # samples of an output frame
 
 
 def speech(seconds: float, level: float = 0.1, seed: int = 0) -> np.ndarray:
-    """Noise whose loudness swings as that of syllables does, five times a second, [S] float32."""
+    """Makes noise with a loudness that swings like syllables, five times a second, [S] float32."""
     time = np.arange(round(seconds * RATE)) / RATE
     envelope = 10.0 ** (-1.5 * np.cos(np.pi * 5 * time) ** 2)  # 30 dB
     return (level * envelope * np.random.default_rng(seed).normal(size=len(time))).astype(np.float32)
 
 
 def room(seconds: float, level: float = 1e-4, seed: int = 1) -> np.ndarray:
-    """Steady noise, [S] float32; of level 0, digital silence."""
+    """Makes steady noise, [S] float32; level 0 gives digital silence."""
     return (level * np.random.default_rng(seed).normal(size=round(seconds * RATE))).astype(np.float32)
 
 
@@ -37,12 +37,12 @@ def cut_whole(waveform: np.ndarray) -> list[Piece]:
 
 
 def spans(pieces: Sequence[Piece]) -> list[tuple[float, float]]:
-    """Seconds at which pieces begin and end."""
+    """Gives the seconds at which pieces begin and end."""
     return [(piece.start * FRAME / RATE, (piece.start * FRAME + len(piece.waveform)) / RATE) for piece in pieces]
 
 
 def uncovered(pieces: Sequence[Piece], num_samples: int) -> np.ndarray:
-    """[S] bool: the samples in no piece."""
+    """Finds the samples in no piece, [S] bool."""
     left_out = np.ones(num_samples, bool)
     for piece in pieces:
         left_out[piece.start * FRAME : piece.start * FRAME + len(piece.waveform)] = False
@@ -51,7 +51,7 @@ def uncovered(pieces: Sequence[Piece], num_samples: int) -> np.ndarray:
 
 @st.composite
 def recordings(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Speech of varying loudness and pauses of noise or nothing: [S] float32, and where there is speech [S] bool."""
+    """Makes speech of varying loudness, with pauses of noise or silence, [S] float32; and where speech is, [S] bool."""
     parts, spoken = [], []
     for i in range(draw(st.integers(1, 12))):
         parts.append(speech(draw(st.floats(0.3, 45)), draw(st.sampled_from([0.02, 0.1, 0.3])), i))
@@ -181,7 +181,7 @@ def test_a_short_faint_sound_is_heard_with_its_nearer_neighbour() -> None:
 
 
 def planted(text: Sequence[int], rng: np.random.Generator) -> np.ndarray:
-    """[T', 5] float32: each label on one or two frames, three to six blanks between them."""
+    """Makes log-probabilities [T', 5] float32 with each label on one or two frames, and three to six blanks between."""
     path = [label for each in text for label in [each] * rng.integers(1, 3) + [0] * rng.integers(3, 7)]
     probs = np.full((len(path), 5), 0.01) + 0.95 * np.eye(5)[path]
     return np.log(probs / probs.sum(1, keepdims=True)).astype(np.float32)
@@ -189,7 +189,7 @@ def planted(text: Sequence[int], rng: np.random.Generator) -> np.ndarray:
 
 @given(st.integers(0, 10_000))
 def test_joining_loses_and_doubles_nothing(seed: int) -> None:
-    """Though each piece knows little near its ends, and places labels up to one frame apart."""
+    """Even if each piece is unsure near its ends, and places labels up to one frame apart."""
     rng = np.random.default_rng(seed)
     text = list(rng.integers(1, 5, 200))
     whole = planted(text, rng)
@@ -204,7 +204,7 @@ def test_joining_loses_and_doubles_nothing(seed: int) -> None:
         parts.append(part)
     joined = join(pieces, parts)
     assert len(joined) == len(whole)
-    assert [span.label for span in greedy_decode(joined)][:-1] == text[:-1]  # a shift may push the last one out
+    assert [span.label for span in greedy_decode(joined)][:-1] == text[:-1]  # a shift may move the last one out
 
 
 def test_one_piece_is_joined_to_itself() -> None:
@@ -214,7 +214,7 @@ def test_one_piece_is_joined_to_itself() -> None:
 
 @pytest.mark.slow
 def test_real_speech_end_to_end(an4_archive: Path) -> None:
-    """Every pause of a second is left out but for its margins, and what is left out is 15 dB below loud speech."""
+    """Every pause of a second is left out except its margins, and everything left out is 15 dB below loud speech."""
     rng = np.random.default_rng(0)
     utterances: list[np.ndarray] = []
     parts: list[np.ndarray] = []

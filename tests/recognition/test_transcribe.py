@@ -1,4 +1,4 @@
-"""Files and folders to lines of text, whatever is among them."""
+"""Transcripts of files and folders, whatever they hold."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def recogniser(run: Path) -> Recogniser:
 
 
 def heard(recogniser: Recogniser, waveforms: Sequence[np.ndarray]) -> list[Transcript]:
-    """The transcripts of waveforms."""
+    """Transcribes waveforms."""
     results = list(recogniser.transcribe_blocks(NamedBlocks(Path(str(i)), [each]) for i, each in enumerate(waveforms)))
     assert all(isinstance(each, Transcript) for each in results)
     return [each for each in results if isinstance(each, Transcript)]
@@ -125,7 +125,7 @@ def test_json_holds_the_span_of_every_word(run: Path, tmp_path: Path, capsys: py
 
 
 class FakeRecogniser:
-    """Reads recordings as a recogniser does, and hears the name of the file."""
+    """Reads recordings as a recogniser does, and recognises the name of the file."""
 
     config = SMALL_CONFIG
 

@@ -48,7 +48,7 @@ def preview(
         source: A manifest, tfds:NAME#SPLIT, or one audio file.
         out: Folder for the files; files of the same names are replaced.
         config: Configuration file or name of a recipe; by default settings with strong changes.
-        count: Number of utterances, which are drawn.
+        count: Number of random utterances.
         ids: Ids of the utterances, instead of --count.
         epoch: Epoch, counted from 1 as training prints it.
         seed: Seed of all draws; by default the configuration's seed, or 0.

@@ -60,5 +60,5 @@ def sound(waveform: np.ndarray, sample_rate: int) -> bytes:
 
 
 def data_uri(kind: str, data: bytes) -> str:
-    """Makes a data: address that holds the bytes of a file; `kind` is its MIME type."""
+    """Makes a data: URI that holds the bytes of a file; `kind` is its MIME type."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

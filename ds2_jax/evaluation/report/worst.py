@@ -33,7 +33,7 @@ class Worst:
         self._heap: list[tuple[int, int, float, str, Example]] = []  # ids differ, so examples are not compared
 
     def __call__(self, result: Result, log_probs: np.ndarray) -> None:
-        """Considers an utterance; `log_probs` is [T', V] float32."""
+        """Adds an utterance if it is among the worst; `log_probs` is [T', V] float32."""
         characters = char_errors(result.reference, result.hypothesis, spaces=True).edits
         unsure = -result.readings[0].confidence
         example = Example(result, log_probs.copy())  # a view would keep the batch in memory

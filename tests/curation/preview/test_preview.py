@@ -1,4 +1,4 @@
-"""preview: what is heard, seen and told is what training does; noise has the ratio that was asked for."""
+"""Previews show, play and name the changes of training; noise has the requested ratio."""
 
 import dataclasses
 import functools
@@ -51,7 +51,7 @@ def compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
-    """Five utterances, of which training cannot use the second and the fourth."""
+    """Makes five utterances; training cannot use the second and the fourth."""
     utterances = []
     for number, transcript in enumerate(("GO", "ÉTÉ", "YES", "", "NO WAY")):
         audio = write_noise(tmp_path / f"speech/{number}.wav", 0.6 + 0.1 * number, number)
@@ -135,7 +135,7 @@ def test_single_settings_can_be_changed(
 def test_speed_leaves_time_for_the_transcript_as_in_training(
     manifest: Path, config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = "NO WAY " * 6  # 41 characters in 50 frames: no room to be half as fast again
+    said = "NO WAY " * 6  # 41 characters in 50 frames: too few to be 1.5 times as fast
     lines = manifest.read_text().replace("NO WAY", said.strip())
     manifest.write_text(lines)
     options = ["--config", str(config_file), "--out", str(tmp_path / "out"), "--perturb.speed", "1.5", "1.5"]
@@ -254,14 +254,14 @@ def test_picture_shows_masks_in_grey_whatever_the_title(
 
 
 def ratio(speech: np.ndarray, mixed: np.ndarray) -> float:
-    """dB of the mean powers of the speech and of what was added."""
+    """Computes the ratio of the mean powers of the speech and of the added noise, in dB."""
     return 10 * math.log10(np.mean(speech**2) / np.mean((mixed - speech) ** 2))
 
 
 @pytest.mark.parametrize("snr", [-5.0, 0.0, 12.5])
 def test_noise_has_the_ratio_that_was_asked_for(snr: float, tmp_path: Path) -> None:
     speech = 0.05 * np.sin(np.arange(48_000) / 20) * (np.arange(48_000) > 9000)
-    soundfile.write(tmp_path / "speech.wav", np.stack([speech, speech], 1), 24_000)  # stereo, a rate of its own
+    soundfile.write(tmp_path / "speech.wav", np.stack([speech, speech], 1), 24_000)  # stereo, at another rate
     write_noise(tmp_path / "fan.wav", 0.7)
     out = tmp_path / "new/noisy.wav"
     assert (

@@ -24,7 +24,7 @@ def with_test(config: Config, manifest: Path, sample_rate: int = RATE) -> Config
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of noise by five speakers, of which an id, a speaker and a transcript are hostile, and another one."""
+    """Makes a run on noise by five speakers, with a hostile id, speaker and transcript, and another run."""
     folder = tmp_path_factory.mktemp("runs")
     path = write_noise_manifest(folder, TRANSCRIPTS, name="test")
     utterances = [
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def report(folder: Path) -> Path:
-    """The folder of the report of the run, beside one of another sample rate and case."""
+    """Makes the run's report, compared with a run of another sample rate and case, and gives its folder."""
     code = cli.main(
         ["evaluate", str(folder / "run"), "--report", str(folder / "report"), "--against", str(folder / "lower")]
     )

@@ -1,4 +1,4 @@
-"""A page of HTML, read strictly."""
+"""Reads a page of HTML strictly."""
 
 import base64
 import collections
@@ -8,7 +8,7 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
 class Document(html.parser.HTMLParser):
-    """A page read strictly: every element closed where it was opened."""
+    """Reads a page strictly: every element must be closed inside the element in which it was opened."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

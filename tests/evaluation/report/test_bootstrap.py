@@ -1,4 +1,4 @@
-"""Intervals against what is known of them, and paired comparisons."""
+"""Intervals, compared with known ones, and paired comparisons."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ds2_jax.evaluation.results import Result
 
 
 def some_results(speakers: list[str]) -> list[Result]:
-    """One utterance for each named speaker; the counts are given apart."""
+    """Makes one utterance for each speaker; the error counts are separate arguments."""
     return [
         Result(Utterance(Path(f"{i}.wav"), 1.0, "GO", str(i), speaker), "GO", "GO")
         for i, speaker in enumerate(speakers)
@@ -44,7 +44,7 @@ def test_two_utterances_are_drawn_as_two_coins() -> None:
     rates = Bootstrap(some_results(["", ""])).rates(counts_of(np.array([0, 2]), words=2))
     values, counts = np.unique(rates, return_counts=True)
     np.testing.assert_array_equal(values, [0, 0.5, 1])
-    # Standard deviation of a share of 10,000: at most 0.005.
+    # The standard deviation of a fraction of 10,000 is at most 0.005.
     np.testing.assert_allclose(counts / len(rates), [0.25, 0.5, 0.25], atol=0.02)
 
 
@@ -130,7 +130,7 @@ def test_p_value_is_small_by_chance_as_often_as_it_says(monkeypatch: pytest.Monk
     for _ in range(400):
         one, two = (counts_of(generator.binomial(10, 0.3, size=100), words=10) for _ in range(2))
         p_values.append(sampler.compare(one, two, "two").p_value)
-    assert 0.025 <= np.mean(np.array(p_values) <= 0.05) <= 0.085  # of 400: standard deviation 0.011
+    assert 0.025 <= np.mean(np.array(p_values) <= 0.05) <= 0.085  # standard deviation of a fraction of 400: 0.011
     assert 0.43 <= np.mean(np.array(p_values) <= 0.5) <= 0.57
 
 

@@ -1,4 +1,4 @@
-"""Groups of utterances, and words set beside each other."""
+"""Groups of utterances, and aligned words."""
 
 from pathlib import Path
 
@@ -73,4 +73,4 @@ def test_confusions_are_counted_over_utterances_the_most_frequent_first() -> Non
     )
     assert [tuple(each) for each in found["substitution"]] == [("B", "D", 2, 5), ("D", "T", 1, 2)]
     assert [tuple(each) for each in found["deletion"]] == [("E", "", 2, 2)]
-    assert [tuple(each) for each in found["insertion"]] == [("", "UH", 1, 2)]  # of two UH that were recognised
+    assert [tuple(each) for each in found["insertion"]] == [("", "UH", 1, 2)]  # two UH were recognised

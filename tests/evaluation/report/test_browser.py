@@ -14,7 +14,7 @@ from tests.evaluation.report.conftest import TRANSCRIPTS
 
 @pytest.fixture(scope="module")
 def browser(report: Path) -> Iterator[Browser]:
-    """The page of the report in Chromium."""
+    """Opens the page of the report in Chromium."""
     chromium = find_chromium()
     if chromium is None:
         pytest.skip(NO_CHROMIUM)
@@ -59,7 +59,7 @@ def test_browser_plays_every_sound_and_the_cursor_follows(browser: Browser, numb
           document.querySelectorAll("audio").forEach((each) => each.pause());
           return [found, audible];
         })()""")
-    assert played[1] <= 1  # each silences the one before
+    assert played[1] <= 1  # each stops the previous one
     assert len(played[0]) == len(TRANSCRIPTS)
     for (duration, before, cursor, error), row in zip(played[0], numbers["worst_utterances"], strict=True):
         assert duration == pytest.approx(row["duration"], abs=1e-3)
@@ -128,5 +128,5 @@ def test_browser_has_nothing_to_complain_of_and_fetches_nothing(browser: Browser
     assert browser.complaints == []
     assert browser.requests == [(report / "index.html").as_uri()]
     assert browser.evaluate("document.title") == "Evaluation of run"
-    browser.evaluate("console.error('seen')")  # that complaints are heard at all
+    browser.evaluate("console.error('seen')")  # checks that errors are noticed at all
     assert len(browser.complaints) == 1

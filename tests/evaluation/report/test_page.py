@@ -1,4 +1,4 @@
-"""The page of a report: whole, alone, and with nothing but text from manifests and names."""
+"""The page of a report is complete, needs no other file, and treats manifests and names as plain text."""
 
 import dataclasses
 import itertools
@@ -101,7 +101,7 @@ def test_long_tables_say_that_they_are_cut() -> None:
 
 
 def compared(low: float, high: float, against: str = "runs/b") -> Document:
-    """A page on which the difference of two runs has an interval."""
+    """Makes a page on which the difference of two runs has a given interval."""
     comparison = Comparison(against, 0.1, 0.11, Interval(low, high), 0.5, 0.0, 0.5)
     return Document(page(contents(ORIGIN, Evaluation([result("GO", "NO")], 0.0, 0), comparison), []))
 

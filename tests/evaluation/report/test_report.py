@@ -1,4 +1,4 @@
-"""The report of an evaluation: its numbers, comparisons with other runs, and what it says of long recordings."""
+"""The report of an evaluation: its numbers, comparisons with other runs, and notes about long recordings."""
 
 import io
 import re
@@ -54,13 +54,13 @@ def test_runs_of_other_rate_and_case_are_compared(folder: Path, numbers: dict[st
     assert comparison["difference"] == comparison["rate"] - comparison["other_rate"]
     assert comparison["interval"][0] <= comparison["difference"] <= comparison["interval"][1]
     assert comparison["lower"] + comparison["equal"] + comparison["higher"] == pytest.approx(1)
-    assert not (folder / "lower/evaluations").exists()  # it is left as it is
+    assert not (folder / "lower/evaluations").exists()  # it does not change
 
 
 def test_an_earlier_evaluation_is_compared_without_a_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     earlier = folder / f"run/evaluations/{folder.name}-test.jsonl"
-    evaluate(folder / "run", None, against=earlier)  # which is replaced meanwhile
+    evaluate(folder / "run", None, against=earlier)  # this evaluation replaces it
     assert f"against {earlier}: WER " in (printed := capsys.readouterr().out)
     assert "difference +0.00 points (95 % +0.00 to +0.00); lower in 0.0% of the resamples, one-sided p-value 1.0" in (
         printed

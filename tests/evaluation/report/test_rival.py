@@ -1,4 +1,4 @@
-"""What may be compared, and what is said where it may not."""
+"""Results that can be compared, and the errors for those that cannot."""
 
 import json
 from pathlib import Path

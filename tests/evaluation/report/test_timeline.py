@@ -1,4 +1,4 @@
-"""What is drawn where, and which utterances are drawn."""
+"""The layout of timelines, and the choice of the utterances."""
 
 import html
 import re
@@ -21,7 +21,7 @@ AXIS = Axis(seconds=0.2, seconds_per_frame=0.02, window_stride=0.01)
 
 
 def planted(*frames: dict[str, float]) -> np.ndarray:
-    """[T', V] float32 log-probabilities; what a frame's labels leave goes to blank."""
+    """Makes log-probabilities [T', V] float32; blank gets the remaining probability of each frame."""
     log_probs = np.full((len(frames), ALPHABET.size), 1e-9)
     for row, frame in zip(log_probs, frames, strict=True):
         for character, prob in frame.items():
@@ -36,7 +36,7 @@ FRAMES = planted(
 
 
 def draw(macro: str, *args: object) -> str:
-    """What a macro of the template writes."""
+    """Renders a macro of the template."""
     return str(getattr(environment().get_template("timeline.html").module, macro)(*args))
 
 
@@ -50,7 +50,7 @@ def timeline(axis: Axis, num_frames: int, rows: list[Row]) -> str:
 
 
 def marks(drawn: str, tag: str) -> list[tuple[str, float, str]]:
-    """Class, place in per cent and content of every `tag`."""
+    """Finds class, position in per cent and content of every `tag`."""
     found = re.findall(rf'<{tag} class="([a-z ]+)" x="([\d.]+)%"[^>]*>(.*?)</{tag}>', drawn)
     return [(kind, float(x), html.unescape(content)) for kind, x, content in found]
 
@@ -58,7 +58,7 @@ def marks(drawn: str, tag: str) -> list[tuple[str, float, str]]:
 def test_letters_stand_over_their_frames_and_what_was_considered_below() -> None:
     drawn = letters(AXIS, FRAMES, ALPHABET)
     assert marks(drawn, "text") == [
-        ("written", 15, "A"),  # the middle of frame 1, the likelier of its two
+        ("written", 15, "A"),  # the middle of frame 1, the more probable one
         ("written", 45, "␣"),
         ("written", 95, "B"),
         ("considered", 25, "B"),
@@ -88,7 +88,7 @@ def test_picture_letters_and_words_share_one_axis() -> None:
     button = re.findall(r'<button type="button" class="insertion" style="([^"]*)" data-start="([\d.]+)"', drawn)
     assert button == [("left:90.000%;min-width:10.000%;top:0px", "0.180")]
     assert 'aria-label="B, insertion, 0.18 to 0.20 s, confidence 50%. Play it"' in drawn
-    assert '<span style="left:75.000%">0.15 s</span>' not in drawn  # steps are of 0.25 s at least
+    assert '<span style="left:75.000%">0.15 s</span>' not in drawn  # steps are at least 0.25 s
     assert drawn.count("<button") == 2
 
 
@@ -127,4 +127,4 @@ def test_worst_have_most_word_errors_then_character_errors_then_least_confidence
     ):
         worst(result, batch[row])
     assert [example.result.utterance.id for example in worst.examples] == ["two", "far", "unsure", "sure"]
-    assert all(example.log_probs.base is None for example in worst.examples)  # no batch is kept alive
+    assert all(example.log_probs.base is None for example in worst.examples)  # no reference to the batch is left
