@@ -111,7 +111,7 @@ def choose_manifests(manifests: Sequence[Path], test: Path | None, settings: Con
     if not manifests and test is None:
         named = manifests_of(settings.data)
         if "train" not in named:
-            raise InputError("MANIFEST must be given where the settings have no data.train, got none. Add it.")
+            raise InputError("MANIFEST must be given if the settings have no data.train, got none. Add it.")
         chosen = [(named[role], role) for role in ROLES if role in named]
         if settings.data.corpus is not None and not named["train"].exists():
             corpus, root = settings.data.corpus, settings.data.root

@@ -69,7 +69,8 @@ def length_table(split: TfdsSplit) -> list[SplitRow]:
         rows = parse_table(packed.read_bytes().decode(errors="replace"))
         if rows is None or len(rows) != len(split):
             raise InputError(
-                f"{packed} must hold a line for each of the {len(split)} records, got a damaged one. Pack the set anew."
+                f"{packed} must hold a line for each of the {len(split)} records, got a damaged one. "
+                "Pack the set again."
             )
         return rows
     cached = _cache_path(split)

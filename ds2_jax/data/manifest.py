@@ -130,7 +130,7 @@ def read_manifest(path: Path) -> list[Utterance]:
         utterances = _read_samples(path, document)
     else:
         utterances = _read_lines(path, text)
-    require(bool(utterances), str(path), "hold at least one utterance", "an empty manifest", "Write it anew.")
+    require(bool(utterances), str(path), "hold at least one utterance", "an empty manifest", "Write it again.")
     return utterances
 
 
@@ -248,7 +248,7 @@ def _read_samples(path: Path, document: Row) -> list[Utterance]:
 
 
 def _read_transcript(path: Path, where: str) -> str:
-    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - Path's raise where the name is too long
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - Path's raise if the name is too long
         # A manifest could name an endless device, or a pipe that nobody writes to.
         raise InputError(f"{where}: transcript_path must name a file, got {shorten(str(path))}. Correct the path.")
     try:

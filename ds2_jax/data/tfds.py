@@ -166,7 +166,7 @@ class TfdsSplit:
             return
         if self.file_format != "tfrecord":
             raise InputError(
-                f"{self.name} must be stored as ArrayRecord or TFRecord, got {self.file_format}. Prepare it anew with "
+                f"{self.name} must be stored as ArrayRecord or TFRecord, got {self.file_format}. Prepare it again with "
                 "file_format='array_record'."
             )
         tf = load_tensorflow()
@@ -188,7 +188,7 @@ class TfdsSplit:
 
     def _damaged(self, index: int, error: Exception) -> InputError:
         lines = str(error).splitlines() or [type(error).__name__]
-        return InputError(f"{self.name}[{index}] must be readable, got: {lines[0]}. Prepare or pack the set anew.")
+        return InputError(f"{self.name}[{index}] must be readable, got: {lines[0]}. Prepare or pack the set again.")
 
     def row(self, record: bytes, index: int) -> SplitRow:
         """Reads everything in record `index` except its audio.
@@ -238,7 +238,7 @@ class TfdsSplit:
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{self.name}[{index}]: {name} must be UTF-8 text, got {error.reason} at byte {error.start}. Prepare "
-                "the set anew."
+                "the set again."
             ) from error
 
     def _duration(self, record: bytes, values: Mapping[str, Any], index: int) -> float:
@@ -268,7 +268,7 @@ def int16_samples(samples: np.ndarray, name: str) -> np.ndarray:
     ):
         largest = np.abs(samples).max() if samples.size else 0
         raise InputError(
-            f"{name} must hold samples of 16 bits, got {samples.dtype} of up to {largest:g}. Prepare the set anew."
+            f"{name} must hold samples of 16 bits, got {samples.dtype} of up to {largest:g}. Prepare the set again."
         )
     return samples.astype(np.int16)
 
@@ -311,7 +311,7 @@ def find_features(features: Mapping[str, Any], supervised: tuple[Any, ...] | Non
         rate = feature.sample_rate
         if not rate:
             raise InputError(
-                f"{name}: the feature {audio} must state its sample rate, got none. Prepare the set anew with "
+                f"{name}: the feature {audio} must state its sample rate, got none. Prepare the set again with "
                 "features.Audio(sample_rate=...)."
             )
     identity, speaker = (next((key for key in names if key in features), "") for names in (ID_NAMES, SPEAKER_NAMES))

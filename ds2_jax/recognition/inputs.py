@@ -68,7 +68,7 @@ def _find(path: Path) -> Iterator[tuple[Path, PurePath]]:
     """Yields the files of one argument, and their names with suffix."""
     if path == STANDARD_INPUT:
         yield path, PurePath("stdin")
-    elif os.path.exists(path):  # noqa: PTH110 - Path's methods raise where the name is too long
+    elif os.path.exists(path):  # noqa: PTH110 - Path's methods raise if the name is too long
         yield from _search(path, path if path.is_dir() else path.parent)
     elif "*" in str(path) or "?" in str(path) or "[" in str(path):
         matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob has no absolute patterns

@@ -198,7 +198,7 @@ def test_settings_of_a_run_name_the_manifests(tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "MANIFEST must be given where the settings have no data.train, got none. Add it."),
+        ({}, "MANIFEST must be given if the settings have no data.train, got none. Add it."),
         (
             {"config": Path("c.py"), "run": Path("r")},
             "--config must be left out beside --run, got c.py and r. Remove one.",

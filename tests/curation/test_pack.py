@@ -332,7 +332,7 @@ def test_a_damaged_tfrecord_is_named(tmp_path: Path) -> None:
     folder = prepare(tmp_path, {"train": rows}, file_format="tfrecord")
     [shard] = folder.glob("*.tfrecord-*")
     shard.write_bytes(shard.read_bytes()[:-10])
-    message = rf"^tfds:{re.escape(str(folder))}#train\[0\] must be readable, got: .*\. Prepare or pack the set anew\.$"
+    message = rf"^tfds:{re.escape(str(folder))}#train\[0\] must be readable, got: .*\. Prepare or pack the set again\.$"
     with pytest.raises(InputError, match=message):
         pack((f"tfds:{folder}#train",), str(tmp_path / "pack"))
 
@@ -390,6 +390,6 @@ def test_a_packs_damaged_length_table_is_named(kinds: Path, tmp_path: Path) -> N
     pack((str(kinds),), str(tmp_path / "pack"))
     table = tmp_path / "pack/lengths-kinds.jsonl"
     table.write_text("".join(table.read_text().splitlines(keepends=True)[1:]))
-    message = f"{table} must hold a line for each of the 9 records, got a damaged one. Pack the set anew."
+    message = f"{table} must hold a line for each of the 9 records, got a damaged one. Pack the set again."
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         read_utterances(Path(f"tfds:{tmp_path / 'pack'}#kinds"))

@@ -134,7 +134,7 @@ def test_missing_manifest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", " \n\n", '{"root_path": "", "samples": []}'])
 def test_empty_manifest(write: Write, text: str) -> None:
     path = write(text)
-    fails(path, f"{path} must hold at least one utterance, got 'an empty manifest'. Write it anew.")
+    fails(path, f"{path} must hold at least one utterance, got 'an empty manifest'. Write it again.")
 
 
 def test_manifest_that_is_not_text(tmp_path: Path) -> None:

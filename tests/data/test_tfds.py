@@ -214,7 +214,7 @@ def test_records_without_known_full_scale_and_bad_transcripts_are_named(tmp_path
     [batch] = batches(plan, Split(utterances, Alphabet(ENGLISH)), **settings, on_problem=problems.append)
     [problem] = problems
     where = next(str(each.audio) for each in utterances if each.id == "loud")
-    detail = f"{where} must hold samples of 16 bits, got int64 of up to 1.04858e+06. Prepare the set anew."
+    detail = f"{where} must hold samples of 16 bits, got int64 of up to 1.04858e+06. Prepare the set again."
     assert problem == Problem("loud", where, "unreadable audio", detail)
     assert (batch["num_samples"] > 0).sum() == 1
 
@@ -239,7 +239,7 @@ def test_a_damaged_shard_is_named(prepared: Path, tmp_path: Path) -> None:
     content = shard.read_bytes()
     try:
         shard.write_bytes(content[:70_000] + bytes(100) + content[70_100:])
-        with pytest.raises(InputError, match=rf"^{re.escape(str(name))}\[\d\] must be readable, got: .* anew\.$"):
+        with pytest.raises(InputError, match=rf"^{re.escape(str(name))}\[\d\] must be readable, got: .* again\.$"):
             [each.record.read(RATE) for each in read_utterances(name) if each.record]
     finally:
         shard.write_bytes(content)

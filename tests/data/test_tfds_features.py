@@ -82,7 +82,7 @@ def test_features_of_published_sets(
         ),
         (
             {"audio": "rateless", "text": "text"},
-            ": the feature audio must state its sample rate, got none. Prepare the set anew with "
+            ": the feature audio must state its sample rate, got none. Prepare the set again with "
             "features.Audio(sample_rate=...).",
         ),
     ],

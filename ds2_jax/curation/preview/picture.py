@@ -70,7 +70,7 @@ def draw(path: Path, title: str, captions: Sequence[str], look: Look, features: 
             axes.set_yticks(highest * heights[shown], [f"{tick:g}" for tick in ticks[shown]])
     keys = ["grey: masked"] if hidden.any() else []
     if look.origin != look.target:
-        keys.append("dashed: where the warp led")
+        keys.append("dashed: target of the warp")
         panels[1].axvline(look.target * stride, color="white", linestyle="dashed", linewidth=1)
     panels[1].set_xlabel("seconds" + (f"   ({'; '.join(keys)})" if keys else ""))
     panels[1].set_xlim(0, max(len(look.before), len(look.after)) * stride)
