@@ -1,5 +1,5 @@
-"""The benchmark: what training and transcribing cost here, beside the same model in PyTorch.
+"""The benchmark: measures what training and transcribing cost, next to the same model in PyTorch.
 
-`report.py` is the command. `measure.py` starts `work.py` (this project) and `peer.py` (PyTorch) as processes of their
-own and asks them, one at a time, to do a piece of work; `child.py` is how they talk. `costs.py` holds the formulas.
+`report.py` is the command. `measure.py` starts `work.py` (this project) and `peer.py` (PyTorch) as separate processes
+and asks them to work, one at a time. They communicate through `child.py`. `costs.py` has the formulas.
 """

@@ -1,6 +1,6 @@
-"""Processes that measure: the parent asks one at a time, in lines of JSON over pipes.
+"""Child processes that measure. The parent sends requests to one at a time, as lines of JSON through pipes.
 
-Each side has its own process, so that neither's threads, memory or settings touch the other's.
+Each side has its own process, so that its threads, memory and settings do not affect the other side.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ from typing import Any, Self
 from ds2_jax.system.errors import InputError
 
 PAUSE = 0.3
-"""Seconds before every timed run. The other side's threads go on spinning for up to 0.2 s after their work."""
+"""Seconds to wait before each timed run. The other side's threads keep spinning for up to 0.2 s after their work."""
 
 
 class Child:
-    """A Python module that serves requests (`serve`); a context manager.
+    """A child process that runs a Python module which serves requests with `serve`. Use it as a context manager.
 
     Args:
-        module: to run.
-        environment: variables set or, where None, removed.
+        module: name of the module to run.
+        environment: environment variables to set, or to remove if the value is None.
     """
 
     def __init__(self, module: str, environment: Mapping[str, str | None] | None = None) -> None:
@@ -52,16 +52,16 @@ class Child:
         assert self._process.stdout is not None
         if error is not None:
             self._process.kill()
-        with contextlib.suppress(BrokenPipeError):  # the child has ended, and closing writes what it never read
+        with contextlib.suppress(BrokenPipeError):  # the child has ended before reading everything
             self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
 
     def ask(self, request: str, **arguments: Any) -> Any:
-        """The answer to a request.
+        """Sends a request and returns the answer.
 
         Raises:
-            InputError: the process has ended, or what it did was refused.
+            InputError: the process has ended, or it answers with an InputError.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -75,7 +75,7 @@ class Child:
         if not line:
             raise InputError(
                 f"{self._module} must answer {request!r}, got exit code {self._process.wait()}. Read what it printed. "
-                "Where the code is -9, memory ran out: try smaller --sizes, or --no-peer."
+                "If the code is -9, memory ran out: try smaller --sizes, or --no-peer."
             )
         answer = json.loads(line)
         if "error" in answer:
@@ -83,13 +83,13 @@ class Child:
         return answer["result"]
 
     def timed(self, request: str) -> float:
-        """Seconds that a request takes, as the child measures them, after a pause."""
+        """Sends a request after a pause, and returns the seconds that the child has measured."""
         time.sleep(PAUSE)
         return float(self.ask(request))
 
 
 def serve(handlers: Mapping[str, Callable[..., Any]]) -> None:
-    """Answers requests until the parent closes the pipe; what handlers print goes to stderr."""
+    """Answers requests until the parent closes the pipe. Output of the handlers goes to stderr."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -103,7 +103,7 @@ def serve(handlers: Mapping[str, Callable[..., Any]]) -> None:
 
 
 def peak_memory() -> float:
-    """MiB: the most resident memory that this process has had."""
+    """Returns the largest resident memory of this process so far, in MiB."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux's ru_maxrss starts at the peak of the process that started this one
         found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
@@ -114,5 +114,5 @@ def peak_memory() -> float:
 
 
 def num_cores() -> int:
-    """Cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""The command `bench`: its options, and nothing that is slow to import before they are right."""
+"""The command `bench`. It checks the options before it imports anything slow."""
 
 from typing import Annotated
 
@@ -12,13 +12,12 @@ DEFAULTS = Options()
 def bench(options: Annotated[Options, tyro.conf.arg(name="")] = DEFAULTS) -> int:
     """Measure this project, side by side with the same model in PyTorch if that is installed.
 
-    train, forward: a step of training and of inference, against PyTorch. pipeline: decoding, planning and padding of
-    FLAC files. transcribe: a process that has just started, and one that is warm. decode: greedy decoding and beam
-    search, against fast-ctc-decode. scaling: how time and memory grow. librispeech: what an epoch of 960 hours would
-    take, predicted.
+    train, forward: a training step and a forward pass, against PyTorch. pipeline: planning, decoding and padding of
+    FLAC files. transcribe: transcribing in a new process and in a warm one. decode: greedy decoding and beam search,
+    against fast-ctc-decode. scaling: growth of time and memory. librispeech: predicted time of an epoch of 960 hours.
 
     Args:
-        options: What is measured, and how.
+        options: What to measure, and how.
     """
     from ds2_jax.bench.report import bench as print_measurements
 

@@ -1,4 +1,4 @@
-"""Parameters and floating-point operations of a model, exponents of growth, and what an epoch costs."""
+"""Counts a model's parameters and floating-point operations, fits exponents of growth, and predicts an epoch's cost."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -13,12 +13,12 @@ from ds2_jax.model.inference import init_variables
 from ds2_jax.model.recurrent import NUM_GATES
 
 TRAINING_FACTOR = 3
-"""Products of a training step over those of a forward pass: each has two gradients, which cost as much as it does."""
+"""Operations of a training step over those of a forward pass. Each product has two gradients of the same cost."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Layer:
-    """A product: `inputs` x `outputs` multiply-adds at each of `positions` places of an output frame."""
+    """A product: `inputs` x `outputs` multiply-adds at each of `positions` positions of an output frame."""
 
     inputs: int
     outputs: int
@@ -26,7 +26,7 @@ class _Layer:
 
 
 def num_parameters(config: Config, num_labels: int) -> int:
-    """Counts the weights of `model.DeepSpeech2`; none is made."""
+    """Counts the weights of `model.DeepSpeech2` without creating them."""
     variables = jax.eval_shape(lambda: init_variables(config, num_labels))
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
@@ -34,15 +34,15 @@ def num_parameters(config: Config, num_labels: int) -> int:
 def forward_flops(config: Config, num_labels: int, num_frames: Sequence[int] | np.ndarray) -> float:
     """Counts the floating-point operations of one forward pass: two for each multiply-add of the products.
 
-    The products are the convolutions (F' C' taps C at each output frame), those of the recurrent layers with their
+    The products at each output frame are the convolutions (F' C' taps C), the products of the recurrent layers with
     inputs (G H F) and states (G H H) in each direction, and the head (H V). Features, batch norm, gates, CTC and the
-    update of the weights are not counted: they are less than 1 % of a 5 x 1024 step.
+    update of the weights are not counted. They are less than 1 % of a 5 x 1024 step.
 
     Args:
-        config: sizes.
-        num_labels: labels with blank (V).
-        num_frames: [B] int, frames (T) to count in each row: the valid frames give the useful work, the padded ones
-            the work that is done.
+        config: the configuration with the model's sizes.
+        num_labels: number of labels, blank included (V).
+        num_frames: [B] int, frames (T) to count in each row. Valid frames give the useful work, padded frames the work
+            that is done.
     """
     frames = np.asarray(num_frames, np.int64)
     total = 0
@@ -53,12 +53,12 @@ def forward_flops(config: Config, num_labels: int, num_frames: Sequence[int] | n
 
 
 def train_flops(config: Config, num_labels: int, num_frames: Sequence[int] | np.ndarray) -> float:
-    """Counts those of one training step: `TRAINING_FACTOR` times `forward_flops`."""
+    """Counts the floating-point operations of one training step: `TRAINING_FACTOR` times `forward_flops`."""
     return TRAINING_FACTOR * forward_flops(config, num_labels, num_frames)
 
 
 def _layers(config: Config, num_labels: int) -> Iterator[tuple[int, _Layer]]:
-    """Every product, with the number of input frames for one of its output frames."""
+    """Yields each product, with the number of input frames for one of its output frames."""
     model = config.model
     bins, channels, reduction = config.features.num_bins, 1, 1
     for layer in range(2):
@@ -82,16 +82,16 @@ def fit_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:
-    """What an epoch of training costs, by its plan and `train_flops`.
+    """The cost of an epoch of training, from its plan and `train_flops`.
 
     Attributes:
-        num_utterances: planned.
-        hours: of audio.
-        num_steps: batches.
-        num_shapes: programs to compile.
-        padding: share of the frames computed that hold no audio.
-        flops: of all steps, padding included.
-        largest_batch: rows and frames of the batch with the most rows times frames.
+        num_utterances: number of planned utterances.
+        hours: hours of audio.
+        num_steps: number of batches.
+        num_shapes: number of programs to compile.
+        padding: share of padding in the computed frames.
+        flops: operations of all steps, including padding.
+        largest_batch: rows and frames of the batch with the largest product of both.
     """
 
     num_utterances: int
@@ -104,7 +104,7 @@ class Epoch:
 
 
 def cost_of_epoch(plan: Sequence[Batch], num_samples: np.ndarray, config: Config, num_labels: int) -> Epoch:
-    """Adds up the batches of a plan; `num_samples` [U] are those of the utterances that it points to."""
+    """Adds up the costs of a plan's batches. `num_samples` [U] are the lengths of the utterances in the plan."""
     hop = config.features.hop_length
     shapes = np.array([(len(batch.indices), count_frames(batch.padded_samples, hop)) for batch in plan])
     distinct, counts = np.unique(shapes, axis=0, return_counts=True)
@@ -129,17 +129,17 @@ LIBRISPEECH_UTTERANCES = 281_241
 
 
 def librispeech_durations(count: int = LIBRISPEECH_UTTERANCES) -> np.ndarray:
-    """Assumes durations of LibriSpeech's training utterances, since their list is not at hand.
+    """Assumes durations for LibriSpeech's training utterances, because their list is not available here.
 
     Three of four follow a triangular density from 10 to 17 s with its mode at 15.5 s, because the corpus was cut at
-    silences into pieces of at most about 16 s. The others are spread evenly over 1.5 to 12 s. The mean is that of the
-    corpus, 12.3 s. Nothing is drawn at random.
+    silences into pieces of at most about 16 s. The others are spread evenly over 1.5 to 12 s. The mean is 12.3 s, as in
+    the corpus. Nothing is random.
 
     Args:
-        count: of utterances.
+        count: number of utterances.
 
     Returns:
-        [count] float64, seconds, rising.
+        [count] float64, seconds, in ascending order.
     """
     num_long = round(0.75 * count)
     low, mode, high = 10.0, 15.5, 17.0

@@ -1,4 +1,4 @@
-"""How fast and how well decoders decode: one after another, on the same outputs of a model."""
+"""Measures the speed and the errors of decoders, one after another, on the same outputs of a model."""
 
 import dataclasses
 import logging
@@ -14,7 +14,7 @@ from ds2_jax.evaluation.error_rates import ErrorCount, word_errors
 logger = logging.getLogger(__package__)
 
 MADE_SECONDS = 120.0
-"""Of made outputs, at most: without pruning they take ten times as long as with it, and more."""
+"""Largest number of seconds of synthetic outputs. Without pruning, decoding takes more than ten times as long."""
 UNPRUNED = {"beam_width": 1024, "beam_threshold": math.inf, "label_threshold": -math.inf, "max_labels": 10**6}
 DECODERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("greedy", "greedy", {}),
@@ -26,20 +26,20 @@ DECODERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("beam and language model, width 128", "lm", {}),
     ("beam and language model, width 1024, nothing else pruned", "lm", UNPRUNED),
 )
-"""Title, decoder and options of each; the last one is what the others with a language model are held against."""
+"""Title, decoder and options of each. The others with a language model are compared with the last one."""
 
 
 @dataclasses.dataclass
 class Decoded:
-    """What a decoder did.
+    """The results of a decoder.
 
     Attributes:
-        decoder: its title.
-        times: processor seconds of every run over all utterances, one core.
-        times_real_time: seconds of audio over the median of them.
-        errors: in words, against what was said.
+        decoder: title of the decoder.
+        times: CPU seconds of each run over all utterances, on one core.
+        times_real_time: seconds of audio over the median of the times.
+        errors: number of word errors.
         wer: word error rate.
-        different: texts unlike those of the search without pruning; None without a language model.
+        different: number of texts that differ from those of the search without pruning; None without a language model.
     """
 
     decoder: str
@@ -52,13 +52,13 @@ class Decoded:
 
 @dataclasses.dataclass
 class Decoding:
-    """The decoders, and what they decoded: seconds of audio, utterances, seconds of a frame.
+    """The results of all decoders, and a description of the outputs that they decoded.
 
     Attributes:
-        source: where the outputs are from.
+        source: the run or method that gave the outputs.
         lm: the language model.
         certainty: mean probability of a frame's best label.
-        peer: version of fast-ctc-decode, or why there is none.
+        peer: version of fast-ctc-decode, or the reason why it is not measured.
     """
 
     source: str
@@ -72,7 +72,7 @@ class Decoding:
 
 
 def measure_decoding(options: Options) -> Decoding:
-    """Measures every decoder on the test split of `options.run`, or on made outputs.
+    """Measures each decoder on the test split of `options.run`, or on synthetic outputs.
 
     Raises:
         InputError: the run, the manifest or the language model is wrong.
@@ -85,8 +85,8 @@ def measure_decoding(options: Options) -> Decoding:
         references = about.pop("references")
         peer = process.ask("describe") or "fast-ctc-decode not installed"
         result = Decoding(
-            source=f"{run}, {manifest or 'test split'}" if run else "made outputs",
-            lm=lm or ("3-gram of its training transcripts" if run else "3-gram of 200,000 made words"),
+            source=f"{run}, {manifest or 'test split'}" if run else "synthetic outputs",
+            lm=lm or ("3-gram of its training transcripts" if run else "3-gram of 200,000 synthetic words"),
             utterances=len(references),
             peer=peer if options.peer else "fast-ctc-decode left out (--no-peer)",
             **about,

@@ -1,4 +1,4 @@
-"""Decoding alone: a child process that holds a model's outputs and decodes them, a decoder at a time."""
+"""A child process that stores a model's outputs and decodes them with one decoder at a time."""
 
 import dataclasses
 import functools
@@ -29,14 +29,14 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 
 VOCABULARY_SIZE, SENTENCE_WORDS, NUM_SENTENCES, NUM_FOLLOWERS = 5000, 10, 20_000, 20
-"""Of the made text that the language model of the made outputs is built from."""
+"""Sizes of the synthetic text from which the language model of the synthetic outputs is built."""
 LETTER_FRAMES = 3.5
-"""Of 20 ms for each letter: 14 letters a second, as in read English."""
+"""Frames of 20 ms for each letter. This gives 14 letters a second, as in read English."""
 
 
 @dataclasses.dataclass
 class Outputs:
-    """What a model gave for utterances: [T', V] float32 each, what was said, and seconds of audio in all."""
+    """A model's outputs for utterances ([T', V] float32 each), the transcripts, and the total seconds of audio."""
 
     config: Config
     log_probs: list[np.ndarray]
@@ -46,18 +46,18 @@ class Outputs:
 
     @functools.cached_property
     def alphabet(self) -> Alphabet:
-        """Of the model."""
+        """The model's alphabet."""
         return Alphabet.of(self.config.data)
 
 
 def outputs_of(run: Path, manifest: Path | None, lm: Path | None, folder: Path) -> Outputs:
-    """Runs a model over its test split, or another manifest.
+    """Computes a model's outputs for its test split, or for another manifest.
 
     Args:
-        run: folder of the run.
-        manifest: in place of its test split.
-        lm: language model; None: a 3-gram model of the run's training transcripts is built.
-        folder: takes that model.
+        run: the folder of a training run.
+        manifest: a manifest to use instead of the test split.
+        lm: the language model; None to build a 3-gram model of the run's training transcripts.
+        folder: the folder in which to build this model.
 
     Raises:
         InputError: there is no run or no split, or an audio file cannot be read.
@@ -84,9 +84,9 @@ def outputs_of(run: Path, manifest: Path | None, lm: Path | None, folder: Path) 
 
 
 def made_outputs(seconds: float, folder: Path) -> Outputs:
-    """Outputs as CTC models give them, of made sentences, and a 3-gram model of 200,000 made words.
+    """Makes synthetic outputs like those of a CTC model, and a 3-gram model of 200,000 synthetic words.
 
-    Each letter lights up in one frame, the frames between are blank; noise makes some frames unsure and a few wrong.
+    Each letter peaks in one frame, and the frames between are blank. Noise makes some frames uncertain and a few wrong.
     """
     config = Config()
     alphabet = Alphabet.of(config.data)
@@ -120,18 +120,18 @@ def made_outputs(seconds: float, folder: Path) -> Outputs:
 
 
 def _build_trigram(source: Path, alphabet: Alphabet, out: Path) -> None:
-    """As `lm build` does, without its report: the file is gone when the bench ends."""
+    """Builds a model like `lm build`, but prints no report, because the file is deleted when `bench` ends."""
     text = read_texts([source], alphabet, "skip")
     write_arpa(out, make_model(text, 3), text.words)
 
 
 def decoder_of(outputs: Outputs, name: str, options: dict[str, Any]) -> Callable[[np.ndarray], str]:
-    """A decoder, ready to be timed: from log probabilities to text.
+    """Makes a decoder from log-probabilities to text, ready to be timed.
 
     Args:
-        outputs: names the language model.
-        name: greedy, beam, lm (beam with the language model) or peer (fast-ctc-decode).
-        options: of `DecodingOptions`; the peer knows their width and label threshold.
+        outputs: the outputs to decode, with their alphabet and language model.
+        name: greedy, beam, lm (beam search with the language model) or peer (fast-ctc-decode).
+        options: arguments of `DecodingOptions`. The peer uses only the beam width and the label threshold.
     """
     alphabet = outputs.alphabet
     if name == "greedy":
@@ -156,7 +156,7 @@ def _tidy(text: str) -> str:
 
 
 def main() -> None:
-    """Serves `Outputs`: load, then decode and describe."""
+    """Serves requests for `Outputs`: load, then decode and describe."""
     loaded: list[Outputs] = []
 
     def load(run: str | None, manifest: str | None, lm: str | None, seconds: float, folder: str) -> dict[str, Any]:

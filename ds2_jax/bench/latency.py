@@ -1,4 +1,4 @@
-"""Transcribing: a child process that loads a run and answers, and counts what it compiles."""
+"""A child process that loads a run, transcribes files, and counts the programs that it compiles."""
 
 import time
 from pathlib import Path
@@ -18,7 +18,7 @@ from ds2_jax.text.alphabet import Alphabet
 
 
 def write_run(folder: Path, size: Size) -> None:
-    """A run whose only checkpoint holds the weights that training starts from."""
+    """Makes a run with one checkpoint that has untrained weights."""
     config = size.config
     run_folder.open_run(folder, config, overwrite=False)
     with Checkpoints(folder, config) as checkpoints:
@@ -26,7 +26,7 @@ def write_run(folder: Path, size: Size) -> None:
 
 
 def write_audio(folder: Path, seconds: list[float]) -> None:
-    """Distinct FLAC files."""
+    """Writes FLAC files of the given durations, all with different contents."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, duration in enumerate(seconds):
         samples = speech.utterance(duration, seed=index)
@@ -34,7 +34,7 @@ def write_audio(folder: Path, seconds: list[float]) -> None:
 
 
 def main() -> None:
-    """Serves a `Recogniser`: write_run and write_audio; load, then transcribe and peak_memory."""
+    """Serves requests: write_run and write_audio; load, which opens a `Recogniser`, then transcribe and peak_memory."""
     loaded: list[Recogniser] = []
     programs = Programs()
 

@@ -1,4 +1,4 @@
-"""The measuring: starts the sides, asks them in turn, and makes a row of each piece of work."""
+"""Measures: starts both sides (this project and its peer), asks them in turn, and makes a row for each measurement."""
 
 import dataclasses
 import importlib.util
@@ -23,35 +23,36 @@ PEER_ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
 }
-"""Settings of glibc for PyTorch alone: freed memory is kept, in large pages. The gradient of its packed LSTMs makes an
-array of all frames at every frame; a step of 5 x 1024 took 43 s without these settings and 20 s with them."""
+"""Settings of glibc for PyTorch only. They keep freed memory, in large pages. The gradient of PyTorch's packed LSTMs
+allocates an array of all frames at each frame: a step of 5 x 1024 took 43 s without these settings and 20 s with
+them."""
 PRODUCT_SIDE = 4096
-"""Rows and columns of the matrix product that shows what the machine can do (64 MiB each)."""
+"""Rows and columns of the matrices (64 MiB each) whose product shows the speed of the machine."""
 UTTERANCE_FRAMES = 501
-"""Of one utterance of 5 s."""
+"""Frames of an utterance of 5 s."""
 FOLDER_SECONDS = [1.5, 14.8, 3.1, 7.4, 5.6, 2.2, 11.9, 9.3, 4.4, 12.7, 6.5, 8.1]
-"""Durations of the files of a folder to transcribe."""
+"""Durations of the files in the folder that is transcribed."""
 
 
 @dataclasses.dataclass
 class Row:
-    """A piece of work, measured. Seconds are medians; memory is in MiB; None: does not apply, or no peer.
+    """A measurement. Seconds are medians, memory is in MiB. None means "does not apply" or "no peer".
 
     Attributes:
-        work: its name.
-        seconds: this project.
-        peer_seconds: PyTorch.
-        gigaflops: operations on valid frames each second, by `costs.py`; the same operations for both sides.
-        peer_gigaflops: of the peer.
-        compile_seconds: a fresh process, empty cache.
-        cached_compile_seconds: a fresh process, the program in the cache.
-        peak_mib: largest resident memory of a process that does nothing else, its program from the cache.
-        peer_peak_mib: of the peer.
-        runs: timed.
-        times: every one of them.
-        peer_times: of the peer.
-        remarks: what else was found.
-        values: the numbers of the remarks.
+        work: name of the measurement.
+        seconds: seconds of this project.
+        peer_seconds: seconds of PyTorch.
+        gigaflops: operations on valid frames per second, counted by `costs.py`. Both sides do the same operations.
+        peer_gigaflops: the same for the peer.
+        compile_seconds: seconds of compilation in a new process with an empty cache.
+        cached_compile_seconds: seconds of compilation in a new process with the program in the cache.
+        peak_mib: largest resident memory of a process that does nothing else, with its program from the cache.
+        peer_peak_mib: the same for the peer.
+        runs: number of timed runs.
+        times: seconds of each run.
+        peer_times: the same for the peer.
+        remarks: other findings, in words.
+        values: the numbers in the remarks.
     """
 
     work: str
@@ -71,13 +72,13 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """The peer's seconds over ours: the larger the better."""
+        """The peer's seconds over ours. Larger is better."""
         return None if self.peer_seconds is None else self.peer_seconds / self.seconds
 
 
 @dataclasses.dataclass
 class Machine:
-    """What the sides say of themselves, and the best matrix products seen so far (Gflop/s)."""
+    """The sides' descriptions of themselves, and their best matrix products so far (Gflop/s)."""
 
     ours: str = ""
     peer: str = "PyTorch not installed"
@@ -86,13 +87,13 @@ class Machine:
 
     @property
     def best_product(self) -> float:
-        """Of either side."""
+        """The best product of both sides."""
         return max(self.product, self.peer_product)
 
 
 @contextmanager
 def compilation_cache() -> Iterator[dict[str, str | None]]:
-    """Environment of processes that share a compilation cache, empty at first, whatever the user's own settings."""
+    """Yields the environment of processes that share a new compilation cache. It overrides the user's settings."""
     with tempfile.TemporaryDirectory(prefix="ds2_jax_bench_") as folder:
         yield {
             "JAX_ENABLE_COMPILATION_CACHE": "true",
@@ -108,7 +109,7 @@ def has_peer() -> bool:
 
 
 def steps_to_measure(options: Options, kind: Literal["train", "forward"]) -> list[tuple[str, Size]]:
-    """Names and sizes of the rows of train or forward."""
+    """Lists the names and sizes of the rows of train or forward."""
     sizes = [parse_size(text, options.batch_size, options.frames) for text in options.sizes]
     rows = [(f"{kind} {size}", size) for size in sizes]
     if kind == "forward":
@@ -118,7 +119,7 @@ def steps_to_measure(options: Options, kind: Literal["train", "forward"]) -> lis
 
 
 def measure_step(kind: Literal["train", "forward"], name: str, size: Size, options: Options, machine: Machine) -> Row:
-    """Measures a training step or forward pass: both sides in turn, after one run of each to warm up."""
+    """Measures a training step or forward pass. Both sides run in turn, after one run of each to warm up."""
     logger.info(f"measuring {name}")
     row = Row(name, 0.0, runs=options.runs)
     with ExitStack() as stack:
@@ -160,7 +161,7 @@ def measure_step(kind: Literal["train", "forward"], name: str, size: Size, optio
 
 
 def measure_product(machine: Machine) -> float:
-    """Measures this project's side's matrix product where no other work has."""
+    """Measures this project's matrix product, for when no other measurement has done so."""
     with Child(OURS) as ours:
         machine.ours = ours.ask("describe")
         machine.product = ours.ask("matrix_product", side=PRODUCT_SIDE)
@@ -168,7 +169,7 @@ def measure_product(machine: Machine) -> float:
 
 
 def arrays_memory(size: Size) -> float:
-    """MiB of the arrays of a training step, compiled but not run."""
+    """Compiles a training step, without running it, and returns the MiB of its arrays."""
     logger.info(f"compiling train {size}")
     with Child(OURS) as ours:
         ours.ask("load", kind="train", size=size.to_json())
@@ -177,13 +178,13 @@ def arrays_memory(size: Size) -> float:
 
 
 def useful_flops(kind: Literal["train", "forward"], size: Size) -> float:
-    """Operations on the valid frames of a batch."""
+    """Counts the operations on the valid frames of a batch."""
     count = costs.train_flops if kind == "train" else costs.forward_flops
     return count(size.config, Alphabet(size.config.data.alphabet).size, size.frames_of_rows)
 
 
 def measure_pipeline(options: Options) -> Row:
-    """Measures epochs of planning, decoding and padding, after one that warms the file cache and TensorFlow up."""
+    """Measures epochs of planning, decoding and padding. One epoch first warms up the file cache and TensorFlow."""
     logger.info("measuring the pipeline")
     with tempfile.TemporaryDirectory() as folder, Child("ds2_jax.bench.pipeline") as host:
         manifest = str(options.manifest) if options.manifest else None
@@ -209,7 +210,7 @@ def measure_pipeline(options: Options) -> Row:
             f"{each:,.0f} times real time a core with {name} of every utterance changed"
             for name, each in perturbed.items()
         ),
-        f"{corpus['files']} {'files of ' + manifest if manifest else 'made FLAC files'}, "
+        f"{corpus['files']} {'files of ' + manifest if manifest else 'synthetic FLAC files'}, "
         f"{corpus['audio_seconds'] / 60:.1f} minutes, {corpus['bytes_per_second'] * 8 / 1000:.0f} kbit/s",
         f"plan: {corpus['plan']}",
     ]
@@ -217,7 +218,7 @@ def measure_pipeline(options: Options) -> Row:
 
 
 def measure_transcribe(options: Options) -> Row:
-    """Measures answers to a file of 5 s and to a folder: a first process, a second one, and when warm."""
+    """Measures transcribing a file of 5 s and a folder, in a first process, in a second process, and when warm."""
     size = dataclasses.replace(parse_size(options.sizes[0], 1, UTTERANCE_FRAMES))
     logger.info(f"measuring transcribe {size.num_layers} x {size.hidden_size}")
     processes: list[dict[str, Any]] = []
@@ -264,7 +265,7 @@ def _answer(name: str, answer: dict[str, float]) -> str:
 
 
 def measure_all(options: Options, machine: Machine) -> list[Row]:
-    """The rows of the pieces of work that `options` names, in a fixed order."""
+    """Makes the measurements of train, forward, pipeline and transcribe that `options` names, in this order."""
     rows: list[Row] = []
     kinds: tuple[Literal["train", "forward"], ...] = ("train", "forward")
     for kind in kinds:

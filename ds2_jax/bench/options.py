@@ -1,4 +1,4 @@
-"""The options of `bench`, and the sizes it measures."""
+"""The options of `bench`, and the sizes that it measures."""
 
 import dataclasses
 import re
@@ -16,36 +16,36 @@ Work = Literal["train", "forward", "pipeline", "transcribe", "decode", "scaling"
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is measured, and how."""
+    """What to measure, and how."""
 
     work: Annotated[tuple[Work, ...], tyro.conf.Positional] = typing.get_args(Work)
-    """Pieces of work."""
+    """The measurements to make."""
     sizes: tuple[str, ...] = ("5x1024", "3x512")
-    """Bidirectional LSTMs, LAYERSxUNITS, of train and forward. The first one also forwards a single utterance of 5 s,
-    transcribes, and is what librispeech predicts."""
+    """Sizes of the bidirectional LSTMs that train and forward measure, as LAYERSxUNITS. The first size is also used for
+    the forward pass of a single utterance of 5 s, for transcribe and for librispeech."""
     batch_size: int = 16
-    """Utterances of a step of train and forward."""
+    """Utterances in a batch of train and forward."""
     frames: int = 457
-    """Frames (10 ms) of its longest utterance; the lengths fall linearly to 60 % of it."""
+    """Frames (10 ms) of the longest utterance in this batch. The lengths fall linearly to 60 % of it."""
     runs: int = 5
-    """Timed runs of each piece of work; their median is reported."""
+    """Timed runs of each measurement. The median is reported."""
     peer: bool = True
     """Run PyTorch and fast-ctc-decode too."""
     minutes: float = 10.0
-    """Made audio that pipeline reads; of made outputs, decode takes 2 minutes at most."""
+    """Minutes of synthetic audio for pipeline. decode uses as many minutes of synthetic outputs, but at most 2."""
     manifest: Path | None = None
-    """Own recordings: read by pipeline instead of the made ones, planned by librispeech instead of LibriSpeech, decoded
-    by decode instead of the run's test split."""
+    """Your own recordings. pipeline reads them instead of synthetic audio, librispeech plans them instead of
+    LibriSpeech, and decode decodes them instead of the run's test split."""
     run: Path | None = None
-    """Run whose model gives the outputs that decode decodes; by default they are made, and error rates mean nothing."""
+    """Run whose model computes the outputs for decode. By default they are synthetic, and error rates mean nothing."""
     lm: Path | None = None
-    """Language model of decode; by default a 3-gram of the run's training transcripts is built."""
+    """Language model of decode. The default is a 3-gram of the run's training transcripts."""
     peak_gigaflops: float | None = None
-    """Float32 peak of the machine that librispeech predicts for; by default this one's best matrix product."""
+    """Float32 peak of the machine for which librispeech predicts. The default is the best matrix product here."""
     utilisation: float = 0.6
-    """Share of that peak which training is assumed to reach."""
+    """Share of this peak that training is assumed to reach."""
     json: bool = False
-    """Print JSON, every single time included, instead of tables."""
+    """Print JSON with every single time instead of tables."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "frames", "runs"):
@@ -58,7 +58,7 @@ class Options:
             "be positive",
             self.peak_gigaflops,
         )
-        require(self.lm is None or self.run is not None, "--lm", "go with a run", str(self.lm), "Add --run RUN.")
+        require(self.lm is None or self.run is not None, "--lm", "be used with a run", str(self.lm), "Add --run RUN.")
         require(bool(self.sizes), "--sizes", "name at least one size", self.sizes)
         for size in self.sizes:
             parse_size(size, self.batch_size, self.frames)
@@ -69,10 +69,10 @@ class Size:
     """A model and a batch.
 
     Attributes:
-        num_layers: recurrent layers.
+        num_layers: number of recurrent layers.
         hidden_size: units of each layer and direction (H).
-        batch_size: utterances (B).
-        num_frames: of the longest one (T).
+        batch_size: number of utterances (B).
+        num_frames: number of frames in the longest utterance (T).
     """
 
     num_layers: int
@@ -85,17 +85,17 @@ class Size:
 
     @property
     def config(self) -> Config:
-        """The defaults, float32 and AdamW with clipping among them, with a model of this size."""
+        """The default configuration, with float32 and AdamW with clipping, and a model of this size."""
         return Config(model=ModelConfig(hidden_size=self.hidden_size, num_layers=self.num_layers))
 
     @property
     def frames_of_rows(self) -> list[int]:
-        """Valid frames of every row: falling linearly from all to 60 %."""
+        """Valid frames of each row. They fall linearly from `num_frames` to 60 % of it."""
         shares = [1 - 0.4 * row / max(self.batch_size - 1, 1) for row in range(self.batch_size)]
         return [max(1, round(self.num_frames * share)) for share in shares]
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, for a child process."""
+        """Returns the fields, to send to a child process."""
         return dataclasses.asdict(self)
 
 
@@ -103,7 +103,7 @@ def parse_size(text: str, batch_size: int, num_frames: int) -> Size:
     """Reads a size, such as 5x1024: 5 layers of 1024 units.
 
     Raises:
-        InputError: it is not of that form.
+        InputError: the text does not have this form.
     """
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     require(found is not None, "--sizes", "be LAYERSxUNITS, such as 5x1024", text)

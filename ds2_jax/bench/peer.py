@@ -1,7 +1,7 @@
-"""The peer: deepspeech.pytorch's model and training step in plain torch.nn layers, as a child process.
+"""The peer: a child process with deepspeech.pytorch's model and training step in plain torch.nn layers.
 
-The only file that imports PyTorch. Written from the description of the model; the masks, which the source sets row by
-row in a loop, are one comparison here, which is faster.
+This is the only file of `bench` that imports PyTorch. It is written from the description of the model.
+deepspeech.pytorch sets the masks row by row in a loop. Here they are one comparison, which is faster.
 """
 
 import os
@@ -18,14 +18,14 @@ from ds2_jax.bench.options import Size
 
 NUM_LABELS = 29
 CLIP_NORM = 400.0
-"""Of the gradient of the batch's summed loss."""
+"""Largest norm of the gradient of the batch's summed loss."""
 
 
 class DeepSpeech2(nn.Module):
     """Two masked convolutions, bidirectional LSTMs whose directions are summed, and a head.
 
     Args:
-        num_layers: recurrent layers.
+        num_layers: number of recurrent layers.
         hidden_size: units of each layer and direction (H).
     """
 
@@ -43,11 +43,16 @@ class DeepSpeech2(nn.Module):
         )
         widths = [32 * 41] + [hidden_size] * (num_layers - 1)
         self.recurrent = nn.ModuleList(nn.LSTM(width, hidden_size, bidirectional=True) for width in widths)
-        self.norms = nn.ModuleList(nn.BatchNorm1d(hidden_size) for _ in range(num_layers))  # the last: the head's
+        self.norms = nn.ModuleList(nn.BatchNorm1d(hidden_size) for _ in range(num_layers))  # the last: for the head
         self.head = nn.Linear(hidden_size, NUM_LABELS, bias=False)
 
     def forward(self, spectrograms: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 1, F, T] and [B], falling -> logits [T', B, V] and the valid output frames [B]."""
+        """Computes logits [T', B, V] and valid output frames [B].
+
+        Args:
+            spectrograms: [B, 1, F, T] float32.
+            num_frames: [B] int64, valid frames, in descending order.
+        """
         output_lengths = (num_frames - 1) // 2 + 1
         values = spectrograms
         for module in self.front_end:
@@ -65,7 +70,7 @@ class DeepSpeech2(nn.Module):
 
 
 def normalise(norm: nn.Module, values: Tensor) -> Tensor:
-    """Batch norm over all frames of all rows, [T', B, H]."""
+    """Applies batch norm over all frames of all rows to [T', B, H]."""
     return norm(values.flatten(0, 1)).view(values.shape)
 
 
@@ -73,9 +78,10 @@ class Step:
     """A training step or a forward pass.
 
     Args:
-        kind: train: forward, CTC, backward, clipping, AdamW. forward: in evaluation mode, up to the probabilities.
-        size: model and batch.
-        inputs: file of spectrograms and labels, written by this project's side.
+        kind: train runs forward pass, CTC, backward pass, clipping and AdamW. forward runs the forward pass in
+            evaluation mode, up to the probabilities.
+        size: the sizes of model and batch.
+        inputs: the file of spectrograms and labels that this project's side has written.
     """
 
     def __init__(self, kind: Literal["train", "forward"], size: Size, inputs: str) -> None:
@@ -92,7 +98,7 @@ class Step:
         self._call = self._train if kind == "train" else self._forward
 
     def run(self) -> float:
-        """Seconds of one call."""
+        """Makes one call and returns its seconds."""
         started = time.perf_counter()
         self._call()
         return time.perf_counter() - started
@@ -111,7 +117,7 @@ class Step:
 
 
 def matrix_product(side: int, repeats: int = 5) -> float:
-    """Gflop/s of the fastest of `repeats` products of two float32 matrices of `side` rows and columns."""
+    """Returns the Gflop/s of the fastest of `repeats` products of two float32 matrices of `side` rows and columns."""
     matrix = torch.randn(side, side)
     seconds = []
     for _ in range(1 + repeats):
@@ -122,7 +128,7 @@ def matrix_product(side: int, repeats: int = 5) -> float:
 
 
 def describe() -> str:
-    """Version, threads and libraries, as set."""
+    """Describes version, threads, libraries and settings."""
     allocator = ", ".join(
         f"{name}={value}" for name, value in os.environ.items() if name.startswith(("GLIBC_", "MALLOC_"))
     )
@@ -130,12 +136,12 @@ def describe() -> str:
         f"torch {torch.__version__} on the CPU, {torch.get_num_threads()} threads, oneDNN "
         f"{'on' if torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled else 'off'}, MKL "
         f"{'on' if torch.backends.mkl.is_available() else 'off'}, float32, inference_mode and eval() for forward, "
-        f"{allocator or 'glibc as it is'}"
+        f"{allocator or 'default glibc settings'}"
     )
 
 
 def main() -> None:
-    """Serves one `Step`: load, then run, peak_memory, matrix_product."""
+    """Serves requests for one `Step`: load, then run, peak_memory and matrix_product."""
     torch.set_num_threads(child.num_cores())
     loaded: list[Step] = []
 

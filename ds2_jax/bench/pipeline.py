@@ -1,4 +1,4 @@
-"""The host's side alone: a child process that plans, decodes and pads an epoch of FLAC files, as training does."""
+"""A child process that plans, decodes and pads epochs of FLAC files, like training, but without a model."""
 
 import dataclasses
 import time
@@ -20,7 +20,7 @@ from ds2_jax.training.splits import make_stream
 
 
 def write_corpus(folder: Path, minutes: float) -> list[Utterance]:
-    """Writes distinct FLAC files (16 kHz, 16 bits) that last at least `minutes`, of LibriSpeech's lengths."""
+    """Writes different FLAC files (16 kHz, 16 bits) of at least `minutes` in total, with LibriSpeech's durations."""
     count = max(1, int(minutes * 60 // 12.3))
     durations = librispeech_durations(count)
     if missing := max(0.0, minutes * 60 - durations.sum()):
@@ -35,7 +35,7 @@ def write_corpus(folder: Path, minutes: float) -> list[Utterance]:
 
 
 def write_sounds(folder: Path) -> tuple[Path, Path]:
-    """Writes noise, eight FLAC files of 30 s, and four impulse responses of rooms of 0.5 s; returns their folders."""
+    """Writes eight FLAC files of noise (30 s) and four impulse responses of rooms (0.5 s). Returns their folders."""
     generator = np.random.default_rng(0)
     noise, responses = folder / "noise", folder / "responses"
     for each in (noise, responses):
@@ -52,15 +52,15 @@ def write_sounds(folder: Path) -> tuple[Path, Path]:
 
 
 class Epochs:
-    """Epochs of a corpus, read but not computed on.
+    """Epochs of a corpus that are read, but not used for training.
 
     Args:
-        utterances: of the corpus.
-        folder: takes the sounds that perturb them.
+        utterances: the utterances of the corpus.
+        folder: the folder in which to write noise and impulse responses.
     """
 
     def __init__(self, utterances: list[Utterance], folder: Path) -> None:
-        # Any alphabet and transcript will do for what is measured here.
+        # Alphabet and transcripts do not matter for these measurements.
         short = [dataclasses.replace(utterance, transcript="A") for utterance in utterances]
         self._split = Split(short, Alphabet(ENGLISH))
         longest = max(utterance.duration for utterance in utterances)
@@ -75,7 +75,7 @@ class Epochs:
         self._epoch = 0
 
     def describe(self) -> dict[str, object]:
-        """Seconds of audio, files, bytes for each sample, cores, what `run` can change, and the plan in words."""
+        """Describes the corpus: seconds of audio, files, bytes per second, cores, perturbations and plan."""
         seconds = sum(utterance.duration for utterance in self._split.utterances)
         num_bytes = sum(utterance.audio.stat().st_size for utterance in self._split.utterances)
         return {
@@ -88,7 +88,7 @@ class Epochs:
         }
 
     def run(self, perturbation: str) -> dict[str, float]:
-        """Seconds, and processor seconds, of the next epoch: planned, decoded, perturbed, padded, handed over."""
+        """Plans, decodes, perturbs and pads the next epoch. Returns its seconds and CPU seconds."""
         config = dataclasses.replace(self._config, perturb=self._perturbations[perturbation])
         started, used = time.perf_counter(), time.process_time()
         source = epochs.Epochs(config, self._split)
@@ -101,7 +101,7 @@ class Epochs:
 
 
 def main() -> None:
-    """Serves `Epochs`: load, then describe, run, peak_memory."""
+    """Serves requests for `Epochs`: load, then describe, run and peak_memory."""
     loaded: list[Epochs] = []
 
     def load(folder: str, minutes: float, manifest: str | None) -> None:

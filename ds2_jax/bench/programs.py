@@ -1,4 +1,4 @@
-"""Counts the programs that this process compiles or takes from the compilation cache."""
+"""Counts the programs that this process compiles or loads from the compilation cache."""
 
 import collections
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import jax
 
 BUILT, FROM_CACHE = "/jax/core/compile/backend_compile_duration", "/jax/compilation_cache/cache_hits"
-"""JAX's events: a program was compiled or taken from the cache; it was taken from the cache."""
+"""JAX's events: a program was compiled or loaded from the cache; a program was loaded from the cache."""
 
 
 class Programs:
-    """Listens from its making on; one for each process, as JAX keeps listeners for good."""
+    """Counts programs from its creation on. Make only one in a process, because JAX never removes listeners."""
 
     def __init__(self) -> None:
         self._events: collections.Counter[str] = collections.Counter()
@@ -18,7 +18,7 @@ class Programs:
         jax.monitoring.register_event_duration_secs_listener(self._count)
 
     def take(self) -> dict[str, int]:
-        """Programs compiled and programs found in the cache since the last call."""
+        """Returns the numbers of programs compiled and loaded from the cache since the last call."""
         counts = {
             "compiled": self._events[BUILT] - self._events[FROM_CACHE],
             "from_cache": self._events[FROM_CACHE],

@@ -1,4 +1,4 @@
-"""The work of `bench`: measures, and prints tables or JSON."""
+"""Runs the measurements of `bench` and prints tables or JSON."""
 
 import dataclasses
 import json
@@ -37,7 +37,7 @@ HEADER = (
 
 
 def bench(options: Options) -> None:
-    """Measures what `options` names and prints it on stdout; what is under way is told on stderr.
+    """Makes the measurements that `options` names and prints them on stdout. Progress is logged.
 
     Raises:
         InputError: a manifest is wrong, or a measuring process fails.
@@ -72,7 +72,7 @@ def bench(options: Options) -> None:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, system and Python."""
+    """Describes processor, cores, system and Python version."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
@@ -83,7 +83,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def predict(options: Options, machine: Machine) -> dict[str, Any]:
-    """What an epoch costs by its plan and `costs.py`; hours are operations over an assumed speed, nothing measured.
+    """Predicts the cost of an epoch from its plan and `costs.py`. Hours are operations over an assumed speed.
 
     Raises:
         InputError: the manifest is wrong, or none of its utterances is short enough.
@@ -122,7 +122,7 @@ def predict(options: Options, machine: Machine) -> dict[str, Any]:
 
 
 def header_lines(machine: Machine, options: Options) -> list[str]:
-    """Machine, versions, and how to read the numbers."""
+    """Describes machine and versions, and how to read the numbers."""
     about = describe_machine()
     lines = [
         f"machine: {about['cpu']}, {about['cores']} cores, {about['system']}, Python {about['python']}",
@@ -135,17 +135,18 @@ def header_lines(machine: Machine, options: Options) -> list[str]:
         lines += [
             f"best float32 product of {side} x {side} matrices: JAX {machine.product:.0f}{peer} Gflop/s",
             f"Times are medians of {options.runs} runs of each side in turn, each side in its own process. Ratio: the "
-            "peer's time over ours, the larger the better.",
-            "Ours starts from waveforms and computes the features in the step; the peer gets the same spectrograms "
-            "ready-made, which favours it. Gflop/s count valid frames only, for both.",
-            "Peak memory: of a fresh process that does nothing else, ours with its program in the compilation cache.",
-            "The peer's allocator is set for speed, ours left as it is.",
+            "peer's time over ours. Larger is better.",
+            "Our step starts from waveforms and computes the features. The peer gets the finished spectrograms, which "
+            "favours it. Gflop/s count valid frames only, for both.",
+            "Peak memory is that of a new process that does nothing else. Ours has its program in the compilation "
+            "cache.",
+            "The peer's allocator is tuned for speed, ours is not.",
         ]
     return [line for line in lines if line]
 
 
 def row_lines(rows: Sequence[Row], machine: Machine) -> list[str]:
-    """A table in Markdown, and below it the remarks."""
+    """Makes a Markdown table with the remarks below it."""
     if not rows:
         return []
     lines = table(HEADER, [_cells(row, machine) for row in rows])
@@ -175,7 +176,7 @@ def _cells(row: Row, machine: Machine) -> list[str]:
 
 
 def decoding_lines(decoding: Decoding | None) -> list[str]:
-    """The decoders, and what they decoded."""
+    """Makes a Markdown table of the decoders, with a description of what they decoded above it."""
     if decoding is None:
         return []
     rows = [
@@ -189,20 +190,20 @@ def decoding_lines(decoding: Decoding | None) -> list[str]:
         ]
         for each in decoding.decoders
     ]
-    header = ("decoder", "times real time a core", "WER", "errors", "texts unlike without pruning", "runs")
+    header = ("decoder", "times real time a core", "WER", "errors", "texts changed by pruning", "runs")
     return [
-        f"Decoding alone, of {decoding.source}: {decoding.utterances} utterances, {decoding.audio_seconds:.0f} s, "
+        f"Decoding only, {decoding.source}: {decoding.utterances} utterances, {decoding.audio_seconds:.0f} s, "
         f"frames of {decoding.seconds_per_frame * 1000:.0f} ms, mean probability of the best label "
         f"{decoding.certainty:.2f}.",
-        f"Language model: {decoding.lm}; its weights are the defaults. Peer: {decoding.peer}.",
-        "Times real time: seconds of audio over seconds of one core, compilation apart, the median of the runs.",
+        f"Language model: {decoding.lm}, with default weights. Peer: {decoding.peer}.",
+        "Times real time: seconds of audio over seconds of one core without compilation, the median of the runs.",
         "",
         *table(header, rows),
     ]
 
 
 def scaling_lines(growths: Sequence[Growth]) -> list[str]:
-    """The measured points and the exponents fitted to them."""
+    """Makes a Markdown table of the measured points and the exponents fitted to them."""
     if not growths:
         return []
     rows = [
@@ -229,15 +230,15 @@ def scaling_lines(growths: Sequence[Growth]) -> list[str]:
         "peak memory, MiB",
     )
     return [
-        f"How a training step grows from {BASE}: proportional to the axis to the power of the exponent.",
-        "Devices are simulated on the same cores and share the batch: what grows is the overhead of splitting a step.",
+        f"Growth of a training step from {BASE}: it is proportional to the axis to the power of the exponent.",
+        "Devices are simulated on the same cores and share the batch, so only the overhead of splitting a step grows.",
         "",
         *table(header, rows),
     ]
 
 
 def prediction_lines(prediction: dict[str, Any] | None) -> list[str]:
-    """The prediction, marked as one."""
+    """Describes the prediction, and marks it as one."""
     if prediction is None:
         return []
     epoch = prediction["epoch"]
@@ -250,9 +251,9 @@ def prediction_lines(prediction: dict[str, Any] | None) -> list[str]:
         f"{epoch['num_shapes']} shapes, padding {epoch['padding']:.1%} of the frames",
         f"* operations, padding included: {epoch['flops'] / 1e15:.1f} Pflop",
         f"* arrays of the largest batch ({rows} x {frames} frames): {prediction['largest_step_mib'] / 1024:.1f} GiB, "
-        "as the compiler lays them out",
-        f"* {prediction['predicted_hours_per_epoch']:,.1f} hours, if {prediction['utilisation']:.0%} of "
-        f"{prediction['peak_gigaflops']:,.0f} Gflop/s were reached throughout",
+        "by the compiler's own figure",
+        f"* {prediction['predicted_hours_per_epoch']:,.1f} hours, if training reaches {prediction['utilisation']:.0%} "
+        f"of {prediction['peak_gigaflops']:,.0f} Gflop/s",
     ]
 
 

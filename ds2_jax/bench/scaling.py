@@ -1,4 +1,4 @@
-"""How time and memory of a training step grow with frames, batch, layers and simulated devices."""
+"""Measures how time and memory of a training step grow with frames, batch, layers and simulated devices."""
 
 import dataclasses
 import logging
@@ -23,12 +23,12 @@ class Growth:
 
     Attributes:
         axis: frames, batch, layers or devices.
-        values: of the axis.
-        seconds: medians of a training step.
-        arrays_mib: of the step's arguments, results and temporary arrays, as the compiler laid them out.
-        peak_mib: largest resident memory of the process, which also compiles; a few hundred MiB are the libraries'.
-        flops: of the padded batch.
-        exponents: k of "grows as the axis to the power of k", for seconds, arrays_mib and flops.
+        values: the measured values of the axis.
+        seconds: median seconds of a training step.
+        arrays_mib: the step's arguments, results and temporary arrays, by the compiler's figure.
+        peak_mib: largest resident memory of the process, including compilation. Libraries take a few hundred MiB.
+        flops: operations on the padded batch.
+        exponents: k in "proportional to the axis to the power of k", for seconds, arrays_mib and flops.
     """
 
     axis: str
@@ -41,10 +41,10 @@ class Growth:
 
 
 def measure_scaling(runs: int, base: Size = BASE, factors: Sequence[int] = FACTORS) -> list[Growth]:
-    """Trains on the CPU at the base size and at multiples of it along each axis, each point in a fresh process.
+    """Trains on the CPU at multiples of the base size along each axis, each in a new process.
 
-    The batch is the same for any number of devices, simulated ones that share the machine's cores: what grows along
-    that axis is the overhead of splitting a step.
+    Devices are simulated on the machine's cores and share one batch. So along this axis only the overhead of splitting
+    a step grows.
     """
     growths, known = [], dict[tuple[Size, int], tuple[float, float, float]]()
     for axis in ("frames", "batch", "layers", "devices"):
@@ -69,7 +69,7 @@ def measure_scaling(runs: int, base: Size = BASE, factors: Sequence[int] = FACTO
 
 
 def grown(base: Size, axis: str, factor: int) -> tuple[Size, int]:
-    """The base size, `factor` times as large along an axis, and the number of devices."""
+    """Multiplies the base size by `factor` along an axis. Returns the size and the number of devices."""
     field = {"frames": "num_frames", "batch": "batch_size", "layers": "num_layers"}.get(axis)
     if field is None:
         return base, factor
@@ -77,7 +77,7 @@ def grown(base: Size, axis: str, factor: int) -> tuple[Size, int]:
 
 
 def _measure(size: Size, devices: int, runs: int) -> tuple[float, float, float]:
-    """Seconds, MiB of arrays and MiB of resident memory of a step."""
+    """Measures seconds, MiB of arrays and MiB of resident memory of a step."""
     environment = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     with compilation_cache() as cache, Child(OURS, cache | environment) as ours:
         ours.ask("load", kind="train", size=size.to_json())

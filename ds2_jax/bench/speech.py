@@ -1,23 +1,23 @@
-"""Signals that cost a FLAC decoder, and the model, what speech costs; seeded, all distinct."""
+"""Synthetic signals that take as much work to decode and recognise as speech. Each seed gives another signal."""
 
 import numpy as np
 import scipy.signal
 
 SAMPLE_RATE = 16_000
 FORMANTS = ((250, 850), (850, 2300), (2300, 3300))
-"""Hz, lowest and highest of the three resonances of a voiced syllable."""
+"""Lowest and highest frequency in Hz of each of the three resonances of a voiced syllable."""
 
 
 def utterance(seconds: float, seed: int) -> np.ndarray:
-    """Syllables in groups with pauses between them, over the noise of a room.
+    """Makes groups of syllables with pauses between them, with the background noise of a room.
 
-    A syllable is a sawtooth (a larynx: harmonics that fall with frequency) with a gliding pitch through three
-    resonances, or a hissing burst. Loudest sample 0.2 to 0.9, noise 50 to 60 dB below. Written as 16-bit FLAC it takes
-    about half the bytes of its samples, as LibriSpeech does (59 GB of the 111 GB that 961 hours are).
+    A syllable is a burst of hiss, or a sawtooth with gliding pitch (like a larynx, its harmonics fall with frequency)
+    filtered by three resonances. The loudest sample is 0.2 to 0.9, and the noise is 50 to 60 dB below it. Written as
+    16-bit FLAC it takes about half the bytes of its samples, like LibriSpeech (59 GB instead of 111 GB for 961 hours).
 
     Args:
-        seconds: length.
-        seed: another seed, another utterance.
+        seconds: duration.
+        seed: the seed of the utterance.
 
     Returns:
         [S] float32 in [-1, 1] at `SAMPLE_RATE`.
@@ -67,6 +67,6 @@ def _resonance(samples: np.ndarray, frequency: float, bandwidth: float) -> np.nd
 
 
 def _shape(samples: np.ndarray) -> np.ndarray:
-    """Fades in and out, loudest sample 1."""
+    """Fades in and out, and scales the loudest sample to 1."""
     faded: np.ndarray = samples * scipy.signal.get_window(("tukey", 0.5), len(samples))
     return faded / float(np.abs(faded).max())

@@ -1,4 +1,4 @@
-"""This project's side: a child process that does one piece of work at a time, as training and transcribing do it."""
+"""This project's side: a child process that runs training steps or forward passes, like training and transcribing."""
 
 import functools
 import time
@@ -23,16 +23,16 @@ from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training.memory import held_bytes
 
 LABELS_PER_SECOND = 14
-"""Of the made transcripts, as in read English."""
+"""Labels per second in the synthetic transcripts, as in read English."""
 
 
 class Step:
     """A training step or a forward pass, compiled by `compile` and timed by `run`.
 
     Args:
-        kind: train calls `update.train_step` through `parallel.parallel_train_step`, state donated, as training does;
-            forward calls `inference.infer` as transcribing does.
-        size: model and batch.
+        kind: train calls `update.train_step` through `parallel.parallel_train_step` and donates the state, like
+            training. forward calls `inference.infer`, like transcribing.
+        size: the sizes of model and batch.
     """
 
     def __init__(self, kind: Literal["train", "forward"], size: Size) -> None:
@@ -56,17 +56,17 @@ class Step:
         return self._state, self._batch["waveforms"], self._batch["num_samples"]
 
     def compile(self) -> float:
-        """Seconds to trace, lower and compile; calls reuse the program."""
+        """Traces, lowers and compiles, and returns the seconds that this takes. Later calls reuse the program."""
         started = time.perf_counter()
         self._compiled = self._function.lower(*self._arguments()).compile()
         return time.perf_counter() - started
 
     def arrays_memory(self) -> float:
-        """MiB of arguments, results and temporary arrays of the compiled program, on each device."""
+        """Returns the MiB of the compiled program's arguments, results and temporary arrays on each device."""
         return held_bytes(self._compiled) / 2**20
 
     def run(self) -> float:
-        """Seconds of one call, from NumPy arrays to results."""
+        """Makes one call and returns its seconds, from NumPy arrays to results."""
         jax.block_until_ready(self._state)
         started = time.perf_counter()
         results = jax.block_until_ready(self._function(*self._arguments()))
@@ -76,7 +76,7 @@ class Step:
         return elapsed
 
     def write_inputs(self, path: Path) -> None:
-        """Writes what the peer reads: the spectrograms of the same batch, and its labels."""
+        """Writes the peer's inputs: the spectrograms and labels of the same batch."""
         extract = jax.jit(functools.partial(features.extract_features, config=self._config.features))
         spectrograms, num_frames = extract(self._batch["waveforms"], self._batch["num_samples"])
         labels, num_labels = self._batch["labels"], self._batch["num_labels"]
@@ -84,7 +84,7 @@ class Step:
 
 
 def make_variables(config: Config, num_labels: int) -> Any:
-    """Random weights, one array after another: drawing all at once takes more memory than a forward pass."""
+    """Draws random weights one array at a time. Drawing all at once takes more memory than a forward pass."""
     shapes = jax.eval_shape(lambda: init_variables(config, num_labels))
     rng, bound = np.random.default_rng(0), config.model.hidden_size**-0.5
 
@@ -98,10 +98,10 @@ def make_variables(config: Config, num_labels: int) -> Any:
 
 
 def make_batch(size: Size) -> dict[str, np.ndarray]:
-    """Rows of falling length with as many letters as read English has."""
+    """Makes rows of falling length with as many letters per second as in read English."""
     config = size.config
     rate, hop = config.features.sample_rate, config.features.hop_length
-    num_samples = np.array(size.frames_of_rows, np.int32) * hop - 1  # the most that give these frames
+    num_samples = np.array(size.frames_of_rows, np.int32) * hop - 1  # the largest number that gives these frames
     waveforms = np.zeros((len(num_samples), num_samples.max()), np.float32)
     for row, count in enumerate(num_samples.tolist()):
         waveforms[row, :count] = speech.utterance(count / rate, seed=row)
@@ -119,7 +119,7 @@ def make_batch(size: Size) -> dict[str, np.ndarray]:
 
 
 def matrix_product(side: int, repeats: int = 5) -> float:
-    """Gflop/s of the fastest of `repeats` products of two float32 matrices of `side` rows and columns."""
+    """Returns the Gflop/s of the fastest of `repeats` products of two float32 matrices of `side` rows and columns."""
     matrix = jnp.asarray(np.random.default_rng(0).standard_normal((side, side)), jnp.float32)
     product = jax.jit(functools.partial(jnp.matmul, precision="highest"))
     seconds = []
@@ -131,7 +131,7 @@ def matrix_product(side: int, repeats: int = 5) -> float:
 
 
 def main() -> None:
-    """Serves one `Step`: load, then compile, run, arrays_memory, peak_memory, write_inputs, matrix_product."""
+    """Serves requests for one `Step`: load, then compile, run, arrays_memory, write_inputs and others."""
     loaded: list[Step] = []
     programs = Programs()
 

@@ -1,4 +1,4 @@
-"""The benchmark command at a tiny size: what it measures exists, and what it prints is what it measured."""
+"""The benchmark command at a tiny size: each measurement runs, and the output shows what was measured."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ TINY = ("--sizes", "1x8", "--batch-size", "2", "--frames", "21", "--runs", "2", 
 
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The measuring processes see one device, and a matrix product that costs nothing."""
+    """Gives the measuring processes one device and a matrix product that costs nothing."""
     monkeypatch.delenv("XLA_FLAGS")
     monkeypatch.setattr(measure, "PRODUCT_SIDE", 256)
 

@@ -1,4 +1,4 @@
-"""Counts of work against counts by hand and by the compiler; plans and exponents against known ones."""
+"""Counts of work equal counts by hand and by the compiler, and plans and exponents equal known ones."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ def test_flops_of_a_model_counted_by_hand() -> None:
     )
     config = Config(features=FeatureConfig(sample_rate=4000, window_size=0.01, window_stride=0.005), model=model)
     assert config.features.num_bins == 21  # 11 after the first convolution, 6 after the second
-    # 9 frames: 5 after the first convolution, 3 after the second; 4 frames: 2 and 1; none: none.
+    # 9 frames give 5 after the first convolution and 3 after the second. 4 frames give 2 and 1. 0 frames give 0.
     first, second, after = (5 + 2) * 11 * 2 * (3 * 1 * 1), (3 + 1) * 6 * 5 * (5 * 3 * 2), 3 + 1
     recurrent = 2 * 4 * 3 * (6 * 5 + 3) + 2 * 4 * 3 * (3 + 3)
     head = 3 * 7
@@ -35,7 +35,7 @@ def test_flops_of_a_model_counted_by_hand() -> None:
 
 
 def test_flops_of_the_default_model() -> None:
-    """86.6 million parameters; 229 output frames of 16 rows, 3 times for training."""
+    """It has 86.6 million parameters. A step has 229 output frames in 16 rows, and counts three times."""
     convolutions = 81 * 32 * 41 * 11 + 41 * 32 * 21 * 11 * 32
     recurrent = 2 * 4096 * (1312 + 1024) + 4 * 2 * 4096 * (1024 + 1024)
     expected = 3 * 2 * 16 * 229 * (convolutions + recurrent + 1024 * 29)
@@ -46,14 +46,14 @@ def test_flops_of_the_default_model() -> None:
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_flops_agree_with_the_compilers_count(model: ModelConfig) -> None:
-    """At one output frame, since the compiler counts the body of a loop once."""
+    """There is one output frame, because the compiler counts the body of a loop once."""
     config = Config(model=model)
     network = make_model(config, 29)
     inputs = jax.ShapeDtypeStruct((3, 2, 161), "float32"), jax.ShapeDtypeStruct((3,), "int32")
     variables = jax.eval_shape(network.init, jax.random.key(0), *inputs)
     analysis = jax.jit(network.apply).lower(variables, *inputs).cost_analysis()
     assert analysis is not None
-    # The compiler adds gates, batch norm and masks, and the folded convolutions' zero taps.
+    # The compiler also counts gates, batch norm, masks, and the zero taps of folded convolutions.
     assert 1 <= analysis["flops"] / costs.forward_flops(config, 29, [2, 2, 2]) < 1.08
 
 

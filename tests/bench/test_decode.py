@@ -1,4 +1,4 @@
-"""`bench decode`: the decoders decode what they are given, and the table says what was measured."""
+"""`bench decode`: the decoders decode the outputs, and the table shows the measurements."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def test_made_outputs_are_seeded_and_decodable(
     for name, size in (("VOCABULARY_SIZE", 50), ("NUM_SENTENCES", 200)):
         monkeypatch.setattr(decoding, name, size)
     made, again = (decoding.made_outputs(4.0, tmp_path) for _ in range(2))
-    assert capsys.readouterr().out == ""  # nothing of a language model in a folder that is about to go
+    assert capsys.readouterr().out == ""  # no report of a language model whose folder will be deleted
     assert made.references == again.references
     for log_probs, other, reference in zip(made.log_probs, again.log_probs, made.references, strict=True):
         np.testing.assert_array_equal(log_probs, other)
@@ -43,7 +43,7 @@ def test_the_command_measures_made_outputs(capsys: pytest.CaptureFixture[str]) -
     words = ("bench", "decode", "--minutes", "0.02", "--runs", "2", "--no-peer", "--json")
     assert cli.main(words) == 0
     result = json.loads(capsys.readouterr().out)["decoding"]
-    assert result["source"] == "made outputs"
+    assert result["source"] == "synthetic outputs"
     assert result["peer"] == "fast-ctc-decode left out (--no-peer)"
     assert result["seconds_per_frame"] == 0.02
     titles = [title for title, decoder, _ in DECODERS if decoder != "peer"]
@@ -61,8 +61,8 @@ def test_the_command_measures_a_run(tmp_path: Path, capsys: pytest.CaptureFixtur
     run = write_untrained_run(tmp_path / "run", with_manifests(SMALL_CONFIG, manifest))
     assert cli.main(("bench", "decode", "--run", str(run), "--runs", "1", "--no-peer")) == 0
     output = capsys.readouterr().out
-    assert f"Decoding alone, of {run}, test split: 3 utterances, 2 s, frames of 40 ms" in output
-    assert "Language model: 3-gram of its training transcripts; its weights are the defaults." in output
+    assert f"Decoding only, {run}, test split: 3 utterances, 2 s, frames of 40 ms" in output
+    assert "Language model: 3-gram of its training transcripts, with default weights." in output
     assert output.count("\n| ") == 2 + 6
 
 
@@ -74,7 +74,7 @@ def test_the_table_says_what_was_measured() -> None:
     ]
     lines = decoding_lines(result)
     assert lines[0] == (
-        "Decoding alone, of RUN, test split: 117 utterances, 329 s, frames of 40 ms, mean probability of the best "
+        "Decoding only, RUN, test split: 117 utterances, 329 s, frames of 40 ms, mean probability of the best "
         "label 0.96."
     )
     assert lines[-2:] == [
@@ -87,4 +87,4 @@ def test_the_table_says_what_was_measured() -> None:
 def test_a_language_model_needs_a_run() -> None:
     with pytest.raises(InputError) as error:
         Options(lm=Path("lm.arpa"))
-    assert str(error.value) == "--lm must go with a run, got 'lm.arpa'. Add --run RUN."
+    assert str(error.value) == "--lm must be used with a run, got 'lm.arpa'. Add --run RUN."
