@@ -8,7 +8,7 @@ from ds2_jax.audio.reading import MAX_RATE, MIN_RATE, block_samples, waveform_bl
 from ds2_jax.system.checks import require
 
 MAX_CHANNELS = 64
-"""An array with more channels has most likely its axes in the wrong order."""
+"""An array with more channels most likely has its axes in the wrong order."""
 
 
 def array_blocks(samples: np.ndarray, file_rate: int | None, sample_rate: int) -> Iterator[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Reads files that libsndfile cannot read with the ffmpeg program: m4a, mp4, webm, mkv and other formats."""
+"""Reads audio with the ffmpeg program if libsndfile cannot read it: m4a, mp4, webm, mkv and other formats."""
 
 import re
 import shutil
@@ -108,7 +108,7 @@ def _check(process: "subprocess.Popen[bytes]", messages: IO[bytes], path: Path) 
     """Waits until ffmpeg ends.
 
     Raises:
-        InputError: ffmpeg failed or printed an error. If a file is cut short, it decodes what is left and succeeds.
+        InputError: ffmpeg failed or printed an error. It prints one after decoding a file that is cut short.
     """
     code = process.wait()
     messages.seek(0)

@@ -153,7 +153,7 @@ def mp3_varies(path: Source) -> bool:
     found = set()
     while len(header := data[offset : offset + 4]) == 4 and header[0] == 0xFF and header[1] & 0xE6 == 0xE2:
         version, rate, frequency = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
-        if version == 1 or rate in (0, 15) or frequency == 3:  # reserved, or a frame of unstated size
+        if version == 1 or rate in (0, 15) or frequency == 3:  # reserved values, or a frame without a stated size
             break
         found.add(rate)
         factor = 144 if version == 3 else 72

@@ -23,7 +23,7 @@ PAUSE = 0.3
 
 
 class Child:
-    """A child process that runs a Python module which serves requests with `serve`. Use it as a context manager.
+    """A child process with a Python module that answers requests with `serve`. Use it as a context manager.
 
     Args:
         module: name of the module to run.

@@ -125,7 +125,7 @@ def cost_of_epoch(plan: Sequence[Batch], num_samples: np.ndarray, config: Config
 
 
 LIBRISPEECH_UTTERANCES = 281_241
-"""train-clean-100, train-clean-360 and train-other-500 together: 961 hours, 12.3 s on average."""
+"""Utterances of train-clean-100, train-clean-360 and train-other-500 together: 961 hours, 12.3 s on average."""
 
 
 def librispeech_durations(count: int = LIBRISPEECH_UTTERANCES) -> np.ndarray:

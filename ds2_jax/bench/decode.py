@@ -55,7 +55,7 @@ class Decoding:
     """The results of all decoders, and a description of the outputs that they decoded.
 
     Attributes:
-        source: the run or method that gave the outputs.
+        source: the run and split of the outputs, or "synthetic outputs".
         lm: the language model.
         certainty: mean probability of a frame's best label.
         peer: version of fast-ctc-decode, or the reason why it is not measured.

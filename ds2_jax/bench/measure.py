@@ -191,7 +191,7 @@ def measure_pipeline(options: Options) -> Row:
         host.ask("load", folder=folder, minutes=options.minutes, manifest=manifest)
         corpus = host.ask("describe")
         perturbed: dict[str, float] = {}
-        for name in corpus.pop("perturbations"):  # nothing comes last
+        for name in corpus.pop("perturbations"):  # "nothing" comes last
             host.ask("run", perturbation=name)
             epochs = [host.ask("run", perturbation=name) for _ in range(options.runs)]
             seconds = statistics.median(epoch["seconds"] for epoch in epochs)

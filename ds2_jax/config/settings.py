@@ -120,9 +120,9 @@ class DataConfig:
     num_buckets: int = 8
     """Number of lengths to which batches are padded. Each length is compiled once."""
     min_duration: float = 0.1
-    """Seconds. Shorter training and dev utterances are bad."""
+    """Seconds. Shorter training and dev utterances are bad, see data.on_bad_utterance."""
     max_duration: float = 20.0
-    """Seconds. Longer training and dev utterances are bad."""
+    """Seconds. Longer training and dev utterances are bad, see data.on_bad_utterance."""
     sortagrad: bool = False
     """Sort the utterances of the first epoch from short to long."""
     on_bad_utterance: Literal["error", "skip"] = "error"

@@ -66,7 +66,7 @@ def _best_path(log_probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     num_frames, num_states = len(log_probs), 2 * len(labels) + 1
     label_of = np.full(num_states, Alphabet.blank_index, np.int64)
     label_of[1::2] = labels
-    skips = np.zeros(num_states, np.bool_)  # whether a path may come from two states below
+    skips = np.zeros(num_states, np.bool_)  # whether a path may skip the state below
     skips[3::2] = labels[1:] != labels[:-1]
     scores = np.full(num_states, -np.inf)  # of the best path to each state; all paths start at the first blank
     scores[0] = 0.0

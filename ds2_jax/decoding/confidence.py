@@ -13,7 +13,7 @@ language model)."""
 
 
 def posteriors(scores: Sequence[float]) -> np.ndarray:
-    """Computes the probability of each of R hypotheses from its score in nats, as if one of them were correct.
+    """Computes the probability of each of R hypotheses from its score in nats, assuming that one of them is correct.
 
     Returns:
         [R] float64.

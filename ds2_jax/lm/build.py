@@ -164,4 +164,4 @@ def warnings(model: Model) -> Iterator[str]:
 def describe_fit(fitted: Fit) -> str:
     """Describes a fit in words."""
     unknown = f"{fitted.num_unknown:,} of {fitted.num_words:,} ({fitted.num_unknown / fitted.num_words:.2%})"
-    return f"perplexity {fitted.perplexity:.2f} with the ends of sentences and without the unknown words, {unknown}"
+    return f"perplexity {fitted.perplexity:.2f}, counting ends of sentences but not the unknown words, {unknown}"

@@ -60,7 +60,7 @@ def _fold_strides(inputs: jax.Array, kernel: jax.Array, strides: tuple[int, int]
 
 
 def direct_conv(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[B, T, F, C] and [time taps, frequency taps, C, C'] -> [B, T - taps + 1, F - taps + 1, C'], by XLA."""
+    """Runs XLA's convolution: [B, T, F, C], [time taps, freq. taps, C, C'] -> [B, T - taps + 1, F - taps + 1, C']."""
     return jax.lax.conv_general_dilated(inputs, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
@@ -155,25 +155,25 @@ def _angles(size: int, num_positions: int) -> np.ndarray:
 
 
 def _real_dft(size: int, num_positions: int, sign: int) -> np.ndarray:
-    """Matrix from real positions to complex frequencies: [(frequencies 0 to size / 2) * re/im, positions]."""
+    """Makes the matrix from real positions to complex frequencies: [(frequencies 0 to size / 2) * re/im, positions]."""
     angles = _angles(size, num_positions)[: size // 2 + 1]
     return np.stack([np.cos(angles), sign * np.sin(angles)], axis=1).reshape(-1, num_positions)
 
 
 def _complex_dft(size: int, num_positions: int, sign: int) -> np.ndarray:
-    """Matrix from complex positions to complex frequencies: [frequencies * re/im, re/im * positions]."""
+    """Makes the matrix from complex positions to complex frequencies: [frequencies * re/im, re/im * positions]."""
     angles = _angles(size, num_positions)
     cos, sin = np.cos(angles), sign * np.sin(angles)
     return np.stack([np.stack([cos, -sin], axis=1), np.stack([sin, cos], axis=1)], axis=1).reshape(2 * size, -1)
 
 
 def _complex_inverse(size: int, num_positions: int) -> np.ndarray:
-    """Matrix from complex frequencies to complex positions: [re/im * positions, frequencies * re/im]."""
+    """Makes the matrix from complex frequencies to complex positions: [re/im * positions, frequencies * re/im]."""
     return _complex_dft(size, num_positions, -1).T / size
 
 
 def _real_inverse(size: int, num_positions: int) -> np.ndarray:
-    """Matrix from complex frequencies to real positions: [positions, (frequencies 0 to size / 2) * re/im]."""
+    """Makes the matrix from complex frequencies to real positions: [positions, (frequencies 0 to size / 2) * re/im]."""
     frequencies = np.arange(size // 2 + 1)
     counted = np.where((frequencies == 0) | (2 * frequencies == size), 1, 2)  # 2: the conjugate counts too
     inverse: np.ndarray = _real_dft(size, num_positions, -1).T * np.repeat(counted, 2) / size

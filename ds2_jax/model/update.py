@@ -85,7 +85,7 @@ def objective(
     model: DeepSpeech2,
     with_layers: bool = False,
 ) -> tuple[jax.Array, Outputs]:
-    """Computes the loss to differentiate: the loss of this device's rows over the alignable rows of all devices.
+    """Computes the loss to differentiate: this device's sum of row losses over the alignable rows of all devices.
 
     Args:
         params: the model's parameters.

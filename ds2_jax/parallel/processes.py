@@ -33,7 +33,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 LOST = 75
 """Exit code if another process is lost. It means "try again" (EX_TEMPFAIL of sysexits.h)."""
 HEARTBEAT_SECONDS = 40
-"""JAX considers a process dead if it is silent for this long. The others then end within a minute."""
+"""JAX considers a process dead if it is silent for this long. All others have ended after less than a minute."""
 ANSWER_MINUTES = 60
 """How long `exchange` waits for the other processes. Process 0 may read a large checkpoint meanwhile."""
 DONE_SECONDS, STOPPED_SECONDS, FAILED_SECONDS = 24 * 3600, 60, 5
@@ -51,7 +51,7 @@ def is_primary() -> bool:
 
 
 def exchange(name: str, value: Any) -> list[Any]:
-    """Sends a value to all processes and waits for their values. All processes must make the same calls in order.
+    """Sends a value to all processes and waits for theirs. All processes must make the same calls in the same order.
 
     Args:
         name: a name for this exchange, the same in all processes.
@@ -295,7 +295,7 @@ def _is_of_peer(error: Exception) -> bool:
 
 
 def _lost(why: str, prospects: Callable[[], str]) -> str:
-    with contextlib.suppress(OSError, InputError):  # the folder of the run may be what is lost
+    with contextlib.suppress(OSError, InputError):  # the run's folder may be lost too
         return f"error: another process of this training has ended, or cannot be reached ({why}); {prospects()}"
     return f"error: another process of this training has ended, or cannot be reached ({why})"
 

@@ -28,7 +28,7 @@ def private_folder(path: Path) -> Path:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.mkdir(mode=0o700, exist_ok=True)
-    if not hasattr(os, "getuid"):  # Windows keeps a user's folders to the user
+    if not hasattr(os, "getuid"):  # on Windows other users cannot read a user's folders
         return path
     status = path.stat()
     mode = stat.S_IMODE(status.st_mode)

@@ -38,7 +38,7 @@ def test_report(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         "order      n-grams      D1      D2     D3+\n"
         "    1            7  0.5000  1.0000  1.5000\n"
         "    2            7  0.5000  1.0000  1.5000\n"
-        f"{heard}: perplexity 2.28 with the ends of sentences and without the unknown words, 1 of 4 (25.00%)\n"
+        f"{heard}: perplexity 2.28, counting ends of sentences but not the unknown words, 1 of 4 (25.00%)\n"
         "  1 left out because they have no words\n"
         "  1 left out because of characters outside the alphabet: '5' in 1\n"
         f"  the first: {heard}, line 4: 'GO 5'\n"

@@ -30,7 +30,7 @@ def masked(config: AugmentConfig, lengths: list[int], keys: jax.Array, size: int
 
 
 def runs(line: np.ndarray) -> list[int]:
-    """Lengths of the runs of True."""
+    """Returns the lengths of the runs of True."""
     return [len(list(group)) for value, group in itertools.groupby(line) if value]
 
 

@@ -109,7 +109,7 @@ def advance(log_probs: np.ndarray, search: Search, rules: Rules, vocabulary: Voc
 
 @kernel(nogil=True)
 def ask(search: Search) -> int:
-    """Fills `asking` with the active nodes whose last word has no score, and `words` with these words. Counts them."""
+    """Lists active nodes whose last word has no score in `asking`, and their words in `words`. Returns their number."""
     count = 0
     for slot in range(search.counts[ACTIVES]):
         index = search.actives[slot].node

@@ -121,7 +121,7 @@ class Progress:
         self._model, (self._scale, self._beta) = model, weights  # the scale turns log10 into weighted nats
         num_candidates = 2 * rules.width  # `_extend` trims further ones
         self._search = Search(
-            counts=np.array([1, 1, 0, 0]),  # the root, active
+            counts=np.array([1, 1, 0, 0]),  # one node, the root, is active
             nodes=np.zeros(max(FIRST_NODES, 4 * rules.width), NODE),
             actives=np.zeros(rules.width, ACTIVE),
             following=np.zeros(rules.width, ACTIVE),
