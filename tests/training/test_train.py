@@ -1,4 +1,4 @@
-"""Runs that learn, stop, go on and leave what they should."""
+"""Training learns, stops, continues, and leaves the files that it should."""
 
 import dataclasses
 import itertools
@@ -13,28 +13,24 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import soundfile
 
 from ds2_jax import cli
 from ds2_jax.config import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
 from ds2_jax.corpora import an4
-from ds2_jax.data import pipeline
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
 from ds2_jax.evaluation.results import Evaluation, Result
 from ds2_jax.evaluation.split_outputs import evaluate_split
 from ds2_jax.parallel.mesh import data_mesh, replicate
 from ds2_jax.runs.checkpoints import Checkpoints
 from ds2_jax.runs.fitted import read_calibration
-from ds2_jax.runs.run_folder import best_step, load_config, saved_steps
+from ds2_jax.runs.run_folder import best_step, load_config
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.errors import InputError
-from ds2_jax.text.alphabet import Alphabet
-from ds2_jax.training import splits as splits_lib
 from ds2_jax.training import train as train_lib
-from ds2_jax.training.replay.batch_file import read_batch
 from ds2_jax.training.splits import read_splits
 from ds2_jax.training.train import stops_early, train
-from tests.small_runs import SMALL_CONFIG, noise, some_state, with_manifests, write_noise_manifest
+from tests.small_runs import SMALL_CONFIG, some_state, with_manifests, write_noise_manifest
+from tests.training.stand_ins import read_lines, without_compiling
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 EPOCHS = 3
@@ -42,7 +38,7 @@ EPOCHS = 3
 
 @contextmanager
 def each_program(tell: Callable[[str], None]) -> Iterator[None]:
-    """Tells the name of every program that is compiled or loaded from the cache meanwhile."""
+    """Calls `tell` with the name of every program that is compiled or loaded from the cache meanwhile."""
 
     def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == COMPILED:
@@ -57,7 +53,7 @@ def each_program(tell: Callable[[str], None]) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A finished run, and the programs that were compiled until the end of its first epoch and after it."""
+    """A finished run, with the programs that were compiled before and after the end of its first epoch."""
 
     config: Config
     run: Path
@@ -90,10 +86,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(config, run, first, later)
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def without_times(line: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in line.items() if not name.endswith(("per_hour", "seconds"))}
 
@@ -106,30 +98,8 @@ def final_state(run: Path, config: Config) -> Any:
         return jax.device_get(checkpoints.restore(step, like))
 
 
-def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> None:
-    """Puts a step that learns nothing in the place of the real one."""
-
-    def parallel_train_step(*_: Any) -> Callable[..., Any]:
-        def step(state: Any, batch: dict[str, np.ndarray], _: Any, signal: int) -> Any:
-            samples = batch["num_samples"].sum()
-            alignable = (batch["num_samples"] > 0).sum()
-            counts = {
-                "num_samples": samples,
-                "alignable": alignable,
-                "unalignable": 0,
-                "empty": (batch["num_samples"] == 0).sum(),
-            }
-            metrics = {"loss": loss, "grad_norm": 1.0, **counts}
-            new: dict[str, Any] = {"step": state.step + 1} if np.isfinite(loss) else {"stopped": True}
-            return dataclasses.replace(state, **new), metrics, signal
-
-        return step
-
-    monkeypatch.setattr(train_lib, "parallel_train_step", parallel_train_step)
-
-
 def test_best_checkpoint_is_calibrated_on_the_dev_split(trained: Trained) -> None:
-    calibration = read_calibration(trained.run)  # of another checkpoint it would be taken for none
+    calibration = read_calibration(trained.run)  # a calibration of another checkpoint would be ignored
     assert calibration.step == best_step(trained.run)
     assert calibration.fitted_on == "dev"
 
@@ -147,8 +117,8 @@ def test_run_without_a_dev_split_is_not_calibrated(
 
 def test_nothing_compiles_after_the_first_epoch(trained: Trained) -> None:
     assert {"jit(train_step)", "jit(eval_step)"} <= set(trained.compiled_first)
-    # Orbax shares large arrays out among the devices that hold copies: its first save, after the epoch, slices them.
-    # Averaging checkpoints comes after the last epoch.
+    # Orbax divides large arrays among the devices that hold copies, so its first save, after the epoch, slices them.
+    # Checkpoints are averaged after the last epoch.
     assert set(trained.compiled_later) <= {"jit(slice)", "jit(incremental_update)"}
 
 
@@ -273,146 +243,8 @@ def test_without_dev_the_last_epoch_is_best(tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "run/test.json").exists()
 
 
-@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_loss_that_is_not_finite_names_step_and_utterances(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: float
-) -> None:
-    without_compiling(monkeypatch, loss)
-    data = dataclasses.replace(SMALL_CONFIG.data, train=write_noise_manifest(tmp_path / "data"))
-    with pytest.raises(InputError, match=f"The loss must be finite, got {loss} .* at step 1, epoch 1") as caught:
-        train(dataclasses.replace(SMALL_CONFIG, data=data), tmp_path / "run")
-    assert set(re.findall(r"\ball\d\b", str(caught.value))) == {"all0", "all1", "all2"}
-    assert "start anew" in str(caught.value)
-    assert saved_steps(tmp_path / "run") == [0]  # the state before it
-    assert str(tmp_path / "data/all0.wav") in read_batch(tmp_path / "run/replay/step-1.npz").audio
-
-
-@pytest.mark.slow
-def test_step_that_is_not_finite_can_be_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path / "data"))
-    config = dataclasses.replace(
-        config, data=dataclasses.replace(config.data, batch_size=1), optim=OptimConfig(learning_rate=1e25)
-    )
-    for _ in range(2):  # the same command meets it again
-        with pytest.raises(
-            InputError, match=r"The loss must be finite, got .* at step 2, epoch 1, utterances all"
-        ) as stop:
-            train(config, tmp_path / "run")
-    assert saved_steps(tmp_path / "run") == [1]
-    told = re.search(r"python main.py replay (\S+step-2.npz) says what is behind it", str(stop.value))
-    assert told is not None
-    assert cli.main(["replay", told[1]]) == 1
-    assert "not finite" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("with_dev", [True, False])
-def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, with_dev: bool) -> None:
-    manifest = write_noise_manifest(tmp_path / "data")  # one step: its own loss is that of the first weights
-    data = dataclasses.replace(SMALL_CONFIG.data, train=manifest, dev=manifest if with_dev else None)
-    config = dataclasses.replace(SMALL_CONFIG, epochs=1, data=data, optim=OptimConfig(learning_rate=1e30))
-    with pytest.raises(
-        InputError, match=r"The norm of the weights must be finite, got (inf|nan) after epoch 1\. Start"
-    ):
-        train(config, tmp_path / "run")
-    assert saved_steps(tmp_path / "run") == []
-
-
-def test_dev_loss_that_is_not_finite_is_told_and_not_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_compiling(monkeypatch)
-    utterance = Utterance(Path("a.wav"), 1.0, "", "a")
-    dev = [Evaluation([Result(utterance, "A", "A")], loss, 0) for loss in (1.0, float("nan"), float("nan"))]
-    monkeypatch.setattr(train_lib, "evaluate_split", lambda *_, **__: dev.pop(0))
-    config = with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path / "data"))
-    for _ in range(2):  # the second start evaluates again
-        with pytest.raises(InputError, match=r"The dev loss must be finite, got nan after epoch 2\. Start anew"):
-            train(config, tmp_path / "run")
-    assert best_step(tmp_path / "run") == 1
-    assert dev == []
-
-
-def test_epoch_in_which_nothing_can_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_compiling(monkeypatch)
-    manifest = write_noise_manifest(tmp_path / "data")
-    for path in (tmp_path / "data").glob("*.wav"):
-        path.write_bytes(path.read_bytes()[:200])
-    data = dataclasses.replace(SMALL_CONFIG.data, train=manifest, on_bad_utterance="skip")
-    with pytest.raises(InputError, match=r"data\.train must hold utterances that can be .* got none in epoch 1\. "):
-        train(dataclasses.replace(SMALL_CONFIG, data=data), tmp_path / "run")
-
-
-def test_splits_and_plan_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    without_compiling(monkeypatch)
-    manifest = write_noise_manifest(tmp_path / "data")
-    data = dataclasses.replace(SMALL_CONFIG.data, train=manifest)
-    train(dataclasses.replace(SMALL_CONFIG, epochs=1, data=data), tmp_path / "run")
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[:4] == [
-        f"train: {manifest}, 3 utterances, 0.00 hours",
-        "dev: none",
-        "test: none",
-        "each epoch: 1 batches of utterances padded to 8 x 0.6 s; 8.2% is padding, 5 rows stay empty (62.5%)",
-    ]
-
-
-def test_bad_utterances_are_skipped_and_listed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    without_compiling(monkeypatch)
-    manifest = write_noise_manifest(tmp_path / "data", ("GO", "YES", "NO", "STOP"), name="train")
-    (tmp_path / "data/train0.wav").unlink()
-    samples = noise(0.55)
-    samples[100] = np.nan  # found only where the audio is decoded
-    soundfile.write(tmp_path / "data/train1.wav", samples, 16_000, subtype="FLOAT")
-    data = dataclasses.replace(SMALL_CONFIG.data, train=manifest, on_bad_utterance="skip")
-    train(dataclasses.replace(SMALL_CONFIG, epochs=2, data=data), tmp_path / "run")
-    [missing] = read_lines(tmp_path / "run/skipped_train.jsonl")
-    assert (missing["id"], missing["reason"]) == ("train0", "missing audio")
-    [damaged] = read_lines(tmp_path / "run/skipped_while_reading.jsonl")
-    assert (damaged["id"], damaged["reason"]) == ("train1", "unreadable audio")
-    errors = capsys.readouterr().err
-    assert "train: 1 of 4 utterances left out (1 missing audio)" in errors
-    assert errors.count("left out: train1 (unreadable audio: ") == 1
-    first_step, first_epoch, *_ = read_lines(tmp_path / "run/metrics.jsonl")
-    assert first_epoch["empty_share"] == 6 / 8
-    assert first_step["num_samples"] == round((0.6 + 0.65) * 16_000)
-
-
-def test_punctuation_is_removed_in_training_and_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_compiling(monkeypatch)
-    manifest = write_noise_manifest(tmp_path / "data", ("“Go!”", "It’s, 'no'", "on-off"))
-    data = dataclasses.replace(SMALL_CONFIG.data, remove="“!”’',-")
-    data = dataclasses.replace(data, train=manifest, test=manifest)
-    config = dataclasses.replace(SMALL_CONFIG, epochs=1, data=data)
-    seen: list[list[int]] = []
-
-    def watched(*arguments: Any, **options: Any) -> Iterator[dict[str, np.ndarray]]:
-        for batch in pipeline.batches(*arguments, **options):
-            seen.extend(row[:count].tolist() for row, count in zip(batch["labels"], batch["num_labels"], strict=True))
-            yield batch
-
-    monkeypatch.setattr(splits_lib, "batches", watched)
-    train(config, tmp_path / "run")
-    texts = ["GO", "IT'S NO", "ON OFF"]
-    assert sorted(Alphabet.of(data).decode(labels) for labels in seen if labels) == texts
-    lines = read_lines(tmp_path / "run/test.jsonl")
-    assert sorted(line["reference"] for line in lines) == texts
-    assert load_config(tmp_path / "run").data.remove == data.remove
-
-
-def test_damaged_audio_stops_training_where_it_is_not_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_compiling(monkeypatch)
-    manifest = write_noise_manifest(tmp_path / "data", name="train")
-    audio = tmp_path / "data/train1.wav"
-    audio.write_bytes(audio.read_bytes()[:1000])
-    data = dataclasses.replace(SMALL_CONFIG.data, train=manifest)
-    with pytest.raises(InputError, match=r"Utterance train1: .*train1\.wav"):
-        train(dataclasses.replace(SMALL_CONFIG, data=data), tmp_path / "run")
-
-
 def evaluates_at(monkeypatch: pytest.MonkeyPatch, rates: Callable[[int], int]) -> None:
-    """Puts an evaluation in the place of the real one: `rates` of 100 words are wrong the n-th time."""
+    """Replaces the evaluation by one in which `rates(n)` of 100 words are wrong at the n-th call."""
     calls = itertools.count(1)
 
     def evaluate(*_: Any, **__: Any) -> Evaluation:
@@ -426,7 +258,7 @@ def evaluates_at(monkeypatch: pytest.MonkeyPatch, rates: Callable[[int], int]) -
 @pytest.mark.parametrize(
     ("wrong", "best"),
     [
-        ([5, 5, 5, 5, 5, 5], 1),  # equals are no progress
+        ([5, 5, 5, 5, 5, 5], 1),  # an equal rate is no progress
         ([9, 8, 7, 7, 7, 1], 3),
         ([9, 8, 8, 7, 7, 7], 4),
     ],
@@ -444,21 +276,6 @@ def test_training_stops_after_epochs_without_progress(
         assert checkpoints.latest_step == min(best + 2, 6)
 
 
-def test_run_whose_utterances_changed_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_compiling(monkeypatch)
-    manifest = write_noise_manifest(tmp_path / "data", ("GO", "YES", "NO"), name="train")
-    data = dataclasses.replace(SMALL_CONFIG.data, train=manifest)
-    config = dataclasses.replace(SMALL_CONFIG, data=data)
-    train(config, tmp_path / "run")
-    utterances = read_manifest(manifest)
-    write_manifest(manifest, utterances[:2])
-    with pytest.raises(InputError, match="run must go on with the utterances it began with, got others"):
-        train(config, tmp_path / "run")
-    elsewhere = shutil.copytree(tmp_path / "data", tmp_path / "moved") / manifest.name
-    write_manifest(elsewhere, [dataclasses.replace(u, audio=tmp_path / "moved" / u.audio.name) for u in utterances])
-    train(dataclasses.replace(config, data=dataclasses.replace(data, train=elsewhere)), tmp_path / "run")
-
-
 def test_unreadable_dev_recording_keeps_what_was_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_compiling(monkeypatch)
 
@@ -473,19 +290,11 @@ def test_unreadable_dev_recording_keeps_what_was_learned(tmp_path: Path, monkeyp
         assert checkpoints.latest_step == 1
 
 
-def test_missing_test_recording_is_found_before_training(tmp_path: Path) -> None:
-    train_manifest = write_noise_manifest(tmp_path / "data", name="train")
-    test_manifest = write_noise_manifest(tmp_path / "data", ("GO", "ÉTÉ"), name="test")  # such text counts in tests
-    (tmp_path / "data/test0.wav").unlink()
-    data = dataclasses.replace(SMALL_CONFIG.data, train=train_manifest, test=test_manifest)
-    with pytest.raises(InputError, match=r"test\.jsonl must hold only usable utterances, got 1 of 2 .*test0\.wav"):
-        train(dataclasses.replace(SMALL_CONFIG, data=data), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 def test_folder_that_another_process_does_not_see_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_lib, "SECONDS_TO_SHOW", 0)
-    monkeypatch.setattr("ds2_jax.training.train.broadcast_from_primary", lambda name, value: [1, 2])  # of the first
+    monkeypatch.setattr(
+        "ds2_jax.training.train.broadcast_from_primary", lambda name, value: [1, 2]
+    )  # the first process's
     with pytest.raises(InputError) as caught, train_lib.opened(tmp_path / "run", SMALL_CONFIG, False, {}):
         pass
     assert str(caught.value) == (
@@ -494,53 +303,13 @@ def test_folder_that_another_process_does_not_see_is_refused(tmp_path: Path, mon
     )
 
 
-def test_dev_split_can_be_trained_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    without_compiling(monkeypatch)
-    train_set, dev, test = (write_noise_manifest(tmp_path, ("GO", "YES"), name) for name in ("train", "dev", "test"))
-    config = dataclasses.replace(SMALL_CONFIG, data=DataConfig(train=train_set, dev=dev, test=test, train_on_dev=True))
-    splits = read_splits(config)
-    assert [utterance.id for utterance in splits["train"].utterances] == ["train0", "train1", "dev0", "dev1"]
-    assert not splits["dev"].utterances
-    assert [utterance.id for utterance in splits["test"].utterances] == ["test0", "test1"]
-
-    run = tmp_path / "run"
-    train(config, run)
-    assert not any("dev_wer" in line for line in (run / "metrics.jsonl").read_text().splitlines())
-    assert best_step(run) == max(saved_steps(run))
-    # What was trained on dev says nothing about unseen speech, and the later commands know it.
-    lm = tmp_path / "lm.arpa"
-    lm.touch()
-    capsys.readouterr()
-    assert cli.main(["calibrate", str(run)]) == 1
-    assert "the run has no dev split, or trained on it" in capsys.readouterr().err
-    assert cli.main(["lm", "tune", str(run), "--lm", str(lm)]) == 1
-    assert "RUN must have a dev split that it did not train on" in capsys.readouterr().err
-
-
-def test_dev_split_that_is_trained_on_must_be_another(tmp_path: Path) -> None:
-    manifest = write_noise_manifest(tmp_path)
-    for dev, finding in ((None, "needs a dev split, got none"), (manifest, "without a common id, got 3, such as all0")):
-        config = dataclasses.replace(SMALL_CONFIG, data=DataConfig(train=manifest, dev=dev, train_on_dev=True))
-        with pytest.raises(InputError, match=finding):
-            train(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_training_manifest_must_be_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"data.train must be set, got None. Give a manifest, or a data.corpus."):
-        train(SMALL_CONFIG, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 WORDS = ("GO", "HELP", "NO", "STOP", "YES")
-"""Short utterances of AN4; each is heard often in an epoch, since an epoch ends with a checkpoint."""
+"""Short utterances of AN4. Each occurs often in an epoch, because every epoch ends with a checkpoint."""
 COPIES = 16
 
 
 def write_an4_words(root: Path, archive: Path) -> tuple[Path, Path]:
-    """Manifests of five utterances: for training, in many copies; and for evaluation, once."""
+    """Writes two manifests of five utterances: many copies for training, one copy for evaluation."""
     utterances = sorted(read_manifest(an4.prepare(root, archive) / "train.jsonl"), key=lambda u: u.duration)
     chosen = [next(u for u in utterances if u.transcript == word) for word in WORDS]
     write_manifest(root / "once.jsonl", chosen)

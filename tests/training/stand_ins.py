@@ -1,0 +1,38 @@
+"""A training step that learns nothing, and a reader of the files that training writes."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ds2_jax.training import train as train_lib
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> None:
+    """Replaces the training step by one that learns nothing and need not be compiled."""
+
+    def parallel_train_step(*_: Any) -> Callable[..., Any]:
+        def step(state: Any, batch: dict[str, np.ndarray], _: Any, signal: int) -> Any:
+            samples = batch["num_samples"].sum()
+            alignable = (batch["num_samples"] > 0).sum()
+            counts = {
+                "num_samples": samples,
+                "alignable": alignable,
+                "unalignable": 0,
+                "empty": (batch["num_samples"] == 0).sum(),
+            }
+            metrics = {"loss": loss, "grad_norm": 1.0, **counts}
+            new: dict[str, Any] = {"step": state.step + 1} if np.isfinite(loss) else {"stopped": True}
+            return dataclasses.replace(state, **new), metrics, signal
+
+        return step
+
+    monkeypatch.setattr(train_lib, "parallel_train_step", parallel_train_step)
