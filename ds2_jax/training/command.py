@@ -1,4 +1,4 @@
-"""The commands of training: their options, and nothing that is slow to import before they are right."""
+"""The commands of training: their options. Slow imports wait until the options are valid."""
 
 import functools
 from pathlib import Path
@@ -28,11 +28,11 @@ def train(
     Args:
         config: Python file that defines `config`, or the name of a recipe; the settings below change single fields.
         workdir: Folder of the run; by default runs/<name of the config file>.
-        overwrite: Delete the run in that folder and start anew.
+        overwrite: Delete the run in that folder and start again.
         dry_run: Print the plan of the batches and the memory of a step, try the largest batch once on a tiny
             model, and write nothing into the run's folder.
         profile: Record these steps of training, counted from 1, into RUN/profile for TensorBoard and Perfetto.
-        settings: All settings; their defaults are those of `config`.
+        settings: All settings; their defaults come from `config`.
         cluster: The other processes of this training.
     """
     if config is None:
@@ -61,13 +61,13 @@ def replay(
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
     run: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None,
 ) -> int:
-    """Repeat a training step whose loss or gradient was not finite, and print what is behind it.
+    """Repeat a training step whose loss or gradient was not finite, and print the cause.
 
-    Exits with 1 if the step is not finite here either, and with 0 if it is.
+    Exits with 1 if the loss or the gradient is not finite here either, and with 0 if both are finite.
 
     Args:
         file: RUN/replay/step-K.npz, which training saved before it stopped.
-        run: folder of the run, which holds the checkpoint of the step before; by default that above the file's.
+        run: folder of the run, which holds the checkpoint of the step before; by default the RUN of the file's path.
     """
     from ds2_jax.training.replay.command import replay as replay_step
 
@@ -75,18 +75,19 @@ def replay(
 
 
 def batch_seconds(config: Path, memory: float, devices: int = 1) -> int:
-    """Print the largest data.batch_seconds whose training step fits devices of a given memory.
+    """Print the largest data.batch_seconds whose training step fits the memory of your devices.
 
-    The step is compiled for two sizes and not run; a line through both gives the size that fills three quarters of the
-    memory, which JAX takes of a GPU by default. Rows are as long as data.max_duration, with 20 labels a second. The
-    figure leaves out the framework's own memory, fragmentation, and the work space of an accelerator's libraries. The
-    compiler of another device may lay the step out differently: `train --dry-run` on the device itself tells. The
-    figure for `rematerialise` is the least certain: it assumes that the device's compiler computes the layers twice.
+    The step is compiled for two batch sizes and not run. A straight line through both gives the size that fills three
+    quarters of the memory, JAX's default share of a GPU. Rows are as long as data.max_duration, with 20 labels a
+    second. The figure leaves out the framework's own memory, fragmentation, and the work space of an accelerator's
+    libraries. The compiler for another device may need a different amount: check with `train --dry-run` on the device
+    itself. The figure is least certain with `rematerialise`: it assumes that the device's compiler computes the layers
+    twice.
 
     Args:
         config: Python file that defines `config`, or the name of a recipe.
-        memory: GB (10^9 bytes) of each device.
-        devices: that share a batch.
+        memory: memory of each device in GB (10^9 bytes).
+        devices: number of devices that share a batch.
     """
     from ds2_jax.training.memory import batch_seconds as print_batch_seconds
 

@@ -1,4 +1,4 @@
-"""train --dry-run: the plan, the memory of a step, and one real batch through pipeline and step."""
+"""train --dry-run: prints the batch plan and the memory of a step, and tries one real batch."""
 
 import dataclasses
 import functools
@@ -33,19 +33,19 @@ from ds2_jax.training.splits import make_stream, read_splits
 logger = logging.getLogger(__package__)
 
 TINY = {"hidden_size": 4, "num_layers": 2, "channels": (1, 1)}
-"""Sizes of the model that tries the largest batch, in place of the configuration's."""
+"""Sizes of the model that tries the largest batch; they replace those of the configuration."""
 
 
 def dry_run(config: Config, workdir: Path, overwrite: bool = False) -> None:
-    """Says on stdout what training would do, and tries what can be tried in seconds.
+    """Prints what training would do, and tries what can be tried in seconds.
 
-    Reads all that training reads first, so it stops where training would, and with the same words. Writes nothing into
-    the run's folder; `data.corpus` is prepared where it is not there yet.
+    It reads everything that training reads at its start, so it stops on the same errors with the same messages. It
+    writes nothing into the run's folder. It prepares `data.corpus` if that has not been done.
 
     Args:
-        config: of the run.
+        config: settings of the run.
         workdir: folder that the run would have.
-        overwrite: whether training would delete the run that is there.
+        overwrite: whether training would delete the run in that folder.
 
     Raises:
         InputError: settings, data or the run folder are wrong, the largest batch cannot be read or gives no finite
@@ -73,7 +73,14 @@ def dry_run(config: Config, workdir: Path, overwrite: bool = False) -> None:
 def plan_lines(
     plan: Sequence[Batch], num_samples: np.ndarray, config: Config, splits: Mapping[str, Split]
 ) -> list[str]:
-    """The data, and how an epoch, whose training utterances have `num_samples`, batches them: a line for each shape."""
+    """Describes the splits and the batches of an epoch, with one line for each batch shape.
+
+    Args:
+        plan: batches of the epoch.
+        num_samples: [utterances] int, samples of each training utterance in that epoch.
+        config: settings of the run.
+        splits: the splits train, dev and test.
+    """
     lines = []
     for name, split in splits.items():
         hours = sum(utterance.duration for utterance in split.utterances) / 3600
@@ -95,10 +102,10 @@ def plan_lines(
 def memory_lines(
     largest: Batch, steps_per_epoch: int, config: Config, split: Split, mesh: jax.sharding.Mesh
 ) -> list[str]:
-    """The memory of a step with the largest batch, by the compiler.
+    """Describes the memory that the compiler needs for a step with the largest batch.
 
     Raises:
-        InputError: the device has less.
+        InputError: the step needs more memory than the device has.
     """
     rows = len(row_layout(mesh, config.optim.accumulate).rows(largest.indices))
     num_frames = count_frames(largest.padded_samples, config.features.hop_length)
@@ -132,7 +139,7 @@ def memory_lines(
 
 
 def device_limit() -> int | None:
-    """Bytes that JAX can hand out on a device; None where it does not say, as on a CPU."""
+    """Returns the bytes that JAX has for arrays on a device; None if JAX does not report them, as on a CPU."""
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     return None if limit is None else int(limit)
 
@@ -140,14 +147,14 @@ def device_limit() -> int | None:
 def try_batch(
     batch: Batch, config: Config, split: Split, mesh: jax.sharding.Mesh, perturb: Perturb | None = None
 ) -> str:
-    """Reads a batch's recordings and makes one update of a tiny model with them, as training would.
+    """Reads the recordings of a batch and makes one update of a tiny model with them, as training would.
 
     Returns:
-        A line about it.
+        One line that describes the trial.
 
     Raises:
-        InputError: a recording cannot be used and data.on_bad_utterance is "error", none can, or the loss is not
-            finite.
+        InputError: a recording cannot be used and data.on_bad_utterance is "error", no recording can be used, or the
+            loss is not finite.
     """
     tiny: dict[str, Any] = TINY
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **tiny))

@@ -1,4 +1,4 @@
-"""What a training step holds in memory as the compiler lays it out, and the batch that fills a device."""
+"""The memory of a training step, by the compiler's figures, and the batch size that fills a device."""
 
 import functools
 import logging
@@ -25,9 +25,9 @@ from ds2_jax.text.alphabet import Alphabet
 logger = logging.getLogger(__package__)
 
 LABELS_PER_SECOND = 20
-"""Assumed where no transcripts are there; read English has about 14. CTC's share of the memory grows with them."""
+"""Assumed without transcripts; read English has about 14. The memory of CTC grows with this number."""
 PREALLOCATED = 0.75
-"""Share of a GPU's memory that JAX takes for its arrays unless XLA_CLIENT_MEM_FRACTION says otherwise."""
+"""Share of a GPU's memory that JAX reserves for arrays, unless XLA_CLIENT_MEM_FRACTION sets another."""
 
 
 def compiled_bytes(
@@ -41,17 +41,18 @@ def compiled_bytes(
     steps_per_epoch: int = 1,
     compiler_options: Mapping[str, str] | None = None,
 ) -> int:
-    """Compiles the true training step for one shape, without running it, and asks what it will hold.
+    """Compiles the real training step for one shape, without running it, and returns the memory that it needs.
 
     Args:
-        config: of the run; with `parallel` pmap the memory of the old state, which pmap keeps, is added.
+        config: settings of the run; with `parallel` pmap the old state is added, because pmap keeps it.
         num_labels: labels with blank (V).
-        num_rows: of a batch, over all devices and micro-batches.
-        padded_samples: of its waveforms (S).
+        num_rows: rows of a batch, over all devices and micro-batches.
+        padded_samples: padded length of its waveforms (S).
         label_width: label positions (N).
         mesh: the devices.
-        steps_per_epoch: of the run: a constant of the program, which the compilation cache then has for training.
-        compiler_options: take the place of those of the training step.
+        steps_per_epoch: steps of an epoch of the run. It is a constant of the program: with the right value, training
+            finds the program in the compilation cache.
+        compiler_options: replace the compiler options of the training step.
 
     Returns:
         Bytes on each device: arguments, results and temporary arrays.
@@ -78,7 +79,7 @@ def compiled_bytes(
 
 
 def held_bytes(compiled: jax.stages.Compiled) -> int:
-    """Bytes of arguments, results and temporary arrays of a program on each device, by its compiler."""
+    """Returns the compiler's figure for a program's arguments, results and temporary arrays: bytes on each device."""
     sizes = compiled.memory_analysis()
     assert sizes is not None
     arguments_and_results = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
@@ -86,7 +87,12 @@ def held_bytes(compiled: jax.stages.Compiled) -> int:
 
 
 def batch_seconds(config: Path, memory: float, devices: int) -> int:
-    """The command `data batch-seconds`, whose arguments these are. Returns 0.
+    """Runs the command `data batch-seconds` and returns the exit code 0.
+
+    Args:
+        config: Python file that defines `config`, or the name of a recipe.
+        memory: memory of each device in GB (10^9 bytes).
+        devices: number of devices that share a batch.
 
     Raises:
         InputError: an argument is wrong, or the memory holds no utterance.
@@ -118,8 +124,8 @@ def batch_seconds(config: Path, memory: float, devices: int) -> int:
     of_second = (large - small) / (many - few) / seconds_of_row
     fixed = small - few * seconds_of_row * of_second
     usable = PREALLOCATED * memory * 1e9
-    filled_up = (parts * devices - 1) * longest  # empty rows of a batch, at the most
-    seconds = int((usable - fixed) / of_second * devices - filled_up) // 10 * 10  # more digits would promise too much
+    filled_up = (parts * devices - 1) * longest  # empty rows of a batch, at most
+    seconds = int((usable - fixed) / of_second * devices - filled_up) // 10 * 10  # the estimate is no more precise
     if seconds < longest:
         raise InputError(
             f"--memory must hold one utterance of {longest:g} s, got {memory:g} GB, of which {usable / 2**20:,.0f} MiB "

@@ -1,4 +1,4 @@
-"""--profile FIRST:LAST: what host and device do in those steps of training, recorded for TensorBoard and Perfetto."""
+"""--profile FIRST:LAST: records the work of host and device in these training steps, for TensorBoard and Perfetto."""
 
 import contextlib
 import itertools
@@ -19,14 +19,14 @@ logger = logging.getLogger(__package__)
 
 FOLDER = "profile"
 TRACE = "plugins/profile/*/perfetto_trace.json.gz"
-"""Where JAX puts it, in a folder named after the time."""
+"""JAX's path of a trace, in a folder named after the time."""
 
 
 def steps_of(text: str) -> range:
-    """The steps that FIRST:LAST names, both of them included; a run's first update is step 1.
+    """Parses FIRST:LAST into a range of steps that includes both; the first update of a run is step 1.
 
     Raises:
-        InputError: `text` is something else.
+        InputError: `text` has another form.
     """
     found = re.fullmatch("([0-9]{1,9}):([0-9]{1,9})", text)
     first, last = map(int, found.groups()) if found else (0, 0)
@@ -39,14 +39,14 @@ def steps_of(text: str) -> range:
 
 
 class Profile:
-    """Records steps in the first process; a context manager, and nothing but a call where `steps` is None.
+    """Records training steps in the first process; a context manager. It does nothing if `steps` is None.
 
-    What was recorded is written when the last step is made, or where training ends before it. Recording slows a step:
-    the steps' own times are those of metrics.jsonl.
+    It writes the recording after the last of the steps, or when training ends before that. Recording slows a step down:
+    read the times of steps in metrics.jsonl.
 
     Args:
         run: folder of the run.
-        steps: which, from `steps_of`; those made already are not made again.
+        steps: steps to record, from `steps_of`; steps that an earlier start made are not recorded.
     """
 
     def __init__(self, run: Path, steps: range | None) -> None:
@@ -70,11 +70,14 @@ class Profile:
             )
 
     def watch(self, train_step: Callable[..., Any], step: int) -> Callable[..., Any]:
-        """The same step, recorded where it is its turn: (state, ...) -> its results.
+        """Wraps a training step (state, ...) so that the chosen steps are recorded.
 
         Args:
-            train_step: each call of it counts as an update.
+            train_step: the step; each call counts as an update.
             step: updates made so far.
+
+        Returns:
+            A function with the same arguments and results.
         """
         numbers = itertools.count(step + 1)
 
@@ -91,8 +94,8 @@ class Profile:
         if step not in self._steps:
             return
         if self._first is None:
-            jax.block_until_ready(state)  # the steps before are no part of it
-            # Python's own calls are left out: following them made a step half as long again.
+            jax.block_until_ready(state)  # keep earlier steps out of the recording
+            # Python calls are not recorded: recording them made a step take half as long again.
             options = jax.profiler.ProfileOptions()
             options.python_tracer_level = 0
             jax.profiler.start_trace(self._folder, create_perfetto_trace=True, profiler_options=options)
@@ -114,7 +117,7 @@ class Profile:
         try:
             jax.profiler.stop_trace()
             newest = max(self._folder.glob(TRACE), key=lambda path: path.stat().st_mtime)
-        except (RuntimeError, ValueError, OSError) as error:  # a full disk, in JAX's own words; nothing else is lost
+        except (RuntimeError, ValueError, OSError) as error:  # such as JAX's error for a full disk; training goes on
             logger.info(f"{self._folder} does not hold the profile of step {first} and after: {error}")
             return
         folder = shlex.quote(str(self._folder))

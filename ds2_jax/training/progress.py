@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a bar or lines on stderr, metrics.jsonl, TensorBoard."""
+"""Reports on a run while it trains: a bar or log lines on stderr, metrics.jsonl, TensorBoard."""
 
 import functools
 import itertools
@@ -22,13 +22,13 @@ from ds2_jax.system.files import write_text, writing
 logger = logging.getLogger(__package__)
 
 SECONDS_BETWEEN_LINES = 60.0
-"""Where stderr is no terminal and so shows no bar."""
+"""Used if stderr is not a terminal, so that no bar is shown."""
 
 
 class Progress:
-    """A bar with loss, speed and time left, or a line a minute where stderr is no terminal.
+    """Shows a bar with loss, speed and time left, or logs one line a minute if stderr is not a terminal.
 
-    Says when a batch has a new shape, for which the step compiles.
+    It also reports each new batch shape, because the step then compiles.
 
     Args:
         sample_rate: Hz.
@@ -53,9 +53,13 @@ class Progress:
         total: int,
         made: Sequence[Mapping[str, float]] = (),
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Yields the batches of an epoch that are left, under a new bar of `total` steps.
+        """Yields the remaining batches of an epoch and shows a new bar for it.
 
-        `made` holds the metrics of the epoch's steps that were made before an interruption.
+        Args:
+            batches: remaining batches of the epoch.
+            title: text in front of the bar.
+            total: steps of the whole epoch.
+            made: metrics of the epoch's steps from before an interruption.
         """
         self._begin(title, total)
         for metrics in made:
@@ -89,8 +93,8 @@ class Progress:
         """Counts a finished step.
 
         Args:
-            metrics: loss (nats an utterance); num_samples, valid ones; alignable, unalignable and empty rows; num_rows
-                and padded_samples, the shape of the batch.
+            metrics: loss (nats per utterance); num_samples (valid samples); alignable, unalignable and empty (rows);
+                num_rows and padded_samples (shape of the batch).
         """
         self._count(metrics)
         self._seconds += metrics["num_samples"] / self._sample_rate
@@ -111,17 +115,19 @@ class Progress:
 
     @property
     def speed(self) -> float:
-        """Hours of audio an hour, in this epoch: how much faster than real time."""
+        """Hours of audio trained per hour in this epoch: how much faster than real time."""
         return self._seconds / (time.perf_counter() - self._started)
 
     @property
     def costs(self) -> dict[str, float]:
-        """Where the epoch's time went so far.
+        """The costs of the epoch so far.
 
         Returns:
-            epoch_seconds, since it began or went on; data_wait_seconds, in which the loop waited for a batch (the
-            device may have been busy meanwhile, so the time lost is at most this); padding_share and empty_share, the
-            shares of all samples computed that are padding behind an utterance and that lie in empty rows.
+            epoch_seconds: time since the epoch began or continued.
+            data_wait_seconds: time in which the loop waited for a batch. The device may have been busy meanwhile, so
+                at most this time is lost.
+            padding_share: share of all computed samples that are padding after an utterance.
+            empty_share: share of all computed samples that lie in empty rows.
         """
         computed = max(self._computed, 1)
         return {
@@ -144,14 +150,14 @@ class Progress:
 
 
 class MetricLog:
-    """Appends metrics to metrics.jsonl and TensorBoard; a context manager. Of several processes, the first does.
+    """Appends metrics to metrics.jsonl and TensorBoard, in the first process only; a context manager.
 
-    Every line gets `wall_seconds`, the time that the run has taken until then, all its starts together, but for those
-    that ended before their first step.
+    Every line gets `wall_seconds`: the time that the run has taken so far over all its starts. Starts that ended
+    before their first step are not counted.
 
     Args:
         run: folder of the run.
-        step: updates made so far; lines after it, of an interrupted run that repeats those steps, are removed.
+        step: updates made so far. Lines of later steps are removed: the continued run makes those steps again.
         evaluated: whether that step was evaluated; if not, its epoch's line is removed too.
         began: `time.monotonic()` when this start of the run began; by default now.
 
@@ -162,7 +168,7 @@ class MetricLog:
     def __init__(self, run: Path, step: int, evaluated: bool, began: float | None = None) -> None:
         self._path = run / METRIC_LOG
         self._began, self._before = time.monotonic() if began is None else began, 0.0
-        self._board: Any = None  # made when there is something to write, since it makes a file
+        self._board: Any = None  # opened at the first write, because it creates a file
         self._kept: list[dict[str, Any]] = []
         if not is_primary():
             return
@@ -177,7 +183,7 @@ class MetricLog:
         )
 
     def steps(self, epoch: int) -> list[dict[str, Any]]:
-        """The metrics of the steps of an epoch (counted from 1) that were made before the run went on."""
+        """Returns the metrics of the steps of an epoch (counted from 1) that earlier starts made."""
         steps = [metrics for metrics in self._kept if metrics.get("epoch") == epoch and "loss" in metrics]
         made: list[dict[str, Any]] = broadcast_from_primary("steps made", steps)
         return made
@@ -193,11 +199,11 @@ class MetricLog:
 
     @property
     def wall_seconds(self) -> float:
-        """The time that the run has taken so far, in this start and those before it."""
+        """The time that the run has taken so far, in this start and earlier ones."""
         return self._before + time.monotonic() - self._began
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Appends the metrics known after `step` updates; numbers go to TensorBoard too."""
+        """Appends the metrics that are known after `step` updates; numbers go to TensorBoard too."""
         if not is_primary():
             return
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""When training saves within an epoch, and whether it stops then: asked by a signal, the clock, the count of steps."""
+"""Decides when training saves a checkpoint: on a signal (then it also stops), after minutes, after steps."""
 
 import time
 from collections.abc import Callable
@@ -11,16 +11,16 @@ from ds2_jax.runs.checkpoints import Checkpoints
 from ds2_jax.system import interrupts
 
 SAVE = 1
-"""What a process asks of all: to save; the number of a signal, which is larger, asks to stop as well."""
+"""A process asks all processes to save. A signal's number, which is larger, asks them to save and stop."""
 
 
 class Saver:
     """Saves states within and after epochs.
 
     Args:
-        checkpoints: of the run.
-        config: when to save.
-        check_place: raises where the run's folder is gone.
+        checkpoints: checkpoints of the run.
+        config: settings that say when to save.
+        check_place: raises InputError if the run's folder is gone.
     """
 
     def __init__(self, checkpoints: Checkpoints, config: CheckpointConfig, check_place: Callable[[], None]) -> None:
@@ -28,25 +28,33 @@ class Saver:
         self._saved = time.monotonic()
 
     def asked(self) -> int:
-        """What this process asks for: 0, SAVE or the number of a signal."""
+        """Returns the request of this process: 0 (none), SAVE or the number of a signal."""
         minutes = self._config.every_minutes
         late = minutes > 0 and time.monotonic() - self._saved > 60 * minutes
         return interrupts.requested() or (SAVE if late else 0)
 
     def agreed(self, told: int) -> int:
-        """The request of all processes, `told` to each of them one step late. With one process it is its own."""
+        """Returns the request of all processes, which `told` reports one step late.
+
+        With one process it is that process's own request, without delay.
+        """
         return told if jax.process_count() > 1 else self.asked()
 
     def due(self, asked: int, steps_made: int) -> bool:
-        """Whether a save is due: `asked` for, or `steps_made` of an epoch are a multiple of checkpoint.every_steps."""
+        """Whether a save is due.
+
+        Args:
+            asked: request of all processes; any but 0 is for a save.
+            steps_made: steps made in this epoch; a multiple of checkpoint.every_steps is due.
+        """
         return asked > 0 or (self._config.every_steps > 0 and steps_made % self._config.every_steps == 0)
 
     def save(self, state: TrainState, asked: int = 0) -> None:
-        """Begins to save a state.
+        """Begins to save a state, and stops training if a signal asks for it.
 
         Raises:
-            InputError: it cannot be saved.
-            Stopped: a signal was `asked`; the state is on disk.
+            InputError: the state cannot be saved.
+            Stopped: `asked` is the number of a signal; the state is on disk.
         """
         self.check_place()
         self._checkpoints.save(state)
@@ -56,6 +64,10 @@ class Saver:
             raise interrupts.Stopped(asked)
 
     def save_last(self, state: TrainState) -> None:
-        """Saves a state with which training ends, and waits for it; errors as of `save`."""
+        """Saves the last state before training ends with an error, and waits until it is on disk.
+
+        Raises:
+            InputError: the state cannot be saved.
+        """
         self.save(state)
         self._checkpoints.wait()

@@ -1,4 +1,4 @@
-"""The splits of a run: read and checked before anything is written, and their batches."""
+"""Reads and checks the splits of a run before anything is written, and makes their batches."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ logger = logging.getLogger(__package__)
 
 
 def read_splits(config: Config) -> dict[str, Split]:
-    """The splits train, dev and test, checked; dev and test may be empty. Says what they are.
+    """Reads and checks the splits train, dev and test, and logs their sizes. Dev and test may be empty.
 
     Raises:
         InputError: there is no training manifest, or an utterance cannot be used and data.on_bad_utterance is "error".
@@ -40,10 +40,10 @@ def read_splits(config: Config) -> dict[str, Split]:
 
 
 def train_on_dev(splits: Mapping[str, Split]) -> dict[str, Split]:
-    """Moves the utterances of dev into train.
+    """Moves the utterances of the dev split into the training split.
 
     Raises:
-        InputError: there are none, or an id is in both.
+        InputError: the dev split is empty, or an id is in both splits.
     """
     train, dev = splits["train"], splits["dev"]
     if not dev.utterances:
@@ -59,10 +59,10 @@ def train_on_dev(splits: Mapping[str, Split]) -> dict[str, Split]:
 
 
 def list_problems(splits: Mapping[str, Split], workdir: Path) -> None:
-    """Says how many utterances are left out and lists them in the run's folder."""
+    """Logs how many utterances are left out and lists them in the run's folder."""
     for name, split in splits.items():
         listed = workdir / f"skipped_{name}.jsonl"
-        listed.unlink(missing_ok=True)  # of an earlier start
+        listed.unlink(missing_ok=True)  # an earlier start may have written it
         if split.problems:
             write_problems(listed, split.problems)
             total = len(split.utterances) + len(split.problems)
@@ -78,9 +78,16 @@ def make_stream(
     skipped: Callable[[Problem], None] | None,
     perturb: Perturb | None = None,
 ) -> Iterable[dict[str, np.ndarray]]:
-    """The arrays of a plan, `perturb` applied to the waveforms.
+    """Makes the arrays of a batch plan.
 
-    `skipped` is told of bad audio, whose row is left empty. Without it bad audio stops.
+    Args:
+        plan: the batches to make.
+        split: utterances that the plan indexes.
+        config: settings of the run.
+        layout: order of the rows over the devices.
+        skipped: called with each recording that cannot be read, whose row is then left empty; if None, such a
+            recording raises InputError.
+        perturb: changes the waveforms.
     """
     return batches(
         plan,

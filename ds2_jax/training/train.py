@@ -1,4 +1,4 @@
-"""The training loop: wiring only."""
+"""The training loop: it connects the splits, the training step, saving, evaluation and logging."""
 
 import contextlib
 import dataclasses
@@ -43,7 +43,7 @@ from ds2_jax.training.watch import RecompilationAlarm, Watchdog
 logger = logging.getLogger(__package__)
 
 SECONDS_TO_SHOW = 60.0
-"""In which a shared file system shows to all hosts what one has written."""
+"""Time that a shared file system may take to show every host what one of them has written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Run:
     """A run that is open for training.
 
     Attributes:
-        config: its settings.
-        workdir: its folder.
-        splits: train, dev and test.
-        epochs: of the training split.
-        checkpoints: of the run.
-        check_place: raises if the run's folder is gone.
+        config: settings of the run.
+        workdir: folder of the run.
+        splits: the splits train, dev and test.
+        epochs: batch plans of the training split.
+        checkpoints: checkpoints of the run.
+        check_place: raises InputError if the run's folder is gone.
     """
 
     config: Config
@@ -68,31 +68,31 @@ class Run:
 
     @functools.cached_property
     def skipped(self) -> Skipped | None:
-        """Told of the utterances that cannot be read; None if they stop the training."""
+        """List of the utterances that cannot be read; None if such an utterance stops training."""
         return Skipped(self.workdir / skipped_name()) if self.config.data.on_bad_utterance == "skip" else None
 
 
 def train(config: Config, workdir: Path, overwrite: bool = False, profile: range | None = None) -> Evaluation | None:
-    """Trains, or goes on where the run stopped, then evaluates the test split once with the best checkpoint.
+    """Trains a run or continues it, then evaluates the test split once with the best checkpoint.
 
-    A finished run only tells again what it found.
+    If the run is finished, prints the stored test result and trains nothing.
 
     Args:
-        config: of the run.
+        config: settings of the run.
         workdir: folder of the run: config.json, checkpoints, metrics.jsonl, tensorboard, calibration.json, test.json,
             test.jsonl.
-        overwrite: deletes the run that is there.
+        overwrite: whether to delete the run in that folder first.
         profile: steps to record, counted from 1.
 
     Returns:
-        The evaluation of the test split; None without one.
+        The evaluation of the test split; None if there is no test split.
 
     Raises:
         InputError: settings, data or the run folder are wrong, a loss is not finite, or a save fails.
-        Stopped: asked to by a signal, after the step and a save.
+        Stopped: a signal asked training to stop; the current step is finished and saved.
     """
     began = time.monotonic()
-    splits = read_splits(config)  # all of it before the run's folder is touched
+    splits = read_splits(config)  # before anything touches the run's folder
     epochs = Epochs(config, splits["train"])
     prospects = functools.partial(run_folder.prospects, workdir, overwrite)
     utterances = digest(splits["train"], splits["dev"])
@@ -116,7 +116,12 @@ def train(config: Config, workdir: Path, overwrite: bool = False, profile: range
 
 
 def name_weights(config: Config, epochs: Sequence[int]) -> str:
-    """Says which weights `Checkpoints.best_variables` gives; `epochs` are counted from 1, the best first."""
+    """Describes the weights that `Checkpoints.best_variables` returns.
+
+    Args:
+        config: settings of the run.
+        epochs: epochs of the best checkpoints, counted from 1, the best first.
+    """
     weights = "the moving average of the weights" if config.optim.ema_decay else "the weights"
     if len(epochs) == 1:
         return f"{weights} of epoch {epochs[0]}"
@@ -125,7 +130,14 @@ def name_weights(config: Config, epochs: Sequence[int]) -> str:
 
 @contextlib.contextmanager
 def opened(workdir: Path, config: Config, overwrite: bool, splits: Mapping[str, Split]) -> Iterator[Callable[[], None]]:
-    """Locks and prepares the run's folder, in the first of several processes; yields as `run.locked`."""
+    """Locks and prepares the run's folder, in the first process only.
+
+    Yields:
+        A function that raises InputError if the run's folder is gone.
+
+    Raises:
+        InputError: the folder cannot be used, or another process does not see it.
+    """
     with contextlib.ExitStack() as stack:
         check_place = nothing
         if is_primary():
@@ -141,7 +153,7 @@ def opened(workdir: Path, config: Config, overwrite: bool, splits: Mapping[str, 
 
 
 def sees(workdir: Path) -> bool:
-    """Whether this process sees the folder that the first has opened; file systems may take a while to show it."""
+    """Whether this process sees the folder that the first process has opened; waits up to `SECONDS_TO_SHOW`."""
     stamp = broadcast_from_primary("folder", run_folder.stamp(workdir))
     until = time.monotonic() + SECONDS_TO_SHOW
     while (found := run_folder.stamp(workdir)) != stamp and time.monotonic() < until:
@@ -150,22 +162,25 @@ def sees(workdir: Path) -> bool:
 
 
 def nothing() -> None:
-    """What the other processes check of the folder."""
+    """Replaces the check of the run's folder in every process but the first."""
 
 
 def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
-    """Trains the epochs that are left, then calibrates on the dev split and evaluates the test split.
+    """Trains the remaining epochs, then calibrates on the dev split and evaluates the test split.
 
     Args:
-        run: what to train.
+        run: the run to train.
         profile: steps to record, counted from 1.
         began: `time.monotonic()` when this start of the run began.
+
+    Returns:
+        The evaluation of the test split; None if there is no test split or no checkpoint.
     """
     config, checkpoints, epochs = run.config, run.checkpoints, run.epochs
     logger.info(f"each epoch: {epochs}")
     mesh = data_mesh()
     state, train_step = make_step(config, epochs.num_steps, mesh)
-    model = TrainedModel(config, {}, mesh, run.workdir)  # each evaluation gives it the weights
+    model = TrainedModel(config, {}, mesh, run.workdir)  # each evaluation sets the weights
     state = checkpoints.resume(state)
     made = int(state.step)
     if made:
@@ -191,7 +206,7 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
             for epoch in epochs_left(config, checkpoints, epochs.num_steps, made):
                 state = updates.make(state, watched_batches(run, epoch, made, progress, log), epoch)
                 check_epoch(state, epoch, progress)
-                saver.save(state)  # before the evaluation, which may be long, or fail
+                saver.save(state)  # before the evaluation, which may take long or fail
                 trained, costs = progress.summary, progress.costs
                 dev = evaluate_split(
                     model.with_variables(state.evaluated),
@@ -217,7 +232,13 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
 
 
 def make_step(config: Config, num_steps: int, mesh: Mesh) -> tuple[TrainState, TrainStep]:
-    """The state before the first update, on the devices, and the training step; an epoch has `num_steps`."""
+    """Makes the state before the first update, on every device, and the compiled training step.
+
+    Args:
+        config: settings of the run.
+        num_steps: steps of an epoch.
+        mesh: the devices.
+    """
     num_labels = Alphabet.of(config.data).size
     tx = make_optimizer(config.optim, num_steps, num_steps * config.epochs)
     state = replicate(init_state(config, num_labels, tx), mesh)
@@ -230,7 +251,15 @@ def make_step(config: Config, num_steps: int, mesh: Mesh) -> tuple[TrainState, T
 def watched_batches(
     run: Run, epoch: int, made: int, progress: Progress, log: MetricLog
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The batches of an epoch that are left after `made` updates of the run, with the progress shown."""
+    """Yields the remaining batches of an epoch and shows the progress.
+
+    Args:
+        run: the run.
+        epoch: counted from 0.
+        made: updates made so far in the run.
+        progress: shows the progress.
+        log: has the metrics of the epoch's earlier steps.
+    """
     num_steps = run.epochs.num_steps
     layout = row_layout(data_mesh(), run.config.optim.accumulate)
     plan = run.epochs.plan(epoch)[max(made - epoch * num_steps, 0) :]
@@ -239,14 +268,23 @@ def watched_batches(
 
 
 def conclude(run: Run, model: TrainedModel, state: TrainState) -> Evaluation | None:
-    """Calibrates the best weights on the dev split, and evaluates the test split with them; `state` has their sizes."""
+    """Calibrates the best weights on the dev split and evaluates the test split with them.
+
+    Args:
+        run: the trained run.
+        model: the model that receives the best weights.
+        state: any state of the run; checkpoints are restored with its shapes.
+
+    Returns:
+        The evaluation of the test split; None if there is no test split or no checkpoint.
+    """
     best = run.checkpoints.best_variables(state.variables)
     if best is None:
         return None
     step, variables = best
     model = model.with_variables(variables)
     calibrate_model(model, run.splits["dev"], step, "dev", run.skipped)
-    barrier("calibrated")  # decoding reads it
+    barrier("calibrated")  # every process reads the calibration when it decodes
     if not run.splits["test"].utterances:
         return None
     test = evaluate_split(model, run.splits["test"], model.decoder(), title="test", on_problem=run.skipped)
@@ -256,12 +294,12 @@ def conclude(run: Run, model: TrainedModel, state: TrainState) -> Evaluation | N
 
 
 def finished(run: Run) -> bool:
-    """Whether a run has nothing left to train; says so."""
+    """Whether the run has nothing left to train; logs it if so."""
     step, num_steps = run.checkpoints.latest_step, run.epochs.num_steps
     if step is None:
         return False
     done = epochs_done(run.checkpoints, step, num_steps)
-    whole = step == done * num_steps  # no epoch was begun after the one at which training could stop
+    whole = step == done * num_steps  # training has not begun another epoch
     over = done >= run.config.epochs or (
         whole and stops_early(run.config.patience, run.checkpoints.best_step, num_steps, done)
     )
@@ -271,7 +309,7 @@ def finished(run: Run) -> bool:
 
 
 def epochs_left(config: Config, checkpoints: Checkpoints, num_steps: int, made: int) -> Iterator[int]:
-    """The epochs that are left after `made` updates, counted from 0, until training stops early."""
+    """Yields the epochs that remain after `made` updates, counted from 0, until training stops early."""
     for epoch in range(epochs_done(checkpoints, made, num_steps), config.epochs):
         if stops_early(config.patience, checkpoints.best_step, num_steps, epoch):
             logger.info(f"no better dev WER for {config.patience} epochs: stopping")
@@ -280,18 +318,18 @@ def epochs_left(config: Config, checkpoints: Checkpoints, num_steps: int, made: 
 
 
 def epochs_done(checkpoints: Checkpoints, step: int, num_steps: int) -> int:
-    """Epochs that are trained and evaluated after `step` updates, the last of which is saved."""
+    """Counts the epochs that are trained and evaluated after `step` updates, the latest that are saved."""
     done, since = divmod(step, num_steps)
     return done if since or checkpoints.evaluated(step) else max(done - 1, 0)
 
 
 def stops_early(patience: int, best_step: int | None, num_steps: int, epoch: int) -> bool:
-    """Whether the best checkpoint lies `patience` epochs back; `epoch` is the next one, counted from 0."""
+    """Whether the best checkpoint is `patience` epochs old; `epoch` is the next epoch, counted from 0."""
     return bool(patience) and best_step is not None and epoch - best_step // num_steps >= patience
 
 
 def check_epoch(state: TrainState, epoch: int, progress: Progress) -> None:
-    """Sees that an epoch has taught the model something, before its end is saved; `epoch` is counted from 0.
+    """Checks that an epoch has trained the model, before its last state is saved; `epoch` is counted from 0.
 
     Raises:
         InputError: no utterance could be read and aligned, or a weight is not finite.
@@ -305,7 +343,7 @@ def check_epoch(state: TrainState, epoch: int, progress: Progress) -> None:
 
 
 def check_finite(value: float, name: str, epoch: int) -> None:
-    """Raises InputError, before the weights of a diverged training can be chosen as the best."""
+    """Raises InputError if training has diverged, so that its weights are never chosen as the best."""
     if not np.isfinite(value):
         raise InputError(
             f"The {name} must be finite, got {value} after epoch {epoch + 1}. Start anew (--workdir or --overwrite) "
@@ -317,5 +355,5 @@ _norm = jax.jit(optax.tree.norm)
 
 
 def skipped_name() -> str:
-    """File of the utterances that this process cannot read; several write one each."""
+    """Returns the name of the file that lists the utterances this process cannot read; every process has its own."""
     return f"skipped_while_reading{'' if is_primary() else f'_{jax.process_index()}'}.jsonl"

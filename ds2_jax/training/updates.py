@@ -1,4 +1,4 @@
-"""The updates of an epoch: their metrics, a step late; saves on the way; what happens where one is not finite."""
+"""Makes the updates of an epoch: reads their metrics one step late, saves, and stops when a loss is not finite."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +20,14 @@ from ds2_jax.training.watch import Watchdog
 
 
 class Update(NamedTuple):
-    """A step that was made: the updates until then, what it gave, on the devices, and this process's rows."""
+    """A finished training step.
+
+    Attributes:
+        step: updates made in the run, including this one.
+        metrics: metrics of the step, on the devices.
+        signal: the largest request of all processes (`Saver.asked`), on the devices.
+        batch: rows of this process.
+    """
 
     step: int
     metrics: Mapping[str, jax.Array]
@@ -33,14 +40,14 @@ class Updates:
     """Makes the updates of a run.
 
     Attributes:
-        train_step: compiled by `parallel.parallel_train_step`.
-        num_steps: of every epoch.
-        utterances: of the training split.
+        train_step: compiled by `parallel_train_step`.
+        num_steps: steps of an epoch.
+        utterances: utterances of the training split.
         run: folder of the run.
-        saver: says when to save.
-        log: takes the metrics of every step.
-        progress: shows them.
-        watchdog: hears of every step that has ended.
+        saver: decides when to save.
+        log: writes the metrics of every step.
+        progress: shows the metrics of every step.
+        watchdog: is reset after every step.
     """
 
     train_step: Callable[..., Any]
@@ -53,18 +60,21 @@ class Updates:
     watchdog: Watchdog
 
     def make(self, state: TrainState, batches: Iterable[dict[str, np.ndarray]], epoch: int) -> TrainState:
-        """Makes the updates of an epoch that are left.
+        """Makes the remaining updates of an epoch.
 
-        A step's metrics are fetched while the next step runs, so that the device never waits for the host.
+        The metrics of a step are fetched while the next step runs, so that the device never waits for the host.
 
         Args:
-            state: before the epoch, or somewhere in it; its memory is reused.
-            batches: that are left.
+            state: state at the start of the epoch or within it; its memory is reused.
+            batches: remaining batches of the epoch.
             epoch: counted from 0.
+
+        Returns:
+            The state after the last update.
 
         Raises:
             InputError: a loss or its gradient is not finite, or a save fails.
-            Stopped: asked to by a signal, after a save.
+            Stopped: a signal asked training to stop; the state is saved.
         """
         step = int(state.step)
         last: Update | None = None
@@ -86,7 +96,7 @@ class Updates:
         return state
 
     def _finish(self, update: Update, state: TrainState, epoch: int) -> None:
-        """Checks and logs a step's metrics; `state` is the newest."""
+        """Checks and logs the metrics of a step; `state` is the newest state."""
         values = {name: float(value) for name, value in update.metrics.items()}
         if not np.isfinite([values["loss"], values["grad_norm"]]).all():
             raise self._not_finite(update, values, state, epoch)
@@ -105,7 +115,7 @@ class Updates:
         try:
             self.saver.save_last(state)
             kept = replay_hint(write_batch(self.run, failed))
-        except InputError as error:  # told beside the matter itself
+        except InputError as error:  # reported together with the loss
             kept = f"It cannot be kept for replay: {error}"
         return InputError(
             f"The loss must be finite, got {values['loss']} (gradient norm {values['grad_norm']}) at step "

@@ -1,4 +1,4 @@
-"""What watches over training at no measurable cost: a step that does not end, a step that compiles again."""
+"""Watches over training at no measurable cost: reports a step that does not end or that compiles again."""
 
 import contextlib
 import faulthandler
@@ -18,33 +18,38 @@ logger = logging.getLogger(__package__)
 
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
-"""JAX's event for a program that was compiled, or loaded from the cache."""
-THREADS = "where every thread stands, its last call first"
+"""JAX's event for a program that it compiled or loaded from the cache."""
+THREADS = "stacks of all threads, most recent call first"
 
 
 class Watchdog:
-    """Prints where every thread stands when no step has ended for so long, and again each time as long has passed.
+    """Prints the stacks of all threads if no step ends for `minutes`, and again after every further `minutes`.
 
-    It never ends the process. A context manager; what it prints goes to stderr's file, past locks and buffers.
+    A context manager. It never ends the process. It writes straight to the file descriptor of stderr, past locks and
+    buffers.
 
-    A thread of Python's prints, unless some native code holds Python's lock for ever: then a timer of faulthandler's
-    does, a quarter of the time later and without the line that says what the matter is. The thread, as long as it can
-    run, winds that timer up again.
+    A Python thread prints the stacks. If native code holds the GIL, faulthandler prints them instead, a quarter of the
+    time later and without the line that says what the process was doing. The Python thread restarts faulthandler's
+    timer for as long as it can run.
 
     Args:
-        minutes: before it prints; 0: never.
-        doing: what the process begins with, for a person, as of `beat`.
+        minutes: time without a finished step before it prints; 0: never.
+        doing: what the process does first, in words; see `beat`.
     """
 
     def __init__(self, minutes: float, doing: str = "before the first step") -> None:
         self._minutes = minutes
-        self._seconds = min(max(60 * minutes, 0.1), 1e9)  # what the timers take
+        self._seconds = min(max(60 * minutes, 0.1), 1e9)  # the range that the timers accept
         self._beat = time.monotonic(), doing
         self._stopped = threading.Event()
         self._stack = contextlib.ExitStack()
 
     def beat(self, doing: str) -> None:
-        """A step has ended, or something else begins that may take as long; `doing`: what goes on from now on."""
+        """Restarts the wait, because a step has ended or other long work begins.
+
+        Args:
+            doing: what the process does from now on, in words.
+        """
         self._beat = time.monotonic(), doing
 
     def __enter__(self) -> Self:
@@ -76,14 +81,14 @@ class Watchdog:
             elif time.monotonic() >= due:
                 told = int((time.monotonic() - watched[0]) / self._seconds)
                 minutes = f"{told * self._minutes:g}"
-                with contextlib.suppress(OSError):  # nobody reads it any more
+                with contextlib.suppress(OSError):  # stderr has no reader any more
                     os.write(file, f"\nno step has ended for {minutes} minutes, {watched[1]}; {THREADS}:\n".encode())
                     faulthandler.dump_traceback(file)
 
 
 def _copy_of_stderr() -> int | None:
-    """A descriptor of its own, which nobody closes or uses for another file; None where stderr is closed."""
-    for stream in (sys.stderr, sys.__stderr__):  # Jupyter's and pytest's have no descriptor
+    """Duplicates stderr's descriptor, so that nobody else closes or reuses it; returns None if stderr is closed."""
+    for stream in (sys.stderr, sys.__stderr__):  # Jupyter and pytest replace stderr by one without a descriptor
         if stream is not None:
             with contextlib.suppress(ValueError, OSError):  # closed, or without a descriptor
                 return os.dup(stream.fileno())
@@ -91,13 +96,14 @@ def _copy_of_stderr() -> int | None:
 
 
 class RecompilationAlarm:
-    """Tells when the train step compiles although it should not: for a shape it knows, or any after the warm-up.
+    """Logs when the training step compiles although it should not; a context manager.
 
-    The warm-up ends with the first whole epoch: each epoch has batches of all shapes. A context manager.
+    It should not compile for a shape that it has seen, nor at all after the warm-up. The warm-up ends with the first
+    whole epoch, because every epoch has batches of all shapes.
 
     Args:
         step: updates made so far.
-        steps_per_epoch: of every epoch.
+        steps_per_epoch: steps of an epoch.
     """
 
     def __init__(self, step: int, steps_per_epoch: int) -> None:
@@ -117,7 +123,14 @@ class RecompilationAlarm:
         jax.monitoring.unregister_event_duration_listener(self._listen)
 
     def watch(self, train_step: Callable[..., Any]) -> Callable[..., Any]:
-        """The same step, watched: (state, batch, epoch, ...) -> its results; each call counts as an update."""
+        """Wraps a training step (state, batch, epoch, ...) so that its compilations are seen.
+
+        Args:
+            train_step: the step; each call counts as an update.
+
+        Returns:
+            A function with the same arguments and results.
+        """
 
         def step(state: Any, batch: Mapping[str, np.ndarray], epoch: jax.Array, *others: Any) -> Any:
             self._step += 1
@@ -132,7 +145,7 @@ class RecompilationAlarm:
         return step
 
     def _listen(self, event: str, duration_secs: float, **_: str | int) -> None:
-        # Other programs (evaluation, a save in its thread) compile outside the step: their names would not tell, since
+        # Other programs (evaluation, a save in its thread) also compile. Names cannot tell them from the step, because
         # pmap calls every program "_fun".
         if event == COMPILED and threading.get_ident() == self._watched_thread:
             self._seconds += duration_secs
@@ -148,9 +161,9 @@ class RecompilationAlarm:
             return
         sizes = ", ".join(f"{name} {' x '.join(f'{n:,}' for n in value.shape)}" for name, value in batch.items())
         reason = (
-            "although it had been for this shape: another argument has changed its type, its shape or its place"
+            "although it was compiled for this shape before: another argument has changed its type, shape or device"
             if known
-            else "which no batch had until the first whole epoch was over"
+            else "a shape that no batch had before the end of the first whole epoch"
         )
         logger.info(
             f"compiled again at step {self._step} (epoch {int(epoch) + 1}), {seconds:.1f} s, for {sizes}, {reason}"

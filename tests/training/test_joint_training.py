@@ -1,4 +1,4 @@
-"""`train --distributed`: a run of several processes, which die, stop and change in number, ends as that of one."""
+"""`train --distributed`: processes die, stop and change in number, and the run ends like that of one process."""
 
 import dataclasses
 import json
@@ -24,15 +24,15 @@ COUNTS, NUMBERS = ("step", "epoch", "alignable", "unalignable", "num_samples"), 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A configuration, small.py, whose epochs have five batches of nine rows; a recording is too short.
+    """A folder with two configurations; an epoch has five batches of nine rows, and one recording is too short.
 
-    In smooth.py the model's ReLU is replaced: where an input is so near to its kink that rounding decides, the gradient
-    jumps, which made norms differ by 7e-4.
+    smooth.py replaces the model's ReLU of small.py. The gradient of a ReLU jumps if an input is so near to 0 that
+    rounding decides; that made norms differ by 7e-4.
     """
     folder = tmp_path_factory.mktemp("joint")
     transcripts = tuple(f"{word} {other}" for word in ("GO", "NO", "STOP") for other in ("ON", "IN", "LEFT")) * 5
     manifest = write_noise_manifest(folder / "data", transcripts)
-    write_noise(folder / "data/all7.wav", seconds=0.3)  # which shows when it is read: that row stays empty
+    write_noise(folder / "data/all7.wav", seconds=0.3)  # found when it is read: its row stays empty
     config: Config = dataclasses.replace(
         with_manifests(SMALL_CONFIG, manifest),
         epochs=EPOCHS,
@@ -108,13 +108,13 @@ def test_processes_that_die_stop_and_change_in_number_end_as_one(folder: Path) -
     for _, error in ended:
         assert error.splitlines()[-1] == f"terminated; the same command continues after step {stopped}"
     assert f"continuing after step {last}\n" in ended[0][1]
-    assert stopped == history(run)[-1]["step"]  # what was computed is saved
+    assert stopped == history(run)[-1]["step"]  # no computed step is lost
 
     ended = processes.finish(start(folder, "joint", 2))
     assert [code for code, _ in ended] == [0, 0], ended
     assert f"continuing after step {stopped}\n" in ended[0][1]
 
-    assert len(history(run)) == len(history(whole)) == EPOCHS * (STEPS + 1) + 1  # and the test split
+    assert len(history(run)) == len(history(whole)) == EPOCHS * (STEPS + 1) + 1  # plus the line of the test split
     for line, expected in zip(history(run), history(whole), strict=True):
         for name in COUNTS:  # the same utterances in the same batches
             assert line.get(name) == expected.get(name)

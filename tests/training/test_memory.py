@@ -18,7 +18,7 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.training import memory
 from tests.small_runs import SMALL_CONFIG, some_state
 
-QUICK = dataclasses.replace(  # to compile
+QUICK = dataclasses.replace(  # compiles quickly
     SMALL_CONFIG,
     model=dataclasses.replace(SMALL_CONFIG.model, num_layers=1, rnn_type="rnn", dtype="bfloat16"),
     optim=OptimConfig(accumulate=3),

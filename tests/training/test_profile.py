@@ -1,4 +1,4 @@
-"""The steps that were named are recorded, and nothing else."""
+"""The profile holds the steps that the user names, and nothing else."""
 
 import gzip
 import json
@@ -29,13 +29,13 @@ def train(profile: Profile, step: Step, first: int, last: int) -> None:
 
 
 def recorded_steps(run: Path) -> list[list[int]]:
-    """The numbers of the steps in each trace, the oldest first."""
+    """Lists the step numbers of each trace, the oldest trace first."""
     found = []
     for path in sorted((run / "profile").glob("plugins/profile/*/perfetto_trace.json.gz")):
         events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
         found.append([int(event["args"]["step_num"]) for event in events if event.get("name") == "train"])
-        assert any("tanh" in event.get("name", "") for event in events)  # what the device did
-        assert [each.stat().st_size > 0 for each in path.parent.glob("*.xplane.pb")] == [True]  # TensorBoard's
+        assert any("tanh" in event.get("name", "") for event in events)  # the work of the device
+        assert [each.stat().st_size > 0 for each in path.parent.glob("*.xplane.pb")] == [True]  # for TensorBoard
     return found
 
 
@@ -80,7 +80,7 @@ def test_what_was_recorded_is_written_where_training_stops(
 ) -> None:
     def failing(state: jax.Array) -> jax.Array:
         if len(made) == 3:
-            jax.block_until_ready(made)  # else the device may not have begun
+            jax.block_until_ready(made)  # otherwise the device may not have begun
             raise RuntimeError("boom")
         made.append(step(state))
         return made[-1]
@@ -90,7 +90,7 @@ def test_what_was_recorded_is_written_where_training_stops(
         train(profile, failing, 1, 9)
     assert recorded_steps(tmp_path) == [[2, 3, 4]]
     assert capsys.readouterr().err.startswith("steps 2 to 3 are recorded: ")
-    with Profile(tmp_path / "next", steps_of("2:9")) as profile:  # a run that goes on
+    with Profile(tmp_path / "next", steps_of("2:9")) as profile:  # a continued run
         train(profile, step, 8, 12)
     assert recorded_steps(tmp_path / "next") == [[8, 9]]
 

@@ -1,4 +1,4 @@
-"""What is said while training goes, and the log that survives a stop."""
+"""Training reports its progress, and its log survives an interruption."""
 
 import json
 import re
@@ -81,7 +81,7 @@ def test_utterances_left_out_are_named_once_and_not_again_after_a_restart(
 
 
 def test_a_list_cut_in_a_line_is_gone_on_with(tmp_path: Path) -> None:
-    """A run that was killed while it named an utterance could not go on."""
+    """A run that was killed while it wrote a line of the list must be able to continue."""
     path = tmp_path / "skipped.jsonl"
     problem = Problem("a", "a\u2028.wav", "unreadable audio", "it is broken")
     Skipped(path)(problem)
@@ -103,7 +103,7 @@ def test_a_damaged_list_is_named(tmp_path: Path, line: str) -> None:
 
 
 class Clock:
-    """Stands for a clock of `time`; moves when told."""
+    """Replaces a clock of `time`; it moves only when a test moves it."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -117,7 +117,7 @@ def test_log_goes_on_after_the_restored_step(tmp_path: Path) -> None:
         for step in (1, 2, 3):
             log.write(step, {"loss": float(step)})
     path = tmp_path / "metrics.jsonl"
-    path.write_text(path.read_text() + '{"step": 4, "lo')  # a kill in the middle of a line
+    path.write_text(path.read_text() + '{"step": 4, "lo')  # killed in the middle of a line
     with MetricLog(tmp_path, 2, evaluated=True) as log:
         log.write(3, {"loss": 9.0})
     assert [json.loads(line)["loss"] for line in path.read_text().splitlines()] == [1.0, 2.0, 9.0]
@@ -171,14 +171,14 @@ def test_time_of_all_starts_is_added_up(tmp_path: Path, monkeypatch: pytest.Monk
     clock = Clock()
     monkeypatch.setattr("ds2_jax.training.progress.time.monotonic", clock)
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "loss": 1.0}\n')  # from before the time was kept
+    path.write_text('{"step": 1, "loss": 1.0}\n')  # from before wall_seconds existed
     began = clock.now - 5
     with MetricLog(tmp_path, 1, evaluated=False, began=began) as log:
         for step in (2, 3):
             clock.now += 10
             log.write(step, {"loss": 1.0})
-    clock.now += 1000  # nothing runs
-    with MetricLog(tmp_path, 2, evaluated=False) as log:  # step 3 was made in vain, and took its time
+    clock.now += 1000  # no process runs
+    with MetricLog(tmp_path, 2, evaluated=False) as log:  # step 3 is lost, but its time counts
         clock.now += 3
         log.write(3, {"loss": 1.0})
         assert log.wall_seconds == 28
@@ -204,7 +204,7 @@ def test_epoch_tells_its_time_waiting_padding_and_empty_rows(clock: Clock) -> No
         for shape, num_samples in (((2, 100), [100, 80]), ((4, 50), [50, 40, 50, 0])):
             clock.now += 2  # decoding
             yield {"waveforms": np.zeros(shape, np.float32), "num_samples": np.array(num_samples, np.int32)}
-        clock.now += 1  # finding the end
+        clock.now += 1  # finding the end of the data
 
     progress = Progress(16_000)
     made: list[dict[str, float]] = []
@@ -218,7 +218,7 @@ def test_epoch_tells_its_time_waiting_padding_and_empty_rows(clock: Clock) -> No
             counts = {"num_samples": num_samples, "unalignable": 0, "alignable": 1, "empty": empty}
             progress.step({"loss": 3.0, **counts, **shape})
             made.append({"loss": 3.0, **counts, **shape})
-        # 400 samples are computed: 20 + 10 behind the utterances, 50 in the empty row.
+        # 400 samples are computed: 20 + 10 after the utterances and 50 in the empty row are padding.
         assert progress.costs == {
             "epoch_seconds": 25,
             "data_wait_seconds": 5,
@@ -228,7 +228,7 @@ def test_epoch_tells_its_time_waiting_padding_and_empty_rows(clock: Clock) -> No
     assert progress.summary == (
         "loss 3.00 in 25 s (0x real time; padding 7.5%, empty rows 12.5%, waited 5.0 s for data)"
     )
-    # An epoch that goes on counts what was made before; times are those of now.
+    # A continued epoch counts the earlier steps, but only the time of this start.
     for _ in progress.epoch(iter(()), "title", 2, made[:2]):
         raise AssertionError("nothing is left")
     clock.now += 1

@@ -1,4 +1,4 @@
-"""Saves are due by count, by the clock and by signals, and a signal stops."""
+"""A save is due after a number of steps, after a time, or on a signal; a signal also stops training."""
 
 import signal
 from typing import Any, cast
@@ -18,7 +18,7 @@ STATE = TrainState(jnp.int32(7), {}, {}, {})
 
 
 class Recorder:
-    """Stands for the checkpoints, and for the folder's check."""
+    """Replaces the checkpoints and the check of the folder."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -34,7 +34,7 @@ class Recorder:
 
 
 class Clock:
-    """Stands for time.monotonic."""
+    """Replaces time.monotonic."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -85,7 +85,7 @@ def test_minutes_count_from_the_last_save(recorder: Recorder, clock: Clock) -> N
 def test_a_signal_saves_waits_and_stops(recorder: Recorder, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     saver = saver_of(recorder)
     monkeypatch.setattr(interrupts, "_requested", signal.SIGTERM)
-    clock.now += 1e6  # it counts for more than the clock
+    clock.now += 1e6  # the signal outranks the clock
     assert saver.asked() == signal.SIGTERM
     with pytest.raises(interrupts.Stopped) as stop:
         saver.save(STATE, saver.asked())

@@ -1,4 +1,4 @@
-"""A run that is killed, at whatever moment, ends as the one that never was: the same bits, the same history."""
+"""A run that is killed at any moment ends like one that never was: with the same bits and the same history."""
 
 import dataclasses
 import json
@@ -26,14 +26,14 @@ from tests.small_runs import SMALL_CONFIG, some_state, with_manifests, write_noi
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS = 4, 5
-"""Of an epoch: nine utterances in batches of two."""
+"""STEPS is per epoch: nine utterances in batches of two."""
 TIMES = {"hours_per_hour", "epoch_seconds", "data_wait_seconds", "wall_seconds"}
 MOMENTS = ("epoch", "save", "evaluation")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A configuration with all that is drawn at random, and the run of it that nothing disturbed, in `whole`."""
+    """A folder with a configuration that uses all random draws, and its undisturbed run, in `whole`."""
     folder = tmp_path_factory.mktemp("survival")
     transcripts = tuple(f"{word} {other}" for word in ("GO", "NO", "STOP") for other in ("ON", "IN", "LEFT"))
     config = dataclasses.replace(
@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(folder: Path, name: str) -> subprocess.Popen[bytes]:
-    """Begins a run, or goes on with it; what it says goes to NAME.err."""
+    """Starts or continues a run in a process; its stderr goes to NAME.err."""
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_ENABLE_COMPILATION_CACHE": "1",
@@ -74,7 +74,7 @@ def errors(folder: Path, name: str) -> str:
 
 
 def history(run: Path) -> list[dict[str, Any]]:
-    """The metrics of a run so far, without those of the clock."""
+    """Reads the metrics of a run so far, without times."""
     path = run / "metrics.jsonl"
     lines = (
         [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")] if path.exists() else []
@@ -83,7 +83,7 @@ def history(run: Path) -> list[dict[str, Any]]:
 
 
 def moment(run: Path) -> str:
-    """What a run is doing, as its folder shows it."""
+    """Tells what a run is doing, from its folder."""
     lines = history(run)
     if any(run.glob("checkpoints/*.orbax-checkpoint-tmp*")):
         return "save"
@@ -100,10 +100,14 @@ def moment(run: Path) -> str:
 
 
 def kill_in(process: subprocess.Popen[bytes], run: Path, wanted: str, since: int, delay: float) -> str | None:
-    """Kills a process a while after it did what is `wanted`, more than `since` steps into the run; None: it ended."""
+    """Kills a process a while after it reaches the `wanted` moment, more than `since` steps into the run.
+
+    Returns:
+        The moment in which it was killed; None if it ended first.
+    """
     if wanted == "preparation":
         time.sleep(delay)
-    begun = False  # until then the folder shows the life before, whose unsaved steps are cut
+    begun = False  # until it begins, the folder shows the previous process, whose unsaved steps are dropped
     while wanted != "preparation" and process.poll() is None:
         lines = history(run)
         begun = begun or not lines or lines[-1]["step"] <= (last_step(run) or 0)
@@ -114,7 +118,7 @@ def kill_in(process: subprocess.Popen[bytes], run: Path, wanted: str, since: int
     process.kill()
     if process.wait() == 0:
         return None
-    return wanted if wanted == "preparation" else moment(run)  # before it begins, the folder shows the life before
+    return wanted if wanted == "preparation" else moment(run)  # the folder still shows the previous process
 
 
 def final_state(run: Path, config: Config) -> Any:
@@ -124,7 +128,7 @@ def final_state(run: Path, config: Config) -> Any:
 
 
 def assert_survives(folder: Path, name: str, kills: Sequence[tuple[str, int, float]]) -> Counter[str]:
-    """Kills a run again and again, then compares it with the whole one; counts in what it was killed."""
+    """Kills a run again and again, then compares it with the whole one. Counts the kills by moment."""
     run = folder / name
     found: Counter[str] = Counter()
     for wanted, since, delay in kills:
@@ -157,7 +161,7 @@ def test_run_that_is_killed_three_times_ends_as_the_whole_one(folder: Path) -> N
 
 @pytest.mark.slow
 def test_folder_that_is_gone_is_named_and_not_made_anew(folder: Path) -> None:
-    """A disk that is unmounted leaves an empty folder in its place."""
+    """Unmounting a disk leaves an empty folder in its place."""
     run = folder / "gone"
     process = start(folder, "gone")
     while len(history(run)) < 3 and process.poll() is None:
@@ -178,7 +182,7 @@ def test_folder_that_is_gone_is_named_and_not_made_anew(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_run_that_is_killed_twenty_times_ends_as_the_whole_one(folder: Path) -> None:
-    """At seeded moments, until there were twenty kills, at least three of them in each kind of moment."""
+    """Kills come at seeded times until there are twenty, at least three of them in each kind of moment."""
     generator = np.random.default_rng(0)
     found: Counter[str] = Counter()
     for attempt in range(12):

@@ -1,4 +1,4 @@
-"""The watchdog speaks when nothing goes on and not otherwise, the alarm when the step compiles again."""
+"""The watchdog reports only when no step ends; the alarm reports when the step compiles again."""
 
 import io
 import subprocess
@@ -35,7 +35,7 @@ print("the end")
 
 
 def watched(body: str, minutes: float = 0.01, before: str = "") -> str:
-    """What a process prints on stderr whose main thread runs `body` under a watchdog; it must end by itself."""
+    """Runs `body` under a watchdog in a process, which must end by itself, and returns its stderr."""
     script = SCRIPT.format(body=body, minutes=minutes, before=before)
     ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
@@ -46,11 +46,11 @@ def watched(body: str, minutes: float = 0.01, before: str = "") -> str:
 def test_silence_is_told_with_the_stacks_and_again_but_not_more() -> None:
     printed = watched('watchdog.beat("in epoch 3, step 120"); sleeper(3.2)', minutes=0.02)
     told = [line for line in printed.splitlines() if line.startswith("no step")]
-    rest = "minutes, in epoch 3, step 120; where every thread stands, its last call first:"
+    rest = "minutes, in epoch 3, step 120; stacks of all threads, most recent call first:"
     minutes = [float(line.removeprefix("no step has ended for ").removesuffix(f" {rest}")) for line in told]
     assert minutes[0] >= 0.02
-    assert sorted(set(minutes)) == minutes  # each later than the one before
-    assert 2 <= printed.count("in sleeper\n") == len(told) <= 3  # a thread may wake late, the sleep take longer
+    assert sorted(set(minutes)) == minutes  # in rising order
+    assert 2 <= printed.count("in sleeper\n") == len(told) <= 3  # a thread may wake late; the sleep may take longer
     assert "Timeout" not in printed
 
 
@@ -62,7 +62,7 @@ def test_thread_that_holds_pythons_lock_for_ever_is_told() -> None:
 
 def test_stderr_without_a_descriptor_stands_for_that_of_the_process() -> None:
     printed = watched("sleeper(0.9)", before="import io; sys.stderr = io.StringIO()")
-    assert "no step has ended for 0.01 minutes, before the first step; where every thread stands" in printed
+    assert "no step has ended for 0.01 minutes, before the first step; stacks of all threads" in printed
     assert "in sleeper\n" in printed
 
 
@@ -113,7 +113,7 @@ def batch_of(num_samples: int) -> dict[str, np.ndarray]:
 
 
 def make_step() -> Callable[..., Any]:
-    """A step that compiles for each shape of the batch and each type of the state."""
+    """Makes a step that compiles for each shape of the batch and each type of the state."""
 
     def train_step(state: jax.Array, batch: dict[str, jax.Array], epoch: jax.Array) -> tuple[jax.Array, jax.Array]:
         return state + 1, batch["waveforms"].sum() + epoch
@@ -122,7 +122,7 @@ def make_step() -> Callable[..., Any]:
 
 
 def told_of(steps: list[tuple[Any, int]], capsys: pytest.CaptureFixture[str], first: int = 0) -> list[str]:
-    """What is told of steps, each a state and a number of samples, in epochs of two."""
+    """Returns the log lines of steps, each given by a state and a number of samples, in epochs of two steps."""
     epochs = [jnp.int32(epoch) for epoch in range(10)]
     with RecompilationAlarm(first, steps_per_epoch=2) as alarm:
         step = alarm.watch(make_step())
@@ -140,13 +140,13 @@ def test_new_shape_after_the_warm_up_is_told_with_step_and_shape(capsys: pytest.
     [line] = told_of([(0, 5), (0, 6), (0, 5), (0, 7_000), (0, 7_000)], capsys)
     start, end = line.split(" s, for ")
     assert start.startswith("compiled again at step 4 (epoch 2), ")
-    assert end == "waveforms 2 x 7,000, labels 2 x 3, which no batch had until the first whole epoch was over"
+    assert end == "waveforms 2 x 7,000, labels 2 x 3, a shape that no batch had before the end of the first whole epoch"
 
 
 def test_known_shape_that_compiles_again_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     [line] = told_of([(0, 5), (np.float32(0), 5)], capsys)
     assert line.startswith("compiled again at step 2 (epoch 1), ")
-    reason = "although it had been for this shape: another argument has changed its type, its shape or its place"
+    reason = "although it was compiled for this shape before: another argument has changed its type, shape or device"
     assert line.endswith(f"waveforms 2 x 5, labels 2 x 3, {reason}")
 
 

@@ -1,7 +1,7 @@
 """The file RUN/replay/step-K.npz: the batch of a step whose loss or gradient was not finite.
 
-The file is NumPy's archive of uncompressed arrays: those of the batch, and `about`, which is JSON in UTF-8. It is
-written whole or not at all. Reading it unpickles nothing and takes no more memory than the file is long.
+The file is a NumPy archive of uncompressed arrays: the arrays of the batch, and `about`, which holds JSON in UTF-8. It
+is written whole or not at all. Reading it unpickles nothing and takes no more memory than the size of the file.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ ABOUT = "about"
 DTYPES = {"waveforms": "<f4", "num_samples": "<i4", "labels": "<i4", "num_labels": "<i4", "indices": "<i4"}
 AXES = {"waveforms": 2, "labels": 2}
 LONGEST_HEADER = 200
-"""Bytes of Python that NumPy parses in front of an array; it writes 118."""
+"""Bytes of the Python literal in front of an array that NumPy may parse; NumPy writes 118."""
 LARGEST = 2**31 - 1
 DAMAGE = (
     *(zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, struct.error),
@@ -42,18 +42,18 @@ class FailedStep:
     """A training step whose loss or gradient was not finite, as one process saw it.
 
     Attributes:
-        step: its number; the state before it is the checkpoint of `step` - 1.
+        step: number of the step; the checkpoint of `step` - 1 holds the state before it.
         epoch: counted from 0.
         loss: nats per utterance, over all processes.
-        grad_norm: before clipping.
-        steps_per_epoch: of the run.
-        num_devices: of all processes.
-        num_processes: each writes its rows to a file of its own.
-        process_index: that of this process.
-        made_on: devices and version, for a person.
-        ids: of the utterance of each row; "" for an empty row.
-        audio: path of the recording of each row; "" for an empty row.
-        batch: rows of this process, as `data.pipeline.batches` gives them.
+        grad_norm: norm of the gradient before clipping.
+        steps_per_epoch: steps of an epoch of the run.
+        num_devices: devices of all processes.
+        num_processes: number of processes; each writes its rows to its own file.
+        process_index: index of this process.
+        made_on: devices and JAX version, in words.
+        ids: id of the utterance in each row; "" for an empty row.
+        audio: path of the recording in each row; "" for an empty row.
+        batch: rows of this process, as made by `data.pipeline.batches`.
     """
 
     step: int
@@ -79,7 +79,16 @@ class FailedStep:
         utterances: Sequence[Utterance],
         steps_per_epoch: int,
     ) -> Self:
-        """Takes a step of this process, with its metrics and batch; `utterances` are those of the split."""
+        """Makes the record of a step of this process.
+
+        Args:
+            step: number of the step.
+            epoch: counted from 0.
+            metrics: metrics of the step.
+            batch: rows of this process.
+            utterances: utterances of the training split.
+            steps_per_epoch: steps of an epoch of the run.
+        """
         rows = [utterances[index] if index >= 0 else None for index in batch["indices"].tolist()]
         return cls(
             step,
@@ -97,16 +106,16 @@ class FailedStep:
         )
 
     def path(self, run: Path) -> Path:
-        """The place of the file in the folder of a run."""
+        """Returns the path of this process's file in the folder of a run."""
         part = f".{self.process_index + 1}-of-{self.num_processes}" if self.num_processes > 1 else ""
         return run / FOLDER / f"step-{self.step}{part}.npz"
 
 
 def write_batch(run: Path, failed: FailedStep) -> Path:
-    """Writes the file of a step, and replaces an older one.
+    """Writes the file of a step, replacing an older one.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     about = {name: value for name, value in vars(failed).items() if name != "batch"}
     path = failed.path(run)
@@ -128,16 +137,16 @@ def write_batch(run: Path, failed: FailedStep) -> Path:
 
 
 def replay_hint(path: Path) -> str:
-    """Says what to do with a file of `write_batch`, in the message that ends training."""
+    """Returns the sentence that tells the user what to do with a file of `write_batch`."""
     size = path.stat().st_size / 2**20
-    return f"{path} holds the batch ({size:.1f} MiB): {command('replay', path)} says what is behind it."
+    return f"{path} holds the batch ({size:.1f} MiB): {command('replay', path)} shows the cause."
 
 
 def read_batch(path: Path) -> FailedStep:
-    """Reads the file of a step, and those of the other processes beside it.
+    """Reads the file of a step, and the files of the other processes beside it.
 
     Returns:
-        The step with the rows of all processes, in their order.
+        The step with the rows of all processes, in the order of the processes.
 
     Raises:
         InputError: a file is missing or damaged, has other contents, or belongs to another step than the first.
@@ -157,14 +166,14 @@ def read_batch(path: Path) -> FailedStep:
 
 
 def _whole(part: FailedStep) -> tuple[Any, ...]:
-    """What the parts of a step must have in common."""
+    """Returns the values that all parts of a step must share."""
     widths = [value.shape[1:] for value in part.batch.values()]
     return part.step, part.epoch, part.steps_per_epoch, part.num_devices, part.num_processes, widths
 
 
 def _read_part(path: Path) -> FailedStep:
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the name is too long
-        raise InputError(f"FILE must be a batch that training has saved, got {path}, which is no file.")
+        raise InputError(f"FILE must be a batch that training has saved, got {path}, which is not a file.")
     try:
         arrays = _read_arrays(path)
         about = json.loads(arrays.pop(ABOUT).tobytes())
@@ -176,8 +185,8 @@ def _read_part(path: Path) -> FailedStep:
     except DAMAGE as error:
         reason = shorten(str(error) or type(error).__name__, 200)
         raise InputError(
-            f"{path} must be a batch that training has saved, whole, got: {reason}. Copy it again, or let the same "
-            "training command meet the step once more."
+            f"{path} must be an undamaged batch that training has saved, got: {reason}. Copy it again, or run the same "
+            "training command until it meets the step once more."
         ) from error
     return failed
 
@@ -196,7 +205,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """Reads an array as `numpy.load` does, once its header claims no more memory than its part of the file is long."""
+    """Reads an array as `numpy.load` does, after checking that its header claims the size of its part of the file."""
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=LONGEST_HEADER)
@@ -236,6 +245,6 @@ def _check(failed: FailedStep) -> None:
     for name in ("ids", "audio"):
         rows = getattr(failed, name)
         if not isinstance(rows, list) or len(rows) != num_rows or not all(isinstance(row, str) for row in rows):
-            raise ValueError(f"{name} that are not a text a row")
+            raise ValueError(f"{name} that are not one string per row")
     if not isinstance(failed.made_on, str):
-        raise ValueError("made_on that is no text")
+        raise ValueError("made_on that is not a string")

@@ -1,4 +1,4 @@
-"""The work of `replay`: makes a step again whose loss or gradient was not finite, and says what is behind it."""
+"""The command `replay`: repeats a step whose loss or gradient was not finite, and prints the cause."""
 
 import dataclasses
 import functools
@@ -32,21 +32,21 @@ from ds2_jax.training.replay.diagnosis import Diagnosis, keep_rows, make_diagnos
 logger = logging.getLogger(__package__)
 
 REPRODUCED = 1
-"""Exit code where loss or gradient are not finite here either."""
+"""Exit code if the loss or the gradient is not finite here either."""
 NUM_SHOWN = 12
-"""Parameters in the list of gradients."""
+"""Number of parameters in the table of gradients."""
 NUM_GROUPS = 4
-"""Utterances that fail by themselves before the search ends: with so many it is not the recordings."""
+"""The search ends after this many groups of utterances that fail: with so many, the recordings are not the cause."""
 
 
 class Replay(NamedTuple):
-    """What a step that was made again gave."""
+    """A repeated step and its results."""
 
     failed: FailedStep
     config: Config
     mesh: Mesh
     state: TrainState
-    """Before the step, NumPy arrays."""
+    """State before the step, as NumPy arrays."""
     loss: float
     grad_norm: float
 
@@ -57,7 +57,15 @@ class Replay(NamedTuple):
 
 
 def replay(file: Path, run: Path | None) -> int:
-    """The command `replay`, whose arguments these are. Returns `REPRODUCED`, or 0 where the step is finite."""
+    """Runs the command `replay`.
+
+    Args:
+        file: file of a failed step.
+        run: folder of the run; None: the folder two levels above `file`.
+
+    Returns:
+        The exit code: `REPRODUCED`, or 0 if loss and gradient are finite.
+    """
     enable_cache()
     again = make_again(read_batch(file), run or file.absolute().parent.parent)
     print("\n".join(account(again)))
@@ -84,10 +92,10 @@ def replay(file: Path, run: Path | None) -> int:
 
 
 def make_again(failed: FailedStep, run: Path) -> Replay:
-    """Restores the state before a step and makes that step, as training did.
+    """Restores the state before a step and makes that step as training did.
 
     Raises:
-        InputError: the run has no such checkpoint, or the batch is none of its settings.
+        InputError: the run has no such checkpoint, or the batch does not fit the settings of the run.
     """
     config = run_folder.load_config(run)
     alphabet = Alphabet.of(config.data)
@@ -95,8 +103,8 @@ def make_again(failed: FailedStep, run: Path) -> Replay:
     labels = failed.batch["labels"]
     if labels.min(initial=0) < 0 or labels.max(initial=0) >= alphabet.size or len(labels) % num_parts:
         raise InputError(
-            f"FILE must hold a batch of the run {run}, got one of another alphabet or another optim.accumulate. Name "
-            "its own run with --run."
+            f"FILE must hold a batch of the run {run}, got one of another alphabet or another optim.accumulate. Give "
+            "the run of this batch with --run."
         )
     devices = jax.local_devices()
     if len(devices) < failed.num_devices:
@@ -104,7 +112,7 @@ def make_again(failed: FailedStep, run: Path) -> Replay:
     mesh = data_mesh(devices[: failed.num_devices])
     tx = make_optimizer(config.optim, failed.steps_per_epoch, failed.steps_per_epoch * config.epochs)
     state = restore(run, config, failed.step - 1, functools.partial(init_state, config, alphabet.size, tx), mesh)
-    before = jax.device_get(state)  # the step takes its memory
+    before = jax.device_get(state)  # the step reuses the memory of `state`
     step = functools.partial(update_lib.train_step, config=config, num_labels=alphabet.size, tx=tx)
     train_step = parallel_train_step(step, mesh, config.parallel)
     _, metrics, _ = train_step(state, failed.batch, jnp.int32(failed.epoch))
@@ -112,10 +120,17 @@ def make_again(failed: FailedStep, run: Path) -> Replay:
 
 
 def restore(run: Path, config: Config, step: int, init: Any, mesh: Mesh) -> TrainState:
-    """The state of a run after `step` updates; drawn anew by `init` where that is none and it was not saved.
+    """Restores the state of a run after `step` updates.
+
+    Args:
+        run: folder of the run.
+        config: settings of the run.
+        step: updates made; the initial state, if not saved, is drawn again.
+        init: makes the initial state.
+        mesh: the devices that receive the state.
 
     Raises:
-        InputError: it is not there any more, or damaged.
+        InputError: the checkpoint does not exist any more or is damaged.
     """
     saved = run_folder.saved_steps(run)
     if step not in saved:
@@ -125,7 +140,7 @@ def restore(run: Path, config: Config, step: int, init: Any, mesh: Mesh) -> Trai
         there = ", ".join(map(str, saved)) or "none"
         raise InputError(
             f"{run} must still hold the checkpoint of step {step}, before the one to replay, got {there}. The run has "
-            "gone on since; where it meets the step again, a new file is saved."
+            "continued since. If it meets the step again, it saves a new file."
         )
     copies = NamedSharding(mesh, PartitionSpec())
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=copies), jax.eval_shape(init))
@@ -134,7 +149,7 @@ def restore(run: Path, config: Config, step: int, init: Any, mesh: Mesh) -> Trai
 
 
 def for_one_device(failed: FailedStep, num_micro_batches: int) -> FailedStep:
-    """The same batch in the order in which one device computes it, micro-batch by micro-batch."""
+    """Reorders the rows of a batch so that one device computes the same micro-batches."""
     logger.info(f"this step was met on {failed.num_devices} devices; one computes it here, so the last bits may differ")
     order = np.arange(len(failed.ids)).reshape(failed.num_devices, num_micro_batches, -1).swapaxes(0, 1).ravel()
     return dataclasses.replace(
@@ -147,7 +162,7 @@ def for_one_device(failed: FailedStep, num_micro_batches: int) -> FailedStep:
 
 
 def account(again: Replay) -> Iterator[str]:
-    """What was made again, and what came of it then and now."""
+    """Yields lines on the repeated step and its results then and now."""
     failed, device = again.failed, again.mesh.devices.flat[0].device_kind
     num_rows = sum(map(bool, failed.ids))
     yield f"step {failed.step} (epoch {failed.epoch + 1}): {num_rows} utterances, on {again.mesh.size} x {device}"
@@ -158,13 +173,11 @@ def account(again: Replay) -> Iterator[str]:
     )
     yield f"now:  loss {again.loss}, gradient norm {again.grad_norm}{', the same bits' if same else ''}"
     broken = not_finite(again.state)
-    yield f"the state before it, of step {failed.step - 1}: " + (
-        f"not finite: {listed(broken)}" if broken else "finite"
-    )
+    yield f"the state before it (step {failed.step - 1}): " + (f"not finite: {listed(broken)}" if broken else "finite")
 
 
 def rows_table(again: Replay, diagnosis: Diagnosis) -> Iterator[str]:
-    """A line for each utterance: its waveform, its lengths, its loss."""
+    """Yields a line for each utterance: its waveform, its lengths, its loss."""
     batch, config = again.failed.batch, again.config
     yield "\nutterances (a peak of 1 is full scale; bad: samples that are not finite):"
     yield "   seconds      peak       bad  labels  frames       loss  utterance, audio"
@@ -182,8 +195,8 @@ def rows_table(again: Replay, diagnosis: Diagnosis) -> Iterator[str]:
 
 
 def layers_table(again: Replay, diagnosis: Diagnosis) -> Iterator[str]:
-    """A line for each layer, in the order in which they are computed."""
-    yield "\nlayers, in their order (largest finite value; values that are not finite):"
+    """Yields a line for each layer, in the order of computation."""
+    yield "\nlayers, in order of computation (largest finite value; values that are not finite):"
     for name, values in diagnosis.layers.items():
         rows = np.flatnonzero(values.not_finite)
         where = f" in {of_rows(again, rows)}" if len(rows) else ""
@@ -191,7 +204,7 @@ def layers_table(again: Replay, diagnosis: Diagnosis) -> Iterator[str]:
 
 
 def gradients_table(again: Replay, diagnosis: Diagnosis) -> Iterator[str]:
-    """The parameters with the largest gradients, those that are not finite first."""
+    """Yields lines on the parameters with the largest gradients; gradients that are not finite come first."""
     sizes = {name: np.size(leaf) for name, leaf in named_leaves(again.state.params).items()}
     ordered = sorted(
         diagnosis.gradients.items(), key=lambda item: (item[1].not_finite == 0, -float(item[1].largest), item[0])
@@ -203,33 +216,41 @@ def gradients_table(again: Replay, diagnosis: Diagnosis) -> Iterator[str]:
 
 
 def conclusion(again: Replay, diagnosis: Diagnosis, groups: Sequence[Sequence[int]]) -> Iterator[str]:
-    """What a person may do about it; `groups` of rows fail by themselves."""
+    """Yields advice for the user.
+
+    Args:
+        again: the repeated step.
+        diagnosis: where its values stop being finite.
+        groups: groups of rows that fail by themselves.
+    """
     if again.finite:
         yield "Finite here: there is nothing to reproduce on this machine, with these versions and this checkpoint."
         return
     if broken := not_finite(again.state):
         yield (
-            f"The state was not finite before the step: {listed(broken)}. Delete the folder of that checkpoint to go "
-            "on from the one before it, or start anew (--workdir or --overwrite)."
+            f"The state was not finite before the step: {listed(broken)}. Delete the folder of that checkpoint to "
+            "continue from the one before it, or start anew (--workdir or --overwrite)."
         )
     if diagnosis.finite:
-        yield "The same step, compiled otherwise to look into it, is finite: its values are at the edge of float32."
+        yield (
+            "The same step, compiled differently for the diagnosis, is finite: its values are at the edge of float32."
+        )
         return
     yield where_it_begins(again, diagnosis)
     if len(groups) >= NUM_GROUPS:
         named = "; ".join(of_rows(again, rows) for rows in groups)
         yield (
-            f"Many utterances give it by themselves ({named}, ...): it is the weights rather than the recordings. "
+            f"Many utterances fail by themselves ({named}, ...): the cause is the weights, not the recordings. "
             "Start anew (--workdir or --overwrite) with a lower optim.learning_rate or optim.clip_norm."
         )
         return
     for rows in groups:
-        alone = "by itself" if len(rows) == 1 else "together, and no half of them"
-        yield f"All other rows empty, {of_rows(again, rows)} gives it {alone}. Listen to: {audio_of(again, rows)}"
+        alone = "alone" if len(rows) == 1 else "alone, but with neither half of them"
+        yield f"The step fails with {of_rows(again, rows)} {alone}. Listen to: {audio_of(again, rows)}"
 
 
 def where_it_begins(again: Replay, diagnosis: Diagnosis) -> str:
-    """The first layer, loss or gradient that is not finite, in words."""
+    """Names the first layer, loss or gradient that is not finite."""
     for name, values in diagnosis.layers.items():
         if len(rows := np.flatnonzero(values.not_finite)):
             return f"The first layer that is not finite is {name}, in {of_rows(again, rows)}."
@@ -243,30 +264,30 @@ def where_it_begins(again: Replay, diagnosis: Diagnosis) -> str:
     if not broken:
         return "The loss and all gradients are finite; the norm of the gradients is not."
     last = max(broken, key=lambda name: (place[name], name))
-    return f"The loss is finite; of the gradients, computed from the last layer to the first, that of {last} is not."
+    return f"The loss is finite. Gradients are computed from the last layer to the first; that of {last} is not finite."
 
 
 def module_of(parameter: str, layers: Sequence[str]) -> str:
-    """The layer whose output a parameter goes into."""
+    """Returns the layer whose output a parameter enters."""
     module = parameter.rpartition(".")[0]
     return module if module in layers else layers[-1]
 
 
 def not_finite(state: TrainState) -> dict[str, int]:
-    """How many values of each array of a state are not finite; those without any left out."""
+    """Counts the values of each array of a state that are not finite, and leaves out arrays without any."""
     leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(vars(state)).items()}
     counts = {name: int(np.count_nonzero(~np.isfinite(leaf))) for name, leaf in leaves.items()}
     return {name: count for name, count in counts.items() if count}
 
 
 def listed(counts: dict[str, int]) -> str:
-    """The first of them, with their counts."""
+    """Lists the first names with their counts."""
     shown = ", ".join(f"{name} ({count:,} values)" for name, count in itertools.islice(counts.items(), NUM_GROUPS))
     return shown + (f" and {len(counts) - NUM_GROUPS} more" if len(counts) > NUM_GROUPS else "")
 
 
 def of_rows(again: Replay, rows: Sequence[int] | np.ndarray) -> str:
-    """The utterances of some rows, or how many they are."""
+    """Names the utterances of some rows, or counts them."""
     num_full = sum(map(bool, again.failed.ids))
     if len(rows) > 1 and len(rows) >= num_full:
         return f"all {num_full} utterances"
@@ -275,15 +296,15 @@ def of_rows(again: Replay, rows: Sequence[int] | np.ndarray) -> str:
 
 
 def audio_of(again: Replay, rows: Sequence[int]) -> str:
-    """The files of some rows."""
+    """Lists the audio files of some rows."""
     return ", ".join(printable(again.failed.audio[row]) for row in rows)
 
 
 def name_of(again: Replay, row: int) -> str:
-    """The utterance of a row."""
+    """Returns the id of the utterance in a row, as a terminal may show it."""
     return shorten(printable(again.failed.ids[row])) or "an empty row"
 
 
 def printable(text: str) -> str:
-    """`text` as a terminal may show it: it comes from a file that may be anybody's."""
+    """Replaces the characters of `text` that a terminal must not receive: the text comes from an untrusted file."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)

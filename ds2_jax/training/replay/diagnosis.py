@@ -1,4 +1,4 @@
-"""Where a training step's loss or gradient stops being finite: in which layer, utterance and parameter."""
+"""Finds where a training step stops being finite: in which layer, utterance and parameter."""
 
 import dataclasses
 import functools
@@ -25,24 +25,24 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Values(NamedTuple):
-    """How large the values of an array are, and how many of them are no finite number."""
+    """Statistics of the values of an array."""
 
     largest: jax.Array
-    """Magnitude of the largest finite value."""
+    """float32, magnitude of the largest finite value."""
     not_finite: jax.Array
-    """int32, count."""
+    """int32, number of values that are not finite."""
 
 
 class Diagnosis(NamedTuple):
-    """What a step computes on its way to loss and gradient.
+    """The values that a step computes for its loss and gradient.
 
     Attributes:
-        loss: nats an utterance.
-        grad_norm: before clipping.
+        loss: nats per utterance.
+        grad_norm: norm of the gradient before clipping.
         losses: [B] float32, nats; 0 for a row that cannot be aligned.
-        alignable: [B] bool.
-        layers: of each layer's output, valid frames only, [B] each, in the order in which they are computed.
-        gradients: of each parameter's gradient, [] each.
+        alignable: [B] bool, whether the row can be aligned.
+        layers: [B] each, statistics of the valid frames of each layer's output, in the order of computation.
+        gradients: [] each, statistics of each parameter's gradient.
     """
 
     loss: jax.Array
@@ -59,12 +59,12 @@ class Diagnosis(NamedTuple):
 
 
 def make_diagnose(config: Config, num_labels: int, mesh: Mesh) -> Callable[[Mapping[str, Any], Arrays, int], Diagnosis]:
-    """Compiles the diagnosis of a step for rows spread over `mesh`, as `parallel.parallel_train_step` the step.
+    """Compiles the diagnosis of a step, with the rows spread over `mesh` as in the training step.
 
     Returns:
         (variables, batch, epoch) -> Diagnosis of NumPy arrays; variables are params and batch_stats.
     """
-    config = dataclasses.replace(config, rematerialise=False)  # which computes the same
+    config = dataclasses.replace(config, rematerialise=False)  # the values are the same
     traced = functools.partial(_diagnose, config=config, num_labels=num_labels)
     specs = (P(), P(AXIS), P(AXIS), P())  # loss and norm; rows; layers; gradients
     sharded = jax.shard_map(traced, mesh=mesh, in_specs=(P(), P(AXIS), P()), out_specs=specs, check_vma=False)
@@ -82,7 +82,7 @@ def make_diagnose(config: Config, num_labels: int, mesh: Mesh) -> Callable[[Mapp
 def _diagnose(
     given: Mapping[str, Any], batch: Batch, epoch: jax.Array, *, config: Config, num_labels: int
 ) -> tuple[Any, Any, Any, dict[str, Values]]:
-    """What `update.train_step` computes for one device's rows, without the update."""
+    """Computes what `update.train_step` computes for the rows of one device, without the update."""
     of_rows = functools.partial(
         objective,
         epoch=epoch,
@@ -111,7 +111,7 @@ def _diagnose(
 
 
 def _row_values(name: str, outputs: jax.Array, num_frames: jax.Array, config: Config) -> Values:
-    """[B] each, of the valid frames of [B, T, ...]."""
+    """Computes statistics, [B] each, of the valid frames of `outputs` [B, T, ...]."""
     strides = config.model.time_strides
     stride = 1 if name == SPECTROGRAMS else strides[0] if name in ("conv_0", "conv_norm_0") else strides[0] * strides[1]
     mask = mask_from_lengths(conv_output_lengths(num_frames, stride), outputs.shape[1])
@@ -126,7 +126,7 @@ def _values(x: jax.Array, axes: tuple[int, ...] | None = None) -> Values:
 
 
 def keep_rows(batch: Arrays, rows: Sequence[int]) -> dict[str, np.ndarray]:
-    """The batch with all rows but `rows` empty."""
+    """Empties all rows of a batch but `rows`."""
     kept = np.isin(np.arange(len(batch["indices"])), rows)
     return {
         name: np.where(kept.reshape(-1, *(1,) * (value.ndim - 1)), value, -1 if name == "indices" else 0).astype(
@@ -137,14 +137,14 @@ def keep_rows(batch: Arrays, rows: Sequence[int]) -> dict[str, np.ndarray]:
 
 
 def smallest_groups(rows: Sequence[int], fails: Callable[[Sequence[int]], bool]) -> Iterator[list[int]]:
-    """Halves rows that fail together, and their halves, as long as a half fails by itself.
+    """Halves rows that fail together, and then each half, as long as a half fails by itself.
 
     Args:
-        rows: that fail together, at least one.
-        fails: whether rows fail, all others left empty.
+        rows: rows that fail together, at least one.
+        fails: whether some rows fail if all others are empty.
 
     Yields:
-        Groups that fail and of which no half does: single rows, or rows that only fail together.
+        Groups that fail while neither half does: single rows, or rows that only fail together.
     """
     halves = (rows[: len(rows) // 2], rows[len(rows) // 2 :]) if len(rows) > 1 else ()
     failing = [half for half in halves if fails(half)]

@@ -1,4 +1,4 @@
-"""What is written comes back, and nothing else is read."""
+"""A batch is read as it was written, and any other content is refused."""
 
 import dataclasses
 import errno
@@ -49,7 +49,7 @@ def make_step(num_rows: int = 4, **changes: Any) -> FailedStep:
 
 
 def assert_same(actual: FailedStep, expected: FailedStep) -> None:
-    assert str({**vars(actual), "batch": None}) == str({**vars(expected), "batch": None})  # NaN is like NaN
+    assert str({**vars(actual), "batch": None}) == str({**vars(expected), "batch": None})  # as text, NaN equals NaN
     assert actual.batch.keys() == expected.batch.keys()
     for name, value in expected.batch.items():
         np.testing.assert_array_equal(actual.batch[name], value)
@@ -61,9 +61,9 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     assert path == tmp_path / "replay/step-812.npz"
     assert [each.name for each in path.parent.iterdir()] == ["step-812.npz"]
     assert_same(read_batch(path), make_step())
-    write_batch(tmp_path, make_step(loss=1.5))  # met again
+    write_batch(tmp_path, make_step(loss=1.5))  # the step failed again
     assert read_batch(path).loss == 1.5
-    with np.load(path, allow_pickle=False) as arrays:  # NumPy reads it too
+    with np.load(path, allow_pickle=False) as arrays:  # NumPy can read the file
         np.testing.assert_array_equal(arrays["waveforms"], make_step().batch["waveforms"])
 
 
@@ -83,7 +83,7 @@ def test_step_knows_its_utterances_and_its_devices(tmp_path: Path) -> None:
     assert_same(failed, expected)
     hint = replay_hint(write_batch(tmp_path / "a run", failed))
     path = f"{tmp_path}/a run/replay/step-812.npz"
-    assert hint == f"{path} holds the batch (0.0 MiB): python main.py replay '{path}' says what is behind it."
+    assert hint == f"{path} holds the batch (0.0 MiB): python main.py replay '{path}' shows the cause."
 
 
 def test_rows_of_all_processes_come_together(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_rows_of_all_processes_come_together(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=other):
         read_batch(tmp_path / "replay/step-812.1-of-2.npz")
     (tmp_path / "replay/step-812.2-of-2.npz").unlink()
-    with pytest.raises(InputError, match=r"got .*step-812\.2-of-2\.npz, which is no file"):
+    with pytest.raises(InputError, match=r"got .*step-812\.2-of-2\.npz, which is not a file"):
         read_batch(tmp_path / "replay/step-812.1-of-2.npz")
 
 
@@ -154,7 +154,7 @@ def with_array(name: str, value: Any) -> Callable[[Arrays], Arrays]:
         (with_array("about", np.frombuffer(b"[" * 100_000, np.uint8)), "maximum recursion depth"),
         (with_array("about", np.frombuffer(b"\xff", np.uint8)), "utf-8"),
         (with_array("waveforms", np.zeros((4, 700))), "waveforms float64 (4, 700)"),
-        (with_array("waveforms", np.zeros((700, 4), np.float32).T), "another format"),  # in Fortran's order
+        (with_array("waveforms", np.zeros((700, 4), np.float32).T), "another format"),  # in Fortran order
         (with_array("waveforms", np.zeros((3, 700), np.float32)), "waveforms float32 (3, 700)"),
         (with_array("labels", np.zeros(4, np.int32)), "labels int32 (4,)"),
         (with_array("labels", np.array(["a"] * 4)), "another format"),
@@ -167,9 +167,9 @@ def with_array(name: str, value: Any) -> Callable[[Arrays], Arrays]:
         (about_with(step=10**400), "step 1000"),
         (about_with(epoch="2"), "epoch '2'"),
         (about_with(loss="nan"), "loss 'nan'"),
-        (about_with(ids=["a"]), "ids that are not a text a row"),
-        (about_with(audio=[1, 2, 3, 4]), "audio that are not a text a row"),
-        (about_with(made_on=None), "made_on that is no text"),
+        (about_with(ids=["a"]), "ids that are not one string per row"),
+        (about_with(audio=[1, 2, 3, 4]), "audio that are not one string per row"),
+        (about_with(made_on=None), "made_on that is not a string"),
         (about_with(num_devices=3), "4 rows for 3 devices of 1 processes"),
         (about_with(process_index=1), "process_index 1 of 1"),
         (about_with(num_processes=4), "2 devices of 4 processes"),
@@ -181,10 +181,10 @@ def test_other_contents_are_refused(tmp_path: Path, change: Callable[[Arrays], A
     save(path, change(arrays_of(path)))
     with pytest.raises(InputError) as caught:
         read_batch(path)
-    start, end = str(caught.value).split(", whole, got: ")
-    assert start == f"{path} must be a batch that training has saved"
+    start, end = str(caught.value).split(", got: ")
+    assert start == f"{path} must be an undamaged batch that training has saved"
     assert reason in end
-    assert end.endswith(". Copy it again, or let the same training command meet the step once more.")
+    assert end.endswith(". Copy it again, or run the same training command until it meets the step once more.")
 
 
 def test_objects_are_never_unpickled(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_no_memory_is_taken_for_what_a_header_claims(tmp_path: Path, shape: str)
     arrays["waveforms.npy"] = honest.replace(b"(4, 700), }" + b" " * (len(shape) - 8), shape.encode() + b", }")
     assert len(arrays["waveforms.npy"]) == len(honest)
     assert arrays["waveforms.npy"] != honest
-    with zipfile.ZipFile(path, "w") as new:  # with the right checksum
+    with zipfile.ZipFile(path, "w") as new:  # with a valid checksum
         for name, array in arrays.items():
             new.writestr(name, array)
     with pytest.raises(InputError, match=r"an array of another (size than|format)"):
@@ -220,7 +220,7 @@ def test_compressed_arrays_are_refused(tmp_path: Path) -> None:
 
 
 def test_damaged_files_are_refused_or_read_as_they_were(tmp_path: Path) -> None:
-    """Cut off, or with changed bytes, most of them where the archive's structure is."""
+    """Files are truncated, or have changed bytes, most of them in the structure of the archive."""
     path = write_batch(tmp_path, make_step())
     whole = path.read_bytes()
     generator = np.random.default_rng(0)
@@ -240,11 +240,11 @@ def test_damaged_files_are_refused_or_read_as_they_were(tmp_path: Path) -> None:
         except InputError as error:
             messages.append(str(error))
     assert len(messages) > 500
-    start = f"{path} must be a batch that training has saved, whole, got: "
+    start = f"{path} must be an undamaged batch that training has saved, got: "
     assert [message for message in messages if not message.startswith(start)] == []
 
 
 @pytest.mark.parametrize("name", ["no.npz", ".", "x" * 5000])
 def test_missing_file_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match=r"FILE must be a batch that training has saved, got .*, which is no file"):
+    with pytest.raises(InputError, match=r"FILE must be a batch that training has saved, got .*, which is not a file"):
         read_batch(tmp_path / name)

@@ -1,4 +1,4 @@
-"""A step that failed is made again bit for bit, and what is behind it is named."""
+"""A failed step is repeated bit for bit, and the cause is named."""
 
 import dataclasses
 import functools
@@ -32,7 +32,7 @@ CONFIG = dataclasses.replace(
 NUM_LABELS = Alphabet(CONFIG.data.alphabet).size
 STEP = 5
 CLICK = np.float32(1.75e36)
-"""Times these weights a click overflows in the first convolution, and noise does not."""
+"""With these weights a click overflows in the first convolution, and noise does not."""
 Change = Callable[[TrainState], Any]
 
 
@@ -65,7 +65,7 @@ def make_failed(**changes: Any) -> FailedStep:
 
 
 def write_run(folder: Path, change: Change = lambda state: None, step: int = STEP - 1) -> Path:
-    """A run whose only checkpoint is of `step`."""
+    """Writes a run whose only checkpoint is that of `step`."""
     state = dataclasses.replace(some_state(CONFIG), step=jnp.int32(step))
     change(state)
     run_folder.open_run(folder, CONFIG, overwrite=False)
@@ -84,7 +84,7 @@ def plant_infinity(state: TrainState) -> None:
 
 
 def replayed(path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
-    """Exit code and standard output of the command."""
+    """Returns the exit code and standard output of the command."""
     code = cli.main(["replay", str(path), *words])
     output = capsys.readouterr()
     assert "error" not in output.err
@@ -92,7 +92,7 @@ def replayed(path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tup
 
 
 def train_directly(failed: FailedStep) -> tuple[float, float]:
-    """Loss and gradient norm as the training loop's own step gives them."""
+    """Computes loss and gradient norm with the step of the training loop."""
     mesh = data_mesh(jax.devices()[:1])
     tx = make_optimizer(CONFIG.optim, failed.steps_per_epoch, failed.steps_per_epoch * CONFIG.epochs)
     step = functools.partial(train_step, config=CONFIG, num_labels=NUM_LABELS, tx=tx)
@@ -111,7 +111,7 @@ def test_step_is_made_again_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFi
         "step 5 (epoch 2): 3 utterances, on 1 x cpu",
         f"then: loss {loss}, gradient norm {grad_norm}, on 1 x cpu, jax 0.10.1",
         f"now:  loss {loss}, gradient norm {grad_norm}, the same bits",
-        "the state before it, of step 4: finite",
+        "the state before it (step 4): finite",
     ]
     assert lines[-1].startswith("Finite here: there is nothing to reproduce on this machine")
     shutil.move(path, tmp_path / "elsewhere.npz")
@@ -130,18 +130,18 @@ def test_utterance_and_layer_are_named(tmp_path: Path, capsys: pytest.CaptureFix
     assert re.search(r"^  conv_norm_0 .* in all 3 utterances$", printed, re.MULTILINE)
     assert printed.splitlines()[-2:] == [
         "The first layer that is not finite is conv_0, in click.",
-        "All other rows empty, click gives it by itself. Listen to: /data/cl\ufffdck.wav",
+        "The step fails with click alone. Listen to: /data/cl\ufffdck.wav",
     ]
-    assert "\x1b" not in printed  # the file may be anybody's
+    assert "\x1b" not in printed  # the file is not trusted
 
 
 def test_weight_that_is_not_finite_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, printed = replayed(write_batch(write_run(tmp_path, plant_infinity), make_failed()), capsys)
     assert code == 1
-    assert "the state before it, of step 4: not finite: params.rnn_1.hidden_kernel.0 (1 values)\n" in printed
+    assert "the state before it (step 4): not finite: params.rnn_1.hidden_kernel.0 (1 values)\n" in printed
     assert printed.splitlines()[-2:] == [
         "The state was not finite before the step: params.rnn_1.hidden_kernel.0 (1 values). Delete the folder of that "
-        "checkpoint to go on from the one before it, or start anew (--workdir or --overwrite).",
+        "checkpoint to continue from the one before it, or start anew (--workdir or --overwrite).",
         "The first layer that is not finite is rnn_1, in all 3 utterances.",
     ]
     assert re.search(r"^  head +0 +464 of 464$", printed, re.MULTILINE)
@@ -149,7 +149,7 @@ def test_weight_that_is_not_finite_is_named(tmp_path: Path, capsys: pytest.Captu
 
 def test_samples_that_are_not_finite_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     failed = make_failed()
-    failed.batch["waveforms"][1, [5, 70, 5999, 6000]] = np.nan, np.inf, 3.0, np.nan  # the last is padding
+    failed.batch["waveforms"][1, [5, 70, 5999, 6000]] = np.nan, np.inf, 3.0, np.nan  # the last index is padding
     _, printed = replayed(write_batch(write_run(tmp_path), failed), capsys)
     assert re.search(r"^      0\.38         3         2 .* second, ", printed, re.MULTILINE)
 
@@ -159,8 +159,8 @@ def test_checkpoint_that_is_gone_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         make_again(make_failed(), folder)
     assert str(caught.value) == (
-        f"{folder} must still hold the checkpoint of step 4, before the one to replay, got 7. The run has gone on "
-        "since; where it meets the step again, a new file is saved."
+        f"{folder} must still hold the checkpoint of step 4, before the one to replay, got 7. The run has "
+        "continued since. If it meets the step again, it saves a new file."
     )
 
 
@@ -185,8 +185,8 @@ def test_file_without_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_rows_of_more_devices_come_in_the_order_of_one(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of 2 devices and 2 micro-batches: first micro-batch, both devices' rows; then the second."""
-    by_device = [0, 1, 4, 5, 2, 3, 6, 7]  # device 0: micro-batch 0, then 1; device 1 likewise
+    """2 devices and 2 micro-batches: the rows of both devices in the first micro-batch, then in the second."""
+    by_device = [0, 1, 4, 5, 2, 3, 6, 7]  # device 0: micro-batches 0 and 1; then the same for device 1
     names = [str(i) for i in by_device]
     batch = {"indices": np.array(by_device)}
     one = for_one_device(make_failed(num_devices=2, batch=batch, ids=names, audio=names), num_micro_batches=2)

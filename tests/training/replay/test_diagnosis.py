@@ -1,4 +1,4 @@
-"""The step's own numbers, looked at layer by layer, and which rows are behind what is not finite."""
+"""The diagnosis gives the step's own numbers layer by layer, and finds the rows that cause values not finite."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def make_batch() -> Arrays:
-    """Two rows of noise, one of silence with a click, which its normalisation makes large, and one empty row."""
+    """Makes two rows of noise, one row of silence with a click, which normalisation makes large, and an empty row."""
     num_samples = np.array([8000, 6000, 8000, 0], np.int32)
     waveforms = np.stack([noise(0.5, seed) for seed in range(4)]) * (np.arange(8000) < num_samples[:, None])
     waveforms[2] = np.arange(8000) == 4000
