@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a run: saving, resuming, and reading weights alone or averaged."""
+"""Orbax checkpoints of a run: saves and resumes states, and reads weights alone or averaged."""
 
 import functools
 import json
@@ -53,17 +53,17 @@ Result = TypeVar("Result")
 class Checkpoints:
     """The checkpoints of one run; a context manager that waits for the last save.
 
-    The latest two steps and the best by dev WER are kept. Processes that train as one call every method together, and
-    all of them see the folder.
+    It keeps the latest two steps and the best steps by dev WER. The processes of one training call every method
+    together, and all of them must see the folder.
 
-    Saving copies the arrays and writes in the background. A step is complete once its folder has its final name, so a
-    crash while saving leaves the steps before it. The SHA-256 of every array is saved and compared when the array is
-    read, because Orbax restores a flipped bit in silence.
+    Saving copies the arrays and writes in the background. A checkpoint is complete once its folder has its final name,
+    so a crash while saving leaves the earlier checkpoints intact. The SHA-256 of every array is saved and compared when
+    the array is read, because Orbax restores a flipped bit without an error.
 
     Args:
         run: folder of the run.
-        config: its settings; a checkpoint of another alphabet, other features or another model is refused.
-        utterances: digest of the train and dev splits; a state of others is refused. None takes any.
+        config: settings of the run; a checkpoint of another alphabet, other features or another model is refused.
+        utterances: digest of the train and dev splits; a state of other utterances is refused. None accepts any.
     """
 
     def __init__(self, run: Path, config: Config, utterances: str | None = None) -> None:
@@ -83,8 +83,8 @@ class Checkpoints:
     ) -> None:
         try:
             self._writer.close()
-        except Exception as failure:  # TensorStore's have no common class
-            if error is None:  # else it came first
+        except Exception as failure:  # TensorStore's errors have no common class
+            if error is None:  # an earlier error matters more
                 raise self._write_error(failure) from failure
 
     def save(self, state: TrainState) -> None:
@@ -95,10 +95,10 @@ class Checkpoints:
         """
         self.wait()
         step = int(state.step)
-        if step in self._steps():  # it was restored, and no step was made since
+        if step in self._steps():  # the state was restored and has not changed
             return
         tree = _tree(state)
-        meta = self._meta | {"sha256": checksums(tree) if is_primary() else {}}  # process 0 writes it
+        meta = self._meta | {"sha256": checksums(tree) if is_primary() else {}}  # only process 0 writes them
         arguments = ocp.args.Composite(state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(with_sum(meta)))
         try:
             self._folder(step).parent.mkdir(parents=True, exist_ok=True)
@@ -107,10 +107,10 @@ class Checkpoints:
             raise self._write_error(error) from error
 
     def wait(self) -> None:
-        """Waits until the last save is on disk, and deletes the steps that it makes superfluous.
+        """Waits until the last save is on disk, and deletes the checkpoints that are no longer needed.
 
         Raises:
-            InputError: it could not be written.
+            InputError: the state could not be written.
         """
         try:
             self._writer.wait_until_finished()
@@ -120,10 +120,10 @@ class Checkpoints:
             self._prune()
 
     def record(self, step: int, dev_wer: float | None) -> None:
-        """Notes beside a saved state that it was evaluated; `dev_wer` is None if there is no dev split.
+        """Records that a saved state was evaluated; `dev_wer` is None if there is no dev split.
 
         Raises:
-            InputError: its save could not be written.
+            InputError: the state could not be written.
         """
         self.wait()
         if is_primary():
@@ -136,17 +136,17 @@ class Checkpoints:
         return bool(broadcast_from_primary("evaluated", (self._folder(step) / METRICS).exists()))
 
     def tidy(self) -> None:
-        """Deletes what a crash left of saves and deletions. Only the training of the run may call it."""
+        """Deletes the remains of saves and deletions that a crash interrupted. Only training may call it."""
         for pattern in LEFTOVERS if is_primary() else ():
             for path in (self._run / CHECKPOINTS).glob(pattern):
                 shutil.rmtree(path)
 
     def _prune(self) -> None:
-        """Keeps the latest two steps, in case the last is damaged, and `best_steps`."""
+        """Deletes all checkpoints but `best_steps` and the latest two: the last one may turn out damaged."""
         steps = run_folder.saved_steps(self._run)
         with writing(self._run / CHECKPOINTS):
             for step in set(steps[:-2]) - set(run_folder.best_steps(self._run, self._num_averaged)):
-                # Renamed first: a crash in the middle of deleting would leave what looks like a damaged checkpoint.
+                # Rename first: after a crash, a half-deleted checkpoint would look like a damaged one.
                 shutil.rmtree(self._folder(step).rename(self._folder(step).with_suffix(DELETING)))
 
     def _write_error(self, error: Exception) -> InputError:
@@ -156,7 +156,7 @@ class Checkpoints:
         advice = "Free space (or lift the file size limit)" if full else "Mend that"
         return InputError(
             f"{self._run / CHECKPOINTS} must {rule}, got: {reason}. "
-            f"{advice} and run the same command; it continues from the last whole one."
+            f"{advice} and run the same command; it continues from the last whole checkpoint."
         )
 
     @property
@@ -166,12 +166,12 @@ class Checkpoints:
 
     @property
     def best_step(self) -> int | None:
-        """Step of the best checkpoint, see `run_folder.best_steps`; None if there is none."""
+        """Step of the best checkpoint (see `run_folder.best_steps`); None if there is none."""
         return next(iter(self.best_steps), None)
 
     @property
     def best_steps(self) -> list[int]:
-        """The steps that `checkpoint.average` averages, the best first."""
+        """Steps of the checkpoints that `checkpoint.average` averages, the best first."""
         found = run_folder.best_steps(self._run, self._num_averaged) if is_primary() else []
         steps: list[int] = broadcast_from_primary("best steps", found)
         return steps
@@ -184,24 +184,28 @@ class Checkpoints:
         return steps
 
     def resume(self, like: TrainState) -> TrainState:
-        """Restores the newest whole state, on the devices of `like`; `like` itself if nothing was saved yet.
+        """Restores the newest whole state, on the devices of `like`.
 
         Args:
-            like: a state of the same sizes.
+            like: a state with the same shapes; it is returned if nothing was saved yet.
 
         Raises:
-            InputError: as `restore`, or no step is whole.
+            InputError: see `restore`; or no checkpoint is whole.
         """
         return self._first_whole(self._latest, lambda steps: self.restore(steps[0], like)) or like
 
     def best_variables(self, like: Mapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        """The best whole step and the mean variables of `best_steps`; None if nothing is saved. Errors as `resume`."""
+        """Returns the best whole step and the mean variables of `best_steps`; None if nothing is saved.
+
+        Raises:
+            InputError: see `resume`.
+        """
         return self._first_whole(lambda: self.best_steps, lambda steps: (steps[0], self.mean_variables(steps, like)))
 
     def _first_whole(
         self, choose: Callable[[], Sequence[int]], read: Callable[[Sequence[int]], Result]
     ) -> Result | None:
-        """Chooses steps and reads them. If one is damaged, moves it aside and chooses again."""
+        """Chooses steps and reads them. If a checkpoint is damaged, moves it aside and chooses again."""
         while steps := choose():
             found, finding, folder = None, "", self._folder(steps[0])
             try:
@@ -211,7 +215,7 @@ class Checkpoints:
             findings = exchange("findings", finding)
             if not any(findings):
                 return found
-            if not findings[0]:  # whole for the first process, which wrote it
+            if not findings[0]:  # the first process, which wrote it, finds it whole
                 index, other = next((index, each) for index, each in enumerate(findings) if each)
                 raise InputError(
                     f"{self._run} must be whole for every process, got in process {index}: {other} Let all processes "
@@ -232,23 +236,26 @@ class Checkpoints:
         """Restores the state saved at `step`, on the devices of `like`.
 
         Raises:
-            DamagedCheckpointError: it cannot be read, or is not what was saved.
-            InputError: it was saved with other settings, sizes or utterances.
+            DamagedCheckpointError: the checkpoint cannot be read, or differs from what was saved.
+            InputError: the state was saved with other settings, shapes or utterances.
         """
         restored = self._restore(step, _tree(like), partial=False)
         return TrainState(**restored, stopped=jnp.zeros((), bool, device=like.stopped.sharding))
 
     def restore_variables(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
-        """Restores params and batch_stats alone, on the devices of `like`. Errors as `restore`.
+        """Restores only params and batch_stats, on the devices of `like`.
 
-        With `optim.ema_decay` they are moving averages.
+        With `optim.ema_decay` it restores their moving averages.
+
+        Raises:
+            InputError: see `restore`.
         """
         if not self._keeps_average:
             return self._restore(step, dict(like), partial=True)
         return dict(self._restore(step, {"average": dict(like)}, partial=True)["average"])
 
     def mean_variables(self, steps: Sequence[int], like: Mapping[str, Any]) -> dict[str, Any]:
-        """The mean over steps of what `restore_variables` reads."""
+        """Averages the variables of several steps, as read by `restore_variables`."""
         mean = self.restore_variables(steps[0], like)
         for count, step in enumerate(steps[1:], start=2):
             mean = _toward(self.restore_variables(step, like), mean, 1 / count)
@@ -260,7 +267,7 @@ class Checkpoints:
         meta = self._check_meta(folder, same_utterances=not partial)
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             try:
-                # A partial restore silently leaves out what only one side has.
+                # A partial restore silently leaves out arrays that only one side has.
                 stored = ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
                 if older := older_runs.holds_joined_directions(stored):
                     saved = older_runs.joined(abstract)
@@ -272,9 +279,9 @@ class Checkpoints:
                 arguments = ocp.checkpoint_utils.construct_restore_args(saved)
                 state = ocp.args.PyTreeRestore(item=saved, restore_args=arguments, partial_restore=partial)
                 restored: dict[str, Any] = dict(reader.restore(folder, args=ocp.args.Composite(state=state)).state)
-            except (InputError, MemoryError, jax.errors.JaxRuntimeError):  # the machine fails, not the file
+            except (InputError, MemoryError, jax.errors.JaxRuntimeError):  # the machine failed, not the file
                 raise
-            except Exception as error:  # TensorStore's have no common class
+            except Exception as error:  # TensorStore's errors have no common class
                 raise read_error(folder, error) from error
         check_sums(folder, meta, restored)
         return older_runs.apart(restored, abstract) if older else restored
@@ -290,8 +297,8 @@ class Checkpoints:
             )
         if same_utterances and self._meta["utterances"] not in (None, meta["utterances"]):
             raise InputError(
-                f"{self._run} must go on with the utterances it began with, got others: a manifest "
-                "of train or dev has changed, or files of it came or went. Restore them, or start anew with "
+                f"{self._run} must continue with the utterances it began with, got others: a manifest "
+                "of train or dev has changed, or its files were added or removed. Restore them, or start anew with "
                 "another --workdir or --overwrite."
             )
         return meta
@@ -304,28 +311,28 @@ _toward = jax.jit(optax.incremental_update)
 
 
 def _tree(state: TrainState) -> dict[str, Any]:
-    """What is saved of a state: `average` if there is one, and never `stopped`, which no saved state is."""
+    """Returns the parts of a state that are saved: `average` only if there is one, `stopped` never (it is false)."""
     left_out = {"stopped"} if state.average else {"stopped", "average"}
     return {name: value for name, value in vars(state).items() if name not in left_out}
 
 
 @functools.cache
 def _quieten() -> None:
-    """Silences what Orbax prints about failures that it also raises."""
+    """Silences the messages that Orbax prints about errors that it also raises."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine 'async_serialize", RuntimeWarning)
     tell = sys.unraisablehook
 
     def tell_others(event: "sys.UnraisableHookArgs") -> None:
-        if str(event.exc_value) != "Event loop is closed":  # a write that ends after another one has failed
+        if str(event.exc_value) != "Event loop is closed":  # raised by a write that ends after another write failed
             tell(event)
 
     sys.unraisablehook = tell_others
 
 
 def _shape_differences(stored: Any, wanted: Any) -> str:
-    """Lists the first arrays that only one side has, or that differ in shape; "" if there are none."""
+    """Lists the first arrays that exist on one side only or differ in shape; "" if there are none."""
     here, there = ({name: tuple(leaf.shape) for name, leaf in named_leaves(tree).items()} for tree in (wanted, stored))
     names = [name for name in sorted(here | there) if here.get(name) != there.get(name)]
     listed = [f"{name} {there.get(name, 'missing')}, not {here.get(name, 'there')}" for name in names[:NUM_EXAMPLES]]
@@ -333,10 +340,10 @@ def _shape_differences(stored: Any, wanted: Any) -> str:
 
 
 def load_variables(run: Path, config: Config, mesh: Mesh) -> dict[str, Any]:
-    """Reads the variables of a run's best checkpoint, or their mean over the best, onto every device of `mesh`.
+    """Reads the variables of a run's best checkpoint, or their mean over the best ones, onto every device of `mesh`.
 
     Raises:
-        InputError: the run has no checkpoint, or one of another alphabet or size.
+        InputError: the run has no checkpoint, or its checkpoint has another alphabet or other shapes.
     """
     num_labels = Alphabet(config.data.alphabet).size
     shapes = jax.eval_shape(lambda: init_variables(config, num_labels))

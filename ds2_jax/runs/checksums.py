@@ -1,4 +1,4 @@
-"""The arrays of a tree by name, and their SHA-256, which tells a flipped bit."""
+"""Names the arrays of a tree and computes their SHA-256, which reveals a flipped bit."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +9,13 @@ import numpy as np
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
-    """The arrays of a tree, each by its path: params.rnn_0.hidden_kernel."""
+    """Maps the path of every array of a tree, such as params.rnn_0.hidden_kernel, to the array."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def checksums(tree: Any) -> dict[str, str]:
-    """SHA-256 of every array of a tree by its name: of its type, its shape and its bytes."""
+    """Computes the SHA-256 of every array of a tree, over its type, shape and bytes, by the array's name."""
 
     def checksum(leaf: Any) -> str:
         array = np.asarray(leaf)
@@ -24,5 +24,5 @@ def checksums(tree: Any) -> dict[str, str]:
         return found.hexdigest()
 
     leaves = named_leaves(tree)
-    with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
+    with ThreadPoolExecutor() as pool:  # hashing releases the GIL
         return dict(zip(leaves, pool.map(checksum, leaves.values()), strict=True))

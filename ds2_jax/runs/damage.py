@@ -1,4 +1,4 @@
-"""Tells whether a checkpoint is whole: its metadata, the digests of its arrays, and errors while it is read."""
+"""Detects damaged checkpoints: checks metadata and digests of arrays, and classifies errors of reading."""
 
 import errno
 import hashlib
@@ -18,15 +18,15 @@ REASON_LENGTH = 300
 DAMAGED = ".damaged"
 META_SUM = "sha256_of_this"
 OS_ERROR = re.compile(r"os_error_code='(\d+)'")
-"""In TensorStore's messages."""
+"""The part of TensorStore's messages that holds the system's error number."""
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """Reads what was saved beside the arrays of a step: settings, the digest of the utterances, those of the arrays.
+    """Reads the metadata of a step: settings, digest of the utterances, digests of the arrays.
 
     Raises:
-        DamagedCheckpointError: it is not what was saved.
-        InputError: the system cannot read it at present.
+        DamagedCheckpointError: the metadata differs from what was saved.
+        InputError: the system cannot read the metadata at present.
     """
     try:
         meta = json.loads((folder / "meta/metadata").read_text(encoding="utf-8"))
@@ -41,7 +41,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def with_sum(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata of a step and the digest of it."""
+    """Adds the digest of the metadata to the metadata of a step."""
     return {**meta, META_SUM: _sum(meta)}
 
 
@@ -50,7 +50,7 @@ def _sum(meta: Mapping[str, Any]) -> str:
 
 
 def check_sums(folder: Path, meta: Mapping[str, Any], restored: Any) -> None:
-    """Raises DamagedCheckpointError if an array is not the one that was saved."""
+    """Raises DamagedCheckpointError if an array differs from the one that was saved."""
     saved = meta.get("sha256")
     if saved is None:  # older runs have none
         return
@@ -60,7 +60,7 @@ def check_sums(folder: Path, meta: Mapping[str, Any], restored: Any) -> None:
 
 
 def move_aside(folder: Path) -> Path:
-    """Renames the folder of a damaged step: a new step can take its place, and you can still look at the old one."""
+    """Renames the folder of a damaged step, so that a new one can take its place and you can inspect the old one."""
     for number in itertools.count():
         aside = folder.with_name(f"{folder.name}{DAMAGED}{number or ''}")
         if not aside.exists():
@@ -72,8 +72,8 @@ class DamagedCheckpointError(InputError):
     """A checkpoint cannot be read, or holds other bytes than were saved.
 
     Attributes:
-        folder: of the step.
-        finding: what is wrong, without advice.
+        folder: folder of the step.
+        finding: the error text without advice.
     """
 
     def __init__(self, folder: Path, reason: str) -> None:
@@ -83,7 +83,7 @@ class DamagedCheckpointError(InputError):
 
 
 def read_error(folder: Path, error: Exception) -> InputError:
-    """The error for a failed read: damage, unless the system says that it cannot read the folder at present."""
+    """Makes the error for a failed read: DamagedCheckpointError, unless the system cannot read at present."""
     number = error.errno if isinstance(error, OSError) else None
     if found := OS_ERROR.search(str(error)):
         number = int(found[1])
@@ -93,7 +93,7 @@ def read_error(folder: Path, error: Exception) -> InputError:
 
 
 def reason_of(error: Exception) -> str:
-    """The end of an error's text; Orbax and TensorStore begin with a long account of the attempt."""
+    """Returns the end of an error's text, because Orbax and TensorStore begin with a long history of the attempt."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if found := OS_ERROR.search(str(error)):

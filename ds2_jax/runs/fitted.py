@@ -1,4 +1,4 @@
-"""What was fitted to a trained run, in files of its folder: its calibration, and the weights of language models."""
+"""Reads and writes what was fitted to a trained run: its calibration and the weights of language models."""
 
 import dataclasses
 import json
@@ -19,17 +19,18 @@ logger = logging.getLogger(__package__)
 
 
 def write_calibration(run: Path, calibration: Calibration) -> Path:
-    """Keeps a calibration with its run; returns its file."""
+    """Writes a calibration into the folder of its run and returns the file."""
     path = run / CALIBRATION
     write_text(path, json.dumps(dataclasses.asdict(calibration), indent=2) + "\n")
     return path
 
 
 def read_calibration(run: Path) -> Calibration:
-    """The calibration of a run's best checkpoint.
+    """Reads the calibration of a run's best checkpoint.
 
     Returns:
-        `UNCALIBRATED` where there is none, or one of another checkpoint, which is told on stderr.
+        The calibration. `UNCALIBRATED` if there is none, or if it was fitted to another checkpoint; the latter is
+        logged.
 
     Raises:
         InputError: the file is damaged.
@@ -62,13 +63,13 @@ class Tuned:
     """The best weights of a language model on the dev split.
 
     Attributes:
-        lm: the file that it was; what counts is its content.
-        alpha: weight of its log probabilities.
-        beta: nats for each word.
-        wer: word error rate with them, a fraction.
+        lm: path of the language model's file; its content identifies it, not its path.
+        alpha: weight of the language model's log probabilities.
+        beta: bonus for each word in nats.
+        wer: word error rate with these weights, a fraction.
         cer: character error rate without spaces, a fraction.
-        num_trials: pairs of weights that were tried.
-        checkpoint: step of the weights that the dev split was heard with.
+        num_trials: number of pairs of weights that were tried.
+        checkpoint: step of the checkpoint that recognised the dev split.
     """
 
     lm: str
@@ -84,7 +85,7 @@ class Tuned:
 
 
 def read_tuned(run: Path) -> dict[str, Tuned]:
-    """What was found, by the SHA-256 of the language model's file; empty where nothing was.
+    """Reads the tuned weights of a run, by the SHA-256 of the language model's file; empty if there are none.
 
     Raises:
         InputError: the file is damaged.
@@ -98,25 +99,27 @@ def read_tuned(run: Path) -> dict[str, Tuned]:
         return {digest: build(Tuned, row, f"{digest[:8]}.") for digest, row in rows.items()}
     except (OSError, TypeError, InputError, *NO_JSON) as error:
         advice, reason = "Delete it and run lm tune again.", str(error).rstrip(".")
-        raise InputError(f"{path} must hold what lm tune found, got another content: {reason}. {advice}") from error
+        raise InputError(f"{path} must hold the result of lm tune, got other content: {reason}. {advice}") from error
 
 
 def write_tuned(run: Path, digest: str, tuned: Tuned) -> None:
-    """Keeps what was found, beside what was found with other language models.
+    """Stores the tuned weights of a language model, beside those of other language models.
 
     Raises:
-        InputError: the file there is damaged, or cannot be written.
+        InputError: the existing file is damaged, or the file cannot be written.
     """
     rows = {name: dataclasses.asdict(each) for name, each in (read_tuned(run) | {digest: tuned}).items()}
     write_text(run / TUNED, json.dumps(rows, indent=2) + "\n")
 
 
 def with_tuned(options: DecodingOptions, run: Path) -> DecodingOptions:
-    """The options, their weights filled in where not given; tells on stderr which they are.
+    """Fills in the weights that decoding options leave open, and logs them.
+
+    The weights that `lm tune` found for the same language model come first, then the defaults.
 
     Args:
-        options: with a language model.
-        run: whose weights are taken where `lm tune` found some with the same language model, else the defaults.
+        options: decoding options with a language model.
+        run: folder of the run.
 
     Raises:
         InputError: the run's file is damaged.
@@ -141,15 +144,15 @@ def with_tuned(options: DecodingOptions, run: Path) -> DecodingOptions:
 
 
 def run_decoder(config: Config, run: Path, options: DecodingOptions = GREEDY) -> Decoder:
-    """The decoder of a run, with its calibration and the weights that `lm tune` found.
+    """Makes the decoder of a run, with its calibration and the weights that `lm tune` found.
 
     Args:
-        config: of the run.
-        run: its folder.
+        config: settings of the run.
+        run: folder of the run.
         options: how to decode.
 
     Raises:
-        InputError: as `make_decoder`, or what the run keeps is damaged.
+        InputError: see `make_decoder`; or the calibration or the tuned weights of the run are damaged.
     """
     calibration = read_calibration(run)
     return make_decoder(config, with_tuned(options, run) if options.lm else options, calibration)

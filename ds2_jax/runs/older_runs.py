@@ -1,7 +1,7 @@
-"""Checkpoints from before a recurrent layer kept one array for each direction: they are read as what they now would be.
+"""Converts checkpoints of older runs, in which one array of a recurrent layer held both directions.
 
-Then an array held both directions ([D, ...]), and a hidden kernel was [D, H, G*H], across what `lstm.RecurrentWeights`
-holds now.
+Such an array was [D, ...], with D directions, and a hidden kernel was [D, H, G*H]. Now there is one array for each
+direction, and a hidden kernel is transposed: [G*H, H].
 """
 
 from typing import Any
@@ -10,18 +10,18 @@ import jax
 
 
 def holds_joined_directions(stored: Any) -> bool:
-    """Whether a tree of arrays, or of what describes them, is of that time."""
+    """Whether a tree of arrays, or of their shapes, has the old form."""
     layers = filter(_is_layer, jax.tree.leaves(stored, is_leaf=_is_layer))
     return any(hasattr(layer["hidden_kernel"], "shape") for layer in layers)
 
 
 def joined(wanted: Any) -> Any:
-    """The tree of that time which holds what a tree of ShapeDtypeStruct does now."""
+    """Converts a tree of ShapeDtypeStruct to the old form."""
     return _of_each_layer(_joined, wanted)
 
 
 def apart(restored: Any, wanted: Any) -> Any:
-    """A tree of that time as one of now, on the devices of `wanted`, a tree of ShapeDtypeStruct."""
+    """Converts a tree of the old form to the new one, on the devices of `wanted`, a tree of ShapeDtypeStruct."""
     places = jax.tree.map(lambda leaf: leaf.sharding, wanted)
     return jax.jit(lambda tree: _of_each_layer(_apart, tree), out_shardings=places)(restored)
 
@@ -31,7 +31,7 @@ def _is_layer(node: Any) -> bool:
 
 
 def _of_each_layer(change: Any, tree: Any) -> Any:
-    """Changes every array but a norm's of each recurrent layer, in the weights and in what optimisers keep of them."""
+    """Changes the arrays of each recurrent layer, except its norm, in the weights and in the optimiser's state."""
 
     def of_node(node: Any) -> Any:
         if not _is_layer(node):

@@ -1,4 +1,4 @@
-"""The settings that a command works with: those of --config or --run, with single fields changed."""
+"""Reads the settings that a command works with: from --config or --run, with single fields changed."""
 
 import dataclasses
 from pathlib import Path
@@ -16,9 +16,9 @@ class AlphabetSettings:
     alphabet: str | None = None
     """Characters the model can write."""
     case: Literal["alphabet", "upper", "lower", "keep"] | None = None
-    """Case that transcripts are brought to."""
+    """Case that transcripts are converted to."""
     remove: str | None = None
-    """Characters that transcripts may hold and the model does not write."""
+    """Characters that transcripts may hold but the model does not write."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +26,11 @@ class DataSettings(AlphabetSettings):
     """Settings in place of those of --config or --run, as in training."""
 
     min_duration: float | None = None
-    """Seconds."""
+    """Shortest utterance in seconds."""
     max_duration: float | None = None
-    """Seconds."""
+    """Longest utterance in seconds."""
     on_bad_utterance: Literal["error", "skip"] | None = None
-    """skip: training leaves out what cannot be used, so it is a warning here."""
+    """skip: training leaves out utterances that cannot be used, so they are only warnings here."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class FeatureSettings:
     """Settings in place of those of --config or --run, as in training."""
 
     sample_rate: int | None = None
-    """Hz, of the model."""
+    """Sample rate of the model in Hz."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,21 +46,24 @@ class ModelSettings:
     """Settings in place of those of --config or --run, as in training."""
 
     time_reduction: Literal[2, 4] | None = None
-    """Input frames for one output frame."""
+    """Input frames per output frame."""
 
 
 def read_settings(
     config: Path | None, run: Path | None, **sections: AlphabetSettings | FeatureSettings | ModelSettings
 ) -> tuple[Config, str]:
-    """The settings to check against, and where they are from.
+    """Reads the settings of a command.
 
     Args:
         config: configuration file, or None.
         run: folder of a run, or None.
-        sections: of the settings, by name; what is not None in them comes before the rest.
+        sections: sections of the settings, by name; their fields that are not None replace those of the file or run.
+
+    Returns:
+        The settings, and where they are from, in words.
 
     Raises:
-        InputError: both a file and a run are named, one cannot be read, or a value is wrong.
+        InputError: both a file and a run are named, one of them cannot be read, or a value is wrong.
     """
     if config is not None and run is not None:
         raise InputError(f"--config must be left out beside --run, got {config} and {run}. Remove one.")

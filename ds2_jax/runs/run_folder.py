@@ -1,4 +1,4 @@
-"""The folder of a run: its configuration beside its checkpoints and results. It can be moved."""
+"""The folder of a run: it holds the configuration, checkpoints and results, and you can move it."""
 
 import contextlib
 import dataclasses
@@ -24,12 +24,12 @@ logger = logging.getLogger(__package__)
 CONFIG = "config.json"
 LOCK = "lock"
 NOTHING = {LOCK, "lost+found"}
-"""What the folder of a new run may hold; lost+found lies at the root of a file system."""
+"""Names that the folder of a new run may hold; lost+found lies at the root of a file system."""
 UNFINISHED = "*.json*.[0-9]*.new"
-"""Files that a killed process leaves when it was replacing another."""
+"""Files that a process leaves if it is killed while it replaces another file."""
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics/metrics"
-"""File in the folder of a checkpoint: its step and dev WER, written once it was evaluated."""
+"""File in the folder of a checkpoint: its step and dev WER, written after its evaluation."""
 CALIBRATION = "calibration.json"
 METRIC_LOG = "metrics.jsonl"
 TUNING = "tuning"
@@ -40,18 +40,18 @@ CONTENTS = (
     *(METRIC_LOG, "test.json*", "skipped_*.jsonl"),
     *(CALIBRATION, TUNED, CONFIG, UNFINISHED),
 )
-"""What `overwrite` deletes. The user's own files stay."""
+"""Files and folders that `overwrite` deletes. The user's own files stay."""
 
 MAY_DIFFER = {
     *("data.root", "data.archive", "data.train", "data.dev", "data.test", "data.num_workers", "watchdog_minutes"),
 }
-"""Settings that may differ between processes that train as one: where files lie, what a host can do."""
+"""Settings that may differ between the processes of one training: file locations and limits of a host."""
 
 PLACES = MAY_DIFFER | {
     *("data.on_bad_utterance", "parallel", "rematerialise", "checkpoint.every_steps", "checkpoint.every_minutes"),
 }
-"""Settings that may change when a run goes on, because they do not change what is learned. Manifests may move but not
-change: the checkpoints know their utterances."""
+"""Settings that may change when a run continues, because they do not change what is learned. Manifests may move but not
+change: each checkpoint holds a digest of the utterances."""
 
 ADDED_LATER = {
     *("features.normalisation", "features.num_mels"),
@@ -61,7 +61,7 @@ ADDED_LATER = {
     *("optim.accumulate", "optim.ema_decay", "rematerialise", "watchdog_minutes"),
     *("checkpoint", "checkpoint.average"),
 }
-"""Settings that older runs lack. The defaults are what was done before there was a choice."""
+"""Settings that older runs lack. The defaults are the behaviour from before the setting existed."""
 
 
 @contextlib.contextmanager
@@ -69,11 +69,11 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
     """Makes the folder of a run if it is missing, and keeps other processes from training the run.
 
     Yields:
-        A function that raises InputError if the folder is no longer the one that was locked. A disk that is gone leaves
-        an empty folder in its place, which training would silently write to.
+        A function that raises InputError if the folder is no longer the one that was locked. When a disk is unmounted,
+        an empty folder remains in its place, and training would silently write there.
 
     Raises:
-        InputError: another process trains it, or it is a file.
+        InputError: another process trains the run, or the folder is a file.
     """
     _check_is_folder(folder)
     with writing(folder):
@@ -84,7 +84,7 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
         if _identity(folder) != before:
             raise InputError(
                 f"{folder} must stay where it is while it is trained, got another folder or none in its place. "
-                "Bring its disk back and run the same command again."
+                "Mount its disk again and run the same command again."
             )
 
     def refuse() -> None:
@@ -94,7 +94,7 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
         )
 
     def warn(reason: str) -> None:
-        logger.warning(f"{folder} cannot be locked ({reason}): see that nothing else trains it")
+        logger.warning(f"{folder} cannot be locked ({reason}): make sure that no other process trains it")
 
     with contextlib.ExitStack() as stack:
         with writing(folder / LOCK):
@@ -103,17 +103,17 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
 
 
 def open_run(folder: Path, config: Config, overwrite: bool) -> None:
-    """Makes the folder of a run, or makes sure that it holds one with the same settings.
+    """Makes the folder of a run, or checks that it holds a run with the same settings.
 
-    Paths are kept absolute, because a later command may be called from another folder.
+    Paths are stored as absolute, because a later command may be called from another folder.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         config: all settings.
-        overwrite: deletes a run that is there.
+        overwrite: whether to delete the run in that folder.
 
     Raises:
-        InputError: as `check_run`, or the folder cannot be written.
+        InputError: see `check_run`; or the folder cannot be written.
     """
     check_run(folder, config, overwrite)
     path = folder / CONFIG
@@ -127,12 +127,12 @@ def open_run(folder: Path, config: Config, overwrite: bool) -> None:
 
 
 def check_run(folder: Path, config: Config, overwrite: bool) -> None:
-    """Checks that `open_run` would take the folder. Writes nothing.
+    """Checks that `open_run` accepts the folder. Writes nothing.
 
-    A run without a checkpoint takes new settings, because it has nothing to lose.
+    A run without a checkpoint may change its settings, because it has nothing to lose.
 
     Raises:
-        InputError: the folder is a file, or holds a run with other settings, or something that is no run.
+        InputError: the folder is a file, holds a run with other settings, or holds files that are not a run.
     """
     _check_is_folder(folder)
     path = folder / CONFIG
@@ -156,7 +156,7 @@ def check_run(folder: Path, config: Config, overwrite: bool) -> None:
 
 
 def common_settings(config: Config) -> dict[str, str]:
-    """The settings that processes must share to train as one: each field with its value."""
+    """Lists the settings that all processes of one training must share: each field with its value."""
 
     def fields(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
         for name, value in tree.items():
@@ -169,10 +169,11 @@ def common_settings(config: Config) -> dict[str, str]:
 
 
 def load_config(folder: Path) -> Config:
-    """The settings of the run in `folder`.
+    """Reads the settings of the run in `folder`.
 
     Raises:
-        InputError: there is none, its configuration is damaged or lacks a field, or it holds a pipe or a device.
+        InputError: the folder holds no run, its configuration is damaged or lacks a field, or it holds a pipe or a
+            device.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -181,7 +182,7 @@ def load_config(folder: Path) -> Config:
     try:
         text = path.read_text(encoding="utf-8")
         config = config_lib.from_json(text)
-        # What is missing would silently become a default, which may not be what the run was trained with.
+        # A missing field would silently become the default, but the run may have been trained with another value.
         whole = json.loads(config_lib.to_json(config))
         if missing := ", ".join(name for name in _missing(json.loads(text), whole) if name not in ADDED_LATER):
             raise InputError(f"The configuration of a run must have every field, got none of {missing}. Restore it.")
@@ -191,37 +192,37 @@ def load_config(folder: Path) -> Config:
 
 
 def _check_plain(folder: Path) -> None:
-    """Raises InputError for files that never end: a pipe that nobody writes to, a link to a device."""
-    for place, _, names in os.walk(folder):  # it skips what another process deletes meanwhile
+    """Raises InputError for files that could be read for ever: a pipe without a writer, a link to a device."""
+    for place, _, names in os.walk(folder):  # os.walk skips folders that another process deletes meanwhile
         for path in (Path(place, name) for name in names):
-            with contextlib.suppress(OSError):  # so does this; it also skips broken links
+            with contextlib.suppress(OSError):  # a file that was deleted meanwhile, or a broken link
                 if not stat.S_ISREG(path.stat().st_mode):
                     raise InputError(f"{folder} must hold files and folders, got the pipe or device {path}. Delete it.")
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints of the run in `folder`, in rising order."""
+    """Lists the steps of the checkpoints of the run in `folder`, in rising order."""
     return sorted(int(path.name) for path in (folder / CHECKPOINTS).glob("*") if path.name.isdecimal())
 
 
 def last_step(folder: Path) -> int | None:
-    """Step of the newest checkpoint of the run in `folder`; None if there is none."""
+    """Returns the step of the newest checkpoint of the run in `folder`; None if there is none."""
     return max(saved_steps(folder), default=None)
 
 
 def best_step(folder: Path) -> int | None:
-    """Step of the best checkpoint of the run in `folder`, found without Orbax; None if there is none."""
+    """Returns the step of the best checkpoint of the run in `folder`, without Orbax; None if there is none."""
     return next(iter(best_steps(folder, 1)), None)
 
 
 def best_steps(folder: Path, count: int) -> list[int]:
-    """Steps of the best checkpoints of the run in `folder`, `count` at most, the best first.
+    """Lists the steps of the best checkpoints of the run in `folder`, at most `count`, the best first.
 
-    The best has the lowest dev WER; of equals it is the first. If no WER was measured, the best is the last end of an
-    epoch, or the last save if no epoch has ended.
+    The best checkpoint has the lowest dev WER; the first wins ties. If no WER was measured, the best checkpoint is the
+    one at the last end of an epoch, or the last one if no epoch has ended.
 
     Raises:
-        InputError: what was noted of a checkpoint's evaluation is damaged.
+        InputError: the file with a checkpoint's dev WER is damaged.
     """
     steps = saved_steps(folder)
     rates = {step: wer for step in steps if (wer := dev_wer(folder, step)) is not None}
@@ -231,10 +232,10 @@ def best_steps(folder: Path, count: int) -> list[int]:
 
 
 def dev_wer(folder: Path, step: int) -> float | None:
-    """Reads the dev WER of a checkpoint; None if it was not evaluated, or there was no dev split.
+    """Reads the dev WER of a checkpoint; None if it was not evaluated or there was no dev split.
 
     Raises:
-        InputError: the note is damaged.
+        InputError: the file with the dev WER is damaged.
     """
     path = folder / CHECKPOINTS / str(step) / METRICS
     try:
@@ -254,9 +255,12 @@ def dev_wer(folder: Path, step: int) -> float | None:
 
 
 def read_metric_log(folder: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Reads metrics.jsonl of the run in `folder`: each line and its metrics; nothing if there is no file.
+    """Reads metrics.jsonl of the run in `folder`.
 
-    A last line without a line end is left out: it was being written when the run was killed.
+    A last line without a newline is left out: the run was killed while it wrote that line.
+
+    Returns:
+        Each line and its metrics; an empty list if there is no file.
 
     Raises:
         InputError: a line is damaged.
@@ -281,14 +285,14 @@ def _metrics(line: str, place: str) -> dict[str, Any]:
 
 
 def prospects(folder: Path, overwrite: bool = False) -> str:
-    """Says what an interruption costs. With --overwrite the same command would delete the run."""
+    """Describes how to continue after an interruption. With --overwrite the same command would delete the run."""
     step = last_step(folder)
     command = "the same command without --overwrite" if overwrite else "the same command"
     return "the same command starts anew" if step is None else f"{command} continues after step {step}"
 
 
 def stamp(folder: Path) -> list[int] | None:
-    """A mark by which processes see whether they share the folder of a run; None if there is none."""
+    """Returns a mark of the folder that processes compare to see whether they share it; None if there is no run."""
     with contextlib.suppress(OSError):
         status = (folder / CONFIG).stat()
         return [status.st_mtime_ns, status.st_size]
@@ -296,7 +300,7 @@ def stamp(folder: Path) -> list[int] | None:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Lists the fields in which two trees of settings differ, each with both values."""
+    """Finds the fields in which two trees of settings differ, each with its old and its new value."""
     found: dict[str, tuple[Any, Any]] = {}
     for name in old | new:
         field, before, now = prefix + name, old.get(name), new.get(name)
@@ -308,7 +312,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> d
 
 
 def was_done_before(field: str, before: Any, now: Any) -> bool:
-    """Whether older settings lack a field, and its value now is what was done then."""
+    """Whether older settings lack a field, and its value now gives the behaviour of that time."""
     if before is not None or field not in ADDED_LATER:
         return False
     default: Any = json.loads(config_lib.to_json(Config()))
@@ -318,7 +322,7 @@ def was_done_before(field: str, before: Any, now: Any) -> bool:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Device and inode of a folder; None if it is missing, or its disk does not answer."""
+    """Returns the device and inode of a folder; None if it is missing or its disk does not answer."""
     with contextlib.suppress(OSError):
         status = folder.stat()
         return status.st_dev, status.st_ino
@@ -326,7 +330,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 def _holds_something(folder: Path) -> bool:
-    """Whether the folder holds more than a run leaves that was killed at once."""
+    """Whether the folder holds more than the remains of a run that was killed at its start."""
     return any(not (path.name in NOTHING or path.match(UNFINISHED)) for path in folder.iterdir())
 
 

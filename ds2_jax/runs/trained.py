@@ -1,4 +1,4 @@
-"""A trained model that is ready to run: what evaluation, recognition and training's own measurements share."""
+"""A trained model that is ready to run. Evaluation, recognition and training share it."""
 
 import copy
 import functools
@@ -22,55 +22,59 @@ from ds2_jax.text.alphabet import Alphabet
 
 
 class TrainedModel:
-    """Weights, and the compiled programs that run them.
+    """Weights and the compiled programs that run them.
 
     Args:
-        config: of the run.
+        config: settings of the run.
         variables: params and batch_stats, on every device of `mesh`.
         mesh: the devices that share the rows of a batch.
-        run: the run's folder, whose calibration and tuned weights the decoder takes; None: the decoder has neither.
+        run: folder of the run, from which the decoder reads calibration and tuned weights; None: it has neither.
     """
 
     def __init__(self, config: Config, variables: Any, mesh: Mesh, run: Path | None = None) -> None:
         self.config, self.variables, self.run = config, variables, run
         self.alphabet = Alphabet.of(config.data)
         self.layout = row_layout(mesh)
-        """Which rows of a batch this process gives to its devices."""
+        """The rows of a batch that each device of this process computes."""
         settings: dict[str, Any] = {"config": config, "num_labels": self.alphabet.size}
         self._score = parallel_eval_step(functools.partial(eval_step, **settings), mesh, config.parallel)
         self._log_probs = jax.jit(functools.partial(_log_probs, **settings), compiler_options=compiler_options())
 
     @classmethod
     def load(cls, run: Path, mesh: Mesh | None = None) -> Self:
-        """The best weights of a run.
+        """Loads the best weights of a run.
 
         Args:
-            run: the folder of a training run.
+            run: folder of the run.
             mesh: the devices that share the rows of a batch; by default all.
 
         Raises:
-            InputError: the folder is no run, or its checkpoint is missing, damaged or of other settings.
+            InputError: the folder is not a run, or its checkpoint is missing, damaged or of other settings.
         """
         config, mesh = run_folder.load_config(run), mesh or data_mesh()
         return cls(config, load_variables(run, config, mesh), mesh, run)
 
     def with_variables(self, variables: Any) -> Self:
-        """The same programs with other weights; nothing is compiled again."""
+        """Returns a model with other weights that shares the compiled programs."""
         other = copy.copy(self)
         other.variables = variables
         return other
 
     def decoder(self, options: DecodingOptions = GREEDY) -> Decoder:
-        """The decoder of this model; raises InputError as `make_decoder` and `run_decoder` do."""
+        """Makes the decoder of this model.
+
+        Raises:
+            InputError: see `make_decoder` and `run_decoder`.
+        """
         return run_decoder(self.config, self.run, options) if self.run else make_decoder(self.config, options)
 
     def score(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Log-probabilities and losses of this process's rows of a batch, as `model.inference.eval_step` has them."""
+        """Computes log-probabilities and losses of this process's rows of a batch; see `model.inference.eval_step`."""
         scores: dict[str, Any] = self._score(self.variables, batch)
         return scores
 
     def log_probs(self, waveforms: np.ndarray, num_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Runs the model on waveforms; every new shape is compiled once.
+        """Computes the log-probabilities of waveforms; each new shape is compiled once.
 
         Args:
             waveforms: [B, S] float32, samples in [-1, 1].

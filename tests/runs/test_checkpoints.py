@@ -1,4 +1,4 @@
-"""States come back whole, or an error says why not."""
+"""A state is restored as it was saved, or an error says why it cannot be restored."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ from tests.small_runs import some_state, write_untrained_run
 
 
 def at(state: TrainState, step: int) -> TrainState:
-    """A state that its step tells from others."""
+    """Makes a state of a step with weights that no other step has."""
     params = jax.tree.map(lambda x: x + step, state.params)
     return dataclasses.replace(state, step=jnp.int32(step), params=params)
 
@@ -160,7 +160,7 @@ def test_checkpoint_from_before_a_setting_was_there_is_read(run: Path, tmp_path:
 
 
 def disguised(run: Path, folder: Path, config: Config) -> Path:
-    """A copy of a run whose checkpoint claims to be of another configuration."""
+    """Copies a run and makes its checkpoint claim to have another configuration."""
     shutil.copytree(run, folder)
     with Checkpoints(folder.parent / "none", config) as checkpoints:
         meta = json.dumps(checkpoints._meta)

@@ -1,4 +1,4 @@
-"""Each array has its own sum, of its type, shape and bytes."""
+"""The checksum of an array depends on its type, shape and bytes."""
 
 import hashlib
 

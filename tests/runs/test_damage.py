@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, and what a crash or a full disk leaves."""
+"""Damaged checkpoints, and checkpoints after a crash or on a full disk."""
 
 import dataclasses
 import gc
@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
         ("meta/metadata", b"\xff"),
     ],
 )
-# Orbax leaves the reads of the other arrays unfinished: errors that nobody catches, at the next garbage collection.
+# Orbax does not finish reading the other arrays; the next garbage collection raises errors that nobody can catch.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_damaged_checkpoint_is_refused(run: Path, tmp_path: Path, pattern: str, content: bytes) -> None:
     damaged = tmp_path / "run"
@@ -59,7 +59,7 @@ def test_damaged_checkpoint_is_refused(run: Path, tmp_path: Path, pattern: str, 
 
 
 def flip_a_bit(run: Path, step: int) -> None:
-    """In the last of the weights, which Orbax stores last in its largest file."""
+    """Flips a bit of the last weights, which lie in the middle of Orbax's largest file."""
     files = (run / "checkpoints" / str(step) / "state").rglob("d/*")
     path = max(files, key=lambda path: path.stat().st_size)
     content = bytearray(path.read_bytes())
@@ -69,7 +69,7 @@ def flip_a_bit(run: Path, step: int) -> None:
 
 @pytest.fixture
 def uncompressed(tmp_path: Path) -> tuple[Path, TrainState]:
-    """A run of three steps whose weights are noise, which TensorStore cannot compress and does not check."""
+    """A run of three steps. Its weights are noise, which TensorStore cannot compress and does not check."""
     noise = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
     states = [TrainState(jnp.int32(step), {"w": jnp.asarray(noise + step)}, {}, {}) for step in (1, 2, 3)]
     with Checkpoints(tmp_path / "run", CONFIG) as checkpoints:
@@ -87,9 +87,9 @@ def test_a_stopped_state_is_saved_as_the_state_before_it(uncompressed: tuple[Pat
         checkpoints.wait()
         restored = checkpoints.restore(4, like)
     assert not restored.stopped
-    assert restored.stopped.sharding == like.stopped.sharding  # else the step would be compiled again
+    assert restored.stopped.sharding == like.stopped.sharding  # otherwise the step would be compiled again
     saved = json.loads((run / "checkpoints/4/meta/metadata").read_text())["sha256"]
-    assert saved.keys() == {"step", "params.w"}  # as in runs from before there was such a field
+    assert saved.keys() == {"step", "params.w"}  # as in runs from before `stopped` existed
 
 
 def test_a_flipped_bit_is_found(uncompressed: tuple[Path, TrainState]) -> None:
@@ -111,7 +111,7 @@ def test_damaged_steps_are_moved_aside_and_the_one_before_is_used(
     with Checkpoints(run, CONFIG) as checkpoints:
         assert int(checkpoints.resume(like).step) == 2
         assert checkpoints.latest_step == 2
-        checkpoints.save(like)  # the step that was damaged can be saved anew
+        checkpoints.save(like)  # the damaged step can be saved again
         checkpoints.wait()
         assert int(checkpoints.resume(like).step) == 3
         assert len(caplog.messages) == 1
@@ -143,7 +143,9 @@ def test_damaged_checkpoint_is_not_averaged(
         assert checkpoints.best_steps == [1, 2]
         found = checkpoints.best_variables({"params": like.params, "batch_stats": {}})
     assert found is not None
-    np.testing.assert_allclose(found[1]["params"]["w"], like.params["w"] - 1, rtol=1e-6, atol=1e-6)  # of 1 and 3
+    np.testing.assert_allclose(
+        found[1]["params"]["w"], like.params["w"] - 1, rtol=1e-6, atol=1e-6
+    )  # mean of steps 1 and 3
     assert "checkpoints/2 must be a whole checkpoint" in caplog.messages[0]
 
 
@@ -208,7 +210,7 @@ def test_checkpoint_without_sums_is_read(uncompressed: tuple[Path, TrainState]) 
     run, like = uncompressed
     path = run / "checkpoints/3/meta/metadata"
     meta = json.loads(path.read_text())
-    del meta["sha256"], meta["sha256_of_this"]  # as older runs
+    del meta["sha256"], meta["sha256_of_this"]  # as in older runs
     path.write_text(json.dumps(meta))
     with Checkpoints(run, CONFIG) as checkpoints:
         assert_equal(jax.device_get(checkpoints.restore(3, like)), jax.device_get(like))
@@ -315,7 +317,7 @@ def test_full_disk_ends_training_with_one_line(tmp_path: Path, limit: int) -> No
         [sys.executable, "-c", TRAINS_ON_A_FULL_DISK, str(limit), *map(str, words), "--data.dev", str(manifest)],
         cwd=ROOT,
         env=os.environ | NOTHING_ELSE_WRITES | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)},
-        capture_output=True,  # through pipes, which the limit does not bind
+        capture_output=True,  # the limit does not apply to pipes
         text=True,
         timeout=120,
         check=False,

@@ -1,4 +1,4 @@
-"""Weights kept with a run, and when they are taken."""
+"""Tuned weights are stored with a run and used unless the user sets others."""
 
 import json
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_weights_that_are_given_are_taken(
     write_tuned(tmp_path, digest_of(lm), FOUND)
     options = with_tuned(given, tmp_path)
     assert (options.alpha, options.beta) == taken
-    found = " (lm tune found alpha 0.75 with beta 1.5)"  # whose error rate is not that of these weights
+    found = " (lm tune found alpha 0.75 with beta 1.5)"  # no error rate: it belongs to other weights
     assert capsys.readouterr().err == (f"lm.arpa: {said}{found}\n" if said else "")
 
 
@@ -89,7 +89,7 @@ def test_damaged_file(tmp_path: Path, content: str, fault: str) -> None:
     with pytest.raises(InputError) as error:
         read_tuned(tmp_path)
     told = str(error.value)
-    assert told.startswith(f"{tmp_path / TUNED} must hold what lm tune found, got another content: {fault}")
+    assert told.startswith(f"{tmp_path / TUNED} must hold the result of lm tune, got other content: {fault}")
     assert told.endswith("Delete it and run lm tune again.")
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of both directions in one array are read as those of now."""
+"""Checkpoints with both directions in one array are read as today's."""
 
 import dataclasses
 from pathlib import Path
@@ -22,7 +22,7 @@ UNIDIRECTIONAL = dataclasses.replace(
 
 
 def drawn_state(config: Config) -> TrainState:
-    """No two arrays of it are the same, not even of the optimiser."""
+    """Makes a state in which no two arrays are equal, not even in the optimiser."""
     generator = np.random.default_rng(0)
     state = jax.tree.map(lambda x: generator.uniform(0, 9, x.shape).astype(x.dtype), some_state(config))
     return dataclasses.replace(state, step=np.array(3, np.int32))
@@ -65,6 +65,6 @@ def test_those_of_another_size_are_refused(tmp_path: Path) -> None:
     other = dataclasses.replace(SMALL_CONFIG, model=dataclasses.replace(SMALL_CONFIG.model, hidden_size=17))
     with Checkpoints(tmp_path, SMALL_CONFIG) as checkpoints, pytest.raises(InputError) as told:
         checkpoints.restore(3, some_state(other))
-    # Compared in the form of that time: else every array of a direction would be missing, or not there.
+    # The shapes are compared in the old form; otherwise every array of a direction would count as missing.
     assert "got other sizes: batch_stats.head_norm.mean (16,), not (17,); " in str(told.value)
     assert "; and 27 more. Use the run's own configuration" in str(told.value)

@@ -1,4 +1,4 @@
-"""The folder of a run is opened, continued, refused or started anew."""
+"""The folder of a run is opened, continued, refused or overwritten."""
 
 import dataclasses
 import errno
@@ -37,14 +37,14 @@ def test_same_settings_leave_the_run_as_it_is(tmp_path: Path) -> None:
 
 
 def open_trained(folder: Path) -> None:
-    """A run that has something to lose."""
+    """Opens a run and gives it a checkpoint, so that it has something to lose."""
     open_run(folder, CONFIG, overwrite=False)
     (folder / "checkpoints/7").mkdir(parents=True)
 
 
 def test_run_without_a_checkpoint_takes_other_settings(tmp_path: Path) -> None:
     open_run(tmp_path, CONFIG, overwrite=False)
-    (tmp_path / "checkpoints/7.orbax-checkpoint-tmp").mkdir(parents=True)  # a save that was stopped
+    (tmp_path / "checkpoints/7.orbax-checkpoint-tmp").mkdir(parents=True)  # an interrupted save
     other = dataclasses.replace(CONFIG, epochs=3)
     open_run(tmp_path, other, overwrite=False)
     assert load_config(tmp_path) == other
@@ -129,7 +129,7 @@ def test_one_process_trains_a_run(tmp_path: Path) -> None:
         f"{folder} must be trained by one process at a time, got a second one. "
         "Wait for the other, or give another --workdir."
     )
-    with locked(folder):  # free again
+    with locked(folder):  # the lock is free again
         assert [path.name for path in folder.iterdir()] == ["lock"]
 
 
@@ -153,7 +153,7 @@ def test_field_that_is_missing_is_no_default(tmp_path: Path) -> None:
 
 def test_run_from_before_a_setting_was_there_is_read(tmp_path: Path) -> None:
     tree = json.loads(to_json(CONFIG))
-    for name in sorted(ADDED_LATER, reverse=True):  # fields before their section
+    for name in sorted(ADDED_LATER, reverse=True):  # the fields of a section before the section
         *section, field = name.split(".")
         (tree[section[0]] if section else tree).pop(field)
     (tmp_path / "config.json").write_text(json.dumps(tree))
@@ -173,7 +173,7 @@ def test_settings_that_came_later_are_what_older_runs_did(tmp_path: Path) -> Non
     (tmp_path / "config.json").write_text(json.dumps(tree))
     assert load_config(tmp_path) == config
     (tmp_path / "checkpoints/3").mkdir(parents=True)
-    open_run(tmp_path, config, overwrite=False)  # goes on
+    open_run(tmp_path, config, overwrite=False)  # continues
     other = dataclasses.replace(config, augment=AugmentConfig(2, 20, 2, 20, time_warp_frames=5))
     with pytest.raises(InputError, match=r"augment\.time_warp_frames: 0 in the run, 5 now"):
         open_run(tmp_path, other, overwrite=False)
@@ -206,7 +206,7 @@ def test_file_system_without_locks_is_told(
         pass
     assert (
         capsys.readouterr().err
-        == f"{tmp_path} cannot be locked (No locks available): see that nothing else trains it\n"
+        == f"{tmp_path} cannot be locked (No locks available): make sure that no other process trains it\n"
     )
 
 
@@ -249,8 +249,8 @@ def test_best_step_has_the_lowest_dev_wer_and_is_the_first_of_equals(tmp_path: P
     assert best_step(tmp_path) is None
     for step, wer in ((10, None), (20, None), (30, 0.5), (40, 0.25), (50, 0.25)):
         write_metrics(tmp_path, step, json.dumps({"dev_wer": wer, "step": step}))
-        assert best_step(tmp_path) == min(step, 40)  # without any WER the last
-    (tmp_path / "checkpoints/60").mkdir()  # saved and not evaluated
+        assert best_step(tmp_path) == min(step, 40)  # without a WER the last is the best
+    (tmp_path / "checkpoints/60").mkdir()  # saved but not evaluated
     assert best_step(tmp_path) == 40
 
 
