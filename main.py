@@ -1,4 +1,4 @@
-"""python main.py [COMMAND] --config FILE [--section.field value ...]; see `python main.py --help`."""
+"""The command line: python main.py [COMMAND] --config FILE [--section.field value ...]; see `main.py --help`."""
 
 from ds2_jax.__main__ import main
 

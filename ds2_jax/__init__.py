@@ -1,6 +1,6 @@
 """Deep Speech 2 in JAX and Flax: trains speech recognisers and recognises speech.
 
-Recognising takes three lines; it prints nothing and raises `ds2_jax.InputError` for what you can mend:
+Three lines recognise speech. They print nothing, and raise `ds2_jax.InputError` for errors that you can mend:
 
     >>> import ds2_jax
     >>> recogniser = ds2_jax.load("runs/an4_cpu")
@@ -10,8 +10,8 @@ Axis letters, used in every docstring:
     B utterances, S samples, T input frames (10 ms), T' output frames (20 or 40 ms), F frequency bins,
     C channels, H hidden units, V labels with blank, N label positions, G gates of a recurrent cell.
 
-The public names are loaded when they are first used, so that `import ds2_jax.model` loads neither TensorFlow nor Orbax
-and starts no backend. What the package has to say goes to the logger "ds2_jax".
+Each public name is loaded when it is first used, so that `import ds2_jax.model` loads neither TensorFlow nor Orbax and
+starts no backend. The package logs to the logger "ds2_jax".
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""python -m ds2_jax [COMMAND] ..., and the program ds2-jax; see `ds2-jax --help`."""
+"""The entry point of `python -m ds2_jax [COMMAND] ...` and of the program ds2-jax; see `ds2-jax --help`."""
 
 from typing import NoReturn
 
@@ -6,9 +6,9 @@ from ds2_jax.system import interrupts
 
 
 def main() -> NoReturn:
-    """Runs the command that this process was started with, and ends the process."""
+    """Runs the command of this process's arguments and ends the process."""
     interrupts.watch()
-    from ds2_jax import cli  # takes a moment, in which Ctrl-C must work already
+    from ds2_jax import cli  # a slow import, during which Ctrl-C must already work
 
     interrupts.leave(cli.main())
 

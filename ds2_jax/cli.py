@@ -1,4 +1,4 @@
-"""The command line: finds the command, reads its options, and turns what it raises into lines and exit codes."""
+"""The command line: finds the command, reads its options, and turns errors into messages and exit codes."""
 
 import argparse
 import difflib
@@ -28,9 +28,9 @@ class Command(NamedTuple):
     """A command.
 
     Attributes:
-        place: MODULE:FUNCTION below `ds2_jax`. The parameters of the function are the options and its docstring is the
-            help. It returns the exit code, or a path to print. Its module imports nothing slow, such as JAX.
-        about: one line for the usage.
+        place: MODULE:FUNCTION below `ds2_jax`. The parameters of the function are the options, and its docstring is the
+            help. The function returns the exit code, or a path to print. The module imports nothing slow, such as JAX.
+        about: one line for the list of commands.
     """
 
     place: str
@@ -41,46 +41,48 @@ COMMANDS = {
     "train": Command("training.command:train", "train or continue a run, then evaluate the test split"),
     "evaluate": Command("evaluation.command:evaluate", "word and character error rates of a trained run"),
     "summary": Command(
-        "evaluation.summary:summary", "a table of the error rates of runs, such as seeds, and their mean"
+        "evaluation.summary:summary", "a table of the error rates of several runs, such as seeds, and their mean"
     ),
     "transcribe": Command("recognition.command:transcribe", "transcripts of audio and video: text, subtitles, tables"),
     "align": Command("recognition.command:align", "when each word and character of a known text is said"),
     "calibrate": Command("evaluation.command:calibrate", "fit confidences and word times; training does so at the end"),
-    "replay": Command("training.command:replay", "repeat a step whose loss was not finite, and say what is behind it"),
+    "replay": Command("training.command:replay", "repeat a step whose loss was not finite, and show the cause"),
     **{
         f"prepare {name}": Command(f"corpora.{name.replace('-', '_')}:prepare", about)
         for name, about in CORPORA.items()
     },
     "data check": Command(
-        "curation.check:check", "decode every recording; say what stops training and what looks wrong"
+        "curation.check:check", "decode every recording; list what stops training and what looks wrong"
     ),
     "data stats": Command("curation.stats:stats", "hours, speakers, words and durations, without decoding"),
-    "data merge": Command("curation.edit:merge", "one manifest of several"),
-    "data split": Command("curation.edit:split", "train, dev and test of one manifest, by speaker"),
+    "data merge": Command("curation.edit:merge", "make one manifest of several"),
+    "data split": Command("curation.edit:split", "split a manifest into train, dev and test by speaker"),
     "data alphabet": Command(
         "curation.propose:alphabet", "propose data.alphabet and data.remove for transcripts of any language"
     ),
     "data preview": Command(
         "curation.preview.command:preview",
-        "hear and see utterances before and after what training changes; add noise to a file",
+        "hear and see how training changes utterances; add noise to a file",
     ),
     "data batch-seconds": Command(
         "training.command:batch_seconds", "the largest data.batch_seconds that fits the memory of a device"
     ),
-    "data pack": Command("curation.pack:pack", "recordings and transcripts into a few large files, for fast reading"),
+    "data pack": Command(
+        "curation.pack:pack", "pack recordings and transcripts into a few large files, for fast reading"
+    ),
     "lm build": Command("lm.build:build", "an n-gram model of text files or manifests, as an ARPA file"),
-    "lm tune": Command("evaluation.command:tune", "the weights of a language model for a run, by its dev split"),
-    "bench": Command("bench.command:bench", "speed and memory, beside PyTorch if it is installed"),
+    "lm tune": Command("evaluation.command:tune", "tune the weights of a language model for a run, on its dev split"),
+    "bench": Command("bench.command:bench", "measure speed and memory, beside PyTorch if it is installed"),
 }
-"""By name, which is one word or two."""
+"""Commands by name; a name is one word or two."""
 
 
 class Group(NamedTuple):
     """Commands whose names begin with the same word.
 
     Attributes:
-        kind: what the second word is.
-        about: one line for the usage.
+        kind: placeholder for the second word.
+        about: one line for the list of commands.
     """
 
     kind: str
@@ -89,38 +91,39 @@ class Group(NamedTuple):
 
 GROUPS = {
     "prepare": Group("CORPUS", "fetch or build a corpus"),
-    "data": Group("TOOL", "look at manifests and change them"),
-    "lm": Group("TOOL", "make a language model of text, tune one"),
+    "data": Group("TOOL", "inspect and change manifests"),
+    "lm": Group("TOOL", "make or tune a language model"),
 }
 DEFAULT = "train"
-"""The command where none is named."""
+"""The command if the user names none."""
 HELP = (["--help"], ["-h"])
 REST = "beam_options"
-"""The parameter that takes the words behind `--` as one."""
+"""The parameter that receives all words after `--` as one string."""
 FAILURE, INTERRUPTED, BROKEN_PIPE = 1, 130, 141
-"""Exit codes: wrong input; Ctrl-C; whoever read the output has gone (both as shells count signals). SIGTERM: 143."""
+"""Exit codes for wrong input, Ctrl-C and a closed reader of the output; the last two follow the shell's convention for
+signals, as does 143 for SIGTERM."""
 
 PLACES = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.ENAMETOOLONG),
     *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ETIMEDOUT),
 }
-"""Errors of the place that a file lies in: the user's to mend, wherever they occur."""
+"""Errors of a file's location. The user can mend them, so they never give a traceback."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Args:
-        arguments: of the command line; by default those of this process.
+        arguments: words of the command line; by default those of this process.
 
     Returns:
-        The exit code: 0, 1 after an error the user can mend, 130 after Ctrl-C, 143 after SIGTERM, 141 where nobody
-        reads the output; and the process ends with 75 where another one of its training is lost.
+        The exit code: 0; 1 after an error that the user can mend; 130 after Ctrl-C; 143 after SIGTERM; 141 if nobody
+        reads the output any more. In a distributed training the process exits with 75 if another process is lost.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if sys.stderr is None:  # closed, as stdout below
+    if sys.stderr is None:  # Python sets it to None if the shell closed it; the same for stdout below
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     logs.show()
     try:
@@ -129,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _run(words)
         sys.stdout.flush()
         return code
-    except SystemExit as stop:  # tyro's, after --help or a wrong command line
+    except SystemExit as stop:  # raised by tyro after --help or a wrong command line
         return FAILURE if stop.code else 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -192,12 +195,12 @@ def _listing(rows: dict[str, str]) -> str:
 
 
 def _members(group: str) -> list[str]:
-    """The second words of a group."""
+    """Lists the second words of a group's commands."""
     return [name.removeprefix(f"{group} ") for name in COMMANDS if name.startswith(f"{group} ")]
 
 
 def _find(words: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """The command that `words` name, and the words behind its name."""
+    """Returns the name of the command at the start of `words`, and the words after it."""
     if words[0].startswith("-"):
         return DEFAULT, words
     first, *rest = words
@@ -221,7 +224,9 @@ def _require_one_of(kind: str, names: Iterable[str], word: str | None, before: s
 def parse(name: str, words: Sequence[str]) -> Callable[[], int | Path]:
     """Reads the options of a command.
 
-    The command runs later, when the result is called: tyro would take what it raises for a wrong command line.
+    Returns:
+        A function that runs the command. The command does not run here, because tyro would report its errors as errors
+        of the command line.
     """
     module, _, attribute = COMMANDS[name].place.partition(":")
     function = getattr(importlib.import_module(f"ds2_jax.{module}"), attribute)
@@ -237,13 +242,13 @@ def parse(name: str, words: Sequence[str]) -> Callable[[], int | Path]:
 
     vars(bind)["__signature__"] = inspect.Signature(list(parameters.values()))
     bind.__annotations__ = function.__annotations__
-    bind.__doc__ = re.sub(r"\n {8,}", " ", inspect.getdoc(function) or "")  # tyro would keep these line breaks
+    bind.__doc__ = re.sub(r"\n {8,}", " ", inspect.getdoc(function) or "")  # tyro would print these line breaks
     command: Callable[[], int | Path] = tyro.cli(bind, prog=f"{program()} {name}", args=words)
     return command
 
 
 def _named_config(words: Sequence[str]) -> Config | None:
-    """The configuration of the last --config: its settings are the defaults of other options, so it is read first."""
+    """Loads the configuration of the last --config before the options are read: it sets their defaults."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", nargs="?", type=Path)
     path = parser.parse_known_args(words)[0].config
@@ -251,7 +256,7 @@ def _named_config(words: Sequence[str]) -> Config | None:
 
 
 def _with_default(parameter: inspect.Parameter, config: Config) -> inspect.Parameter:
-    """A parameter that holds all settings, or a section of them, takes its default from `config`."""
+    """Sets the default of a parameter from `config`, if it holds all settings or a section of them."""
     for settings in (config, getattr(config, parameter.name, None)):
         if type(settings) is type(parameter.default) and settings is not None:
             return parameter.replace(default=settings)
