@@ -2,10 +2,10 @@
 
     python main.py --config configs/an4_cpu.py --data.archive an4_sphere.tar.gz
 
-Its settings were chosen on 8 of 65 speakers; it trains on all of them (831 utterances, 0.62 hours), with the schedule
-fixed beforehand, and is tested on nine held-out training speakers of AN4 (117 utterances, 728 words, 1,806 characters
-or 2,417 with spaces; not the official test set). Errors of the three seeds of `make reproduce-an4`, WER with its 95 %
-interval over the speakers, CER without spaces / with:
+The settings were chosen on 8 of the 65 speakers. The final training uses all 65 (831 utterances, 0.62 hours), with a
+schedule that was fixed beforehand. The test set is nine held-out training speakers of AN4 (117 utterances, 728 words,
+1,806 characters or 2,417 with spaces), not the official test set. `make reproduce-an4` gives these errors with three
+seeds (WER with its 95 % interval over the speakers; CER without / with spaces):
 
     seed 0, greedy: 63 words, 8.65 % (5.44 to 13.48); 112 characters, 6.20 % / 124, 5.13 %
     seed 0, 3-gram: 52 words, 7.14 % (4.61 to 10.55); 102 characters, 5.65 % / 116, 4.80 %
@@ -16,9 +16,9 @@ interval over the speakers, CER without spaces / with:
     mean, greedy: 8.33 %, largest less smallest 0.96 points
     mean, 3-gram: 6.91 %, largest less smallest 0.69 points
 
-28 to 29 minutes of wall time a seed on two slow cores, from the archive to the greedy result. What each setting brought
-on the dev split, and what did not help: docs/an4.md. On recordings of your own add --data.no-train-on-dev, so that your
-dev split chooses the best epoch.
+Each seed takes 28 to 29 minutes of wall time on two slow cores, from the archive to the greedy result. docs/an4.md has
+the effect of each setting on the dev split, and what did not help. With your own recordings, add
+--data.no-train-on-dev, so that your dev split chooses the best epoch.
 """
 
 from ds2_jax.config import AugmentConfig, Config, DataConfig, FeatureConfig, ModelConfig, OptimConfig, PerturbConfig

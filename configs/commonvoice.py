@@ -3,18 +3,19 @@
     python main.py prepare common-voice --archive cv-corpus-22.0-2025-06-20-en.tar.gz
     python main.py --config configs/commonvoice.py
 
-For an accelerator; not trained here, so it has no figures. With --dry-run the second command tells what it would do
-with the data and the machine at hand.
+It needs an accelerator and was not trained here, so there are no figures. With --dry-run the second command tells what
+it would do with your data on your machine.
 
 Differs from deepspeech.pytorch's configs/commonvoice.yaml:
 
-* 350 s of audio in a batch instead of 64 utterances. With 5 s on average (assumed), and a tenth for padding, that makes
-  about as many updates an epoch, and short utterances waste no memory.
-* The gradient of the mean loss is clipped at 6.25 (optim.clip_norm): its 400 is for the sum of 64 losses.
-* SpecAugment is on as there, one mask over frequency and one over time, without its time warping and not on dev.
-* float32, where it mixes in 16 bits; --model.dtype bfloat16 is there, and untried at this size.
-* Nothing is left out silently. Its manifests lose recordings of more than 15 s or less than 1 s, of the test split too,
-  and its labels every unknown character. Its sentences keep their punctuation: data.remove reads it as spaces
+* There are 350 s of audio in a batch instead of 64 utterances. With 5 s on average (assumed) and a tenth for padding,
+  an epoch has about as many updates as in the original, and short utterances waste no memory.
+* The gradient of the mean loss is clipped at 6.25 (optim.clip_norm): the original's 400 is for the sum of 64 losses.
+* SpecAugment has one mask over frequency and one over time, as in the original, but no time warping, and it is not
+  applied to the dev split.
+* Training uses float32 instead of mixed precision with 16 bits; --model.dtype bfloat16 is untried at this size.
+* Nothing is left out silently. The original's manifests leave out recordings of more than 15 s or less than 1 s, in the
+  test split too, and its labels leave out every unknown character. Here data.remove turns punctuation into spaces
   (apostrophes stay inside words), and a training or dev sentence with any other character is left out and listed.
 
 COMPUTED for an accelerator of 80 GB with the compiler for CPUs, not run:
@@ -23,7 +24,7 @@ COMPUTED for an accelerator of 80 GB with the compiler for CPUs, not run:
 
 printed 2070, the largest data.batch_seconds that would fit; 350 s take about 11 GiB by the same figures.
 
-Another language: prepare it with another --root, and name its manifests and its characters (--data.alphabet).
+For another language, prepare it with another --root, and name its manifests and its characters (--data.alphabet).
 """
 
 from pathlib import Path

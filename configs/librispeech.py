@@ -3,18 +3,19 @@
     python main.py prepare librispeech
     python main.py --config configs/librispeech.py
 
-For an accelerator; not trained here, so it has no figures. With --dry-run the second command tells what it would do
-with the data and the machine at hand.
+It needs an accelerator and was not trained here, so there are no figures. With --dry-run the second command tells what
+it would do with your data on your machine.
 
 Differs from deepspeech.pytorch's configs/librispeech.yaml:
 
-* 900 s of audio in a batch instead of 64 utterances. With 12.3 s on average, and a tenth for padding, that makes
-  about as many updates an epoch, and short utterances waste no memory.
-* The gradient of the mean loss is clipped at 6.25 (optim.clip_norm): its 400 is for the sum of 64 losses.
-* SpecAugment is on as there, one mask over frequency and one over time, without its time warping and not on dev.
-* float32, where it mixes in 16 bits; --model.dtype bfloat16 is there, and untried at this size.
-* Nothing is left out: a recording of more than 36 s, which LibriSpeech should not have, is an error that names it. Its
-  own manifests leave out training utterances of more than 15 s.
+* There are 900 s of audio in a batch instead of 64 utterances. With 12.3 s on average and a tenth for padding,
+  an epoch has about as many updates as in the original, and short utterances waste no memory.
+* The gradient of the mean loss is clipped at 6.25 (optim.clip_norm): the original's 400 is for the sum of 64 losses.
+* SpecAugment has one mask over frequency and one over time, as in the original, but no time warping, and it is not
+  applied to the dev split.
+* Training uses float32 instead of mixed precision with 16 bits; --model.dtype bfloat16 is untried at this size.
+* Nothing is left out: a recording of more than 36 s, which LibriSpeech should not have, is an error that names it. The
+  original's manifests leave out training utterances of more than 15 s.
 
 COMPUTED for an accelerator of 80 GB with the compiler for CPUs, not run:
 
@@ -22,7 +23,7 @@ COMPUTED for an accelerator of 80 GB with the compiler for CPUs, not run:
 
 printed 2060, the largest data.batch_seconds that would fit; 900 s take about 25 GiB by the same figures.
 
-Tested on test-clean. The other test split, afterwards:
+Training evaluates test-clean. Evaluate the other test split afterwards:
 
     python main.py evaluate runs/librispeech --manifest datasets/librispeech/test-other.jsonl
 """

@@ -3,18 +3,20 @@
     python main.py prepare voxforge
     python main.py --config configs/voxforge.py
 
-For an accelerator; not trained here, so it has no figures. With --dry-run the second command tells what it would do
-with the data and the machine at hand.
+It needs an accelerator and was not trained here, so there are no figures. With --dry-run the second command tells what
+it would do with your data on your machine.
 
-Differs from deepspeech.pytorch's settings for other corpora (for VoxForge it has none, nor a dev or test split):
+Differs from deepspeech.pytorch's settings for other corpora (it has neither settings nor dev and test splits for
+VoxForge):
 
-* 350 s of audio in a batch instead of 64 utterances. With 5 s on average (assumed), and a tenth for padding, that makes
-  about as many updates an epoch, and short utterances waste no memory.
-* The gradient of the mean loss is clipped at 6.25 (optim.clip_norm): its 400 is for the sum of 64 losses.
-* SpecAugment is on as there, one mask over frequency and one over time, without its time warping and not on dev.
-* float32, where it mixes in 16 bits; --model.dtype bfloat16 is there, and untried at this size.
-* What cannot be used (another character than the alphabet's, longer than 30 s, too short for its transcript) is left
-  out and listed in the run's folder; there, silently, more than 15 s.
+* There are 350 s of audio in a batch instead of 64 utterances. With 5 s on average (assumed) and a tenth for padding,
+  an epoch has about as many updates as in the original, and short utterances waste no memory.
+* The gradient of the mean loss is clipped at 6.25 (optim.clip_norm): the original's 400 is for the sum of 64 losses.
+* SpecAugment has one mask over frequency and one over time, as in the original, but no time warping, and it is not
+  applied to the dev split.
+* Training uses float32 instead of mixed precision with 16 bits; --model.dtype bfloat16 is untried at this size.
+* An utterance that cannot be used (a character outside the alphabet, longer than 30 s, too short for its transcript) is
+  left out and listed in the run's folder. The original silently leaves out utterances of more than 15 s.
 
 COMPUTED for an accelerator of 80 GB with the compiler for CPUs, not run:
 
