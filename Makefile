@@ -3,9 +3,9 @@
 PYTHON ?= $(if $(shell python3.11 --version 2>/dev/null),python3.11,python3)
 BIN := .venv/bin
 
-# A process compiles on one core, and compiles a file's programs once.
+# A process compiles on one core, and compiles the programs of a test file once.
 IN_PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
-# Every package is pinned, so nothing is left to resolve; .ci/run asks whether one is missing.
+# Every package is pinned, so pip resolves nothing; .ci/run checks that none is missing.
 INSTALL := $(BIN)/pip install --quiet --no-deps
 
 AN4_RUNS := $(foreach seed,0 1 2,runs/an4_cpu-$(seed))
@@ -20,33 +20,33 @@ quickstart: .venv/installed ## make a small spoken corpus, train on it, evaluate
 	$(BIN)/python main.py --config configs/quickstart.py
 	$(BIN)/python main.py transcribe runs/quickstart $$(ls datasets/synthetic/audio/en-gb-scotland*.wav | head -n 3)
 
-reproduce-an4: $(AN4_RUNS) ## AN4 with three seeds, with and without a language model, and a table; AN4=FILE names a copy of the archive
+reproduce-an4: $(AN4_RUNS) ## train on AN4 with three seeds and print a table, with and without a language model; AN4=FILE names a copy of the archive
 	$(BIN)/python main.py summary $^ > runs/an4_cpu.md
 	@cat runs/an4_cpu.md
 
-# One after the other, whatever -j says: each takes all cores. A run that is finished or evaluated says so and goes by.
+# The runs go one after the other even with -j, because each takes all cores. Finished and evaluated runs do nothing.
 .NOTPARALLEL:
 $(AN4_RUNS): runs/an4_cpu-%: .venv/installed
 	$(BIN)/python main.py --config configs/an4_cpu.py --seed $* --workdir $@ $(if $(AN4),--data.archive $(AN4))
 	test -f runs/an4.arpa || $(BIN)/python main.py lm build datasets/an4/train.jsonl datasets/an4/dev.jsonl --order 3 --out runs/an4.arpa
 	test -f $@/evaluations/an4-test+an4.json || $(BIN)/python main.py evaluate $@ --lm runs/an4.arpa
 
-test: check ## the checks and the tests that take minutes; what CI runs
+test: check ## run the checks and the tests that take minutes, as CI does
 	$(BIN)/pytest $(IN_PARALLEL) -m "not slow"
 
-test-all: check ## the checks and all tests, however long
+test-all: check ## run the checks and all tests, which takes long
 	$(BIN)/pytest $(IN_PARALLEL)
 
-soak: .venv/installed-dev ## train on AN4 for an hour with a kill every few minutes and other faults; goes on where it stopped
+soak: .venv/installed-dev ## train on AN4 for an hour with a kill every few minutes and other faults; continues where it stopped
 	$(BIN)/python -m tests.soak
 
-check: .venv/installed-dev ## formatting, lint, types and the direction of imports
+check: .venv/installed-dev ## check formatting, lint, types and the direction of imports
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: .venv/installed-dev ## format the code and mend what lint can mend
+format: .venv/installed-dev ## format the code and apply lint's fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
@@ -54,7 +54,7 @@ lock: .venv/installed-dev ## pin the newest versions that pyproject.toml allows
 	$(BIN)/pip install --quiet uv
 	.ci/lock $(BIN)/uv
 
-# Each stamp is newer than the requirements that were installed last.
+# A stamp is newer than the requirements if they are installed.
 .venv/installed: requirements.txt requirements-dev.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(INSTALL) -r requirements.txt $$(grep '^espeakng-loader==' requirements-dev.txt)
