@@ -1,4 +1,4 @@
-"""What the tests of the beam search share: random outputs, a toy language model, and scores by adding up all paths."""
+"""Helpers for tests of the beam search: random outputs, a toy language model, and scores summed over all paths."""
 
 import itertools
 import math
@@ -15,26 +15,26 @@ UNPRUNED = DecodingOptions(beam_width=2000, beam_threshold=math.inf, label_thres
 
 
 def random_log_probs(num_frames: int, num_labels: int, seed: int, sharpness: float = 1.0) -> np.ndarray:
-    """[T', V] float32, log probabilities of logits drawn from a normal distribution."""
+    """Draws logits from a normal distribution and returns their log probabilities, [T', V] float32."""
     logits = np.random.default_rng(seed).normal(0, sharpness, (num_frames, num_labels))
     log_probs: np.ndarray = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     return log_probs.astype(np.float32)
 
 
 def one_hot(labels: list[int], num_labels: int) -> np.ndarray:
-    """[T', V] float32, probability 1 for each frame's label and 0 for others."""
+    """Returns [T', V] float32 with probability 1 for the label of each frame and 0 for others."""
     with np.errstate(divide="ignore"):
         return np.log(np.eye(num_labels, dtype=np.float32)[labels])
 
 
 def words_of(labels: tuple[int, ...] | list[int], alphabet: Alphabet) -> tuple[str, ...]:
-    """The words of labels: between spaces, or every character where the alphabet has no space."""
+    """Splits labels into words at spaces, or into characters if the alphabet has no space."""
     text = alphabet.decode(labels)
     return tuple(text.split() if " " in alphabet.characters else text)
 
 
 def sums_over_paths(log_probs: np.ndarray, alphabet: Alphabet) -> dict[tuple[str, ...], float]:
-    """The words of every path and the log probability of all paths that spell them."""
+    """Sums the probability of all paths that spell the same words; returns its logarithm for each text."""
     sums: dict[tuple[str, ...], float] = {}
     for path in itertools.product(range(log_probs.shape[1]), repeat=len(log_probs)):
         words = words_of([label for label, _ in itertools.groupby(path) if label], alphabet)
@@ -44,14 +44,14 @@ def sums_over_paths(log_probs: np.ndarray, alphabet: Alphabet) -> dict[tuple[str
 
 
 def by_words(hypotheses: list[BeamHypothesis], alphabet: Alphabet) -> dict[tuple[str, ...], BeamHypothesis]:
-    """Hypotheses by their words, each once."""
+    """Maps words to their hypothesis, and checks that no words occur twice."""
     found = {words_of(each.labels, alphabet): each for each in hypotheses}
     assert len(found) == len(hypotheses)
     return found
 
 
 class ToyModel(LanguageModel):
-    """A bigram model with drawn probabilities: decimal logarithms of (word before, word)."""
+    """A bigram model with drawn probabilities: decimal logarithms for (previous word, word)."""
 
     def __init__(self, *vocabulary: str, seed: int = 0) -> None:
         self.order, self.vocabulary, self.begin_state = 2, tuple(sorted(vocabulary)), 0
@@ -70,13 +70,13 @@ class ToyModel(LanguageModel):
         return self.log10[self.names[state], known], following
 
     def word_scores(self, sentence: str | Sequence[str], *, begin: bool = True, end: bool = True) -> list[WordScore]:
-        raise NotImplementedError  # a search does not ask for it
+        raise NotImplementedError  # a search does not call it
 
 
 def language_score(
     words: tuple[str, ...], model: ToyModel, options: DecodingOptions, hot: Mapping[str, float] | None = None
 ) -> float:
-    """What language model and hot words (single ones) add to a text by definition."""
+    """Computes from the definition what the language model and hot words of one word add to the score of a text."""
     assert options.alpha is not None
     assert options.beta is not None
     score, before = 0.0, "<s>"

@@ -1,4 +1,4 @@
-"""Chromium without a window, spoken to over a pipe in the protocol of its own developer tools: no other package."""
+"""Controls headless Chromium over a pipe with its DevTools protocol, without another package."""
 
 import json
 import os
@@ -17,11 +17,11 @@ OPTIONS = (
     *("--autoplay-policy=no-user-gesture-required", "--remote-debugging-pipe"),
 )
 SECONDS = 30
-"""That Chromium may think about an answer."""
+"""Time that Chromium may take for an answer."""
 
 
 def find_chromium() -> str | None:
-    """The path of Chromium; None where there is none."""
+    """Returns the path of Chromium; None if it is not installed."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
@@ -29,8 +29,8 @@ class Browser:
     """A page in Chromium; a context manager.
 
     Attributes:
-        complaints: what the page wrote to the console as an error or a warning, and errors of its scripts.
-        requests: addresses that it asked for, but those that hold their data.
+        complaints: errors and warnings on the page's console, and errors of its scripts.
+        requests: addresses that the page requested, except data URLs.
     """
 
     def __init__(self, chromium: str) -> None:
@@ -43,7 +43,7 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         theirs_in, self._to = os.pipe()
         self._from, theirs_out = os.pipe()
-        shell = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'  # where Chromium expects the ends of its pipes
+        shell = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'  # Chromium expects its pipes at these descriptors
         self._process = subprocess.Popen(
             ["/bin/bash", "-c", shell, "bash", chromium, *OPTIONS, f"--user-data-dir={self._profile.name}"],
             pass_fds=(theirs_in, theirs_out),
@@ -77,7 +77,7 @@ class Browser:
             self._read()
 
     def evaluate(self, script: str) -> Any:
-        """The value of JavaScript in the page; of a promise, what it comes to."""
+        """Evaluates JavaScript in the page and returns the value; waits for a promise."""
         reply = self.call(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True
         )
@@ -86,7 +86,7 @@ class Browser:
         return reply["result"].get("value")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """A command of the protocol to the page."""
+        """Sends a command of the protocol to the page and returns the result."""
         return self._call(method, self._session, **parameters)
 
     def _call(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Browser:
         return result
 
     def _read(self) -> None:
-        """Takes in one message."""
+        """Reads one message."""
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._from], [], [], SECONDS)
             assert ready, f"Chromium said nothing for {SECONDS} s"

@@ -1,4 +1,4 @@
-"""What the tests of documented commands share."""
+"""Helpers for tests of documented commands."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from ds2_jax import cli
 
 
 def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets commands parse their options and do nothing."""
+    """Makes commands parse their options and then do nothing."""
     parse = cli.parse
 
     def parsed(name: str, words: Sequence[str]) -> Callable[[], int | Path]:

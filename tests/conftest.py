@@ -1,4 +1,4 @@
-"""Settings of every test: eight simulated devices, strict shapes, repeatable examples, and no silent skips."""
+"""Settings for all tests: eight simulated devices, strict shapes, repeatable examples, and no silent skips."""
 
 import atexit
 import logging
@@ -8,10 +8,10 @@ import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-os.environ["JAX_PLATFORMS"] = "cpu"  # these five before anything imports JAX or TensorFlow
+os.environ["JAX_PLATFORMS"] = "cpu"  # these five must be set before JAX or TensorFlow is imported
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-# The tests of a process share what they compile, and neither read nor fill the caches of whoever runs them.
+# The tests of a process share compiled programs, and neither read nor fill the caches of the user.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ds2_jax-compiled-")
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".pytest_cache/numba"))
 
@@ -26,24 +26,24 @@ NO_AN4 = "the AN4 archive is not there; DS2_JAX_AN4 names it"
 NO_CHROMIUM = "Chromium is not there; apt-get install chromium"
 NO_FFMPEG = "ffmpeg is not there; apt-get install ffmpeg"
 ALLOWED_SKIPS = (NO_AN4,) if os.environ.get("CI") else (NO_AN4, NO_CHROMIUM, NO_FFMPEG)
-"""The only reasons for which a test may be skipped; any other skip is a failure. CI has every program."""
+"""The only allowed reasons to skip a test; any other skip is a failure. CI has every program."""
 
 atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_numpy_rank_promotion", "raise")
-logs.show()  # so that a test finds on standard error what a command would show there
+logs.show()  # so that tests find on standard error what a command shows there
 logging.getLogger(logs.PACKAGE).propagate = True  # pytest's caplog listens at the root
 hypothesis.settings.register_profile("ds2_jax", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("ds2_jax")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts first the file whose one test takes longest: of two processes, one would wait for it at the end."""
+    """Puts the file with the longest test first: at the end, one of the two processes would wait for it."""
     items.sort(key=lambda item: item.path.name != "test_survival.py")
 
 
 @pytest.fixture(scope="session")
 def an4_archive() -> Path:
-    """The archive of real speech: that of DS2_JAX_AN4, or of the folder shared/ beside the repository."""
+    """The archive of real speech, from DS2_JAX_AN4 or from the folder shared/ beside the repository."""
     archive = Path(os.environ.get("DS2_JAX_AN4", ROOT.parent / "shared/data/an4_sphere.tar.gz"))
     if not archive.is_file():
         pytest.skip(NO_AN4)
@@ -52,14 +52,14 @@ def an4_archive() -> Path:
 
 @pytest.fixture(scope="session")
 def ffmpeg() -> None:
-    """Skips the test where ffmpeg is not there."""
+    """Skips the test if ffmpeg is not installed."""
     if shutil.which("ffmpeg") is None:
         pytest.skip(NO_FFMPEG)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def forget_compilations() -> Iterator[None]:
-    """Frees a module's compiled programs: all together they can exceed the memory maps that Linux grants a process."""
+    """Frees a module's compiled programs: those of all modules can exceed the memory maps that a process may have."""
     yield
     jax.clear_caches()
 

@@ -1,9 +1,9 @@
-"""Whether the tests notice a change: draws changes of the code by seed, makes each by itself, and runs the tests.
+"""Mutation testing: draws changes of the code by seed, makes each one alone, and checks that a test fails.
 
     python -m tests.mutations --count 60 --seed 0 --out mutations.jsonl
 
-Each change is made in a copy of the last commit. The tests that import the changed module run first, then, if they
-notice nothing, all that `make test` runs. A run that was stopped goes on with the same command.
+Each change is made in a copy of the last commit. The tests that import the changed module run first. If they pass, all
+tests of `make test` run. The same command continues after an interruption.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS_FEW, SECONDS_ALL = 900, 3600
-"""Longest time of the tests of one module, and of all; a change that makes them run longer is noticed."""
+"""Time limits for the tests of one module and for all tests. A change that exceeds a limit counts as noticed."""
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -56,7 +56,7 @@ class Mutation:
     before: str
     after: str
     start: int
-    """Byte of the file at which `before` starts."""
+    """Offset of `before` in the file, in bytes."""
 
     def apply(self, root: Path) -> None:
         """Makes the change in the copy of the code at `root`."""
@@ -68,7 +68,7 @@ class Mutation:
 
 
 def changed(node: ast.AST) -> Iterator[tuple[str, str]]:
-    """The kinds of change of a node of the syntax tree, each with the new code."""
+    """Lists the possible changes of a node of the syntax tree: each kind with the new code."""
     match node:
         case ast.Compare(left, [operator], [right]) if type(operator) in COMPARISONS:
             yield "comparison", ast.unparse(ast.Compare(left, [COMPARISONS[type(operator)]()], [right]))
@@ -92,7 +92,7 @@ def changed(node: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def mutations_of(path: Path) -> dict[int, list[Mutation]]:
-    """The possible changes of a file, by line."""
+    """Lists the possible changes of a file by line."""
     content = path.read_bytes()
     starts = [0]
     for line in content.splitlines(keepends=True):
@@ -121,7 +121,7 @@ def mutations_of(path: Path) -> dict[int, list[Mutation]]:
 
 
 def draw(count: int, seed: int) -> list[Mutation]:
-    """Draws changes: a line of the package, each as likely as any other, then one of the changes that it allows."""
+    """Draws changes: first a line of the package, all with equal probability, then a change that it allows."""
     generator = random.Random(seed)
     lines = [
         (path, number)
@@ -142,7 +142,7 @@ def draw(count: int, seed: int) -> list[Mutation]:
 
 @functools.cache
 def imported_by() -> dict[str, set[str]]:
-    """The names that each file of tests imports, with their modules."""
+    """Lists the names that each test file imports, with their modules."""
     return {
         str(file.relative_to(ROOT)): {
             f"{node.module}.{alias.name}"
@@ -155,7 +155,7 @@ def imported_by() -> dict[str, set[str]]:
 
 
 def tests_of(path: str) -> list[str]:
-    """The files of tests that import a module, or else those of its folder."""
+    """Lists the test files that import a module; if there are none, those of its folder."""
     module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     importing = [
         file
@@ -168,7 +168,7 @@ def tests_of(path: str) -> list[str]:
 
 
 def notices(copy: Path, tests: Sequence[str], seconds: float) -> str | None:
-    """What the tests notice: the first failure, or that they ran too long; None if they pass."""
+    """Runs tests and returns the first failure, or that they took too long; None if they pass."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "2", "--dist", "loadfile", "-m", "not slow", *tests]
     try:
         done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=seconds)
@@ -195,7 +195,7 @@ def try_one(mutation: Mutation) -> dict[str, object]:
 
 
 def main() -> int:
-    """Draws the changes and tries those that the file of results does not hold yet."""
+    """Draws the changes and tries those that are not yet in the file of results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)

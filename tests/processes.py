@@ -1,4 +1,4 @@
-"""Several processes of one training, on this machine: how tests start them and hear of them."""
+"""Starts several processes of one training on this machine and collects their output."""
 
 import os
 import socket
@@ -9,11 +9,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 DEVICES = 2
-"""Of each process."""
+"""Variables that are set for each process."""
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Returns a port on which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
@@ -30,10 +30,10 @@ def start(
 
     Args:
         command: a script or -m MODULE, and its arguments.
-        num_processes: that each is told to expect.
-        port: of the coordinator.
-        indices: of the processes to start; by default all.
-        wait_minutes: for the others.
+        num_processes: number of processes that each one expects.
+        port: port of the coordinator.
+        indices: indices of the processes to start; by default all.
+        wait_minutes: time for which each process waits for the others.
     """
     port = port or free_port()
     return [
@@ -53,7 +53,7 @@ def start(
 
 
 def finish(processes: Sequence[subprocess.Popen[str]], seconds: float = 300) -> list[tuple[int, str]]:
-    """Exit code and stderr of each; none outlives the test."""
+    """Waits for the processes, kills any that remain, and returns the exit code and stderr of each."""
     try:
         errors = [process.communicate(timeout=seconds)[1] for process in processes]
     finally:

@@ -1,4 +1,4 @@
-"""What the tests of training and of the commands share: a model that compiles in seconds, and runs that hold it."""
+"""Helpers for tests of training and commands: a model that compiles in seconds, its data, and its runs."""
 
 import dataclasses
 from pathlib import Path
@@ -34,20 +34,20 @@ SMALL_CONFIG = Config(
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
-    """White noise, [S] float32."""
+    """Draws white noise, [S] float32."""
     samples = np.random.default_rng(seed).uniform(-0.5, 0.5, round(seconds * RATE))
     return samples.astype(np.float32)
 
 
 def write_noise(path: Path, seconds: float = 0.5, seed: int = 0) -> Path:
-    """A WAV file of white noise."""
+    """Writes a WAV file of white noise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, noise(seconds, seed), RATE)
     return path
 
 
 def write_noise_manifest(folder: Path, transcripts: tuple[str, ...] = ("GO", "YES", "NO"), name: str = "all") -> Path:
-    """A manifest FOLDER/NAME.jsonl of noise that is said to be words: enough where nothing has to be learned."""
+    """Writes FOLDER/NAME.jsonl, a manifest of noise with transcripts, for tests in which nothing must be learned."""
     utterances = []
     for i, transcript in enumerate(transcripts):
         seconds = 0.5 + 0.05 * i
@@ -59,13 +59,13 @@ def write_noise_manifest(folder: Path, transcripts: tuple[str, ...] = ("GO", "YE
 
 
 def with_manifests(config: Config, manifest: Path) -> Config:
-    """The configuration with one manifest as train, dev and test split."""
+    """Sets one manifest as the train, dev and test split of a configuration."""
     data = dataclasses.replace(config.data, train=manifest, dev=manifest, test=manifest)
     return dataclasses.replace(config, data=data)
 
 
 def some_state(config: Config, seed: int = 0) -> TrainState:
-    """A state with drawn weights, without compiling their initialisation."""
+    """Makes a state with drawn weights, without compiling their initialisation."""
     tx = make_optimizer(config.optim, steps_per_epoch=1, total_steps=1)
     shapes = jax.eval_shape(lambda: init_state(config, Alphabet(config.data.alphabet).size, tx))
     generator = np.random.default_rng(seed)
@@ -81,7 +81,7 @@ def some_state(config: Config, seed: int = 0) -> TrainState:
 
 
 def write_untrained_run(folder: Path, config: Config, state: TrainState | None = None) -> Path:
-    """A run whose only checkpoint holds drawn weights, or a state that is given."""
+    """Writes a run whose only checkpoint holds `state`, or drawn weights."""
     run_folder.open_run(folder, config, overwrite=False)
     with Checkpoints(folder, config) as checkpoints:
         checkpoints.save(state or some_state(config))

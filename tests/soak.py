@@ -1,7 +1,7 @@
-"""`make soak`: an hour of training on AN4 that is killed every few minutes and disturbed in other ways.
+"""`make soak`: trains on AN4 for an hour, with a kill every few minutes and other faults.
 
-Goes on where it was stopped. Every start must go on at the last whole save, and the memory, the open files and the
-threads of a process that lives long must stay level. What was done and found is told, and kept in soak.jsonl.
+It continues where it was stopped. Every start must continue from the last whole checkpoint, and a long-lived process
+must not grow in memory, open files or threads. Faults and findings are printed and stored in soak.jsonl.
 """
 
 import dataclasses
@@ -27,9 +27,9 @@ from ds2_jax.runs.run_folder import last_step, saved_steps
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS_BETWEEN_SAMPLES = 5.0
 SETTLED_SECONDS = 120.0
-"""After which a process has compiled everything and its memory should not grow."""
+"""Time after which a process has compiled everything, so that its memory should not grow."""
 LONG_SECONDS = 600.0
-"""A life in which a leak would show; every fifth one."""
+"""Length of every fifth life, in which a leak would show."""
 FULL_DISK_BYTES = 200_000
 
 
@@ -38,11 +38,11 @@ class Soak:
     """Trains on AN4 with faults."""
 
     archive: Path = Path(os.environ.get("DS2_JAX_AN4", ROOT.parent / "shared/data/an4_sphere.tar.gz"))
-    """AN4's archive."""
+    """Archive of AN4."""
     folder: Path = Path("runs/soak")
-    """Takes the run and soak.jsonl."""
+    """Folder for the run and soak.jsonl."""
     minutes: float = 60.0
-    """Of training, over all starts."""
+    """Length of the training over all starts."""
     seed: int = 0
 
 
@@ -55,7 +55,7 @@ def terminate(process: subprocess.Popen[bytes]) -> None:
 
 
 def pause(process: subprocess.Popen[bytes]) -> None:
-    """Stops the process for a while, as a laptop's lid does; then kills it."""
+    """Suspends the process for a while, as closing a laptop does, then kills it."""
     process.send_signal(signal.SIGSTOP)
     time.sleep(20)
     process.send_signal(signal.SIGCONT)
@@ -66,11 +66,11 @@ def pause(process: subprocess.Popen[bytes]) -> None:
 ENDS: dict[str, Callable[[subprocess.Popen[bytes]], None]] = {"kill": kill, "terminate": terminate, "pause": pause}
 EXIT_CODES = {"kill": -signal.SIGKILL, "pause": -signal.SIGKILL, "terminate": 143}
 FAULTS = ("none", "none", "flipped bit", "torn line", "leftover", "full disk")
-"""Of the folder, before a start."""
+"""Faults of the run's folder before a start."""
 
 
 def damage(run: Path, fault: str) -> int | None:
-    """Does what a crash, or a disk, does to a run; returns the step at which the next start must go on."""
+    """Damages a run as a crash or a disk would. Returns the step from which the next start must continue."""
     steps = saved_steps(run)
     if not steps or fault in {"none", "full disk"}:
         return last_step(run)
@@ -90,14 +90,14 @@ def damage(run: Path, fault: str) -> int | None:
 
 
 def measure(pid: int) -> dict[str, float]:
-    """Resident memory in MiB, open files and threads of a process."""
+    """Measures a process: resident memory in MiB, open files and threads."""
     status = Path(f"/proc/{pid}/status").read_text()
     resident, threads = (int(re.findall(rf"{name}:\s+(\d+)", status)[0]) for name in ("VmRSS", "Threads"))
     return {"mib": resident / 1024, "files": len(list(Path(f"/proc/{pid}/fd").iterdir())), "threads": threads}
 
 
 def live(soak: Soak, run: Path, seconds: float, end: str, full_disk: bool) -> dict[str, Any]:
-    """One start of training: begins, is measured, is ended; what was seen."""
+    """Starts training, measures it, ends it, and returns what was observed."""
     words = ["main.py", "--config", "configs/an4_cpu.py", "--workdir", str(run), "--data.archive", str(soak.archive)]
     words += ["--epochs", "1000", "--checkpoint.every-minutes", "0.5"]
     limit = (FULL_DISK_BYTES, resource.RLIM_INFINITY)
@@ -119,7 +119,7 @@ def live(soak: Soak, run: Path, seconds: float, end: str, full_disk: bool) -> di
             ENDS[end](process)
         code = process.wait(timeout=300)
     finally:
-        process.kill()  # where this test itself is stopped: it would go on training, or stay paused, with the lock
+        process.kill()  # if this test is stopped, training would continue, or stay suspended, and hold the lock
     said = (soak.folder / "soak.err").read_text(errors="replace")
     continued = re.search(r"continuing after step (\d+)", said)
     return {
@@ -132,7 +132,7 @@ def live(soak: Soak, run: Path, seconds: float, end: str, full_disk: bool) -> di
 
 
 def problem_of(life: dict[str, Any]) -> str | None:
-    """What a life shows that must not be."""
+    """Describes what is wrong with a life; None if nothing is."""
     if "Traceback" in life["said"]:
         return "a traceback"
     if life["fault"] == "full disk":
@@ -150,7 +150,7 @@ def problem_of(life: dict[str, Any]) -> str | None:
 
 
 def growth(lives: list[dict[str, Any]]) -> list[str]:
-    """How memory, files and threads of the long lives changed from their first third to their last."""
+    """Compares memory, files and threads of the long lives between their first and their last third."""
     lines = []
     for life in lives:
         samples = life["samples"]
@@ -166,9 +166,9 @@ def growth(lives: list[dict[str, Any]]) -> list[str]:
 
 
 def main() -> int:
-    """Runs the soak test; exit code 1 where something was found."""
+    """Runs the soak test. The exit code is 1 if it finds a fault."""
     soak = tyro.cli(Soak, description=__doc__)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # through `finally`
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # runs the `finally` blocks
     soak.folder.mkdir(parents=True, exist_ok=True)
     log, run = soak.folder / "soak.jsonl", soak.folder / "run"
     lives = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []

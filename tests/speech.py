@@ -1,4 +1,4 @@
-"""Speech for small corpora: a few sentences by espeak-ng, encoded as the corpora publish them, and their archives."""
+"""Small corpora of speech: a few sentences by espeak-ng, in the audio formats and archives of the published corpora."""
 
 import functools
 import io
@@ -17,7 +17,7 @@ Files = Mapping[str, bytes]
 
 @functools.cache
 def waveform(sentence: str) -> np.ndarray:
-    """[S] float32 in [-1, 1] at 16 kHz."""
+    """Returns the waveform of a sentence, [S] float32 in [-1, 1] at 16 kHz."""
     return _spoken()[sentence]
 
 
@@ -29,7 +29,7 @@ def _spoken() -> dict[str, np.ndarray]:
 
 @functools.cache
 def recording(sentence: str, audio_format: str = "FLAC") -> bytes:
-    """An audio file of 16 bits at 16 kHz."""
+    """Encodes a sentence as an audio file with 16 bits at 16 kHz."""
     subtype = {"OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}.get(audio_format, "PCM_16")
     file = io.BytesIO()
     soundfile.write(file, waveform(sentence), SAMPLE_RATE, format=audio_format, subtype=subtype)
@@ -37,12 +37,12 @@ def recording(sentence: str, audio_format: str = "FLAC") -> bytes:
 
 
 def seconds(sentence: str) -> float:
-    """Of its recording."""
+    """Returns the duration of the recording in seconds."""
     return len(waveform(sentence)) / SAMPLE_RATE
 
 
 def write_files(folder: Path, files: Files) -> Path:
-    """Writes `files`, named by their paths below `folder`."""
+    """Writes `files`, a map of paths below `folder` to contents."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,5 +62,5 @@ def write_archive(path: Path, files: Files) -> Path:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """The content of every file below `folder`, by its path from there."""
+    """Maps the path of every file below `folder` to its content."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

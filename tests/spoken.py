@@ -1,4 +1,4 @@
-"""Transcripts for the tests of what is written of them: words with times, and all the odd ones there can be."""
+"""Transcripts for tests of output formats: words with times, including every odd case."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from ds2_jax.recognition.transcript import Segment, Transcript
 
 
 def spoken_word(text: str, start: float, end: float, confidence: float = 0.9) -> Word:
-    """A word whose characters take the same time each."""
+    """Makes a word whose characters all take the same time."""
     step = (end - start) / len(text)
     characters = tuple(
         Character(each, start + i * step, end if i == len(text) - 1 else start + (i + 1) * step)
@@ -19,13 +19,13 @@ def spoken_word(text: str, start: float, end: float, confidence: float = 0.9) ->
 
 
 def reading(words: list[Word], score: float = -1.0) -> Hypothesis:
-    """A hypothesis of the words, as sure as the least certain of them."""
+    """Makes a hypothesis of words with the confidence of the least certain one."""
     confidence = min((word.confidence for word in words), default=1.0)
     return Hypothesis(" ".join(word.text for word in words), tuple(words), confidence, score)
 
 
 def evenly_spoken(text: str, seconds_a_word: float = 0.4, pause: float = 0.1, start: float = 0.0) -> list[Word]:
-    """The words of a text, one after another at an even pace."""
+    """Makes the words of a text, one after another at an even pace."""
     step = seconds_a_word + pause
     return [
         spoken_word(each, start + i * step, start + i * step + seconds_a_word) for i, each in enumerate(text.split())
@@ -33,7 +33,7 @@ def evenly_spoken(text: str, seconds_a_word: float = 0.4, pause: float = 0.1, st
 
 
 def transcript_of(*segments: list[Word], audio: str = "a.wav", duration: float | None = None) -> Transcript:
-    """A transcript with one reading a segment; it ends with the last word where no duration is given."""
+    """Makes a transcript with one reading per segment; by default it ends with the last word."""
     end = max((word.end for words in segments for word in words), default=1.0)
     parts = [
         Segment(words[0].start, words[-1].end, [reading(words)]) if words else Segment(0.0, end, [reading([])])
@@ -43,12 +43,12 @@ def transcript_of(*segments: list[Word], audio: str = "a.wav", duration: float |
 
 
 LETTERS = "ABEIOTÜßا한語ไ้🎉&<>-\\'.0;́"
-"""Narrow, wide and combining characters, and those that mean something in one format or another."""
+"""Narrow, wide and combining characters, and characters with a meaning in one of the formats."""
 
 
 @st.composite
 def transcripts(draw: st.DrawFn, least_time: float = 0.0) -> Transcript:
-    """Any that a decoder could give: words in order of time, each of at least `least_time` seconds a character."""
+    """Draws any transcript that a decoder could give: words in order, at least `least_time` seconds per character."""
     time, segments = 0.0, []
     for _ in range(draw(st.integers(0, 3))):
         words = []

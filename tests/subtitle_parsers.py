@@ -1,4 +1,4 @@
-"""Strict parsers of SRT, WebVTT, CTM and TSV, written from their specifications and not from what is written here."""
+"""Strict parsers of SRT, WebVTT, CTM and TSV, written from the specifications, independently of the package."""
 
 import html
 import re
@@ -23,7 +23,7 @@ def _time(pattern: str, text: str) -> int:
 
 
 def parse_srt(text: str) -> list[ParsedCue]:
-    """SubRip: blocks of a number from 1 on, a span and lines of text, each block followed by one empty line."""
+    """Parses SubRip: each block has a number that counts from 1, a span, lines of text and one empty line."""
     assert "\r" not in text
     assert text == "" or text.endswith("\n\n")
     cues = []
@@ -41,7 +41,7 @@ def parse_srt(text: str) -> list[ParsedCue]:
 
 
 def parse_vtt(text: str) -> list[ParsedCue]:
-    """W3C WebVTT, section 4.1: the file body, cue blocks without identifiers and settings, cue text without tags."""
+    """Parses W3C WebVTT, section 4.1: the file body; cue blocks without identifiers or settings; text without tags."""
     assert "\r" not in text
     assert "\0" not in text
     assert text.startswith("WEBVTT\n\n")
@@ -74,11 +74,11 @@ class CtmWord(NamedTuple):
 
 
 def parse_ctm(text: str) -> list[CtmWord]:
-    """NIST SCTK: `<F> <C> <BT> <DUR> word [ <CONF> ]`, sorted by file, channel (both ASCII) and time; `;;` comments."""
+    """Parses NIST SCTK's CTM: `<F> <C> <BT> <DUR> word [ <CONF> ]` by file, channel (ASCII) and time; `;;` comments."""
     words = []
     for line in text.split("\n")[:-1]:
         assert not line.startswith(";;")
-        fields = line.split()  # by any white space
+        fields = line.split()  # at any white space
         assert line == " ".join(fields)
         recording, channel, start, duration, word, confidence = fields
         assert re.fullmatch(r"[A-Za-z0-9]", channel)
@@ -95,7 +95,7 @@ def parse_ctm(text: str) -> list[CtmWord]:
 
 
 def parse_tsv(text: str) -> list[tuple[int, int, str]]:
-    """A header and rows of as many fields; in a field, backslash escapes for what parts fields and rows."""
+    """Parses TSV: a header and rows with as many fields; a backslash escapes tabs and line ends inside a field."""
     assert text.endswith("\n")
     header, *rows = text.removesuffix("\n").split("\n")
     assert header.split("\t") == ["start", "end", "text"]

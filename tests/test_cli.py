@@ -1,4 +1,4 @@
-"""What a user may type, and what is said when it is wrong."""
+"""The command line accepts what a user may type, and explains what is wrong."""
 
 import dataclasses
 import errno
@@ -23,14 +23,14 @@ HEAVY = {"flax", "jax", "matplotlib", "numba", "orbax", "scipy", "tensorflow"}
 
 @pytest.fixture
 def config_file(tmp_path: Path) -> Path:
-    """A configuration of the small model."""
+    """A configuration file with the small model."""
     path = tmp_path / "small.py"
     path.write_text("from tests.small_runs import SMALL_CONFIG as config\n")
     return path
 
 
 def run_cli(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
-    """Exit code, and what was printed on stderr; nothing may be printed on stdout."""
+    """Runs a command and returns the exit code and stderr; stdout must stay empty."""
     code = cli.main([str(word) for word in words])
     output = capsys.readouterr()
     assert output.out == ""
@@ -72,7 +72,7 @@ for name in cli.COMMANDS:
 
 
 def test_no_command_loads_much_before_its_options_are_right() -> None:
-    """Each takes well below a second then; with JAX, Numba or TensorFlow it would take two or more."""
+    """So each takes well below a second; with JAX, Numba or TensorFlow it would take two or more."""
     result = subprocess.run(
         [sys.executable, "-c", LOOKS_AT_MODULES], cwd=ROOT, capture_output=True, text=True, check=True
     )

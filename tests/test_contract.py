@@ -1,4 +1,4 @@
-"""What holds between the package, its settings files, its requirements and its README."""
+"""The package, its recipes, its requirements and its README agree with each other."""
 
 import re
 import shlex
@@ -88,7 +88,7 @@ def test_pins_satisfy_pyproject() -> None:
     wanted += [(DEVELOPMENT, each) for each in extras["dev"] + extras["beam"] + extras["quickstart"]]
     for path, text in wanted:
         requirement = Requirement(text)
-        if requirement.name == project["project"]["name"]:  # stands for one of its own extras
+        if requirement.name == project["project"]["name"]:  # one of the package's own extras
             continue
         (pin,) = (each for each in pins(path) if each.name.lower() == requirement.name.lower())
         assert requirement.specifier.contains(str(pin.specifier).removeprefix("==")), (text, path.name)
@@ -124,7 +124,7 @@ def test_the_readmes_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:
         code: str | int | None
         try:
             code = cli.main(words)
-        except SystemExit as stop:  # --help and wrong options end the process
+        except SystemExit as stop:  # raised by --help and by wrong options
             code = stop.code
         assert code == 0, command
 

@@ -1,4 +1,4 @@
-"""deploy/ asks for options, pins, files and exit codes that exist; docs/large-scale.md gives commands that parse."""
+"""deploy/ uses options, pins, files and exit codes that exist, and the commands of docs/large-scale.md parse."""
 
 import contextlib
 import functools
@@ -30,7 +30,7 @@ SAVED_AFTER_SIGTERM = 128 + signal.SIGTERM
 
 
 def parse_train(words: list[str]) -> SimpleNamespace:
-    """What `python main.py train` makes of `words`; ends the test where it would end the command."""
+    """Parses `words` as `python main.py train` does; the test fails if the command would."""
     with contextlib.chdir(ROOT):
         command = cli.parse("train", words)
     assert isinstance(command, functools.partial)
@@ -56,7 +56,7 @@ def test_the_pins_for_cuda_are_what_the_pinned_jax_asks_for() -> None:
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Of the Dockerfile, each with what follows it."""
+    """Lists the instructions of the Dockerfile, each with its arguments."""
     text = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
     lines = [line.strip() for line in text.splitlines()]
     return [(name, rest) for name, _, rest in (line.partition(" ") for line in lines if line and line[0] != "#")]
@@ -92,7 +92,7 @@ def test_the_image_runs_the_commands_as_a_user() -> None:
 
 
 def run_tool(*words: str | Path) -> str:
-    """Runs a program of the environment, which must find nothing: what it printed."""
+    """Runs a program of the environment, which must succeed, and returns its output."""
     tool, *arguments = words
     ended = subprocess.run([Path(sys.executable).with_name(str(tool)), *arguments], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -110,7 +110,11 @@ def test_the_manifests_are_valid_by_kubernetes_own_schemas(version: str) -> None
 
 
 def run_script(folder: Path, code: int, *words: str) -> tuple[int, list[str], str]:
-    """Runs the SLURM script where srun leaves with `code`: its exit code, the command, what scontrol was told."""
+    """Runs the SLURM script with an srun that exits with `code`.
+
+    Returns:
+        The script's exit code, the command of srun, and the arguments of scontrol.
+    """
     for name, lines in {"srun": 'printf "%s\\n" "$@" > command\nexit "$CODE"', "scontrol": 'echo "$@" > told'}.items():
         (folder / name).write_text(f"#!/bin/sh\n{lines}\n")
         (folder / name).chmod(0o755)
@@ -141,20 +145,20 @@ def test_the_slurm_script_starts_a_training_on_every_gpu(tmp_path: Path) -> None
     _, command, _ = run_script(tmp_path, 0, *words)
     at = command.index("main.py")
     assert command[at - 1 : at + 2] == [".venv/bin/python", "main.py", "train"]
-    assert "--kill-on-bad-exit=0" in command[:at]  # else the first that has saved would have the others killed
+    assert "--kill-on-bad-exit=0" in command[:at]  # otherwise the first process to save would get the others killed
     parsed = parse_train(command[at + 2 :])
     assert parsed.cluster.distributed
     assert (parsed.workdir, parsed.settings.data.num_workers) == (Path("a b"), 8)
     asked = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(.+))?$", SCRIPT.read_text(), flags=re.MULTILINE))
     assert asked["ntasks-per-node"] == asked["gpus-per-node"]
     assert asked.keys() & {"gpus-per-task", "gres"} == set()
-    assert asked["signal"].startswith("TERM@")  # to the processes, not B:TERM, to the script
+    assert asked["signal"].startswith("TERM@")  # for the processes; B:TERM would be for the script
     assert (asked["open-mode"], "requeue" in asked) == ("append", True)
 
 
 @pytest.fixture
 def manifests() -> dict[str, Any]:
-    """Of deploy/kubernetes.yaml, by kind."""
+    """Reads the manifests of deploy/kubernetes.yaml by kind."""
     found = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))
     return {manifest["kind"]: manifest for manifest in found}
 
@@ -193,13 +197,16 @@ def test_a_pod_that_was_preempted_costs_no_try(manifests: dict[str, Any]) -> Non
     assert disrupted == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
     codes = {"containerName": pod["containers"][0]["name"], "operator": "In", "values": [LOST, SAVED_AFTER_SIGTERM]}
     assert saved == {"action": "Ignore", "onExitCodes": codes}
-    assert (pod["restartPolicy"], spec["podReplacementPolicy"]) == ("Never", "Failed")  # what the policy needs
+    assert (pod["restartPolicy"], spec["podReplacementPolicy"]) == (
+        "Never",
+        "Failed",
+    )  # podFailurePolicy requires these
     assert pod["terminationGracePeriodSeconds"] >= 120
-    assert pod["securityContext"]["runAsUser"] == 1000  # the image's
+    assert pod["securityContext"]["runAsUser"] == 1000  # the user of the image
 
 
 def page_commands() -> list[str]:
-    """The commands of docs/large-scale.md."""
+    """Lists the commands of docs/large-scale.md."""
     text = (ROOT / "docs/large-scale.md").read_text()
     blocks = re.findall(r"^```\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     return "".join(blocks).replace("\\\n", " ").splitlines()

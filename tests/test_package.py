@@ -1,4 +1,4 @@
-"""What the wheel holds, and that it works without a clone."""
+"""The wheel holds everything, and works without a clone."""
 
 import dataclasses
 import email
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The content of the wheel; it is built from a copy, since setuptools writes beside the sources."""
+    """The content of the wheel. It is built from a copy, because setuptools writes beside the sources."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     for name in ("ds2_jax", "configs"):

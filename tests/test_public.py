@@ -1,4 +1,4 @@
-"""What `import ds2_jax` offers: the names in `__all__`, loaded when they are used, and their examples."""
+"""`import ds2_jax` offers the names in `__all__`, loads each when it is used, and its examples run."""
 
 import concurrent.futures
 import doctest
@@ -24,7 +24,7 @@ FACES = (ds2_jax, ds2_jax.config, ds2_jax.model)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the examples have it."""
+    """A folder with the files that the examples use."""
     folder = tmp_path_factory.mktemp("public")
     write_untrained_run(folder / "runs/an4_cpu", SMALL_CONFIG)
     write_noise(folder / "talk.wav", 1.5)
@@ -105,7 +105,7 @@ def test_an_array_is_read_as_a_file_of_the_same_samples(
     path = tmp_path / "a.wav"
     stereo = np.stack([noise(0.5, 1), noise(0.5, 2)], axis=1)
     soundfile.write(path, stereo, 22_050, subtype=subtypes[kind])
-    if kind == np.uint8:  # soundfile reads no unsigned samples
+    if kind == np.uint8:  # soundfile cannot read unsigned samples
         samples = (np.round(soundfile.read(path, dtype="int16")[0] / 256) + 128).astype(np.uint8)
     else:
         samples = soundfile.read(path, dtype=np.dtype(kind).name)[0]

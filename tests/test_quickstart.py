@@ -1,4 +1,4 @@
-"""configs/quickstart.py from nothing to error rates on unheard voices."""
+"""configs/quickstart.py, from an empty folder to error rates on voices that are not in the training data."""
 
 import dataclasses
 from pathlib import Path
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The corpus is the same for every seed: built once."""
+    """A folder with the corpus, which is built once because every seed uses the same."""
     return tmp_path_factory.mktemp("corpora")
 
 

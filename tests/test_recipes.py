@@ -1,4 +1,4 @@
-"""The recipes and train --dry-run: what they print on a corpus in the right layout, leave alone, and refuse."""
+"""The recipes with train --dry-run: their output on a corpus in the right layout, and what they refuse."""
 
 import re
 import shutil
@@ -16,9 +16,9 @@ from tests.small_runs import SMALL_CONFIG, write_noise_manifest, write_untrained
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = {"librispeech": "librispeech", "tedlium": "tedlium", "commonvoice": "common-voice", "voxforge": "voxforge"}
-"""Configuration and corpus."""
+"""The corpus that `prepare` makes for each configuration."""
 QUICK = "--model.num-layers 1 --model.hidden-size 8 --model.dtype bfloat16 --data.batch-seconds 3".split()
-"""What makes the step of a few seconds' audio compile fast."""
+"""Options with which the step compiles fast for a few seconds of audio."""
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every corpus in the layout that the recipes name; real paths, made recordings."""
+    """A folder with every corpus in the layout of the recipes: real paths with made recordings."""
     root = tmp_path_factory.mktemp("work")
     made = root / "made"
     for split in ("train", "dev", "test"):
@@ -114,7 +114,7 @@ def test_missing_manifests_name_the_command_that_makes_them(
         f"python main.py prepare {RECIPES[name]} --root datasets (--help lists its options).\n"
     )
     assert not any(tmp_path.iterdir())
-    # A manifest of the user's own, or a slip in a corpus that is there, is not made by preparing.
+    # `prepare` cannot make the user's own manifest, nor a misspelled one of an existing corpus.
     (tmp_path / path).parent.mkdir(parents=True)
     given = {"--data.train": path, "--data.dev": "mine/dev.jsonl", "--data.test": None}
     words = [word for option in given.items() for word in option]
@@ -125,7 +125,7 @@ def test_missing_manifests_name_the_command_that_makes_them(
 
 @pytest.fixture
 def small(tmp_path: Path) -> list[str]:
-    """The command for four made recordings and a small model, the run's folder last."""
+    """The command for four made recordings and a small model; the run's folder is the last word."""
     manifest = write_noise_manifest(tmp_path / "data", ("GO", "YES", "NO", "STOP"))
     words = ["--config", str(ROOT / "configs/voxforge.py"), "--dry-run", *QUICK]  # its programs are compiled already
     words += ["--data.train", str(manifest), "--data.dev", "None", "--data.test", "None"]
@@ -201,5 +201,5 @@ def test_a_batch_in_parts_is_told(
     monkeypatch.setattr(dry_run, "try_batch", lambda *_: "tried")
     code, out, err = run_cli(capsys, *small, "--optim.accumulate", "3")
     assert code == 0, err
-    assert compiled == [6]  # of the 4 utterances 2 to a part, the last part empty
+    assert compiled == [6]  # 2 of the 4 utterances in each part; the last part is empty
     assert re.search(r"largest batch, 6 x 0\.\d\d s in 3 parts, one after the other, on each device \(1 x ", out)

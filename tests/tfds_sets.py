@@ -1,4 +1,4 @@
-"""What the tests of TensorFlow data sets share: sets with the features of published ones, made here, offline."""
+"""Helpers for tests of TensorFlow data sets: makes sets with the features of published ones, offline."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ Examples = Mapping[str, list[dict[str, Any]]]
 
 
 def librispeech() -> dict[str, Any]:
-    """The features of TFDS's librispeech."""
+    """Returns the features of TFDS's librispeech."""
     return {
         "speech": tfds.features.Audio(sample_rate=16_000, dtype=np.int16),
         "text": tfds.features.Text(),
@@ -29,11 +29,13 @@ def prepare(
     supervised_keys: tuple[str, str] | None = None,
     version: str = "1.0.0",
 ) -> Path:
-    """Prepares DATA_DIR/spoken/VERSION as TFDS itself does, shuffled; returns that folder."""
-    with tfds.core.registered.skip_registration():  # a second class of that name would be refused
+    """Prepares DATA_DIR/spoken/VERSION as TFDS does, with shuffling, and returns that folder."""
+    with tfds.core.registered.skip_registration():  # TFDS refuses a second class of that name
 
         class Spoken(tfds.core.GeneratorBasedBuilder):
-            __module__ = "spoken"  # of a module in a package TFDS 4.9.10 looks up the path with importlib_resources
+            __module__ = (
+                "spoken"  # for a module in a package, TFDS 4.9.10 would look up the path with importlib_resources
+            )
             VERSION = tfds.core.Version(version)
 
             def _info(self) -> Any:

@@ -1,4 +1,4 @@
-"""Updates of a small model with uneven rows, on any devices of any processes: what tests compare.
+"""Makes updates of a small model with uneven rows, on any devices of any processes, for tests to compare.
 
 `python -m tests.updates STEM OPTIMIZER DTYPE STEPS --distributed ...` makes them in one of several processes
 and writes STEM<index>.npz.
@@ -32,12 +32,12 @@ from tests.small_runs import SMALL_CONFIG, noise, some_state
 
 NUM_SAMPLES, LABEL_WIDTH, UNALIGNABLE = 8000, 4, 3
 PLAN = (np.arange(9), np.array([9, 10, *[-1] * 7]))
-"""Utterances of the batches, in turn; the second leaves most devices, and processes, without a row."""
+"""Utterances of the batches in turn. The second batch leaves most devices, and processes, without a row."""
 Optimizer = Literal["sgd", "adamw"]
 
 
 def make_config(optimizer: Optimizer) -> Config:
-    """A small model that draws: SpecAugment and dropout are on."""
+    """Makes the configuration of a small model with random draws: SpecAugment and dropout are on."""
     return dataclasses.replace(
         SMALL_CONFIG,
         augment=AugmentConfig(num_frequency_masks=1, num_time_masks=1, time_mask_width=10),
@@ -47,13 +47,13 @@ def make_config(optimizer: Optimizer) -> Config:
             optimizer=optimizer,
             learning_rate={"sgd": 0.01, "adamw": 1.5e-4}[optimizer],
             weight_decay={"sgd": 0.0, "adamw": 0.01}[optimizer],
-            epsilon=1e-7,  # by which AdamW divides the rounding in a gradient that is exactly zero
+            epsilon=1e-7,  # AdamW divides the rounding error of a zero gradient by it
         ),
     )
 
 
 def make_rows(indices: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
-    """The arrays of utterances [B]; -1 is an empty row."""
+    """Makes the arrays of a batch from utterance indices [B]; -1 is an empty row."""
     rows = len(indices)
     batch: dict[str, np.ndarray] = {
         "waveforms": np.zeros((rows, NUM_SAMPLES), dtype),
@@ -76,7 +76,7 @@ def make_rows(indices: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def computing_in(dtype: str) -> Iterator[None]:
-    """The model's type, for which there is no setting where it is float64."""
+    """Sets the type of the model; no setting exists for float64."""
 
     def make_model(config: Config, num_labels: int, axis_name: str | None = None) -> DeepSpeech2:
         return DeepSpeech2(config.model, num_labels, axis_name, dtype=jnp.dtype(dtype))
@@ -89,14 +89,14 @@ def update(mesh: Mesh | None, optimizer: Optimizer, dtype: str, num_steps: int) 
     """Makes one update with each batch of `PLAN`, then `num_steps` in turn.
 
     Args:
-        mesh: the devices; None: `update.train_step` on one, without any of parallel.py.
+        mesh: the devices; None: `update.train_step` on one device, without the package `parallel`.
         optimizer: sgd or adamw.
-        dtype: of the model.
-        num_steps: the many.
+        dtype: type of the model.
+        num_steps: number of updates in turn.
 
     Returns:
-        first..., second...: state and metrics after one update with that batch, in which the state of SGD's momentum
-        is the gradient; many...: weights, statistics and metrics after all.
+        first..., second...: state and metrics after one update with that batch; SGD's momentum is then the gradient.
+        many...: weights, statistics and metrics after all updates.
     """
     config = make_config(optimizer)
     num_labels = Alphabet(config.data.alphabet).size
@@ -110,7 +110,7 @@ def update(mesh: Mesh | None, optimizer: Optimizer, dtype: str, num_steps: int) 
         signal = () if mesh is None else (jax.process_index(),)
 
         def start() -> Any:
-            # From seed 0 the gradient of conv_norm_0's scale cancels: float32's rounding is then 1.2e-5 of it.
+            # With seed 0 the gradient of conv_norm_0's scale nearly cancels; rounding in float32 is then 1.2e-5 of it.
             state = jax.tree.map(
                 lambda leaf: leaf.astype(dtype) if leaf.dtype == np.float32 else leaf, some_state(config, seed=1)
             )
@@ -127,18 +127,18 @@ def update(mesh: Mesh | None, optimizer: Optimizer, dtype: str, num_steps: int) 
 
 
 def flatten(name: str, results: tuple[Any, dict[str, Any]]) -> dict[str, np.ndarray]:
-    """State and metrics by their place in the tree."""
+    """Maps the path of every array of state and metrics to the array."""
     state, metrics = results
     tree = {**vars(state), "metrics": {**metrics}}
-    tree["metrics"].pop("empty")  # padding to a multiple of the devices counts
+    tree["metrics"].pop("empty")  # it counts the rows that pad to a multiple of the devices
     return {name + jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def assert_close(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float) -> None:
-    """Each tensor of `expected`, relative to its largest entry.
+    """Compares each tensor, relative to the largest entry of `expected`.
 
-    Batch norm takes the bias of a convolution away again: its gradient, and what optimisers keep of it, is rounding,
-    and is measured against its kernel's.
+    Batch norm cancels the bias of a convolution. The bias's gradient, and its optimiser state, is therefore rounding
+    error, and is compared relative to that of the kernel.
     """
     for name, reference in expected.items():
         rounding = "opt_state" in name and "['conv_" in name and "norm" not in name and "bias" in name
@@ -148,7 +148,7 @@ def assert_close(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray],
 
 
 def evaluate(mesh: Mesh | None) -> dict[str, np.ndarray]:
-    """What `inference.eval_step` gives for the first batch of `PLAN`, in the order of its rows."""
+    """Runs `inference.eval_step` on the first batch of `PLAN` and returns the results in the order of its rows."""
     config = make_config("sgd")
     step = functools.partial(eval_step, config=config, num_labels=Alphabet(config.data.alphabet).size)
     layout: RowLayout = ONE_DEVICE if mesh is None else row_layout(mesh)
