@@ -1,4 +1,4 @@
-"""Archives of corpora, and language models."""
+"""Fuzz targets: archives of corpora, and language models."""
 
 import gzip
 import tarfile
@@ -39,7 +39,7 @@ def _tar() -> Sequence[bytes]:
 
 
 def _tar_claims() -> Sequence[bytes]:
-    """Members that would leave the folder, or that are no files; and sizes that no disk has."""
+    """Makes archives with members that would leave the folder or are not files, and with sizes beyond any disk."""
     up = [
         seeds.member(name) for name in ("../up", "a/../../up", "/tmp/ds2_jax_up", "..", "C:/up", "a\0b", "x" * 5000, "")
     ]
@@ -72,7 +72,7 @@ def _read_arpa(path: Path) -> None:
     assert np.isfinite([each.log10 for each in scores]).all()
     cached = next((path.parent / "cache/ds2_jax/ngrams").iterdir())
     content = bytearray(cached.read_bytes())
-    content[sum(map(ord, cached.name)) * 7919 % len(content)] ^= 1  # a cache that is damaged is made anew
+    content[sum(map(ord, cached.name)) * 7919 % len(content)] ^= 1  # a damaged cache is made again
     cached.write_bytes(content)
     assert load(path).word_scores("GO LEFT AND UP") == scores
 

@@ -1,4 +1,4 @@
-"""Audio files, and films."""
+"""Fuzz targets: audio files and films."""
 
 import shutil
 import struct
@@ -18,7 +18,7 @@ from tests.fuzz.upstream import damaged_codebooks
 
 
 def _read_audio(path: Path) -> None:
-    """All readers of audio agree on whether a file is whole and on what is in it."""
+    """Checks that all readers of audio agree on whether a file is whole and on its content."""
     content = AudioBytes(str(path), path.read_bytes())
     whole = attempt(path, lambda: reading.read_audio(path, seeds.RATE))
     blocks = attempt(path, lambda: np.concatenate(list(reading.read_blocks(path, seeds.RATE))))
@@ -94,7 +94,7 @@ def _ogg() -> Sequence[bytes]:
 
 
 def _ogg_claims() -> Sequence[bytes]:
-    """The end of the last page's granule position, and channels and rates of the first."""
+    """Changes the end of the last page's granule position, and channels and rates of the first page."""
     claims = [damaged_codebooks()]
     for ogg in _ogg():
         last = ogg.rindex(b"OggS")
@@ -195,7 +195,7 @@ def _films() -> Sequence[bytes]:
 
 
 def _read_film(path: Path) -> None:
-    """ffmpeg runs under the same limit of memory."""
+    """Reads a film; ffmpeg runs under the same memory limit."""
     from ds2_jax.audio import ffmpeg
 
     tempfile.tempdir = str(path.parent)
@@ -204,4 +204,4 @@ def _read_film(path: Path) -> None:
 
 
 FILMS = {"film": Target("a.mp4", _films, _read_film, starts_programs=True)} if shutil.which("ffmpeg") else {}
-"""Where there is ffmpeg, which no test needs."""
+"""Used only if ffmpeg is installed; no test needs it."""

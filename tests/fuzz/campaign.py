@@ -1,6 +1,6 @@
-"""Sends damaged files to workers and holds what comes back against the limits.
+"""Sends damaged files to workers and compares the outcomes with the limits.
 
-python -m tests.fuzz.campaign NUM_EACH [TARGET ...]     prints what was counted
+python -m tests.fuzz.campaign NUM_EACH [TARGET ...]     prints the counts
 python -m tests.fuzz.campaign --show TARGET NUMBER      writes that file to standard output
 """
 
@@ -23,29 +23,29 @@ from typing import IO
 from tests.fuzz.targets import TARGETS
 
 MAX_SECONDS = 5.0
-"""Of the processor, for one file."""
+"""CPU time for one file."""
 SECONDS_TO_HANG = 30.0
-"""By the clock: other programs may have the processor meanwhile."""
+"""Wall time for one file; it is longer because other programs may use the CPU."""
 MAX_GROWTH = 256.0
-"""MiB of resident memory for one file; the seeds and most claims are smaller than 100 KiB."""
+"""Growth of resident memory in MiB for one file; the seeds and most claims are smaller than 100 KiB."""
 SECONDS_TO_IMPORT = 300.0
-"""For the first file of a target, which imports and compiles."""
+"""Time for the first file of a target, which imports and compiles."""
 ROOT = Path(__file__).parents[2]
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one file.
+    """The outcome of reading one file.
 
     Attributes:
-        target: its kind.
-        number: of the mutation; below 0: a seed, or a claim made by hand.
-        outcome: accepted, refused, failed (another exception, or against a rule), crashed or hung.
-        seconds: of the processor that it took; by the clock where it hung.
-        growth: of the largest resident memory, MiB.
-        detail: the message, the traceback, or the end of what the process said.
-        is_seed: whether it is whole.
-        is_last: whether it is the last of those made by hand.
+        target: kind of the file.
+        number: number of the mutation; below 0 for a seed or a claim made by hand.
+        outcome: accepted, refused, failed (another exception, or a broken rule), crashed or hung.
+        seconds: CPU time; wall time if it hung.
+        growth: growth of the largest resident memory in MiB.
+        detail: the message, the traceback, or the end of the process's output.
+        is_seed: whether the file is whole.
+        is_last: whether it is the last file made by hand.
     """
 
     target: str
@@ -59,7 +59,7 @@ class Outcome:
 
     @property
     def fault(self) -> str:
-        """What is against the rules; "" where nothing is."""
+        """The broken rule; "" if none is broken."""
         if self.outcome in ("failed", "crashed", "hung"):
             return f"{self.outcome}: {self.detail}"
         if self.is_seed:
@@ -70,12 +70,12 @@ class Outcome:
 
     @property
     def again(self) -> str:
-        """The command that writes the file once more."""
+        """The command that writes the same file again."""
         return f"python -m tests.fuzz.campaign --show {self.target!r} {self.number}"
 
     @property
     def kind(self) -> str:
-        """The fault in short, with the place in this project where it happened: the same for faults that are alike."""
+        """A short name of the fault with its place in this project; similar faults have the same name."""
         places = re.findall(r'ds2_jax/(\S+\.py)", line (\d+)', self.fault)
         place = ":".join(places[0] if self.outcome in ("crashed", "hung") else places[-1]) if places else "no place"
         last = (self.fault.strip().splitlines() or [""])[0 if self.outcome in ("crashed", "hung") else -1]
@@ -83,7 +83,7 @@ class Outcome:
 
 
 class Worker:
-    """A process that reads files, started anew where it dies; a context manager."""
+    """A process that reads files and is restarted if it dies; a context manager."""
 
     def __init__(self, folder: Path, seconds_to_hang: float = SECONDS_TO_HANG) -> None:
         self._folder = folder
@@ -99,7 +99,7 @@ class Worker:
         self._stop()
 
     def read(self, target: str, number: int) -> Outcome:
-        """Has one file read."""
+        """Lets the process read one file and returns the outcome."""
         if number != -1 and target not in self._warm:
             self.read(target, -1)
         process = self._process or self._start()
@@ -109,7 +109,7 @@ class Worker:
         process.stdin.flush()
         limit = SECONDS_TO_IMPORT if number == -1 else self._seconds_to_hang
         if not select.select([process.stdout], [], [], limit)[0]:
-            process.send_signal(signal.SIGABRT)  # faulthandler says where it hangs
+            process.send_signal(signal.SIGABRT)  # faulthandler prints where it hangs
             return self._dead(target, number, "hung", limit)
         line = process.stdout.readline()
         if not line:
@@ -137,7 +137,7 @@ class Worker:
         return self._process
 
     def _stop(self) -> int:
-        """Ends the process; its exit code."""
+        """Ends the process and returns its exit code."""
         if self._said is not None:
             self._said.close()
         self._warm.clear()
@@ -147,7 +147,7 @@ class Worker:
         with contextlib.suppress(subprocess.TimeoutExpired, BrokenPipeError):
             process.communicate(timeout=10)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # with the programs that it started
+            os.killpg(process.pid, signal.SIGKILL)  # includes the programs that it started
         return process.wait()
 
     def _dead(self, target: str, number: int, outcome: str, seconds: float) -> Outcome:
@@ -159,7 +159,7 @@ class Worker:
 
 
 def run(targets: Sequence[str], num_each: int, folder: Path, first: int = 0) -> Iterator[Outcome]:
-    """The seeds, the claims and `num_each` mutations of each target, one after the other."""
+    """Reads the seeds, the claims and `num_each` mutations of each target, one after the other."""
     with Worker(folder) as worker:
         for target in targets:
             for number in itertools.count(1):
@@ -171,7 +171,7 @@ def run(targets: Sequence[str], num_each: int, folder: Path, first: int = 0) -> 
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The commands of the module's docstring."""
+    """Runs the commands of the module's docstring."""
     if arguments[0] == "--show":
         sys.stdout.buffer.write(TARGETS[arguments[1]].content(arguments[1], int(arguments[2])))
         return

@@ -1,4 +1,4 @@
-"""What a worker and its parent must notice, done on purpose."""
+"""Fuzz target that breaks the rules on purpose: a worker and its parent must notice."""
 
 import importlib
 import os
@@ -17,7 +17,7 @@ def _refuse_without_a_name() -> None:
 
 
 def _misbehave(path: Path) -> None:
-    """What the limits are for."""
+    """Breaks one of the rules or limits."""
     what = path.read_text()
     match what:
         case "refuse":

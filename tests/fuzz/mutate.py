@@ -1,4 +1,4 @@
-"""Damages a file as a full disk, a bad copy or an attacker would: the same way for the same random numbers."""
+"""Damages a file as a full disk, a bad copy or an attacker would; equal random numbers give equal damage."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from typing import Any
 
 INTEGERS = (0, 1, 255, 2**15 - 1, 2**15, 2**16 - 1, 2**24 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**36 - 1, 2**62, 2**63 - 1)
 HEADER_BYTES = 96
-"""Where most formats keep rates, channels and lengths; half of the changes are made there."""
+"""Most formats store rates, channels and lengths in these first bytes, so half of the changes are made there."""
 TEXT = re.compile(rb'-?\d+(?:\.\d+)?|"[^"\n]*"|true|false|null|[A-Za-z]{2,}')
 HOSTILE_TEXT = (
     *(b"0", b"-1", b"1e999", b"-1e999", b"NaN", b"Infinity", b"1e-400", b"9" * 19, b"9" * 400, b"9" * 5000),
@@ -32,7 +32,7 @@ Change = Callable[[bytearray, Sequence[bytes], random.Random], None]
 
 
 def mutate(data: bytes, others: Sequence[bytes], rng: random.Random, *, is_text: bool) -> bytes:
-    """Damages `data` in one to eight ways; `others` are whole files to take parts of; most text stays text."""
+    """Damages `data` in one to eight ways, also with parts of the whole files `others`. Most text stays text."""
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
         rng.choice(TEXT_CHANGES if is_text and rng.random() < 0.9 else CHANGES)(changed, others, rng)
@@ -61,12 +61,12 @@ def _set_bytes(data: bytearray, others: Sequence[bytes], rng: random.Random) -> 
 def _set_integer(data: bytearray, others: Sequence[bytes], rng: random.Random) -> None:
     width, place = rng.choice((1, 2, 3, 4, 4, 8)), _place(data, rng)
     value = rng.choice(INTEGERS) & (1 << 8 * width) - 1
-    place -= place % 2 if rng.random() < 0.8 else 0  # most fields lie at even places
+    place -= place % 2 if rng.random() < 0.8 else 0  # most fields lie at even offsets
     data[place : place + width] = value.to_bytes(width, rng.choice(("little", "big")))
 
 
 def _set_text(data: bytearray, others: Sequence[bytes], rng: random.Random) -> None:
-    """A number, a string or a word, of the first 2,000 that are there, becomes what no reader expects."""
+    """Replaces a number, a string or a word, one of the first 2,000, by a value that no reader expects."""
     found = [match for _, match in zip(range(2000), TEXT.finditer(data), strict=False)]
     if found:
         start, end = rng.choice(found[:12] if rng.random() < 0.5 else found).span()
@@ -74,7 +74,7 @@ def _set_text(data: bytearray, others: Sequence[bytes], rng: random.Random) -> N
 
 
 def _set_tree(data: bytearray, others: Sequence[bytes], rng: random.Random) -> None:
-    """A value of a line of JSON, or of all where it is one object, becomes another, or goes; a key too."""
+    """Changes or deletes a value or a key in a line of JSON, or in the whole text if that is one object."""
     lines = bytes(data).split(b"\n")
     for place in (*rng.sample(range(len(lines)), min(len(lines), 3)), None):
         try:
@@ -98,7 +98,7 @@ def _change_tree(tree: Any, rng: random.Random) -> None:
             case 0 if isinstance(tree, dict):
                 tree[f"{key}{rng.choice(' _x')}"] = value
             case 1:
-                pass  # it is gone
+                pass  # it is deleted
             case _ if isinstance(tree, dict):
                 tree[key] = rng.choice(HOSTILE_VALUES)
             case _:
@@ -125,7 +125,7 @@ def _insert(data: bytearray, others: Sequence[bytes], rng: random.Random) -> Non
 
 
 def _splice(data: bytearray, others: Sequence[bytes], rng: random.Random) -> None:
-    """The start of this file, the end of another."""
+    """Joins the start of this file to the end of another."""
     other = rng.choice(others)
     data[rng.randrange(len(data) + 1) :] = other[rng.randrange(len(other) + 1) :]
 

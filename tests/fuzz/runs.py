@@ -1,4 +1,4 @@
-"""The folders of runs: checkpoints, and what would run if it was unpickled or executed."""
+"""Fuzz targets: folders of runs, with damaged checkpoints and with files that would run if unpickled or executed."""
 
 import functools
 import io
@@ -14,7 +14,7 @@ from tests.fuzz.target import PAYLOADS, PICKLE, Payload, Target, accepted
 
 @functools.cache
 def _run() -> Mapping[str, bytes]:
-    """The files of a run with a checkpoint. Some have other names and contents in every process."""
+    """Makes the files of a run with a checkpoint. Some names and contents differ in every process."""
     from tests.small_runs import SMALL_CONFIG, write_untrained_run
 
     with tempfile.TemporaryDirectory() as folder:
@@ -23,14 +23,14 @@ def _run() -> Mapping[str, bytes]:
 
 
 def _files(kind: str) -> Sequence[bytes]:
-    """Files of the run, each behind a line with its place among all: those that this project writes, or the others."""
+    """Lists the run's files that this project writes, or the others; a line with the index precedes each file."""
     ours = ("config.json", "meta/metadata", "metrics/metrics")
     files = enumerate(sorted(_run().items()))
     return [b"%d\n" % place + data for place, (name, data) in files if name.endswith(ours) == (kind == "ours")]
 
 
 def _read_run(path: Path) -> None:
-    """The whole run is read, but for one file that is damaged. Weights are those that were saved, bit for bit."""
+    """Reads a whole run in which one file is damaged. The weights must be the saved ones, bit for bit."""
     import jax
 
     from ds2_jax.parallel.mesh import data_mesh
@@ -58,7 +58,7 @@ def _read_run(path: Path) -> None:
 
 
 def _planted() -> Sequence[bytes]:
-    """In place of each of them, what would run if it was unpickled or executed."""
+    """Replaces each of the files by one that would run if it was unpickled or executed."""
     ours, others = (_files(kind) for kind in ("ours", "others"))
     planted = [(file, payload) for file in ours for payload in PAYLOADS] + [(file, PICKLE) for file in others]
     return [file[: file.index(b"\n") + 1] + payload for file, payload in planted]
@@ -84,7 +84,7 @@ def _failed_steps() -> Sequence[bytes]:
 
 
 def _failed_step_claims() -> Sequence[bytes]:
-    """Archives of other arrays: compressed, of objects, larger than the file, with a name that leads outside."""
+    """Makes archives of bad arrays: compressed, of objects, larger than the file, with a name that leads outside."""
     objects = io.BytesIO()
     np.savez(objects, allow_pickle=True, waveforms=np.array([Payload()], object))
     zeros, outside = io.BytesIO(), io.BytesIO()

@@ -1,4 +1,4 @@
-"""Small whole files of each kind, to be damaged. The same bytes each time, as long as libsndfile is the same."""
+"""Makes small whole files of each kind, to be damaged. With the same libsndfile the bytes are always the same."""
 
 import functools
 import gzip
@@ -16,14 +16,14 @@ REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def samples(num_channels: int = 1, seconds: float = 0.25) -> np.ndarray:
-    """[S, C] float64: tones and noise."""
+    """Makes tones and noise, [S, C] float64."""
     time = np.arange(round(seconds * RATE)) / RATE
     tones = np.stack([0.3 * np.sin(2 * np.pi * 220 * (channel + 1) * time) for channel in range(num_channels)], axis=1)
     return tones + np.random.default_rng(0).normal(0, 0.01, tones.shape)
 
 
 def encode(audio_format: str, subtype: str, num_channels: int = 1, rate: int = RATE) -> bytes:
-    """An audio file, without the time and the random number that libsndfile writes into some."""
+    """Encodes an audio file and removes the time and the random number that libsndfile writes into some formats."""
     file = io.BytesIO()
     soundfile.write(file, samples(num_channels), rate, format=audio_format, subtype=subtype)
     data = bytearray(file.getvalue())
@@ -40,7 +40,7 @@ def _pages(data: bytes | bytearray) -> list[int]:
 
 
 def mend_ogg(data: bytes) -> bytes:
-    """Makes the checksum of every Ogg page right, so that damage reaches the decoder behind it."""
+    """Corrects the checksum of every Ogg page, so that the damage reaches the decoder."""
     mended = bytearray(data)
     for start in _pages(data):
         header = mended[start : start + 27]
@@ -56,13 +56,13 @@ def mend_ogg(data: bytes) -> bytes:
 
 
 def id3(data: bytes) -> bytes:
-    """An MP3 behind a tag with a title."""
+    """Puts an ID3 tag with a title before an MP3."""
     frame = b"TIT2" + (20).to_bytes(4, "big") + b"\0\0" + b"\x03" + b"title" * 3 + b"\0" * 4
     return b"ID3\x04\0\0" + bytes([0, 0, len(frame) >> 7, len(frame) & 0x7F]) + frame + data
 
 
 def archive(members: Sequence[tuple[tarfile.TarInfo, bytes]], tar_format: int = tarfile.PAX_FORMAT) -> bytes:
-    """A tar file, not yet compressed."""
+    """Makes an uncompressed tar file."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tar_format) as tar:
         for info, content in members:
@@ -71,7 +71,7 @@ def archive(members: Sequence[tuple[tarfile.TarInfo, bytes]], tar_format: int = 
 
 
 def member(name: str, content: bytes = b"content", **fields: object) -> tuple[tarfile.TarInfo, bytes]:
-    """A member of an archive; `fields` are those of TarInfo."""
+    """Makes a member of an archive; `fields` are attributes of TarInfo."""
     info = tarfile.TarInfo(name)
     info.size = len(content)
     for field, value in fields.items():
@@ -80,7 +80,7 @@ def member(name: str, content: bytes = b"content", **fields: object) -> tuple[ta
 
 
 def mend_tar(data: bytes) -> bytes:
-    """Makes the checksum of every header of a tar file right where there seems to be one, and compresses it."""
+    """Corrects the checksum of everything that looks like a header in a tar file, and compresses the file."""
     mended = bytearray(data)
     for start in range(0, len(data) - 511, 512):
         if mended[start + 257 : start + 262] == b"ustar":
@@ -91,7 +91,7 @@ def mend_tar(data: bytes) -> bytes:
 
 @functools.cache
 def sphere(num_channels: int = 1) -> bytes:
-    """A Sphere file as NIST's tools write it: the number of samples in its header."""
+    """Makes a Sphere file as NIST's tools do, with the number of samples in the header."""
     data = (samples(num_channels) * 32767).astype("<i2")
     fields = (
         f"NIST_1A\n   1024\nsample_count -i {len(data)}\nsample_rate -i {RATE}\nchannel_count -i {num_channels}\n"
@@ -101,6 +101,6 @@ def sphere(num_channels: int = 1) -> bytes:
 
 
 def claim(data: bytes, place: int, layout: str, value: int) -> bytes:
-    """`data` with a number, packed as `struct` has it, at `place`."""
+    """Writes a number into `data` at `place`, packed in a format of `struct`."""
     number = struct.pack(layout, value)
     return data[:place] + number + data[place + len(number) :]

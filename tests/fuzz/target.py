@@ -1,7 +1,7 @@
-"""A kind of file that is fuzzed, and what must hold when a damaged one is read.
+"""A kind of file that is fuzzed, and the rules for reading a damaged one.
 
-A reader returns where it accepts a file, having checked what it got, and raises InputError where it refuses it. Heavy
-modules are imported where they are used: a process loads those of the targets that it is asked for.
+A reader returns if it accepts a file, after checking the content, and raises InputError if it refuses the file. Heavy
+modules are imported inside functions, so that a process loads only those of its targets.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Payload:
-    """What runs a command, a harmless one, where it is unpickled."""
+    """Runs a harmless command when it is unpickled."""
 
     def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
         return os.system, (f": {MARK}",)
@@ -38,7 +38,7 @@ def _object_array() -> bytes:
 MARK = "was_run"
 PICKLE = pickle.dumps(Payload())
 PAYLOADS = (PICKLE, _object_array(), f"import os\nos.system(': {MARK}')\n".encode())
-"""A pickle, an array of objects as NumPy keeps it, and a program: in place of any file. A worker notices all three."""
+"""A pickle, NumPy's file of an array of objects, and a program. They replace any file; a worker notices all three."""
 
 
 def _unchanged(data: bytes) -> bytes:
@@ -54,13 +54,13 @@ class Target:
     """A kind of file.
 
     Attributes:
-        file: its name in the folder that it is read in.
-        seeds: whole files, which are accepted.
+        file: name of the file in its folder.
+        seeds: whole files, which must be accepted.
         read: reads the file.
-        claims: files made by hand that claim too much, or what no honest file holds.
-        mend: makes checksums right behind the damage.
-        beside: other files in its folder, by name.
-        starts_programs: whether reading it may.
+        claims: files made by hand that claim too much, or hold what no honest file holds.
+        mend: corrects checksums after the damage.
+        beside: other files in the folder, by name.
+        starts_programs: whether reading the file may start programs.
     """
 
     file: str
@@ -72,7 +72,7 @@ class Target:
     starts_programs: bool = False
 
     def content(self, name: str, number: int) -> bytes:
-        """Mutation `number` of the target `name`; below 0, the files of `unchanged`."""
+        """Returns mutation `number` of the target `name`; a number below 0 gives a file of `unchanged`."""
         if number < 0:
             return self.mend(self.unchanged()[-1 - number])
         whole = self.made(self.seeds)
@@ -81,18 +81,18 @@ class Target:
         return self.mend(mutate(seed, whole, rng, is_text=seed.isascii()))
 
     def unchanged(self) -> Sequence[bytes]:
-        """The seeds, the claims, and code that nothing may run."""
+        """Returns the seeds, the claims, and files of code that must never run."""
         return [*self.made(self.seeds), *self.made(self.claims), *PAYLOADS]
 
     @staticmethod
     @functools.cache
     def made(make: Callable[[], Sequence[bytes]]) -> Sequence[bytes]:
-        """The seeds or claims, made once in a process."""
+        """Makes the seeds or claims, once in each process."""
         return make()
 
 
 def attempt(path: Path, call: Callable[[], T]) -> T | InputError:
-    """What `call` returns, or why it refuses the file, which must name it."""
+    """Returns the result of `call`, or its error if it refuses the file; the error must name the file."""
     try:
         return call()
     except InputError as error:
@@ -102,7 +102,7 @@ def attempt(path: Path, call: Callable[[], T]) -> T | InputError:
 
 
 def accepted(path: Path, call: Callable[[], T]) -> T:
-    """What `call` returns."""
+    """Returns the result of `call`; raises its error if it refuses the file."""
     result = attempt(path, call)
     if isinstance(result, InputError):
         raise result

@@ -1,4 +1,4 @@
-"""All that is fuzzed, by name."""
+"""All fuzz targets by name."""
 
 from tests.fuzz.archives import ARCHIVES, MODELS
 from tests.fuzz.audio import AUDIO, FILMS

@@ -1,6 +1,6 @@
-"""Damaged and hostile files, read in a process of its own: refused by name or read as they are, and nothing else.
+"""Damaged and hostile files are refused by name or read as they are, and nothing else happens.
 
-tests/fuzz/ says what is read, how it is damaged and what a reader must not do.
+They are read in a separate process. tests/fuzz/target.py has the rules, the other modules the files and the damage.
 """
 
 import ast
@@ -33,14 +33,14 @@ from tests.fuzz.upstream import CRASHES
 
 NUM_QUICK, NUM_SLOW = 500, 12_000
 SLOW_FIRST = 1000
-"""The slow test begins where the quick one does not reach."""
+"""The slow test begins after the mutations of the quick test."""
 T = TypeVar("T")
 PACKAGE = Path(__file__).parents[2] / "ds2_jax"
 
 
 def check(num_mutations: int, first: int, folder: Path) -> None:
     outcomes = list(campaign.run(list(TARGETS), math.ceil(num_mutations / len(TARGETS)), folder, first))
-    faults = {each.kind: f"{each.again} ...\n{each.fault}" for each in outcomes if each.fault}  # one of those alike
+    faults = {each.kind: f"{each.again} ...\n{each.fault}" for each in outcomes if each.fault}  # one of each kind
     assert not faults, "\n".join(faults.values())
     counts = collections.Counter(each.outcome for each in outcomes if each.number >= 0)
     assert counts.total() >= num_mutations
@@ -59,7 +59,9 @@ def test_12_000_mutations(tmp_path: Path) -> None:
     check(NUM_SLOW, SLOW_FIRST, tmp_path)
 
 
-@pytest.mark.parametrize("name", [name for name in TARGETS if "of a" not in name])  # Orbax draws names and writes times
+@pytest.mark.parametrize(
+    "name", [name for name in TARGETS if "of a" not in name]
+)  # Orbax draws random names and writes times
 def test_the_same_number_is_the_same_file(name: str) -> None:
     first, second = ([TARGETS[name].content(name, number) for number in range(20)] for _ in range(2))
     assert first == second
@@ -69,7 +71,7 @@ def test_the_same_number_is_the_same_file(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CRASHES)
 def test_crashes_of_libraries_are_still_there(name: str) -> None:
-    """Where one is mended, what keeps users from it can go."""
+    """When a library fixes a crash, the protection against it can be removed."""
     done = subprocess.run([sys.executable, "-m", "tests.fuzz.upstream", name], cwd=PACKAGE.parent, capture_output=True)
     assert done.returncode == -CRASHES[name].signal
 
@@ -104,12 +106,12 @@ VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS),
     lambda below: st.one_of(st.lists(below, max_size=4), st.dictionaries(TEXTS, below, max_size=4)),
 )
-"""Whatever JSON is, with what Python reads besides: NaN and infinity."""
+"""Any JSON, plus NaN and infinity, which Python also reads."""
 
 
 @st.composite
 def trees(draw: st.DrawFn, whole: dict[str, Any]) -> str:
-    """The JSON of a tree in which a value or two are others, gone, or there twice, or a name is another."""
+    """Draws the JSON of a tree in which one or two values are changed, deleted or duplicated, or a name is changed."""
     tree = copy.deepcopy(whole)
     for _ in range(draw(st.integers(1, 2))):
         place: dict[str, Any] = tree
@@ -131,7 +133,7 @@ def trees(draw: st.DrawFn, whole: dict[str, Any]) -> str:
 
 
 def refuses_or(path: Path, read: Callable[[], T]) -> T | None:
-    """What is read; None where it is refused, which must name the file."""
+    """Returns what is read; None if the file is refused, with an error that must name it."""
     try:
         return read()
     except InputError as error:
@@ -174,7 +176,7 @@ FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "load_module", "run_
 
 
 def risks(source: str) -> list[str]:
-    """What could run what a file holds: unpickling, `np.load`, `torch.load`, running code."""
+    """Lists the calls that could run the content of a file: unpickling, `np.load`, `torch.load`, running code."""
     found = []
     for node in ast.walk(ast.parse(source)):
         match node:
@@ -196,5 +198,5 @@ def test_no_module_unpickles_or_runs_what_a_file_holds() -> None:
     source = "import pickle\nfrom joblib import load\neval('1')\nnp.load(file, allow_pickle=True)\ntorch.load(file)"
     assert set(risks(source)) == {"pickle", "joblib", "eval", "allow_pickle", "torch.load"}
     found = {path.relative_to(PACKAGE).as_posix(): risks(path.read_text()) for path in PACKAGE.rglob("*.py")}
-    # A recipe is a program, which the user names; a run keeps its settings as JSON.
+    # A recipe is a program that the user names; a run stores its settings as JSON.
     assert {name: each for name, each in found.items() if each} == {"config/load.py": ["runpy.run_path"]}

@@ -1,4 +1,4 @@
-"""Manifests, settings and results: lines of text and JSON."""
+"""Fuzz targets: manifests, settings and results, which are lines of text and JSON."""
 
 import dataclasses
 import gzip
@@ -19,7 +19,7 @@ def _read_manifest(path: Path) -> None:
     from ds2_jax.data.usable import check_utterances
     from ds2_jax.text.alphabet import Alphabet
 
-    utterances = accepted(path.parent, lambda: read_manifest(path))  # a transcript's file may be at fault
+    utterances = accepted(path.parent, lambda: read_manifest(path))  # the file of a transcript may be damaged
     assert len({each.id for each in utterances}) == len(utterances) > 0
     for each in utterances:
         assert each.duration >= 0
@@ -169,7 +169,7 @@ def _read_journal(path: Path) -> None:
 
 
 def _read_lists(path: Path) -> None:
-    """The transcripts that corpora come with."""
+    """Reads the transcripts of published corpora."""
     from ds2_jax.corpora import common_voice, folder, tedlium, voxforge
 
     etc = path.parent / "etc"

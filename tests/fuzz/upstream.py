@@ -1,4 +1,4 @@
-"""Crashes inside the libraries that read files: the inputs, and what keeps users from them.
+"""Crashes inside the libraries that read files: the inputs, and the protection of users.
 
 python -m tests.fuzz.upstream NAME      crashes
 """
@@ -17,11 +17,11 @@ class Crash(NamedTuple):
     """A way to end the process.
 
     Attributes:
-        library: and its version.
-        what: is called on which input.
-        signal: that ends the process.
-        protection: why this project's readers do not meet it.
-        run: does it.
+        library: name and version of the library.
+        what: the call and its input.
+        signal: signal that ends the process.
+        protection: why this project's readers avoid the crash.
+        run: makes the crash.
     """
 
     library: str
@@ -32,7 +32,7 @@ class Crash(NamedTuple):
 
 
 def damaged_codebooks() -> bytes:
-    """A Vorbis stream with one byte of its setup header changed, and the page's checksum right again."""
+    """Makes a Vorbis stream with one changed byte in its setup header and a corrected checksum of the page."""
     data = bytearray(seeds.encode("OGG", "VORBIS"))
     data[205] ^= 0x80
     return seeds.mend_ogg(bytes(data))

@@ -1,9 +1,9 @@
-"""Reads damaged files in a process of its own, which may run out of memory, hang or crash.
+"""Reads damaged files in a separate process, which may run out of memory, hang or crash.
 
     python -m tests.fuzz.worker FOLDER < requests
 
-A request is a line of JSON, [target, number]; the answer too: outcome (accepted, refused or failed), seconds of the
-processor, growth of the largest resident memory in MiB, detail, and the number's place among those made by hand.
+A request is a line of JSON: [target, number]. The answer is a line of JSON too: outcome (accepted, refused or failed),
+CPU seconds, growth of the largest resident memory in MiB, detail, and the number's place among the files made by hand.
 """
 
 import faulthandler
@@ -23,7 +23,7 @@ from tests.fuzz.target import MARK
 from tests.fuzz.targets import TARGETS
 
 ADDRESS_SPACE = 2 * 2**30
-"""Bytes that reading may ask for beyond what the imports took, by RLIMIT_AS."""
+"""Bytes of memory that reading may use in addition to the imports; RLIMIT_AS enforces it."""
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 FORBIDDEN = (
     "pickle.find_class",
@@ -38,12 +38,12 @@ CHANGING = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.symlink", "os.
 
 
 class Watch:
-    """An audit hook that notes what a reader must not do.
+    """An audit hook that records forbidden actions of a reader.
 
     Attributes:
-        folder: in which files may be written; None while nothing is watched.
+        folder: folder in which files may be written; None while nothing is watched.
         starts_programs: whether a program may be started.
-        seen: what was done against the rules.
+        seen: actions against the rules.
     """
 
     def __init__(self) -> None:
@@ -71,14 +71,14 @@ class Watch:
                     self.seen.append(f"{event} {path}")
 
     def _is_planted(self, argument: Any) -> bool:
-        """Whether code, its source, or the name of its file come from the folder."""
+        """Whether code, its source, or the name of its file comes from the folder."""
         name = getattr(argument, "co_filename", argument)
         text = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else ""
         return text.startswith(str(self.folder)) or MARK in text
 
 
 def _resident(field: str) -> float:
-    """MiB: VmRSS, now, or VmHWM, the most since `_forget_peak`."""
+    """Returns memory in MiB: VmRSS is the present value, VmHWM the largest since `_forget_peak`."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition(f"{field}:")[2].split()[0]) / 1024
 
@@ -93,7 +93,7 @@ def _limit_address_space() -> None:
 
 
 def read(watch: Watch, root: Path, name: str, number: int) -> dict[str, Any]:
-    """Writes one damaged file and has it read."""
+    """Writes one damaged file, reads it, and returns the answer."""
     target, folder = (TARGETS | SELF_TEST)[name], root / "folder"
     folder.mkdir()
     for other, content in target.beside.items():
@@ -130,11 +130,11 @@ def main() -> None:
     root = Path(sys.argv[1])
     os.environ["XDG_CACHE_HOME"] = str(root / "folder/cache")
     watch, answers = Watch(), os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print goes where the parent finds it when this process dies
+    os.dup2(2, 1)  # the parent reads the output of libraries from stderr if this process dies
     faulthandler.enable()
     for line in sys.stdin:
         name, number = json.loads(line)
-        if number == -1:  # imports and compiles what the target needs
+        if number == -1:  # this imports and compiles everything that the target needs
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
         answer = read(watch, root, name, number)
         if number == -1:

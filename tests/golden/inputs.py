@@ -1,7 +1,7 @@
-"""Weights and inputs of the golden tests, drawn from seeds, so that only PyTorch's outputs need storing.
+"""Weights and inputs of the golden tests. They are drawn from seeds, so that only PyTorch's outputs are stored.
 
-Shared by make_golden.py (PyTorch) and test_golden.py (JAX), hence NumPy alone. Weights carry PyTorch's names and
-layouts; `recurrent_to_ours` and `model_to_ours` turn them, or their gradients, into ours.
+make_golden.py (PyTorch) and test_golden.py (JAX) share this module, so it uses only NumPy. Weights have PyTorch's names
+and layouts; `recurrent_to_ours` and `model_to_ours` convert them, or their gradients, to ours.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ NUM_GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 
 @dataclasses.dataclass(frozen=True)
 class RecurrentCase:
-    """One recurrent layer; `lengths` has one entry per row of the batch."""
+    """A recurrent layer and its batch; `lengths` has one entry per row."""
 
     rnn_type: Literal["lstm", "gru", "rnn"]
     bidirectional: bool
@@ -42,7 +42,7 @@ RECURRENT_CASES = {
 
 @dataclasses.dataclass(frozen=True)
 class ModelCase:
-    """A whole model; in training no row is padded, where the source's batch norm would count the padding."""
+    """A whole model. In training no row is padded, because the source's batch norm would count the padding."""
 
     config: ModelConfig
     num_frames: int
@@ -56,7 +56,7 @@ _SMALL = ModelConfig(hidden_size=8, num_layers=3, channels=(4, 3))
 _SMALLEST = dataclasses.replace(_SMALL, hidden_size=4, num_layers=2, channels=(2, 2))
 _FRONT_END = dataclasses.replace(_SMALL, hidden_size=1, num_layers=1)
 
-FRONT_END_CASES = {  # a large scale before the clipped ReLU, so that both its ends are reached
+FRONT_END_CASES = {  # the scale before the clipped ReLU is large, so that both clips occur
     "eval": ModelCase(_FRONT_END, 23, (15, 23, 6), conv_norm_scale=10.0),
     "train": ModelCase(_FRONT_END, 17, (17, 17), train=True, conv_norm_scale=10.0),
     "time_reduction_4": ModelCase(
@@ -72,7 +72,7 @@ LOOKAHEAD_LENGTHS = (14, 30, 3)
 
 
 def _bits(name: str) -> np.random.PCG64:
-    # NumPy promises the streams of its bit generators, but not those of the distributions drawn from them.
+    # NumPy guarantees the streams of its bit generators, but not those of its distributions.
     return np.random.PCG64(list(name.encode()))
 
 
@@ -90,7 +90,7 @@ def _symmetric(bits: np.random.PCG64, shape: tuple[int, ...], fan_in: int) -> np
 
 
 def masked(values: np.ndarray, lengths: tuple[int, ...]) -> np.ndarray:
-    """[B, T, ...] with zeros from each row's length on."""
+    """Sets [B, T, ...] to zero from the length of each row on."""
     valid = np.arange(values.shape[1]) < np.array(lengths)[:, None]
     return np.where(valid.reshape(valid.shape + (1,) * (values.ndim - 2)), values, np.float32(0))
 
@@ -109,7 +109,7 @@ def _recurrent_weights(
 
 
 def recurrent_inputs(name: str) -> tuple[np.ndarray, Weights, np.ndarray]:
-    """[B, T, F] inputs with zero padding, the layer's weights, and [B, T, H] cotangents of its outputs."""
+    """Draws inputs [B, T, F] with zero padding, the layer's weights, and cotangents [B, T, H] of its outputs."""
     case = RECURRENT_CASES[name]
     bits = _bits(f"recurrent {name}")
     inputs = _uniform(bits, (len(case.lengths), case.num_frames, case.num_inputs), -1.7, 1.7)
@@ -119,20 +119,20 @@ def recurrent_inputs(name: str) -> tuple[np.ndarray, Weights, np.ndarray]:
 
 
 def lookahead_inputs() -> tuple[np.ndarray, np.ndarray]:
-    """[B, T, H] inputs with zero padding, and PyTorch's [H, 1, context] kernel; both ends of the clip are reached."""
+    """Draws inputs [B, T, H] with zero padding and PyTorch's kernel [H, 1, context]; both clips occur."""
     bits = _bits("lookahead")
     inputs = _uniform(bits, (len(LOOKAHEAD_LENGTHS), max(LOOKAHEAD_LENGTHS), 4), -10, 10)
     return masked(inputs, LOOKAHEAD_LENGTHS), _uniform(bits, (4, 1, 20), -1, 1)
 
 
 def spectrograms(case: ModelCase) -> np.ndarray:
-    """[B, T, F] with zero padding and unit variance."""
+    """Draws [B, T, F] with zero padding and unit variance."""
     shape = (len(case.num_frames_of_rows), case.num_frames, NUM_BINS)
     return masked(_uniform(_bits("spectrograms"), shape, -1.7, 1.7), case.num_frames_of_rows)
 
 
 def num_output_bins(config: ModelConfig) -> int:
-    """Frequency rows after the two convolutions."""
+    """Counts the frequency rows after the two convolutions."""
     num_bins = NUM_BINS
     for stride in config.frequency_strides:
         num_bins = -(-num_bins // stride)
@@ -140,7 +140,7 @@ def num_output_bins(config: ModelConfig) -> int:
 
 
 def model_weights(case: ModelCase) -> Weights:
-    """All parameters and running statistics of make_golden.DeepSpeech2, by their names there."""
+    """Draws all parameters and running statistics of make_golden.DeepSpeech2, by their names there."""
     config, bits = case.config, _bits("model")
     weights = {}
 
@@ -155,7 +155,7 @@ def model_weights(case: ModelCase) -> Weights:
         taps = (config.frequency_kernels[layer], config.time_kernels[layer])
         fan_in = in_channels * taps[0] * taps[1]
         weights[f"conv_{layer}.weight"] = _symmetric(bits, (channels, in_channels, *taps), fan_in)
-        weights[f"conv_{layer}.bias"] = _symmetric(bits, (channels,), 4)  # large, so that it counts
+        weights[f"conv_{layer}.bias"] = _symmetric(bits, (channels,), 4)  # large enough to matter
         add_norm(f"conv_norm_{layer}", channels, case.conv_norm_scale)
         in_channels = channels
 
@@ -175,7 +175,7 @@ def model_weights(case: ModelCase) -> Weights:
 
 
 def ctc_rows() -> list[tuple[int, list[int]]]:
-    """(valid frames, labels) of each row: two long ones, and the corners of what CTC can align."""
+    """Returns (valid frames, labels) of each row: two long rows, and the limits of what CTC can align."""
     bits = _bits("ctc labels")
     return [
         (200, _labels(bits, 60, NUM_LABELS - 1)),
@@ -184,16 +184,16 @@ def ctc_rows() -> list[tuple[int, list[int]]]:
         (20, []),
         (1, [7]),
         (4, [1, 2, 3, 4]),  # exact fit
-        (7, [3, 3, 3, 3]),  # exact fit with the blanks between equal labels
+        (7, [3, 3, 3, 3]),  # exact fit, with blanks between equal labels
         (3, [1, 2, 3, 4]),  # too short
-        (6, [3, 3, 3, 3]),  # too short by one of those blanks
+        (6, [3, 3, 3, 3]),  # too short by one blank
         (0, [1, 2]),
         (0, []),
     ]
 
 
 def ctc_batch() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The rows as logits [B, T', V] float32, output_lengths [B], labels [B, N] and num_labels [B] int32."""
+    """Returns the rows as logits [B, T', V] float32, output_lengths [B], labels [B, N] and num_labels [B] int32."""
     rows = ctc_rows()
     output_lengths = np.array([num_frames for num_frames, _ in rows], dtype=np.int32)
     num_labels = np.array([len(labels) for _, labels in rows], dtype=np.int32)
@@ -205,7 +205,7 @@ def ctc_batch() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def recurrent_to_ours(weights: Weights) -> dict[str, tuple[np.ndarray, ...]]:
-    """One array of each direction; the input kernels with their inputs first."""
+    """Converts weights to one array per direction, with the inputs of the input kernels first."""
     suffixes = [suffix for suffix in ("", "_reverse") if f"bias_ih_l0{suffix}" in weights]
     return {
         "input_kernel": tuple(weights[f"weight_ih_l0{suffix}"].T for suffix in suffixes),
@@ -216,7 +216,7 @@ def recurrent_to_ours(weights: Weights) -> dict[str, tuple[np.ndarray, ...]]:
 
 
 def model_to_ours(weights: Weights, config: ModelConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The Flax parameters and batch statistics that `weights` stand for."""
+    """Converts `weights` to Flax parameters and batch statistics."""
     params: dict[str, Any] = {}
     statistics: dict[str, Any] = {}
 
@@ -240,7 +240,7 @@ def model_to_ours(weights: Weights, config: ModelConfig) -> tuple[dict[str, Any]
         params[f"rnn_{layer}"] = recurrent_to_ours(ours)
         if layer:
             add_norm(f"rnn_norm_{layer}", f"rnn_{layer}", "norm")
-    # PyTorch's view of [B, C, F', T'] puts a channel's rows together; ours puts a row's channels together.
+    # PyTorch's view of [B, C, F', T'] keeps the rows of a channel together; ours keeps the channels of a row together.
     kernels = params["rnn_0"]["input_kernel"]
     by_channel = (kernel.reshape(config.channels[-1], -1, kernel.shape[-1]) for kernel in kernels)
     params["rnn_0"]["input_kernel"] = tuple(each.swapaxes(0, 1).reshape(kernels[0].shape) for each in by_channel)

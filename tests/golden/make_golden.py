@@ -1,7 +1,7 @@
-"""Stores what PyTorch's own layers give for the inputs of inputs.py, in one .npz beside this file for each area.
+"""Stores the outputs of PyTorch's layers for the inputs of inputs.py, in one .npz file for each area.
 
-Run from the root of the repository in an environment with PyTorch and NumPy: `python -m tests.golden.make_golden`.
-The files carry the versions that made them. Running it again with the same versions gives the same bytes.
+Run it from the root of the repository in an environment with PyTorch and NumPy: `python -m tests.golden.make_golden`.
+The files hold the versions that made them. The same versions give the same bytes.
 """
 
 from pathlib import Path
@@ -19,25 +19,25 @@ RNN_TYPES: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn":
 
 
 def zero_padding(values: Tensor, lengths: Tensor) -> Tensor:
-    """[B, C, F, T] with zeros from each row's length on."""
+    """Sets [B, C, F, T] to zero from the length of each row on."""
     padding = torch.arange(values.shape[-1]) >= lengths[:, None]
     return values.masked_fill(padding[:, None, None], 0)
 
 
 def run_recurrent(layer: nn.RNNBase, values: Tensor, lengths: Tensor) -> Tensor:
-    """[B, T, F] -> [B, T, H], the directions summed, zeros on padding."""
+    """Computes [B, T, F] -> [B, T, H] with summed directions and zeros on padding."""
     packed = pack_padded_sequence(values, lengths, batch_first=True, enforce_sorted=False)
     outputs, _ = pad_packed_sequence(layer(packed)[0], batch_first=True, total_length=values.shape[1])
     return outputs.unflatten(-1, (-1, layer.hidden_size)).sum(-2)
 
 
 def run_norm(norm: nn.BatchNorm1d, values: Tensor) -> Tensor:
-    """Over all rows and frames of [B, T, H]."""
+    """Normalises [B, T, H] over all rows and frames."""
     return norm(values.flatten(0, 1)).view(values.shape)
 
 
 def run_lookahead(conv: nn.Conv1d, values: Tensor) -> Tensor:
-    """[B, T, H]: each unit's weighted sum over the present and the following frames, clipped."""
+    """Computes the clipped, weighted sum of each unit over the present and the following frames, [B, T, H]."""
     padded = nn.functional.pad(values.transpose(1, 2), (0, conv.kernel_size[0] - 1))
     return nn.functional.hardtanh(conv(padded), 0, 20).transpose(1, 2)
 
@@ -75,9 +75,10 @@ class DeepSpeech2(nn.Module):
         self.head = nn.Linear(config.hidden_size, inputs.NUM_LABELS, bias=False)
 
     def front_end(self, spectrograms: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, T, F] -> [B, C, F', T'] and the valid output frames; the padding is cleared after every module."""
+        """Computes [B, T, F] -> [B, C, F', T'] and the valid output frames; clears the padding after every module."""
         lengths = (num_frames - 1) // self.config.time_reduction + 1
-        # The source clears with the final lengths, which suits the first convolution only if the second keeps time.
+        # The source clears with the final lengths, which is right after the first convolution only if the second has
+        # time stride 1.
         first_lengths = (num_frames - 1) // self.config.time_strides[0] + 1
         values = spectrograms.transpose(1, 2)[:, None]
         for layer, layer_lengths in enumerate((first_lengths, lengths)):
@@ -87,7 +88,7 @@ class DeepSpeech2(nn.Module):
         return values, lengths
 
     def forward(self, spectrograms: Tensor, num_frames: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, T, F] -> logits [B, T', V] and the valid output frames."""
+        """Computes [B, T, F] -> logits [B, T', V] and the valid output frames."""
         values, lengths = self.front_end(spectrograms, num_frames)
         values = values.flatten(1, 2).transpose(1, 2)
         for layer in range(self.config.num_layers):
@@ -100,7 +101,7 @@ class DeepSpeech2(nn.Module):
 
 
 def load(module: nn.Module, weights: inputs.Weights) -> nn.Module:
-    """`module` with `weights`, every one of them and no other."""
+    """Loads `weights` into `module`; their names must match exactly."""
     state = {name: torch.tensor(value) for name, value in weights.items()}
     counters = {name: value for name, value in module.state_dict().items() if name.endswith("num_batches_tracked")}
     module.load_state_dict(state | counters)
@@ -137,7 +138,7 @@ def lookahead_outputs() -> dict[str, np.ndarray]:
 
 
 def make_model(case: inputs.ModelCase) -> tuple[DeepSpeech2, Tensor, Tensor]:
-    """The model with its weights, the spectrograms and their lengths."""
+    """Makes the model with its weights, the spectrograms and their lengths."""
     model = load(DeepSpeech2(case.config), inputs.model_weights(case)).train(case.train)
     return model, torch.tensor(inputs.spectrograms(case)), torch.tensor(case.num_frames_of_rows)
 
@@ -172,7 +173,7 @@ def ctc_outputs() -> dict[str, np.ndarray]:
     loss = nn.CTCLoss(reduction="none", zero_infinity=True)
     losses = loss(logits.log_softmax(-1).transpose(0, 1), labels, output_lengths, num_labels)
     losses.sum().backward()
-    # Stored in float32, whose rounding lies far below what the float32 computation under test can reach.
+    # Stored in float32: its rounding is far below the error of the float32 computation under test.
     return {"losses": losses.detach().numpy(), "gradients": logits.grad.numpy().astype(np.float32)}
 
 

@@ -1,7 +1,7 @@
-"""Stores what KenLM's lmplz and irstlm's tlm make of the text of zipf_text.py, in kneser_ney.json beside this file.
+"""Stores the models of KenLM's lmplz and irstlm's tlm for the text of zipf_text.py, in kneser_ney.json.
 
-Run from the root of the repository: `python -m tests.golden.make_kneser_ney LMPLZ TLM`, the paths of the two programs:
-lmplz built from KenLM's sources, tlm of Debian's package irstlm (/usr/lib/irstlm/bin/tlm).
+Run it from the root of the repository: `python -m tests.golden.make_kneser_ney LMPLZ TLM`, with the paths of the two
+programs: lmplz built from KenLM's sources, and tlm of Debian's package irstlm (/usr/lib/irstlm/bin/tlm).
 """
 
 import itertools
@@ -16,14 +16,14 @@ from tests.golden.zipf_text import sentences
 
 ORDER = 3
 TRAINED, HEARD = (20_000, 1), (2_000, 2)
-"""Sentences and seeds."""
+"""Numbers of sentences and seeds."""
 NUM_SCORED = 100
 """Sentences whose scores are stored."""
 Ngrams = dict[tuple[str, ...], tuple[float, float]]
 
 
 def read_arpa(path: Path) -> Ngrams:
-    """Log10 probability and back-off weight of every n-gram."""
+    """Reads the log10 probability and back-off weight of every n-gram."""
     ngrams: Ngrams = {}
     for line in path.read_text(encoding="utf-8").split("\n"):
         fields = line.split("\t")
@@ -33,14 +33,14 @@ def read_arpa(path: Path) -> Ngrams:
 
 
 def log_prob(ngrams: Ngrams, context: tuple[str, ...], word: str) -> float:
-    """Of a word behind a context, by the longest n-gram that is there."""
+    """Computes the log10 probability of a word after a context, from the longest n-gram in the model."""
     if (*context, word) in ngrams:
         return ngrams[*context, word][0]
     return ngrams.get(context, (0.0, 0.0))[1] + log_prob(ngrams, context[1:], word)
 
 
 def log_probs(ngrams: Ngrams, sentence: str) -> list[float | None]:
-    """Of every word and the end of a sentence; None for a word that the model lacks."""
+    """Computes the log10 probabilities of every word and of the sentence end; None for a word not in the model."""
     words = ["<s>", *sentence.split(), "</s>"]
     words = [word if (word,) in ngrams else "<unk>" for word in words]
     return [
@@ -50,18 +50,18 @@ def log_probs(ngrams: Ngrams, sentence: str) -> list[float | None]:
 
 
 def known(scores: list[float | None]) -> float:
-    """Their sum, without the words that the model lacks."""
+    """Sums log10 probabilities, without words that are not in the model."""
     return sum(score for score in scores if score is not None)
 
 
 def perplexity(ngrams: Ngrams) -> float:
-    """Of the text that was not trained on: ends of sentences counted, unknown words left out."""
+    """Computes the perplexity of the held-out text, with ends of sentences and without unknown words."""
     scores = [score for sentence in sentences(*HEARD) for score in log_probs(ngrams, sentence) if score is not None]
     return float(10 ** (-sum(scores) / len(scores)))
 
 
 def main(lmplz: str, tlm: str) -> None:
-    """Runs both programs and stores what they give."""
+    """Runs both programs and stores their results."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         text, marked = folder / "text", folder / "marked"
@@ -88,7 +88,7 @@ def main(lmplz: str, tlm: str) -> None:
                 "backoffs": {
                     " ".join(pair): other[pair][1]
                     for pair in itertools.pairwise(" ".join(heard).split())
-                    if ngrams.get(pair, (0, 0))[1]  # irstlm has one too for what ends a sentence
+                    if ngrams.get(pair, (0, 0))[1]  # irstlm also has one for n-grams that end a sentence
                 },
                 "perplexity": perplexity(other),
             },

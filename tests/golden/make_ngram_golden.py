@@ -1,7 +1,7 @@
-"""Stores what KenLM says of the sentences of ngram_inputs.py, in ngram.npz beside this file.
+"""Stores KenLM's scores of the sentences of ngram_inputs.py, in ngram.npz.
 
-Run from the root of the repository in an environment with KenLM (`pip install kenlm` compiles it) and NumPy:
-`python -m tests.golden.make_ngram_golden`. The file carries the versions that made it.
+Run it from the root of the repository in an environment with KenLM (`pip install kenlm` compiles it) and NumPy:
+`python -m tests.golden.make_ngram_golden`. The file holds the versions that made it.
 """
 
 import importlib.metadata
@@ -16,7 +16,7 @@ from tests.golden import ngram_inputs
 
 
 def main() -> None:
-    """Writes the file: for each model the totals of its sentences, and the log10 and the novelty of each word."""
+    """Writes the file: the scores of each model's sentences, and for each word log10 and whether it is unknown."""
     versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in ("kenlm", "numpy"))
     stored: dict[str, Any] = {"versions": np.array(versions)}
     for name, arpa in ngram_inputs.models().items():

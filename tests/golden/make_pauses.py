@@ -1,8 +1,8 @@
-"""Stores where `recognition.segments` cuts the recordings of pauses.py, in pauses.json beside this file.
+"""Stores the places at which `recognition.segments` cuts the recordings of pauses.py, in pauses.json.
 
     python -m tests.golden.make_pauses an4_sphere.tar.gz
 
-Run it when the rules of cutting change on purpose, and listen to what changed.
+Run it when you change the rules of cutting on purpose, and listen to the changed cuts.
 """
 
 import json
@@ -17,7 +17,7 @@ from tests.golden.pauses import read_utterances, recordings
 
 
 def cuts(waveform: np.ndarray) -> list[list[int]]:
-    """Start and overlap in output frames, and samples, of every piece of a recording."""
+    """Returns start and overlap in output frames, and the samples, of every piece of a recording."""
     pieces = cut(np.array_split(waveform, 50), Config())
     return [[piece.start, piece.overlap, len(piece.waveform)] for piece in pieces]
 

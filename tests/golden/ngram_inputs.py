@@ -1,6 +1,6 @@
-"""Language models and sentences of the golden n-gram tests, by hand or drawn from seeds.
+"""Language models and sentences of the golden n-gram tests, written by hand or drawn from seeds.
 
-Shared by make_ngram_golden.py (KenLM) and test_ngram_model.py, hence plain Python. Only KenLM's figures are stored.
+make_ngram_golden.py (KenLM) and the tests share this module, so it is plain Python. Only KenLM's scores are stored.
 """
 
 import random
@@ -33,13 +33,13 @@ ngram 3=2
 
 \\end\\
 """
-"""CAT weighs more where it backs off (pruned models can), SAT has no weight."""
+"""The back-off weight of CAT is positive, as pruned models can have it; SAT has none."""
 
 NGram = tuple[str, ...]
 
 
 def models() -> dict[str, str]:
-    """ARPA texts that KenLM reads."""
+    """Returns ARPA texts that KenLM can read."""
     return {
         "hand": HAND,
         "without_unknown": HAND.replace("ngram 1=6", "ngram 1=5").replace("-1.25\t<unk>\n", ""),
@@ -53,7 +53,7 @@ def models() -> dict[str, str]:
 
 
 def sentences(name: str) -> list[str]:
-    """Sentences for a model: empty, of known words, with unknown ones, with words apart by more than a space."""
+    """Makes sentences for a model: empty, of known words, with unknown words, with several spaces between words."""
     rng = random.Random(f"sentences of {name}")
     words = sorted(_words(models()[name]) - {"<s>", "</s>", "<unk>", "<UNK>"})
     known = [" ".join(_pick(rng, words) for _ in range(length)) for length in (1, 2, 3, 5, 8, 13, 21, 34) * 3]
@@ -71,10 +71,10 @@ def _pick(rng: random.Random, choices: list[str]) -> str:
 
 
 def _draw(name: str, order: int, num_words: int, num_ngrams: int, kept: float, words: list[str] | None = None) -> str:
-    """A model with `num_ngrams` of the highest order.
+    """Draws a model with `num_ngrams` of the highest order.
 
-    The beginning of each n-gram is listed too, as every tool does; its end only with a chance of `kept`, as in a pruned
-    model. A part of the back-off weights is missing.
+    The beginning of each n-gram is listed too, as in the models of every tool. Its end is listed only with probability
+    `kept`, as in a pruned model. Some back-off weights are missing.
     """
     rng = random.Random(name)
     words = words or [f"w{index}" for index in range(num_words)]

@@ -1,4 +1,4 @@
-"""Recordings of real speech with pauses, breaths, clicks and breaks, each drawn by seed from AN4's utterances."""
+"""Makes recordings of real speech with pauses, breaths, clicks and breaks, drawn by seed from AN4's utterances."""
 
 import tarfile
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ NUM_UTTERANCES = 120
 
 
 def read_utterances(archive: Path) -> list[np.ndarray]:
-    """The first utterances of the AN4 archive, [S] float32 each, without the silence at both ends."""
+    """Reads the first utterances of the AN4 archive, [S] float32 each, without the silence at both ends."""
     found: list[np.ndarray] = []
     with tarfile.open(archive) as members:
         for member in members:
@@ -25,34 +25,34 @@ def read_utterances(archive: Path) -> list[np.ndarray]:
 
 
 def trimmed(samples: np.ndarray) -> np.ndarray:
-    """From the first to the last 20 ms within 25 dB of the loudest."""
+    """Trims a waveform to the part between the first and the last 20 ms that are within 25 dB of the loudest."""
     power = np.square(samples[: len(samples) // 320 * 320]).reshape(-1, 320).mean(1)
     loud = np.flatnonzero(power > power.max() / 10**2.5)
     return samples[loud[0] * 320 : (loud[-1] + 1) * 320]
 
 
 class Studio:
-    """Puts utterances and what lies between them into recordings.
+    """Makes recordings from utterances and the sounds between them.
 
     Args:
-        utterances: from `read_utterances`.
-        seed: of everything that is drawn.
+        utterances: utterances of `read_utterances`.
+        seed: seed of all random draws.
     """
 
     def __init__(self, utterances: Sequence[np.ndarray], seed: int) -> None:
         self._utterances, self._rng = utterances, np.random.default_rng(seed)
 
     def speech(self) -> np.ndarray:
-        """An utterance."""
+        """Draws an utterance."""
         return self._utterances[int(self._rng.integers(len(self._utterances)))]
 
     def room(self, shortest: float, longest: float, level: float = 1e-4) -> np.ndarray:
-        """Steady noise of a drawn length in seconds."""
+        """Draws steady noise; its length in seconds is drawn too."""
         size = int(self._rng.uniform(shortest, longest) * RATE)
         return (level * self._rng.normal(size=size)).astype(np.float32)
 
     def breath(self) -> np.ndarray:
-        """A part of an utterance, 0.2 to 0.7 s long and 20 to 40 dB softer."""
+        """Draws a part of an utterance, 0.2 to 0.7 s long, and makes it 20 to 40 dB softer."""
         utterance = self.speech()
         size = int(self._rng.uniform(0.2, 0.7) * RATE)
         start = self._rng.integers(max(1, len(utterance) - size))
@@ -60,17 +60,17 @@ class Studio:
         return softer
 
     def click(self) -> np.ndarray:
-        """A loud sound of 40 to 160 ms."""
+        """Draws a loud sound of 40 to 160 ms."""
         return self.room(0.04, 0.16, 0.3)
 
     def pauses(self, count: int, shortest: float, longest: float, noise: float = 0.0) -> np.ndarray:
-        """Utterances with pauses between them, and steady noise over everything."""
+        """Makes a recording of utterances with pauses between them, and steady noise over everything."""
         parts = [part for _ in range(count) for part in (self.speech(), self.room(shortest, longest))]
         whole = np.concatenate(parts)
         return whole + (noise * self._rng.normal(size=len(whole))).astype(np.float32)
 
     def between(self, kind: str, count: int) -> np.ndarray:
-        """Utterances with a breath or a click in the middle of every pause."""
+        """Makes a recording of utterances with a breath or a click in the middle of every pause."""
         parts: list[np.ndarray] = []
         for _ in range(count):
             sound = self.breath() if kind == "breath" else self.click()
@@ -79,13 +79,13 @@ class Studio:
         return np.concatenate(parts)
 
     def after_a_break(self, seconds: float) -> np.ndarray:
-        """Utterances before and after a break, which has noise and now and then a faint sound."""
+        """Makes a recording of utterances before and after a break of noise with an occasional faint sound."""
         faint = [part for _ in range(int(seconds / 10)) for part in (self.room(9.5, 9.5), self.room(0.5, 0.5, 2e-3))]
         return np.concatenate([self.pauses(8, 0.3, 1.0), *faint, self.pauses(8, 0.3, 1.0)])
 
 
 def recordings(utterances: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Recordings by name, [S] float32 at 16 kHz."""
+    """Makes the recordings by name, [S] float32 at 16 kHz."""
     long = Studio(utterances, 9).pauses(30, 0.1, 0.4)
     return {
         "long pauses": Studio(utterances, 0).pauses(40, 0.1, 3.0),

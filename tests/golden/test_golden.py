@@ -1,4 +1,4 @@
-"""Parity with PyTorch's own layers, whose outputs tests/golden/make_golden.py stored."""
+"""The model gives the same outputs as PyTorch's layers, which tests/golden/make_golden.py has stored."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ MODEL = 1e-4
 
 
 def stored(area: str, case: str) -> dict[str, np.ndarray]:
-    """What PyTorch gave for a case."""
+    """Reads PyTorch's outputs for a case."""
     with np.load(Path(__file__).parent / f"{area}.npz") as arrays:
         return {name.removeprefix(f"{case}/"): arrays[name] for name in arrays if name.startswith(f"{case}/")}
 
@@ -80,7 +80,7 @@ def test_lookahead() -> None:
 
 
 def apply_model(case: inputs.ModelCase, params: Any, batch_stats: Any, **options: Any) -> Any:
-    """Logits and output lengths, or these and the collections named `mutable`."""
+    """Returns logits and output lengths, and the collections named `mutable` if there are any."""
     model = DeepSpeech2(case.config, inputs.NUM_LABELS)
 
     @jax.jit
@@ -140,7 +140,7 @@ def test_whole_model_in_training() -> None:
     assert_close(loss, expected["loss"], MODEL)
     wanted_gradients, wanted_stats = inputs.model_to_ours(gradients_of(expected) | expected, case.config)
     assert_trees_close(batch_stats, wanted_stats, MODEL)
-    for layer in ("conv_0", "conv_1"):  # batch norm takes a bias away again: its gradient is zero but for rounding
+    for layer in ("conv_0", "conv_1"):  # batch norm cancels a bias: its gradient is zero except for rounding
         rounding = np.abs(gradients[layer].pop("bias")).max()
         assert rounding < MODEL * np.abs(wanted_gradients[layer]["kernel"]).max()
         del wanted_gradients[layer]["bias"]
@@ -148,7 +148,7 @@ def test_whole_model_in_training() -> None:
 
 
 def run_ctc(float_type: type) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Losses [B], gradients [B, T', V] and alignable [B] of the stored batch."""
+    """Computes losses [B], gradients [B, T', V] and alignable [B] of the stored batch."""
     logits, *lengths_and_labels = inputs.ctc_batch()
 
     def summed(logits: jax.Array) -> Any:
@@ -196,7 +196,8 @@ def test_initial_weights_are_pytorchs(bidirectional: bool) -> None:
     for path, statistic in jax.tree.leaves_with_path(variables["batch_stats"]):
         np.testing.assert_array_equal(statistic, float("var" in jax.tree_util.keystr(path)))
 
-    # PyTorch draws from U(-1/sqrt(n), 1/sqrt(n)): n inputs of a unit, biases too, or a recurrent layer's hidden size.
+    # PyTorch draws weights and biases from U(-1/sqrt(n), 1/sqrt(n)), where n is the number of inputs of a unit, or the
+    # hidden size of a recurrent layer.
     num_inputs = {"conv_0": 41 * 11, "conv_1": 8 * 21 * 11, "rnn_0": 40, "rnn_1": 40, "head": 40}
     if not bidirectional:
         num_inputs["lookahead"] = 20
@@ -204,6 +205,6 @@ def test_initial_weights_are_pytorchs(bidirectional: bool) -> None:
     for path, weights in jax.tree.leaves_with_path(params):
         scaled = np.asarray(weights) * np.sqrt(num_inputs[path[0].key])
         assert np.abs(scaled).max() <= 1 + 1e-6
-        # Within five standard errors of the uniform distribution's mean and deviation.
+        # The mean and the deviation are within five standard errors of those of the uniform distribution.
         assert np.mean(scaled) == pytest.approx(0, abs=5 * np.sqrt(1 / 3 / weights.size))
         assert np.std(scaled) == pytest.approx(3**-0.5, abs=5 * np.sqrt(1 / 15 / weights.size))

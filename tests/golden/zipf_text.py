@@ -1,4 +1,4 @@
-"""A text that anybody can make again: words with Zipf's frequencies, each drawn in part by the two before it."""
+"""A reproducible text: words with Zipf frequencies, each drawn partly from the two words before it."""
 
 import random
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ NUM_WORDS = 26**3
 
 
 def sentences(count: int, seed: int) -> Iterator[str]:
-    """Sentences of 2 to some 40 words of capital letters; the same ones everywhere, from Python's own generator."""
+    """Draws sentences of 2 to about 40 words in capitals. Python's own generator gives the same on every machine."""
     draw = random.Random(seed).random
     for _ in range(count):
         first = second = 0
@@ -15,7 +15,7 @@ def sentences(count: int, seed: int) -> Iterator[str]:
         while len(words) < 2 or draw() > 0.1:
             chance, share = draw(), draw()
             if chance < 0.3:
-                place = int(NUM_WORDS**share)  # r with a share of 1 / r
+                place = int(NUM_WORDS**share)  # place r has probability proportional to 1 / r
             elif chance < 0.6:
                 place = second % 97 * 31 + int(400**share)
             else:
@@ -26,5 +26,5 @@ def sentences(count: int, seed: int) -> Iterator[str]:
 
 
 def spell(place: int) -> str:
-    """The word at a place of the vocabulary."""
+    """Returns the word at a place of the vocabulary."""
     return "".join(chr(ord("A") + (place // power) % 26) for power in (1, 26, 676))
