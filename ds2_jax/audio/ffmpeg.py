@@ -25,7 +25,7 @@ AU_HEADER = struct.Struct(">4s5I")  # ".snd", bytes before the samples, bytes of
 
 
 def read_blocks(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
-    """Reads a recording of any length in blocks of a few seconds, with `reading.read_blocks` or else with ffmpeg.
+    """Reads a recording of any length in blocks of a few seconds, with libsndfile or else with ffmpeg.
 
     Args:
         path: the file. Only the first audio track of a video is read.
@@ -35,11 +35,11 @@ def read_blocks(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
         [S] float32, consecutive blocks of the waveform. Channels and rate are converted as in `reading.read_audio`.
 
     Raises:
-        InputError: see `reading.read_blocks`. Or libsndfile does not know the format, and ffmpeg is not installed,
+        InputError: see `read_sndfile_blocks`. Or libsndfile does not know the format, and ffmpeg is not installed,
             finds no sound or finds a fault.
     """
     try:
-        yield from reading.read_blocks(path, sample_rate)
+        yield from reading.read_sndfile_blocks(path, sample_rate)
     except reading.UnknownFormatError as error:  # raised before the first block
         suffix, program = path.suffix.lower(), shutil.which("ffmpeg")
         if program is None and suffix in FFMPEG_SUFFIXES:

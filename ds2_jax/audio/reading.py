@@ -66,7 +66,7 @@ def read_audio(path: Path | str | AudioBytes, sample_rate: int) -> np.ndarray:
     return to_waveform(samples, file_rate, sample_rate, path)
 
 
-def read_blocks(path: Path | str, sample_rate: int) -> Iterator[np.ndarray]:
+def read_sndfile_blocks(path: Path | str, sample_rate: int) -> Iterator[np.ndarray]:
     """Reads a recording of any length in blocks of a few seconds.
 
     Arguments and errors are those of `read_audio`. An error may come after some blocks have been read.

@@ -8,7 +8,7 @@ import numpy as np
 
 from ds2_jax.config import Config
 from ds2_jax.config.frames import conv_output_lengths, count_frames
-from ds2_jax.data.plan import Batch
+from ds2_jax.data.plan import PlannedBatch
 from ds2_jax.model.inference import init_variables
 from ds2_jax.model.recurrent import NUM_GATES
 
@@ -103,7 +103,7 @@ class Epoch:
     largest_batch: tuple[int, int]
 
 
-def cost_of_epoch(plan: Sequence[Batch], num_samples: np.ndarray, config: Config, num_labels: int) -> Epoch:
+def cost_of_epoch(plan: Sequence[PlannedBatch], num_samples: np.ndarray, config: Config, num_labels: int) -> Epoch:
     """Adds up the costs of a plan's batches. `num_samples` [U] are the lengths of the utterances in the plan."""
     hop = config.features.hop_length
     shapes = np.array([(len(batch.indices), count_frames(batch.padded_samples, hop)) for batch in plan])

@@ -80,7 +80,7 @@ class Talk:
 
 
 @dataclasses.dataclass(frozen=True)
-class Segment:
+class StmSegment:
     """A line of an STM file: what is said from sample `start` of its talk up to but not including sample `end`."""
 
     id: str
@@ -250,7 +250,7 @@ def _make_utterances(partial: Path, journal: Journal, talk: Talk | Problem) -> l
         return [Problem(talk.name, talk.sph, "unreadable audio", num_samples)]
     made: list[Utterance | Problem] = []
     for segment in segments:
-        fitted = _fit(segment, talk, int(num_samples)) if isinstance(segment, Segment) else segment
+        fitted = _fit(segment, talk, int(num_samples)) if isinstance(segment, StmSegment) else segment
         if isinstance(fitted, Problem):
             made.append(fitted)
         else:
@@ -260,7 +260,7 @@ def _make_utterances(partial: Path, journal: Journal, talk: Talk | Problem) -> l
     return made
 
 
-def _cut(recording: Path, partial: Path, talk: Talk, segments: Iterable[Segment | Problem]) -> int | str:
+def _cut(recording: Path, partial: Path, talk: Talk, segments: Iterable[StmSegment | Problem]) -> int | str:
     """Writes the segments of a talk; returns its number of samples, or why it cannot be read."""
     if not recording.is_file():  # the machine crashed after deleting it and before saving the journal
         raise InputError(f"{recording} must exist to be cut, got none. Delete {partial} and run again.")
@@ -270,8 +270,8 @@ def _cut(recording: Path, partial: Path, talk: Talk, segments: Iterable[Segment 
         return str(error).replace(str(recording), talk.sph)
     samples = np.clip(np.rint(waveform * 2**15), -(2**15), 2**15 - 1).astype(np.int16)  # equal to the file's at 16 kHz
     for segment in segments:
-        fitted = _fit(segment, talk, len(samples)) if isinstance(segment, Segment) else segment
-        if isinstance(fitted, Segment):
+        fitted = _fit(segment, talk, len(samples)) if isinstance(segment, StmSegment) else segment
+        if isinstance(fitted, StmSegment):
             encoded = io.BytesIO()  # libsndfile would report a full disk with its own error
             soundfile.write(encoded, samples[fitted.start : fitted.end], SAMPLE_RATE, format="FLAC")
             path = _audio_path(partial, talk, fitted)
@@ -281,11 +281,11 @@ def _cut(recording: Path, partial: Path, talk: Talk, segments: Iterable[Segment 
     return len(samples)
 
 
-def _audio_path(partial: Path, talk: Talk, segment: Segment) -> Path:
+def _audio_path(partial: Path, talk: Talk, segment: StmSegment) -> Path:
     return partial / "audio" / talk.key / f"{segment.id}.flac"
 
 
-def _read_segments(path: Path, talk: Talk) -> Iterator[Segment | Problem]:
+def _read_segments(path: Path, talk: Talk) -> Iterator[StmSegment | Problem]:
     """Yields the segments of a talk, named TALK-LINE; a problem for each line without a usable segment.
 
     A line is `TALK CHANNEL SPEAKER START END <LABELS> WORDS`, with times in seconds. Lines that begin with ;; are
@@ -316,7 +316,7 @@ def _read_segments(path: Path, talk: Talk) -> Iterator[Segment | Problem]:
         elif not (transcript := clean("".join(fields[5:]))):
             yield problem("empty transcript", f"{where} has no word: {shorten(repr(line))}")
         else:
-            yield Segment(name, round(start * SAMPLE_RATE), round(end * SAMPLE_RATE), transcript)
+            yield StmSegment(name, round(start * SAMPLE_RATE), round(end * SAMPLE_RATE), transcript)
 
 
 def clean(text: str) -> str:
@@ -333,7 +333,7 @@ def clean(text: str) -> str:
     return SUFFIX.sub("", " ".join(words))
 
 
-def _fit(segment: Segment, talk: Talk, num_samples: int) -> Segment | Problem:
+def _fit(segment: StmSegment, talk: Talk, num_samples: int) -> StmSegment | Problem:
     """Cuts a segment at the end of its talk, or tells why it lies outside the talk."""
     end = min(segment.end, num_samples)
     if segment.start < end and segment.end <= num_samples + MAX_OVERSHOOT * SAMPLE_RATE:

@@ -9,7 +9,7 @@ from ds2_jax.config import Config
 from ds2_jax.config.frames import ctc_min_frames, ctc_min_samples
 from ds2_jax.data.perturb import Perturber
 from ds2_jax.data.pipeline import Perturb
-from ds2_jax.data.plan import Batch, envelope_of, plan_epoch, summarise
+from ds2_jax.data.plan import PlannedBatch, envelope_of, plan_epoch, summarise
 from ds2_jax.data.splits import Split
 
 
@@ -40,7 +40,7 @@ class Epochs:
         spare = self._config.features.hop_length - 1
         return self._perturber.num_samples(self._recorded + spare, epoch) - spare
 
-    def plan(self, epoch: int) -> list[Batch]:
+    def plan(self, epoch: int) -> list[PlannedBatch]:
         """Plans the batches of an epoch, in order."""
         data, features = self._config.data, self._config.features
         return plan_epoch(

@@ -18,7 +18,7 @@ import numpy as np
 
 from ds2_jax.audio.reading import read_audio
 from ds2_jax.data.manifest import Problem, Utterance
-from ds2_jax.data.plan import Batch
+from ds2_jax.data.plan import PlannedBatch
 from ds2_jax.data.splits import Split
 from ds2_jax.data.usable import too_few_frames, wrong_duration
 from ds2_jax.parallel.rows import ONE_DEVICE, RowLayout
@@ -36,7 +36,7 @@ _open_batches: weakref.WeakSet[Batches] = weakref.WeakSet()
 
 
 def batches(
-    plan: Sequence[Batch],
+    plan: Sequence[PlannedBatch],
     split: Split,
     *,
     sample_rate: int,
@@ -95,7 +95,7 @@ def batches(
         except Exception:  # a bug, which is never skipped: `_generate` raises it
             return Problem(utterance.id, str(utterance.audio), "unexpected error", traceback.format_exc())
 
-    def read(batch: Batch) -> tuple[Arrays, list[Problem]]:
+    def read(batch: PlannedBatch) -> tuple[Arrays, list[Problem]]:
         return _read_batch(layout.rows(batch.indices), batch.padded_samples, label_width, read_row)
 
     generator = _generate(plan, read, num_workers or os.cpu_count() or 1, on_problem)
@@ -104,8 +104,8 @@ def batches(
 
 
 def _generate(
-    plan: Sequence[Batch],
-    read: Callable[[Batch], tuple[Arrays, list[Problem]]],
+    plan: Sequence[PlannedBatch],
+    read: Callable[[PlannedBatch], tuple[Arrays, list[Problem]]],
     num_workers: int,
     on_problem: Callable[[Problem], None] | None,
 ) -> Batches:

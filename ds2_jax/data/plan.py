@@ -21,7 +21,7 @@ takes 0.4 s (16 buckets)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Batch:
+class PlannedBatch:
     """One batch of the plan.
 
     Attributes:
@@ -76,7 +76,7 @@ def plan_epoch(
     batch_samples: int = 0,
     sortagrad: bool = False,
     envelope: np.ndarray | None = None,
-) -> list[Batch]:
+) -> list[PlannedBatch]:
     """Plans one epoch of training with every utterance once.
 
     Every epoch has the same shapes, and the same number of batches of each shape. A generator with the seed
@@ -107,7 +107,7 @@ def plan_epoch(
 
 def plan_evaluation(
     num_samples: np.ndarray, *, batch_size: int, num_buckets: int, hop_length: int, batch_samples: int = 0
-) -> list[Batch]:
+) -> list[PlannedBatch]:
     """Plans one pass from short to long utterances without random draws; otherwise as `plan_epoch`."""
     return _fill_buckets(num_samples, None, batch_size, num_buckets, hop_length, batch_samples, None)
 
@@ -128,7 +128,7 @@ def envelope_of(num_samples: Iterable[np.ndarray]) -> np.ndarray:
     return functools.reduce(np.maximum, map(np.sort, num_samples))
 
 
-def summarise(batches: Sequence[Batch], num_samples: np.ndarray, *, hop_length: int) -> PlanSummary:
+def summarise(batches: Sequence[PlannedBatch], num_samples: np.ndarray, *, hop_length: int) -> PlanSummary:
     """Counts the shapes, padding and empty rows of an epoch's batches; arguments as for `plan_epoch`."""
     shapes = Counter((count_frames(batch.padded_samples, hop_length), len(batch.indices)) for batch in batches)
     all_frames = sum(frames * rows * count for (frames, rows), count in shapes.items())
@@ -154,7 +154,7 @@ def _fill_buckets(
     hop_length: int,
     batch_samples: int,
     rng: np.random.Generator | None,
-) -> list[Batch]:
+) -> list[PlannedBatch]:
     """Fills batches from the shortest bucket to the longest, sorted by length or shuffled by `rng`."""
     frames = count_frames(num_samples + hop_length - 1, hop_length)
     order = np.argsort(frames, kind="stable")
@@ -174,7 +174,7 @@ def _fill_buckets(
         for utterances in np.array_split(used, bucket.num_batches):
             indices = np.full(bucket.num_rows, -1, np.int32)
             indices[: len(utterances)] = utterances
-            batches.append(Batch(bucket.num_frames * hop_length - 1, indices))
+            batches.append(PlannedBatch(bucket.num_frames * hop_length - 1, indices))
         begin, num_empty = end, 0
     return batches
 

@@ -16,7 +16,7 @@ only, for states that can lead to the block's last state. It needs 16 N T' / 409
 of 20 ms frames and 54,000 labels. All choices would take 19 GB."""
 
 
-def align(log_probs: np.ndarray, labels: Sequence[int]) -> list[LabelSpan]:
+def align_labels(log_probs: np.ndarray, labels: Sequence[int]) -> list[LabelSpan]:
     """Finds the most probable path of an utterance among those that collapse to `labels` (Viterbi).
 
     Args:

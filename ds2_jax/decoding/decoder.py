@@ -57,7 +57,7 @@ class Decoder:
         """
         if self._search is None:
             return [self.hypothesis(greedy_decode(log_probs), log_probs, duration)]
-        from ds2_jax.decoding.alignment import align
+        from ds2_jax.decoding.alignment import align_labels
 
         found = self._search(log_probs, max(self._num_best, NUM_READINGS))
         if not found:
@@ -66,7 +66,9 @@ class Decoder:
         probabilities = posteriors([each.score for each in found])
         readings = []
         for each in found[: self._num_best]:
-            reading = self.hypothesis(align(log_probs, each.labels), log_probs, duration)._replace(score=each.score)
+            reading = self.hypothesis(align_labels(log_probs, each.labels), log_probs, duration)._replace(
+                score=each.score
+            )
             readings.append(with_posteriors(reading, texts, probabilities))
         return readings
 

@@ -114,7 +114,7 @@ def save_standard_input(folder: Path) -> Path:
     return path
 
 
-def read_blocks(path: Path, sample_rate: int, standard_input: Path | None) -> Iterator[np.ndarray]:
+def read_input_blocks(path: Path, sample_rate: int, standard_input: Path | None) -> Iterator[np.ndarray]:
     """Reads a file as `ffmpeg.read_blocks` does; for STANDARD_INPUT, the file that `save_standard_input` wrote."""
     if path != STANDARD_INPUT:
         yield from ffmpeg.read_blocks(path, sample_rate)

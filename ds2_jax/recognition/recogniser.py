@@ -12,7 +12,7 @@ from ds2_jax.audio.arrays import array_blocks
 from ds2_jax.audio.ffmpeg import read_blocks
 from ds2_jax.config import Config
 from ds2_jax.config.frames import conv_output_lengths, count_frames
-from ds2_jax.decoding.alignment import align
+from ds2_jax.decoding.alignment import align_labels
 from ds2_jax.decoding.hypothesis import Hypothesis
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.parallel.mesh import data_mesh
@@ -189,7 +189,7 @@ class Recogniser:
         recording = self._named_blocks(audio, sample_rate)
         log_probs, duration = self._log_probs(recording)
         try:
-            spans = align(log_probs, alphabet.encode(text))
+            spans = align_labels(log_probs, alphabet.encode(text))
         except InputError as error:
             raise InputError(f"{recording.audio}: {error}") from error
         reading = self._decode.hypothesis(spans, log_probs, duration)

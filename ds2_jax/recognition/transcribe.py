@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.recognition.formats import Format
-from ds2_jax.recognition.inputs import STANDARD_INPUT, AudioFile, find_audio, read_blocks, save_standard_input
+from ds2_jax.recognition.inputs import STANDARD_INPUT, AudioFile, find_audio, read_input_blocks, save_standard_input
 from ds2_jax.recognition.outputs import Output, open_stdout
 from ds2_jax.recognition.piece_outputs import NamedBlocks
 from ds2_jax.recognition.recogniser import Recogniser
@@ -70,7 +70,7 @@ def _transcribe(
     load_seconds: float,
 ) -> int:
     sample_rate = recogniser.config.features.sample_rate
-    recordings = (NamedBlocks(file.path, read_blocks(file.path, sample_rate, standard_input)) for file in files)
+    recordings = (NamedBlocks(file.path, read_input_blocks(file.path, sample_rate, standard_input)) for file in files)
     started = time.perf_counter()
     seconds, failed = 0.0, 0
     bar_hidden = len(files) == 1 or not sys.stderr.isatty()

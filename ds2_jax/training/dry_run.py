@@ -17,7 +17,7 @@ from ds2_jax.config.frames import count_frames
 from ds2_jax.data.epochs import Epochs
 from ds2_jax.data.manifest import Problem, count_reasons
 from ds2_jax.data.pipeline import Perturb
-from ds2_jax.data.plan import Batch, summarise
+from ds2_jax.data.plan import PlannedBatch, summarise
 from ds2_jax.data.splits import Split
 from ds2_jax.model import update as update_lib
 from ds2_jax.model.optimizer import make_optimizer
@@ -71,7 +71,7 @@ def dry_run(config: Config, workdir: Path, overwrite: bool = False) -> None:
 
 
 def plan_lines(
-    plan: Sequence[Batch], num_samples: np.ndarray, config: Config, splits: Mapping[str, Split]
+    plan: Sequence[PlannedBatch], num_samples: np.ndarray, config: Config, splits: Mapping[str, Split]
 ) -> list[str]:
     """Describes the splits and the batches of an epoch, with one line for each batch shape.
 
@@ -100,7 +100,7 @@ def plan_lines(
 
 
 def memory_lines(
-    largest: Batch, steps_per_epoch: int, config: Config, split: Split, mesh: jax.sharding.Mesh
+    largest: PlannedBatch, steps_per_epoch: int, config: Config, split: Split, mesh: jax.sharding.Mesh
 ) -> list[str]:
     """Describes the memory that the compiler needs for a step with the largest batch.
 
@@ -145,7 +145,7 @@ def device_limit() -> int | None:
 
 
 def try_batch(
-    batch: Batch, config: Config, split: Split, mesh: jax.sharding.Mesh, perturb: Perturb | None = None
+    batch: PlannedBatch, config: Config, split: Split, mesh: jax.sharding.Mesh, perturb: Perturb | None = None
 ) -> str:
     """Reads the recordings of a batch and makes one update of a tiny model with them, as training would.
 

@@ -10,7 +10,7 @@ from ds2_jax.config import Config
 from ds2_jax.corpora import split_manifests
 from ds2_jax.data.manifest import Problem, count_reasons, write_problems
 from ds2_jax.data.pipeline import Perturb, batches
-from ds2_jax.data.plan import Batch
+from ds2_jax.data.plan import PlannedBatch
 from ds2_jax.data.splits import Split, read_split
 from ds2_jax.parallel.rows import RowLayout
 from ds2_jax.system.errors import InputError
@@ -71,7 +71,7 @@ def list_problems(splits: Mapping[str, Split], workdir: Path) -> None:
 
 
 def make_stream(
-    plan: Sequence[Batch],
+    plan: Sequence[PlannedBatch],
     split: Split,
     config: Config,
     layout: RowLayout,

@@ -16,8 +16,8 @@ from ds2_jax.audio.reading import (
     decoded_duration,
     mono_waveform,
     read_audio,
-    read_blocks,
     read_excerpt,
+    read_sndfile_blocks,
     waveform_blocks,
 )
 from ds2_jax.system.errors import InputError
@@ -41,7 +41,7 @@ def test_blocks_are_the_whole(tmp_path: Path, suffix: str, rate: int, monkeypatc
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (3 * rate, 2))
     path = write(tmp_path / f"a.{suffix}", noise, rate)
     monkeypatch.setattr("ds2_jax.audio.reading.BLOCK_SAMPLES", 10_007)
-    blocks = list(read_blocks(path, RATE))
+    blocks = list(read_sndfile_blocks(path, RATE))
     assert len(blocks) >= 4
     assert {(block.dtype, block.ndim) for block in blocks} == {(np.dtype(np.float32), 1)}
     np.testing.assert_allclose(np.concatenate(blocks), read_audio(path, RATE), rtol=0, atol=1e-6)
@@ -51,7 +51,7 @@ def test_blocks_are_the_whole(tmp_path: Path, suffix: str, rate: int, monkeypatc
 def test_blocks_of_coded_wav_are_the_whole(tmp_path: Path, subtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.wav", tone(2), RATE, subtype)
     monkeypatch.setattr("ds2_jax.audio.reading.BLOCK_SAMPLES", 1_003)
-    np.testing.assert_array_equal(np.concatenate(list(read_blocks(path, RATE))), read_audio(path, RATE))
+    np.testing.assert_array_equal(np.concatenate(list(read_sndfile_blocks(path, RATE))), read_audio(path, RATE))
 
 
 @settings(max_examples=25)
@@ -70,17 +70,17 @@ def test_a_fault_behind_the_first_blocks_is_told(tmp_path: Path, monkeypatch: py
     samples = tone(2)
     samples[23_456] = np.nan
     path = write(tmp_path / "a.wav", samples, RATE, "FLOAT")
-    blocks = read_blocks(path, RATE)
+    blocks = read_sndfile_blocks(path, RATE)
     assert [len(next(blocks)) for _ in range(4)] == [5_000] * 4
     with pytest.raises(InputError, match=r"a\.wav must hold samples of at most 1e\+06 .*, got nan at sample 23456\."):
         next(blocks)
     path = cut(write(tmp_path / "b.flac", np.random.default_rng(0).uniform(-1, 1, (30_000, 1))), 0.9)
     with pytest.raises(InputError, match=r"b\.flac must decode to its end"):
-        list(read_blocks(path, RATE))
+        list(read_sndfile_blocks(path, RATE))
     whole = mp3(tmp_path / "c.mp3", "CONSTANT")
     whole.write_bytes(whole.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"c\.mp3 must hold the 132300 samples its header promises, got \d+\."):
-        list(read_blocks(whole, RATE))
+        list(read_sndfile_blocks(whole, RATE))
     with pytest.raises(InputError, match=r"d must last at least one sample of 16000 Hz, got 1 of 48000 Hz\."):
         list(waveform_blocks([np.ones((1, 1), np.float32)], 48_000, RATE, "d"))
 
@@ -120,7 +120,7 @@ def test_blocks_end_where_the_whole_does(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(soundfile.SoundFile, "read", interrupted)
     with pytest.raises(InputError, match="must hold the 16000 samples its header promises, got 9000"):
-        list(read_blocks(path, RATE))
+        list(read_sndfile_blocks(path, RATE))
     assert len(calls) == 1
 
 
@@ -138,7 +138,7 @@ def test_a_header_that_claims_hours(tmp_path: Path, samples: int) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         read_audio(path, RATE)
     with pytest.raises(InputError, match=f"^{path} must decode to its end"):
-        list(read_blocks(path, RATE))
+        list(read_sndfile_blocks(path, RATE))
 
 
 def test_many_channels_make_blocks_no_larger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +152,6 @@ def test_many_channels_make_blocks_no_larger(tmp_path: Path, monkeypatch: pytest
 
     path = write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, (5000, 1024)))
     monkeypatch.setattr(soundfile.SoundFile, "read", measured)
-    blocks = np.concatenate(list(read_blocks(path, RATE)))
+    blocks = np.concatenate(list(read_sndfile_blocks(path, RATE)))
     assert (sum(sizes), max(sizes)) == (5000 * 1024, 8 * reading_lib.BLOCK_SAMPLES)
     np.testing.assert_allclose(blocks, read_audio(path, RATE), atol=1e-7)

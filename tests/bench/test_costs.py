@@ -8,7 +8,7 @@ import pytest
 
 from ds2_jax.bench import costs
 from ds2_jax.config import Config, FeatureConfig, ModelConfig
-from ds2_jax.data.plan import Batch
+from ds2_jax.data.plan import PlannedBatch
 from ds2_jax.model.inference import make_model
 
 MODELS = {
@@ -69,7 +69,7 @@ def test_exponent_of_noisy_values_is_the_least_squares_one() -> None:
 
 def test_costs_of_a_plan_of_two_batches() -> None:
     config = Config()
-    plan = [Batch(10 * 160 - 1, np.array([0, 1])), Batch(30 * 160 - 1, np.array([2, -1]))]
+    plan = [PlannedBatch(10 * 160 - 1, np.array([0, 1])), PlannedBatch(30 * 160 - 1, np.array([2, -1]))]
     num_samples = np.array([10, 5, 20]) * 160 - 1
     epoch = costs.cost_of_epoch(plan, num_samples, config, 29)
     assert dataclasses.asdict(epoch) == {

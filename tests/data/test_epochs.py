@@ -13,7 +13,7 @@ from ds2_jax.config import Config, DataConfig, PerturbConfig
 from ds2_jax.config.settings import ENGLISH
 from ds2_jax.data.epochs import Epochs
 from ds2_jax.data.manifest import Problem, Utterance
-from ds2_jax.data.plan import Batch, plan_epoch
+from ds2_jax.data.plan import PlannedBatch, plan_epoch
 from ds2_jax.data.splits import Split
 from ds2_jax.parallel.rows import ONE_DEVICE
 from ds2_jax.system.errors import InputError
@@ -53,7 +53,7 @@ def test_keeping_the_shapes_costs_little_padding() -> None:
     config = Config(epochs=20, data=DataConfig(batch_size=8), perturb=PERTURB)
     epochs = Epochs(config, split_of(durations))
 
-    def cost(plan: list[Batch]) -> int:
+    def cost(plan: list[PlannedBatch]) -> int:
         return sum(batch.padded_samples * len(batch.indices) for batch in plan)
 
     plan_alone = functools.partial(plan_epoch, batch_size=8, num_buckets=8, hop_length=160, seed=0)

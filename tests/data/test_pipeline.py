@@ -17,7 +17,7 @@ from ds2_jax.audio.reading import read_audio
 from ds2_jax.config.settings import ENGLISH
 from ds2_jax.data import pipeline
 from ds2_jax.data.manifest import Problem, Utterance
-from ds2_jax.data.plan import Batch, plan_epoch
+from ds2_jax.data.plan import PlannedBatch, plan_epoch
 from ds2_jax.data.splits import Split
 from ds2_jax.parallel.rows import ONE_DEVICE, RowLayout
 from ds2_jax.system.errors import InputError
@@ -41,13 +41,13 @@ def utterances(tmp_path: Path) -> list[Utterance]:
     return made
 
 
-def plan_of(utterances: Sequence[Utterance], batch_size: int = 3) -> list[Batch]:
+def plan_of(utterances: Sequence[Utterance], batch_size: int = 3) -> list[PlannedBatch]:
     num_samples = np.array([utterance.num_samples(RATE) for utterance in utterances])
     return plan_epoch(num_samples, batch_size=batch_size, num_buckets=2, hop_length=HOP, seed=0, epoch=0)
 
 
 def batches(
-    plan: Sequence[Batch],
+    plan: Sequence[PlannedBatch],
     utterances: Sequence[Utterance],
     *,
     layout: RowLayout = ONE_DEVICE,
@@ -289,7 +289,7 @@ import numpy as np
 from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.data import pipeline
 from ds2_jax.data.manifest import Utterance
-from ds2_jax.data.plan import Batch
+from ds2_jax.data.plan import PlannedBatch
 from ds2_jax.data.splits import Split
 from ds2_jax.system.errors import InputError
 
@@ -303,7 +303,7 @@ def read_slowly(path, sample_rate):
 
 pipeline.read_audio = read_slowly
 split = Split([Utterance(pathlib.Path(str(i)), 0.01, "A", str(i)) for i in range(50)], Alphabet("A"))
-plan = [Batch(319, np.array([i], np.int32)) for i in range(50)]
+plan = [PlannedBatch(319, np.array([i], np.int32)) for i in range(50)]
 settings = dict(sample_rate=16_000, hop_length=160, num_workers=4)
 left_open = pipeline.batches(plan[3:], split, **settings)
 print(next(left_open)["indices"])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax.data.plan import Batch, Bucket, plan_epoch, plan_evaluation, summarise
+from ds2_jax.data.plan import Bucket, PlannedBatch, plan_epoch, plan_evaluation, summarise
 
 HOP = 160
 samples = st.lists(st.integers(1, 40_000), min_size=1, max_size=120).map(np.array)
@@ -32,7 +32,7 @@ def plan(
     seed: int = 0,
     epoch: int = 0,
     sortagrad: bool = False,
-) -> list[Batch]:
+) -> list[PlannedBatch]:
     return plan_epoch(
         num_samples,
         batch_size=batch_size,
@@ -45,11 +45,11 @@ def plan(
     )
 
 
-def as_lists(batches: list[Batch]) -> list[tuple[int, list[int]]]:
+def as_lists(batches: list[PlannedBatch]) -> list[tuple[int, list[int]]]:
     return [(batch.padded_samples, batch.indices.tolist()) for batch in batches]
 
 
-def padded_frames(batches: list[Batch]) -> int:
+def padded_frames(batches: list[PlannedBatch]) -> int:
     return sum(len(batch.indices) * (batch.padded_samples // HOP + 1) for batch in batches)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ds2_jax.decoding import alignment as alignment_lib
-from ds2_jax.decoding.alignment import align
+from ds2_jax.decoding.alignment import align_labels
 from ds2_jax.decoding.greedy import greedy_decode
 from ds2_jax.decoding.hypothesis import LabelSpan
 from ds2_jax.system.errors import InputError
@@ -68,16 +68,16 @@ def test_equals_brute_force(path: list[int], values: list[float], seed: int) -> 
     expected = brute_force(log_probs, labels)
     if labels and expected is None:
         with pytest.raises(InputError, match="cannot be aligned"):
-            align(log_probs, labels)
+            align_labels(log_probs, labels)
     else:
-        assert align(log_probs, labels) == (expected if labels else [])
+        assert align_labels(log_probs, labels) == (expected if labels else [])
 
 
 @given(st.integers(1, 60), seeds)
 def test_labels_of_greedy_decoding_lie_on_its_path(num_frames: int, seed: int) -> None:
     log_probs = np.random.default_rng(seed).normal(size=(num_frames, NUM_LABELS)).astype(np.float32)
     spans = greedy_decode(log_probs)
-    assert align(log_probs, [span.label for span in spans]) == spans
+    assert align_labels(log_probs, [span.label for span in spans]) == spans
 
 
 @given(
@@ -92,14 +92,14 @@ def test_planted_posteriors_are_found_to_the_frame(steps: list[tuple[int, int, i
     generator = np.random.default_rng(seed)
     probs = 0.4 * generator.dirichlet(np.ones(NUM_LABELS), len(path))
     probs[np.arange(len(path)), path] += 0.6
-    assert align(np.log(probs).astype(np.float32), collapse(path)) == spans_of(path)
+    assert align_labels(np.log(probs).astype(np.float32), collapse(path)) == spans_of(path)
 
 
 def test_text_that_the_model_did_not_hear_lies_where_it_costs_least() -> None:
     """B was spoken. The text is A, which is most likely in frame 3."""
     probs = np.full((6, NUM_LABELS), 0.01)
     probs[:, BLANK], probs[2:4, 2], probs[3, 1] = 0.9, 0.6, 0.3
-    assert align(np.log(probs).astype(np.float32), [1]) == [LabelSpan(1, 3, 3)]
+    assert align_labels(np.log(probs).astype(np.float32), [1]) == [LabelSpan(1, 3, 3)]
 
 
 @given(st.integers(1, 9), seeds)
@@ -107,15 +107,15 @@ def test_blocks_change_nothing(block: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
     log_probs = generator.integers(-8, 0, (generator.integers(12, 40), NUM_LABELS)).astype(np.float32)  # many ties
     labels = generator.integers(1, NUM_LABELS, 6).tolist()
-    whole = align(log_probs, labels)
+    whole = align_labels(log_probs, labels)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(alignment_lib, "BLOCK_FRAMES", block)
-        assert align(log_probs, labels) == whole
+        assert align_labels(log_probs, labels) == whole
 
 
 def test_no_labels_lie_nowhere() -> None:
-    assert align(np.zeros((5, NUM_LABELS), np.float32), []) == []
-    assert align(np.zeros((0, NUM_LABELS), np.float32), []) == []
+    assert align_labels(np.zeros((5, NUM_LABELS), np.float32), []) == []
+    assert align_labels(np.zeros((0, NUM_LABELS), np.float32), []) == []
 
 
 @pytest.mark.parametrize("strange", [np.nan, np.inf])
@@ -123,7 +123,7 @@ def test_what_is_no_logarithm_is_refused(strange: float) -> None:
     log_probs = np.zeros((3, NUM_LABELS), np.float32)
     log_probs[2, 3] = strange
     with pytest.raises(InputError) as caught:
-        align(log_probs, [1])
+        align_labels(log_probs, [1])
     assert str(caught.value) == (
         "log_probs must hold numbers below infinity, got NaN or infinity. Use weights from before the training "
         "diverged."
@@ -132,19 +132,19 @@ def test_what_is_no_logarithm_is_refused(strange: float) -> None:
 
 def test_too_few_frames_are_told_with_the_number_needed() -> None:
     with pytest.raises(InputError) as caught:
-        align(np.zeros((3, NUM_LABELS), np.float32), [1, 1, 2])
+        align_labels(np.zeros((3, NUM_LABELS), np.float32), [1, 1, 2])
     assert str(caught.value) == (
         "A text of 3 labels must have at least 4 output frames, got 3. "
         "Give the text of this recording, or the whole recording."
     )
-    assert align(np.zeros((4, NUM_LABELS), np.float32), [1, 1, 2]) == [(1, 0, 0), (1, 2, 2), (2, 3, 3)]
+    assert align_labels(np.zeros((4, NUM_LABELS), np.float32), [1, 1, 2]) == [(1, 0, 0), (1, 2, 2), (2, 3, 3)]
 
 
 def test_text_of_probability_zero_is_refused() -> None:
     log_probs = np.zeros((3, NUM_LABELS), np.float32)
     log_probs[:, 2] = -np.inf
     with pytest.raises(InputError) as caught:
-        align(log_probs, [1, 2])
+        align_labels(log_probs, [1, 2])
     assert str(caught.value) == (
         "A text of 2 labels must be possible in its recording, got probability 0: it cannot be aligned. "
         "Give the text of this recording."
@@ -155,4 +155,4 @@ def test_text_of_probability_zero_is_refused() -> None:
 def test_labels_that_are_none_are_refused(labels: list[int]) -> None:
     message = f"labels must be 1 to 3, got {min(labels)} to {max(labels)}. Leave blanks out."
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-        align(np.zeros((5, NUM_LABELS), np.float32), labels)
+        align_labels(np.zeros((5, NUM_LABELS), np.float32), labels)

@@ -21,7 +21,7 @@ def _read_audio(path: Path) -> None:
     """Checks that all readers of audio agree on whether a file is whole and on its content."""
     content = AudioBytes(str(path), path.read_bytes())
     whole = attempt(path, lambda: reading.read_audio(path, seeds.RATE))
-    blocks = attempt(path, lambda: np.concatenate(list(reading.read_blocks(path, seeds.RATE))))
+    blocks = attempt(path, lambda: np.concatenate(list(reading.read_sndfile_blocks(path, seeds.RATE))))
     held = attempt(path, lambda: reading.read_audio(content, seeds.RATE))
     excerpt = attempt(path, lambda: reading.read_excerpt(path, seeds.RATE, 1000, 0.5))
     duration = attempt(path, lambda: reading.audio_duration(path))

@@ -100,12 +100,14 @@ class BeamSearch:
         other._weights = (math.log(10) * alpha, beta)
         return other
 
-    def start(self) -> "Progress":
+    def start(self) -> "PartialSearch":
         """Starts a search. With a KenLM model, the previous search must be finished."""
-        return Progress(self._rules, self._vocabulary, self._hot_words, self._model, self._weights, self._num_labels)
+        return PartialSearch(
+            self._rules, self._vocabulary, self._hot_words, self._model, self._weights, self._num_labels
+        )
 
 
-class Progress:
+class PartialSearch:
     """A running search, made by `BeamSearch.start`. It reads an utterance in parts and gives hypotheses at any time."""
 
     def __init__(

@@ -94,13 +94,13 @@ class Illustrator:
 
     def _rows(self, axis: Axis, example: Example, pairs: Sequence[WordPair]) -> tuple[list[Row], list[str]]:
         """Makes the rows of reference and hypothesis; without an alignment, a note replaces the reference's row."""
-        from ds2_jax.decoding.alignment import align  # loads Numba, which only reports need
+        from ds2_jax.decoding.alignment import align_labels  # loads Numba, which only reports need
 
         result, log_probs = example
         said, heard = ([pair.kind for pair in pairs if pair[side]] for side in (0, 1))
         recognised = _row(axis, "Recognised", result.readings[0], heard)
         try:
-            spans = align(log_probs, self._alphabet.encode(result.reference))
+            spans = align_labels(log_probs, self._alphabet.encode(result.reference))
         except InputError as error:
             return [recognised], [f"The reference cannot be aligned: {error}"]
         return [_row(axis, "Reference", self._decoder.hypothesis(spans, log_probs), said), recognised], []
