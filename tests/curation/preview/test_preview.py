@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import re
 from pathlib import Path
 
 import jax
@@ -111,8 +112,7 @@ def test_settings_of_the_file_are_the_defaults_of_the_options(
     assert cli.main(["data", "preview", "--help", "--config", str(config_file)]) == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "Write utterances before and after" in text
-    assert "--augment.time-mask-width INT Frames of 10 ms: a mask covers 0 to this many, " in text
-    assert "never more than the utterance has. (default: 9)" in text
+    assert re.search(r"--augment\.time-mask-width INT [^(]*\(default: 9\)", text)
 
 
 def test_single_settings_can_be_changed(
