@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 COMPILE = """\
+from ds2_jax.system import logs
+logs.show()
 import numpy as np
 from ds2_jax.decoding.ngram.arpa_kernels import make_table
 make_table(np.zeros(4, np.uint8), np.arange(3))
