@@ -39,7 +39,7 @@ def names_in(folder: Path) -> set[str]:
 
 def test_the_wheel_holds_the_whole_package_and_the_recipes(installed: Path) -> None:
     package = {name for name in names_in(ROOT / "ds2_jax") if "__pycache__" not in name}
-    assert {"py.typed", "evaluation/report/page.css", "__main__.py"} <= package
+    assert {"py.typed", "evaluation/report/templates/page.css", "__main__.py"} <= package
     recipes = {f"recipes/{path.name}" for path in (ROOT / "configs").glob("*.py")}
     assert "recipes/an4_cpu.py" in recipes
     assert names_in(installed / "ds2_jax") == package | recipes
