@@ -25,7 +25,7 @@ def drawn_state(config: Config) -> TrainState:
     """Makes a state in which no two arrays are equal, not even in the optimiser."""
     generator = np.random.default_rng(0)
     state = jax.tree.map(lambda x: generator.uniform(0, 9, x.shape).astype(x.dtype), some_state(config))
-    return dataclasses.replace(state, step=np.array(3, np.int32))
+    return dataclasses.replace(state, step=np.array(3, np.int32), stopped=np.zeros((), bool))
 
 
 def of_that_time(state: TrainState) -> TrainState:
