@@ -96,7 +96,7 @@ def test_a_recipes_dry_run(
         r"memory of a step with the largest batch, \d+ x 0\.\d\d s, on each device \(1 x .*\): [1-9]\d* MiB", lines[5]
     )
     assert "4 utterances, 0 of the batch unusable" in lines[-2]
-    assert lines[-1] == f"Training could begin in runs/{name}: the same command without --dry-run."
+    assert lines[-1] == f"To train in runs/{name}, run the same command without --dry-run."
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -146,7 +146,7 @@ def test_a_folder_that_training_would_refuse_is_refused(
     assert (code, "error: --workdir must be a folder, got " in err) == (1, True)
 
 
-@pytest.mark.parametrize(("step", "said"), [(3, "Training could go on in"), (16, "The run in")])
+@pytest.mark.parametrize(("step", "said"), [(3, "To continue in"), (16, "The run in")])
 def test_a_run_that_is_there_is_told(
     small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: int, said: str
 ) -> None:

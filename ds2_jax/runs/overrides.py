@@ -11,7 +11,7 @@ from ds2_jax.system.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class AlphabetSettings:
-    """Settings in place of those of --config or --run, as in training."""
+    """Settings that replace those of --config or --run, with the same names as in training."""
 
     alphabet: str | None = None
     """Characters the model can write."""
@@ -23,7 +23,7 @@ class AlphabetSettings:
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings(AlphabetSettings):
-    """Settings in place of those of --config or --run, as in training."""
+    """Settings that replace those of --config or --run, with the same names as in training."""
 
     min_duration: float | None = None
     """Shortest utterance in seconds."""
@@ -35,7 +35,7 @@ class DataSettings(AlphabetSettings):
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSettings:
-    """Settings in place of those of --config or --run, as in training."""
+    """Settings that replace those of --config or --run, with the same names as in training."""
 
     sample_rate: int | None = None
     """Sample rate of the model in Hz."""
@@ -43,7 +43,7 @@ class FeatureSettings:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
-    """Settings in place of those of --config or --run, as in training."""
+    """Settings that replace those of --config or --run, with the same names as in training."""
 
     time_reduction: Literal[2, 4] | None = None
     """Input frames per output frame."""

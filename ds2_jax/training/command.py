@@ -33,7 +33,7 @@ def train(
             model, and write nothing into the run's folder.
         profile: Record these steps of training, counted from 1, into RUN/profile for TensorBoard and Perfetto.
         settings: All settings; their defaults come from `config`.
-        cluster: The other processes of this training.
+        cluster: How this process finds the other processes of the training.
     """
     if config is None:
         raise InputError("--config must name a configuration file, got none. Try --config quickstart.")
@@ -80,7 +80,7 @@ def batch_seconds(config: Path, memory: float, devices: int = 1) -> int:
     The step is compiled for two batch sizes and not run. A straight line through both gives the size that fills three
     quarters of the memory, JAX's default share of a GPU. Rows are as long as data.max_duration, with 20 labels a
     second. The figure leaves out the framework's own memory, fragmentation, and the work space of an accelerator's
-    libraries. The compiler for another device may need a different amount: check with `train --dry-run` on the device
+    libraries. Compiled for another device, the step may need more or less: check with `train --dry-run` on the device
     itself. The figure is least certain with `rematerialise`: it assumes that the device's compiler computes the layers
     twice.
 

@@ -63,11 +63,11 @@ def dry_run(config: Config, workdir: Path, overwrite: bool = False) -> None:
     print(try_batch(largest, config, splits["train"], mesh, epochs.perturb(0)))
     step = None if overwrite else run_folder.last_step(workdir)
     if step is None:
-        print(f"Training could begin in {workdir}: the same command without --dry-run.")
+        print(f"To train in {workdir}, run the same command without --dry-run.")
     elif step >= len(plan) * config.epochs:
         print(f"The run in {workdir} is finished, after step {step}.")
     else:
-        print(f"Training could go on in {workdir} after step {step}: the same command without --dry-run.")
+        print(f"To continue in {workdir} after step {step}, run the same command without --dry-run.")
 
 
 def plan_lines(
@@ -102,7 +102,7 @@ def plan_lines(
 def memory_lines(
     largest: PlannedBatch, steps_per_epoch: int, config: Config, split: Split, mesh: jax.sharding.Mesh
 ) -> list[str]:
-    """Describes the memory that the compiler needs for a step with the largest batch.
+    """Describes the memory of a step with the largest batch, by the compiler's figures.
 
     Raises:
         InputError: the step needs more memory than the device has.
@@ -110,7 +110,7 @@ def memory_lines(
     rows = len(row_layout(mesh, config.optim.accumulate).rows(largest.indices))
     num_frames = count_frames(largest.padded_samples, config.features.hop_length)
     device = jax.devices()[0].device_kind
-    logger.info(f"compiling the step of the largest batch for {device}, to see what it takes")
+    logger.info(f"compiling the step of the largest batch for {device}, to learn its memory")
     compiled = memory.compiled_bytes(
         config,
         split.alphabet.size,

@@ -44,7 +44,12 @@ class Progress:
         self._started = self._told = time.perf_counter()
         self._seconds, self._loss, self._steps = 0.0, 0.0, 0
         self.alignable, self._unalignable = 0, 0
-        self._waited, self._computed, self._empty, self._valid = 0.0, 0.0, 0.0, 0.0  # seconds; samples
+        self._waited, self._computed, self._empty, self._valid = (
+            0.0,
+            0.0,
+            0.0,
+            0.0,
+        )  # the first in seconds, the others in samples
 
     def epoch(
         self,

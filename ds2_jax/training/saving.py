@@ -11,7 +11,7 @@ from ds2_jax.runs.checkpoints import Checkpoints
 from ds2_jax.system import interrupts
 
 SAVE = 1
-"""A process asks all processes to save. A signal's number, which is larger, asks them to save and stop."""
+"""Request of a process to all processes: save. A larger request is the number of a signal: save and stop."""
 
 
 class Saver:

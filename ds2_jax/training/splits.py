@@ -53,7 +53,7 @@ def train_on_dev(splits: Mapping[str, Split]) -> dict[str, Split]:
             f"data.train_on_dev needs train and dev without a common id, got {len(common)}, such as {min(common)}. "
             "Leave it out, or mend the manifests."
         )
-    logger.info("data.train_on_dev: train has dev's utterances too; nothing is chosen by them")
+    logger.info("data.train_on_dev: the training split includes the dev split, which chooses nothing")
     both = Split([*train.utterances, *dev.utterances], train.alphabet, [*train.problems, *dev.problems])
     return {**splits, "train": both, "dev": Split((), train.alphabet)}
 

@@ -318,7 +318,7 @@ def epochs_left(config: Config, checkpoints: Checkpoints, num_steps: int, made: 
 
 
 def epochs_done(checkpoints: Checkpoints, step: int, num_steps: int) -> int:
-    """Counts the epochs that are trained and evaluated after `step` updates, the latest that are saved."""
+    """Counts the epochs that are trained and evaluated, if the latest checkpoint is that of `step`."""
     done, since = divmod(step, num_steps)
     return done if since or checkpoints.evaluated(step) else max(done - 1, 0)
 

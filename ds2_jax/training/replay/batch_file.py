@@ -34,7 +34,7 @@ DAMAGE = (
     *(zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, struct.error),
     *(KeyError, OSError, OverflowError, SyntaxError, TypeError, ValueError, tokenize.TokenError),
 )
-"""What zipfile, NumPy and json raise if a file is damaged, including deep nesting (RecursionError)."""
+"""Exceptions of zipfile, NumPy and json for a damaged file, including deep nesting (RecursionError)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -69,7 +69,7 @@ def replay(file: Path, run: Path | None) -> int:
     enable_cache()
     again = make_again(read_batch(file), run or file.absolute().parent.parent)
     print("\n".join(account(again)))
-    logger.info("looking for where it begins: the step is compiled once more")
+    logger.info("compiling the step once more, to find where its values stop being finite")
     diagnose = make_diagnose(again.config, Alphabet.of(again.config.data).size, again.mesh)
 
     variables = replicate(again.state.variables, again.mesh)
@@ -83,7 +83,7 @@ def replay(file: Path, run: Path | None) -> int:
     )
     groups: list[list[int]] = []
     if not (again.finite or diagnosis.finite or not_finite(again.state)):
-        logger.info("looking for the utterances behind it: up to a few dozen steps")
+        logger.info("looking for the utterances that cause it, in up to a few dozen steps")
         full = np.flatnonzero(again.failed.batch["indices"] >= 0).tolist()
         fails = smallest_groups(full, lambda rows: not with_rows(rows).finite)
         groups = list(itertools.islice(fails, NUM_GROUPS))
