@@ -1,16 +1,13 @@
-"""Length arithmetic and mel bands, in NumPy, so that importing this module does not load JAX.
+"""Length arithmetic in plain Python and NumPy, so that importing this module does not load JAX.
 
 The functions that count accept Python integers, NumPy arrays and JAX arrays.
 """
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-
-from ds2_jax.config.settings import MEL_BREAK, FeatureConfig
 
 if TYPE_CHECKING:
     import jax
@@ -53,24 +50,3 @@ def ctc_min_frames(labels: Sequence[int]) -> int:
 def ctc_min_samples(min_frames: Count, hop_length: int, time_reduction: int) -> Count:
     """Counts the samples that `min_frames` output frames need at least. `min_frames` ([...] int) must be at least 1."""
     return (min_frames - 1) * time_reduction * hop_length
-
-
-def mel_bands(config: FeatureConfig) -> np.ndarray:
-    """Computes the share of each bin's energy in each mel band, [num_mels, bins] float64.
-
-    A band is a triangle from the centre of the band below to the centre of the band above. The bands are those of
-    librosa, which takes seconds to load.
-    """
-    edges = frequencies(np.linspace(0, 1, config.num_mels + 2), config)
-    bins = np.linspace(0, config.sample_rate / 2, config.fft_length // 2 + 1)
-    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    shares: np.ndarray = np.maximum(0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
-    return shares
-
-
-def frequencies(heights: np.ndarray, config: FeatureConfig) -> np.ndarray:
-    """Returns the frequency in Hz at each height of the spectrogram, from 0 at the bottom to 1 at the top."""
-    highest = config.sample_rate / 2
-    if not config.num_mels:
-        return heights * highest
-    return MEL_BREAK * np.expm1(heights * math.log1p(highest / MEL_BREAK))

@@ -7,7 +7,7 @@ from ds2_jax.evaluation.reliability import reliability
 from ds2_jax.evaluation.report.bootstrap import Bootstrap
 from ds2_jax.evaluation.report.contents import word_confidences
 from ds2_jax.evaluation.results import Evaluation
-from ds2_jax.evaluation.word_times import TimeErrors, gather, time_errors
+from ds2_jax.evaluation.time_errors import TimeErrors, gather, time_errors
 
 SHOWN_SPEAKERS = 10
 SHOWN_UTTERANCES = 5

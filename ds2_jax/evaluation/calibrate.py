@@ -20,12 +20,12 @@ from ds2_jax.decoding.hypothesis import (
     strip_spaces,
     word_confidence,
     word_slices,
-    word_times,
 )
+from ds2_jax.decoding.word_times import word_times
 from ds2_jax.evaluation.reliability import reliability, right_words
 from ds2_jax.evaluation.results import evaluation_name
 from ds2_jax.evaluation.split_outputs import UtteranceOutput, split_outputs
-from ds2_jax.evaluation.word_times import TimeErrors, gather, time_errors
+from ds2_jax.evaluation.time_errors import TimeErrors, gather, time_errors
 from ds2_jax.parallel.processes import is_primary
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import write_calibration

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import scipy.signal
 
 from ds2_jax.config import FeatureConfig
-from ds2_jax.config.frames import count_frames, mel_bands
+from ds2_jax.config.frames import count_frames
+from ds2_jax.config.mel_bands import mel_bands
 from ds2_jax.model.masks import mask_from_lengths
 
 FLOOR = 1e-5

@@ -16,6 +16,7 @@ from ds2_jax.model import features, spec_augment
 from ds2_jax.model.ctc import ctc_losses
 from ds2_jax.model.inference import Batch, init_variables, make_model
 from ds2_jax.model.masks import is_alignable
+from ds2_jax.model.moving_average import moving_average
 from ds2_jax.model.network import DeepSpeech2
 
 Gradient = tuple[jax.Array, Any]
@@ -227,18 +228,6 @@ def _update(
     # values too: 194 MiB more for 5 x 1024.
     new: TrainState = jax.lax.cond(finite & ~state.stopped, update, stop, state)
     return new
-
-
-def moving_average(average: Any, new: Any, step: jax.Array, decay: float) -> Any:
-    """Updates the exponential moving average. `step` is 0 at the first update.
-
-    Early updates have a larger weight, so that the random initial weights soon vanish from the average: update n keeps
-    the share min(decay, (1 + n) / (10 + n)) of the old average.
-
-    Source: tf.train.ExponentialMovingAverage with `num_updates` has the same decay.
-    """
-    count = (step + 1).astype(jnp.float32)
-    return optax.incremental_update(new, average, jnp.maximum(1 - decay, 9 / (10 + count)))
 
 
 def row_counts(batch: Batch, config: Config) -> dict[str, jax.Array]:

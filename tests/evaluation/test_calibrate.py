@@ -17,7 +17,7 @@ from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.evaluation import calibrate as calibrate_lib
 from ds2_jax.evaluation.calibrate import MIN_WORDS, TEMPERATURES, best_temperature, fit_calibration
 from ds2_jax.evaluation.split_outputs import UtteranceOutput
-from ds2_jax.evaluation.word_times import gather, time_errors
+from ds2_jax.evaluation.time_errors import gather, time_errors
 from ds2_jax.runs.fitted import read_calibration
 from ds2_jax.text.alphabet import Alphabet
 from tests.small_runs import SMALL_CONFIG, write_noise_manifest, write_untrained_run

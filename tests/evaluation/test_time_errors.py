@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ds2_jax.data.manifest import TimedWord, Utterance
-from ds2_jax.evaluation.word_times import TimeErrors, gather, time_errors
+from ds2_jax.evaluation.time_errors import TimeErrors, gather, time_errors
 
 SAID = Utterance(
     Path("a.wav"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ds2_jax.config import FeatureConfig
-from ds2_jax.config.frames import frequencies, mel_bands
+from ds2_jax.config.mel_bands import frequencies, mel_bands
 from ds2_jax.model import features
 from ds2_jax.system.errors import InputError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ds2_jax.config import FeatureConfig
-from ds2_jax.config.frames import frequencies
+from ds2_jax.config.mel_bands import frequencies
 from ds2_jax.curation.preview.look import Look
 from ds2_jax.system.files import writing
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ds2_jax.audio.reading import read_audio
 from ds2_jax.config import Config
-from ds2_jax.config.frames import frequencies
+from ds2_jax.config.mel_bands import frequencies
 from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.hypothesis import Hypothesis
 from ds2_jax.evaluation.error_rates import ErrorCount, char_errors
