@@ -58,7 +58,7 @@ COMMANDS = {
     "data merge": Command("curation.edit:merge", "make one manifest of several"),
     "data split": Command("curation.edit:split", "split a manifest into train, dev and test by speaker"),
     "data alphabet": Command(
-        "curation.propose:alphabet", "propose data.alphabet and data.remove for transcripts of any language"
+        "curation.propose_alphabet:alphabet", "propose data.alphabet and data.remove for transcripts of any language"
     ),
     "data preview": Command(
         "curation.preview.command:preview",

@@ -79,7 +79,7 @@ def measure_decoding(options: Options) -> Decoding:
     """
     logger.info("measuring decode")
     run, manifest, lm = (None if path is None else str(path) for path in (options.run, options.manifest, options.lm))
-    with tempfile.TemporaryDirectory() as folder, Child("ds2_jax.bench.decoding") as process:
+    with tempfile.TemporaryDirectory() as folder, Child("ds2_jax.bench.decoder_child") as process:
         seconds = min(MADE_SECONDS, options.minutes * 60)
         about = process.ask("load", run=run, manifest=manifest, lm=lm, seconds=seconds, folder=folder)
         references = about.pop("references")

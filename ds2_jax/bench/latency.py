@@ -7,8 +7,8 @@ import optax
 import soundfile
 
 from ds2_jax.bench import child, speech
+from ds2_jax.bench.compile_counts import Programs
 from ds2_jax.bench.options import Size
-from ds2_jax.bench.programs import Programs
 from ds2_jax.model.update import init_state
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.runs import run_folder

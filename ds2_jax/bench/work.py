@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ds2_jax.bench import child, speech
+from ds2_jax.bench.compile_counts import Programs
 from ds2_jax.bench.options import Size
-from ds2_jax.bench.programs import Programs
 from ds2_jax.config import Config
 from ds2_jax.model import features
 from ds2_jax.model.inference import infer, init_variables

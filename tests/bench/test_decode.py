@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ds2_jax import cli
-from ds2_jax.bench import decoding
+from ds2_jax.bench import decoder_child
 from ds2_jax.bench.decode import DECODERS, Decoded, Decoding
 from ds2_jax.bench.options import Options
 from ds2_jax.bench.report import decoding_lines
@@ -20,7 +20,7 @@ def test_made_outputs_are_seeded_and_decodable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, size in (("VOCABULARY_SIZE", 50), ("NUM_SENTENCES", 200)):
-        monkeypatch.setattr(decoding, name, size)
+        monkeypatch.setattr(decoder_child, name, size)
     made, again = (decoding.made_outputs(4.0, tmp_path) for _ in range(2))
     assert capsys.readouterr().out == ""  # no report of a language model whose folder will be deleted
     assert made.references == again.references

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ds2_jax import cli
-from ds2_jax.curation.propose import Kind, describe, propose, quote
+from ds2_jax.curation.propose_alphabet import Kind, describe, propose, quote
 from ds2_jax.data.manifest import Utterance, write_manifest
 from ds2_jax.system.errors import InputError
 
