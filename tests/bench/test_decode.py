@@ -21,17 +21,17 @@ def test_made_outputs_are_seeded_and_decodable(
 ) -> None:
     for name, size in (("VOCABULARY_SIZE", 50), ("NUM_SENTENCES", 200)):
         monkeypatch.setattr(decoder_child, name, size)
-    made, again = (decoding.made_outputs(4.0, tmp_path) for _ in range(2))
+    made, again = (decoder_child.made_outputs(4.0, tmp_path) for _ in range(2))
     assert capsys.readouterr().out == ""  # no report of a language model whose folder will be deleted
     assert made.references == again.references
     for log_probs, other, reference in zip(made.log_probs, again.log_probs, made.references, strict=True):
         np.testing.assert_array_equal(log_probs, other)
-        assert log_probs.shape == (round(len(reference) * decoding.LETTER_FRAMES), made.alphabet.size)
+        assert log_probs.shape == (round(len(reference) * decoder_child.LETTER_FRAMES), made.alphabet.size)
         np.testing.assert_allclose(np.exp(log_probs).sum(1), 1, rtol=1e-5)
     assert made.audio_seconds == pytest.approx(sum(map(len, made.log_probs)) * Config().seconds_per_frame)
     assert made.audio_seconds >= 4
     texts = {
-        name: decoding.decoder_of(made, name, {"beam_width": 16} if name != "greedy" else {})(made.log_probs[0])
+        name: decoder_child.decoder_of(made, name, {"beam_width": 16} if name != "greedy" else {})(made.log_probs[0])
         for name in ("greedy", "beam", "lm")
     }
     assert texts["lm"] == made.references[0] != texts["greedy"]
