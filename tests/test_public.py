@@ -120,7 +120,7 @@ def test_an_array_is_read_as_a_file_of_the_same_samples(
         (np.zeros(100, bool), RATE, "audio must hold floats or integers, got 'bool'."),
         (np.zeros((2, 16_000), np.float32), RATE, r"audio must have the shape \[samples\] or .*got \(2, 16000\)\."),
         (np.full(16_000, np.nan, np.float32), RATE, "audio must hold samples of at most 1e\\+06"),
-        (np.zeros(0, np.float32), RATE, "audio must last at least one sample"),
+        (np.zeros(0, np.float32), RATE, "audio must have at least one sample"),
     ],
 )
 def test_an_array_that_is_no_recording_is_refused(

@@ -118,6 +118,6 @@ def _check(process: "subprocess.Popen[bytes]", messages: IO[bytes], path: Path) 
     if code or said.strip():
         first = re.sub(r"^\[[^\]]* @ 0x[0-9a-f]+\] ", "", said.strip().partition("\n")[0]).rstrip(".")
         raise InputError(
-            f"{path} must be whole audio or video, got from ffmpeg: {shorten(first) or f'exit code {code}'}. "
-            "Replace the file, or repair it: ffmpeg -i OLD NEW.flac."
+            f"{path} must be undamaged audio or video, got an error of ffmpeg: "
+            f"{shorten(first) or f'exit code {code}'}. Replace the file, or repair it: ffmpeg -i OLD NEW.flac."
         )

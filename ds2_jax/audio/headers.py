@@ -1,4 +1,4 @@
-"""Reads what the headers of audio files promise. `audio/reading.py` compares it with what libsndfile reads."""
+"""Reads the lengths that the headers of audio files state. `audio/reading.py` compares them with the contents."""
 
 import dataclasses
 import io
@@ -8,15 +8,18 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-SIZE_UNKNOWN = 0x7F000000  # written by sox for AIFF in a pipe; ffmpeg writes 0 or -1
+# A program that writes AIFF into a pipe does not know the size. sox writes this value, ffmpeg 0 or -1.
+SIZE_UNKNOWN = 0x7F000000
 SPHERE_MAX_HEADER_BYTES = 1 << 16
 OGG_PAGE = struct.Struct("<4sxB8xII4sB")  # "OggS", flags, stream, page number, checksum, number of segments
-OGG_FIRST, OGG_LAST = 2, 4  # flags of a stream's first and last page
+OGG_FIRST = 2  # flag of a stream's first page
+OGG_LAST = 4  # flag of a stream's last page
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 # Without a Xing or Info header libsndfile estimates an MP3's length from the file's size and first frame. Without tags,
 # the measured estimate was at most 0.5 % too long for constant bit rates (3 s of noise, 8 to 48 kHz).
 MP3_ESTIMATE_ERROR = 0.01
-# Layer III, by the two version bits (ISO 11172-3 and 13818-3; 0 is MPEG 2.5), in kbit/s and Hz.
+# Bit rates (kbit/s) and sample rates (Hz) of Layer III for each value of the two version bits (ISO 11172-3 and 13818-3;
+# 0 is MPEG 2.5).
 MP3_BIT_RATES = {3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)}
 MP3_BIT_RATES |= dict.fromkeys((0, 2), (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160))
 MP3_SAMPLE_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
@@ -50,7 +53,7 @@ def _num_bytes(source: Source) -> int:
 
 
 def wav_data_bytes(path: Source) -> tuple[int, int]:
-    """Returns the bytes of samples that the header promises, and the bytes from the first sample to the file's end."""
+    """Returns the bytes of samples that the header states, and the bytes from the first sample to the file's end."""
     with _open_binary(path) as file:
         order = ">" if file.read(12).startswith(b"RIFX") else "<"
         while len(header := file.read(8)) == 8:
@@ -62,7 +65,7 @@ def wav_data_bytes(path: Source) -> tuple[int, int]:
 
 
 def sphere_sample_count(path: Source) -> int | None:
-    """Returns the number of samples in each channel that the header promises; None if it does not say."""
+    """Returns the number of samples per channel that the header states; None if the header states none."""
     with _open_binary(path) as file:
         header, _, _ = file.read(SPHERE_MAX_HEADER_BYTES).partition(b"end_head")
     found = re.search(rb"^sample_count -i (\d+)", header, re.MULTILINE)
@@ -122,7 +125,10 @@ def logged_fault(log: str) -> str:
 
 
 def mp3_length_excess(path: Source) -> float:
-    """Returns the share by which libsndfile's length of an intact MP3 may be too long; 0 if the first frame has it."""
+    """Returns the fraction by which libsndfile's length of an intact MP3 may be too long.
+
+    It is 0 if the first frame states the length.
+    """
     with _open_binary(path) as file:
         start = mp3_start(file.read(10))
         file.seek(start)
@@ -132,7 +138,7 @@ def mp3_length_excess(path: Source) -> float:
 def mp3_start(tag: bytes) -> int:
     """Returns the number of bytes before the first frame: the size of the ID3 tag.
 
-    The tag's header of ten bytes ends with the size of the rest in four bytes of 7 bits.
+    The tag starts with a header of ten bytes. The last four, of 7 bits each, state the size of the rest of the tag.
     """
     if not tag.startswith(b"ID3"):
         return 0

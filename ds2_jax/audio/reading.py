@@ -1,8 +1,8 @@
 """Reads audio files as mono waveforms at the model's sample rate.
 
 libsndfile decodes and soxr resamples. If a WAV, Sphere or Ogg file is cut short, or an Ogg file is damaged in the
-middle, libsndfile 1.2 reads a shorter recording without an error. So this module compares the promises of the headers
-with the contents of the file. For most other formats libsndfile's log shows the damage. Data after the stated end of a
+middle, libsndfile 1.2 reads a shorter recording without an error. So this module compares the length in the header with
+the contents of the file. For most other formats libsndfile's log shows the damage. Data after the stated end of a
 FLAC or MP3 file, such as a second recording, are ignored.
 """
 
@@ -21,7 +21,7 @@ from ds2_jax.audio import headers
 from ds2_jax.audio.headers import AudioBytes, Source
 from ds2_jax.system.errors import InputError
 
-# Formats, by libsndfile's names, whose contents are checked for damage. For other formats its log is checked.
+# This module checks the contents of these formats (libsndfile's names). For other formats it checks libsndfile's log.
 CHECKED_FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "OGG", "MP3", "NIST"})
 # Suffixes to look for in folders. A file that you name may have any suffix.
 AUDIO_SUFFIXES = frozenset(
@@ -31,11 +31,18 @@ AUDIO_SUFFIXES = frozenset(
 UNKNOWN_ERRORS = frozenset({1, 4, 29, 64})
 # A program that writes WAV into a pipe does not know the size. ffmpeg writes 0xFFFFFFFF, sox 0x7FFFF000.
 WAV_SIZE_UNKNOWN = 0x7FFFF000
-MIN_RATE, MAX_RATE = 4_000, 768_000  # Hz; another rate in a header is damage, and could ask for any amount of memory
-MAX_AMPLITUDE = 1e6  # allows 16-bit numbers in float files; the features of much larger samples would overflow
-FLAC_MAX_CHANNELS, FLAC_MAX_RATE = 8, 655_350  # Hz; rates from 2**16 up must be multiples of 10
-BLOCK_SAMPLES = 1 << 17  # samples of each of eight channels in a block
-MAX_VALUES = 1 << 30  # samples over all channels of a recording that is read whole: 4 GiB, 18 hours of 16 kHz
+# In Hz. A rate outside this range means a damaged header. Resampling from it could need any amount of memory.
+MIN_RATE = 4_000
+MAX_RATE = 768_000
+# Float files may contain samples on the 16-bit scale (up to 32,768). Much larger samples make the features overflow.
+MAX_AMPLITUDE = 1e6
+FLAC_MAX_CHANNELS = 8
+# In Hz. FLAC stores rates of 65,536 Hz or more only in multiples of 10.
+FLAC_MAX_RATE = 655_350
+# A block has this many samples per channel for up to eight channels, and fewer for more channels.
+BLOCK_SAMPLES = 1 << 17
+# The maximum number of samples, over all channels, of a recording that is read in one piece: 4 GiB, 18 hours at 16 kHz.
+MAX_VALUES = 1 << 30
 
 
 class UnknownFormatError(InputError):
@@ -55,8 +62,8 @@ def read_audio(path: Path | str | AudioBytes, sample_rate: int) -> np.ndarray:
 
     Raises:
         UnknownFormatError: libsndfile does not know the format.
-        InputError: the file is missing, empty, cut short or damaged, its rate is out of range, it is too long to be
-            read whole (MAX_VALUES), or it contains NaN, infinity or samples beyond a million times full scale. In the
+        InputError: the file is missing, empty, cut short or damaged, its rate is out of range, it has more than
+            MAX_VALUES samples, or it contains NaN, infinity or samples beyond a million times full scale. In the
             formats AVR, IRCAM, MAT5, MPC2K, PAF, PVF, SDS and XI a file that is cut short is not detected: it gives a
             shorter recording.
 
@@ -158,8 +165,8 @@ def read_excerpt(path: Path | str, sample_rate: int, num_samples: int, position:
         path: the audio file.
         sample_rate: sample rate of the result in Hz.
         num_samples: number of samples of the result (S), at least 1.
-        position: position of the excerpt, from 0 (the first possible) to 1 (the last; excluded). In a recording that is
-            too short, the point where it begins.
+        position: where the excerpt starts. 0 is the earliest possible start, 1 (excluded) the latest. If the recording
+            is too short, the repeated recording starts at this fraction of its length.
 
     Returns:
         [S] float32.
@@ -230,7 +237,7 @@ def encode_flac(samples: np.ndarray, sample_rate: int) -> bytes:
 
 
 def block_samples(num_channels: int) -> int:
-    """Returns the number of samples of each channel in a block: BLOCK_SAMPLES, or fewer for many channels."""
+    """Returns the number of samples per channel in a block: BLOCK_SAMPLES, or fewer for more than eight channels."""
     return max(1, BLOCK_SAMPLES * 8 // max(8, num_channels))
 
 
@@ -242,24 +249,24 @@ def _check_amplitudes(samples: np.ndarray, name: str, num_before: int = 0) -> No
 
 
 def _read(source: Source, file: soundfile.SoundFile, dtype: str) -> np.ndarray:
-    """Reads all samples that the header promises, [S, C] of type `dtype`."""
+    """Reads as many samples as the header states, [S, C] of type `dtype`."""
     if (num_values := file.frames * file.channels) > MAX_VALUES:
-        rule = f"hold at most {MAX_VALUES:,} samples over all channels to be read whole"
-        raise InputError(f"{source} must {rule}, got a header that promises {num_values:,}. Replace it or cut it.")
+        rule = f"have at most {MAX_VALUES:,} samples over all channels"
+        raise InputError(f"{source} must {rule}, got {num_values:,} in its header. Replace it or cut it.")
     samples = _decode(source, file, 0, file.frames, dtype)
     _check_whole(source, file, len(samples))
     return samples
 
 
 def _sample_blocks(source: Source, file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    """Reads all samples that the header promises, in blocks of [S, C] float32."""
+    """Reads as many samples as the header states, in blocks of [S, C] float32."""
     num_read = 0
     while num_read < file.frames:
         wanted = min(block_samples(file.channels), file.frames - num_read)
         samples = _decode(source, file, 0, wanted, "float32")
         num_read += len(samples)
         yield samples
-        if len(samples) < wanted:  # anything that follows lies after damage
+        if len(samples) < wanted:  # the data after this point are damaged
             break
     _check_whole(source, file, num_read)
 
@@ -267,7 +274,7 @@ def _sample_blocks(source: Source, file: soundfile.SoundFile) -> Iterator[np.nda
 def _check_whole(source: Source, file: soundfile.SoundFile, num_samples: int) -> None:
     excess = headers.mp3_length_excess(source) if file.format == "MP3" else 0.0
     if num_samples < file.frames * (1 - excess):
-        raise _unusable(source, f"hold the {file.frames} samples its header promises", f"{num_samples}")
+        raise _unusable(source, f"hold the {file.frames} samples that its header states", f"{num_samples}")
 
 
 def _decode(source: Source, file: soundfile.SoundFile, start: int, num_samples: int, dtype: str) -> np.ndarray:
@@ -276,11 +283,11 @@ def _decode(source: Source, file: soundfile.SoundFile, start: int, num_samples: 
         if start:
             _skip(file, start)
             if (position := file.tell()) > file.frames:  # happens in damaged MP3s
-                raise _unusable(source, f"end with the {file.frames} samples its header promises", f"sample {position}")
+                raise _unusable(source, f"end with the {file.frames} samples its header states", f"sample {position}")
         samples: np.ndarray = file.read(num_samples, dtype=dtype, always_2d=True)  # GSM needs a number of samples
     except soundfile.LibsndfileError as error:
         raise _unusable(source, "decode to its end", str(error)) from error
-    except MemoryError as error:  # a damaged header can promise any number
+    except MemoryError as error:  # a damaged header can state any number
         raise _unusable(source, "fit into memory", f"{num_samples} samples") from error
     return samples
 
@@ -309,7 +316,7 @@ def _open(path: Source) -> soundfile.SoundFile:
             # Pass bytes, because soundfile cannot encode a name that is not UTF-8. On Windows it accepts no bytes.
             file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
     except soundfile.LibsndfileError as error:
-        rule = "be whole WAV, FLAC, Ogg, MP3, Sphere, AIFF or similar audio"
+        rule = "be undamaged WAV, FLAC, Ogg, MP3, Sphere, AIFF or similar audio"
         unusable = _unusable(path, rule, f"a file libsndfile cannot open ({error.error_string})")
         raise (UnknownFormatError(*unusable.args) if error.code in UNKNOWN_ERRORS else unusable) from error
     try:
@@ -326,7 +333,8 @@ def _open_bytes(data: bytes) -> soundfile.SoundFile:
     try:
         return soundfile.SoundFile(io.BytesIO(data))
     except soundfile.LibsndfileError:
-        # libsndfile recognises some MP3 files by their suffix only. Without their tag it recognises the bytes too.
+        # libsndfile recognises some MP3 files only by the file's suffix. Bytes have no suffix. libsndfile recognises
+        # them once the leading tag is removed.
         if not (tag_bytes := headers.mp3_start(data[:10])):
             raise
         return soundfile.SoundFile(io.BytesIO(data[tag_bytes:]))
@@ -355,14 +363,14 @@ def _check_length(path: Source, file: soundfile.SoundFile) -> None:
     if file.format in ("WAV", "WAVEX"):
         promised, held = headers.wav_data_bytes(path)
         if held < promised < WAV_SIZE_UNKNOWN:
-            raise _unusable(path, f"hold the {promised} bytes of audio its header promises", f"{held}")
+            raise _unusable(path, f"hold the {promised} bytes of audio that its header states", f"{held}")
     if file.format == "NIST" and (sample_count := headers.sphere_sample_count(path)) not in (None, file.frames):
-        raise _unusable(path, f"hold the {sample_count} samples its header promises", f"{file.frames}")
+        raise _unusable(path, f"hold the {sample_count} samples that its header states", f"{file.frames}")
     if file.format == "OGG" and (fault := headers.ogg_fault(path)):
-        raise _unusable(path, "hold one whole Ogg stream", fault)
+        raise _unusable(path, "hold one undamaged Ogg stream", fault)
     if file.format not in CHECKED_FORMATS and (fault := headers.logged_fault(file.extra_info)):
-        raise _unusable(path, "be whole audio", fault)
-    # libsndfile may estimate a shorter length, and would read no more than that.
+        raise _unusable(path, "be undamaged audio", fault)
+    # For these MP3 files libsndfile estimates the length. If the estimate is too short, libsndfile stops reading there.
     if file.format == "MP3" and headers.mp3_varies(path):
         rule = "state its length in a Xing or Info header if its bit rate varies"
         raise UnknownFormatError(f"{path} must {rule}, got none. Rewrite it: ffmpeg -i OLD NEW.flac.")
@@ -374,8 +382,8 @@ def _check_length(path: Source, file: soundfile.SoundFile) -> None:
 
 
 def _too_short(name: str, num_samples: int, file_rate: int, sample_rate: int) -> InputError:
-    got = f"{num_samples} of {file_rate} Hz"
-    return _unusable(name, f"last at least one sample of {sample_rate} Hz", got)
+    got = f"none ({num_samples} at {file_rate} Hz)"
+    return _unusable(name, f"have at least one sample at {sample_rate} Hz", got)
 
 
 def _unusable(path: Source | str, rule: str, value: str) -> InputError:

@@ -33,13 +33,13 @@ class Splits(NamedTuple):
 
 
 def preparer(corpus: str) -> Callable[..., Path]:
-    """Gives the function that prepares a corpus: it takes `root` and its own options, and returns the folder."""
+    """Returns the function that prepares a corpus. Its arguments are `root` and options; its result is the folder."""
     function: Callable[..., Path] = importlib.import_module(f"ds2_jax.corpora.{corpus.replace('-', '_')}").prepare
     return function
 
 
 def split_manifests(data: DataConfig, *, build: bool) -> Splits:
-    """Gives the manifests of `data.corpus`, or those that the settings name; `build` prepares the corpus.
+    """Returns the manifests of `data.corpus`, or the manifests that the settings name; `build` prepares the corpus.
 
     Raises:
         InputError: the corpus cannot be prepared, or a manifest is missing that `prepare` would make.
@@ -61,7 +61,7 @@ def split_manifests(data: DataConfig, *, build: bool) -> Splits:
 
 
 def unseen_dev(data: DataConfig) -> Path | None:
-    """Gives the manifest of a run's dev split; None if it has none, or if it has trained on it."""
+    """Returns the manifest of a run's dev split; None if the run has no dev split or has trained on it."""
     return None if data.train_on_dev else split_manifests(data, build=False).dev
 
 

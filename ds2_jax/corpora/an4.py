@@ -20,8 +20,8 @@ NUM_PUBLISHED = {"train": 948, "test": 130}
 def prepare(root: Path = Path("datasets"), archive: Path | None = None, seed: int = 0) -> Path:
     """Makes ROOT/an4 from the published archive: train.jsonl, dev.jsonl, test.jsonl, and the unchanged recordings.
 
-    dev holds 8 speakers of the archive's training set; test is the archive's test set. The folder gets its name when it
-    is complete, and a complete folder is not changed. The counts are printed to standard error.
+    dev contains 8 speakers of the archive's training set; test is the archive's test set. The folder gets its name when
+    it is complete, and a complete folder is not changed. The counts are printed to standard error.
 
     No checksum from the university is known. A download is checked by gzip's checksum and by the number of utterances,
     which detect damage but not forgery. The SHA-256 of the archive is printed and saved in source.json.
@@ -136,7 +136,7 @@ def _check_published(archive: Path, splits: dict[str, list[Utterance]]) -> None:
 
 
 def _split_dev(archive: Path, utterances: list[Utterance], seed: int) -> dict[str, list[Utterance]]:
-    """Takes the dev speakers out of the training set."""
+    """Splits the archive's training set into train and dev by speaker."""
     speakers = {utterance.speaker for utterance in utterances}
     if len(speakers) <= NUM_DEV_SPEAKERS:
         raise _not_an4(archive, f"hold more than {NUM_DEV_SPEAKERS} training speakers, got {len(speakers)}")

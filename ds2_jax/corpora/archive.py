@@ -25,11 +25,11 @@ SECONDS_BEFORE_BAR = 3.0
 """Unpacking shows a progress bar only after this time."""
 AGAIN = "Delete it and fetch it again."
 Choose = Callable[[tarfile.TarInfo], str | None]
-"""Gives the path below the folder to which a member is written, or None to leave it out."""
+"""Returns the path, relative to the folder, to which a member is written. None skips the member."""
 
 
 class BadArchiveError(InputError):
-    """The archive is bad, as opposed to the folder that it is unpacked to."""
+    """The archive cannot be used. A folder that cannot be written raises InputError instead."""
 
 
 def download(
@@ -43,7 +43,8 @@ def download(
     """Downloads `url` to `path` with a progress bar, unless `path` exists.
 
     The bytes are written to PATH.part, from which a later call resumes if the server allows it. `path` appears when it
-    is complete. Without `checksum`, a resumed file could combine two different ones.
+    is complete. If the file on the server changes between two calls, the resumed file mixes both versions. Only
+    `checksum` detects this.
 
     Args:
         url: http or https address.
@@ -53,8 +54,8 @@ def download(
         shows_bar: False if the caller shows the progress of several downloads.
 
     Raises:
-        InputError: the server cannot be reached or refuses, or the connection breaks (PATH.part stays); or the file has
-            another checksum (it is deleted).
+        InputError: the server cannot be reached or refuses, or the connection breaks (PATH.part is not deleted); or the
+            file has another checksum (PATH.part is deleted).
     """
     if path.exists():
         return
@@ -102,15 +103,15 @@ def fingerprint(archive: Path) -> dict[str, object]:
 def extract(archive: Path, folder: Path, choose: Choose | None = None, *, shows_bar: bool = True) -> None:
     """Unpacks a .tar.gz into `folder` and verifies gzip's checksum.
 
-    Only plain files and folders below `folder` are written, whatever the archive holds. An error may leave part of the
-    archive behind, so unpack into a temporary folder. After a few seconds, a progress bar is shown.
+    Only plain files and folders below `folder` are written, whatever the archive contains. After an error, `folder` may
+    contain part of the archive, so unpack into a temporary folder. After a few seconds, a progress bar is shown.
 
     Args:
         archive: .tar.gz file.
         folder: folder to unpack into.
-        choose: called for every member in order, including links, to choose where it is written. Links, folders and
-            devices are then not written, and an existing file of the right size counts as unpacked. With None, the
-            whole archive is unpacked, and it must hold only files and folders.
+        choose: if given, it is called for every member in order and returns the path to write. Only plain files are
+            written. A file that exists with the right size is not written again. With None, all members are
+            unpacked, and they must be files or folders.
         shows_bar: False if the caller shows the progress of several archives.
 
     Raises:
@@ -123,7 +124,7 @@ def extract(archive: Path, folder: Path, choose: Choose | None = None, *, shows_
     """
     with _reading(archive, folder, shows_bar) as tar:
         while member := _next(archive, tar):
-            tar.members.clear()  # type: ignore[attr-defined] # for 2.5 million clips they would take gigabytes
+            tar.members.clear()  # type: ignore[attr-defined] # the list of 2.5 million clips would need gigabytes
             if choose is not None:
                 name = choose(member)
                 if name is None or not member.isfile():
@@ -141,20 +142,20 @@ def _next(archive: Path, tar: tarfile.TarFile) -> tarfile.TarInfo | None:
     with _parsing(archive):
         member = tar.next()
     most = INFLATED_AT_LEAST + MOST_INFLATED * archive.stat().st_size
-    if tar.offset > most:  # tarfile would read on to this offset of the next member
-        raise BadArchiveError(f"{archive} must hold at most {most:,} bytes, got a header that promises more. {AGAIN}")
+    if tar.offset > most:  # the start of the next member: tarfile would decompress everything up to there
+        raise BadArchiveError(f"{archive} must hold at most {most:,} bytes, got more in a header. {AGAIN}")
     return member
 
 
 @contextlib.contextmanager
 def _parsing(archive: Path) -> Iterator[None]:
-    """Converts the errors that tarfile raises at bad numbers or nesting in a header, which it does not check."""
+    """Converts errors of tarfile into BadArchiveError. tarfile does not check the numbers and nesting in a header."""
     try:
         yield
     except (ValueError, LookupError, ArithmeticError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise BadArchiveError(
-            f"{archive} must be a whole .tar.gz archive, got a bad header ({reason}). {AGAIN}"
+            f"{archive} must be an undamaged .tar.gz archive, got a bad header ({reason}). {AGAIN}"
         ) from error
 
 
@@ -170,10 +171,10 @@ def _reading(archive: Path, folder: Path, shows_bar: bool) -> Iterator[tarfile.T
             while stream.read(CHUNK_BYTES):  # tarfile stops before gzip's checksum
                 pass
     except (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError) as error:
-        raise BadArchiveError(f"{archive} must be a whole .tar.gz archive, got: {error}. {AGAIN}") from error
+        raise BadArchiveError(f"{archive} must be an undamaged .tar.gz archive, got: {error}. {AGAIN}") from error
     except OSError as error:
         raise InputError(
-            f"{folder} must take the contents of {archive}, got: {error}. Mend that and try again."
+            f"{folder} must be a folder to which {archive} can be unpacked, got: {error}. Correct this and try again."
         ) from error
 
 
@@ -189,13 +190,13 @@ def _check_member(archive: Path, member: tarfile.TarInfo) -> None:
     if "\0" in member.name or not plain or name.is_absolute() or ".." in name.parts:
         kind = "file" if plain else "link or device"
         raise BadArchiveError(
-            f"{archive} must hold nothing but files and folders below its own, got the {kind} {member.name!r}. "
-            "Do not use this archive."
+            f"{archive} must hold only files and folders with relative paths without .., got the {kind} "
+            f"{member.name!r}. Do not use this archive."
         )
 
 
 def _is_there(path: Path, num_bytes: int) -> bool:
-    """Tells whether an earlier call unpacked the file; files are written from start to end, so the size tells."""
+    """Whether an earlier call unpacked the file. Files are written from start to end, so checking the size suffices."""
     return path.is_file() and path.stat().st_size == num_bytes
 
 
@@ -218,7 +219,7 @@ def _fetch(url: str, part: Path, shows_bar: bool) -> None:
         error.close()
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not offset:
             raise
-        part.unlink()  # at least as long as the file, so useless
+        part.unlink()  # it is not shorter than the file on the server, so it cannot be resumed
         _fetch(url, part, shows_bar)
         return
     with response:

@@ -97,7 +97,7 @@ def begin(partial: Path, source: Mapping[str, object]) -> None:
 
 
 def is_begun(partial: Path, source: Mapping[str, object] | None) -> bool:
-    """Tells whether the source.json in `partial` contains everything in `source`."""
+    """Whether the source.json in `partial` contains everything in `source`."""
     made_from = _load_source(partial / SOURCE)
     return source is not None and made_from is not None and source.items() <= made_from.items()
 
@@ -119,12 +119,12 @@ def read_source(folder: Path, corpus: str, manifests: Iterable[str] = ("train", 
     path = folder / SOURCE
     source = _load_source(path)
     if source is None:
-        raise InputError(f"{path} must be as preparing {corpus} wrote it, got something else. {ANOTHER_FOLDER}")
+        raise InputError(f"{path} must be the file that preparing {corpus} wrote, got other contents. {ANOTHER_FOLDER}")
     return source
 
 
 def check_source(folder: Path, corpus: str, wanted: Mapping[str, object]) -> None:
-    """Raises InputError unless `folder` holds the finished corpus and its source.json contains all of `wanted`."""
+    """Raises InputError unless `folder` contains the finished corpus and its source.json contains all of `wanted`."""
     made_from = read_source(folder, corpus)
     for name, value in wanted.items():
         if made_from.get(name) != value:
@@ -264,7 +264,7 @@ def pair(recordings: Iterable[tuple[str, Utterance]], transcripts: Mapping[str, 
 
 
 def measure(found: Utterance | Problem) -> Utterance | Problem:
-    """Adds the duration to an utterance, or tells why a manifest cannot list it, without decoding; for `gather`."""
+    """Adds the duration to an utterance, or explains why a manifest cannot list it, without decoding; for `gather`."""
     if isinstance(found, Problem):
         return found
     reason: Reason
@@ -282,7 +282,7 @@ def measure(found: Utterance | Problem) -> Utterance | Problem:
         else:
             if duration <= MAX_DURATION:
                 return dataclasses.replace(found, duration=duration)
-            reason, detail = "duration outside the limits", f"{duration} s, a manifest takes {MAX_DURATION} s"
+            reason, detail = "duration outside the limits", f"{duration} s, a manifest allows {MAX_DURATION} s"
     return Problem(found.id, str(found.audio), reason, detail)
 
 

@@ -1,9 +1,10 @@
 """Prepares Common Voice: sentences read aloud by volunteers, in more than a hundred languages (Mozilla; MP3).
 
-The clips stay the MP3 files of the release. MP3 takes 22 to 27 MB an hour, FLAC of 16 kHz takes 57. A core decodes and
+The clips stay the MP3 files of the release. MP3 needs 22 to 27 MB per hour, FLAC at 16 kHz 57 MB. A core decodes and
 resamples MP3 at 2,100 to 3,000 times real time, FLAC at 6,700 (speech of AN4 as variable-rate MP3 of 32 and 48 kHz,
-libsndfile 1.2.2). So MP3 is fast enough for any training, takes half the disk, and saves hours of conversion. Some MP3
-headers only estimate the length, so each clip is decoded once: the manifest has the duration that training will read.
+libsndfile 1.2.2). So MP3 is fast enough for any training, needs half the disk space, and saves hours of conversion.
+Some MP3 headers only estimate the length. So each clip is decoded once, and the manifest has the duration that training
+will read.
 """
 
 import dataclasses
@@ -36,7 +37,7 @@ SPLITS = ("train", "dev", "test")
 COLUMNS = ("client_id", "path", "sentence")
 DURATIONS = "durations.jsonl"
 MIN_SPEAKER_LENGTH = 8
-"""The number of characters of a client_id that are kept, of 128; more if two would be equal."""
+"""The number of characters, of 128, that are stored of a client_id; more if two would be equal."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +55,8 @@ def prepare(root: Path = Path("datasets"), archive: Path | None = None, language
     Use the archive of one language, such as cv-corpus-22.0-2025-06-20-fr.tar.gz, of any release with lists in .tsv. You
     get it from Mozilla after a login, at https://datacollective.mozillafoundation.org (Common Voice Scripted Speech).
 
-    The splits are the release's train, dev and test. They hold only validated clips. The sentences keep their case and
-    punctuation. Only the clips of the three splits are unpacked, as unchanged MP3 files. Rows with a missing or
+    The splits are the release's train, dev and test. They contain only validated clips. The sentences keep their case
+    and punctuation. Only the clips of the three splits are unpacked, as unchanged MP3 files. Rows with a missing or
     unreadable clip are left out and listed in left_out.jsonl.
 
     If the folder is complete, the command does nothing. After an interruption, it continues.
@@ -128,7 +129,7 @@ def _unpack_lists(archive: Path, folder: Path) -> list[PurePosixPath]:
 
 
 def _choose_corpus(archive: Path, lists: list[PurePosixPath], language: object) -> PurePosixPath:
-    """Finds the folder RELEASE/LANGUAGE of the archive that holds the splits.
+    """Finds the folder RELEASE/LANGUAGE of the archive that contains the splits.
 
     Raises:
         InputError: there is no such folder, there are several and no language is named, or the language is not there.
@@ -227,7 +228,7 @@ def _make_utterance(
 
 
 def _duration(path: Path) -> float | str:
-    """Computes the duration of a clip in seconds, or tells why it cannot be read."""
+    """Computes the duration of a clip in seconds, or explains why it cannot be read."""
     try:
         return decoded_duration(path)
     except InputError as error:

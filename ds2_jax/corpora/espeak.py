@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 AUDIO_OUTPUT_SYNCHRONOUS = 2
-INITIALIZE_PHONEME_EVENTS, INITIALIZE_DONT_EXIT = 0x0001, 0x8000  # events do not change the samples
+INITIALIZE_PHONEME_EVENTS = 0x0001  # these events do not change the samples
+INITIALIZE_DONT_EXIT = 0x8000
 END_OF_EVENTS, WORD, PHONEME = 0, 1, 7
 PAUSE = "_"
 """The names of phonemes that are pauses begin with this."""

@@ -98,7 +98,7 @@ def _check_archives(archives: Path, parts: Sequence[Part]) -> None:
     """Raises InputError if the archive of a part is missing, before hours of work on the others."""
     if missing := [part for part in parts if not (archives / f"{part}.tar.gz").is_file()]:
         found = [part for part in PARTS if (archives / f"{part}.tar.gz").is_file()]
-        advice = f"take those that are there with --parts {' '.join(found)}" if found else "correct --archives"
+        advice = f"prepare only the existing ones: --parts {' '.join(found)}" if found else "correct --archives"
         raise InputError(
             f"{archives} must hold {', '.join(f'{part}.tar.gz' for part in missing)}, got no such file. "
             f"Copy what is missing there, or {advice}."
@@ -130,7 +130,7 @@ def _build(folder: Path, partial: Path, archive: Path | None) -> None:
 
 
 def _stamp(archive: Path) -> dict[str, int]:
-    """Gives size and modification time, which identify a file quickly; the MD5 of 30 GB takes a minute."""
+    """Returns size and modification time, which identify a file quickly; the MD5 of 30 GB takes a minute."""
     status = archive.stat()
     return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 

@@ -43,7 +43,7 @@ URLS = {
     2: "https://www.openslr.org/resources/19/TEDLIUM_release2.tar.gz",
     3: "https://www.openslr.org/resources/51/TEDLIUM_release-3.tgz",
 }
-SHA256 = {  # OpenSLR publishes none; these are from torchaudio (src/torchaudio/datasets/tedlium.py)
+SHA256 = {  # OpenSLR publishes no checksums; these are from torchaudio (src/torchaudio/datasets/tedlium.py)
     2: "93281b5fcaaae5c88671c9d000b443cb3c7ea3499ad12010b3934ca41a7b9c58",
     3: "ad1e454d14d1ad550bc2564c462d87c7a7ec83d4dc2b9210f22ab4973b9eccdb",
 }
@@ -56,12 +56,18 @@ MAX_OVERSHOOT = 0.5
 """Seconds by which a segment may exceed its talk. It is then cut at the end, as in Kaldi's extract-segments."""
 IGNORED = "ignore_time_segment_in_scoring"
 VARIANT = re.compile(r"\(\d+\)")
-"""A mark after a word that tells which of the dictionary's pronunciations was used."""
+"""A mark after a word that states which of the dictionary's pronunciations was used."""
 MARKUP = re.compile(r"<[^<>]*>|\{[^{}]*\}|\[[^\[\]]*\]")
 SUFFIX = re.compile(r" (?='(?:s|re|ve|ll|d|m|t)?(?: |$))")
 """The space before the second half of a contraction, or before the apostrophe of a plural."""
-STM, TALKS, NAMES, JOURNAL = "stm", "talks", "names.json", "talks.jsonl"
-"""Names in the unfinished folder: the segments, talks still to cut, names in the archive, and finished talks."""
+STM = "stm"
+"""The name, in the unfinished folder, of the segments."""
+TALKS = "talks"
+"""The name, in the unfinished folder, of the talks still to cut."""
+NAMES = "names.json"
+"""The name, in the unfinished folder, of the list of names in the archive."""
+JOURNAL = "talks.jsonl"
+"""The name, in the unfinished folder, of the list of finished talks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +187,7 @@ def _unpack_lists(archive: Path, folder: Path) -> tuple[set[str], set[str]]:
 
 
 def _find_release(archive: Path, names: Set[str], wanted: object) -> int:
-    """Finds the release that the archive holds.
+    """Finds the release that the archive contains.
 
     Raises:
         InputError: the archive holds no release, or not the wanted one.
@@ -228,7 +234,7 @@ def _stems(names: Set[str], folder: str) -> set[str]:
 
 
 def _find_files(split: str, name: str, folders: Iterable[str], files: Set[str]) -> Talk | Problem:
-    """Takes both files of a talk from the first folder that has both, because segments fit only their recording."""
+    """Selects both files of a talk from the first folder that has both, because segments fit only their recording."""
     pairs = [(f"{folder}/stm/{name}.stm", f"{folder}/sph/{name}.sph") for folder in folders]
     for stm, sph in pairs:
         if stm in files and sph in files:
@@ -334,7 +340,7 @@ def clean(text: str) -> str:
 
 
 def _fit(segment: StmSegment, talk: Talk, num_samples: int) -> StmSegment | Problem:
-    """Cuts a segment at the end of its talk, or tells why it lies outside the talk."""
+    """Cuts a segment at the end of its talk, or explains why it lies outside the talk."""
     end = min(segment.end, num_samples)
     if segment.start < end and segment.end <= num_samples + MAX_OVERSHOOT * SAMPLE_RATE:
         return dataclasses.replace(segment, end=end)

@@ -79,9 +79,9 @@ def test_a_fault_behind_the_first_blocks_is_told(tmp_path: Path, monkeypatch: py
         list(read_sndfile_blocks(path, RATE))
     whole = mp3(tmp_path / "c.mp3", "CONSTANT")
     whole.write_bytes(whole.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"c\.mp3 must hold the 132300 samples its header promises, got \d+\."):
+    with pytest.raises(InputError, match=r"c\.mp3 must hold the 132300 samples that its header states, got \d+\."):
         list(read_sndfile_blocks(whole, RATE))
-    with pytest.raises(InputError, match=r"d must last at least one sample of 16000 Hz, got 1 of 48000 Hz\."):
+    with pytest.raises(InputError, match=r"d must have at least one sample at 16000 Hz, got none \(1 at 48000 Hz\)\."):
         list(waveform_blocks([np.ones((1, 1), np.float32)], 48_000, RATE, "d"))
 
 
@@ -104,7 +104,7 @@ def test_an_excerpt_where_libsndfile_is_lost(tmp_path: Path, monkeypatch: pytest
     """A seek in a damaged MP3 went past its end and caused a ValueError of NumPy (negative dimensions)."""
     path = write(tmp_path / "a.wav", tone(1))
     monkeypatch.setattr(soundfile.SoundFile, "tell", lambda file: file.frames + 7)
-    message = f"{path} must end with the 16000 samples its header promises, got sample 16007. Replace the file."
+    message = f"{path} must end with the 16000 samples its header states, got sample 16007. Replace the file."
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         read_excerpt(path, RATE, 4000, 0.5)
 
@@ -119,7 +119,7 @@ def test_blocks_end_where_the_whole_does(tmp_path: Path, monkeypatch: pytest.Mon
         return read(file, min(frames, 9000), **options)
 
     monkeypatch.setattr(soundfile.SoundFile, "read", interrupted)
-    with pytest.raises(InputError, match="must hold the 16000 samples its header promises, got 9000"):
+    with pytest.raises(InputError, match="must hold the 16000 samples that its header states, got 9000"):
         list(read_sndfile_blocks(path, RATE))
     assert len(calls) == 1
 
@@ -132,8 +132,8 @@ def test_a_header_that_claims_hours(tmp_path: Path, samples: int) -> None:
     data[18:26] = fields.to_bytes(8, "big")
     path.write_bytes(data)
     message = (
-        f"{path} must hold at most 1,073,741,824 samples over all channels to be read whole, got a header that "
-        f"promises {samples:,}. Replace it or cut it."
+        f"{path} must have at most 1,073,741,824 samples over all channels, got {samples:,} in its "
+        "header. Replace it or cut it."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         read_audio(path, RATE)

@@ -20,7 +20,7 @@ from tests.audio.recordings import RATE, assert_refused, cut, mp3, tone, write, 
 @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT", "IMA_ADPCM"])
 def test_wav_cut_short(tmp_path: Path, subtype: str, keep: float) -> None:
     path = cut(write(tmp_path / "a.wav", tone(2), RATE, subtype), keep)
-    assert_refused(path, r"hold the \d+ bytes of audio its header promises, got \d+\. Replace")
+    assert_refused(path, r"hold the \d+ bytes of audio that its header states, got \d+\. Replace")
 
 
 def test_wav_with_chunks_before_and_after_the_samples(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_wav_with_chunks_before_and_after_the_samples(tmp_path: Path) -> None:
     path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
     assert read_audio(path, RATE).shape == (8000,)
     path.write_bytes(path.read_bytes()[: -len(extra) - 2])
-    assert_refused(path, "hold the 16000 bytes of audio its header promises, got 15998. Replace")
+    assert_refused(path, "hold the 16000 bytes of audio that its header states, got 15998. Replace")
 
 
 def test_big_endian_wav(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_big_endian_wav(tmp_path: Path) -> None:
     soundfile.write(path, tone(), RATE, "PCM_16", endian="BIG")
     assert path.read_bytes().startswith(b"RIFX")
     np.testing.assert_allclose(read_audio(path, RATE), tone()[:, 0], rtol=0, atol=2**-15)
-    assert_refused(cut(path, 0.9), "hold the 16000 bytes of audio its header promises, got ")
+    assert_refused(cut(path, 0.9), "hold the 16000 bytes of audio that its header states, got ")
 
 
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000])
@@ -53,13 +53,13 @@ def test_wav_written_into_a_pipe_is_whole(tmp_path: Path, size: int) -> None:
 
 def test_sphere_cut_short(tmp_path: Path) -> None:
     path = write_sphere(tmp_path / "a.sph", np.zeros((499, 2)), 500)
-    assert_refused(path, "hold the 500 samples its header promises, got 499. Replace")
+    assert_refused(path, "hold the 500 samples that its header states, got 499. Replace")
 
 
 def test_sphere_with_a_damaged_header(tmp_path: Path) -> None:
     path = write_sphere(tmp_path / "a.sph", np.zeros((500, 1)), 500)
     path.write_bytes(path.read_bytes().replace(b"\n   1024\n", b"\n   10x4\n"))  # text would be read as samples
-    assert_refused(path, "hold the 500 samples its header promises, got 1007. Replace")
+    assert_refused(path, "hold the 500 samples that its header states, got 1007. Replace")
 
 
 def test_sphere_need_not_state_its_length(tmp_path: Path) -> None:
@@ -89,14 +89,14 @@ def test_ogg_cut_short(tmp_path: Path, subtype: str, lost_bytes: int) -> None:
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (6 * RATE, 1))
     path = write(tmp_path / "a.ogg", noise, RATE, subtype)
     path.write_bytes(path.read_bytes()[:-lost_bytes])
-    assert_refused(path, "hold one whole Ogg stream, got a file cut short. Replace")
+    assert_refused(path, "hold one undamaged Ogg stream, got a file cut short. Replace")
 
 
 def test_ogg_cut_between_pages(tmp_path: Path) -> None:
     path = write(tmp_path / "a.ogg", np.random.default_rng(0).uniform(-0.5, 0.5, (6 * RATE, 1)), RATE, "OPUS")
     data = path.read_bytes()
     path.write_bytes(data[: data.rindex(b"OggS")])
-    assert_refused(path, "hold one whole Ogg stream, got a file cut short. Replace")
+    assert_refused(path, "hold one undamaged Ogg stream, got a file cut short. Replace")
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
@@ -117,7 +117,7 @@ def test_damaged_ogg(tmp_path: Path, subtype: str) -> None:
         (data + b"junk" * 10, f"something else than a page at byte {len(data)}"),
     ):
         path.write_bytes(spoiled)
-        assert_refused(path, f"hold one whole Ogg stream, got {fault}. Replace the file.$")
+        assert_refused(path, f"hold one undamaged Ogg stream, got {fault}. Replace the file.$")
 
 
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
@@ -125,7 +125,7 @@ def test_mp3_cut_short(tmp_path: Path, mode: str) -> None:
     path = mp3(tmp_path / "a.mp3", mode, tag_bytes=5000)
     assert read_audio(path, 44_100).shape == (3 * 44_100,)
     path.write_bytes(path.read_bytes()[:-100])  # less than one frame
-    assert_refused(path, r"hold the 132300 samples its header promises, got \d+\. Replace", header=False)
+    assert_refused(path, r"hold the 132300 samples that its header states, got \d+\. Replace", header=False)
 
 
 @pytest.mark.parametrize("tag_bytes", [0, 5000])

@@ -133,7 +133,7 @@ def test_damage_that_libsndfile_sees_is_not_given_to_ffmpeg(tmp_path: Path, inst
     install(au(np.zeros((10, 1)), RATE))
     path = write_noise(tmp_path / "a.wav")
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match="must hold the 16000 bytes of audio its header promises, got 956"):
+    with pytest.raises(InputError, match="must hold the 16000 bytes of audio that its header states, got 956"):
         read(path)
 
 
@@ -157,7 +157,10 @@ def test_without_ffmpeg_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monk
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         read(path)
-    message = r"talk must be whole WAV, .*, got a file libsndfile cannot open .* Or install ffmpeg, which reads more\.$"
+    message = (
+        r"talk must be undamaged WAV, .*, got a file libsndfile cannot open .* "
+        r"Or install ffmpeg, which reads more\.$"
+    )
     with pytest.raises(InputError, match=message):
         read(film(tmp_path, "talk"))
 
@@ -169,7 +172,7 @@ def refused(path: Path, message: str) -> None:
 
 @pytest.mark.usefixtures("ffmpeg")
 def test_what_ffmpeg_complains_of_is_refused(tmp_path: Path) -> None:
-    whole = "be whole audio or video, got from ffmpeg: "
+    whole = "be undamaged audio or video, got an error of ffmpeg: "
     sound = noise(2.0)[:, None]
     for name, message in {"film.mp4": "moov atom not found", "film.mkv": "File ended prematurely"}.items():
         path = make(tmp_path / name, sound, RATE, *PICTURE)
@@ -192,11 +195,11 @@ def test_a_rate_that_speech_has_not(tmp_path: Path) -> None:
 
 def test_a_program_that_fails_without_a_word(tmp_path: Path, install: InstallFake) -> None:
     install(au(np.zeros((10, 1)), RATE), code=139)
-    refused(film(tmp_path), r"be whole audio or video, got from ffmpeg: exit code 139\. Replace")
+    refused(film(tmp_path), r"be undamaged audio or video, got an error of ffmpeg: exit code 139\. Replace")
     install(b"")
     refused(film(tmp_path), r"hold sound, got none\. Replace the file\.")
     install(au(np.zeros((0, 1)), RATE))
-    refused(film(tmp_path), "last at least one sample of 16000 Hz, got 0 of 16000 Hz")
+    refused(film(tmp_path), r"have at least one sample at 16000 Hz, got none \(0 at 16000 Hz\)")
 
 
 @pytest.mark.parametrize("extra", ["[sys.stdout.buffer.write(bytes(1 << 16)) for _ in iter(int, 1)]", "time.sleep(60)"])

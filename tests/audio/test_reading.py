@@ -98,7 +98,7 @@ def test_gsm(tmp_path: Path) -> None:
     waveform = read_audio(path, RATE)
     assert waveform.shape == (8320,)  # whole blocks of 320, and one more
     assert np.corrcoef(waveform[:8000], tone()[:, 0])[0, 1] > 0.95
-    assert_refused(cut(path, 0.5), "hold the 1625 bytes of audio its header promises, got ")
+    assert_refused(cut(path, 0.5), "hold the 1625 bytes of audio that its header states, got ")
 
 
 @pytest.mark.parametrize(("rate", "refused"), [(3_999, True), (4_000, False), (768_000, False), (768_001, True)])
@@ -157,7 +157,7 @@ def test_flac_is_not_made_of_rates_that_it_does_not_hold(tmp_path: Path, rate: i
 
 def test_flac_is_not_made_of_a_file_that_was_cut(tmp_path: Path) -> None:
     path = cut(write(tmp_path / "a.wav", tone()), 0.9)
-    with pytest.raises(InputError, match=r"must hold the 16000 bytes of audio its header promises"):
+    with pytest.raises(InputError, match=r"must hold the 16000 bytes of audio that its header states"):
         lossless_flac(path)
 
 

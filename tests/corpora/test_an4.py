@@ -148,8 +148,8 @@ def test_another_archive_or_seed_is_not_taken_for_this(archive: Path, tmp_path: 
 def test_folder_that_was_changed_is_not_believed(archive: Path, tmp_path: Path) -> None:
     folder = an4.prepare(tmp_path / "data", archive)
     for content, finding in (
-        ("", "source.json must be as preparing AN4 wrote it, got something else"),
-        ("[]", "source.json must be as preparing AN4 wrote it, got something else"),
+        ("", "source.json must be the file that preparing AN4 wrote, got other contents"),
+        ("[]", "source.json must be the file that preparing AN4 wrote, got other contents"),
         ("{}", "must be made with seed 0, got None"),
     ):
         (folder / "source.json").write_text(content)
@@ -218,7 +218,7 @@ def test_missing_recording(tmp_path: Path) -> None:
 
 def test_recording_cut_short(tmp_path: Path) -> None:
     name = "an4/wav/an4_clstk/s03/an1-s03-b.sph"
-    message = f": .*{name} must hold the 2720 samples its header promises, got 2688. Replace the file"
+    message = f": .*{name} must hold the 2720 samples that its header states, got 2688. Replace the file"
     refused(tmp_path, {name: recording(2720)[:-64]}, message)
 
 
@@ -284,7 +284,7 @@ def test_missing_archive(tmp_path: Path) -> None:
 def test_broken_archive(archive: Path, tmp_path: Path) -> None:
     archive.write_bytes(archive.read_bytes()[:-100])
     with pytest.raises(
-        InputError, match=r"an4\.tar\.gz must be a whole \.tar\.gz archive, got: .*end-of-stream.*\. Delete"
+        InputError, match=r"an4\.tar\.gz must be an undamaged \.tar\.gz archive, got: .*end-of-stream.*\. Delete"
     ):
         an4.prepare(tmp_path / "data", archive)
     assert list((tmp_path / "data").iterdir()) == []

@@ -75,7 +75,7 @@ def test_measure_names_the_fault_of_the_audio(audio: Path, tmp_path: Path) -> No
     problem = measure(found(audio))
     assert isinstance(problem, Problem)
     assert problem.reason == "unreadable audio"
-    assert problem.detail.startswith(f"{audio} must hold the 8000 bytes of audio its header promises, got 7900.")
+    assert problem.detail.startswith(f"{audio} must hold the 8000 bytes of audio that its header states, got 7900.")
 
 
 def test_measure_leaves_out_more_than_an_hour(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_measure_leaves_out_more_than_an_hour(tmp_path: Path) -> None:
     soundfile.write(path, np.zeros(4000 * 3601, np.int16), 4000)
     problem = measure(found(path))
     assert isinstance(problem, Problem)
-    assert (problem.reason, problem.detail) == ("duration outside the limits", "3601.0 s, a manifest takes 3600 s")
+    assert (problem.reason, problem.detail) == ("duration outside the limits", "3601.0 s, a manifest allows 3600 s")
 
 
 def test_parallel_work_keeps_the_order() -> None:

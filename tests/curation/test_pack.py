@@ -262,7 +262,7 @@ def test_a_mended_file_rewrites_only_its_shard(tmp_path: Path, monkeypatch: pyte
     message = (
         "SOURCE must hold only recordings that can be read, got 1 of 6 that cannot: 1 unreadable audio. Mend them, or "
         "leave them out with --on-bad-utterance skip; files that are written already are kept. The first: some4 "
-        f"({broken} must hold the 22400 bytes of audio its header promises, got 22300. Replace the file.)."
+        f"({broken} must hold the 22400 bytes of audio that its header states, got 22300. Replace the file.)."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         pack((str(manifest),), str(out))
@@ -390,6 +390,6 @@ def test_a_packs_damaged_length_table_is_named(kinds: Path, tmp_path: Path) -> N
     pack((str(kinds),), str(tmp_path / "pack"))
     table = tmp_path / "pack/lengths-kinds.jsonl"
     table.write_text("".join(table.read_text().splitlines(keepends=True)[1:]))
-    message = f"{table} must hold a line for each of the 9 records, got a damaged one. Pack the set again."
+    message = f"{table} must list each of the 9 records, got a damaged table. Pack the set again."
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         read_utterances(Path(f"tfds:{tmp_path / 'pack'}#kinds"))

@@ -212,7 +212,7 @@ def test_places_without_sounds_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^perturb\.noise must hold audio files \(.*\), got none in"):
         find_sounds(tmp_path, "perturb.noise")
     (tmp_path / "a.wav").write_bytes(b"RIFF")
-    with pytest.raises(InputError, match=r"a\.wav must be whole WAV, FLAC"):
+    with pytest.raises(InputError, match=r"a\.wav must be undamaged WAV, FLAC"):
         find_sounds(tmp_path, "perturb.noise")
 
 

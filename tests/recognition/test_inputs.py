@@ -143,7 +143,7 @@ def test_what_is_wrong_with_standard_input_does_not_name_a_hidden_file(
     with pytest.raises(InputError, match=r"^Standard input must hold audio, got an empty file\. Replace the file\.$"):
         piped(b"", tmp_path, monkeypatch)
     data = write_noise(tmp_path / "a.wav").read_bytes()[:1000]
-    with pytest.raises(InputError, match=r"^Standard input must hold the 16000 bytes of audio its header promises"):
+    with pytest.raises(InputError, match=r"^Standard input must hold the 16000 bytes of audio that its header states"):
         piped(data, tmp_path, monkeypatch)
 
 

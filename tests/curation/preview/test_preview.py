@@ -166,7 +166,7 @@ def test_a_recording_that_cannot_be_read_is_told_and_the_others_are_shown(
     (tmp_path / "speech/0.wav").write_bytes(b"RIFF")
     assert preview(manifest, tmp_path / "out", ids=("take 0", "take 2")) == 1
     output = capsys.readouterr()
-    assert output.err.startswith(f"error: {tmp_path}/speech/0.wav must be whole WAV")
+    assert output.err.startswith(f"error: {tmp_path}/speech/0.wav must be undamaged WAV")
     assert output.out.startswith(f"{tmp_path}/out/02_take_2  0.80 s")
 
 
