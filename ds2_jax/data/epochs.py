@@ -34,7 +34,7 @@ class Epochs:
         """The number of steps in every epoch."""
 
     def num_samples(self, epoch: int) -> np.ndarray:
-        """Computes the number of samples of every utterance in an epoch, [U] int; a file may hold up to a hop more."""
+        """Computes the number of samples of every utterance in an epoch, [U] int. See `num_samples` of `plan_epoch`."""
         if not self._perturber.changes_lengths:
             return self._recorded
         spare = self._config.features.hop_length - 1
@@ -56,7 +56,7 @@ class Epochs:
         )
 
     def perturb(self, epoch: int) -> Perturb | None:
-        """Gives the function that changes the waveforms of an epoch; None if nothing does."""
+        """Returns the function that changes the waveforms of an epoch; None if nothing changes them."""
         return functools.partial(self._perturber.apply, epoch) if self._perturber.active else None
 
     def __str__(self) -> str:

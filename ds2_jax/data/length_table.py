@@ -59,7 +59,7 @@ def read_tfds(path: Path) -> list[Utterance]:
 
 
 def length_table(split: TfdsSplit) -> list[SplitRow]:
-    """Reads the table in the set, or the one in the cache, or makes it from all records and puts it into the cache.
+    """Reads the table from the set or from the cache. If neither has one, makes and caches the table.
 
     Raises:
         InputError: the set's own table or a record is damaged.
@@ -69,8 +69,7 @@ def length_table(split: TfdsSplit) -> list[SplitRow]:
         rows = parse_table(packed.read_bytes().decode(errors="replace"))
         if rows is None or len(rows) != len(split):
             raise InputError(
-                f"{packed} must hold a line for each of the {len(split)} records, got a damaged one. "
-                "Pack the set again."
+                f"{packed} must list each of the {len(split)} records, got a damaged table. Pack the set again."
             )
         return rows
     cached = _cache_path(split)
@@ -80,7 +79,7 @@ def length_table(split: TfdsSplit) -> list[SplitRow]:
             return rows
     rows = count(split)
     if cached is not None:
-        with contextlib.suppress(InputError):  # without a cache, the next call counts again
+        with contextlib.suppress(InputError):  # without a cache, the next call makes the table again
             write_text(cached, format_table(rows))
     return rows
 

@@ -38,7 +38,7 @@ Reason = Literal[
 ]
 NUM_EXAMPLES = 3
 EXAMPLE_LENGTH = 300
-"""The number of characters of a problem's detail that a message shows. The file of problems holds all of it."""
+"""The number of characters of a problem's detail that a message shows. The file of problems contains all of it."""
 MAX_DURATION = 3600
 """Longest duration in seconds. A larger number has the wrong unit; evaluation, which sets no limit of its own, would
 run out of memory."""
@@ -192,7 +192,7 @@ def _read_lines(path: Path, text: str) -> list[Utterance]:
         utterance = _utterance(row, where, path.parent)
         if utterance.id:
             first = lines.setdefault(utterance.id, number)
-            require(first == number, f"{where}: id", f"be unlike that of line {first}", utterance.id, "Rename one.")
+            require(first == number, f"{where}: id", f"differ from the id of line {first}", utterance.id, "Rename one.")
         utterances.append(utterance)
     return _name(utterances)
 
@@ -266,7 +266,7 @@ def _string(row: Row, key: str, where: str) -> str:
     value = _required(row, key, where)
     require(type(value) in (str, int), f"{where}: {key}", "be a string", value, "Put it in quotes.")
     found = UNPRINTABLE.search(str(value))
-    require(not found, f"{where}: {key}", "hold no null character and no half of a surrogate pair", value, "Mend it.")
+    require(not found, f"{where}: {key}", "have no null character and no unpaired surrogate", value, "Mend it.")
     return str(value)
 
 

@@ -30,7 +30,7 @@ DRAWS = (
 )
 """The draws for every utterance, each uniform in [0, 1)."""
 OVERLAP_SECONDS = 0.015
-"""Overlap of neighbouring pieces in `change_tempo`: half a piece, so that a piece holds two periods of the lowest
+"""Overlap of neighbouring pieces in `change_tempo`: half a piece, so that a piece contains two periods of the lowest
 voices."""
 SEARCH_SECONDS = 0.0125
 """The farthest that a piece may move to fit its neighbour: one period of 80 Hz."""
@@ -160,14 +160,14 @@ class Perturber:
 
 
 def find_sounds(place: Path | None, setting: str) -> tuple[Path, ...]:
-    """Lists the audio files of a folder, sorted and without hidden ones, or those of a manifest.
+    """Lists the audio files of a manifest, or of a folder: sorted, without hidden files.
 
     Args:
         place: a folder or a manifest; None gives no files.
-        setting: the setting that names it, for errors.
+        setting: the setting that names the folder or manifest, for errors.
 
     Raises:
-        InputError: the place does not exist or holds no audio, or a file's header cannot be read.
+        InputError: the folder or manifest does not exist or contains no audio, or a file's header cannot be read.
     """
     if place is None:
         return ()
@@ -232,8 +232,8 @@ def shortened(num_samples: Any, factor: Any) -> Any:
 def change_tempo(waveform: np.ndarray, sample_rate: int, tempo: float) -> np.ndarray:
     """Makes speech `tempo` times as fast at the same pitch.
 
-    The waveform is cut into pieces that overlap by half. They are faded into each other at a new distance. Each piece
-    is moved to where it best continues the previous one, so that the periods of the voice stay whole.
+    The waveform is cut into pieces that overlap by half. The pieces are faded into each other at a new distance. Each
+    piece is moved to where it best continues the previous one, so that no period of the voice is cut.
 
     Args:
         waveform: [S] float32.

@@ -1,4 +1,4 @@
-"""Plans the batches of an epoch: which utterances each batch holds, and to which length they are padded.
+"""Plans the batches of an epoch: which utterances each batch contains, and to which length they are padded.
 
 The plan is computed in NumPy from the numbers of samples, without reading audio. So a slice of the list of batches
 starts at any position of an epoch, and a resumed run or another process computes the same list.
@@ -15,9 +15,9 @@ import numpy as np
 from ds2_jax.config.frames import count_frames
 
 MAX_STARTS = 1024
-"""The number of places in the sorted utterances at which a bucket may begin. With at most 1,024 utterances it may begin
-at each. With 300,000 it may begin at every 293rd: this moves a bucket's edge by 0.1 % of the utterances, and planning
-takes 0.4 s (16 buckets)."""
+"""The number of positions in the sorted utterances at which a bucket may begin. With at most 1,024 utterances, a bucket
+may begin at each utterance. With 300,000, it may begin at every 293rd. This moves a bucket's edge by at most 0.1 % of
+the utterances, and planning needs 0.4 s (16 buckets)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Bucket(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PlanSummary:
-    """The cost of an epoch; `str` gives it on one line.
+    """The cost of an epoch; `str` formats it as one line.
 
     Attributes:
         buckets: the buckets by increasing length; each shape is compiled once.
@@ -80,13 +80,13 @@ def plan_epoch(
     """Plans one epoch of training with every utterance once.
 
     Every epoch has the same shapes, and the same number of batches of each shape. A generator with the seed
-    (seed, epoch) draws which utterances share a batch, which leftovers move to the next longer bucket, and the order of
-    the batches. Empty rows lie in the shortest bucket, where they cost least, and are spread over its batches, so that
-    no step has a single utterance.
+    (seed, epoch) draws which utterances share a batch, which utterances move to the next longer bucket because they do
+    not fill a batch, and the order of the batches. Empty rows lie in the shortest bucket, where they cost least. They
+    are spread over its batches, so that no step has a single utterance.
 
     Args:
-        num_samples: [U] int, the number of samples of every utterance in this epoch. A file may hold up to
-            hop_length - 1 more.
+        num_samples: [U] int, the number of samples of every utterance in this epoch. The true number may be up to
+            hop_length - 1 larger. The plan leaves room for that.
         batch_size: rows of a batch (B), if batch_samples is 0.
         num_buckets: the largest number of lengths to which batches are padded.
         hop_length: samples between frames.
@@ -95,8 +95,8 @@ def plan_epoch(
         batch_samples: the most samples in a batch, padding included; the number of rows follows from the bucket's
             length (`_rows`). A longer utterance is a batch of its own. With 0, every batch has batch_size rows.
         sortagrad: sorts epoch 0 from short to long utterances.
-        envelope: [U] int, increasing: the result of `envelope_of` over all epochs, which determines the shapes. None if
-            lengths do not differ between epochs.
+        envelope: [U] int, increasing: the result of `envelope_of` over all epochs. The batch shapes follow from it.
+            None if lengths do not differ between epochs.
 
     Differs: deepspeech.pytorch's bins are fixed slices of the manifest, whose members never change.
     """
@@ -113,11 +113,10 @@ def plan_evaluation(
 
 
 def envelope_of(num_samples: Iterable[np.ndarray]) -> np.ndarray:
-    """Computes the length that the shortest, the second shortest, ... utterance never exceeds in any epoch.
+    """Sorts the lengths of each epoch. For each rank, returns the maximum over all epochs.
 
-    Batches planned for these lengths hold the utterances of every epoch. Single utterances change their speed, but the
-    fractions of fast and slow ones hardly change. So 2,000 utterances at 0.7 to 1.4 times their speed take 2.6 % more
-    room than in plans that fit each epoch alone; plans for the slowest speed would take 44 % more.
+    Batches of these lengths fit the utterances of every epoch. With 2,000 utterances and speeds of 0.7 to 1.4, they
+    need 2.6 % more frames than a separate plan for each epoch. A plan for the slowest speed needs 44 % more.
 
     Args:
         num_samples: [U] int for every epoch, the number of samples of every utterance.
@@ -182,9 +181,10 @@ def _fill_buckets(
 def _rows(frames: np.ndarray, batch_frames: int) -> np.ndarray:
     """Computes the number of rows that fill `batch_frames` at each length, at least 1.
 
-    It has 3 significant binary digits: 1 to 8, 10, 12, 14, 16, 20, ... So batches of at least four rows a device divide
-    evenly among 2, 4 or 8 devices, although the plan does not depend on the devices. On AN4, with 104 s a batch and 8
-    devices, 13.5 % of the frames are lost to padding and empty rows instead of 22.7 %.
+    The number is rounded down to three significant bits: 1 to 8, 10, 12, 14, 16, 20, ... So if each of 2, 4 or 8
+    devices gets at least four rows, all devices get the same number. The plan itself does not know the number of
+    devices. On AN4, with 104 s per batch and 8 devices, 13.5 % of the frames are padding or in empty rows. Without the
+    rounding, the share is 22.7 %.
     """
     rows: np.ndarray = np.maximum(batch_frames // frames, 1)
     rows -= rows % 2 ** np.maximum(np.frexp(rows)[1] - 3, 0)
@@ -194,10 +194,10 @@ def _rows(frames: np.ndarray, batch_frames: int) -> np.ndarray:
 def _choose_buckets(frames: np.ndarray, rows: np.ndarray, num_buckets: int) -> list[Bucket]:
     """Chooses the buckets with the fewest frames, padding and empty rows included, by dynamic programming.
 
-    The search goes from the longest utterance down. A bucket is as long as the longest utterance that has no place yet,
-    and its batches are filled with the next shorter ones, so leftovers move up. Then the shorter buckets depend only on
-    how many utterances have a place, and only the shortest bucket has empty rows. The cost is exact: it includes the
-    leftovers and the empty rows.
+    Each bucket takes its length from the longest unassigned utterance. Its batches are filled with the next shorter
+    utterances, even if these would fit a shorter bucket. So the state of the search is only the number of assigned
+    utterances, and only the shortest bucket has empty rows. The cost is exact: it includes the padding of the
+    utterances that moved to a longer bucket, and the empty rows.
 
     Args:
         frames: [U] int, the number of frames that every utterance needs, increasing.
@@ -209,15 +209,18 @@ def _choose_buckets(frames: np.ndarray, rows: np.ndarray, num_buckets: int) -> l
     """
     frames, rows = frames[::-1].astype(np.int64), rows[::-1].astype(np.int64)
     spacing = -(-len(frames) // MAX_STARTS)
-    goals = np.append(np.arange(0, len(frames), spacing), len(frames))  # the first utterance of each state; the end
-    least = np.where(goals == 0, 0.0, np.inf)  # [state], frames of the buckets so far
-    placed = np.zeros(len(goals), np.int64)  # [state], utterances (at the end, rows) in them
+    # [state]: the smallest number of assigned utterances in each state. In the last state all are assigned.
+    goals = np.append(np.arange(0, len(frames), spacing), len(frames))
+    # [state]: the fewest frames of buckets that lead to the state.
+    least = np.where(goals == 0, 0.0, np.inf)
+    # [state]: the number of utterances assigned to these buckets. In the last state, empty rows are counted too.
+    placed = np.zeros(len(goals), np.int64)
     steps = []
     for _ in range(min(num_buckets, len(np.unique(frames)))):
         totals, ends, origins = np.full(len(goals), np.inf), np.zeros_like(placed), np.zeros_like(placed)
         for state in np.flatnonzero(np.isfinite(least[:-1])).tolist():
             start = placed[state]
-            end = start - (start - goals[state + 1 :]) // rows[start] * rows[start]  # whole batches that reach a goal
+            end = start - (start - goals[state + 1 :]) // rows[start] * rows[start]  # full batches that reach a goal
             total = least[state] + (end - start) * frames[start]
             reached = np.where(end < len(frames), end // spacing, len(goals) - 1)
             better = total < totals[reached]

@@ -22,7 +22,7 @@ AUDIO_REASONS = ("missing audio", "unreadable audio")
 
 @dataclasses.dataclass(frozen=True)
 class Labels(Sequence[np.ndarray]):
-    """The labels of many transcripts in one array. For the 960 hours of LibriSpeech it takes 50 MB.
+    """The labels of many transcripts in one array. For the 960 hours of LibriSpeech the array needs 50 MB.
 
     Attributes:
         flat: [sum of N] unsigned integers, the labels of all transcripts, one transcript after the other.
@@ -100,7 +100,7 @@ def read_utterances(path: Path) -> list[Utterance]:
         InputError: the manifest or the set cannot be read.
     """
     if is_tfds(path):
-        from ds2_jax.data.length_table import read_tfds  # takes a second and many megabytes
+        from ds2_jax.data.length_table import read_tfds  # this import needs a second and many megabytes
 
         return read_tfds(path)
     return read_manifest(path)

@@ -1,4 +1,4 @@
-"""Reads TensorFlow Datasets: finds the features that hold the speech, and reads single records.
+"""Reads TensorFlow Datasets: finds the features that contain the speech, and reads single records.
 
 This is the only file that imports tensorflow_datasets. It does not download or prepare data sets.
 """
@@ -21,7 +21,7 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.system.program import command
 
 AUDIO_NAMES = ("audio", "speech")
-"""Names of byte tensors that hold whole audio files, as in sets that `data pack` made."""
+"""Names of byte tensors that contain complete audio files, as in sets that `data pack` made."""
 TEXT_NAMES = ("text", "transcript", "transcription", "sentence")
 ID_NAMES = ("id", "audio_id")
 SPEAKER_NAMES = ("speaker", "speaker_id", "client_id")
@@ -56,7 +56,7 @@ class Features(NamedTuple):
     """The names of the features to read; "" if a set has no id or no speaker.
 
     Attributes:
-        sample_rate: sample rate in Hz; None if the audio is a whole file, which has its own.
+        sample_rate: sample rate in Hz; None if the audio is a complete file, whose header states the rate.
     """
 
     audio: str
@@ -80,7 +80,7 @@ class TfdsSplit:
 
     Args:
         path: tfds:NAME[/CONFIG][:VERSION]#SPLIT for a set in TFDS_DATA_DIR, by default ~/tensorflow_datasets; or
-            tfds:FOLDER#SPLIT for the folder that holds dataset_info.json. SPLIT may be a slice such as train[:10%].
+            tfds:FOLDER#SPLIT for the folder that contains dataset_info.json. SPLIT may be a slice such as train[:10%].
 
     Raises:
         InputError: the name is wrong, the set is not prepared or has no such split, or its features are not clear.
@@ -203,7 +203,7 @@ class TfdsSplit:
         return SplitRow(name, self._duration(record, values, index), transcript, speaker)
 
     def audio(self, record: bytes, index: int) -> AudioBytes | np.ndarray:
-        """Gives the audio of record `index`: a whole audio file, or samples [S, C] in the stored type."""
+        """Returns the audio of record `index`: a complete audio file, or samples [S, C] in the stored type."""
         name, features = self.features.audio, self._info.features
         skip = {name: library().decode.SkipDecoding()} if self.features.sample_rate is None else None
         value = features.deserialize_example_np(record, decoders=skip)[name]
@@ -274,7 +274,7 @@ def int16_samples(samples: np.ndarray, name: str) -> np.ndarray:
 
 
 def find_features(features: Mapping[str, Any], supervised: tuple[Any, ...] | None, name: str) -> Features:
-    """Finds the features that hold the audio and the transcript.
+    """Finds the features that contain the audio and the transcript.
 
     The audio is the set's only Audio feature, or a byte tensor with a name in `AUDIO_NAMES`. The transcript is the text
     that the supervised keys pair with the audio, else the only text with a name in `TEXT_NAMES`, else the only Text.
@@ -319,14 +319,14 @@ def find_features(features: Mapping[str, Any], supervised: tuple[Any, ...] | Non
 
 
 def is_data_set(folder: Any) -> bool:
-    """Tells whether a folder, on a disk or in a bucket, holds a complete data set.
+    """Whether a folder, on a disk or in a bucket, contains a complete data set.
 
     Raises:
         InputError: the folder cannot be read, for example without access or network.
     """
     try:
         return bool((folder / DATASET_INFO).exists())
-    except (OSError, load_tensorflow().errors.OpError) as error:  # buckets raise the second
+    except (OSError, load_tensorflow().errors.OpError) as error:  # buckets raise OpError
         reason = str(error).splitlines()[0]
         raise InputError(f"{folder} must be readable, got: {reason}. Correct the name or mend the access.") from error
 

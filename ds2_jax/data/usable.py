@@ -12,7 +12,7 @@ from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.text.alphabet import Alphabet
 
 SHORTEST = 0.9
-"""A recording must last this fraction of its stated duration. Codecs cut off less than the rest."""
+"""A recording must last this fraction of its stated duration. Codecs shorten recordings by less."""
 
 
 def check_utterances(

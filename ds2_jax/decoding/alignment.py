@@ -68,7 +68,7 @@ def _best_path(log_probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     label_of[1::2] = labels
     skips = np.zeros(num_states, np.bool_)  # whether a path may skip the state below
     skips[3::2] = labels[1:] != labels[:-1]
-    scores = np.full(num_states, -np.inf)  # of the best path to each state; all paths start at the first blank
+    scores = np.full(num_states, -np.inf)  # score of the best path to each state; paths start at the first blank
     scores[0] = 0.0
     blocks = [slice(start, start + BLOCK_FRAMES) for start in range(0, num_frames, BLOCK_FRAMES)]
     kept = []
@@ -104,7 +104,9 @@ def _advance(
     keep = len(choices) > 0
     for frame in range(len(log_probs)):
         row = log_probs[frame]
-        for state in range(len(scores) - 1, -1, -1):  # downwards: lower states still hold the previous frame
+        for state in range(
+            len(scores) - 1, -1, -1
+        ):  # downwards: lower states still have the scores of the previous frame
             best, climbed = scores[state], 0
             if state >= 1 and scores[state - 1] > best:
                 best, climbed = scores[state - 1], 1

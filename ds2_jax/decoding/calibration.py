@@ -7,9 +7,11 @@ from ds2_jax.system.checks import check_fields, require
 
 logger = logging.getLogger(__package__)
 
-MIN_TEMPERATURE, MAX_TEMPERATURE = 0.25, 4.0
+MIN_TEMPERATURE = 0.25
+MAX_TEMPERATURE = 4.0
 MAX_OFFSET = 1.0
-"""Seconds. A larger offset is not the lag of a model: the times that it was fitted to must be wrong."""
+"""In seconds. A model's outputs never lag so far behind the speech. A larger offset means that the manifest's word
+times are wrong."""
 
 
 @dataclasses.dataclass(frozen=True)

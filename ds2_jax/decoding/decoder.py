@@ -53,7 +53,8 @@ class Decoder:
             duration: duration of the recording in seconds; None for the duration of the frames.
 
         Returns:
-            At least one hypothesis, the best first. If a closed vocabulary allows no text, this is the empty one.
+            At least one hypothesis, the best first. If a closed vocabulary allows no text, the only hypothesis is
+            empty.
         """
         if self._search is None:
             return [self.hypothesis(greedy_decode(log_probs), log_probs, duration)]

@@ -1,4 +1,4 @@
-"""Greedy CTC decoding: takes the best label of each frame, merges repeats and removes blanks."""
+"""Greedy CTC decoding: selects the most probable label of each frame, merges repeats and removes blanks."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from ds2_jax.text.alphabet import Alphabet
 
 
 def greedy_decode(log_probs: np.ndarray) -> list[LabelSpan]:
-    """Takes the best label of each frame, merges repeats and removes blanks.
+    """Selects the most probable label of each frame, merges repeats and removes blanks.
 
     Args:
         log_probs: [T', V] float32, log-probabilities or logits of one utterance without padding.

@@ -102,7 +102,7 @@ def count_ngrams(tokens: np.ndarray, order: int, num_words: int) -> list[Level]:
     for size in range(2, order + 1):
         places = np.flatnonzero(left >= size)
         keys = rows[places] * num_words + tokens[places + size - 1]
-        # Keys sort like their words, because the rows of the prefixes are sorted by words.
+        # Sorting the keys sorts the n-grams by their words, because prefix rows are already in word order.
         keys, first, inverse, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
         level = Level(keys % num_words, keys // num_words, rows[places[first] + 1], counts)
         below = levels[-1]

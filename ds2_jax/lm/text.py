@@ -75,7 +75,7 @@ def read_texts(paths: Sequence[Path], alphabet: Alphabet, on_unknown: OnUnknown)
         on_unknown: what to do with sentences that contain other characters.
 
     Raises:
-        InputError: a file cannot be read, is not UTF-8 or a whole gzip file, contains a word of `SPECIAL`, or has no
+        InputError: a file cannot be read, is not UTF-8 or a complete gzip file, contains a word of `SPECIAL`, or has no
             sentence. Or a sentence cannot be spelled and `on_unknown` is "error".
     """
     text = Text([], np.zeros(0, np.int64))

@@ -165,11 +165,11 @@ def test_manifest_that_is_not_text(tmp_path: Path) -> None:
         (ROW | {"duration": 10**400}, f": duration must be 0 to 3600 seconds, got 1{'0' * 79} .... Correct it."),
         (
             ROW | {"transcript": "GO \ud800"},
-            r": transcript must hold no null character and no half of a surrogate pair, got 'GO \ud800'. Mend it.",
+            r": transcript must have no null character and no unpaired surrogate, got 'GO \ud800'. Mend it.",
         ),
         (
             ROW | {"audio": "a\0.wav"},
-            r": audio must hold no null character and no half of a surrogate pair, got 'a\x00.wav'. Mend it.",
+            r": audio must have no null character and no unpaired surrogate, got 'a\x00.wav'. Mend it.",
         ),
         (ROW | {"text": "NO"}, " must have one of transcript and text, got 'both'. Remove one."),
         (
@@ -212,7 +212,7 @@ def test_manifest_that_is_not_text(tmp_path: Path) -> None:
             ": words must have times in order, within the 1.5 s of the recording, "
             "got TimedWord(text='B', start=0.5, end=1.5). Correct them, or leave them out.",
         ),
-        (ROW | {"id": "x"}, ": id must be unlike that of line 1, got 'x'. Rename one."),
+        (ROW | {"id": "x"}, ": id must differ from the id of line 1, got 'x'. Rename one."),
     ],
 )
 def test_faulty_line_is_named(write: Write, line: Any, message: str) -> None:

@@ -79,7 +79,7 @@ def test_where_a_closed_vocabulary_allows_nothing_the_reading_is_empty(lm: Path)
 
 def test_a_language_model_of_another_alphabet_is_an_error(lm: Path) -> None:
     lm.write_text(ARPA.format(other="мир").replace(" AB", " дом").replace("AB ", "дом "))
-    with pytest.raises(InputError, match=r"lm\.arpa must hold words of the alphabet .*, got another alphabet: "):
+    with pytest.raises(InputError, match=r"lm\.arpa must hold words of the alphabet .*, got only other words: "):
         make_decoder(CONFIG, options=DecodingOptions(lm=lm))
 
 

@@ -1,13 +1,13 @@
 """Prefix beam search in compiled code: a trie of prefixes, one frame at a time. Call it through `search.py`.
 
 A node of the trie is a prefix, that is, a label sequence. Its parent is the prefix without the last label. At most
-`width` nodes are active. An active node stores the probability of the frames so far, summed over all alignments that
-spell its prefix, separately for alignments that end in blank. When the trie is full, nodes that are neither active nor
-ancestors of an active node are dropped.
+`width` nodes are active. An active node stores three log-probabilities of its prefix: of all alignments that end in
+blank, of all that end in its label, and of both together.
 
 A word is complete when a space follows or the utterance ends. If the alphabet has no space, each label is a word.
-When `advance` needs language model scores, it stops and asks for those of all active nodes, once for each node. So any
-model can be used. This file calls no other file, because Numba's cache would not notice changes there.
+When `advance` needs language model scores, it returns to the Python caller, which supplies the scores. So the language
+model need not be compiled code. Each node is asked for once. Nothing here calls compiled code of other files, because
+Numba's cache would not notice changes there.
 
 Source: prefix search decoding of Graves, "Supervised Sequence Labelling with Recurrent Neural Networks", section 7.5;
 words scored as in Hannun et al., "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional
@@ -25,7 +25,7 @@ from ds2_jax.system.numba_cache import kernel
 NODES, ACTIVES, FRAME, ASKING = range(4)
 """Indices into `Search.counts`: the numbers of nodes, active nodes, frames read, and nodes that wait for a score."""
 DONE, ASKS, FULL = range(3)
-"""Results of `advance`: all frames are read; the nodes in `asking` need a score; the trie must grow."""
+"""Results of `advance`: all frames are read, or the nodes in `asking` need a score, or the trie must grow."""
 
 
 class Search(NamedTuple):
@@ -54,11 +54,11 @@ class Vocabulary(NamedTuple):
 
 
 class HotWords(NamedTuple):
-    """Automaton over labels: `transitions` [S, V] int32; nats [S], `credits` in a state, `awards` for words it ends."""
+    """An automaton with S states that reads labels."""
 
-    transitions: np.ndarray
-    credits: np.ndarray
-    awards: np.ndarray
+    transitions: np.ndarray  # [S, V] int32, the next state
+    credits: np.ndarray  # [S], the provisional bonus of a partial match in nats
+    awards: np.ndarray  # [S], the bonus in nats if a word ends in the state
 
 
 class Rules(NamedTuple):
@@ -93,7 +93,7 @@ def advance(log_probs: np.ndarray, search: Search, rules: Rules, vocabulary: Voc
     while counts[FRAME] < log_probs.shape[0]:
         if counts[NODES] + rules.width > len(nodes):
             _drop_dead_nodes(search)
-            if counts[NODES] + rules.width > len(nodes) // 2:  # otherwise it would soon be full again
+            if counts[NODES] + rules.width > len(nodes) // 2:  # otherwise the trie would soon be full again
                 return FULL
         search.row[:] = log_probs[counts[FRAME]]
         num_labels = _choose_labels(search, rules)
@@ -109,7 +109,7 @@ def advance(log_probs: np.ndarray, search: Search, rules: Rules, vocabulary: Voc
 
 @kernel(nogil=True)
 def ask(search: Search) -> int:
-    """Lists active nodes whose last word has no score in `asking`, and their words in `words`. Returns their number."""
+    """Writes active nodes whose last word has no score to `asking`, their words to `words`. Returns their number."""
     count = 0
     for slot in range(search.counts[ACTIVES]):
         index = search.actives[slot].node
@@ -154,20 +154,20 @@ def _log_add(a: Any, b: Any) -> Any:
 
 @numba.njit
 def _stay(search: Search, rules: Rules) -> int:
-    """Makes each active node a candidate, with the alignments of the node and of its parent."""
+    """Makes each active prefix a candidate for the next frame."""
     nodes, actives, row = search.nodes, search.actives, search.row
     for slot in range(search.counts[ACTIVES]):
         active, candidate = actives[slot], search.candidates[slot]
         node = nodes[active.node]
         candidate.slot, candidate.added = slot, -1
-        candidate.blank = active.total + row[0]
+        candidate.blank = active.total + row[0]  # the frame adds a blank
         candidate.label = -np.inf
         if node.parent >= 0:
-            candidate.label = active.label + row[node.label]
+            candidate.label = active.label + row[node.label]  # the frame repeats the last label
             parent = nodes[node.parent]
             if parent.slot >= 0:
                 reaching = actives[parent.slot].blank if parent.label == node.label else actives[parent.slot].total
-                candidate.label = _log_add(candidate.label, reaching + row[node.label])
+                candidate.label = _log_add(candidate.label, reaching + row[node.label])  # or adds it to the parent
                 search.taken[parent.slot, node.label] = True
         candidate.total = _log_add(candidate.blank, candidate.label)
         search.scores[slot] = candidate.total + node.settled + node.pending
@@ -222,7 +222,7 @@ def _extend(
 def _scores_of_child(
     node: Any, label: int, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords
 ) -> tuple[float, float]:
-    """Computes `settled` and `pending` of a node's child. A closed vocabulary that forbids the child makes it -inf."""
+    """Computes a child's `settled` and `pending`. `pending` is -inf if a closed vocabulary does not allow the child."""
     settled = node.settled
     pending = hot_words.credits[hot_words.transitions[node.hot, label]]
     if node.length > 0 and (rules.space < 0 or label == rules.space):
@@ -235,14 +235,14 @@ def _scores_of_child(
         if first == high or vocabulary.labels[vocabulary.starts[first] + depth] != label:
             if rules.closed:
                 pending = -np.inf
-            elif rules.space >= 0:  # otherwise the label's own score contains it
+            elif rules.space >= 0:  # otherwise the label's own score contains the penalty
                 pending -= rules.unknown_penalty
     return settled, pending
 
 
 @numba.njit
 def _words_of_child(node: Any, rules: Rules, vocabulary: Vocabulary) -> tuple[int, int, int]:
-    """Returns the range of words that a node's children may begin, and the number of labels these words share."""
+    """Returns the range of words that start with the node's partial word, and the length of that partial word."""
     if rules.space < 0:
         return 0, len(vocabulary.ids), 0
     return node.low, node.high, node.length
@@ -252,7 +252,7 @@ def _words_of_child(node: Any, rules: Rules, vocabulary: Vocabulary) -> tuple[in
 def _first_from(label: int, low: int, high: int, depth: int, vocabulary: Vocabulary) -> int:
     """Finds, among words that share `depth` labels, the first whose next label is at least `label`; `high` if none."""
     if low < high and vocabulary.starts[low + 1] - vocabulary.starts[low] == depth:
-        low += 1  # the word that ends here sorts first and has no next label
+        low += 1  # a word of exactly `depth` labels sorts first and has no next label
     while low < high:
         middle = (low + high) // 2
         if vocabulary.labels[vocabulary.starts[middle] + depth] < label:
@@ -264,7 +264,7 @@ def _first_from(label: int, low: int, high: int, depth: int, vocabulary: Vocabul
 
 @numba.njit
 def _trim(search: Search, count: int, size: int) -> tuple[int, float]:
-    """Keeps the best `size` candidates in order. Ties go to the first. Returns `size` and the smallest score."""
+    """Drops all but the best `size` candidates; ties go to the first. Returns `size` and the smallest score."""
     scores, order = search.scores, search.order
     order[:count] = np.arange(count)
     _largest_first(scores, order, count, size)
@@ -341,7 +341,7 @@ def _before(values: np.ndarray, a: int, b: int) -> bool:
 def _child(
     parent_index: int, label: int, search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords
 ) -> int:
-    """Finds the child of a node with `label`, which exists if it was active before, or creates it."""
+    """Returns the child of the node that has this label. Creates the child if it does not exist."""
     nodes = search.nodes
     parent = nodes[parent_index]
     index = parent.child

@@ -43,7 +43,7 @@ def make_vocabulary(model: LanguageModel, alphabet: Alphabet, name: str, hot: It
             spelt[text] = number
     if not spelt:
         raise InputError(
-            f"{name} must hold words of the alphabet {shorten(repr(alphabet.characters))}, got another alphabet: "
+            f"{name} must hold words of the alphabet {shorten(repr(alphabet.characters))}, got only other words: "
             f"{shorten(repr(left_out[:5]))}. Give a language model of the language that the run was trained on."
         )
     if left_out:

@@ -95,7 +95,7 @@ class BeamSearch:
         return progress.hypotheses(num_best)
 
     def weighted(self, alpha: float, beta: float) -> "BeamSearch":
-        """Returns this search with other weights. It shares the vocabulary, which takes time to build."""
+        """Returns this search with other weights. Both share the vocabulary, because building it is slow."""
         other = copy.copy(self)
         other._weights = (math.log(10) * alpha, beta)
         return other

@@ -113,7 +113,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except EOFError as error:
-        raise InputError(f"{path} must be a whole gzip file, got its start. {REMAKE}") from error
+        raise InputError(f"{path} must be a complete gzip file, got only its start. {REMAKE}") from error
     except (OSError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path} must be readable, got: {reason}. Mend it or name another file.") from error
@@ -130,7 +130,7 @@ def _opened(path: Path) -> Iterator[io.BufferedReader]:
 
 
 class _Text:
-    """The lines of a file, read in blocks of whole lines.
+    """The lines of a file, read in blocks of complete lines.
 
     Attributes:
         block: the current block.

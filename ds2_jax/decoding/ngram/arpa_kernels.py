@@ -1,6 +1,6 @@
 """Compiled inner loops of reading an ARPA file: they parse lines and look up the ids of words.
 
-Text is [N] uint8, the bytes of whole lines. The last byte is a newline.
+Text is [N] uint8, the bytes of complete lines. The last byte is a newline.
 """
 
 import numpy as np
@@ -81,7 +81,7 @@ def parse_lines(
 
 @kernel()
 def parse_number(text: np.ndarray, start: int, end: int) -> tuple[bool, float]:
-    """Parses a decimal number between `start` and `end`. Returns whether it is one below LARGEST, and the number."""
+    """Parses a decimal number, text[start:end]. Returns whether it is valid and below LARGEST, and the number."""
     at = start
     negative = text[at] == MINUS
     if text[at] == PLUS or negative:

@@ -2,7 +2,7 @@
 
 A cache file lies in a folder that only the user can write. Its name has the SHA-256 of the ARPA file and the version of
 the format. It contains the CRC-32 of everything that follows (4 bytes), a line of JSON that describes the arrays, and
-the arrays. It holds only numbers and text, no code. A file that is damaged or has another version is written again.
+the arrays. It contains only numbers and text, no code. A file that is damaged or has another version is written again.
 """
 
 import hashlib

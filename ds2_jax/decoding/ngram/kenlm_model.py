@@ -87,5 +87,7 @@ class KenLMModel(LanguageModel):
             words = content[start:].decode(errors="replace").split("\0") if start >= 0 else []
         known = set(words[:-1]) - {UNKNOWN}
         if not known or not all(word in self._model for word in known):
-            raise InputError(f"{path} must list its words in UTF-8, got others or none. Make it again with its words.")
+            raise InputError(
+                f"{path} must list its words in UTF-8, got no words or another encoding. Make it again with its words."
+            )
         return tuple(sorted(known - set(SPECIALS)))

@@ -45,7 +45,7 @@ def test_a_model_of_another_alphabet_is_an_error() -> None:
     with pytest.raises(InputError) as error:
         make_vocabulary(ToyModel("мир", "дом"), ALPHABET, "model.arpa")
     assert str(error.value) == (
-        "model.arpa must hold words of the alphabet \"'ABCÉ \", got another alphabet: ['дом', 'мир']. "
+        "model.arpa must hold words of the alphabet \"'ABCÉ \", got only other words: ['дом', 'мир']. "
         "Give a language model of the language that the run was trained on."
     )
 

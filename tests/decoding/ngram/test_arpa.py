@@ -302,7 +302,9 @@ def test_files_that_are_no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_unreadable_files(tmp_path: Path) -> None:
     zipped = gzip.compress(HAND.encode())
-    assert_refused(tmp_path, zipped[:-20], "must be a whole gzip file, got its start. Copy it or make it again.")
+    assert_refused(
+        tmp_path, zipped[:-20], "must be a complete gzip file, got only its start. Copy it or make it again."
+    )
     assert_refused(tmp_path, zipped[:-6] + bytes(6), "must be readable, got: CRC check failed")
     assert_refused(tmp_path, zipped[:15] + b"\xff" * 30, "must be readable, got: Error -3 while decompressing data: ")
     with pytest.raises(InputError, match=r"nowhere must be readable, got: No such file or directory\. Mend it or name"):

@@ -127,6 +127,6 @@ def test_a_file_that_kenlm_refuses(binary: Path) -> None:
 def test_a_file_without_its_words(binary: Path, words: bytes) -> None:
     binary.write_bytes(CONTENT + words)
     with pytest.raises(
-        InputError, match=r"must list its words in UTF-8, got others or none\. Make it again with its words\."
+        InputError, match=r"must list its words in UTF-8, got no words or another encoding\. Make it again with"
     ):
         load(binary)
