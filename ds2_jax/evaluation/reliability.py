@@ -129,5 +129,5 @@ def matching_words(reference: str, hypothesis: str) -> list[int | None]:
 
 
 def right_words(reference: str, hypothesis: str) -> list[bool]:
-    """Tells for each word of the hypothesis whether it is right; see `matching_words`."""
+    """Returns for each word of the hypothesis whether it is right; see `matching_words`."""
     return [position is not None for position in matching_words(reference, hypothesis)]

@@ -36,8 +36,12 @@ from ds2_jax.system.files import write_text
 from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
 
-ALPHAS, BETAS = (0.0, 3.0), (-1.0, 5.0)
+ALPHAS = (0.0, 3.0)
+"""The range of alpha that trials explore."""
+BETAS = (-1.0, 5.0)
+"""The range of beta that trials explore."""
 STEP = 0.01
+"""The step of both ranges."""
 NUM_DRAWN = 20
 """The number of random trials before the sampler learns from them."""
 
@@ -61,7 +65,8 @@ class Trials:
 
     Attributes:
         path: the file.
-        conditions: everything but the weights that the errors depend on, and the errors without a language model.
+        conditions: what the errors depend on besides alpha and beta (language model, split, checkpoint, options). Also
+            the errors of greedy decoding.
         trials: the trials so far.
     """
 
@@ -85,7 +90,7 @@ class Trials:
         return min(self.trials, key=lambda trial: (*self.errors(trial), trial.alpha, trial.beta))
 
     def errors(self, trial: Trial) -> tuple[int, int]:
-        """Gives the errors to minimise and those that break ties: word errors first if the alphabet has a space."""
+        """Returns the errors to minimise, then the errors that break ties: word errors first if there is a space."""
         both = trial.word_errors, trial.char_errors
         return both if self.conditions["spaced"] else both[::-1]
 
@@ -138,7 +143,8 @@ def tune(run: Path, lm: Path, trials: int) -> int:
     manifest = unseen_dev(config.data)
     if manifest is None:
         raise InputError(
-            "RUN must have a dev split that it did not train on, got one without. Tune on another run, or give weights."
+            "RUN must have a dev split that it did not train on, got none. Tune on another run, or give --alpha and "
+            "--beta."
         )
     alphabet = Alphabet.of(config.data)
     split = read_split(manifest, config, alphabet, prune=False)
@@ -158,7 +164,7 @@ def tune(run: Path, lm: Path, trials: int) -> int:
     print(f"{manifest}: {len(split.utterances):,} utterances, {told['words']:,} words")
     print(f"greedy decoding: {study.describe(told['greedy_words'], told['greedy_characters'])}", flush=True)
     if study.trials:
-        print(f"{len(study.trials):,} trials were made before")
+        print(f"{len(study.trials):,} trials are already done")
     try:
         if heard is not None:
             run_trials(study, trials, heard, search, alphabet, threads=isinstance(model, NGramModel))
@@ -178,7 +184,7 @@ def require_optuna() -> None:
 
 
 def rules_of(options: DecodingOptions) -> dict[str, Any]:
-    """Lists the decoding options other than the language model and its weights, as JSON gives them back."""
+    """Lists the decoding options other than the language model and its weights, in the form that JSON restores."""
     rules = {name: value for name, value in vars(options).items() if name not in ("lm", "alpha", "beta")}
     found: dict[str, Any] = json.loads(json.dumps(rules))  # JSON turns tuples into lists
     return found
@@ -200,13 +206,13 @@ def hear(run: Path, config: Config, split: Split) -> SplitOutputs:
     )
     found = sorted((output.utterance_index, output.log_probs) for output in outputs)
     if skipped:
-        print(f"{len(skipped):,} utterances left out, whose audio cannot be read: {', '.join(skipped[:3])}")
+        print(f"{len(skipped):,} utterances are skipped because their audio cannot be read: {', '.join(skipped[:3])}")
     references = [model.alphabet.normalise(split.utterances[index].transcript) for index, _ in found]
     return SplitOutputs(references, [log_probs for _, log_probs in found])
 
 
 def without_model(heard: SplitOutputs, config: Config, alphabet: Alphabet) -> dict[str, Any]:
-    """Computes what trials are compared with: the reference lengths, and the errors of greedy decoding."""
+    """Computes the baseline: the lengths of the references, and the errors of greedy decoding."""
     greedy = make_decoder(config)
     words, characters = heard.errors([greedy(log_probs)[0].text for log_probs in heard.log_probs])
     return {
@@ -237,7 +243,7 @@ def read_trials(path: Path, conditions: dict[str, Any]) -> Trials | None:
             f"{path} must hold trials, got {type(error).__name__}: {error}. Delete it and run the same command again."
         ) from error
     if stale:
-        print(f"starting again: since the {len(study.trials):,} earlier trials, {' and '.join(stale)} changed")
+        print(f"starting again without the {len(study.trials):,} earlier trials, because {' and '.join(stale)} changed")
         return None
     return study
 
@@ -311,7 +317,7 @@ def propose(study: Trials) -> tuple[float, float]:
     seed = len(study.trials)
     sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=NUM_DRAWN)
     made = optuna.create_study(sampler=sampler)
-    # With this scale, the tie-breaking errors together weigh less than one error of the first kind.
+    # With this scale, all tie-breaking errors together count less than one error of the main kind.
     scale = 1 + 2 * max(max(study.errors(trial)[1] for trial in study.trials), 1)
     for trial in study.trials:
         first, second = study.errors(trial)
@@ -322,7 +328,7 @@ def propose(study: Trials) -> tuple[float, float]:
 
 
 def keep(run: Path, lm: Path, study: Trials) -> None:
-    """Writes the best weights into the run, and draws the picture.
+    """Writes the best weights into the folder of the run, and draws the picture.
 
     Raises:
         InputError: a file cannot be written, or an existing one is damaged.
@@ -360,7 +366,7 @@ def describe(study: Trials, run: Path, lm: Path) -> Iterator[str]:
     rates = study.describe(best.word_errors, best.char_errors)
     yield f"alpha {best.alpha:g}, beta {best.beta:g}, the best of {len(study.trials):,} trials: {rates}"
     if study.errors(best) >= study.errors(Trial(0, 0, told["greedy_words"], told["greedy_characters"])):
-        yield "  this is no better than greedy decoding: look for text that is more like what is said"
+        yield "  no better than greedy decoding: build the language model from text that is closer to the speech"
     ends = [name for name, value, ends in (("alpha", best.alpha, ALPHAS), ("beta", best.beta, BETAS)) if value in ends]
     if ends:
         yield f"  {' and '.join(ends)} at the end of the range that was tried: better values may lie beyond"

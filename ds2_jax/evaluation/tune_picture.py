@@ -9,7 +9,10 @@ from ds2_jax.system.files import writing
 
 SIZE = (8.0, 6.0)
 """Width and height in inches, at 100 pixels each."""
-NUM_LEVELS, NUM_POINTS = 14, 150
+NUM_LEVELS = 14
+"""The number of colours of the surface."""
+NUM_POINTS = 150
+"""The number of points of the surface along each axis."""
 SMOOTHING = 0.02
 """Smooths the surface between the trials, so that a single word makes no valley."""
 

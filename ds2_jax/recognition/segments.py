@@ -18,27 +18,38 @@ from ds2_jax.config import Config
 
 WHOLE = 35.0  # seconds: a recording of at most this length is one piece, including its silences
 LONGEST = 20.0  # seconds: maximum length of a piece of a longer recording
-OVERLAP = 4.0  # seconds by which two pieces overlap if there is no pause between them
-MARGIN = 0.25  # seconds of a pause that stay with the speech on either side
+OVERLAP = 4.0  # seconds: overlap of two pieces if there is no pause between them
+MARGIN = 0.25  # seconds: the part of a pause that stays with the speech before it, and with the speech after it
 
-# The pause that ends a piece, in seconds. The longer the piece, the shorter the pause may be: a short piece lacks
-# context, and a long one is unlike the training data. On AN4's utterances joined with pauses of 0.1 to 3 s, fixed
-# values of 0.3, 0.5 and 0.8 s gave more errors.
-LONG_PAUSE, SHORTER_EACH_SECOND, SHORT_PAUSE = 0.8, 0.2, 0.2
-SHORTEST_PAUSE = 0.12  # seconds: a piece that would become too long ends at its longest pause of at least this
+# A piece of s seconds ends at the first pause of at least max(0.8 - 0.2 s, 0.2) seconds. The longer the piece, the
+# shorter the pause may be: a short piece lacks context, and a long one is unlike the training data. On AN4's utterances
+# joined with pauses of 0.1 to 3 s, fixed values of 0.3, 0.5 and 0.8 s gave more errors.
+LONG_PAUSE = 0.8
+SHORTER_EACH_SECOND = 0.2
+SHORT_PAUSE = 0.2
+# If no such pause comes in time, the piece ends at its longest pause. That pause must last at least this many seconds.
+SHORTEST_PAUSE = 0.12
 
 # Silence is quiet and steady. A frame is steady if it is hardly louder than the quietest frame within half a second:
 # noise is steady, speech is not. So the threshold follows the noise, and quiet speech after loud speech is not silence.
-STEADY, STEADY_AROUND = 13.0, 0.5  # dB above the quietest frame; seconds before and after
-QUIET, SILENT = 20.0, 50.0  # dB below the loud level: silent if also steady; silent in any case
-# Loud is the 90th percentile within 5 s. Maxima are kept for 300 s, so that noise in a break is not taken for speech.
-LOUD_QUANTILE, LOUD_AROUND, LOUD_PAST = 0.9, 5, 300
-# A sound shorter than 0.1 s is a click, which counts as silence, if 0.2 s before and after it are silent.
-CLICK, CLICK_AROUND = 0.1, 0.2
+STEADY = 13.0  # dB: a steady frame is at most this much louder than the quietest frame around it
+STEADY_AROUND = 0.5  # seconds before and after the frame
+QUIET = 20.0  # dB: a frame this far below the loud level is silent if it is steady
+SILENT = 50.0  # dB: a frame this far below the loud level is always silent
+# The loud level is the 90th percentile of the levels within 5 s, and then the maximum over the last 300 s. So noise in
+# a long break is not taken for speech.
+LOUD_QUANTILE = 0.9
+LOUD_AROUND = 5
+LOUD_PAST = 300
+# A sound shorter than 0.1 s is a click if the 0.2 s before it and the 0.2 s after it are silent. Clicks are silence.
+CLICK = 0.1
+CLICK_AROUND = 0.2
 
 # A short faint sound, such as a breath, stays in one piece with its nearer neighbour. Features are normalised for each
-# piece: alone, it would be as loud as speech, and the model would find words in it.
-FAINT, FAINT_LONGEST, FAINT_APART = 15.0, 0.5, 2.0  # dB below the loud level; seconds; seconds to the neighbour
+# piece: in a piece of its own the sound would be as loud as speech, and the model would recognise words in it.
+FAINT = 15.0  # dB: a faint frame is at least this far below the loud level
+FAINT_LONGEST = 0.5  # seconds: maximum length of a short sound
+FAINT_APART = 2.0  # seconds: maximum distance to the neighbour
 
 
 class Piece(NamedTuple):
@@ -136,7 +147,8 @@ def _choose(silent: np.ndarray, faint: np.ndarray, ended: bool, grid: _Grid) -> 
 
 def _beside_faint(pauses: np.ndarray, faint: np.ndarray, grid: _Grid) -> np.ndarray:
     """Finds the pauses between a short faint sound and its nearer neighbour; [n] bool, one for each pause."""
-    lengths = np.where(pauses[:, 0] > 0, pauses[:, 1] - pauses[:, 0], len(faint))  # a pause at the start is a boundary
+    # The pause at the start is already a boundary, so it counts as the longest.
+    lengths = np.where(pauses[:, 0] > 0, pauses[:, 1] - pauses[:, 0], len(faint))
     beside = np.zeros(len(pauses), bool)
     for i, ((_, first), (behind, _)) in enumerate(itertools.pairwise(pauses)):
         nearer = i + int(lengths[i + 1] < lengths[i])
@@ -229,8 +241,8 @@ def _rechunk(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
 def join(pieces: Sequence[Piece], log_probs: Sequence[np.ndarray]) -> np.ndarray:
     """Joins the log-probabilities of overlapping pieces, so that no label is lost or doubled.
 
-    Each seam lies in the middle half of the overlap, where blanks are most probable on both sides. So it does not cut
-    through a label, which the two sides may place one frame apart.
+    Each seam lies in the middle half of the overlap, where blanks are most probable in both pieces. The two pieces may
+    place a label one frame apart. A seam between blanks neither drops nor doubles the label.
 
     Args:
         pieces: the pieces; each overlaps the one before.

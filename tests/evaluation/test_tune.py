@@ -91,7 +91,7 @@ def test_command(run: Path, lm: Path, capsys: pytest.CaptureFixture[str], monkey
     assert (found.lm, found.num_trials) == (str(lm), 3)
 
     assert cli.main([*words, "5"]) == 0
-    assert "\n3 trials were made before\n" in capsys.readouterr().out
+    assert "\n3 trials are already done\n" in capsys.readouterr().out
     again = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
     assert again[:4] == rows
     assert len(again) == 6
@@ -113,7 +113,9 @@ def test_trials_of_other_conditions_are_not_gone_on_with(tmp_path: Path, capsys:
     trials.add(Trial(0.5, 0.5, 3, 4))
     assert read_trials(trials.path, {"lm": "0123", "checkpoint": 7}) == trials
     assert read_trials(trials.path, {"lm": "0123", "checkpoint": 8, "split": "0"}) is None
-    assert capsys.readouterr().out == "starting again: since the 1 earlier trials, checkpoint and split changed\n"
+    assert capsys.readouterr().out == (
+        "starting again without the 1 earlier trials, because checkpoint and split changed\n"
+    )
     assert read_trials(tmp_path / "none.jsonl", {}) is None
 
 
@@ -252,8 +254,8 @@ def test_wrong_command_lines(
     bare = tmp_path / "bare"
     run_folder.open_run(bare, Config(), overwrite=False)
     assert failure(bare, "--lm", lm) == (
-        "error: RUN must have a dev split that it did not train on, got one without. Tune on another run, or give "
-        "weights.\n"
+        "error: RUN must have a dev split that it did not train on, got none. Tune on another run, or give "
+        "--alpha and --beta.\n"
     )
     untrained = tmp_path / "untrained"
     config = run_folder.load_config(run)

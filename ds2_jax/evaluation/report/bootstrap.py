@@ -1,6 +1,6 @@
 """Computes bootstrap intervals of error rates, and paired comparisons of two runs.
 
-The bootstrap draws whole speakers with replacement, because the errors of a speaker are correlated: if it drew single
+The bootstrap draws whole speakers with replacement, because the errors of a speaker are correlated: with single
 utterances, the interval would be too narrow. With few speakers the interval is still too narrow, because no resample
 contains a new speaker. Take it as a lower bound on the uncertainty.
 
@@ -22,7 +22,7 @@ SEED = 0
 MIN_SPEAKERS = 5
 """With fewer speakers, utterances are drawn instead."""
 DRAWN_AT_ONCE = 2**21
-"""The number of units drawn at once, which take tens of megabytes."""
+"""The number of units drawn at once, which need tens of megabytes."""
 
 
 class Interval(NamedTuple):
@@ -51,7 +51,7 @@ class Comparison:
         equal: fraction of the resamples in which the rates are equal.
         p_value: one-sided p-value of the hypothesis that the run does not have the lower rate. The resampled
             differences are shifted to a mean of 0; the p-value is the fraction that is at most the observed difference.
-            It is small if the run is better, and near 1 if it is worse.
+            The p-value is small if the run is better, and near 1 if the run is worse.
     """
 
     against: str

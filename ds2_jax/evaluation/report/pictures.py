@@ -13,8 +13,10 @@ from PIL import Image
 from ds2_jax.config import FeatureConfig
 from ds2_jax.model.features import extract_features
 
-QUIETEST, LOUDEST = -1.0, 3.5
-"""The range of values that the colours cover, in standard deviations of the spectrogram."""
+QUIETEST = -1.0
+"""The value of the first colour, in standard deviations of the spectrogram."""
+LOUDEST = 3.5
+"""The value of the last colour, in standard deviations of the spectrogram."""
 NUM_COLOURS = 64
 """More colours look the same and make the file twice as large."""
 

@@ -14,10 +14,16 @@ from ds2_jax.text.alphabet import Alphabet
 
 LEAST_SHOWN = 0.1
 """The least probability at which a label that is not written is shown."""
-PIXELS_PER_FRAME, FEWEST_PIXELS, MOST_PIXELS = 7.5, 110, 260
-"""Width of an output frame, which keeps letters apart; smallest and largest width of a second."""
-WORD_PIXELS, LETTER_PIXELS = 20, 9
-"""Width of a word without its letters, and width of a letter."""
+PIXELS_PER_FRAME = 7.5
+"""Width of an output frame, which separates the letters."""
+FEWEST_PIXELS = 110
+"""Smallest width of a second."""
+MOST_PIXELS = 260
+"""Largest width of a second."""
+WORD_PIXELS = 20
+"""Width of a word without its letters."""
+LETTER_PIXELS = 9
+"""Width of a letter of a word."""
 SPACE = "␣"
 
 
