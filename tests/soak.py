@@ -1,7 +1,7 @@
 """`make soak`: trains on AN4 for an hour, with a kill every few minutes and other faults.
 
-It continues where it was stopped. Every start must continue from the last whole checkpoint, and a long-lived process
-must not grow in memory, open files or threads. Faults and findings are printed and stored in soak.jsonl.
+It continues where it was stopped. Every start must continue from the last undamaged checkpoint, and a long-lived
+process must not grow in memory, open files or threads. Faults and findings are printed and stored in soak.jsonl.
 """
 
 import dataclasses

@@ -182,8 +182,8 @@ def test_a_step_too_large_for_the_device_is_refused(
     code, _, err = run_cli(capsys, *small)
     assert code == 1
     assert re.search(
-        r"error: data\.batch_seconds \(or data\.batch_size\) must leave the step in the 1 MiB that the device has for "
-        r"arrays, got a step of \d+ MiB\. python main\.py data batch-seconds tells the largest that fits\.",
+        r"error: data\.batch_seconds \(or data\.batch_size\) must make the step fit into the 1 MiB that the device has "
+        r"for arrays, got a step of \d+ MiB\. python main\.py data batch-seconds prints the largest value that fits\.",
         err,
     )
 

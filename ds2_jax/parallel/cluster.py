@@ -47,7 +47,7 @@ ALONE = ClusterOptions()
 
 
 class Place(NamedTuple):
-    """The place of a process in its training.
+    """Identifies a process among the processes of a training.
 
     Attributes:
         coordinator: HOST:PORT of process 0.
@@ -63,13 +63,13 @@ class Place(NamedTuple):
 
 
 def find_place(options: ClusterOptions) -> Place:
-    """Finds this process's place from the options and, for the rest, from JAX's detection of clusters.
+    """Finds the `Place` of this process from the options. JAX's detection of clusters fills in what is missing.
 
     In a Kubernetes Indexed Job the options give coordinator and number of processes, and the job sets the index. So
     the job needs neither the package `kubernetes` nor permission to query the cluster, unlike JAX's own detection.
 
     Raises:
-        InputError: a part of the place is unknown, or the index is out of range.
+        InputError: the coordinator, the number of processes or the index is unknown, or the index is out of range.
     """
     coordinator = options.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS") or None
     index, count = options.process_index, options.num_processes
@@ -82,7 +82,7 @@ def find_place(options: ClusterOptions) -> Place:
     missing = [option for option, value in place.items() if value is None]
     if len(missing) == len(place):
         raise InputError(
-            f"--distributed must know this process's place among the others, got no cluster ({SCHEDULERS}). "
+            f"--distributed must find the index of this process and the coordinator, got no cluster ({SCHEDULERS}). "
             "Give --coordinator HOST:PORT, --num-processes N and --process-index I."
         )
     if missing:
@@ -118,7 +118,7 @@ def _detect(
             )
     except (RuntimeError, OSError, ValueError, KeyError) as error:  # from Kubernetes, or from inconsistent variables
         raise InputError(
-            f"--distributed must find this process's place in the cluster, got: {error}. "
+            f"--distributed must find the index of this process in the cluster, got: {error}. "
             "Give --coordinator HOST:PORT, --num-processes N and --process-index I."
         ) from error
     return coordinator, count, index, None if found is None else list(found)

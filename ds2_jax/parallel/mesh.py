@@ -144,7 +144,7 @@ def parallel_eval_step(step: Callable[..., Any], mesh: Mesh, mode: Mode = "shard
 
 
 def _check_mode(mode: Mode, mesh: Mesh) -> None:
-    # pmap treats each process's part of the state as its own, and copies it from and to the whole at every call.
+    # pmap treats each process's part of the state as a separate array. So each call would convert the state twice.
     advice = "Leave it at its default, or train in one process."
     require(mode != "pmap" or not mesh.is_multi_process, "parallel", "be shard_map in several processes", mode, advice)
 

@@ -31,22 +31,32 @@ logger = logging.getLogger(__package__)
 
 PACKAGE = Path(__file__).resolve().parents[1]
 LOST = 75
-"""Exit code if another process is lost. It means "try again" (EX_TEMPFAIL of sysexits.h)."""
+"""Exit code if another process is lost. The code means "try again" (EX_TEMPFAIL of sysexits.h)."""
 HEARTBEAT_SECONDS = 40
-"""JAX considers a process dead if it is silent for this long. All others have ended after less than a minute."""
+"""JAX considers a process dead if it is silent for this long. After this, every other process ends too. All this takes
+less than a minute."""
 ANSWER_MINUTES = 60
 """How long `exchange` waits for the other processes. Process 0 may read a large checkpoint meanwhile."""
-DONE_SECONDS, STOPPED_SECONDS, FAILED_SECONDS = 24 * 3600, 60, 5
-"""How long a process waits for the others before it leaves. If it left alone, it would end them."""
-POLL_SECONDS, GRACE_SECONDS = 1.0, 2.0
-ANSWERS, ENDED = "ds2_jax/answers", "ds2_jax/ended"
+# A process that leaves alone ends the others. So it first waits for them:
+DONE_SECONDS = 24 * 3600
+"""How long a process waits for the others after training is complete."""
+STOPPED_SECONDS = 60
+"""How long a process waits for the others after a signal."""
+FAILED_SECONDS = 5
+"""How long a process waits for the others after an error."""
+POLL_SECONDS = 1.0
+"""How often a process checks whether another one has reported a failure."""
+GRACE_SECONDS = 2.0
+"""How long a process may still report its own failure after another one has reported a failure."""
+ANSWERS = "ds2_jax/answers"
+ENDED = "ds2_jax/ended"
 
 _rounds = itertools.count()
-_handlers: list[Any] = []  # C may call them, so they must live as long as the process
+_handlers: list[Any] = []  # C may call these handlers, so they must live as long as the process
 
 
 def is_primary() -> bool:
-    """Whether this process writes the files that exist once: metrics, results, the configuration."""
+    """Whether this process is process 0, which writes metrics, results and the configuration for all processes."""
     return global_state.process_id == 0
 
 
@@ -113,8 +123,8 @@ def check_same(**values: str | int) -> None:
             differing.append(f"{name}: {', '.join(parts)}")
     if differing:
         raise InputError(
-            f"The processes of a training must be the same except for their index, got a different "
-            f"{'; '.join(differing)}. Start all of them with the same settings, data, code and devices."
+            f"All processes of a training must have the same settings, data, code and devices, got different values: "
+            f"{'; '.join(differing)}. Start all processes again with the same values."
         )
 
 
@@ -130,17 +140,17 @@ def code_digest() -> str:
 def joined(options: ClusterOptions, prospects: Callable[[], str]) -> Iterator[None]:
     """Joins the other processes, ends when one of them ends, and leaves together with them.
 
-    Enter it before anything starts JAX's devices. Inside, a process that dies, fails or does not answer ends all others
-    with a line on stderr and exit code `LOST`. This takes no time if they notice it at once, otherwise less than a
-    minute. An error inside is sent to the others.
+    Enter this context before anything starts JAX's devices. If the code inside raises an error, the process reports it
+    to the others, and they end within a few seconds. If a process dies or sends no heartbeat, the others end within
+    a minute. They print a line to stderr and exit with code `LOST`.
 
     Args:
         options: the options of the command line. Without --distributed nothing is done.
         prospects: returns a text that says how to continue after an interruption.
 
     Raises:
-        InputError: this process's place is unknown, or the coordinator cannot listen. If too few processes start, this
-            process ends with a line on stderr instead.
+        InputError: the index of this process is unknown, or the coordinator cannot listen. If too few processes start,
+            this process ends with a line on stderr instead.
     """
     place = find_place(options) if options.distributed else None
     if place is None or place.num_processes == 1:
@@ -180,13 +190,15 @@ def _start(place: Place, minutes: float) -> None:
     _before_abort(
         lambda: (
             f"error: All {place.num_processes} processes must start within {minutes:g} minutes and reach process 0, "
-            f"the coordinator, at {place.coordinator}, got too few, or one that does not fit: the lines above say "
-            "more. Start all with the same --coordinator and --num-processes, each with its own --process-index. "
-            "--wait-minutes gives them more time."
+            f"the coordinator, at {place.coordinator}, got fewer, or one with other options (see the lines "
+            "above). Start all with the same --coordinator and --num-processes, each with its own --process-index. "
+            "To wait longer, use --wait-minutes."
         ),
         code=1,
     )
-    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM away from system/interrupts.py
+    jax.config.update(
+        "jax_enable_preemption_service", False
+    )  # it would replace the SIGTERM handler of system/interrupts.py
     jax.distributed.initialize(
         place.coordinator,
         place.num_processes,
@@ -208,7 +220,7 @@ def _check_free(bind: str, coordinator: str) -> None:
         socket.create_server((host, int(port)), family=family, dualstack_ipv6=host == "::").close()
     except OSError as error:
         in_use = error.errno == errno.EADDRINUSE
-        advice = "Take another port." if in_use else "Give a name or number of this machine."
+        advice = "Choose another port." if in_use else "Give a host name or IP address of this machine."
         raise InputError(
             f"--coordinator must be an address at which process 0 can listen, got {coordinator}: "
             f"{os.strerror(errno.EADDRINUSE) if in_use else error}. {advice}"
@@ -233,7 +245,8 @@ def _before_abort(line: Callable[[], str], code: int = LOST) -> None:
     """Sets the last line that this process prints, and its exit code, if JAX aborts it.
 
     When JAX loses the coordinator or another process, it aborts this process (SIGABRT) from a thread of its own.
-    Python's signal handlers run in the main thread, which is too late. JAX's own callback crashes (jax 0.10.1).
+    Python's signal handlers run in the main thread, which is too late. JAX's own callback crashes (jax 0.10.1). So this
+    function installs a C signal handler.
     """
 
     def handle(_: int) -> None:
@@ -248,20 +261,20 @@ def _before_abort(line: Callable[[], str], code: int = LOST) -> None:
 
 
 def _watch(left: threading.Event, prospects: Callable[[], str]) -> None:
-    """Ends this process when another process reports a failure. `left` is set when this process ends by itself."""
+    """Ends this process when another process reports a failure. `left` is set when this process already leaves."""
     while not left.wait(POLL_SECONDS):
         if _reason() is None:
             continue
-        if not left.wait(GRACE_SECONDS):  # otherwise this process has failed too and reports it itself
+        if not left.wait(GRACE_SECONDS):  # otherwise this process reports its own failure
             _write(_lost(_reason() or "", prospects))
             os._exit(LOST)
 
 
 def _tell(error: Exception) -> None:
-    """Sends the reason why this process ends to the others. If they end it first, it still prints the reason."""
+    """Reports to the other processes why this one ends. If they end it first, it still prints the reason."""
     mine = f"error: {error}" if isinstance(error, InputError) else traceback.format_exc()
     _before_abort(lambda: mine, code=1)
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # the coordinator has gone
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # the coordinator cannot be reached
         assert global_state.client is not None
         global_state.client.key_value_set(f"{ENDED}/{global_state.process_id}", str(error) or type(error).__name__)
 
@@ -278,9 +291,12 @@ def _reason() -> str | None:
 
 
 def _leave(left: threading.Event, how: str, seconds: int) -> None:
-    """Waits for the others, so that no process treats this end as a failure, then disconnects if all have come."""
+    """Waits until all processes are ready to leave. Then disconnects, so that none reports a failure.
+
+    After `seconds` it returns without disconnecting.
+    """
     assert global_state.client is not None
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # not all have come: leave without them
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # some processes were not ready in time
         global_state.client.wait_at_barrier(f"ds2_jax/left {how}", seconds * 1000)
         left.set()
         jax.distributed.shutdown()

@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class RowLayout:
-    """Says which rows of a batch this process computes: the rows of its first device, then of its second, and so on.
+    """Selects the rows of a batch that this process computes: those of its first device, then of its second, ...
 
     A batch is split into micro-batches. Each micro-batch is padded with empty rows and split evenly over the devices.
     So the devices do not affect which utterances form a micro-batch.

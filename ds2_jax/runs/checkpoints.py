@@ -53,8 +53,8 @@ Result = TypeVar("Result")
 class Checkpoints:
     """The checkpoints of one run; a context manager that waits for the last save.
 
-    It keeps the latest two steps and the best steps by dev WER. The processes of one training call every method
-    together, and all of them must see the folder.
+    The folder contains the latest two steps and the best steps by dev WER. All processes of a training call every
+    method together, and all of them must see the folder.
 
     Saving copies the arrays and writes in the background. A checkpoint is complete once its folder has its final name,
     so a crash while saving leaves the earlier checkpoints intact. The SHA-256 of every array is saved and compared when
@@ -152,11 +152,11 @@ class Checkpoints:
     def _write_error(self, error: Exception) -> InputError:
         reason = reason_of(error)
         full = re.search("no space|too large|quota", reason, re.IGNORECASE)
-        rule = "have room for a checkpoint" if full else "take a checkpoint"
-        advice = "Free space (or lift the file size limit)" if full else "Mend that"
+        rule = "have room for a checkpoint" if full else "be writable"
+        advice = "Free space (or raise the file size limit)" if full else "Correct this"
         return InputError(
             f"{self._run / CHECKPOINTS} must {rule}, got: {reason}. "
-            f"{advice} and run the same command; it continues from the last whole checkpoint."
+            f"{advice} and run the same command; it continues from the last undamaged checkpoint."
         )
 
     @property
@@ -184,18 +184,20 @@ class Checkpoints:
         return steps
 
     def resume(self, like: TrainState) -> TrainState:
-        """Restores the newest whole state, on the devices of `like`.
+        """Restores the newest undamaged state, on the devices of `like`.
 
         Args:
-            like: a state with the same shapes; it is returned if nothing was saved yet.
+            like: a state with the same shapes. The method returns `like` if nothing was saved yet.
 
         Raises:
-            InputError: see `restore`; or no checkpoint is whole.
+            InputError: see `restore`; or all checkpoints are damaged.
         """
         return self._first_whole(self._latest, lambda steps: self.restore(steps[0], like)) or like
 
     def best_variables(self, like: Mapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        """Returns the best whole step and the mean variables of `best_steps`; None if nothing is saved.
+        """Returns the step of the best undamaged checkpoint, and the mean of the variables over `best_steps`.
+
+        Returns None if nothing is saved.
 
         Raises:
             InputError: see `resume`.
@@ -215,20 +217,20 @@ class Checkpoints:
             findings = exchange("findings", finding)
             if not any(findings):
                 return found
-            if not findings[0]:  # the first process, which wrote it, finds it whole
+            if not findings[0]:  # process 0, which wrote the checkpoint, can read it
                 index, other = next((index, each) for index, each in enumerate(findings) if each)
                 raise InputError(
-                    f"{self._run} must be whole for every process, got in process {index}: {other} Let all processes "
-                    "read the same folder."
+                    f"{self._run} must be readable in every process, got an error in process {index}: {other} "
+                    "Let all processes read the same folder."
                 )
             if is_primary():
                 aside = move_aside(folder)
-                logger.warning(f"{finding} It is moved to {aside.name}; the checkpoint before it is used.")
+                logger.warning(f"{finding} It was moved to {aside.name}. Training uses the remaining checkpoints.")
             barrier("moved aside")
         if damaged := [path.name for path in (self._run / CHECKPOINTS).glob(f"*{DAMAGED}*")]:
             raise InputError(
-                f"{self._run / CHECKPOINTS} must hold a whole checkpoint, got only damaged ones: {', '.join(damaged)}. "
-                "Start anew with another --workdir or --overwrite."
+                f"{self._run / CHECKPOINTS} must hold an undamaged checkpoint, got only damaged ones: "
+                f"{', '.join(damaged)}. Start anew with another --workdir or --overwrite."
             )
         return None
 
@@ -267,7 +269,7 @@ class Checkpoints:
         meta = self._check_meta(folder, same_utterances=not partial)
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             try:
-                # A partial restore silently leaves out arrays that only one side has.
+                # A partial restore silently skips arrays that are only in the file or only in `like`.
                 stored = ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
                 if older := older_runs.holds_joined_directions(stored):
                     saved = older_runs.joined(abstract)
@@ -279,7 +281,11 @@ class Checkpoints:
                 arguments = ocp.checkpoint_utils.construct_restore_args(saved)
                 state = ocp.args.PyTreeRestore(item=saved, restore_args=arguments, partial_restore=partial)
                 restored: dict[str, Any] = dict(reader.restore(folder, args=ocp.args.Composite(state=state)).state)
-            except (InputError, MemoryError, jax.errors.JaxRuntimeError):  # the machine failed, not the file
+            except (
+                InputError,
+                MemoryError,
+                jax.errors.JaxRuntimeError,
+            ):  # no damage: other settings, or the machine failed
                 raise
             except Exception as error:  # TensorStore's errors have no common class
                 raise read_error(folder, error) from error
@@ -290,15 +296,17 @@ class Checkpoints:
         meta = read_meta(folder)
         found = differences(meta["settings"], self._meta["settings"])
         if differing := {field: pair for field, pair in found.items() if not was_done_before(field, *pair)}:
-            listed = "; ".join(f"{field}: {there!r} there, {here!r} here" for field, (there, here) in differing.items())
+            listed = "; ".join(
+                f"{field}: checkpoint {there!r}, configuration {here!r}" for field, (there, here) in differing.items()
+            )
             raise InputError(
-                f"{folder} must belong to the settings in {CONFIG}, got a checkpoint of others: {listed}. "
+                f"{folder} must have the settings in {CONFIG}, got different ones: {listed}. "
                 "Restore the run's own settings."
             )
         if same_utterances and self._meta["utterances"] not in (None, meta["utterances"]):
             raise InputError(
-                f"{self._run} must continue with the utterances it began with, got others: a manifest "
-                "of train or dev has changed, or its files were added or removed. Restore them, or start anew with "
+                f"{self._run} must continue with the utterances it began with, got others (the manifest "
+                "of train or dev has changed, or files were added or removed). Restore them, or start anew with "
                 "another --workdir or --overwrite."
             )
         return meta
@@ -332,10 +340,13 @@ def _quieten() -> None:
 
 
 def _shape_differences(stored: Any, wanted: Any) -> str:
-    """Lists the first arrays that exist on one side only or differ in shape; "" if there are none."""
+    """Lists the first arrays that are only in the checkpoint, only in the configuration, or differ in shape."""
     here, there = ({name: tuple(leaf.shape) for name, leaf in named_leaves(tree).items()} for tree in (wanted, stored))
     names = [name for name in sorted(here | there) if here.get(name) != there.get(name)]
-    listed = [f"{name} {there.get(name, 'missing')}, not {here.get(name, 'there')}" for name in names[:NUM_EXAMPLES]]
+    listed = [
+        f"{name}: checkpoint {there.get(name, 'none')}, configuration {here.get(name, 'none')}"
+        for name in names[:NUM_EXAMPLES]
+    ]
     return "; ".join(listed) + (f"; and {len(names) - NUM_EXAMPLES} more" if len(names) > NUM_EXAMPLES else "")
 
 

@@ -18,7 +18,7 @@ REASON_LENGTH = 300
 DAMAGED = ".damaged"
 META_SUM = "sha256_of_this"
 OS_ERROR = re.compile(r"os_error_code='(\d+)'")
-"""The part of TensorStore's messages that holds the system's error number."""
+"""Matches the system's error number in TensorStore's messages."""
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def check_sums(folder: Path, meta: Mapping[str, Any], restored: Any) -> None:
 
 
 def move_aside(folder: Path) -> Path:
-    """Renames the folder of a damaged step, so that a new one can take its place and you can inspect the old one."""
+    """Renames the folder of a damaged step, so that you can inspect it and training can write a new one."""
     for number in itertools.count():
         aside = folder.with_name(f"{folder.name}{DAMAGED}{number or ''}")
         if not aside.exists():
@@ -69,7 +69,7 @@ def move_aside(folder: Path) -> Path:
 
 
 class DamagedCheckpointError(InputError):
-    """A checkpoint cannot be read, or holds other bytes than were saved.
+    """A checkpoint cannot be read, or its bytes differ from those that were saved.
 
     Attributes:
         folder: folder of the step.
@@ -78,7 +78,7 @@ class DamagedCheckpointError(InputError):
 
     def __init__(self, folder: Path, reason: str) -> None:
         self.folder = folder
-        self.finding = f"{folder} must be a whole checkpoint, got: {reason}."
+        self.finding = f"{folder} must be an undamaged checkpoint, got: {reason}."
         super().__init__(f"{self.finding} Delete this folder to use the checkpoint before it.")
 
 
@@ -89,7 +89,9 @@ def read_error(folder: Path, error: Exception) -> InputError:
         number = int(found[1])
     if number in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
         return DamagedCheckpointError(folder, reason_of(error))
-    return InputError(f"{folder} must be readable, got: {reason_of(error)}. Mend that and run the same command again.")
+    return InputError(
+        f"{folder} must be readable, got: {reason_of(error)}. Correct this and run the same command again."
+    )
 
 
 def reason_of(error: Exception) -> str:

@@ -127,7 +127,7 @@ def with_tuned(options: DecodingOptions, run: Path) -> DecodingOptions:
     assert options.lm is not None
     if options.alpha is not None and options.beta is not None:
         return options
-    from ds2_jax.decoding.ngram.cache import digest_of  # Numba loads with it
+    from ds2_jax.decoding.ngram.cache import digest_of  # this import loads Numba
 
     found = read_tuned(run).get(digest_of(options.lm))
     if found:

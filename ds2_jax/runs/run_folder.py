@@ -1,4 +1,4 @@
-"""The folder of a run: it holds the configuration, checkpoints and results, and you can move it."""
+"""The folder of a run: it contains the configuration, checkpoints and results, and you can move it."""
 
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ logger = logging.getLogger(__package__)
 CONFIG = "config.json"
 LOCK = "lock"
 NOTHING = {LOCK, "lost+found"}
-"""Names that the folder of a new run may hold; lost+found lies at the root of a file system."""
+"""Names that the folder of a new run may contain; lost+found lies at the root of a file system."""
 UNFINISHED = "*.json*.[0-9]*.new"
 """Files that a process leaves if it is killed while it replaces another file."""
 CHECKPOINTS = "checkpoints"
@@ -51,7 +51,7 @@ PLACES = MAY_DIFFER | {
     *("data.on_bad_utterance", "parallel", "rematerialise", "checkpoint.every_steps", "checkpoint.every_minutes"),
 }
 """Settings that may change when a run continues, because they do not change what is learned. Manifests may move but not
-change: each checkpoint holds a digest of the utterances."""
+change: each checkpoint contains a digest of the utterances."""
 
 ADDED_LATER = {
     *("features.normalisation", "features.num_mels"),
@@ -83,7 +83,7 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
     def check() -> None:
         if _identity(folder) != before:
             raise InputError(
-                f"{folder} must stay where it is while it is trained, got another folder or none in its place. "
+                f"{folder} must not be moved during training, got another folder or none at this path. "
                 "Mount its disk again and run the same command again."
             )
 
@@ -312,7 +312,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> d
 
 
 def was_done_before(field: str, before: Any, now: Any) -> bool:
-    """Whether older settings lack a field, and its value now gives the behaviour of that time."""
+    """Whether older settings lack a field, and the new value of the field gives the older behaviour."""
     if before is not None or field not in ADDED_LATER:
         return False
     default: Any = json.loads(config_lib.to_json(Config()))

@@ -131,9 +131,9 @@ def memory_lines(
     limit = device_limit()
     if limit is not None and compiled > limit:
         raise InputError(
-            f"data.batch_seconds (or data.batch_size) must leave the step in the {limit / 2**20:,.0f} MiB that the "
-            f"device has for arrays, got a step of {compiled / 2**20:,.0f} MiB. {command('data', 'batch-seconds')} "
-            "tells the largest that fits."
+            f"data.batch_seconds (or data.batch_size) must make the step fit into the {limit / 2**20:,.0f} MiB that "
+            f"the device has for arrays, got a step of {compiled / 2**20:,.0f} MiB. {command('data', 'batch-seconds')} "
+            "prints the largest value that fits."
         )
     return lines
 

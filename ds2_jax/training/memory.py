@@ -44,7 +44,8 @@ def compiled_bytes(
     """Compiles the real training step for one shape, without running it, and returns the memory that it needs.
 
     Args:
-        config: settings of the run; with `parallel` pmap the old state is added, because pmap keeps it.
+        config: settings of the run; with `parallel` pmap the old state is added, because pmap does not reuse its
+            memory.
         num_labels: labels with blank (V).
         num_rows: rows of a batch, over all devices and micro-batches.
         padded_samples: padded length of its waveforms (S).
@@ -95,7 +96,7 @@ def batch_seconds(config: Path, memory: float, devices: int) -> int:
         devices: number of devices that share a batch.
 
     Raises:
-        InputError: an argument is wrong, or the memory holds no utterance.
+        InputError: an argument is wrong, or the memory is too small for one utterance.
     """
     require(0 < memory < math.inf, "--memory", "be positive (GB)", memory)
     require(devices >= 1, "--devices", "be at least 1", devices)

@@ -49,7 +49,7 @@ class Progress:
             0.0,
             0.0,
             0.0,
-        )  # the first in seconds, the others in samples
+        )  # the wait in seconds, the other three in samples
 
     def epoch(
         self,

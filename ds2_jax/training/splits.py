@@ -47,11 +47,11 @@ def train_on_dev(splits: Mapping[str, Split]) -> dict[str, Split]:
     """
     train, dev = splits["train"], splits["dev"]
     if not dev.utterances:
-        raise InputError("data.train_on_dev needs a dev split, got none. Give --data.dev, or leave it out.")
+        raise InputError("data.train_on_dev must have a dev split, got none. Give --data.dev, or leave it out.")
     if common := {utterance.id for utterance in train.utterances} & {utterance.id for utterance in dev.utterances}:
         raise InputError(
-            f"data.train_on_dev needs train and dev without a common id, got {len(common)}, such as {min(common)}. "
-            "Leave it out, or mend the manifests."
+            f"data.train_on_dev must have train and dev splits without common ids, got {len(common)}, such as "
+            f"{min(common)}. Leave it out, or mend the manifests."
         )
     logger.info("data.train_on_dev: the training split includes the dev split, which chooses nothing")
     both = Split([*train.utterances, *dev.utterances], train.alphabet, [*train.problems, *dev.problems])

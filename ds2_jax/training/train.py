@@ -146,8 +146,8 @@ def opened(workdir: Path, config: Config, overwrite: bool, splits: Mapping[str, 
             list_problems(splits, workdir)
         if not all(seen := exchange("folder seen", sees(workdir))):
             raise InputError(
-                f"--workdir must be one folder that all processes see, got {workdir.absolute()}, which is another in "
-                f"process {seen.index(False)}. Give a folder of a file system that all hosts share."
+                f"--workdir must be the same folder for all processes, got {workdir.absolute()}, which is different in "
+                f"process {seen.index(False)}. Give a folder in a file system that all hosts share."
             )
         yield check_place
 
@@ -318,7 +318,10 @@ def epochs_left(config: Config, checkpoints: Checkpoints, num_steps: int, made: 
 
 
 def epochs_done(checkpoints: Checkpoints, step: int, num_steps: int) -> int:
-    """Counts the epochs that are trained and evaluated, if the latest checkpoint is that of `step`."""
+    """Returns the number of epochs that are trained and evaluated after `step` updates.
+
+    `step` must be the newest saved step.
+    """
     done, since = divmod(step, num_steps)
     return done if since or checkpoints.evaluated(step) else max(done - 1, 0)
 

@@ -98,8 +98,8 @@ def _copy_of_stderr() -> int | None:
 class RecompilationAlarm:
     """Logs when the training step compiles although it should not; a context manager.
 
-    It should not compile for a shape that it has seen, nor at all after the warm-up. The warm-up ends with the first
-    whole epoch, because every epoch has batches of all shapes.
+    The step should not compile for a shape that it has seen, nor at all after the warm-up. The warm-up ends with the
+    first complete epoch, because every epoch has batches of all shapes.
 
     Args:
         step: updates made so far.

@@ -104,9 +104,9 @@ def test_a_place_is_given_or_found(
         (
             {},
             {},
-            r"^--distributed must know this process's place among the others, got no cluster \(SLURM, .*Give --coo",
+            r"^--distributed must find the index of this process and the coordinator, got no cluster \(SLURM, .*Give",
         ),
-        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, {}, "^--distributed must know this process's place"),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, {}, "^--distributed must find the index of this process"),
         (
             {"JOB_COMPLETION_INDEX": "2"},
             {"num_processes": 4},
@@ -122,7 +122,7 @@ def test_a_place_is_given_or_found(
         (
             {**SLURM, "SLURM_NTASKS": "many"},
             {},
-            "^--distributed must find this process's place in the cluster, got: inv",
+            "^--distributed must find the index of this process in the cluster, got: inv",
         ),
         ({"JAX_COORDINATOR_ADDRESS": "node1"}, {}, "got only --coordinator node1"),
         (
@@ -178,7 +178,7 @@ def join(options: ClusterOptions) -> None:
 def test_a_port_in_use_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        message = rf"^--coordinator must be an address .* can listen, got {address}: .*in use\. Take another port\.$"
+        message = rf"^--coordinator must be an address .* can listen, got {address}: .*in use\. Choose another port\.$"
         with pytest.raises(InputError, match=message):
             join(given(coordinator=address, num_processes=2, process_index=0))
 
@@ -186,7 +186,7 @@ def test_a_port_in_use_is_told() -> None:
 def test_an_address_of_another_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     address = "192.0.2.1:7000"  # reserved for documentation: no host has it
     monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", address)
-    message = rf"^--coordinator must be an address .* can listen, got {address}: .*\. Give a name or number of this ma"
+    message = rf"^--coordinator must be an address .* can listen, got {address}: .*\. Give a host name or IP ad"
     with pytest.raises(InputError, match=message):
         join(given(coordinator=address, num_processes=2, process_index=0))
 
@@ -273,9 +273,9 @@ def test_processes_agree_or_say_in_what_they_do_not(tmp_path: Path) -> None:
     for code, error in processes.finish(start("agree", tmp_path)):
         assert code == 1
         assert error.splitlines()[-1] == (
-            "error: The processes of a training must be the same except for their index, got a different "
-            "configuration: 03456789abcd in process 0, 13456789abcd in process 1. Start all of them with "
-            "the same settings, data, code and devices."
+            "error: All processes of a training must have the same settings, data, code and devices, got different "
+            "values: configuration: 03456789abcd in process 0, 13456789abcd in process 1. Start all processes again "
+            "with the same values."
         )
 
 

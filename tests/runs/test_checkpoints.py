@@ -127,12 +127,12 @@ def test_variables_of_a_run_are_its_best_and_it_can_be_moved(run: Path, tmp_path
 @pytest.mark.parametrize(
     ("section", "change", "listed"),
     [
-        ("data", {"alphabet": "ab"}, f"data.alphabet: {ENGLISH!r} there, 'ab' here"),
-        ("features", {"window": "hann"}, "features.window: 'hamming' there, 'hann' here"),
+        ("data", {"alphabet": "ab"}, f"data.alphabet: checkpoint {ENGLISH!r}, configuration 'ab'"),
+        ("features", {"window": "hann"}, "features.window: checkpoint 'hamming', configuration 'hann'"),
         (
             "model",
             {"num_layers": 2, "dropout": 0.5},
-            "model.num_layers: 1 there, 2 here; model.dropout: 0.0 there, 0.5",
+            "model.num_layers: checkpoint 1, configuration 2; model.dropout: checkpoint 0.0, configuration 0.5",
         ),
     ],
 )
@@ -141,7 +141,7 @@ def test_checkpoint_of_other_settings_is_refused(run: Path, section: str, change
     with pytest.raises(InputError) as caught:
         load_variables(run, other, data_mesh())
     message = str(caught.value)
-    assert message.startswith(f"{run / 'checkpoints/0'} must belong to the settings in config.json, got a checkpoint ")
+    assert message.startswith(f"{run / 'checkpoints/0'} must have the settings in config.json, got different ones: ")
     assert listed in message
     assert message.endswith(". Restore the run's own settings.")
 
@@ -155,7 +155,7 @@ def test_checkpoint_from_before_a_setting_was_there_is_read(run: Path, tmp_path:
     path.write_text(json.dumps(meta))
     load_variables(old, CONFIG, data_mesh())
     other = dataclasses.replace(CONFIG, features=dataclasses.replace(CONFIG.features, normalisation="bins"))
-    with pytest.raises(InputError, match=r"features\.normalisation: None there, 'bins' here"):
+    with pytest.raises(InputError, match=r"features\.normalisation: checkpoint None, configuration 'bins'"):
         load_variables(old, other, data_mesh())
 
 
@@ -171,10 +171,10 @@ def disguised(run: Path, folder: Path, config: Config) -> Path:
 @pytest.mark.parametrize(
     ("field", "value", "difference"),
     [
-        ("hidden_size", 5, "batch_stats.head_norm.mean (4,), not (5,); "),
-        ("num_layers", 2, "batch_stats.rnn_1.norm.mean missing, not (4,); "),
-        ("bidirectional", False, "params.rnn_0.hidden_bias.1 (16,), not there; "),
-        ("channels", (2, 3), "batch_stats.conv_norm_1.mean (2,), not (3,); "),
+        ("hidden_size", 5, "batch_stats.head_norm.mean: checkpoint (4,), configuration (5,); "),
+        ("num_layers", 2, "batch_stats.rnn_1.norm.mean: checkpoint none, configuration (4,); "),
+        ("bidirectional", False, "params.rnn_0.hidden_bias.1: checkpoint (16,), configuration none; "),
+        ("channels", (2, 3), "batch_stats.conv_norm_1.mean: checkpoint (2,), configuration (3,); "),
     ],
 )
 def test_checkpoint_of_another_size_is_refused(
@@ -196,7 +196,8 @@ def test_checkpoint_with_more_layers_is_refused(tmp_path: Path) -> None:
     two_layers = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, num_layers=2))
     run = disguised(write_untrained_run(tmp_path / "run", two_layers), tmp_path / "copy", CONFIG)
     with pytest.raises(
-        InputError, match=r"got other sizes: .*batch_stats.rnn_1.norm.mean \(4,\), not there; .* more\. "
+        InputError,
+        match=r"got other sizes: .*batch_stats.rnn_1.norm.mean: checkpoint \(4,\), configuration none; .* more\. ",
     ):
         load_variables(run, CONFIG, data_mesh())
 

@@ -53,7 +53,7 @@ def test_damaged_checkpoint_is_refused(run: Path, tmp_path: Path, pattern: str, 
     message = str(caught.value)
     del caught
     gc.collect()
-    assert message.startswith(f"{damaged / 'checkpoints/0'} must be a whole checkpoint, got: ")
+    assert message.startswith(f"{damaged / 'checkpoints/0'} must be an undamaged checkpoint, got: ")
     assert message.endswith(". Delete this folder to use the checkpoint before it.")
     assert len(message.splitlines()) == 1
 
@@ -98,8 +98,8 @@ def test_a_flipped_bit_is_found(uncompressed: tuple[Path, TrainState]) -> None:
     with Checkpoints(run, CONFIG) as checkpoints, pytest.raises(InputError) as caught:
         checkpoints.restore(3, like)
     assert str(caught.value) == (
-        f"{run / 'checkpoints/3'} must be a whole checkpoint, got: other bytes than were saved in 1 arrays: params.w. "
-        "Delete this folder to use the checkpoint before it."
+        f"{run / 'checkpoints/3'} must be an undamaged checkpoint, got: other bytes than were saved in 1 arrays: "
+        "params.w. Delete this folder to use the checkpoint before it."
     )
 
 
@@ -116,7 +116,7 @@ def test_damaged_steps_are_moved_aside_and_the_one_before_is_used(
         assert int(checkpoints.resume(like).step) == 3
         assert len(caplog.messages) == 1
         assert caplog.messages[0].endswith(
-            "in 1 arrays: params.w. It is moved to 3.damaged; the checkpoint before it is used."
+            "in 1 arrays: params.w. It was moved to 3.damaged. Training uses the remaining checkpoints."
         )
         flip_a_bit(run, 3)
         assert int(checkpoints.resume(like).step) == 2
@@ -146,7 +146,7 @@ def test_damaged_checkpoint_is_not_averaged(
     np.testing.assert_allclose(
         found[1]["params"]["w"], like.params["w"] - 1, rtol=1e-6, atol=1e-6
     )  # mean of steps 1 and 3
-    assert "checkpoints/2 must be a whole checkpoint" in caplog.messages[0]
+    assert "checkpoints/2 must be an undamaged checkpoint" in caplog.messages[0]
 
 
 def test_run_without_a_whole_checkpoint_does_not_begin_anew_in_silence(
@@ -158,7 +158,7 @@ def test_run_without_a_whole_checkpoint_does_not_begin_anew_in_silence(
     with Checkpoints(run, CONFIG) as checkpoints:
         for num_told in (3, 3):
             with pytest.raises(
-                InputError, match=r"checkpoints must hold a whole checkpoint, got only damaged ones: .*"
+                InputError, match=r"checkpoints must hold an undamaged checkpoint, got only damaged ones: .*"
             ):
                 checkpoints.resume(like)
             assert len(caplog.messages) == num_told
@@ -181,7 +181,7 @@ def test_what_the_machine_lacks_is_no_damage(
     with Checkpoints(run, CONFIG) as checkpoints, pytest.raises(expected) as caught:
         checkpoints.resume(like)
     if expected is InputError:
-        told = "must be readable, got: Permission denied. Mend that and run the same command again."
+        told = "must be readable, got: Permission denied. Correct this and run the same command again."
         assert str(caught.value) == f"{run / 'checkpoints/3'} {told}"
     assert saved_steps(run) == [1, 2, 3]
 
@@ -193,7 +193,10 @@ def test_process_that_cannot_see_a_checkpoint_does_not_damage_it(
     monkeypatch.setattr("ds2_jax.runs.checkpoints.exchange", lambda name, value: [value, "it is not there."])
     with Checkpoints(run, CONFIG) as checkpoints, pytest.raises(InputError) as caught:
         checkpoints.resume(like)
-    told = "must be whole for every process, got in process 1: it is not there. Let all processes read the same folder."
+    told = (
+        "must be readable in every process, got an error in process 1: it is not there. "
+        "Let all processes read the same folder."
+    )
     assert str(caught.value) == f"{run} {told}"
     assert saved_steps(run) == [1, 2, 3]
 
@@ -231,7 +234,7 @@ def test_stray_folder_is_moved_aside(uncompressed: tuple[Path, TrainState], capl
     with Checkpoints(run, CONFIG) as checkpoints:
         assert int(checkpoints.resume(like).step) == 3
     assert (
-        "checkpoints/99 must be a whole checkpoint, got: No such file or directory. It is moved to 99."
+        "checkpoints/99 must be an undamaged checkpoint, got: No such file or directory. It was moved to 99."
         in caplog.messages[0]
     )
 
@@ -284,7 +287,7 @@ def test_full_disk_is_named_and_leaves_the_checkpoint_before(tmp_path: Path) -> 
     lines = result.stdout.splitlines()
     assert lines[0] == "saved 1", result.stderr
     assert f"{tmp_path / 'checkpoints'} must have room for a checkpoint, got: " in lines[1], result.stderr
-    assert "Free space (or lift the file size limit) and run the same command" in lines[1]
+    assert "Free space (or raise the file size limit) and run the same command" in lines[1]
     assert result.returncode == 0, result.stderr
     with Checkpoints(tmp_path, Config()) as checkpoints:
         assert checkpoints.latest_step == checkpoints.best_step == 1

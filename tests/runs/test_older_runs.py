@@ -66,5 +66,5 @@ def test_those_of_another_size_are_refused(tmp_path: Path) -> None:
     with Checkpoints(tmp_path, SMALL_CONFIG) as checkpoints, pytest.raises(InputError) as told:
         checkpoints.restore(3, some_state(other))
     # The shapes are compared in the old form; otherwise every array of a direction would count as missing.
-    assert "got other sizes: batch_stats.head_norm.mean (16,), not (17,); " in str(told.value)
+    assert "got other sizes: batch_stats.head_norm.mean: checkpoint (16,), configuration (17,); " in str(told.value)
     assert "; and 27 more. Use the run's own configuration" in str(told.value)

@@ -143,7 +143,10 @@ def test_processes_with_other_settings_are_refused(folder: Path, option: str, va
     ]
     for code, error in processes.finish(started):
         assert code == 1
-        message = f"error: The processes of a training must be the same except for their index, got a different {told}"
+        message = (
+            "error: All processes of a training must have the same settings, data, code and devices, got "
+            f"different values: {told}"
+        )
         assert error.splitlines()[-1].startswith(message)
     assert not (folder / "other").exists()
 

@@ -298,8 +298,8 @@ def test_folder_that_another_process_does_not_see_is_refused(tmp_path: Path, mon
     with pytest.raises(InputError) as caught, train_lib.opened(tmp_path / "run", SMALL_CONFIG, False, {}):
         pass
     assert str(caught.value) == (
-        f"--workdir must be one folder that all processes see, got {tmp_path / 'run'}, which is another in process 0. "
-        "Give a folder of a file system that all hosts share."
+        f"--workdir must be the same folder for all processes, got {tmp_path / 'run'}, which is different in process "
+        "0. Give a folder in a file system that all hosts share."
     )
 
 

@@ -1,7 +1,7 @@
 """The file RUN/replay/step-K.npz: the batch of a step whose loss or gradient was not finite.
 
-The file is a NumPy archive of uncompressed arrays: the arrays of the batch, and `about`, which holds JSON in UTF-8. It
-is written whole or not at all. Reading it unpickles nothing and takes no more memory than the size of the file.
+The file is a NumPy archive of uncompressed arrays: the arrays of the batch, and `about`, which contains JSON in UTF-8.
+The file is written atomically. Reading it unpickles nothing and needs no more memory than the size of the file.
 """
 
 import dataclasses
@@ -159,7 +159,9 @@ def read_batch(path: Path) -> FailedStep:
         other = path.with_name(dataclasses.replace(first, process_index=i).path(Path()).name)
         parts.append(_read_part(other))
         if _whole(parts[i]) != _whole(first) or parts[i].process_index != i:
-            raise InputError(f"{other} must be of the same step as {path}, got another. Copy all parts of one step.")
+            raise InputError(
+                f"{other} must be of the same step as {path}, got another step. Copy all parts of one step."
+            )
     batch = {name: np.concatenate([part.batch[name] for part in parts]) for name in DTYPES}
     ids, audio = ([row for part in parts for row in getattr(part, name)] for name in ("ids", "audio"))
     return dataclasses.replace(first, batch=batch, ids=ids, audio=audio)
