@@ -1,7 +1,6 @@
 """Reads the batches of a plan into padded arrays, in parallel and ahead of time, with tf.data.
 
-This is the only file that imports TensorFlow. All random draws are in the plan; tf.data only maps its batches, in
-order.
+All random draws are in the plan; tf.data only maps its batches, in order.
 """
 
 import atexit
@@ -20,6 +19,7 @@ from ds2_jax.audio.reading import read_audio
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.plan import PlannedBatch
 from ds2_jax.data.splits import Split
+from ds2_jax.data.tensorflow import load_tensorflow
 from ds2_jax.data.usable import too_few_frames, wrong_duration
 from ds2_jax.parallel.rows import ONE_DEVICE, RowLayout
 from ds2_jax.system.errors import InputError
@@ -110,6 +110,7 @@ def _generate(
     on_problem: Callable[[Problem], None] | None,
 ) -> Batches:
     tf = load_tensorflow()
+    _close_at_exit()
 
     def read_step(step: np.int64) -> list[Any]:
         arrays, problems = read(plan[int(step)])
@@ -183,14 +184,6 @@ def _close_open_batches() -> None:
 
 
 @functools.cache
-def load_tensorflow() -> Any:
-    """Imports TensorFlow on first use, with few log lines and without access to accelerators, which JAX uses."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # decoding does not use oneDNN, which would log a line
-    import tensorflow as tf
-
-    for kind in ("GPU", "TPU"):
-        tf.config.set_visible_devices([], kind)
-    # A decoder that waits for the GIL while the interpreter ends would wait for ever.
+def _close_at_exit() -> None:
+    """Closes open batches before the interpreter ends: a decoder that waits for the GIL then would wait for ever."""
     atexit.register(_close_open_batches)
-    return tf

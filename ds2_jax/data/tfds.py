@@ -16,7 +16,7 @@ import numpy as np
 from ds2_jax.audio.headers import AudioBytes
 from ds2_jax.audio.reading import audio_duration, mono_waveform, read_samples
 from ds2_jax.config.places import DATASET_INFO, TFDS
-from ds2_jax.data.pipeline import load_tensorflow
+from ds2_jax.data.tensorflow import load_tensorflow
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.program import command
 

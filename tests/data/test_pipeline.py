@@ -19,6 +19,7 @@ from ds2_jax.data import pipeline
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.plan import PlannedBatch, plan_epoch
 from ds2_jax.data.splits import Split
+from ds2_jax.data.tensorflow import load_tensorflow
 from ds2_jax.parallel.rows import ONE_DEVICE, RowLayout
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
@@ -279,7 +280,7 @@ def test_tensorflow_sees_no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None
 
     hidden: list[tuple[list[str], str]] = []
     monkeypatch.setattr(tf.config, "set_visible_devices", lambda devices, kind: hidden.append((devices, kind)))
-    pipeline.load_tensorflow.__wrapped__()
+    load_tensorflow.__wrapped__()
     assert hidden == [([], "GPU"), ([], "TPU")]
 
 
