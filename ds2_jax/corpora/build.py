@@ -45,7 +45,7 @@ ITEMS_AHEAD = 1000
 
 @contextlib.contextmanager
 def building(folder: Path, source: Mapping[str, object] | None = None) -> Iterator[Path]:
-    """Gives the empty folder FOLDER.partial in which to build `folder`. It is deleted at the end unless it was renamed.
+    """Makes the empty folder FOLDER.partial for building `folder`, and deletes it at the end unless it was renamed.
 
     One process builds at a time. Another one waits, and should then check whether `folder` exists.
 
@@ -166,7 +166,7 @@ class Journal:
         self._file.close()
 
     def once(self, name: str, work: Callable[[], float | str]) -> float | str:
-        """Gives the result of `work`, which runs now or ran earlier. You may call it from several threads."""
+        """Returns the result of `work`, which runs now or ran earlier. You may call it from several threads."""
         if name not in self._results:
             result = work()
             with self._lock, writing(Path(self._file.name)):
@@ -243,7 +243,7 @@ def sort_out(made: Iterable[Utterance | Problem]) -> Gathered:
 
 
 def pair(recordings: Iterable[tuple[str, Utterance]], transcripts: Mapping[str, str]) -> list[Utterance | Problem]:
-    """Gives every recording its transcript; a recording or transcript without its counterpart becomes a problem.
+    """Pairs every recording with its transcript; a recording or transcript without its counterpart becomes a problem.
 
     Args:
         recordings: for each recording, the key of its transcript, and the utterance without transcript.

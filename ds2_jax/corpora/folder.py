@@ -244,7 +244,7 @@ def _fits(part: Part, layout: Layout) -> bool:
 
 
 def _audio_key(file: PurePath, layout: Layout) -> str:
-    """Gives the key that a recording and its transcript share; "" if the layout has no transcript for it."""
+    """Returns the key that a recording and its transcript share; "" if the layout has no transcript for it."""
     if layout == "metadata":
         return _without(file, "wavs") if file.parts[0] == "wavs" else ""
     return _without(file, "wav" if layout == "wav-txt" else "")

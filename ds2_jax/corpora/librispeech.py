@@ -1,6 +1,6 @@
 """Prepares LibriSpeech: 1,000 hours of English audiobooks (Panayotov et al., 2015; openslr.org/12; 16 kHz FLAC).
 
-Its licence is CC BY 4.0. An archive PART.tar.gz holds recordings
+Its licence is CC BY 4.0. An archive PART.tar.gz contains recordings
 LibriSpeech/PART/SPEAKER/CHAPTER/SPEAKER-CHAPTER-UTTERANCE.flac. Beside those of a chapter is
 SPEAKER-CHAPTER.trans.txt, with a line `SPEAKER-CHAPTER-UTTERANCE TRANSCRIPT` for each.
 """
@@ -67,7 +67,7 @@ def prepare(root: Path = Path("datasets"), parts: tuple[Part, ...] = PARTS, arch
     Args:
         root: folder of the prepared corpora; downloads are kept in ROOT/librispeech.
         parts: the parts to prepare.
-        archives: folder that holds PART.tar.gz for the parts, used instead of downloads.
+        archives: folder that contains PART.tar.gz for the parts, used instead of downloads.
 
     Returns:
         The folder ROOT/librispeech.

@@ -99,8 +99,8 @@ def prepare(root: Path = Path("datasets"), archive: Path | None = None, release:
     """Makes ROOT/tedlium from TED-LIUM: train.jsonl, dev.jsonl, test.jsonl, and each segment as a FLAC file.
 
     Release 2 has 207 hours, release 3 has 452; dev and test are the same talks. The training set of release 3 is the
-    one in its folder legacy. While the talks are cut, this needs about as much disk space again as the archive; at the
-    end, half of that. You may delete the archive afterwards.
+    one in its folder legacy. While the talks are cut, this command needs about as much disk space again as the archive;
+    at the end, half of that. You may delete the archive afterwards.
 
     Transcripts are cleaned. <unk>, <sil>, {NOISE}, other words in brackets, and the (2) after a word are removed.
     Contractions written in two halves are joined ("it 's" becomes "it's"). Some segments are left out and listed in
@@ -190,7 +190,7 @@ def _find_release(archive: Path, names: Set[str], wanted: object) -> int:
     """Finds the release that the archive contains.
 
     Raises:
-        InputError: the archive holds no release, or not the wanted one.
+        InputError: the archive contains no release, or not the wanted one.
     """
     found = [release for release, root in ROOTS.items() if any(name.startswith(f"{root}/") for name in names)]
     if not found:
@@ -228,7 +228,7 @@ def _find_talks(root: str, files: Set[str], links: Set[str]) -> dict[str, list[T
 
 
 def _stems(names: Set[str], folder: str) -> set[str]:
-    """Gives the names of the talks that have a file in FOLDER/stm or FOLDER/sph."""
+    """Returns the names of the talks that have a file in FOLDER/stm or FOLDER/sph."""
     paths = map(PurePosixPath, names)
     return {path.stem for path in paths if str(path.parent) in (f"{folder}/stm", f"{folder}/sph")}
 
@@ -268,7 +268,7 @@ def _make_utterances(partial: Path, journal: Journal, talk: Talk | Problem) -> l
 
 def _cut(recording: Path, partial: Path, talk: Talk, segments: Iterable[StmSegment | Problem]) -> int | str:
     """Writes the segments of a talk; returns its number of samples, or why it cannot be read."""
-    if not recording.is_file():  # the machine crashed after deleting it and before saving the journal
+    if not recording.is_file():  # the machine crashed after deleting the recording and before saving the journal
         raise InputError(f"{recording} must exist to be cut, got none. Delete {partial} and run again.")
     try:
         waveform = read_audio(recording, SAMPLE_RATE)

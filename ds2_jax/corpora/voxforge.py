@@ -1,8 +1,8 @@
 """Prepares VoxForge: English sentences read by volunteers with their own microphones (voxforge.org; 16 kHz, GPL).
 
-A submission is an archive SPEAKER-DATE-xxx.tgz with one folder. wav/ or flac/ holds the recordings. etc/PROMPTS has a
-line `PATH/NAME TEXT` for each (capitals, no punctuation), or etc/prompts-original has a line `NAME Text.`. etc/README
-has a line `User Name:`.
+A submission is an archive SPEAKER-DATE-xxx.tgz with one folder. wav/ or flac/ contains the recordings. etc/PROMPTS has
+a line `PATH/NAME TEXT` for each recording (capitals, no punctuation), or etc/prompts-original has a line `NAME Text.`.
+etc/README has a line `User Name:`.
 """
 
 import codecs

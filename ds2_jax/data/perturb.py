@@ -123,7 +123,7 @@ class Perturber:
         return shortened(num_samples, draws["speed"] * draws["tempo"])
 
     def perturbation(self, epoch: int, index: int) -> Perturbation:
-        """Gives the changes to utterance `index` in an epoch, both counted from 0."""
+        """Returns the changes to utterance `index` in an epoch, both counted from 0."""
         config, draws = self._config, {name: column[index].item() for name, column in self._draws(epoch).items()}
         responses = self._responses if draws["response_used"] < config.response_probability else ()
         noises = self._noises if draws["noise_used"] < config.noise_probability else ()

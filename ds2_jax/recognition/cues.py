@@ -26,12 +26,17 @@ from typing import NamedTuple
 
 from ds2_jax.decoding.hypothesis import Character, Word
 
-LINE_WIDTH, MAX_LINES = 42, 2
-MIN_SECONDS, MAX_SECONDS = 1.0, 7.0
+LINE_WIDTH = 42
+MAX_LINES = 2
+MIN_SECONDS = 1.0
+MAX_SECONDS = 7.0
 CHARACTERS_PER_SECOND = 17.0
-GAP, SHORTEST_PAUSE = 0.08, 1.0  # seconds: the gap between two cues is GAP or at least SHORTEST_PAUSE
+# In seconds. The gap between two cues is GAP or at least SHORTEST_PAUSE.
+GAP = 0.08
+SHORTEST_PAUSE = 1.0
 LINGER = 1.5  # seconds that a cue may stay after its last word
-LONG_PAUSE, GOOD_PAUSE = 1.0, 0.5  # seconds: the first always ends a cue, the second is worth one more cue
+LONG_PAUSE = 1.0  # seconds: such a pause always ends a cue
+GOOD_PAUSE = 0.5  # seconds: ending a cue in such a pause is worth one more cue
 SEGMENT_COST = 2.0  # the end of a segment inside a cue costs as much as this many cues
 
 

@@ -129,9 +129,9 @@ def batch_seconds(config: Path, memory: float, devices: int) -> int:
     seconds = int((usable - fixed) / of_second * devices - filled_up) // 10 * 10  # the estimate is no more precise
     if seconds < longest:
         raise InputError(
-            f"--memory must hold one utterance of {longest:g} s, got {memory:g} GB, of which {usable / 2**20:,.0f} MiB "
-            f"are for arrays; {fixed / 2**20 + parts * longest * of_second / 2**20:,.0f} are needed. Take a smaller "
-            "model or data.max_duration."
+            f"--memory must suffice for one utterance of {longest:g} s, got {memory:g} GB ({usable / 2**20:,.0f} MiB "
+            f"for arrays; {fixed / 2**20 + parts * longest * of_second / 2**20:,.0f} MiB are needed). Choose a "
+            "smaller model or data.max_duration."
         )
     print(seconds)
     logger.info(

@@ -116,7 +116,7 @@ class Updates:
             self.saver.save_last(state)
             kept = replay_hint(write_batch(self.run, failed))
         except InputError as error:  # reported together with the loss
-            kept = f"It cannot be kept for replay: {error}"
+            kept = f"It cannot be saved for replay: {error}"
         return InputError(
             f"The loss must be finite, got {values['loss']} (gradient norm {values['grad_norm']}) at step "
             f"{update.step}, epoch {epoch + 1}, utterances {names}. {kept} "

@@ -120,7 +120,7 @@ def test_damaged_steps_are_moved_aside_and_the_one_before_is_used(
         )
         flip_a_bit(run, 3)
         assert int(checkpoints.resume(like).step) == 2
-    assert "moved to 3.damaged1;" in caplog.messages[1]
+    assert "moved to 3.damaged1. " in caplog.messages[1]
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["1", "2", "3.damaged", "3.damaged1"]
 
 

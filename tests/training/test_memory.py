@@ -81,7 +81,7 @@ def test_the_largest_batch_fills_the_memory_and_no_more(config_file: Path, capsy
         (["--memory", "0"], "--memory must be positive (GB), got 0.0."),
         (["--memory", "nan"], "--memory must be positive (GB), got nan."),
         (["--memory", "1", "--devices", "0"], "--devices must be at least 1, got 0."),
-        (["--memory", "0.01"], "--memory must hold one utterance of 20 s, got 0.01 GB, of which 7 MiB are for arrays;"),
+        (["--memory", "0.01"], "--memory must suffice for one utterance of 20 s, got 0.01 GB (7 MiB for arrays;"),
     ],
 )
 def test_impossible_devices_are_named(

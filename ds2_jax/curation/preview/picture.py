@@ -14,16 +14,20 @@ from ds2_jax.system.files import writing
 
 SIZE = (11.0, 7.0)
 """Width and height in inches, at 100 pixels each."""
-QUIETEST, LOUDEST = -0.8, 3.5
-"""The range of values that the colours cover, in standard deviations of the spectrogram."""
+QUIETEST = -0.8
+"""The value of the first colour, in standard deviations of the spectrogram."""
+LOUDEST = 3.5
+"""The value of the last colour, in standard deviations of the spectrogram."""
 SHARP = 500
 """Up to this number of frames, each has sharp edges. More frames are smoothed, because some would not show."""
 MASKED = "0.7"
 """Grey, which is unlike all colours of the spectrogram."""
 HEIGHTS = np.linspace(0, 1, 1000)
 """The heights at which the frequency scale is inverted."""
-TITLE, CAPTION = (105, 3), (135, 2)
-"""Characters in a line, and number of lines."""
+TITLE = (105, 3)
+"""Characters in a line of the title, and number of lines."""
+CAPTION = (135, 2)
+"""Characters in a line of a caption, and number of lines."""
 
 
 def draw(path: Path, title: str, captions: Sequence[str], look: Look, features: FeatureConfig) -> None:

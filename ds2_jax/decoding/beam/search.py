@@ -28,7 +28,7 @@ class BeamHypothesis(NamedTuple):
     Attributes:
         labels: the labels, without blanks. Label sequences that differ only in repeated spaces or spaces at the ends
             give the same text; this is the most likely of them.
-        log_prob: log-probability in nats of all alignments of these sequences that the search has kept.
+        log_prob: log-probability in nats of all alignments of these sequences that the search has not pruned.
         score: score in nats that ranks hypotheses: `log_prob` plus the scores of language model and hot words.
     """
 

@@ -22,7 +22,7 @@ class WordScore(NamedTuple):
 
 
 class LanguageModel(abc.ABC):
-    """Gives the probability of a word after the words before it.
+    """Computes the probability of a word after the words before it.
 
     A sentence is a string whose words are separated by white space, or a sequence of words. For a language without
     spaces the words are characters, and a sentence is a sequence of characters.

@@ -90,7 +90,7 @@ def word_confidences(results: Sequence[Result]) -> tuple[list[float], list[bool]
 
 
 def as_json(contents: Contents, examples: Sequence[Example]) -> dict[str, Any]:
-    """Gives the report as a JSON object; rates are fractions, times are seconds."""
+    """Returns the report as a JSON object; rates are fractions, times are seconds."""
     bootstrap, comparison = contents.bootstrap, contents.comparison
     return {
         **contents.origin._asdict(),

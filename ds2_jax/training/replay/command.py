@@ -139,7 +139,7 @@ def restore(run: Path, config: Config, step: int, init: Any, mesh: Mesh) -> Trai
             return drawn
         there = ", ".join(map(str, saved)) or "none"
         raise InputError(
-            f"{run} must still hold the checkpoint of step {step}, before the one to replay, got {there}. The run has "
+            f"{run} must still have the checkpoint of step {step}, before the one to replay, got {there}. The run has "
             "continued since. If it meets the step again, it saves a new file."
         )
     copies = NamedSharding(mesh, PartitionSpec())

@@ -159,7 +159,7 @@ def test_checkpoint_that_is_gone_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         make_again(make_failed(), folder)
     assert str(caught.value) == (
-        f"{folder} must still hold the checkpoint of step 4, before the one to replay, got 7. The run has "
+        f"{folder} must still have the checkpoint of step 4, before the one to replay, got 7. The run has "
         "continued since. If it meets the step again, it saves a new file."
     )
 
