@@ -25,17 +25,18 @@ class FeatureConfig:
     sample_rate: int = 16_000
     """Hz. Audio with another rate is resampled."""
     window_size: float = 0.02
-    """Seconds. The Fourier transform is as long; with mel bands it has the next power of two of samples."""
+    """Length of a window in seconds. The FFT has the same length. With mel bands, the window is zero-padded to the next
+    power of two of samples."""
     window_stride: float = 0.01
     """Seconds between frames."""
     window: Literal["hamming", "hann", "blackman", "bartlett"] = "hamming"
     """Window function (periodic)."""
     num_mels: int = 0
-    """Number of bands, evenly spaced on the mel scale from 0 Hz to half the sample rate. They replace the bins of the
-    Fourier transform and are narrow at low frequencies, like the ear's. 0: use the bins."""
+    """Number of bands, evenly spaced on the mel scale from 0 Hz to half the sample rate. They replace the FFT's
+    bins and are narrow at low frequencies, like the ear's. 0: use the bins."""
     normalisation: Literal["utterance", "bins"] = "utterance"
-    """utterance: subtract the mean over all bins from an utterance's log spectrogram. bins: subtract the mean of each
-    bin, which removes most of the effect of microphone and room. Both then divide by one standard deviation."""
+    """utterance: subtract the mean of the utterance's log spectrogram. bins: subtract the mean of each bin, which
+    removes most of the effect of microphone and room. Both then divide by one standard deviation for all bins."""
 
     def __post_init__(self) -> None:
         check_fields(self, "features.")
@@ -56,7 +57,7 @@ class FeatureConfig:
                 getattr(self, field),
             )
 
-        if self.num_mels:  # the lowest band is the narrowest and must contain a bin of the transform
+        if self.num_mels:  # the lowest band is the narrowest and must contain a bin of the FFT
             mels_of_bin = math.log1p(self.sample_rate / self.fft_length / MEL_BREAK)
             most = math.ceil(2 * math.log1p(self.sample_rate / 2 / MEL_BREAK) / mels_of_bin - 1) - 1
             require(1 <= self.num_mels <= most, "features.num_mels", f"be 0 (off) to {most}", self.num_mels)
@@ -68,7 +69,7 @@ class FeatureConfig:
 
     @property
     def fft_length(self) -> int:
-        """Number of samples in the Fourier transform. Zeros fill up the window."""
+        """Number of samples in the FFT. A shorter window is zero-padded."""
         return 1 << (self.window_length - 1).bit_length() if self.num_mels else self.window_length
 
     @property
@@ -87,48 +88,50 @@ class DataConfig:
     """Which utterances are used, and how they are batched."""
 
     corpus: Literal["an4", "common-voice", "tedlium", "synthetic"] | None = None
-    """Corpus to prepare in `data.root`, unless it is there. Its manifests are used for train, dev and test. None: name
-    your own manifests below."""
+    """Corpus to prepare in `data.root`, unless it is there. Its manifests are used for train, dev and test. None: set
+    data.train, data.dev and data.test to your own manifests."""
     root: Path = Path("datasets")
     """Folder of the prepared corpora."""
     archive: Path | None = None
     """Copy of the corpus' published archive, to use instead of downloading it."""
     train: Path | None = None
-    """Manifest of the training utterances, or a TensorFlow data set: tfds:NAME[/CONFIG][:VERSION]#SPLIT, read from
-    TFDS_DATA_DIR or ~/tensorflow_datasets, or tfds:FOLDER#SPLIT. The same holds for dev and test."""
+    """Manifest of the training utterances, or a split of a TensorFlow data set: tfds:NAME[/CONFIG][:VERSION]#SPLIT or
+    tfds:FOLDER#SPLIT. A NAME is read from TFDS_DATA_DIR or ~/tensorflow_datasets. data.dev and data.test take the same
+    forms."""
     dev: Path | None = None
-    """Manifest of the utterances that choose the best checkpoint and stop training early."""
+    """Manifest of the dev utterances. Their WER decides which checkpoint is best and when training stops early."""
     test: Path | None = None
     """Manifest of the utterances to evaluate once, after training."""
     train_on_dev: bool = False
     """Train on the dev split too. Use it for a final model, when all settings are fixed: nothing is measured, chosen or
-    calibrated on dev, and the model of the last epoch is used (with checkpoint.average, of the last epochs)."""
+    calibrated on dev. The model of the last epoch is used; with checkpoint.average, the mean of the last epochs."""
     alphabet: str = ENGLISH
     """Characters that the model can write, in label order. The CTC blank has index 0, before them."""
     case: Literal["alphabet", "upper", "lower", "keep"] = "alphabet"
-    """Case of the normalised transcripts. alphabet: the case of data.alphabet, if all its letters have the same. keep:
-    do not change it. The rules are Unicode's: upper turns ß into SS, and both ı and i into I."""
+    """Case of the normalised transcripts. alphabet: the case of data.alphabet if all its letters have the same
+    case, otherwise like keep. keep: do not change it. Unicode's rules apply: upper turns ß into SS, and both ı and i
+    into I."""
     remove: str = ""
-    """Characters of transcripts that the model does not write, such as '.,!?-'. Each is replaced by a space. Between
-    two letters or digits, a character that data.alphabet has too is kept, and an apostrophe or hyphen takes the form
-    that data.alphabet has: l'eau, arc-en-ciel. Accents and invisible characters leave no space."""
+    """Characters of transcripts that the model does not write, such as '.,!?-'. Each becomes a space, with two
+    exceptions. Between two letters or digits, a character that is also in data.alphabet stays, and an apostrophe or
+    hyphen becomes the variant in data.alphabet (l'eau, arc-en-ciel). Accents and invisible characters are deleted."""
     batch_size: int = 16
     """Utterances in a batch, over all devices. Ignored if data.batch_seconds is set."""
     batch_seconds: float = 0.0
-    """Seconds of audio in a batch, with padding, over all devices. Batches of short utterances have more rows. A longer
-    utterance is a batch of its own. 0: each batch has data.batch_size utterances."""
+    """Seconds of audio in a batch, with padding, over all devices. Batches of short utterances have more rows. An
+    utterance longer than data.batch_seconds is a batch of its own. 0: each batch has data.batch_size utterances."""
     num_buckets: int = 8
-    """Number of lengths to which batches are padded. Each length is compiled once."""
+    """Number of lengths to which batches are padded. A step is compiled once for each length."""
     min_duration: float = 0.1
-    """Seconds. Shorter training and dev utterances are bad, see data.on_bad_utterance."""
+    """Training and dev utterances that are shorter than this, in seconds, are bad. See data.on_bad_utterance."""
     max_duration: float = 20.0
-    """Seconds. Longer training and dev utterances are bad, see data.on_bad_utterance."""
+    """Training and dev utterances that are longer than this, in seconds, are bad. See data.on_bad_utterance."""
     sortagrad: bool = False
     """Sort the utterances of the first epoch from short to long."""
     on_bad_utterance: Literal["error", "skip"] = "error"
-    """What to do with utterances that cannot be used. skip: leave them out and list them in the run folder."""
+    """error: stop if an utterance is bad (cannot be used). skip: leave it out and list it in the run folder."""
     num_workers: int = 0
-    """Number of batches to decode at once. 0: one for each core."""
+    """Number of batches whose audio is read at once. 0: one for each core."""
 
     def __post_init__(self) -> None:
         check_fields(self, "data.", MAX_SIZE, may_be_infinite=("max_duration",))
@@ -175,7 +178,7 @@ class PerturbConfig:
     noise_probability: float = 0.4
     """Share of the utterances that get noise."""
     noise_snr: tuple[float, float] = (0.0, 30.0)
-    """Smallest and largest signal-to-noise ratio in dB (of mean powers over the utterance), drawn uniformly."""
+    """Smallest and largest signal-to-noise ratio in dB (from mean powers over the utterance), drawn uniformly."""
     gain_probability: float = 0.0
     """Share of the utterances whose volume changes, after all other changes."""
     gain: tuple[float, float] = (-6.0, 8.0)
@@ -209,24 +212,24 @@ class AugmentConfig:
     num_frequency_masks: int = 0
     """Number of frequency masks for each utterance."""
     frequency_mask_width: int = 27
-    """Largest width of a frequency mask in bins. Widths are drawn uniformly from 0 up."""
+    """Largest width of a frequency mask in bins, drawn uniformly from 0 to this."""
     num_time_masks: int = 0
     """Number of time masks for each utterance."""
     time_mask_width: int = 70
-    """Largest width of a time mask in frames of 10 ms, drawn uniformly from 0 up. A mask stays inside the utterance."""
+    """Largest width of a time mask in frames of 10 ms, drawn uniformly from 0 to this. Masks stay in the utterance."""
     frequency_mask_probability: float = 1.0
     """Share of the utterances that get frequency masks."""
     time_mask_probability: float = 1.0
     """Share of the utterances that get time masks."""
     time_mask_share: float = 1.0
-    """Largest share of the utterance's frames in one time mask, in addition to `time_mask_width`. The adaptive masks of
-    Park et al. 2020 have 0.04 and a large width."""
+    """Largest width of a time mask as a share of the utterance's frames. The smaller of this limit and
+    `time_mask_width` applies. Park et al. 2020 use 0.04 and a large `time_mask_width` for their adaptive masks."""
     frames_per_time_mask: int = 0
-    """An utterance gets one time mask for this many frames of 10 ms, and at most num_time_masks. 0: it always gets
-    num_time_masks. Park et al. 2020 have 25 frames and at most 20 masks."""
+    """Number of frames (10 ms) for each time mask: a longer utterance gets more masks, at most num_time_masks. 0: every
+    utterance gets num_time_masks. Park et al. 2020 use 25 frames and at most 20 masks."""
     time_warp_frames: int = 0
-    """Largest time warp in frames of 10 ms. A random point of the utterance moves back or forward by up to this many.
-    The parts before and after it are stretched or squeezed, to no less than half their length. 0: off."""
+    """Largest time warp in frames of 10 ms. A random point of the utterance moves back or forward by up to this many
+    frames. The parts before and after it are stretched or squeezed, to no less than half their length. 0: off."""
     time_warp_probability: float = 1.0
     """Share of the utterances that get a time warp."""
 
@@ -245,23 +248,23 @@ class ModelConfig:
     rnn_type: Literal["lstm", "gru", "rnn"] = "lstm"
     """Recurrent cell. rnn is the plain tanh cell."""
     bidirectional: bool = True
-    """False: only forward layers, then a lookahead convolution."""
+    """True: each recurrent layer runs in both directions. False: only forward, and a lookahead convolution follows."""
     hidden_size: int = 1024
-    """Units of each recurrent layer and direction (H)."""
+    """Number of units in each direction of a recurrent layer (H)."""
     num_layers: int = 5
     """Number of recurrent layers."""
     channels: tuple[int, int] = (32, 32)
-    """Channels of the two convolutions (C)."""
+    """Numbers of channels of the two convolutions (C)."""
     frequency_kernels: tuple[int, int] = (41, 21)
-    """Taps of the two convolutions over frequency; must be odd."""
+    """Kernel sizes of the two convolutions over frequency; must be odd."""
     time_kernels: tuple[int, int] = (11, 11)
-    """Taps of the two convolutions over time; must be odd."""
+    """Kernel sizes of the two convolutions over time; must be odd."""
     frequency_strides: tuple[int, int] = (2, 2)
     """Strides of the two convolutions over frequency."""
     time_reduction: Literal[2, 4] = 2
-    """Input frames (10 ms) for one output frame."""
+    """Number of input frames (10 ms) for one output frame."""
     lookahead_context: int = 20
-    """Output frames that the lookahead convolution reads, with the current one. Only used if bidirectional is False."""
+    """Number of output frames that the lookahead convolution reads, with the current one. Unused if bidirectional."""
     dropout: float = 0.0
     """Share of each recurrent layer's outputs that training sets to zero before the next layer."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -294,10 +297,10 @@ class OptimConfig:
     learning_rate: float = 1.5e-4
     """Peak learning rate."""
     schedule: Literal["exponential", "cosine", "constant"] = "exponential"
-    """Learning rate after the warm-up. exponential: multiplied by `anneal` after each epoch. cosine: half a cosine that
-    ends at 0 after the last step."""
+    """How the learning rate changes after the warm-up. exponential: it is multiplied by `anneal` after each epoch.
+    cosine: it follows half a cosine and reaches 0 after the last step. constant: it stays."""
     anneal: float = 0.99
-    """Factor of the exponential schedule for each epoch."""
+    """Factor of the exponential schedule, applied after each epoch."""
     warmup_steps: int = 0
     """Number of steps over which the learning rate rises linearly from 0 to its peak."""
     weight_decay: float = 1e-5
@@ -312,16 +315,17 @@ class OptimConfig:
     """Added to the denominator of adamw."""
     accumulate: int = 1
     """Number of micro-batches into which a batch is split to save memory. They are computed one after the other and
-    give one update. Batch normalisation uses each micro-batch by itself."""
+    give one update. Batch normalisation normalises each micro-batch by itself."""
     clip_norm: float = 6.25
     """Largest global norm of the gradient of the mean loss per utterance. 0: no clipping.
 
-    Differs: deepspeech.pytorch clips the gradient of the batch's summed loss at 400, and 6.25 is 400 over its batch of
-    64.
+    Differs: deepspeech.pytorch clips the gradient of the batch's summed loss at 400. Its batch has 64 utterances, and
+    400 / 64 is 6.25.
     """
     ema_decay: float = 0.0
-    """Decay of the exponential moving average of weights and batch statistics, smaller in the first updates. The
-    average is evaluated, chosen and used instead of the weights. 0: no average."""
+    """Decay of the exponential moving average of weights and batch statistics. The first updates use a smaller decay.
+    Evaluation, the choice of the best checkpoint and recognition use the average instead of the weights. 0: no
+    average."""
 
     def __post_init__(self) -> None:
         check_fields(self, "optim.", may_be_infinite=("clip_norm",))
@@ -337,15 +341,15 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """When training saves checkpoints, besides the end of each epoch, and which checkpoints are used."""
+    """When training saves checkpoints, besides the end of each epoch, and which ones are used."""
 
     every_steps: int = 0
-    """Save after each multiple of this many updates in an epoch. 0: off."""
+    """Number of updates from one checkpoint to the next, counted from the start of each epoch. 0: off."""
     every_minutes: float = 10.0
     """Save when the last checkpoint is this many minutes old. 0: off."""
     average: int = 1
-    """Number of epochs to keep: those with the lowest dev WER, or the last ones without a dev split. Their mean weights
-    and batch statistics are used outside training. 1: use the best one alone."""
+    """Number of epochs whose checkpoints are kept: those with the lowest dev WER or, without a dev split, the last
+    ones. The mean of their weights and batch statistics is used outside training. 1: use the best one alone."""
 
     def __post_init__(self) -> None:
         check_fields(self, "checkpoint.")
@@ -362,13 +366,14 @@ class Config:
     seed: int = 0
     """Seed of the weights, the order of utterances, perturbation, SpecAugment and dropout."""
     epochs: int = 70
-    """Passes over the training utterances."""
+    """Number of passes over the training utterances."""
     patience: int = 0
     """Stop after this many epochs without a better dev WER. 0: train all epochs."""
     parallel: Literal["shard_map", "pmap"] = "shard_map"
     """How a step uses several devices. Both give the same numbers."""
     rematerialise: bool = False
-    """Compute the inside of each recurrent layer twice and store one layer at a time: less memory, more time."""
+    """Recompute each recurrent layer's activations in the backward pass instead of storing them (gradient
+    checkpointing). Saves memory, costs time."""
     watchdog_minutes: float = 15.0
     """Print the stack of every thread when no update has finished for this long. 0: never."""
     features: FeatureConfig = FeatureConfig()
