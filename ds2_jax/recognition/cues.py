@@ -4,19 +4,19 @@ The rules are those of professional subtitles:
 
 * A cue has at most 2 lines of at most 42 characters: one line if the text fits, otherwise two of about equal length.
   Wide characters (Chinese, Japanese, Korean) count twice.
-* A cue is shown for 1 to 7 s and for at least 1 s for every 17 characters, if the speech leaves that time. It may stay
-  for 1.5 s after its last word.
-* The gap between two cues is either 80 ms (2 frames at 25 a second) or at least 1 s, because other gaps flicker. If
-  the next cue is less than 1 s away, the first one stays until then.
-* Cues end at pauses and at the ends of segments, and always at a pause of 1 s or longer. No cue is shown before its
-  first word is said.
+* A cue is shown for 1 to 7 s. If the next cue starts late enough, it is shown long enough to read at 17 characters per
+  second. For this it stays at most 1.5 s after its last word.
+* The gap between two cues is either 80 ms (2 frames at 25 frames per second) or at least 1 s, because other gaps
+  flicker. If the gap would be shorter than 1 s, the first cue stays until 80 ms before the next one.
+* Cues preferably end at pauses and at the ends of segments. A pause of 1 s or longer always ends a cue. No cue is shown
+  before its first word is spoken.
 
 No word is left out or changed. A word too long for a line, such as a whole sentence in a language without spaces, is
-broken between characters, by their times. The characters keep the order of the transcript: players handle scripts that
-run from right to left.
+split between characters, and the parts get the characters' times. The characters keep the order of the transcript:
+players handle scripts that run from right to left.
 
-Source: Netflix, Timed Text Style Guide, General Requirements (lines, 7 s, gap) and English (42 characters, 17 a
-second); BBC, Subtitle Guidelines (pauses, 1.5 s, gaps of at least 1 s).
+Source: Netflix, Timed Text Style Guide, General Requirements (lines, 7 s, gap) and English (42 characters, 17
+per second); BBC, Subtitle Guidelines (pauses, 1.5 s, gaps of at least 1 s).
 """
 
 import itertools
@@ -31,12 +31,12 @@ MAX_LINES = 2
 MIN_SECONDS = 1.0
 MAX_SECONDS = 7.0
 CHARACTERS_PER_SECOND = 17.0
-# In seconds. The gap between two cues is GAP or at least SHORTEST_PAUSE.
+# Seconds. The gap between two cues is GAP or at least SHORTEST_PAUSE.
 GAP = 0.08
 SHORTEST_PAUSE = 1.0
-LINGER = 1.5  # seconds that a cue may stay after its last word
-LONG_PAUSE = 1.0  # seconds: such a pause always ends a cue
-GOOD_PAUSE = 0.5  # seconds: ending a cue in such a pause is worth one more cue
+LINGER = 1.5  # seconds that a cue may stay after its last word, to be readable
+LONG_PAUSE = 1.0  # seconds; a pause of this length always ends a cue
+GOOD_PAUSE = 0.5  # seconds; a pause of this length inside a cue costs as much as one more cue
 SEGMENT_COST = 2.0  # the end of a segment inside a cue costs as much as this many cues
 
 
@@ -45,7 +45,7 @@ class Cue(NamedTuple):
 
     Attributes:
         start: milliseconds from the start of the recording.
-        end: milliseconds from the start of the recording; later than `start`, at the latest when the next cue starts.
+        end: milliseconds from the start of the recording. It is later than `start`, and not after the next cue's start.
         text: the whole text.
         lines: the text in one or two lines.
     """
@@ -57,12 +57,15 @@ class Cue(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """A word or part of a word that is not broken across lines.
+    """A word or part of a word, which stays on one line.
 
     Attributes:
-        space: 1 if a space precedes it, else 0.
-        pause: seconds of silence after it.
-        ends_segment: whether it is the last piece of a segment.
+        start: seconds from the start of the recording.
+        end: seconds from the start of the recording.
+        width: columns of the text.
+        space: 1 if a space precedes the piece, else 0.
+        pause: seconds of silence after the piece.
+        ends_segment: whether the piece is the last one of a segment.
     """
 
     text: str
@@ -75,7 +78,7 @@ class _Piece(NamedTuple):
 
 
 def make_cues(segments: Sequence[Sequence[Word]], duration: float) -> list[Cue]:
-    """Lays words out as cues by the rules above.
+    """Divides words into cues by the rules in the module's docstring.
 
     Args:
         segments: the words of each segment in order, with the times of their characters.
@@ -113,7 +116,7 @@ def _pieces(segments: Sequence[Sequence[Word]]) -> list[_Piece]:
 
 
 def _clusters(characters: Sequence[Character]) -> list[Character]:
-    """Joins accents and vowel signs with the character before them, on which they stand."""
+    """Joins each accent or vowel sign to the character before it."""
     clusters: list[Character] = []
     for each in characters:
         if clusters and unicodedata.category(each.text[0]) in ("Mn", "Mc", "Me", "Cf"):
@@ -124,7 +127,7 @@ def _clusters(characters: Sequence[Character]) -> list[Character]:
 
 
 def text_width(text: str) -> int:
-    """Counts the columns that a text takes: 2 for a wide character, 0 for one that stands on another."""
+    """Counts the columns that a text takes: 2 for a wide character, 0 for a combining or invisible one."""
     return sum(
         0 if unicodedata.category(each) in ("Mn", "Me", "Cf") else 1 + (unicodedata.east_asian_width(each) in "WF")
         for each in text
@@ -156,7 +159,7 @@ def _shown_until(start: float, last_end: float, width: int, following: float, is
 
 
 def _best_bounds(pieces: Sequence[_Piece], duration: float) -> list[int]:
-    """Finds the division into cues of least cost, from the end to the start.
+    """Divides the pieces into cues at the lowest total cost, by dynamic programming from the end to the start.
 
     Returns:
         The index of each cue's first piece, then the number of pieces.
@@ -167,7 +170,9 @@ def _best_bounds(pieces: Sequence[_Piece], duration: float) -> list[int]:
     for first in range(count - 1, -1, -1):
         best = float("inf")
         start, columns = pieces[first].start, ends[first] + pieces[first].space
-        second_line, inside = None, 0.0  # latest piece that can begin it; cost of the pauses and ends inside the cue
+        # second_line: the latest piece that can begin the second line.
+        # inside: cost of the pauses and segment ends inside the cue.
+        second_line, inside = None, 0.0
         for last in range(first + 1, count + 1):
             if second_line is None and ends[last] - columns > LINE_WIDTH:
                 second_line = last - 1
@@ -195,7 +200,7 @@ def _best_bounds(pieces: Sequence[_Piece], duration: float) -> list[int]:
 def _cost(seconds: float, width: int) -> float:
     """Computes the cost of a cue of `width` columns that is shown for `seconds`.
 
-    Every cue costs 1, every second too short 4, every ten characters a second too fast 2.
+    A cue costs 1. Each second that it is too short adds 4. Each 10 characters per second above the limit add 2.
     """
     too_short = max(0.0, MIN_SECONDS - seconds)
     too_fast = max(0.0, width / max(seconds, 0.1) - CHARACTERS_PER_SECOND)
@@ -203,9 +208,10 @@ def _cost(seconds: float, width: int) -> float:
 
 
 def _lines(pieces: Sequence[_Piece]) -> tuple[str, ...]:
-    """Divides a cue into one line, or two of about equal length, at a space if there is one.
+    """Divides a cue into one line or into two of about equal length. It breaks at a space if there is one.
 
-    To break at a pause of 0.5 s, the longer line may be 12 columns longer.
+    A break at a pause of 0.5 s or more is preferred, unless it makes the longer line over 12 columns longer than the
+    best other break does.
     """
     if _width(pieces) <= LINE_WIDTH or len(pieces) == 1:
         return (_text(pieces),)
@@ -213,7 +219,7 @@ def _lines(pieces: Sequence[_Piece]) -> tuple[str, ...]:
     def ugliness(index: int) -> tuple[bool, bool, float, int]:
         top, bottom = _width(pieces[:index]), _width(pieces[index:])
         longer, pause = max(top, bottom), max(0.0, pieces[index - 1].pause) / GOOD_PAUSE
-        # Ties go to the longer bottom line.
+        # On a tie, the bottom line is the longer one.
         return longer > LINE_WIDTH, not pieces[index].space, longer - 12 * min(1.0, pause), top
 
     parting = min(range(1, len(pieces)), key=ugliness)
