@@ -60,9 +60,9 @@ def pack(
         num_workers: files written at once; 0 means one per core.
         on_bad_utterance: error stops if recordings cannot be read. skip leaves them out and lists them in
             OUT/left_out.jsonl.
-        beam_runner: write the files with Apache Beam: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner. Put its
-            options after --. Its workers must see the recordings and OUT under the same names.
-        beam_options: the same options as one string. Options after -- are put here.
+        beam_runner: write the files with Apache Beam: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner. Its
+            workers must see the recordings and OUT under the same names.
+        beam_options: options of the Beam runner, as one string. You can write them after -- instead.
 
     Returns:
         The exit code 0.
@@ -105,10 +105,13 @@ def name_splits(sources: Sequence[str]) -> dict[str, Path]:
         found = re.fullmatch(r"(\w+)=(.+)", source)
         path = Path(found[2] if found else source)
         split = found[1] if found else str(path).rpartition("#")[2] if is_tfds(path) else path.stem
-        rule, advice = "be of letters, digits and _", f"Put another before the source: SPLIT={source}."
+        rule, advice = (
+            "begin with a letter (A-Z, a-z) and have only letters, digits and _",
+            f"Write another name before the source: SPLIT={source}.",
+        )
         require(bool(re.fullmatch(r"[A-Za-z]\w*", split, re.ASCII)), "The name of a split", rule, split, advice)
         require(split != "all", "The name of a split", 'differ from "all", which is TFDS\'s own', split, advice)
-        require(split not in named, "The name of a split", "occur once", split, advice)
+        require(split not in named, "The name of a split", "differ from the other splits' names", split, advice)
         named[split] = path
     return named
 
@@ -164,8 +167,8 @@ def check_source(folder: Any, source: Mapping[str, Any]) -> None:
         found = None
     if found != source:
         raise InputError(
-            f"--out must be a new folder, got {folder}, which holds a data set made from other sources or shards. "
-            "Delete it, or give another --out."
+            f"--out must be a new folder, got {folder}, which holds a data set made from other sources or with "
+            "another --shard-mb. Delete it, or give another --out."
         )
 
 
@@ -208,7 +211,7 @@ def write_shards(tasks: Sequence[Task], num_workers: int) -> None:
 
 
 def finish(folder: Any, tasks: Sequence[Task], source: Mapping[str, Any], on_bad_utterance: str) -> None:
-    """Makes a data set of the shards: writes the length tables, then TFDS's own files; the last completes the set.
+    """Writes the length tables, then TFDS's metadata. The metadata makes the folder count as a data set.
 
     Raises:
         InputError: recordings could not be read, and `on_bad_utterance` is "error" or a split has no recording left.

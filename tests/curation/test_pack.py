@@ -343,22 +343,23 @@ def test_a_damaged_tfrecord_is_named(tmp_path: Path) -> None:
         ((), "SOURCE must be a manifest or tfds:NAME#SPLIT, got 'none'. See data pack --help."),
         (
             ("dev-clean.jsonl",),
-            "The name of a split must be of letters, digits and _, got 'dev-clean'. Put another before the source: "
-            "SPLIT=dev-clean.jsonl.",
+            "The name of a split must begin with a letter (A-Z, a-z) and have only letters, digits and _, got "
+            "'dev-clean'. Write another name before the source: SPLIT=dev-clean.jsonl.",
         ),
         (
             ("tfds:x#train[:5%]",),
-            "The name of a split must be of letters, digits and _, got 'train[:5%]'. Put another before the source: "
-            "SPLIT=tfds:x#train[:5%].",
+            "The name of a split must begin with a letter (A-Z, a-z) and have only letters, digits and _, got "
+            "'train[:5%]'. Write another name before the source: SPLIT=tfds:x#train[:5%].",
         ),
         (
             ("a/dev.jsonl", "b/dev.jsonl"),
-            "The name of a split must occur once, got 'dev'. Put another before the source: SPLIT=b/dev.jsonl.",
+            "The name of a split must differ from the other splits' names, got 'dev'. Write another name before the "
+            "source: SPLIT=b/dev.jsonl.",
         ),
         (
             ("all.jsonl",),
-            "The name of a split must differ from \"all\", which is TFDS's own, got 'all'. Put another before the "
-            "source: SPLIT=all.jsonl.",
+            "The name of a split must differ from \"all\", which is TFDS's own, got 'all'. Write another name before "
+            "the source: SPLIT=all.jsonl.",
         ),
         (("none.jsonl",), "none.jsonl must be a readable file, got: No such file or directory. Correct the path."),
     ],
@@ -380,7 +381,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(kinds: Path, tmp_path:
     pack((str(kinds),), str(tmp_path / "pack"))
     message = (
         f"--out must be a new folder, got {tmp_path / 'pack'}, which holds a data set made from other sources or "
-        "shards. Delete it, or give another --out."
+        "with another --shard-mb. Delete it, or give another --out."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         pack((f"train={kinds}",), str(tmp_path / "pack"))
