@@ -45,15 +45,16 @@ ITEMS_AHEAD = 1000
 
 @contextlib.contextmanager
 def building(folder: Path, source: Mapping[str, object] | None = None) -> Iterator[Path]:
-    """Makes the empty folder FOLDER.partial for building `folder`, and deletes it at the end unless it was renamed.
+    """Yields the path FOLDER.partial, in which to build `folder`.
+
+    At the end, FOLDER.partial is deleted, unless it was renamed or can be continued. It can be continued if its
+    source.json contains all of `source`. Then the next call keeps its files. With None, every call starts afresh.
 
     One process builds at a time. Another one waits, and should then check whether `folder` exists.
 
     Args:
         folder: folder of the corpus.
-        source: description of what the corpus is made from. If the source.json in FOLDER.partial agrees, a stopped run
-            left the folder, and its work is continued; a folder with such a file also stays at the end. With None, each
-            call starts from an empty folder.
+        source: description of what the corpus is made from.
 
     Raises:
         InputError: the parent folder cannot be written.
@@ -184,7 +185,7 @@ def _read_result(line: str, where: str) -> dict[str, int | float | str]:
         raise InputError(f"{where} must be a JSON object, got {shorten(repr(line))}. {advice}") from error
     sound = isinstance(row, dict) and all(type(value) in (int, float, str) for value in row.values())
     sound = sound and all(isinstance(value, str) or 0 <= value < 2**63 for value in row.values())
-    require(sound, where, "hold a number of 0 or more, or the reason why there is none", row, advice)
+    require(sound, where, "map each name to a number (0 or more) or to a text that says why there is none", row, advice)
     return row
 
 
@@ -224,7 +225,10 @@ def in_parallel(
 
 
 def _in_order(pool: ThreadPoolExecutor, make: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Works like `pool.map`, which would make futures for a million items at once, in two gigabytes."""
+    """Yields the results in order, like `pool.map`, but submits only about ITEMS_AHEAD items ahead.
+
+    `pool.map` would submit all items at once, and a million futures take 2 GB.
+    """
     pending: collections.deque[Future[Result]] = collections.deque()
     for item in items:
         pending.append(pool.submit(make, item))
@@ -247,7 +251,7 @@ def pair(recordings: Iterable[tuple[str, Utterance]], transcripts: Mapping[str, 
 
     Args:
         recordings: for each recording, the key of its transcript, and the utterance without transcript.
-        transcripts: the transcripts by key. The problem of one without a recording is named by its key.
+        transcripts: the transcripts by key. For a transcript without a recording, the problem's id is the key.
     """
     paired: list[Utterance | Problem] = []
     without_audio = dict(transcripts)
@@ -264,7 +268,10 @@ def pair(recordings: Iterable[tuple[str, Utterance]], transcripts: Mapping[str, 
 
 
 def measure(found: Utterance | Problem) -> Utterance | Problem:
-    """Adds the duration to an utterance, or explains why a manifest cannot list it, without decoding; for `gather`."""
+    """Adds the duration to an utterance, or explains why a manifest cannot list it. For use with `gather`.
+
+    It does not decode the audio.
+    """
     if isinstance(found, Problem):
         return found
     reason: Reason
