@@ -89,7 +89,7 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
 
     def refuse() -> None:
         raise InputError(
-            f"{folder} must be trained by one process at a time, got a second one. "
+            f"{folder} must be used by one training at a time, got a second one. "
             "Wait for the other, or give another --workdir."
         )
 
@@ -218,8 +218,8 @@ def best_step(folder: Path) -> int | None:
 def best_steps(folder: Path, count: int) -> list[int]:
     """Lists the steps of the best checkpoints of the run in `folder`, at most `count`, the best first.
 
-    The best checkpoint has the lowest dev WER; the first wins ties. If no WER was measured, the best checkpoint is the
-    one at the last end of an epoch, or the last one if no epoch has ended.
+    The best checkpoint has the lowest dev WER; the first wins ties. If no WER was measured, the best is the newest
+    checkpoint saved at the end of an epoch. If no epoch has ended, it is the newest checkpoint.
 
     Raises:
         InputError: the file with a checkpoint's dev WER is damaged.

@@ -126,7 +126,7 @@ def test_one_process_trains_a_run(tmp_path: Path) -> None:
         with locked(tmp_path / "runs/two"):
             pass
     assert str(caught.value) == (
-        f"{folder} must be trained by one process at a time, got a second one. "
+        f"{folder} must be used by one training at a time, got a second one. "
         "Wait for the other, or give another --workdir."
     )
     with locked(folder):  # the lock is free again
