@@ -55,7 +55,8 @@ def init_state(config: Config, num_labels: int, tx: optax.GradientTransformation
     """Draws the weights from `config.seed`, and initialises the statistics and the optimiser."""
     variables = init_variables(config, num_labels)
     params, batch_stats = variables["params"], variables["batch_stats"]
-    average = jax.tree.map(jnp.copy, variables) if config.optim.ema_decay else {}  # a step overwrites both buffers
+    # The average needs its own copy, because the step donates the buffers of both params and average.
+    average = jax.tree.map(jnp.copy, variables) if config.optim.ema_decay else {}
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, jax.jit(tx.init)(params), average)
 
 
@@ -86,7 +87,9 @@ def objective(
     model: DeepSpeech2,
     with_layers: bool = False,
 ) -> tuple[jax.Array, Outputs]:
-    """Computes the loss to differentiate: this device's sum of row losses over the alignable rows of all devices.
+    """Computes the loss to differentiate.
+
+    It is the sum of this device's row losses, divided by the number of alignable rows on all devices.
 
     Args:
         params: the model's parameters.
@@ -141,13 +144,13 @@ def train_step(
     """Makes one update of the training state.
 
     The objective is the sum of the row losses divided by the number of alignable rows on all devices. Each device
-    differentiates the sum of its own losses over the global count, and the gradients are summed over devices once.
+    differentiates the sum of its own losses, divided by that number. The gradients are summed over devices once.
 
     With `optim.accumulate` the batch holds several micro-batches of equal size, one after the other. Each is normalised
     by itself and updates the running statistics. Their gradients are added up for a single update.
 
     If the loss or the norm of the gradient is not finite, the step changes only `stopped`, and later steps change
-    nothing. The host reads metrics some steps late, and so it still has the state before the failure.
+    nothing. So the host still has the state from before the failure, although it reads the metrics some steps late.
 
     Args:
         state: the state, equal on every device.
