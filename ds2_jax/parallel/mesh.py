@@ -30,9 +30,10 @@ def row_layout(mesh: Mesh, num_micro_batches: int = 1) -> RowLayout:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Copies every array to every device. With several processes these are the arrays of process 0.
+    """Copies every array to every device.
 
-    Processors of different types may compute the same arrays with different last bits.
+    With several processes, process 0 broadcasts its arrays. Otherwise hosts with different CPUs could start from arrays
+    that differ in the last bits.
     """
     copies = NamedSharding(mesh, P())
     if not mesh.is_multi_process:
@@ -144,7 +145,8 @@ def parallel_eval_step(step: Callable[..., Any], mesh: Mesh, mode: Mode = "shard
 
 
 def _check_mode(mode: Mode, mesh: Mesh) -> None:
-    # pmap treats each process's part of the state as a separate array. So each call would convert the state twice.
+    # With several processes, pmap takes and returns arrays local to each process. Each call would convert the state
+    # from global to local arrays and back.
     advice = "Leave it at its default, or train in one process."
     require(mode != "pmap" or not mesh.is_multi_process, "parallel", "be shard_map in several processes", mode, advice)
 
