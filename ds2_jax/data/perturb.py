@@ -30,8 +30,8 @@ DRAWS = (
 )
 """The draws for every utterance, each uniform in [0, 1)."""
 OVERLAP_SECONDS = 0.015
-"""Overlap of neighbouring pieces in `change_tempo`: half a piece, so that a piece contains two periods of the lowest
-voices."""
+"""Overlap of neighbouring pieces in `change_tempo`. A piece is twice as long (30 ms), so it contains two periods of the
+lowest voices."""
 SEARCH_SECONDS = 0.0125
 """The farthest that a piece may move to fit its neighbour: one period of 80 Hz."""
 MAX_RESPONSES = 64
@@ -144,7 +144,7 @@ class Perturber:
     def _draw(self, epoch: int) -> dict[str, np.ndarray]:
         """Makes the draws of an epoch, [U] float each; speed and tempo are factors.
 
-        No row depends on the number of rows.
+        Utterances appended to a split do not change the draws of the others.
         """
         table = np.random.default_rng([self._seed, epoch, PURPOSE]).random((len(self._fastest), len(DRAWS)))
         draws = dict(zip(DRAWS, table.T, strict=True))
@@ -224,7 +224,10 @@ def shortened(num_samples: int, factor: float) -> int: ...
 @overload
 def shortened(num_samples: np.ndarray, factor: np.ndarray) -> np.ndarray: ...
 def shortened(num_samples: Any, factor: Any) -> Any:
-    """Computes the number of samples of `num_samples` [...] int that remain at `factor` [...] times the speed."""
+    """Computes the length of a waveform of `num_samples` samples after it is sped up by `factor`.
+
+    Both may be arrays [...] of the same shape.
+    """
     samples = np.ceil(num_samples / factor)
     return int(samples) if isinstance(num_samples, int) else samples.astype(np.int64)
 
