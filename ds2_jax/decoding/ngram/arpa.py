@@ -261,7 +261,8 @@ def _read_section(text: _Text, order: int, counts: list[int]) -> Iterator[_Block
     is_highest = order == len(counts)
     total = 0
     while (line := text.line()) is not None and not line.startswith(b"\\"):
-        # Each field takes at least a character and a separator. One further line may be wrong.
+        # A field takes at least two bytes, which limits the number of lines. One more row is needed: parse_lines writes
+        # the fields of a wrong line before it rejects the line.
         room = (len(text.block) - text.position) // (2 * (order + 1)) + 1
         most = min(text.block.count(NEWLINE, text.position), room)
         numbers = np.empty((2, most))  # log10 probabilities, back-off weights
