@@ -171,7 +171,7 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
     Args:
         run: the run to train.
         profile: steps to record, counted from 1.
-        began: `time.monotonic()` when this start of the run began.
+        began: `time.monotonic()` when this command began.
 
     Returns:
         The evaluation of the test split; None if there is no test split or no checkpoint.
