@@ -48,7 +48,8 @@ def building(folder: Path, source: Mapping[str, object] | None = None) -> Iterat
     """Yields the path FOLDER.partial, in which to build `folder`.
 
     At the end, FOLDER.partial is deleted, unless it was renamed or can be continued. It can be continued if its
-    source.json contains all of `source`. Then the next call keeps its files. With None, every call starts afresh.
+    source.json contains all of `source`. Then the next call keeps its files. If `source` is None, every call starts
+    afresh.
 
     One process builds at a time. Another one waits, and should then check whether `folder` exists.
 

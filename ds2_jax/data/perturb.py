@@ -226,7 +226,7 @@ def shortened(num_samples: np.ndarray, factor: np.ndarray) -> np.ndarray: ...
 def shortened(num_samples: Any, factor: Any) -> Any:
     """Computes the length of a waveform of `num_samples` samples after it is sped up by `factor`.
 
-    Both may be arrays [...] of the same shape.
+    Both may be arrays of the same shape [...]. The length is an int, or [...] int64 for arrays.
     """
     samples = np.ceil(num_samples / factor)
     return int(samples) if isinstance(num_samples, int) else samples.astype(np.int64)

@@ -5,7 +5,7 @@ The rules are those of professional subtitles:
 * A cue has at most 2 lines of at most 42 characters: one line if the text fits, otherwise two of about equal length.
   Wide characters (Chinese, Japanese, Korean) count twice.
 * A cue is shown for 1 to 7 s. If the next cue starts late enough, it is shown long enough to read at 17 characters per
-  second. For this it stays at most 1.5 s after its last word.
+  second. It may stay for up to 1.5 s after its last word to be readable.
 * The gap between two cues is either 80 ms (2 frames at 25 frames per second) or at least 1 s, because other gaps
   flicker. If the gap would be shorter than 1 s, the first cue stays until 80 ms before the next one.
 * Cues preferably end at pauses and at the ends of segments. A pause of 1 s or longer always ends a cue. No cue is shown
@@ -15,8 +15,8 @@ No word is left out or changed. A word too long for a line, such as a whole sent
 split between characters, and the parts get the characters' times. The characters keep the order of the transcript:
 players handle scripts that run from right to left.
 
-Source: Netflix, Timed Text Style Guide, General Requirements (lines, 7 s, gap) and English (42 characters, 17
-per second); BBC, Subtitle Guidelines (pauses, 1.5 s, gaps of at least 1 s).
+Source: Netflix, Timed Text Style Guide, General Requirements (lines, 7 s, gap) and English (42 characters, 17 per
+second); BBC, Subtitle Guidelines (pauses, 1.5 s, gaps of at least 1 s).
 """
 
 import itertools
@@ -127,7 +127,7 @@ def _clusters(characters: Sequence[Character]) -> list[Character]:
 
 
 def text_width(text: str) -> int:
-    """Counts the columns that a text takes: 2 for a wide character, 0 for a combining or invisible one."""
+    """Counts the columns that a text takes: 2 for a wide character, 0 for a non-spacing or invisible one."""
     return sum(
         0 if unicodedata.category(each) in ("Mn", "Me", "Cf") else 1 + (unicodedata.east_asian_width(each) in "WF")
         for each in text
