@@ -56,7 +56,7 @@ def batches(
         hop_length: samples between frames. Because durations are rounded, a file may be longer than its manifest says
             by less than one hop. It may be shorter by up to a tenth.
         layout: which rows of each batch are read, and in which order.
-        num_workers: number of batches decoded at once; 0 means one per core.
+        num_workers: number of batches whose audio is read at once; 0 means one per core.
         time_reduction: spectrogram frames for one output frame. In training, it excludes recordings whose real length
             gives CTC too few output frames. In evaluation, None keeps them.
         perturb: changes the waveform [S] of the utterance with a given index, to the length that the plan expects.
