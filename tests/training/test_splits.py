@@ -149,7 +149,10 @@ def test_dev_split_can_be_trained_on(
 
 def test_dev_split_that_is_trained_on_must_be_another(tmp_path: Path) -> None:
     manifest = write_noise_manifest(tmp_path)
-    for dev, finding in ((None, "needs a dev split, got none"), (manifest, "without a common id, got 3, such as all0")):
+    for dev, finding in (
+        (None, "must have a dev split, got none"),
+        (manifest, "without common ids, got 3, such as all0"),
+    ):
         config = dataclasses.replace(SMALL_CONFIG, data=DataConfig(train=manifest, dev=dev, train_on_dev=True))
         with pytest.raises(InputError, match=finding):
             train(config, tmp_path / "run")
