@@ -112,7 +112,7 @@ def test_noise_that_breaks_in_the_middle_is_named(tmp_path: Path) -> None:
     epochs = Epochs(config, split)
     bad.write_bytes(bad.read_bytes()[:1000])  # after `Epochs` has checked it
     arguments = (epochs.plan(0), split, config, ONE_DEVICE)
-    with pytest.raises(InputError, match=r"^Utterance \d: .*bad\.wav must hold the \d+ bytes of audio its header"):
+    with pytest.raises(InputError, match=r"^Utterance \d: .*bad\.wav must hold the \d+ bytes of audio that its header"):
         list(make_stream(*arguments, None, epochs.perturb(0)))
     problems: list[Problem] = []
     batches = list(make_stream(*arguments, problems.append, epochs.perturb(0)))
