@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax.config.frames import Count, conv_output_lengths, count_frames, ctc_min_frames
+from ds2_jax.config.frames import Count, conv_output_lengths, count_frames, ctc_min_frames, ctc_min_samples
 from ds2_jax.model.masks import mask_from_lengths, paddings_from_lengths
 
 
@@ -66,3 +66,13 @@ def test_ctc_min_frames_is_the_length_of_the_shortest_path(labels: list[int]) ->
         if any(collapse(p) == labels for p in itertools.product(range(3), repeat=size))
     )
     assert ctc_min_frames(labels) == shortest
+
+
+@given(st.integers(2, 50), st.integers(1, 300), st.sampled_from([2, 4]))
+def test_no_fewer_samples_give_as_many_output_frames(min_frames: int, hop_length: int, time_reduction: int) -> None:
+    def outputs(num_samples: int) -> int:
+        return conv_output_lengths(count_frames(num_samples, hop_length), time_reduction)
+
+    least = ctc_min_samples(min_frames, hop_length, time_reduction)
+    assert outputs(least) >= min_frames > outputs(least - 1)
+    assert ctc_min_samples(1, hop_length, time_reduction) == 0
