@@ -18,8 +18,6 @@ from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.parallel.mesh import data_mesh
 from ds2_jax.recognition.piece_outputs import End, NamedBlocks, PieceOutput, join, piece_outputs
 from ds2_jax.recognition.transcript import Segment, Transcript
-from ds2_jax.runs import run_folder
-from ds2_jax.runs.fitted import run_decoder
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.text.alphabet import Alphabet
@@ -85,10 +83,10 @@ class Recogniser:
     """
 
     def __init__(self, run: Path, decoding: DecodingOptions = GREEDY) -> None:
-        self.config: Config = run_folder.load_config(run)
-        self._decode = run_decoder(self.config, run, decoding)
-        self._decoding = threading.Lock()  # language models keep state between frames
         self._model = TrainedModel.load(run, data_mesh(jax.local_devices()[:1]))
+        self.config: Config = self._model.config
+        self._decode = self._model.decoder(decoding)
+        self._decoding = threading.Lock()  # language models keep state between frames
 
     def transcribe(self, audio: Audio, sample_rate: int | None = None) -> Transcript:
         """Recognises a recording of any length.
