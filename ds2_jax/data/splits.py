@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -21,7 +21,7 @@ AUDIO_REASONS = ("missing audio", "unreadable audio")
 
 
 @dataclasses.dataclass(frozen=True)
-class Labels(Sequence[np.ndarray]):
+class Labels:
     """The labels of many transcripts in one array. For the 960 hours of LibriSpeech the array needs 50 MB.
 
     Attributes:
@@ -43,7 +43,10 @@ class Labels(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return len(self.ends)
 
-    def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]  # slices are not needed
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> np.ndarray:
         end = self.ends[index]
         labels: np.ndarray = self.flat[self.ends[index - 1] if index else 0 : end]
         return labels
