@@ -57,9 +57,21 @@ def ffmpeg() -> None:
         pytest.skip(NO_FFMPEG)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quick-compilation", action="store_true", help="compile without optimisation, except for tests of rounding"
+    )
+
+
 @pytest.fixture(autouse=True, scope="module")
-def forget_compilations() -> Iterator[None]:
-    """Frees a module's compiled programs: those of all modules can exceed the memory maps that a process may have."""
+def compilation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Sets how this module's programs and its processes compile, and frees the programs afterwards.
+
+    The programs of all modules can exceed the memory maps that a process may have.
+    """
+    quick = request.config.getoption("--quick-compilation") and not request.node.get_closest_marker("optimised")
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(quick)
+    jax.config.update("jax_disable_most_optimizations", quick)
     yield
     jax.clear_caches()
 

@@ -153,12 +153,6 @@ def assert_survives(folder: Path, name: str, kills: Sequence[tuple[str, int, flo
     return found
 
 
-def test_run_that_is_killed_three_times_ends_as_the_whole_one(folder: Path) -> None:
-    found = assert_survives(folder, "killed", [("epoch", 2, 0.0), ("save", 6, 0.0), ("evaluation", 9, 0.0)])
-    assert found.total() == 3
-    assert found["epoch"] + found["save"] + found["evaluation"] >= 2
-
-
 @pytest.mark.slow
 def test_folder_that_is_gone_is_named_and_not_made_anew(folder: Path) -> None:
     """Unmounting a disk leaves an empty folder in its place."""

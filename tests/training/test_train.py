@@ -5,21 +5,26 @@ import itertools
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ds2_jax import cli
-from ds2_jax.config import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
+from ds2_jax.config import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig, to_json
 from ds2_jax.corpora import an4
 from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
 from ds2_jax.evaluation.results import Evaluation, Result
 from ds2_jax.evaluation.split_outputs import evaluate_split
+from ds2_jax.model import update
 from ds2_jax.parallel.mesh import data_mesh, replicate
 from ds2_jax.runs.checkpoints import Checkpoints
 from ds2_jax.runs.fitted import read_calibration
@@ -34,6 +39,7 @@ from tests.training.stand_ins import read_lines, without_compiling
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 EPOCHS = 3
+ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
@@ -122,14 +128,21 @@ def test_nothing_compiles_after_the_first_epoch(trained: Trained) -> None:
     assert set(trained.compiled_later) <= {"jit(slice)", "jit(incremental_update)"}
 
 
-def test_no_more_shapes_are_compiled_than_were_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    manifest = write_noise_manifest(tmp_path, ("GO",) * 24)  # 0.5 to 1.65 s
-    model = dataclasses.replace(SMALL_CONFIG.model, rnn_type="rnn", num_layers=1)  # compiles sooner
-    config = dataclasses.replace(with_manifests(SMALL_CONFIG, manifest), epochs=2, seed=1, model=model)
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, num_buckets=2))
+def test_no_more_shapes_are_compiled_than_were_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def count_rows(state: Any, batch: dict[str, jax.Array], _: jax.Array, *, axis_name: str, **__: Any) -> Any:
+        """A step that compiles at once."""
+        rows = jax.lax.psum((batch["num_samples"] > 0).sum(), axis_name)
+        metrics = {"loss": 1.0, "grad_norm": 1.0, "num_samples": rows, "alignable": rows, "unalignable": 0, "empty": 0}
+        return dataclasses.replace(state, step=state.step + 1), jax.tree.map(jnp.asarray, metrics)
+
+    monkeypatch.setattr(update, "train_step", count_rows)
+    config = with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path, ("GO",) * 24))  # 0.5 to 1.65 s
+    data = dataclasses.replace(config.data, num_buckets=2, dev=None, test=None)
     programs: list[str] = []
     with each_program(programs.append):
-        train(config, tmp_path / "run")
+        train(dataclasses.replace(config, data=data, epochs=2), tmp_path / "run")
     told = re.search(r"batches of utterances padded to ([^;]+);", capsys.readouterr().err)
     assert told
     assert programs.count("jit(train_step)") == len(told[1].split(", ")) == 2
@@ -170,22 +183,33 @@ def test_run_folder_holds_settings_and_test_results(trained: Trained) -> None:
     assert sorted(line["reference"] for line in lines) == ["GO", "NO", "YES"]
 
 
-def test_interrupted_run_ends_as_the_uninterrupted_one(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+KILLED_WHILE_SAVING = """
+import os, pathlib, signal, sys
+from ds2_jax.config import from_json
+from ds2_jax.runs.checkpoints import Checkpoints
+from ds2_jax.training.train import train
+
+save = Checkpoints.save
+
+def killed(self, state):
+    save(self, state)  # a thread goes on writing
+    if int(state.step) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Checkpoints.save = killed
+train(from_json(sys.argv[1]), pathlib.Path(sys.argv[2]))
+"""
+
+
+def test_killed_run_ends_as_the_one_that_is_not(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, save = tmp_path / "run", Checkpoints.save
-
-    def stop_before_second(self: Checkpoints, state: Any) -> None:
-        if int(state.step) == 2:
-            raise KeyboardInterrupt
-        save(self, state)
-
-    monkeypatch.setattr(Checkpoints, "save", stop_before_second)
-    with pytest.raises(KeyboardInterrupt):
-        train(trained.config, run)
-    monkeypatch.undo()
+    """Kills at other moments are in test_survival.py."""
+    run = tmp_path / "run"
+    words = [sys.executable, "-c", KILLED_WHILE_SAVING, to_json(trained.config), run]
+    assert subprocess.run(words, cwd=ROOT).returncode == -signal.SIGKILL
     train(trained.config, run)
-    assert f"{run}: continuing after step 1" in capsys.readouterr().err
+    assert re.search(rf"{run}: continuing after step [12]\n", capsys.readouterr().err)
     jax.tree.map(
         np.testing.assert_array_equal, final_state(run, trained.config), final_state(trained.run, trained.config)
     )
