@@ -37,31 +37,37 @@ def test_import_layers_hold() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "absent"),
+    "imports",
     [
-        ("ds2_jax.cli", {"jax", "tensorflow", "librosa", "orbax"}),
-        ("ds2_jax.evaluation.summary", {"jax", "tensorflow", "librosa", "orbax", "tensorboardX"}),
-        ("ds2_jax.model.network", {"tensorflow", "librosa", "orbax"}),
-        ("ds2_jax.training.train", {"tensorflow", "tensorflow_datasets", "librosa"}),
-        ("ds2_jax.recognition.transcribe", {"tensorflow", "tensorflow_datasets", "librosa"}),
-        ("ds2_jax.curation.pack", {"tensorflow", "tensorflow_datasets", "apache_beam", "librosa"}),
-        ("ds2_jax.curation.check", {"tensorflow", "librosa", "orbax", "matplotlib"}),
-        ("ds2_jax.curation.preview.utterances", {"tensorflow", "librosa", "orbax", "matplotlib"}),
-        (
-            "ds2_jax.evaluation.report.command",
-            {"tensorflow", "tensorflow_datasets", "librosa", "orbax", "matplotlib", "numba"},
-        ),
-        ("ds2_jax.bench.report", {"tensorflow", "librosa", "torch"}),
+        [
+            ("ds2_jax.cli", {"jax", "tensorflow", "librosa", "orbax"}),
+            ("ds2_jax.evaluation.summary", {"jax", "tensorflow", "librosa", "orbax", "tensorboardX"}),
+            (
+                "ds2_jax.evaluation.report.command",
+                {"tensorflow", "tensorflow_datasets", "librosa", "orbax", "matplotlib", "numba"},
+            ),
+            ("ds2_jax.model.network", {"tensorflow", "librosa", "orbax"}),
+            ("ds2_jax.curation.check", {"tensorflow", "librosa", "orbax", "matplotlib"}),
+            ("ds2_jax.curation.preview.utterances", {"tensorflow", "librosa", "orbax", "matplotlib"}),
+            ("ds2_jax.bench.report", {"tensorflow", "librosa", "torch"}),
+        ],
+        [
+            ("ds2_jax.recognition.transcribe", {"tensorflow", "tensorflow_datasets", "librosa"}),
+            ("ds2_jax.curation.pack", {"tensorflow", "tensorflow_datasets", "apache_beam", "librosa"}),
+            ("ds2_jax.training.train", {"tensorflow", "tensorflow_datasets", "librosa"}),
+        ],
     ],
+    ids=["light", "heavy"],
 )
-def test_an_import_loads_little_and_starts_no_backend(module: str, absent: set[str]) -> None:
-    script = (
-        f"import sys, {module}; print(*sys.modules)\n"
-        "from jax._src import xla_bridge; print(xla_bridge.backends_are_initialized())"
-    )
-    printed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    loaded, started = printed.stdout.splitlines()
-    assert absent.isdisjoint(loaded.split())
+def test_imports_load_little_and_start_no_backend(imports: list[tuple[str, set[str]]]) -> None:
+    """Each module is imported after those before it, which may load less."""
+    script = "import importlib, sys\n"
+    script += "for name in sys.argv[1:]:\n    importlib.import_module(name)\n    print(*sys.modules)\n"
+    script += "from jax._src import xla_bridge\nprint(xla_bridge.backends_are_initialized())"
+    words = [sys.executable, "-c", script, *(module for module, _ in imports)]
+    *loaded, started = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for (module, absent), modules in zip(imports, loaded, strict=True):
+        assert not absent & set(modules.split()), module
     assert started == "False"
 
 

@@ -206,7 +206,7 @@ def test_killed_run_ends_as_the_one_that_is_not(
 ) -> None:
     """Kills at other moments are in test_survival.py."""
     run = tmp_path / "run"
-    words = [sys.executable, "-c", KILLED_WHILE_SAVING, to_json(trained.config), run]
+    words = [sys.executable, "-c", KILLED_WHILE_SAVING, to_json(trained.config), str(run)]
     assert subprocess.run(words, cwd=ROOT).returncode == -signal.SIGKILL
     train(trained.config, run)
     assert re.search(rf"{run}: continuing after step [12]\n", capsys.readouterr().err)
