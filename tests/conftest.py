@@ -59,19 +59,19 @@ def ffmpeg() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--quick-compilation", action="store_true", help="compile without optimisation, except for tests of rounding"
+        "--quick-compilation", action="store_true", help="compile without optimisation, in half of the time"
     )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compilation(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Sets how this module's programs and its processes compile, and frees the programs afterwards.
-
-    The programs of all modules can exceed the memory maps that a process may have.
-    """
-    quick = request.config.getoption("--quick-compilation") and not request.node.get_closest_marker("optimised")
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(quick)
+def pytest_configure(config: pytest.Config) -> None:
+    quick = config.getoption("--quick-compilation")
     jax.config.update("jax_disable_most_optimizations", quick)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(quick)  # for other processes
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_compilations() -> Iterator[None]:
+    """Frees a module's compiled programs: those of all modules can exceed the memory maps that a process may have."""
     yield
     jax.clear_caches()
 

@@ -105,7 +105,8 @@ def test_second_start_of_training_compiles_nothing_and_gives_the_same_bits(tmp_p
     assert folders[-1].parent.name == compilation.machine_type()
 
 
-@pytest.mark.parametrize("command", [pytest.param("evaluate", marks=pytest.mark.slow), "transcribe"])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["evaluate", "transcribe"])
 def test_second_start_compiles_nothing_even_when_two_first_ones_ran_at_once(command: str, tmp_path: Path) -> None:
     manifest = write_noise_manifest(tmp_path / "data")
     run = write_untrained_run(tmp_path / "run", SMALL_CONFIG)

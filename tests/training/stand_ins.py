@@ -1,4 +1,4 @@
-"""A training step that learns nothing, and a reader of the files that training writes."""
+"""Training that learns nothing, and a reader of the files that training writes."""
 
 import dataclasses
 import json
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ds2_jax.training import train as train_lib
+from tests.small_runs import some_state
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -17,7 +18,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> None:
-    """Replaces the training step by one that learns nothing and need not be compiled."""
+    """Replaces the training step by one that learns nothing, and the first weights by others: neither is compiled."""
 
     def parallel_train_step(*_: Any) -> Callable[..., Any]:
         def step(state: Any, batch: dict[str, np.ndarray], _: Any, signal: int) -> Any:
@@ -36,3 +37,4 @@ def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> Non
         return step
 
     monkeypatch.setattr(train_lib, "parallel_train_step", parallel_train_step)
+    monkeypatch.setattr(train_lib, "init_state", lambda config, *_: some_state(config))

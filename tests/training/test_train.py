@@ -347,7 +347,7 @@ def test_real_speech_is_learned_evaluated_and_transcribed(
 ) -> None:
     often, once = write_an4_words(tmp_path, an4_archive)
     config = Config(
-        epochs=12,
+        epochs=8,
         data=DataConfig(train=often, test=once, batch_size=8, num_buckets=1),
         model=ModelConfig(hidden_size=64, num_layers=1, channels=(4, 4), frequency_strides=(4, 2), time_reduction=4),
         optim=OptimConfig(learning_rate=3e-3, schedule="cosine", warmup_steps=10),
