@@ -1,5 +1,6 @@
 """`bench decode`: the decoders decode the outputs, and the table shows the measurements."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -88,3 +89,14 @@ def test_a_language_model_needs_a_run() -> None:
     with pytest.raises(InputError) as error:
         Options(lm=Path("lm.arpa"))
     assert str(error.value) == "--lm must be used with a run, got 'lm.arpa'. Add --run RUN."
+
+
+def test_a_run_without_a_train_split_needs_a_language_model(tmp_path: Path) -> None:
+    manifest = write_noise_manifest(tmp_path / "data")
+    config = with_manifests(SMALL_CONFIG, manifest)
+    without = dataclasses.replace(config, data=dataclasses.replace(config.data, train=None))
+    run = write_untrained_run(tmp_path / "run", without)
+    with pytest.raises(InputError) as error:
+        decoder_child.outputs_of(run, manifest, None, tmp_path)
+    assert str(error.value) == "--lm must be given, got none: the run names no data.train. Add --lm FILE."
+    assert decoder_child.outputs_of(run, manifest, tmp_path / "lm.arpa", tmp_path).lm == tmp_path / "lm.arpa"

@@ -1,0 +1,28 @@
+"""Locations stay valid when a run is continued from another folder."""
+
+from pathlib import Path
+
+import pytest
+
+from ds2_jax.config.places import DATASET_INFO, absolute
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "speech").mkdir()
+    (tmp_path / "speech" / DATASET_INFO).touch()
+    return tmp_path
+
+
+def test_paths_become_absolute(folder: Path) -> None:
+    assert absolute(Path("data/train.jsonl")) == folder / "data/train.jsonl"
+    assert absolute(folder / "train.jsonl") == folder / "train.jsonl"
+
+
+def test_folders_of_data_sets_become_absolute(folder: Path) -> None:
+    assert absolute(Path("tfds:speech#train[:10%]")) == Path(f"tfds:{folder}/speech#train[:10%]")
+
+
+def test_names_of_published_data_sets_stay() -> None:
+    assert absolute(Path("tfds:librispeech/en#train_clean100")) == Path("tfds:librispeech/en#train_clean100")
