@@ -29,7 +29,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir"]
     subprocess.run([*command, folder, source], check=True, capture_output=True)
     [wheel] = folder.glob("ds2_jax-*.whl")
-    zipfile.ZipFile(wheel).extractall(folder / "installed")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "installed")
     return folder / "installed"
 
 
