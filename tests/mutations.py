@@ -178,7 +178,7 @@ def notices(copy: Path, tests: Sequence[str], seconds: float) -> str | None:
     if done.returncode == 0:
         return None
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return failed[0][:200] if failed else done.stdout[-200:]
+    return failed[0][:200] if failed else f"exit code {done.returncode}"
 
 
 def try_one(mutation: Mutation, tests: Sequence[str], seconds: float) -> str | None:
