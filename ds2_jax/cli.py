@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in PLACES:
             raise
         place = error.filename or "Standard output"
-        advice = "Make room or mend the permissions, then run the same command again."
+        advice = "Free space or correct the permissions, and try again."
         print(f"error: {place} must be readable and writable, got: {error.strerror}. {advice}", file=sys.stderr)
         return FAILURE
 

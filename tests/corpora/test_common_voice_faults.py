@@ -121,7 +121,9 @@ def test_no_archive(tmp_path: Path) -> None:
     message = r"^--archive must name a release of Common Voice, got none\. Log in at https://.* --archive FILE\.$"
     with pytest.raises(InputError, match=message):
         common_voice.prepare(tmp_path)
-    with pytest.raises(InputError, match=r"/no\.tar\.gz must be a file, got none of that name\. Correct the path\.$"):
+    with pytest.raises(
+        InputError, match=r"/no\.tar\.gz must be a file, got a folder or nothing at this path\. Correct the path\.$"
+    ):
         common_voice.prepare(tmp_path, tmp_path / "no.tar.gz")
 
 

@@ -233,7 +233,9 @@ def test_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return scan(path)
 
     monkeypatch.setattr("os.scandir", refuse)
-    with pytest.raises(InputError, match=f"^{source}/ben must be readable, got: Permission denied. Mend that and try"):
+    with pytest.raises(
+        InputError, match=f"^{source}/ben must be readable, got: Permission denied. Correct the permissions and try"
+    ):
         folder_lib.prepare(source, "mine", root=tmp_path)
 
 

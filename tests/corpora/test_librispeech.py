@@ -304,7 +304,7 @@ def test_download_must_be_the_published_archive(
 ) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(librispeech, "URL", "http://127.0.0.1:9")  # discard: nothing listens
-    message = r"^http://127.0.0.1:9/dev-clean\.tar\.gz must be downloadable, got .*refused.* --archives FOLDER\.$"
+    message = r"^http://127.0.0.1:9/dev-clean\.tar\.gz must be downloadable to .*, got .*refused.* --archives FOLDER\.$"
     with pytest.raises(InputError, match=message):
         librispeech.prepare(tmp_path / "data", ("dev-clean",))
     there = (archives / "dev-clean.tar.gz").rename(tmp_path / "data/librispeech/dev-clean.tar.gz")

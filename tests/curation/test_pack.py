@@ -219,7 +219,7 @@ def test_what_beam_cannot_do_is_said(
     ):
         pack(**arguments, beam_runner="NoRunner")
     assert cli.main(["data", "pack", str(kinds), "--out", str(tmp_path / "pack"), "--", "--x", "a b"]) == 1
-    assert capsys.readouterr().err == "error: -- must come after --beam-runner, got \"--x 'a b'\".\n"
+    assert capsys.readouterr().err == "error: --beam-options must be used with --beam-runner, got \"--x 'a b'\".\n"
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     message = r"^--beam-runner must find Apache Beam, got: .* Install it: pip install 'apache-beam>=2\.73,<3'\.$"
     with pytest.raises(InputError, match=message):
@@ -262,7 +262,7 @@ def test_a_mended_file_rewrites_only_its_shard(tmp_path: Path, monkeypatch: pyte
     message = (
         "SOURCE must hold only recordings that can be read, got 1 of 6 that cannot: 1 unreadable audio. Mend them, or "
         "leave them out with --on-bad-utterance skip; files that are written already are kept. The first: some4 "
-        f"({broken} must hold the 22400 bytes of audio that its header states, got 22300. Replace the file.)."
+        f"({broken} must hold the 22400 bytes of audio that its header states, got 22300. Replace the recording.)."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         pack((str(manifest),), str(out))
@@ -358,7 +358,7 @@ def test_a_damaged_tfrecord_is_named(tmp_path: Path) -> None:
         ),
         (
             ("all.jsonl",),
-            "The name of a split must differ from \"all\", which is TFDS's own, got 'all'. Write another name before "
+            "The name of a split must differ from \"all\", which TFDS reserves, got 'all'. Write another name before "
             "the source: SPLIT=all.jsonl.",
         ),
         (("none.jsonl",), "none.jsonl must be a readable file, got: No such file or directory. Correct the path."),

@@ -82,8 +82,9 @@ def test_report_tells_how_good_confidences_and_word_times_are() -> None:
     heard = Result(said, "GO ON", "GO UP", [Hypothesis("GO UP", words, 0.3, -1.0)])
     lines = account(Evaluation([heard, EVALUATION.results[0]], 0.0, 0), "dev", Path("dev.jsonl")).splitlines()
     assert [line for line in lines if line.startswith(("confidences", "word times"))] == [
-        "confidences of words: expected calibration error 0.300, area under the curve 1.000, 50.0% of 2 right",
-        "confidences of utterances: expected calibration error 0.300, area under the curve undefined, 0.0% of 1 right",
+        "confidences of words: expected calibration error 0.300, area under the ROC curve 1.000, 50.0% of 2 right",
+        "confidences of utterances: expected calibration error 0.300, area under the ROC curve undefined, "
+        "0.0% of 1 right",
         "word times: starts 250 ms off in the mean (250 in the median, 95 % within 250), "
         "ends 250 ms off in the mean (250 in the median, 95 % within 250), over 1 right words",
     ]

@@ -102,7 +102,7 @@ def test_bad_files_among_good_ones(run: Path, tmp_path: Path, capsys: pytest.Cap
     errors = output.err.splitlines()
     for number, error in zip((2, 3, 4, 5), errors[:-1], strict=True):
         assert error.startswith(f"error: {tmp_path / f'{number}.wav'} must ")
-        assert error.endswith(". Replace the file.")
+        assert error.endswith(". Replace the recording.")
     assert errors[-1].startswith("2 files, 1.3 s of audio in ")
     assert "real-time factor" in errors[-1]
     assert errors[-1].endswith("; 4 files failed")

@@ -58,8 +58,8 @@ def test_the_largest_batch_fills_the_memory_and_no_more(config_file: Path, capsy
     printed = capsys.readouterr()
     seconds = int(printed.out)
     assert re.fullmatch(
-        r"an estimate by the compiler for cpu: \d+ MiB, and \d\.\d MiB for each second of audio on a device; "
-        r"358 MiB \(75% of 0.5 GB\) to fill\n",
+        r"compiled for cpu, a step needs about \d+ MiB, plus \d\.\d MiB for each second of audio on a device; "
+        r"358 MiB \(75% of 0.5 GB\) are available\n",
         printed.err,
     )
     longest = QUICK.data.max_duration
