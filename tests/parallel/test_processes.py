@@ -274,8 +274,8 @@ def test_processes_agree_or_say_in_what_they_do_not(tmp_path: Path) -> None:
         assert code == 1
         assert error.splitlines()[-1] == (
             "error: All processes of a training run must have the same settings, data, code and devices, got different "
-            "values: configuration: 03456789abcd in process 0, 13456789abcd in process 1. Start all processes again "
-            "with the same values."
+            "values: configuration: 03456789abcd in process 0, 13456789abcd in process 1. Make them equal, and "
+            "start all processes again."
         )
 
 

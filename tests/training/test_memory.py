@@ -101,5 +101,5 @@ def test_endless_utterances_are_named(tmp_path: Path) -> None:
     path.write_text(
         "from ds2_jax.config import Config, DataConfig\nconfig = Config(data=DataConfig(max_duration=float('inf')))\n"
     )
-    with pytest.raises(InputError, match=r"^data\.max_duration must be finite here, got inf\. Give the longest"):
+    with pytest.raises(InputError, match=r"^data\.max_duration must be finite here, got inf\. Set the longest"):
         memory.batch_seconds(path, 80, devices=1)

@@ -157,7 +157,7 @@ def test_warm_up_of_a_run_that_goes_on_in_mid_epoch_is_its_first_whole_epoch(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     lines = told_of([(0, size) for size in (5, 6, 7, 8)], capsys, first=3)  # updates 4 | 5, 6 | 7
-    assert [line.split(",")[0] for line in lines] == ["compiled again at step 7 (epoch 4)"]
+    assert [line.partition(" in ")[0] for line in lines] == ["compiled again at step 7 (epoch 4)"]
 
 
 def test_other_programs_and_threads_are_not_told(capsys: pytest.CaptureFixture[str]) -> None:
