@@ -260,9 +260,10 @@ def test_a_mended_file_rewrites_only_its_shard(tmp_path: Path, monkeypatch: pyte
     split_up(monkeypatch, 20_000)
     out = tmp_path / "pack"
     message = (
-        "SOURCE must hold only recordings that can be read, got 1 of 6 that cannot: 1 unreadable audio. Replace them, or "
-        "leave them out with --on-bad-utterance skip; files already written are kept. The first unreadable recordings: "
-        f"some4 ({broken} must hold the 22400 bytes of audio that its header states, got 22300. Replace the recording.)."
+        "SOURCE must hold only recordings that can be read, got 1 of 6 that cannot: 1 unreadable audio. Replace them, "
+        "or leave them out with --on-bad-utterance skip; files already written are kept. The first unreadable "
+        f"recordings: some4 ({broken} must hold the 22400 bytes of audio that its header states, got 22300. Replace the "
+        "recording.)."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         pack((str(manifest),), str(out))
