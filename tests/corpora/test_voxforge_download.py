@@ -107,7 +107,10 @@ def test_submissions_that_cannot_be_had_are_named(
         "lost-20080101-xyz.tgz": "missing archive",
         "b-20080101-xyz.tgz": "unreadable archive",
     }
-    assert f"  delete {folder} and run again to fetch them; what was downloaded is kept\n" in capsys.readouterr().err
+    assert (
+        f"  delete {folder} and run again to fetch the missing submissions; the other downloads are kept\n"
+        in capsys.readouterr().err
+    )
     (archives / "b-20080101-xyz.tgz").write_bytes(whole)
     server.requested.clear()
     folder.rename(tmp_path / "old")
@@ -122,7 +125,7 @@ def test_a_network_that_fails_makes_no_corpus_and_is_resumed(
     server.cut = {"c-20080101-xyz.tgz", "d-20080101-xyz.tgz"}
     message = (
         rf"^{server.url} must serve its submissions, got errors for 2 of 12: {server.url}c-20080101-xyz\.tgz must be "
-        r"downloadable, got \d+ of \d+ bytes before the connection closed\. Run again to resume, or name a folder of"
+        r"downloadable, got \d+ of \d+ bytes before the connection closed\. Run again to resume, or name a folder that"
     )
     with pytest.raises(InputError, match=message):
         voxforge.prepare(tmp_path / "data")
