@@ -93,7 +93,7 @@ PROBLEMS = [
 def test_bad_utterances_stop_with_counts_and_examples() -> None:
     message = (
         "set.jsonl must hold only usable utterances, got 4 of 6 that are not: 3 missing audio, 1 empty transcript. "
-        "Mend them, or leave them out with --data.on-bad-utterance skip. The first: "
+        "Correct them, or leave them out with --data.on-bad-utterance skip. The first: "
         "a (missing audio: a.wav does not exist); b (empty transcript: ''); d (missing audio: d.wav does not exist)."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
@@ -125,9 +125,9 @@ def test_all_unknown_characters_are_listed_and_texts_cut(audio: Path) -> None:
             manifest=Path("set.jsonl"),
         )
     message = str(error.value)
-    advice = "Mend them, or leave them out with --data.on-bad-utterance skip, "
-    advice += "or add to --data.alphabet or --data.remove (see data alphabet) "
-    assert f"{advice}['0', '1', '2', '3', '4', 'É']. The first: a (unknown characters: ['É'] in 'ÉÉ" in message
+    advice = "Correct them, or leave them out with --data.on-bad-utterance skip, "
+    advice += "or add ['0', '1', '2', '3', '4', 'É'] to --data.alphabet or --data.remove (see data alphabet)"
+    assert f"{advice}. The first: a (unknown characters: ['É'] in 'ÉÉ" in message
     assert len(message) < 1000
 
 
@@ -143,7 +143,7 @@ def test_bad_utterances_are_left_out_on_request() -> None:
 
 def test_a_manifest_of_only_bad_utterances_stops_always() -> None:
     message = (
-        "set.jsonl must hold at least one usable utterance, got 1 of 1 that are not: 1 missing audio. Mend them. "
+        "set.jsonl must hold at least one usable utterance, got 1 of 1 that are not: 1 missing audio. Correct them. "
         "The first: a (missing audio: a.wav does not exist)."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
