@@ -147,6 +147,9 @@ class Journal:
 
     Args:
         path: a JSON Lines file, which an earlier run may have started.
+
+    Raises:
+        InputError: the file cannot be read or written, or a complete line is damaged.
     """
 
     def __init__(self, path: Path) -> None:

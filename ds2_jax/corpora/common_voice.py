@@ -56,8 +56,8 @@ def prepare(root: Path = Path("datasets"), archive: Path | None = None, language
     Log in at https://datacollective.mozillafoundation.org and download it there (Common Voice Scripted Speech).
 
     The splits are the release's train, dev and test. They contain only validated clips. The sentences keep their case
-    and punctuation. Only the clips of the three splits are unpacked, as unchanged MP3 files. Rows without a
-    sentence, damaged rows, and rows with a missing or unreadable clip are left out and listed in left_out.jsonl.
+    and punctuation. Only the clips of the three splits are unpacked, as unchanged MP3 files. Rows without a sentence,
+    damaged rows, and rows with a missing or unreadable clip are left out and listed in left_out.jsonl.
 
     If the folder is complete, the command changes nothing. After an interruption, the next call continues.
 

@@ -89,8 +89,8 @@ def prepare(
 
     Raises:
         InputError: SOURCE is not a folder, does not have the layout, or has a split with nothing usable; `name` is not
-            the name of a folder; a text is not UTF-8; or
-            ROOT/NAME is something else, or was made from another folder or from an earlier state of it.
+            the name of a folder; a text is not UTF-8; or ROOT/NAME is something else, or was made from another folder
+            or from an earlier state of it.
     """
     folder = root / name
     _check_place(source, name, folder)

@@ -59,8 +59,8 @@ def prepare(root: Path = Path("datasets"), parts: tuple[Part, ...] = PARTS, arch
     complete, and does not change afterwards. train.jsonl lists the existing train parts, and dev.jsonl the existing dev
     parts; they are updated when you add a part. All readable utterances are included, however long.
 
-    The MD5 of every archive is compared with the published one. A download must match; for a copy, a
-    difference is only reported.
+    The MD5 of every archive is compared with the published one. A download must match; for a copy, a difference
+    is only reported.
 
     All seven parts take 60 GB to download and as much unpacked. You may delete the archives afterwards.
 

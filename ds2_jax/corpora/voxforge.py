@@ -81,8 +81,8 @@ def prepare(
 
     Raises:
         InputError: a share is negative or the shares do not sum to 1; there is no submission, or too many cannot be
-            fetched; there are too few speakers; or ROOT/voxforge was made from other submissions,
-            or with another seed or other shares.
+            fetched; there are too few speakers; or ROOT/voxforge was made from other submissions, or with
+            another seed or other shares.
     """
     if min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
         raise InputError(

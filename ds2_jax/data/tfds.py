@@ -276,8 +276,9 @@ def int16_samples(samples: np.ndarray, name: str) -> np.ndarray:
 def find_features(features: Mapping[str, Any], supervised: tuple[Any, ...] | None, name: str) -> Features:
     """Finds the features that contain the audio and the transcript.
 
-    The audio is the set's only Audio feature, or a byte tensor with a name in `AUDIO_NAMES`. The transcript is the text
-    that the supervised keys pair with the audio, else the only text with a name in `TEXT_NAMES`, else the only Text.
+    The audio is an Audio feature or, if the set has none, a byte tensor with a name in `AUDIO_NAMES`. If there are
+    several, it is the one among the supervised keys. The transcript is the text that the supervised keys pair with the
+    audio, else the only text with a name in `TEXT_NAMES`, else the only Text.
 
     Args:
         features: the features of the set by name.

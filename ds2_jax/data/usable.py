@@ -25,7 +25,7 @@ def check_utterances(
     min_duration: float,
     max_duration: float,
 ) -> list[Problem]:
-    """Finds the utterances that cannot be trained on. Audio is not decoded.
+    """Finds the utterances that cannot be trained on. Audio is not decoded, except records without a duration.
 
     Args:
         utterances: the utterances of a manifest.

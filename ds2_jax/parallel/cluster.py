@@ -17,14 +17,15 @@ class ClusterOptions:
 
     distributed: bool = False
     """Train in several processes, all started with the same command. With SLURM, Open MPI 4 and Cloud TPUs each process
-    finds its index and the coordinator. Otherwise give the three options below."""
+    finds its index, the coordinator and the number of processes. Otherwise give the three options below."""
     coordinator: str | None = None
-    """HOST:PORT of process 0. All processes must be able to reach it. The default is JAX_COORDINATOR_ADDRESS."""
+    """HOST:PORT of process 0. All processes must be able to reach it. The default is the environment variable
+    JAX_COORDINATOR_ADDRESS."""
     num_processes: int | None = None
     """Number of processes in this training run."""
     process_index: int | None = None
-    """Index of this process, counted from 0. The default is JOB_COMPLETION_INDEX, which a Kubernetes Indexed Job
-    sets."""
+    """Index of this process, counted from 0. The default is the environment variable JOB_COMPLETION_INDEX, which a
+    Kubernetes Indexed Job sets."""
     wait_minutes: float = 5.0
     """Minutes to wait for the other processes to start."""
 
