@@ -46,6 +46,7 @@ def test_check_names_each_kind_of_bad_utterance(audio: Path, tmp_path: Path) -> 
     found = check(
         Utterance(audio, 1.0, "it's fine", "good"),
         Utterance(tmp_path / "none.wav", 1.0, "YES", "missing"),
+        Utterance(tmp_path, 1.0, "YES", "folder"),
         Utterance(broken, 0.0, "YES", "unreadable"),
         Utterance(audio, 1.0, "ROOM 42 É", "unknown"),
         Utterance(audio, 1.0, " \n", "empty"),
@@ -55,6 +56,7 @@ def test_check_names_each_kind_of_bad_utterance(audio: Path, tmp_path: Path) -> 
     )
     assert [(name, reason) for name, reason, _ in found] == [
         ("missing", "missing audio"),
+        ("folder", "missing audio"),
         ("unreadable", "unreadable audio"),
         ("unknown", "unknown characters"),
         ("empty", "empty transcript"),
@@ -64,6 +66,7 @@ def test_check_names_each_kind_of_bad_utterance(audio: Path, tmp_path: Path) -> 
     ]
     details = {name: detail for name, _, detail in found}
     assert details["missing"] == f"{tmp_path / 'none.wav'} does not exist"
+    assert details["folder"] == f"{tmp_path} is not a file"
     assert details["unreadable"].startswith(f"{broken} must hold audio, got an empty file.")
     assert details["unknown"] == "['2', '4', 'É'] in 'ROOM 42 É'"
     assert details["long"] == "20.01 s, limits 0.1 to 20 s"
