@@ -254,7 +254,9 @@ def test_transcript_without_utterance(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["YES", "YES an0-t1-b", "YES (an0-t1-b", "YES (an0-t1-b)"])
 def test_transcript_not_marked_or_twice(tmp_path: Path, line: str) -> None:
     transcripts = corpus_files()[TRANSCRIPTS] + line.encode()
-    message = f" must end each transcript with its utterance in parentheses, each once, got '{re.escape(line)}'"
+    message = (
+        f" must end each transcript with its utterance's name in parentheses, each name once, got '{re.escape(line)}'"
+    )
     refused(tmp_path, {TRANSCRIPTS: transcripts}, message + PUBLISHED)
 
 

@@ -169,7 +169,10 @@ def test_damaged_archive(archive: Path, tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"filename\ttext\n", r"train\.tsv must have the columns client_id, path, sentence, got filename, text\. Use"),
-        (b"client_id\tpath\tsentence\n\xe9\n", r"train\.tsv must be UTF-8, got .* at byte 24\. Fetch it again\.$"),
+        (
+            b"client_id\tpath\tsentence\n\xe9\n",
+            r"train\.tsv must be UTF-8, got .* at byte 24\. Download the archive again\.$",
+        ),
     ],
 )
 def test_unusable_list(tmp_path: Path, content: bytes, message: str) -> None:
