@@ -139,7 +139,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_process_that_ends_is_named() -> None:
-    message = r"ds2_jax\.bench\.none must answer 'load', got exit code 1\. Read what it printed\."
+    message = r"ds2_jax\.bench\.none must answer 'load', got exit code 1\. See its output above\."
     with Child("ds2_jax.bench.none") as child, pytest.raises(InputError, match=message):
         child.ask("load")
 

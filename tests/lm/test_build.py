@@ -110,7 +110,7 @@ def test_wrong_command_lines(text: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 def test_the_group_lists_its_tools(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["lm", "--help"]) == 0
-    assert "  build  an n-gram model of text files or manifests, as an ARPA file\n" in capsys.readouterr().out
+    assert "  build  build an n-gram model from text files or manifests, as an ARPA file\n" in capsys.readouterr().out
     assert cli.main(["lm", "grow"]) == 1
     assert capsys.readouterr().err.startswith("error: TOOL must be one of build")
 

@@ -90,7 +90,7 @@ def test_the_shortest_lines_find_room(tmp_path: Path) -> None:
 
 def test_a_gzip_bomb(tmp_path: Path) -> None:
     bomb = gzip.compress(HAND.replace("\\2-grams:", "-1.0\ta\n" * 2**23 + "\\2-grams:", 1).encode(), 1)
-    assert_refused(tmp_path, bomb, "must be readable, got: over 50 bytes of content for each of its own.")
+    assert_refused(tmp_path, bomb, "must be readable, got: over 50 bytes of content for each byte of the file.")
 
 
 def test_gzip_by_its_first_bytes(tmp_path: Path) -> None:
