@@ -169,7 +169,7 @@ def describe_settings(config: Config, source: str) -> list[str]:
     removed = f"; replaced by spaces, or kept inside words: {data.remove!r}" if data.remove else ""
     return [
         f"settings: {source}",
-        f"  {features.sample_rate} Hz, {data.min_duration:g} to {data.max_duration:g} s, an output frame of "
+        f"  {features.sample_rate} Hz, {data.min_duration:g} to {data.max_duration:g} s, output frames of "
         f"{milliseconds:g} ms, data.on_bad_utterance {data.on_bad_utterance}",
         f"  alphabet {data.alphabet!r}, case: {data.case}{removed}",
         "",

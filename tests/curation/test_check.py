@@ -136,7 +136,7 @@ def test_report_counts_every_kind_and_shows_examples(
     assert lines[0] == (
         "settings: the defaults (give --config FILE or --run RUN for others), and data.max_duration as given"
     )
-    assert lines[1] == "  16000 Hz, 0.1 to 10 s, an output frame of 20 ms, data.on_bad_utterance error"
+    assert lines[1] == "  16000 Hz, 0.1 to 10 s, output frames of 20 ms, data.on_bad_utterance error"
     told = re.findall(r"^  (error|warning|remark): (.*): (\d+)$", printed.out, flags=re.MULTILINE)
     assert told == [
         ("error", "missing audio", "1"),
