@@ -154,5 +154,5 @@ def test_a_terminal_is_no_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     for standard_input in (terminal, None):
         monkeypatch.setattr(sys, "stdin", standard_input)
-        with pytest.raises(InputError, match=r"^AUDIO - must be a recording on standard input, got a terminal\. Pipe"):
+        with pytest.raises(InputError, match=r"^AUDIO - must be a recording on standard input, got none\. Pipe"):
             save_standard_input(tmp_path)

@@ -126,8 +126,8 @@ def test_one_process_trains_a_run(tmp_path: Path) -> None:
         with locked(tmp_path / "runs/two"):
             pass
     assert str(caught.value) == (
-        f"{folder} must be used by one training at a time, got a second one. "
-        "Wait for the other, or give another --workdir."
+        f"{folder} must be trained by one command at a time, got a second one. "
+        "Wait until the other ends, or give another --workdir."
     )
     with locked(folder):  # the lock is free again
         assert [path.name for path in folder.iterdir()] == ["lock"]
