@@ -19,7 +19,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = "Free space or correct the permissions, and try again."
+        advice = "Free space, or correct the path or its permissions."
         raise InputError(f"{path} must be writable, got: {error.strerror or error}. {advice}") from error
 
 

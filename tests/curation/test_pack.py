@@ -262,8 +262,8 @@ def test_a_mended_file_rewrites_only_its_shard(tmp_path: Path, monkeypatch: pyte
     message = (
         "SOURCE must hold only recordings that can be read, got 1 of 6 that cannot: 1 unreadable audio. Replace them, "
         "or leave them out with --on-bad-utterance skip; files already written are kept. The first unreadable "
-        f"recordings: some4 ({broken} must hold the 22400 bytes of audio that its header states, got 22300. Replace the "
-        "recording.)."
+        f"recordings: some4 ({broken} must hold the 22400 bytes of audio that its header states, got 22300. Replace "
+        "the recording.)."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         pack((str(manifest),), str(out))

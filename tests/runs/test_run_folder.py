@@ -95,7 +95,7 @@ def test_overwrite_spares_a_folder_with_settings_of_something_else(tmp_path: Pat
 
 def test_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"config\.json must be writable, got: Not a directory\. Free space or"):
+    with pytest.raises(InputError, match=r"config\.json must be writable, got: Not a directory\. Free space, or"):
         open_run(tmp_path / "file/run", CONFIG, overwrite=False)
 
 

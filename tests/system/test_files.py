@@ -44,7 +44,7 @@ def test_failure_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught, writing(path):
         raise OSError(28, "No space left on device")
     assert str(caught.value) == (
-        f"{path} must be writable, got: No space left on device. Free space or correct the permissions, and try again."
+        f"{path} must be writable, got: No space left on device. Free space, or correct the path or its permissions."
     )
 
 

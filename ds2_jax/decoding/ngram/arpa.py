@@ -36,7 +36,7 @@ COUNT = re.compile(rb"ngram[ \t]+(\d{1,18})[ \t]*=[ \t]*(\d{1,18})")
 NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 IRSTLMS = (b"iARPA", b"qARPA")
 """First words of IRSTLM's internal formats, which look like ARPA files but contain other numbers."""
-MEND = "Correct the line or make the model again."
+ADVICE = "Correct the line or make the model again."
 REMAKE = "Copy the file again or make it again."
 CUT_SHORT = f"The file is cut short. {REMAKE}"
 
@@ -213,7 +213,7 @@ class _Vocabulary:
         ids = find_words(characters, block.starts, block.ends, self._table, self._words, self._bounds)
         for row, column in np.argwhere(ids < 0)[:1]:
             start, end = block.starts[row, column], block.ends[row, column]
-            _refuse(text.place(start), "hold only words that are among the 1-grams", block.text[start:end], MEND)
+            _refuse(text.place(start), "hold only words that are among the 1-grams", block.text[start:end], ADVICE)
         return NGrams(np.minimum(ids, self._unknown), block.log10, block.backoffs)
 
 
@@ -238,11 +238,11 @@ def _read_counts(text: _Text) -> list[int]:
         order = len(counts) + 1
         match = COUNT.fullmatch(line)
         if match is None or int(match[1]) != order:
-            _refuse(text.place(text.position), f"be 'ngram {order}=COUNT' or '\\1-grams:'", line, MEND)
+            _refuse(text.place(text.position), f"be 'ngram {order}=COUNT' or '\\1-grams:'", line, ADVICE)
         else:
             counts.append(int(match[2]))
         text.advance()
-    require(bool(counts), str(text.path), "announce 'ngram 1=COUNT' after \\data\\", "no counts", MEND)
+    require(bool(counts), str(text.path), "announce 'ngram 1=COUNT' after \\data\\", "no counts", ADVICE)
     return counts
 
 
@@ -293,7 +293,7 @@ def _check_line(text: _Text, order: int, is_highest: bool) -> None:
     else:
         assert is_highest
         rule, value = "have no back-off weight, because it is of the highest order", fields[-1]
-    _refuse(text.place(text.position), rule, value, MEND)
+    _refuse(text.place(text.position), rule, value, ADVICE)
 
 
 def _is_finite(field: bytes) -> bool:
@@ -311,7 +311,7 @@ def _sort_words(path: Path, names: list[bytes]) -> tuple[tuple[str, ...], np.nda
     ids = {word: index for index, word in enumerate(words)}
     twice = [word for word, count in collections.Counter(listed).items() if count > 1]
     for word in twice[:1]:
-        require(False, str(path), "list each word once", word, MEND)
+        require(False, str(path), "list each word once", word, ADVICE)
     for word in sorted({BEGIN, END} - set(listed)):
         raise InputError(f"{path} must list {BEGIN} and {END} among its 1-grams, got a list without {word}. {REMAKE}")
     return words, np.array([ids[word] for word in listed], np.int64)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds2_jax.decoding.ngram.arpa import MEND, Arpa
+from ds2_jax.decoding.ngram.arpa import ADVICE, Arpa
 from ds2_jax.system.checks import require
 from ds2_jax.system.numba_cache import kernel
 
@@ -139,7 +139,7 @@ def _check_once(arpa: Arpa, order: int, nodes: np.ndarray) -> None:
     counts = np.bincount(nodes, minlength=1)
     if counts.max() > 1:
         ids = arpa.orders[order - 1].words[np.argmax(counts[nodes] > 1)]
-        require(False, str(arpa.path), "list each n-gram once", " ".join(arpa.words[each] for each in ids), MEND)
+        require(False, str(arpa.path), "list each n-gram once", " ".join(arpa.words[each] for each in ids), ADVICE)
 
 
 @kernel()

@@ -75,7 +75,7 @@ def test_an_earlier_evaluation_is_compared_without_a_report(folder: Path, capsys
         ("file", r"--report must be a folder, got .*/taken, which is a file\. Give another --report\."),
         (
             "below a file",
-            r"taken/report must be writable, got: Not a directory\. Free space or correct the permissions",
+            r"taken/report must be writable, got: Not a directory\. Free space, or correct the path",
         ),
     ],
 )
