@@ -1,6 +1,7 @@
 """The benchmark command at a tiny size: each measurement runs, and the output shows what was measured."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,12 @@ def test_a_forward_pass_reads_what_the_peer_gets(tmp_path: Path) -> None:
         assert arrays["num_frames"].tolist() == size.frames_of_rows == [21, 13]
         assert np.isclose(arrays["spectrograms"][1, :13].std(ddof=1), 1, atol=1e-3)
         np.testing.assert_array_equal(arrays["labels"], batch["labels"])
+
+
+def test_rows_have_14_labels_per_second_as_in_read_english() -> None:
+    batch = make_batch(Size(1, 8, 2, 501))
+    assert batch["num_samples"][0] == 501 * 160 - 1
+    assert batch["num_labels"].tolist() == [math.floor(14 * samples / 16_000) for samples in batch["num_samples"]]
 
 
 def test_what_is_wrong_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
