@@ -304,7 +304,7 @@ class OptimConfig:
     anneal: float = 0.99
     """Factor of the exponential schedule, applied after each epoch."""
     warmup_steps: int = 0
-    """Number of steps over which the learning rate rises linearly from 0 to its peak."""
+    """Number of steps in which the learning rate rises to its peak: step i of n uses i/n of it."""
     weight_decay: float = 1e-5
     """Strength of weight decay, which is decoupled for adamw and an L2 penalty for sgd."""
     momentum: float = 0.9

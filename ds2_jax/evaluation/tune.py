@@ -368,7 +368,10 @@ def describe(study: Trials, run: Path, lm: Path) -> Iterator[str]:
     yield f"alpha {best.alpha:g}, beta {best.beta:g}, the best of {len(study.trials):,} trials: {rates}"
     if study.errors(best) >= study.errors(Trial(0, 0, told["greedy_words"], told["greedy_characters"])):
         yield "  no better than greedy decoding: build the language model from text that is closer to the speech"
-    ends = [name for name, value, ends in (("alpha", best.alpha, ALPHAS), ("beta", best.beta, BETAS)) if value in ends]
+    # alpha cannot be negative, so its lower end is no limit of the search.
+    ends = [
+        name for name, value, ends in (("alpha", best.alpha, ALPHAS[1:]), ("beta", best.beta, BETAS)) if value in ends
+    ]
     if ends:
         yield f"  {' and '.join(ends)} at the end of the range that was tried: better values may lie beyond"
     yield f"trials: {study.path}"

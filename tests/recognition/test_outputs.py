@@ -1,6 +1,8 @@
 """Every result has its own file, and none is overwritten."""
 
+import io
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,6 +64,14 @@ def test_resume_leaves_out_what_has_all_its_files(tmp_path: Path) -> None:
     assert Output(("txt",), tmp_path).plan(FILES, resume=True) == FILES[2:]
     assert Output(("txt", "srt"), tmp_path).plan(FILES, resume=True) == [FILES[0], FILES[2]]
     assert Output(("vtt",), tmp_path).plan(FILES, resume=True) == FILES
+
+
+def test_a_pipe_gets_each_transcript_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(pipe)))
+    for number, file in enumerate(FILES, start=1):
+        Output(("txt",), None).write(file, TRANSCRIPT, with_path=True)
+        assert pipe.getvalue().count(b"TURN ON THE LIGHTS\n") == number
 
 
 def test_two_recordings_of_one_name_are_refused(tmp_path: Path) -> None:
