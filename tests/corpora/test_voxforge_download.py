@@ -107,7 +107,10 @@ def test_submissions_that_cannot_be_had_are_named(
         "lost-20080101-xyz.tgz": "missing archive",
         "b-20080101-xyz.tgz": "unreadable archive",
     }
-    assert f"  delete {folder} and run again to fetch them; what was downloaded is kept\n" in capsys.readouterr().err
+    assert (
+        f"  delete {folder} and run again to fetch the missing submissions; the other downloads are kept\n"
+        in capsys.readouterr().err
+    )
     (archives / "b-20080101-xyz.tgz").write_bytes(whole)
     server.requested.clear()
     folder.rename(tmp_path / "old")
