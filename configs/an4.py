@@ -2,9 +2,10 @@
 
     python main.py --config configs/an4.py
 
-It needs an accelerator and was not trained here, so there are no figures. It differs from the original in the settings
-that helped on two cores (configs/an4_cpu.py, docs/an4.md): mel bands with the mean of each band removed, speed
-perturbation of every utterance, SpecAugment's masks, weight decay, and a moving average of the weights.
+This recipe needs an accelerator. It was never trained, so its error rates are unknown. It differs from the original in
+the settings that helped on two cores (configs/an4_cpu.py, docs/an4.md): mel bands with the mean of each band removed,
+smaller kernels over frequency, speed perturbation of every utterance, SpecAugment's masks, weight decay, and a moving
+average of the weights.
 """
 
 from ds2_jax.config import AugmentConfig, Config, DataConfig, FeatureConfig, ModelConfig, OptimConfig, PerturbConfig

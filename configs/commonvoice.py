@@ -3,8 +3,8 @@
     python main.py prepare common-voice --archive cv-corpus-22.0-2025-06-20-en.tar.gz
     python main.py --config configs/commonvoice.py
 
-It needs an accelerator and was not trained here, so there are no figures. With --dry-run the second command tells what
-it would do with your data on your machine.
+This recipe needs an accelerator. It was never trained, so its error rates are unknown. With --dry-run, the second
+command prints what it would do with your data on your machine.
 
 Differs from deepspeech.pytorch's configs/commonvoice.yaml:
 

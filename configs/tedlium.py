@@ -3,8 +3,8 @@
     python main.py prepare tedlium --release 2
     python main.py --config configs/tedlium.py
 
-It needs an accelerator and was not trained here, so there are no figures. With --dry-run the second command tells what
-it would do with your data on your machine.
+This recipe needs an accelerator. It was never trained, so its error rates are unknown. With --dry-run, the second
+command prints what it would do with your data on your machine.
 
 Differs from deepspeech.pytorch's configs/tedlium.yaml:
 

@@ -1,6 +1,6 @@
 """Deep Speech 2 in JAX and Flax: trains speech recognisers and recognises speech.
 
-Three lines recognise speech. They print nothing, and raise `ds2_jax.InputError` for errors that you can mend:
+Three lines recognise speech. They print nothing, and raise `ds2_jax.InputError` for errors that you can correct:
 
     >>> import ds2_jax
     >>> recogniser = ds2_jax.load("runs/an4_cpu")

@@ -55,7 +55,7 @@ COMMANDS = {
         "curation.check:check", "decode every recording; list what stops training and what looks wrong"
     ),
     "data stats": Command("curation.stats:stats", "hours, speakers, words and durations, without decoding"),
-    "data merge": Command("curation.edit:merge", "make one manifest of several"),
+    "data merge": Command("curation.edit:merge", "combine several manifests into one"),
     "data split": Command("curation.edit:split", "split a manifest into train, dev and test by speaker"),
     "data alphabet": Command(
         "curation.propose_alphabet:alphabet", "propose data.alphabet and data.remove for transcripts of any language"
@@ -70,9 +70,9 @@ COMMANDS = {
     "data pack": Command(
         "curation.pack:pack", "pack recordings and transcripts into a few large files, for fast reading"
     ),
-    "lm build": Command("lm.build:build", "an n-gram model of text files or manifests, as an ARPA file"),
+    "lm build": Command("lm.build:build", "build an n-gram model from text files or manifests, as an ARPA file"),
     "lm tune": Command("evaluation.command:tune", "tune the weights of a language model for a run, on its dev split"),
-    "bench": Command("bench.command:bench", "measure speed and memory, beside PyTorch if it is installed"),
+    "bench": Command("bench.command:bench", "measure speed and memory, next to PyTorch if it is installed"),
 }
 """Commands by name; a name is one word or two."""
 
@@ -108,7 +108,7 @@ PLACES = {
     *(errno.ENOTDIR, errno.ENAMETOOLONG),
     *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ETIMEDOUT),
 }
-"""Errors of a file's location. The user can mend them, so they never give a traceback."""
+"""Errors of a file's location. The user can correct them, so they never give a traceback."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,8 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words of the command line; by default those of this process.
 
     Returns:
-        The exit code: 0; 1 after an error that the user can mend; 130 after Ctrl-C; 143 after SIGTERM; 141 if nobody
-        reads the output any more. In a distributed training the process exits with 75 if another process is lost.
+        The exit code: 0; 1 after an error that the user can correct; 130 after Ctrl-C; 143 after SIGTERM; 141 if nobody
+        reads the output any more. In distributed training, the process exits with 75 if another process is lost.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in PLACES:
             raise
         place = error.filename or "Standard output"
-        advice = "Make room or mend the permissions, then run the same command again."
+        advice = "Free space, or correct the path or its permissions."
         print(f"error: {place} must be readable and writable, got: {error.strerror}. {advice}", file=sys.stderr)
         return FAILURE
 
@@ -248,7 +248,7 @@ def parse(name: str, words: Sequence[str]) -> Callable[[], int | Path]:
 
 
 def _named_config(words: Sequence[str]) -> Config | None:
-    """Loads the configuration of the last --config before the options are read: it sets their defaults."""
+    """Loads the configuration that the last --config names, before the options are read. It sets their defaults."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", nargs="?", type=Path)
     path = parser.parse_known_args(words)[0].config
@@ -256,7 +256,7 @@ def _named_config(words: Sequence[str]) -> Config | None:
 
 
 def _with_default(parameter: inspect.Parameter, config: Config) -> inspect.Parameter:
-    """Sets the default of a parameter from `config`, if it holds all settings or a section of them."""
+    """Sets the default of a parameter from `config`, if the parameter holds all settings or a section of them."""
     for settings in (config, getattr(config, parameter.name, None)):
         if type(settings) is type(parameter.default) and settings is not None:
             return parameter.replace(default=settings)

@@ -344,14 +344,14 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (
             PermissionError(errno.EACCES, "Permission denied", "data/x"),
             1,
-            "error: data/x must be readable and writable, got: Permission denied. Make room or mend the permissions, "
-            "then run the same command again.",
+            "error: data/x must be readable and writable, got: Permission denied. Free space, or correct the path or "
+            "its permissions.",
         ),
         (
             OSError(errno.ENOSPC, "No space left on device"),
             1,
-            "error: Standard output must be readable and writable, got: No space left on device. Make room or mend the "
-            "permissions, then run the same command again.",
+            "error: Standard output must be readable and writable, got: No space left on device. Free space, or "
+            "correct the path or its permissions.",
         ),
     ],
 )

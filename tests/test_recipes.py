@@ -88,7 +88,8 @@ def test_a_recipes_dry_run(
     lines = out.splitlines()
     assert lines[0] == "train: 4 utterances, 0.00 hours"
     assert re.fullmatch(
-        r"an epoch: 1 batches; \S+% of their frames are padding, \d+ rows stay empty \(\S+%\); 16 steps in 16 epochs",
+        r"an epoch: 1 batches; \S+% of the frames in their rows are padding, \d+ rows stay empty "
+        r"\(\S+% of all frames\); 16 steps in 16 epochs",
         lines[3],
     )
     assert re.fullmatch(r" +1 batches of +\d+ x  0\.\d\d s", lines[4])

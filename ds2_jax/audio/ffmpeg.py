@@ -57,13 +57,13 @@ def _decode(program: str, path: Path, sample_rate: int) -> Iterator[np.ndarray]:
         try:
             yield from _read(process.stdout, process, messages, path, sample_rate)
         finally:
-            process.kill()  # if the reader stopped early
+            process.kill()  # it still runs if the reader stopped early
 
 
 def _start(program: str, path: Path, messages: IO[bytes]) -> "subprocess.Popen[bytes]":
     """Starts ffmpeg. It writes the AU format (a short header, then float samples) to a pipe."""
-    # Naming the protocol "file" keeps ffmpeg from reading one out of the file's name. The whitelist forbids others in
-    # the file's content: a playlist could contain network addresses.
+    # The prefix "file:" keeps ffmpeg from taking the start of the file's name for a protocol. The whitelist forbids
+    # other protocols in the file's content: a playlist could contain network addresses.
     arguments = [program, "-nostdin", "-hide_banner", "-loglevel", "error", "-xerror", "-protocol_whitelist", "file"]
     arguments += [
         "-max_alloc",
@@ -118,6 +118,6 @@ def _check(process: "subprocess.Popen[bytes]", messages: IO[bytes], path: Path) 
     if code or said.strip():
         first = re.sub(r"^\[[^\]]* @ 0x[0-9a-f]+\] ", "", said.strip().partition("\n")[0]).rstrip(".")
         raise InputError(
-            f"{path} must be undamaged audio or video, got an error of ffmpeg: "
+            f"{path} must be undamaged audio or video, got an ffmpeg error: "
             f"{shorten(first) or f'exit code {code}'}. Replace the file, or repair it: ffmpeg -i OLD NEW.flac."
         )

@@ -15,8 +15,8 @@ OGG_PAGE = struct.Struct("<4sxB8xII4sB")  # "OggS", flags, stream, page number, 
 OGG_FIRST = 2  # flag of a stream's first page
 OGG_LAST = 4  # flag of a stream's last page
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-# Without a Xing or Info header libsndfile estimates an MP3's length from the file's size and first frame. Without tags,
-# the measured estimate was at most 0.5 % too long for constant bit rates (3 s of noise, 8 to 48 kHz).
+# Without a Xing or Info header libsndfile estimates an MP3's length from the file's size and first frame. Without tags
+# it was at most 0.5 % too long at constant bit rates (3 s of noise, 8 to 48 kHz). The limit is twice that.
 MP3_ESTIMATE_ERROR = 0.01
 # Bit rates (kbit/s) and sample rates (Hz) of Layer III for each value of the two version bits (ISO 11172-3 and 13818-3;
 # 0 is MPEG 2.5).
@@ -53,7 +53,7 @@ def _num_bytes(source: Source) -> int:
 
 
 def wav_data_bytes(path: Source) -> tuple[int, int]:
-    """Returns the bytes of samples that the header states, and the bytes from the first sample to the file's end."""
+    """Returns how many bytes of samples the header states, and how many bytes follow it in the file."""
     with _open_binary(path) as file:
         order = ">" if file.read(12).startswith(b"RIFX") else "<"
         while len(header := file.read(8)) == 8:
@@ -87,7 +87,7 @@ def ogg_fault(path: Source) -> str:
         end = offset + OGG_PAGE.size + num_segments
         end += sum(data[offset + OGG_PAGE.size : end])
         if capture != b"OggS":
-            return f"something else than a page at byte {offset}"
+            return f"something other than a page at byte {offset}"
         if end > len(data):
             return "a file cut short"
         if _ogg_checksum(data[offset:end]) != checksum:
@@ -103,7 +103,7 @@ def ogg_fault(path: Source) -> str:
 def _ogg_checksum(page: bytes) -> bytes:
     """Computes Ogg's CRC-32, where the checksum's own four bytes count as zero.
 
-    It is zlib's CRC-32 of the reversed bits without zlib's inversions.
+    zlib's CRC-32 gives it if the bits of each byte are reversed before and after, and zlib's two inversions are undone.
     """
     blank = page[:22] + bytes(4) + page[26:]
     reverse = zlib.crc32(blank.translate(REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
@@ -111,7 +111,7 @@ def _ogg_checksum(page: bytes) -> bytes:
 
 
 def logged_fault(log: str) -> str:
-    """Finds missing data in libsndfile's log of opening a file (AIFF, AU, CAF, MAT4, RF64, SVX, VOC, W64, WVE).
+    """Reads in libsndfile's log whether a file lacks data (AIFF, AU, CAF, MAT4, RF64, SVX, VOC, W64, WVE).
 
     A very large size is ignored: a program that wrote into a pipe could not know the size.
 

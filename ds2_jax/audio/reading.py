@@ -61,7 +61,7 @@ def read_audio(path: Path | str | AudioBytes, sample_rate: int) -> np.ndarray:
         Float files, lossy coding and resampling may give samples outside.
 
     Raises:
-        UnknownFormatError: libsndfile does not know the format.
+        UnknownFormatError: libsndfile does not know the format, or the file does not state its length.
         InputError: the file is missing, empty, cut short or damaged, its rate is out of range, it has more than
             MAX_VALUES samples, or it contains NaN, infinity or samples beyond a million times full scale. In the
             formats AVR, IRCAM, MAT5, MPC2K, PAF, PVF, SDS and XI a file that is cut short is not detected: it gives a
@@ -159,7 +159,7 @@ def mono_waveform(samples: np.ndarray, file_rate: int, sample_rate: int, name: s
 
 
 def read_excerpt(path: Path | str, sample_rate: int, num_samples: int, position: float) -> np.ndarray:
-    """Reads an excerpt of a recording, and only that part of the file. A recording that is too short is repeated.
+    """Reads an excerpt of a recording, if possible without decoding all of it. A recording too short is repeated.
 
     Args:
         path: the audio file.
@@ -194,8 +194,8 @@ def audio_duration(path: Path | str | AudioBytes) -> float:
     and no large tag.
 
     Raises:
-        InputError: see `read_audio`. Faults that show only in decoding, such as a cut FLAC or MP3 or NaN, are not
-            found.
+        InputError: see `read_audio`. Faults that show only in decoding, such as NaN or a cut FLAC or MP3 file, are
+            not found.
     """
     with _open(path if isinstance(path, AudioBytes) else Path(path)) as file:
         return float(file.frames / file.samplerate)
@@ -230,7 +230,7 @@ def lossless_flac(path: Source) -> bytes | None:
 
 
 def encode_flac(samples: np.ndarray, sample_rate: int) -> bytes:
-    """Encodes [S, C] int16 samples at `sample_rate` (Hz) as a FLAC file. The bytes are always the same."""
+    """Encodes [S, C] int16 samples at `sample_rate` (Hz) as a FLAC file. Equal samples always give equal bytes."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, sample_rate, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
@@ -283,7 +283,9 @@ def _decode(source: Source, file: soundfile.SoundFile, start: int, num_samples: 
         if start:
             _skip(file, start)
             if (position := file.tell()) > file.frames:  # happens in damaged MP3s
-                raise _unusable(source, f"end with the {file.frames} samples its header states", f"sample {position}")
+                raise _unusable(
+                    source, f"end after the {file.frames} samples that its header states", f"sample {position}"
+                )
         samples: np.ndarray = file.read(num_samples, dtype=dtype, always_2d=True)  # GSM needs a number of samples
     except soundfile.LibsndfileError as error:
         raise _unusable(source, "decode to its end", str(error)) from error
@@ -293,7 +295,7 @@ def _decode(source: Source, file: soundfile.SoundFile, start: int, num_samples: 
 
 
 def _skip(file: soundfile.SoundFile, num_samples: int) -> None:
-    """Goes to a sample of a newly opened file. In Ogg Vorbis it decodes all samples before it."""
+    """Goes to a sample of a newly opened file. In Ogg Vorbis, this decodes all earlier samples."""
     if file.subtype != "VORBIS":
         file.seek(num_samples)
         return
@@ -359,7 +361,7 @@ def _check_file(path: Path) -> None:
 
 
 def _check_length(path: Source, file: soundfile.SoundFile) -> None:
-    """Raises InputError unless the file states its length, is not empty and is not cut short."""
+    """Raises InputError if the file does not state its length, is empty, or is cut short or damaged."""
     if file.format in ("WAV", "WAVEX"):
         promised, held = headers.wav_data_bytes(path)
         if held < promised < WAV_SIZE_UNKNOWN:
@@ -387,4 +389,4 @@ def _too_short(name: str, num_samples: int, file_rate: int, sample_rate: int) ->
 
 
 def _unusable(path: Source | str, rule: str, value: str) -> InputError:
-    return InputError(f"{path} must {rule}, got {value}. Replace the file.")
+    return InputError(f"{path} must {rule}, got {value}. Replace the recording.")

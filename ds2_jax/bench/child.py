@@ -1,4 +1,4 @@
-"""Child processes that measure. The parent sends requests to one at a time, as lines of JSON through pipes.
+"""Child processes that measure. The parent sends requests, to one child at a time, as lines of JSON through pipes.
 
 Each side has its own process, so that its threads, memory and settings do not affect the other side.
 """
@@ -23,7 +23,7 @@ PAUSE = 0.3
 
 
 class Child:
-    """A child process with a Python module that answers requests with `serve`. Use it as a context manager.
+    """A child process that runs a Python module, which answers requests with `serve`. Use it as a context manager.
 
     Args:
         module: name of the module to run.
@@ -74,8 +74,8 @@ class Child:
             pass
         if not line:
             raise InputError(
-                f"{self._module} must answer {request!r}, got exit code {self._process.wait()}. Read what it printed. "
-                "If the code is -9, memory ran out: try smaller --sizes, or --no-peer."
+                f"{self._module} must answer {request!r}, got exit code {self._process.wait()}. See its output above. "
+                "If the code is -9, memory probably ran out: try smaller --sizes, or --no-peer."
             )
         answer = json.loads(line)
         if "error" in answer:

@@ -10,7 +10,7 @@ BUILT, FROM_CACHE = "/jax/core/compile/backend_compile_duration", "/jax/compilat
 
 
 class Programs:
-    """Counts programs from its creation on. Make only one in a process, because JAX never removes listeners."""
+    """Counts the programs since its creation. Create only one in a process, because JAX never removes listeners."""
 
     def __init__(self) -> None:
         self._events: collections.Counter[str] = collections.Counter()

@@ -13,7 +13,7 @@ from ds2_jax.model.inference import init_variables
 from ds2_jax.model.recurrent import NUM_GATES
 
 TRAINING_FACTOR = 3
-"""Operations of a training step over those of a forward pass. Each product has two gradients of the same cost."""
+"""Operations of a training step divided by those of a forward pass. Each product has two gradients of the same cost."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +41,8 @@ def forward_flops(config: Config, num_labels: int, num_frames: Sequence[int] | n
     Args:
         config: the configuration with the model's sizes.
         num_labels: number of labels, blank included (V).
-        num_frames: [B] int, frames (T) to count in each row. Valid frames give the useful work, padded frames the work
-            that is done.
+        num_frames: [B] int, frames (T) to count in each row. Give valid frames to count the useful work, or padded
+            frames to count the work that is done.
     """
     frames = np.asarray(num_frames, np.int64)
     total = 0
@@ -89,7 +89,7 @@ class Epoch:
         hours: hours of audio.
         num_steps: number of batches.
         num_shapes: number of programs to compile.
-        padding: share of padding in the computed frames.
+        padding: share of the computed frames that are padding or lie in empty rows.
         flops: operations of all steps, including padding.
         largest_batch: rows and frames of the batch with the largest product of both.
     """

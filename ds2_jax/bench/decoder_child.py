@@ -51,12 +51,12 @@ class Outputs:
 
 
 def outputs_of(run: Path, manifest: Path | None, lm: Path | None, folder: Path) -> Outputs:
-    """Computes a model's outputs for its test split, or for another manifest.
+    """Computes the outputs of a run's model for the run's test split, or for another manifest.
 
     Args:
         run: the folder of a training run.
         manifest: a manifest to use instead of the test split.
-        lm: the language model; None to build a 3-gram model of the run's training transcripts.
+        lm: the language model; None to build a 3-gram model from the run's training transcripts.
         folder: the folder in which to build this model.
 
     Raises:

@@ -42,9 +42,10 @@ class Row:
         work: name of the measurement.
         seconds: seconds of this project.
         peer_seconds: seconds of PyTorch.
-        gigaflops: operations on valid frames per second, counted by `costs.py`. Both sides do the same operations.
+        gigaflops: 10^9 operations on valid frames per second, counted by `costs.py`. Both sides do the same operations.
         peer_gigaflops: the same for the peer.
-        compile_seconds: seconds of compilation in a new process with an empty cache.
+        compile_seconds: seconds of compilation in a new process with an empty cache. For transcribe, both compilation
+            times are the additional seconds of the first answer.
         cached_compile_seconds: seconds of compilation in a new process with the program in the cache.
         peak_mib: largest resident memory of a process that does nothing else, with its program from the cache.
         peer_peak_mib: the same for the peer.
@@ -184,7 +185,7 @@ def useful_flops(kind: Literal["train", "forward"], size: Size) -> float:
 
 
 def measure_pipeline(options: Options) -> Row:
-    """Measures epochs of planning, decoding and padding. One epoch first warms up the file cache and TensorFlow."""
+    """Measures epochs of planning, decoding and padding. Each perturbation begins with an epoch that is not timed."""
     logger.info("measuring the pipeline")
     with tempfile.TemporaryDirectory() as folder, Child("ds2_jax.bench.pipeline") as host:
         manifest = str(options.manifest) if options.manifest else None
@@ -207,7 +208,7 @@ def measure_pipeline(options: Options) -> Row:
     row.remarks = [
         f"{speed:,.0f} times real time a core ({corpus['cores']} cores; {processor_speed:,.0f} by processor time)",
         *(
-            f"{each:,.0f} times real time a core with {name} of every utterance changed"
+            f"{each:,.0f} times real time a core with every utterance changed: {name}"
             for name, each in perturbed.items()
         ),
         f"{corpus['files']} {'files of ' + manifest if manifest else 'synthetic FLAC files'}, "

@@ -39,9 +39,10 @@ class Options:
     run: Path | None = None
     """Run whose model computes the outputs for decode. By default they are synthetic, and error rates mean nothing."""
     lm: Path | None = None
-    """Language model of decode. The default is a 3-gram of the run's training transcripts."""
+    """Language model of decode. The default is a 3-gram model of the run's training transcripts."""
     peak_gigaflops: float | None = None
-    """Float32 peak of the machine for which librispeech predicts. The default is the best matrix product here."""
+    """Float32 peak of the machine for which librispeech predicts. The default is the fastest matrix product
+    measured here."""
     utilisation: float = 0.6
     """Share of this peak that training is assumed to reach."""
     json: bool = False

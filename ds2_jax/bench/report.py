@@ -111,7 +111,7 @@ def predict(options: Options, machine: Machine) -> dict[str, Any]:
     return {
         "model": options.sizes[0],
         "num_parameters": costs.num_parameters(config, num_labels),
-        "durations": str(options.manifest) if options.manifest else "assumed: see costs.librispeech_durations",
+        "durations": str(options.manifest) if options.manifest else "assumed (costs.librispeech_durations)",
         "left_out": len(all_durations) - len(durations),
         "epoch": dataclasses.asdict(epoch),
         "largest_step_mib": measure.arrays_memory(largest),
@@ -176,7 +176,7 @@ def _cells(row: Row, machine: Machine) -> list[str]:
 
 
 def decoding_lines(decoding: Decoding | None) -> list[str]:
-    """Makes a Markdown table of the decoders, with a description of what they decoded above it."""
+    """Makes a Markdown table of the decoders, below a description of what they decoded."""
     if decoding is None:
         return []
     rows = [
@@ -196,7 +196,7 @@ def decoding_lines(decoding: Decoding | None) -> list[str]:
         f"frames of {decoding.seconds_per_frame * 1000:.0f} ms, mean probability of the best label "
         f"{decoding.certainty:.2f}.",
         f"Language model: {decoding.lm}, with default weights. Peer: {decoding.peer}.",
-        "Times real time: seconds of audio over seconds of one core without compilation, the median of the runs.",
+        "Times real time: seconds of audio over CPU seconds on one core, without compilation; median of the runs.",
         "",
         *table(header, rows),
     ]
@@ -230,7 +230,7 @@ def scaling_lines(growths: Sequence[Growth]) -> list[str]:
         "peak memory, MiB",
     )
     return [
-        f"Growth of a training step from {BASE}: it is proportional to the axis to the power of the exponent.",
+        f"Growth of a training step from {BASE}: a quantity is proportional to the axis to the power of its exponent.",
         "Devices are simulated on the same cores and share the batch, so only the overhead of splitting a step grows.",
         "",
         *table(header, rows),
@@ -245,10 +245,10 @@ def prediction_lines(prediction: dict[str, Any] | None) -> list[str]:
     rows, frames = epoch["largest_batch"]
     return [
         f"PREDICTION, not a measurement: an epoch of {epoch['hours']:.0f} hours, {prediction['model']} "
-        f"({prediction['num_parameters'] / 1e6:.1f} million parameters). Durations {prediction['durations']}; "
-        f"{prediction['left_out']} utterances left out as too long.",
+        f"({prediction['num_parameters'] / 1e6:.1f} million parameters). Durations: {prediction['durations']}; "
+        f"{prediction['left_out']} utterances left out as empty or too long.",
         f"* plan: {epoch['num_utterances']:,} utterances in {epoch['num_steps']:,} steps of "
-        f"{epoch['num_shapes']} shapes, padding {epoch['padding']:.1%} of the frames",
+        f"{epoch['num_shapes']} shapes, {epoch['padding']:.1%} of the frames are padding or in empty rows",
         f"* operations, padding included: {epoch['flops'] / 1e15:.1f} Pflop",
         f"* arrays of the largest batch ({rows} x {frames} frames): {prediction['largest_step_mib'] / 1024:.1f} GiB, "
         "by the compiler's own figure",

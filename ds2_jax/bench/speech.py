@@ -11,9 +11,10 @@ FORMANTS = ((250, 850), (850, 2300), (2300, 3300))
 def utterance(seconds: float, seed: int) -> np.ndarray:
     """Makes groups of syllables with pauses between them, with the background noise of a room.
 
-    A syllable is a burst of hiss, or a sawtooth with gliding pitch (like a larynx, its harmonics fall with frequency)
-    filtered by three resonances. The loudest sample is 0.2 to 0.9, and the noise is 50 to 60 dB below it. Written as
-    16-bit FLAC it takes about half the bytes of its samples, like LibriSpeech (59 GB instead of 111 GB for 961 hours).
+    A syllable is a burst of hiss, or a sawtooth with gliding pitch that is filtered by three resonances. The sawtooth's
+    harmonics fall with frequency, like those of a larynx. The loudest sample is 0.2 to 0.9, and the noise is 50 to
+    60 dB below it. Written as 16-bit FLAC, the signal takes about half the bytes of its samples, like LibriSpeech
+    (59 GB instead of 111 GB for 961 hours).
 
     Args:
         seconds: duration.

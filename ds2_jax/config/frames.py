@@ -1,6 +1,6 @@
 """Length arithmetic in plain Python and NumPy, so that importing this module does not load JAX.
 
-The functions that count accept Python integers, NumPy arrays and JAX arrays.
+Functions with arguments of type `Count` accept Python integers, NumPy arrays and JAX arrays.
 """
 
 import itertools
@@ -28,7 +28,8 @@ def count_frames(num_samples: Count, hop_length: int) -> Count:
 def conv_output_lengths(input_lengths: Count, time_reduction: int = 2) -> Count:
     """Counts the valid frames left after the two convolutions.
 
-    An odd kernel with half its length as padding on both sides leaves ceil(n / stride) frames, whatever its size.
+    An odd kernel, with padding of half its length (rounded down) on each side, leaves ceil(n / stride) frames, whatever
+    its size.
 
     Args:
         input_lengths: [...] int, valid spectrogram frames (10 ms each).
@@ -43,10 +44,10 @@ def conv_output_lengths(input_lengths: Count, time_reduction: int = 2) -> Count:
 
 
 def ctc_min_frames(labels: Sequence[int]) -> int:
-    """Counts the output frames that `labels` need at least: one for each, and a blank between equal neighbours."""
+    """Counts the fewest output frames that can hold `labels`: one for each, and a blank between equal neighbours."""
     return len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
 
 
 def ctc_min_samples(min_frames: Count, hop_length: int, time_reduction: int) -> Count:
-    """Counts the samples that `min_frames` output frames need at least. `min_frames` ([...] int) must be at least 1."""
+    """Counts the fewest samples that give `min_frames` output frames. `min_frames` ([...] int) must be at least 1."""
     return (min_frames - 1) * time_reduction * hop_length

@@ -33,7 +33,7 @@ def load_config(path: Path) -> Config:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (Exception, SystemExit) as error:
-        raise InputError(f"{path} must run without errors, got {type(error).__name__}: {error}. Mend it.") from error
+        raise InputError(f"{path} must run without errors, got {type(error).__name__}: {error}. Correct it.") from error
 
 
 def find_config(path: Path) -> Path:
@@ -47,7 +47,8 @@ def find_config(path: Path) -> Path:
     known = recipes()
     if (recipe := known.get(str(path))) is not None:
         return recipe
-    finding = "is a folder" if os.path.isdir(path) else "does not exist"  # noqa: PTH112
+    exists, is_folder = os.path.exists(path), os.path.isdir(path)  # noqa: PTH110, PTH112
+    finding = "is a folder" if is_folder else "is not a regular file" if exists else "does not exist"
     raise InputError(
         f"--config must name a configuration file, got {path}, which {finding}. Known recipes: {', '.join(known)}."
     )
@@ -60,7 +61,7 @@ def recipes() -> dict[str, Path]:
 
 
 def to_json(config: Config) -> str:
-    """Writes the whole configuration as indented JSON. Paths become strings."""
+    """Returns the whole configuration as indented JSON. Paths become strings."""
     return json.dumps(dataclasses.asdict(config), indent=2, default=str, ensure_ascii=False)
 
 

@@ -11,7 +11,7 @@ def mel_bands(config: FeatureConfig) -> np.ndarray:
     """Computes the share of each bin's energy in each mel band, [num_mels, bins] float64.
 
     A band is a triangle from the centre of the band below to the centre of the band above. The bands are those of
-    librosa, which takes seconds to load.
+    librosa, which is not used here because importing it takes seconds.
     """
     edges = frequencies(np.linspace(0, 1, config.num_mels + 2), config)
     bins = np.linspace(0, config.sample_rate / 2, config.fft_length // 2 + 1)

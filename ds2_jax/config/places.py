@@ -14,7 +14,7 @@ def is_tfds(path: Path) -> bool:
 
 
 def absolute(path: Path) -> Path:
-    """Makes a path absolute, so that it is valid in any folder. In a tfds: name it makes a named folder absolute."""
+    """Makes a path absolute, so that it is valid in any folder. A folder in a tfds: name becomes absolute too."""
     if not is_tfds(path):
         return path.absolute()
     where, mark, split = str(path).removeprefix(TFDS).rpartition("#")

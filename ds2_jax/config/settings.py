@@ -1,7 +1,7 @@
 """All settings, as frozen dataclasses.
 
-Each field has a type, a default, and its meaning and unit below it (`--help` prints them). `__post_init__` checks types
-and rules, so that a wrong value stops the program before JAX starts.
+Each field has a type and a default. The text below it gives its meaning and unit, and `--help` prints this text.
+`__post_init__` checks types and rules, so that a wrong value stops the program before JAX starts.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ class FeatureConfig:
     sample_rate: int = 16_000
     """Hz. Audio with another rate is resampled."""
     window_size: float = 0.02
-    """Length of a window in seconds. The FFT has the same length. With mel bands, the window is zero-padded to the next
-    power of two of samples."""
+    """Length of a window in seconds. The FFT has the same length. With mel bands, it may be longer: the window is
+    zero-padded until its number of samples is a power of two."""
     window_stride: float = 0.01
     """Seconds between frames."""
     window: Literal["hamming", "hann", "blackman", "bartlett"] = "hamming"
@@ -88,16 +88,16 @@ class DataConfig:
     """Which utterances are used, and how they are batched."""
 
     corpus: Literal["an4", "common-voice", "tedlium", "synthetic"] | None = None
-    """Corpus to prepare in `data.root`, unless it is there. Its manifests are used for train, dev and test. None: set
-    data.train, data.dev and data.test to your own manifests."""
+    """Corpus to prepare in `data.root`, unless it exists there. Its manifests are used for train, dev and test. None:
+    set data.train, data.dev and data.test to your own manifests."""
     root: Path = Path("datasets")
     """Folder of the prepared corpora."""
     archive: Path | None = None
     """Copy of the corpus' published archive, to use instead of downloading it."""
     train: Path | None = None
     """Manifest of the training utterances, or a split of a TensorFlow data set: tfds:NAME[/CONFIG][:VERSION]#SPLIT or
-    tfds:FOLDER#SPLIT. A NAME is read from TFDS_DATA_DIR or ~/tensorflow_datasets. data.dev and data.test take the same
-    forms."""
+    tfds:FOLDER#SPLIT. A NAME is read from TFDS_DATA_DIR or ~/tensorflow_datasets. data.dev and data.test accept the
+    same forms."""
     dev: Path | None = None
     """Manifest of the dev utterances. Their WER decides which checkpoint is best and when training stops early."""
     test: Path | None = None
@@ -113,15 +113,16 @@ class DataConfig:
     into I."""
     remove: str = ""
     """Characters of transcripts that the model does not write, such as '.,!?-'. Each becomes a space, with two
-    exceptions. Between two letters or digits, a character that is also in data.alphabet stays, and an apostrophe or
-    hyphen becomes the variant in data.alphabet (l'eau, arc-en-ciel). Accents and invisible characters are deleted."""
+    exceptions. Combining accents and invisible characters are deleted. Between two letters or digits, a character that
+    is also in data.alphabet stays, and an apostrophe or hyphen becomes the variant in data.alphabet (l'eau,
+    arc-en-ciel)."""
     batch_size: int = 16
     """Utterances in a batch, over all devices. Ignored if data.batch_seconds is set."""
     batch_seconds: float = 0.0
     """Seconds of audio in a batch, with padding, over all devices. Batches of short utterances have more rows. An
     utterance longer than data.batch_seconds is a batch of its own. 0: each batch has data.batch_size utterances."""
     num_buckets: int = 8
-    """Number of lengths to which batches are padded. A step is compiled once for each length."""
+    """Largest number of lengths to which batches are padded. A step is compiled once for each length."""
     min_duration: float = 0.1
     """Training and dev utterances that are shorter than this, in seconds, are bad. See data.on_bad_utterance."""
     max_duration: float = 20.0
@@ -159,7 +160,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PerturbConfig:
-    """Random changes of the training waveforms, drawn again for each utterance in each epoch."""
+    """Random changes to the training waveforms, drawn again for each utterance in each epoch."""
 
     speed_probability: float = 0.0
     """Share of the utterances whose speed changes by resampling. The pitch changes too."""
@@ -172,7 +173,7 @@ class PerturbConfig:
     responses: Path | None = None
     """Folder or manifest of impulse responses of rooms. None: no reverberation."""
     response_probability: float = 0.5
-    """Share of the utterances that get the reverberation of one of these rooms."""
+    """Share of the utterances that get the reverberation of a room from perturb.responses."""
     noise: Path | None = None
     """Folder or manifest of noise recordings. None: no noise."""
     noise_probability: float = 0.4
@@ -212,11 +213,12 @@ class AugmentConfig:
     num_frequency_masks: int = 0
     """Number of frequency masks for each utterance."""
     frequency_mask_width: int = 27
-    """Largest width of a frequency mask in bins, drawn uniformly from 0 to this."""
+    """Largest width of a frequency mask in bins or mel bands. The width is drawn uniformly from 0 to this."""
     num_time_masks: int = 0
     """Number of time masks for each utterance."""
     time_mask_width: int = 70
-    """Largest width of a time mask in frames of 10 ms, drawn uniformly from 0 to this. Masks stay in the utterance."""
+    """Largest width of a time mask in frames of 10 ms. The width is drawn uniformly from 0 to this. Masks stay in the
+    utterance."""
     frequency_mask_probability: float = 1.0
     """Share of the utterances that get frequency masks."""
     time_mask_probability: float = 1.0
@@ -264,7 +266,7 @@ class ModelConfig:
     time_reduction: Literal[2, 4] = 2
     """Number of input frames (10 ms) for one output frame."""
     lookahead_context: int = 20
-    """Number of output frames that the lookahead convolution reads, with the current one. Unused if bidirectional."""
+    """Number of output frames that the lookahead convolution reads, current one included. Unused if bidirectional."""
     dropout: float = 0.0
     """Share of each recurrent layer's outputs that training sets to zero before the next layer."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -297,20 +299,20 @@ class OptimConfig:
     learning_rate: float = 1.5e-4
     """Peak learning rate."""
     schedule: Literal["exponential", "cosine", "constant"] = "exponential"
-    """How the learning rate changes after the warm-up. exponential: it is multiplied by `anneal` after each epoch.
-    cosine: it follows half a cosine and reaches 0 after the last step. constant: it stays."""
+    """How the learning rate falls. exponential: it is multiplied by `anneal` after each epoch. cosine: after the
+    warm-up it follows half a cosine and reaches 0 after the last step. constant: it does not fall."""
     anneal: float = 0.99
     """Factor of the exponential schedule, applied after each epoch."""
     warmup_steps: int = 0
-    """Number of steps over which the learning rate rises linearly from 0 to its peak."""
+    """Number of steps in which the learning rate rises to its peak: step i of n uses i/n of it."""
     weight_decay: float = 1e-5
-    """Decoupled for adamw; an L2 penalty for sgd."""
+    """Strength of weight decay, which is decoupled for adamw and an L2 penalty for sgd."""
     momentum: float = 0.9
     """Momentum of sgd."""
     beta1: float = 0.9
-    """Decay of adamw's mean of the gradient."""
+    """Decay of adamw's moving average of the gradient."""
     beta2: float = 0.999
-    """Decay of adamw's mean of the squared gradient."""
+    """Decay of adamw's moving average of the squared gradient."""
     epsilon: float = 1e-8
     """Added to the denominator of adamw."""
     accumulate: int = 1
@@ -341,15 +343,15 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """When training saves checkpoints, besides the end of each epoch, and which ones are used."""
+    """When training saves checkpoints, in addition to the end of each epoch, and which ones are used."""
 
     every_steps: int = 0
     """Number of updates from one checkpoint to the next, counted from the start of each epoch. 0: off."""
     every_minutes: float = 10.0
     """Save when the last checkpoint is this many minutes old. 0: off."""
     average: int = 1
-    """Number of epochs whose checkpoints are kept: those with the lowest dev WER or, without a dev split, the last
-    ones. The mean of their weights and batch statistics is used outside training. 1: use the best one alone."""
+    """Number of epochs whose weights and batch statistics are averaged for use outside training: those with the lowest
+    dev WER or, without a dev split, the last ones. 1: use the best epoch (without a dev split, the last one) alone."""
 
     def __post_init__(self) -> None:
         check_fields(self, "checkpoint.")

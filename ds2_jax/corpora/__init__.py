@@ -1,4 +1,4 @@
-"""Prepares published corpora: each module makes a manifest for each split, and the audio, from an archive.
+"""Prepares corpora: each module makes the manifests of the splits, and unpacks or synthesises the audio if needed.
 
 Every module has a function `prepare`. Its parameters are the options of the command, and its docstring is their help.
 """
@@ -42,7 +42,8 @@ def split_manifests(data: DataConfig, *, build: bool) -> Splits:
     """Returns the manifests of `data.corpus`, or the manifests that the settings name; `build` prepares the corpus.
 
     Raises:
-        InputError: the corpus cannot be prepared, or a manifest is missing that `prepare` would make.
+        InputError: the corpus cannot be prepared, `data.archive` is set for `synthetic`, or a named manifest belongs to
+            a corpus that is not prepared.
     """
     if data.corpus is None:
         manifests = Splits(data.train, data.dev, data.test)
@@ -66,7 +67,7 @@ def unseen_dev(data: DataConfig) -> Path | None:
 
 
 def _check_is_prepared(field: str, path: Path | None) -> None:
-    """Raises InputError, with the command to run, if the manifest is in the folder of a corpus that does not exist."""
+    """Raises InputError, with the command to run, if the manifest belongs in a corpus folder that does not exist."""
     corpus = next((part for part in path.parts[-3:-1] if part in CORPORA), None) if path else None
     if path is None or corpus is None or path.parent.is_dir():
         return

@@ -20,8 +20,8 @@ NUM_PUBLISHED = {"train": 948, "test": 130}
 def prepare(root: Path = Path("datasets"), archive: Path | None = None, seed: int = 0) -> Path:
     """Makes ROOT/an4 from the published archive: train.jsonl, dev.jsonl, test.jsonl, and the unchanged recordings.
 
-    dev contains 8 speakers of the archive's training set; test is the archive's test set. The folder gets its name when
-    it is complete, and a complete folder is not changed. The counts are printed to standard error.
+    dev contains 8 speakers of the archive's training set; test is the archive's test set. The folder appears when it is
+    complete, and a complete folder is not changed. The counts are printed to standard error.
 
     No checksum from the university is known. A download is checked by gzip's checksum and by the number of utterances,
     which detect damage but not forgery. The SHA-256 of the archive is printed and saved in source.json.
@@ -68,7 +68,7 @@ def _build(folder: Path, partial: Path, archive: Path | None, seed: int) -> None
 def _check_source(folder: Path, archive: Path | None, seed: int) -> None:
     """Raises InputError unless the complete `folder` was made from `archive` with `seed`.
 
-    A missing archive is no error, because training does not need it any more.
+    A missing archive is no error, because training no longer needs it.
     """
     wanted: dict[str, object] = {"seed": seed}
     if archive is not None and archive.is_file():
@@ -77,7 +77,7 @@ def _check_source(folder: Path, archive: Path | None, seed: int) -> None:
 
 
 def _read_split(archive: Path, corpus: Path, split: str) -> list[Utterance]:
-    """Reads the utterances of a set of the unpacked archive, in order."""
+    """Reads the utterances of one split of the unpacked archive, in order."""
     transcripts = _read_transcripts(archive, corpus, split)
     utterances = []
     for file_id in _lines(archive, corpus, f"etc/an4_{split}.fileids"):
@@ -103,19 +103,21 @@ def _read_split(archive: Path, corpus: Path, split: str) -> list[Utterance]:
 
 
 def _read_transcripts(archive: Path, corpus: Path, split: str) -> dict[str, str]:
-    """Reads the transcripts by name of utterance, from lines `[<s>] WORD ... [</s>] (NAME)`."""
+    """Reads the transcripts by utterance name, from lines `[<s>] WORD ... [</s>] (NAME)`."""
     transcripts: dict[str, str] = {}
     for line in _lines(archive, corpus, f"etc/an4_{split}.transcription"):
         *words, mark = line.split()
         name = mark[1:-1]
         if mark != f"({name})" or name in transcripts:
-            raise _not_an4(archive, f"end each transcript with its utterance in parentheses, each once, got {line!r}")
+            raise _not_an4(
+                archive, f"end each transcript with its utterance's name in parentheses, each name once, got {line!r}"
+            )
         transcripts[name] = " ".join(word for word in words if word not in ("<s>", "</s>"))
     return transcripts
 
 
 def _lines(archive: Path, corpus: Path, name: str) -> list[str]:
-    """Reads the lines of a text file of the archive that are not blank."""
+    """Reads the lines that are not blank from a text file of the archive."""
     path = corpus / name
     if not path.is_file():
         raise _not_an4(archive, f"hold an4/{name}, got none")

@@ -54,8 +54,8 @@ def download(
         shows_bar: False if the caller shows the progress of several downloads.
 
     Raises:
-        InputError: the server cannot be reached or refuses, or the connection breaks (PATH.part is not deleted); or the
-            file has another checksum (PATH.part is deleted).
+        InputError: the server cannot be reached or refuses, the connection breaks, or the disk is full (PATH.part is
+            kept); or the file has another checksum (PATH.part is deleted).
     """
     if path.exists():
         return
@@ -64,7 +64,7 @@ def download(
     try:
         _fetch(url, part, shows_bar)
     except (OSError, http.client.HTTPException) as error:
-        raise InputError(f"{url} must be downloadable, got {error}. {advice}") from error
+        raise InputError(f"{url} must be downloadable to {part}, got {error}. {advice}") from error
     if checksum is not None:
         name, digest = {32: ("MD5", file_md5), 64: ("SHA-256", file_sha256)}[len(checksum)]
         if (found := digest(part)) != checksum:
@@ -92,7 +92,7 @@ def fingerprint(archive: Path) -> dict[str, object]:
         InputError: there is no such file.
     """
     if not archive.is_file():
-        raise InputError(f"{archive} must be a file, got none of that name. Correct the path.")
+        raise InputError(f"{archive} must be a file, got a folder or nothing at this path. Correct the path.")
     num_bytes = archive.stat().st_size
     with archive.open("rb") as file:
         file.seek(max(0, num_bytes - GZIP_TRAILER_BYTES))
@@ -110,8 +110,8 @@ def extract(archive: Path, folder: Path, choose: Choose | None = None, *, shows_
         archive: .tar.gz file.
         folder: folder to unpack into.
         choose: if given, it is called for every member in order and returns the path to write. Only plain files are
-            written. A file that exists with the right size is not written again. With None, all members are
-            unpacked, and they must be files or folders.
+            written. A file that exists with the right size is not written again. Without it, all members
+            are unpacked, and they must be files or folders.
         shows_bar: False if the caller shows the progress of several archives.
 
     Raises:
@@ -143,7 +143,7 @@ def _next(archive: Path, tar: tarfile.TarFile) -> tarfile.TarInfo | None:
         member = tar.next()
     most = INFLATED_AT_LEAST + MOST_INFLATED * archive.stat().st_size
     if tar.offset > most:  # the start of the next member: tarfile would decompress everything up to there
-        raise BadArchiveError(f"{archive} must hold at most {most:,} bytes, got more in a header. {AGAIN}")
+        raise BadArchiveError(f"{archive} must unpack to at most {most:,} bytes, but a header states more. {AGAIN}")
     return member
 
 
@@ -163,7 +163,7 @@ def _parsing(archive: Path) -> Iterator[None]:
 def _reading(archive: Path, folder: Path, shows_bar: bool) -> Iterator[tarfile.TarFile]:
     """Opens an archive, and verifies gzip's checksum at the end."""
     if not archive.is_file():
-        raise InputError(f"{archive} must be a file, got none of that name. Correct the path.")
+        raise InputError(f"{archive} must be a file, got a folder or nothing at this path. Correct the path.")
     try:
         with archive.open("rb") as file, _bar(archive, file, shows_bar) as packed, inflate(packed) as stream:
             with _open_tar(archive, stream) as tar:

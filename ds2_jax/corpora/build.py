@@ -1,4 +1,4 @@
-"""Helps to build corpora: a folder that appears when it is complete, parallel work, and a report."""
+"""Shared steps of building corpora: a folder that appears when it is complete, parallel work, and a report."""
 
 import collections
 import contextlib
@@ -40,7 +40,7 @@ ANOTHER_FOLDER = "Delete the folder, or choose another root."
 LEFT_OUT = "left_out.jsonl"
 SOURCE = "source.json"
 ITEMS_AHEAD = 1000
-"""The largest number of items that wait for a thread, or for the item before them."""
+"""The largest number of items that wait for a thread, or whose results wait for the result of an earlier item."""
 
 
 @contextlib.contextmanager
@@ -51,7 +51,7 @@ def building(folder: Path, source: Mapping[str, object] | None = None) -> Iterat
     source.json contains all of `source`. Then the next call keeps its files. If `source` is None, every call starts
     afresh.
 
-    One process builds at a time. Another one waits, and should then check whether `folder` exists.
+    One process builds at a time. Another process waits, and should then check whether `folder` exists.
 
     Args:
         folder: folder of the corpus.
@@ -63,7 +63,7 @@ def building(folder: Path, source: Mapping[str, object] | None = None) -> Iterat
     partial = folder.with_name(f"{folder.name}.partial")
     with locked(folder):
         if is_begun(partial, source):
-            logger.info(f"{partial}: continuing what a stopped run left")
+            logger.info(f"{partial}: continuing the work of an interrupted run")
         else:
             shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
         try:
@@ -74,7 +74,7 @@ def building(folder: Path, source: Mapping[str, object] | None = None) -> Iterat
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Locks the parent of `folder` against other processes that prepare corpora, after waiting for such a process.
+    """Waits until no other process prepares a corpus in the parent of `folder`, then locks the parent.
 
     Raises:
         InputError: the parent folder cannot be written.
@@ -87,7 +87,7 @@ def locked(folder: Path) -> Iterator[None]:
         logger.info(f"{folder}: waiting for another process that prepares a corpus there")
 
     def warn(reason: str) -> None:
-        logger.warning(f"{root} cannot be locked ({reason}): see that nothing else prepares a corpus there")
+        logger.warning(f"{root} cannot be locked ({reason}): make sure that no other process prepares a corpus there")
 
     with locks.locked(root, on_taken=say, on_no_locks=warn):
         yield
@@ -143,17 +143,20 @@ def _load_source(path: Path) -> dict[str, object] | None:
 
 
 class Journal:
-    """Saves the results of work in a file, line by line, so that a later run does not repeat it.
+    """Saves the results of work in a file, line by line, so that a later run does not repeat the work.
 
     Args:
         path: a JSON Lines file, which an earlier run may have started.
+
+    Raises:
+        InputError: the file cannot be read or written, or a complete line is damaged.
     """
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._results: dict[str, int | float | str] = {}
         lines = read_text(path).splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in lines if line.endswith("\n")]  # the last line is cut off if the run was killed
+        whole = [line for line in lines if line.endswith("\n")]  # a killed run may leave the last line incomplete
         for number, line in enumerate(whole, start=1):
             self._results |= _read_result(line, f"{path}, line {number}")
         if len(whole) < len(lines):
@@ -168,7 +171,7 @@ class Journal:
         self._file.close()
 
     def once(self, name: str, work: Callable[[], float | str]) -> float | str:
-        """Returns the result of `work`, which runs now or ran earlier. You may call it from several threads."""
+        """Returns the stored result for `name`; runs `work` if there is none. Several threads may call this method."""
         if name not in self._results:
             result = work()
             with self._lock, writing(Path(self._file.name)):
@@ -179,20 +182,22 @@ class Journal:
 
 
 def _read_result(line: str, where: str) -> dict[str, int | float | str]:
-    advice = "Delete the line: its work is done again."
+    advice = "Delete the line: the next run repeats its work."
     try:
         row: dict[str, int | float | str] = json.loads(line)
     except NO_JSON as error:
         raise InputError(f"{where} must be a JSON object, got {shorten(repr(line))}. {advice}") from error
     sound = isinstance(row, dict) and all(type(value) in (int, float, str) for value in row.values())
     sound = sound and all(isinstance(value, str) or 0 <= value < 2**63 for value in row.values())
-    require(sound, where, "map each name to a number (0 or more) or to a text that says why there is none", row, advice)
+    require(
+        sound, where, "map each name to a number (0 or more) or to a text that says why there is no number", row, advice
+    )
     return row
 
 
 @dataclasses.dataclass(frozen=True)
 class Gathered:
-    """The utterances of a split, and the problems of those that were left out."""
+    """The utterances of a split, and the reasons why others were left out."""
 
     utterances: Sequence[Utterance]
     left_out: Sequence[Problem] = ()
@@ -201,12 +206,12 @@ class Gathered:
 def gather(
     items: Sequence[Item], make: Callable[[Item], Utterance | Problem], *, title: str, num_workers: int = 0
 ) -> Gathered:
-    """Makes an utterance, or a problem, of every item, several at a time.
+    """Turns every item into an utterance or a problem, several at a time.
 
     Args:
         items: the items, in the order of the manifest.
-        make: makes an utterance or a problem of an item. It runs in threads: reading, resampling and writing audio
-            release the GIL.
+        make: turns an item into an utterance or a problem. It runs in threads, because reading, resampling and writing
+            audio release the GIL.
         title: label of the progress bar.
         num_workers: number of threads; 0 means one per core.
     """
@@ -216,7 +221,7 @@ def gather(
 def in_parallel(
     items: Sequence[Item], make: Callable[[Item], Result], *, title: str, unit: str, num_workers: int = 0
 ) -> list[Result]:
-    """Applies `make` to every item, several at a time, and gives the results in order; arguments as for `gather`."""
+    """Applies `make` to every item, several at a time, and returns the results in order. See `gather`."""
     with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
         try:
             return list(tqdm(_in_order(pool, make, items), desc=title, total=len(items), unit=f" {unit}", delay=1))
@@ -269,9 +274,9 @@ def pair(recordings: Iterable[tuple[str, Utterance]], transcripts: Mapping[str, 
 
 
 def measure(found: Utterance | Problem) -> Utterance | Problem:
-    """Adds the duration to an utterance, or explains why a manifest cannot list it. For use with `gather`.
+    """Adds the duration to an utterance, or explains why a manifest cannot list it. Pass this function to `gather`.
 
-    It does not decode the audio.
+    The audio is not decoded.
     """
     if isinstance(found, Problem):
         return found
@@ -281,7 +286,7 @@ def measure(found: Utterance | Problem) -> Utterance | Problem:
     elif not found.transcript.strip():
         reason, detail = "empty transcript", repr(found.transcript)
     elif UNPRINTABLE.search(f"{found.audio}{found.id}{found.speaker}"):
-        reason, detail = "unreadable audio", "its name must be in UTF-8; rename it"
+        reason, detail = "unreadable audio", "its path must be in UTF-8; rename it"
     else:
         try:
             duration = audio_duration(found.audio)
@@ -290,7 +295,10 @@ def measure(found: Utterance | Problem) -> Utterance | Problem:
         else:
             if duration <= MAX_DURATION:
                 return dataclasses.replace(found, duration=duration)
-            reason, detail = "duration outside the limits", f"{duration} s, a manifest allows {MAX_DURATION} s"
+            reason, detail = (
+                "duration outside the limits",
+                f"{duration} s, but a manifest allows at most {MAX_DURATION} s",
+            )
     return Problem(found.id, str(found.audio), reason, detail)
 
 
@@ -301,12 +309,12 @@ def finish(
     source: Mapping[str, object],
     left_out: Sequence[Problem] = (),
 ) -> None:
-    """Writes the manifests, left_out.jsonl and source.json into `partial`, then renames it to `folder`.
+    """Writes the manifests, source.json and, if there are problems, left_out.jsonl; renames `partial` to `folder`.
 
     Args:
         partial: the folder from `building`, or a folder in it.
         folder: folder of the finished corpus.
-        splits: the splits by the name of the manifest.
+        splits: the splits by the name of their manifest, without suffix.
         source: description of what the corpus was made from.
         left_out: problems that belong to no split.
     """

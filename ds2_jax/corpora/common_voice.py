@@ -2,9 +2,9 @@
 
 The clips stay the MP3 files of the release. MP3 needs 22 to 27 MB per hour, FLAC at 16 kHz 57 MB. A core decodes and
 resamples MP3 at 2,100 to 3,000 times real time, FLAC at 6,700 (speech of AN4 as variable-rate MP3 of 32 and 48 kHz,
-libsndfile 1.2.2). So MP3 is fast enough for any training, needs half the disk space, and saves hours of conversion.
-Some MP3 headers only estimate the length. So each clip is decoded once, and the manifest has the duration that training
-will read.
+libsndfile 1.2.2). So MP3 is fast enough for training, needs half the disk space, and saves hours of conversion.
+Some MP3 headers only estimate the length. So each clip is decoded once, and the manifest gives the duration that
+training will read.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ SPLITS = ("train", "dev", "test")
 COLUMNS = ("client_id", "path", "sentence")
 DURATIONS = "durations.jsonl"
 MIN_SPEAKER_LENGTH = 8
-"""The number of characters, of 128, that are stored of a client_id; more if two would be equal."""
+"""How many of the 128 characters of a client_id are stored; more if two speakers would otherwise be equal."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +52,14 @@ class Clip:
 def prepare(root: Path = Path("datasets"), archive: Path | None = None, language: str | None = None) -> Path:
     """Makes ROOT/common-voice from a release of Common Voice: train.jsonl, dev.jsonl, test.jsonl, clips/*.mp3.
 
-    Use the archive of one language, such as cv-corpus-22.0-2025-06-20-fr.tar.gz, of any release with lists in .tsv. You
-    get it from Mozilla after a login, at https://datacollective.mozillafoundation.org (Common Voice Scripted Speech).
+    Use the archive of one language, such as cv-corpus-22.0-2025-06-20-fr.tar.gz, from any release with lists in .tsv.
+    Log in at https://datacollective.mozillafoundation.org and download it there (Common Voice Scripted Speech).
 
     The splits are the release's train, dev and test. They contain only validated clips. The sentences keep their case
-    and punctuation. Only the clips of the three splits are unpacked, as unchanged MP3 files. Rows with a missing or
-    unreadable clip are left out and listed in left_out.jsonl.
+    and punctuation. Only the clips of the three splits are unpacked, as unchanged MP3 files. Rows without a sentence,
+    damaged rows, and rows with a missing or unreadable clip are left out and listed in left_out.jsonl.
 
-    If the folder is complete, the command does nothing. After an interruption, it continues.
+    If the folder is complete, the command changes nothing. After an interruption, the next call continues.
 
     Args:
         root: folder of the prepared corpora. It holds one language; use another root for another language.
@@ -70,8 +70,8 @@ def prepare(root: Path = Path("datasets"), archive: Path | None = None, language
         The folder ROOT/common-voice.
 
     Raises:
-        InputError: there is no archive, it is damaged or not a release with splits, it holds several languages and none
-            is named; or ROOT/common-voice was made from something else.
+        InputError: there is no archive; the archive is damaged, is not a release with splits, lacks `language`, or
+            holds several languages and `language` is None; or ROOT/common-voice was made from something else.
     """
     folder = root / "common-voice"
     wanted: dict[str, object] = {} if language is None else {"language": language}
@@ -160,7 +160,7 @@ def _no_release(archive: Path, finding: str) -> InputError:
 
 
 def _read_list(path: Path, folder: Path) -> Iterator[Clip | Problem]:
-    """Yields the rows of a split's list in order; a problem for each row that cannot be used.
+    """Yields the rows of a split's list in order, with a problem for each row that cannot be used.
 
     The lists use no quoting: quotation marks are part of the text, and every row is one line.
 
@@ -169,7 +169,9 @@ def _read_list(path: Path, folder: Path) -> Iterator[Clip | Problem]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would split at U+2028 in a sentence
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} must be UTF-8, got {error.reason} at byte {error.start}. Fetch it again.") from error
+        raise InputError(
+            f"{path} must be UTF-8, got {error.reason} at byte {error.start}. Download the archive again."
+        ) from error
     header = lines[0].rstrip("\r").split("\t")
     if not set(COLUMNS) <= set(header):
         found = shorten(", ".join(header))
@@ -190,7 +192,8 @@ def _read_list(path: Path, folder: Path) -> Iterator[Clip | Problem]:
         problem = functools.partial(Problem, name.removesuffix(".mp3"), str(folder / name))
         if name in seen or "/" in name or name == ".mp3" or UNPRINTABLE.search(name + sentence):
             yield problem(
-                "unusable line", f"{where} must name a clip that no line before names, got {shorten(repr(line))}"
+                "unusable line",
+                f"{where} must name a clip, without a folder, that no earlier line names, got {shorten(repr(line))}",
             )
         elif not sentence:
             yield problem("empty transcript", f"{where} has no sentence")
@@ -205,7 +208,7 @@ def _place_of_clip(corpus: PurePosixPath, names: Set[str], member: TarInfo) -> s
 
 
 def _shorten(client_ids: Set[str]) -> dict[str, str]:
-    """Shortens each client_id to its first characters, as few as keep all of them distinct."""
+    """Shortens every client_id to the same length: at least MIN_SPEAKER_LENGTH, and enough to keep all distinct."""
     length = MIN_SPEAKER_LENGTH
     while len({client_id[:length] for client_id in client_ids}) < len(client_ids):
         length += 1

@@ -23,7 +23,7 @@ INITIALIZE_PHONEME_EVENTS = 0x0001  # these events do not change the samples
 INITIALIZE_DONT_EXIT = 0x8000
 END_OF_EVENTS, WORD, PHONEME = 0, 1, 7
 PAUSE = "_"
-"""The names of phonemes that are pauses begin with this."""
+"""The first character in the names of phonemes that are pauses."""
 FUSED = {"THE": ("D", "d")}
 """Words that espeak-ng may join with the previous one ("turn on the light") without giving their start, and the
 phonemes with which they begin in all accents of `synthetic.py`."""
@@ -65,6 +65,7 @@ class Engine:
         voice: `LANGUAGE` or `LANGUAGE+VARIANT`.
 
     Raises:
+        OSError: the library cannot be loaded.
         SystemExit: the library does not start, or does not have the voice.
     """
 
@@ -72,7 +73,7 @@ class Engine:
         self._library = ctypes.CDLL(library)
         self._spoken = bytearray()
         self._marks: list[Mark] = []
-        self._callback = Callback(self._receive)  # a reference, because the library's does not count
+        self._callback = Callback(self._receive)  # keeps it alive: Python does not see that the library uses it
         self.sample_rate: int = self._library.espeak_Initialize(
             AUDIO_OUTPUT_SYNCHRONOUS, 0, data.encode(), INITIALIZE_DONT_EXIT | INITIALIZE_PHONEME_EVENTS
         )
@@ -88,7 +89,7 @@ class Engine:
         self._call("espeak_SetParameter", VOLUME, QUIET, 0)
 
     def speak(self, text: str, rate: int, pitch: int) -> tuple[bytes, list[tuple[int, int]]]:
-        """Speaks at `rate` words per minute and `pitch` of 0 to 100; gives 16-bit samples and their `word_spans`."""
+        """Speaks at `rate` words per minute and `pitch` 0 to 100; returns 16-bit samples and their `word_spans`."""
         self._spoken.clear()
         self._marks.clear()
         self._call("espeak_SetParameter", RATE, rate, 0)
@@ -124,7 +125,7 @@ def word_spans(text: str, marks: Sequence[Mark], num_samples: int) -> list[tuple
 
     Returns:
         For every word, its first sample and the sample after its last, where a pause or the next word begins. The list
-        is empty if the library joined words that are not in `FUSED`.
+        is empty if a start is unknown, because the library joined words that are not in `FUSED`.
     """
     told = {position: sample for kind, position, sample, _ in reversed(marks) if kind == WORD}
     words = [(word[0], told.get(word.start(), UNTOLD)) for word in re.finditer(r"\S+", text)]

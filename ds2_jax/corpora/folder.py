@@ -1,4 +1,4 @@
-"""Prepares your own recordings: makes manifests of a folder of audio and transcripts in one of three layouts."""
+"""Prepares your own recordings: makes manifests from a folder of audio and transcripts in one of three layouts."""
 
 import collections
 import dataclasses
@@ -31,7 +31,7 @@ LAYOUTS: dict[Layout, str] = {
 METADATA = "metadata.csv"
 TEXT_SUFFIX = ".txt"
 SPLIT_OF = {"train": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
-"""The split for each name of a folder. If there is such a folder, folders test_NAME and test-NAME are splits too."""
+"""The split for each folder name. If there is such a folder, folders test_NAME and test-NAME are splits too."""
 ALL = "all"
 """The name of the manifest if the source has no splits."""
 
@@ -65,31 +65,32 @@ def prepare(
     layout: Literal["auto", "beside", "wav-txt", "metadata"] = "auto",
     root: Path = Path("datasets"),
 ) -> Path:
-    """Makes ROOT/NAME from a folder of recordings and transcripts. The manifests refer to the audio, so keep it there.
+    """Makes ROOT/NAME from a folder of recordings and transcripts. The manifests refer to the audio, so do not move it.
 
     The layouts are beside (a.wav, a.txt), wav-txt (wav/a.wav, txt/a.txt, as in deepspeech.pytorch) and metadata
     (wavs/a.wav and a line a|as written|as spoken in metadata.csv, as in LJSpeech). Text must be UTF-8. Audio may be
     WAV, FLAC, OGG, MP3 or NIST Sphere.
 
-    If SOURCE has folders train, dev (or val, valid, validation) and test (also test_NAME), each becomes a manifest.
-    Otherwise there is one manifest, all.jsonl. If there are several folders below those, or below wav/ and wavs/,
-    they name the speakers: anna/a.wav, ben/a.wav.
+    If SOURCE has any of the folders train, dev (or val, valid, validation) and test, each becomes a manifest, and so do
+    folders such as test_NAME. Otherwise there is one manifest, all.jsonl. If there are several folders below those, or
+    below wav/ and wavs/, they name the speakers: anna/a.wav, ben/a.wav.
 
-    Recordings without a transcript, transcripts without a recording and unreadable audio are left out, named and
-    counted. Hidden files are ignored.
+    Recordings without a transcript, transcripts without a recording or without text, unreadable audio, and recordings
+    outside the splits are left out, counted and listed in left_out.jsonl. Hidden files are ignored.
 
     Args:
         source: folder of recordings and transcripts.
         name: name of the corpus.
-        layout: the layout; auto finds it and prints it.
+        layout: the layout; auto selects the first one that fits. The layout is printed.
         root: folder of the prepared corpora.
 
     Returns:
         The folder ROOT/NAME.
 
     Raises:
-        InputError: SOURCE is not a folder, does not have the layout, or has nothing usable; a text is not UTF-8; or
-            ROOT/NAME is something else, or was made from another folder or from an earlier state of it.
+        InputError: SOURCE is not a folder, does not have the layout, or has a split with nothing usable; `name` is not
+            the name of a folder; a text is not UTF-8; or ROOT/NAME is something else, or was made from another folder
+            or from an earlier state of it.
     """
     folder = root / name
     _check_place(source, name, folder)
@@ -106,7 +107,7 @@ def _check_place(source: Path, name: str, folder: Path) -> None:
     if not source.is_dir():
         raise InputError(f"SOURCE must be a folder, got {source}. Correct the path.")
     if not name or name != Path(name).name or name[0] == "." or UNPRINTABLE.search(name):
-        raise InputError(f"--name must be the name of a folder in --root, got {name!r}. Try --name mine.")
+        raise InputError(f"--name must be a folder name, without '/' and not hidden, got {name!r}. Try --name mine.")
     if folder.exists() and not (folder / "source.json").is_file():
         raise _in_use(folder)  # it may be the recordings, so no advice to delete it
 
@@ -117,7 +118,7 @@ def _in_use(folder: Path) -> InputError:
 
 
 def _scan(source: Path) -> Scan:
-    """Lists the contents of a folder; links to folders count as other files.
+    """Lists the files below a folder; links to folders count as other files.
 
     Raises:
         InputError: a folder cannot be read, or two folders hold the same split.
@@ -200,7 +201,7 @@ def _check_source(folder: Path, scan: Scan, layout: str) -> None:
 
 
 def _digest(scan: Scan) -> str:
-    """Computes a digest of the files' names, sizes and dates."""
+    """Computes a digest of the files' paths, sizes and modification times."""
     digest = hashlib.sha256()
     for file in scan.files:
         status = (scan.source / file).lstat()
@@ -226,7 +227,7 @@ def _find_layout(scan: Scan, wanted: str) -> Layout:
         known = "; ".join(f"{layout}: {about}" for layout, about in LAYOUTS.items())
         raise InputError(
             f"{scan.source} must have one of the layouts {known}; got {found}, and no audio with its transcript. "
-            "Rearrange it, or write a manifest yourself."
+            "Rearrange the files, or write a manifest yourself."
         )
     for layout in fitting:
         if layout == wanted:
@@ -244,7 +245,7 @@ def _fits(part: Part, layout: Layout) -> bool:
 
 
 def _audio_key(file: PurePath, layout: Layout) -> str:
-    """Returns the key that a recording and its transcript share; "" if the layout has no transcript for it."""
+    """Returns the key that a recording and its transcript share; "" if the recording is outside the layout's folder."""
     if layout == "metadata":
         return _without(file, "wavs") if file.parts[0] == "wavs" else ""
     return _without(file, "wav" if layout == "wav-txt" else "")
@@ -258,7 +259,7 @@ def _texts(part: Part, layout: Layout) -> dict[str, PurePath]:
 
 
 def _without(file: PurePath, folder: str) -> str:
-    """Removes the suffix and the first folder of that name from a path; "" if the path has no such folder."""
+    """Removes the suffix and the first folder named `folder` from a path; returns "" if the path has no such folder."""
     *folders, _ = file.parts
     if not folder:
         return file.with_suffix("").as_posix()
@@ -290,7 +291,7 @@ def _read(source: Path, part: Part, layout: Layout) -> list[Utterance | Problem]
 
 
 def _with_speakers(found: dict[str, list[Utterance | Problem]]) -> dict[str, list[Utterance | Problem]]:
-    """Removes the speakers if there is only one: a single folder does not name a speaker."""
+    """Removes the speaker from every utterance if there is only one: a single folder does not name a speaker."""
     speakers = {each.speaker for items in found.values() for each in items if isinstance(each, Utterance)}
     if len(speakers - {""}) > 1:
         return found
@@ -307,7 +308,9 @@ def _check_used(folder: Path, gathered: Gathered) -> None:
     finding = "none"
     if problems:
         finding = f"{count_reasons(problems)}. The first: {problems[0].id} ({shorten(problems[0].detail, 300)})"
-    raise InputError(f"{folder} must hold at least one recording with its transcript, got {finding}. Mend that.")
+    raise InputError(
+        f"{folder} must hold at least one usable recording with its transcript, got {finding}. Correct or add files."
+    )
 
 
 def _listing(counts: Mapping[str, int]) -> str:
@@ -315,10 +318,10 @@ def _listing(counts: Mapping[str, int]) -> str:
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
-    """Reads the transcripts by name of recording; the transcript is the last column.
+    """Reads the transcripts by recording name; the transcript is the last column.
 
     Raises:
-        InputError: a line has another number of columns, or a name occurs twice.
+        InputError: a line has no name or not two or three columns, or a name occurs twice.
     """
     transcripts: dict[str, str] = {}
     for number, line in enumerate(read_text(path).split("\n"), start=1):

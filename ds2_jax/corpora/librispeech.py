@@ -1,8 +1,8 @@
 """Prepares LibriSpeech: 1,000 hours of English audiobooks (Panayotov et al., 2015; openslr.org/12; 16 kHz FLAC).
 
 Its licence is CC BY 4.0. An archive PART.tar.gz contains recordings
-LibriSpeech/PART/SPEAKER/CHAPTER/SPEAKER-CHAPTER-UTTERANCE.flac. Beside those of a chapter is
-SPEAKER-CHAPTER.trans.txt, with a line `SPEAKER-CHAPTER-UTTERANCE TRANSCRIPT` for each.
+LibriSpeech/PART/SPEAKER/CHAPTER/SPEAKER-CHAPTER-UTTERANCE.flac. The folder of a chapter also
+contains SPEAKER-CHAPTER.trans.txt, with a line `SPEAKER-CHAPTER-UTTERANCE TRANSCRIPT` for each recording.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from ds2_jax.system.files import search, write_text
 logger = logging.getLogger(__package__)
 
 URL = "https://www.openslr.org/resources/12"
-OFFLINE = "Run again to resume, or name a folder of the archives: prepare librispeech --archives FOLDER."
+OFFLINE = "Run again to resume, or name a folder that contains the archives: prepare librispeech --archives FOLDER."
 Part = Literal[
     "train-clean-100",
     "train-clean-360",
@@ -49,18 +49,18 @@ SPLITS: dict[str, tuple[Part, ...]] = {
     "test-other": ("test-other",),
 }
 UTTERANCES = "utterances"
-"""The name of a part's manifest in its folder."""
+"""The name, without suffix, of the manifest in a part's folder."""
 
 
 def prepare(root: Path = Path("datasets"), parts: tuple[Part, ...] = PARTS, archives: Path | None = None) -> Path:
     """Makes ROOT/librispeech from the published archives: train.jsonl, dev.jsonl, test-clean.jsonl, test-other.jsonl.
 
-    Every part has a folder ROOT/librispeech/PART with the unchanged FLAC files. The folder appears when it is complete,
-    and does not change afterwards. train.jsonl lists the existing train parts, and dev.jsonl the existing dev parts;
-    they are updated when you add a part. All readable utterances are included, however long.
+    Every part has a folder ROOT/librispeech/PART with the unchanged FLAC files. This folder appears when it is
+    complete, and does not change afterwards. train.jsonl lists the existing train parts, and dev.jsonl the existing dev
+    parts; they are updated when you add a part. All readable utterances are included, however long.
 
-    The MD5 of every archive is compared with the published one. A download must match; for a copy, the result is
-    printed.
+    The MD5 of every archive is compared with the published one. A download must match; for a copy, a difference
+    is only reported.
 
     All seven parts take 60 GB to download and as much unpacked. You may delete the archives afterwards.
 
@@ -79,7 +79,7 @@ def prepare(root: Path = Path("datasets"), parts: tuple[Part, ...] = PARTS, arch
     folder = root / "librispeech"
     wanted = [part for part in PARTS if part in parts]
     if not wanted:
-        raise InputError(f"--parts must name at least one of {', '.join(PARTS)}, got none. Name one or leave it out.")
+        raise InputError(f"--parts must name at least one of {', '.join(PARTS)}, got none. Name one or omit --parts.")
     if archives is not None:
         _check_archives(archives, [part for part in wanted if not (folder / part).exists()])
     for part in wanted:
@@ -101,7 +101,7 @@ def _check_archives(archives: Path, parts: Sequence[Part]) -> None:
         advice = f"prepare only the existing ones: --parts {' '.join(found)}" if found else "correct --archives"
         raise InputError(
             f"{archives} must hold {', '.join(f'{part}.tar.gz' for part in missing)}, got no such file. "
-            f"Copy what is missing there, or {advice}."
+            f"Copy the missing files there, or {advice}."
         )
 
 
@@ -120,7 +120,7 @@ def _build(folder: Path, partial: Path, archive: Path | None) -> None:
     corpus = partial / "LibriSpeech" / part
     gathered = gather(_read_part(source, corpus), measure, title=f"reading {part}")
     if not gathered.utterances:
-        raise _not_librispeech(source, part, f"at least one recording that can be read, got none of {corpus.name}")
+        raise _not_librispeech(source, part, f"at least one usable recording, got none in {corpus.name}")
     for about in corpus.parent.iterdir():  # the licence and the list of speakers
         if about.is_file():
             about.rename(corpus / about.name)
@@ -130,7 +130,7 @@ def _build(folder: Path, partial: Path, archive: Path | None) -> None:
 
 
 def _stamp(archive: Path) -> dict[str, int]:
-    """Returns size and modification time, which identify a file quickly; the MD5 of 30 GB takes a minute."""
+    """Returns the size and modification time, which identify a file faster than its MD5 (a minute for 30 GB)."""
     status = archive.stat()
     return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 
@@ -142,12 +142,13 @@ def _check_source(folder: Path, archive: Path | None) -> None:
         return
     if (md5 := file_md5(archive)) != made_from.get("md5"):
         raise InputError(
-            f"{folder} must be made from {archive} (MD5 {md5}), got one of MD5 {made_from.get('md5')}. {ANOTHER_FOLDER}"
+            f"{folder} must be made from {archive} (MD5 {md5}), got an archive of MD5 {made_from.get('md5')}. "
+            f"{ANOTHER_FOLDER}"
         )
 
 
 def _read_part(archive: Path, corpus: Path) -> list[Utterance | Problem]:
-    """Reads the utterances of the unpacked archive by name, without durations."""
+    """Reads the utterances of the unpacked archive, sorted by name, without durations."""
     part = corpus.name
     others = sorted(path.name for path in corpus.parent.glob("*") if path.is_dir() and path != corpus)
     if others or not corpus.is_dir():
@@ -198,13 +199,13 @@ def _join(folder: Path) -> None:
         manifest = folder / f"{split}.jsonl"
         if before and before.get(split) == parts and manifest.is_file() == bool(parts):
             continue
-        path.unlink(missing_ok=True)  # so that a stop here does not count as complete
+        path.unlink(missing_ok=True)  # so that an interrupted update is not taken for a complete one
         if not parts:
             manifest.unlink(missing_ok=True)
             continue
         rows = [row for part in parts for row in read_manifest(folder / part / f"{UTTERANCES}.jsonl")]
         write_manifest(manifest, rows)
         hours = sum(row.duration for row in rows) / 3600
-        logger.info(f"{manifest}: {hours:.2f} h  {len(rows):,} utterances, of {', '.join(parts)}")
+        logger.info(f"{manifest}: {hours:.2f} h  {len(rows):,} utterances, from {', '.join(parts)}")
     if not path.exists():
         write_text(path, json.dumps(parts_of) + "\n")

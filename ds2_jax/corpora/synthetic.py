@@ -49,7 +49,7 @@ PHRASES = (
 )
 """Commands. One of the words between bars is drawn, and a digit for each #. Two commands are joined with AND."""
 SHARE_OF_SINGLES = 0.15
-"""The fraction of commands with one phrase; only 96 such commands exist."""
+"""The fraction of commands with one phrase; only 94 such commands exist."""
 
 VOICES = {
     "train": (
@@ -127,7 +127,7 @@ def prepare(root: Path = Path("datasets")) -> Path:
     """Makes ROOT/synthetic: train.jsonl, dev.jsonl, test.jsonl and their audio, always with the same bytes.
 
     The bytes are reproducible on one machine with one version of espeakng-loader; others may round differently. The
-    folder gets its name when it is complete. A complete folder is not changed, even if an older version made it without
+    folder appears when it is complete. A complete folder is not changed, even if an older version made it without
     word times.
 
     Args:
@@ -158,7 +158,8 @@ def prepare(root: Path = Path("datasets")) -> Path:
                     partial.rename(folder)
     found = read_source(folder, "the quick-start corpus")
     if found == older:
-        logger.info(f"{folder} has no word times, which this version writes: delete the folder to have them.")
+        advice = "delete the folder and prepare it again to get them"
+        logger.info(f"{folder} has no word times, which this version writes: {advice}.")
     elif found != source:
         raise InputError(f"{folder} must hold the quick-start corpus of this version, got another. {ANOTHER_FOLDER}")
     return folder
@@ -194,7 +195,7 @@ def build(folder: Path, prompts: dict[str, dict[str, list[Prompt]]]) -> None:
 
 
 def speak(voice: str, prompts: list[Prompt]) -> list[np.ndarray]:
-    """Speaks as `speak_words` does, and gives only the waveforms."""
+    """Speaks as `speak_words` does, and returns only the waveforms."""
     return [speech.waveform for speech in speak_words(voice, prompts)]
 
 

@@ -1,8 +1,8 @@
 """Prepares TED-LIUM releases 2 and 3: TED talks in English (University of Le Mans, 2014 and 2018; 16 kHz, NIST Sphere).
 
-The talks are cut into their segments, exact to the sample, as FLAC of 16 bits. In release 3 the folder data/ holds
-every talk once. Links in legacy/train name the talks of the training set, and legacy/dev and legacy/test hold the
-talks of release 2.
+The talks are cut into segments, exact to the sample, and stored as 16-bit FLAC. In release 3 the folder data/ holds
+every talk once. Links in legacy/train name the talks of the training set, and legacy/dev and legacy/test hold the dev
+and test talks of release 2.
 """
 
 import dataclasses
@@ -59,15 +59,15 @@ VARIANT = re.compile(r"\(\d+\)")
 """A mark after a word that states which of the dictionary's pronunciations was used."""
 MARKUP = re.compile(r"<[^<>]*>|\{[^{}]*\}|\[[^\[\]]*\]")
 SUFFIX = re.compile(r" (?='(?:s|re|ve|ll|d|m|t)?(?: |$))")
-"""The space before the second half of a contraction, or before the apostrophe of a plural."""
+"""The space before the second half of a contraction, or before the apostrophe of a plural possessive (workers ')."""
 STM = "stm"
-"""The name, in the unfinished folder, of the segments."""
+"""The folder of the STM files in the folder that `building` makes."""
 TALKS = "talks"
-"""The name, in the unfinished folder, of the talks still to cut."""
+"""The folder of the talks that are still to cut."""
 NAMES = "names.json"
-"""The name, in the unfinished folder, of the list of names in the archive."""
+"""The file that lists the names in the archive."""
 JOURNAL = "talks.jsonl"
-"""The name, in the unfinished folder, of the list of finished talks."""
+"""The journal of the talks that have been cut."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,11 +98,12 @@ class StmSegment:
 def prepare(root: Path = Path("datasets"), archive: Path | None = None, release: Literal[2, 3] | None = None) -> Path:
     """Makes ROOT/tedlium from TED-LIUM: train.jsonl, dev.jsonl, test.jsonl, and each segment as a FLAC file.
 
-    Release 2 has 207 hours, release 3 has 452; dev and test are the same talks. The training set of release 3 is the
-    one in its folder legacy. While the talks are cut, this command needs about as much disk space again as the archive;
-    at the end, half of that. You may delete the archive afterwards.
+    Release 2 has 207 hours, release 3 has 452; both have the same dev and test talks. The training set of release 3 is
+    the one in its folder legacy. Besides the archive, this command needs about the archive's size on disk while it cuts
+    the talks, and half of that at the end. You may delete the archive afterwards.
 
-    Transcripts are cleaned. <unk>, <sil>, {NOISE}, other words in brackets, and the (2) after a word are removed.
+    Transcripts are cleaned. <unk>, <sil>, {NOISE}, other words in brackets, and marks of pronunciations such as the (2)
+    in "a(2)" are removed.
     Contractions written in two halves are joined ("it 's" becomes "it's"). Some segments are left out and listed in
     left_out.jsonl: those marked ignore_time_segment_in_scoring, those without words, and those with times outside the
     talk.
@@ -204,12 +205,13 @@ def _find_release(archive: Path, names: Set[str], wanted: object) -> int:
 
 
 def _find_talks(root: str, files: Set[str], links: Set[str]) -> dict[str, list[Talk | Problem]]:
-    """Finds the talks of each split by name; a problem for each talk that cannot be used.
+    """Lists the talks of each split, sorted by name. A talk that cannot be used becomes a Problem.
 
     A link in release 3's legacy/ stands for the talk of the same name in data/; its target is ignored. No talk of dev
     or test enters train.
 
-    Differs: TFDS and torchaudio use all of data/ as release 3's training set; Kaldi and lhotse use legacy/train.
+    Differs: TFDS and torchaudio train on all of data/ of release 3. This code trains on legacy/train, as Kaldi and
+        lhotse do.
     """
     legacy = root == ROOTS[3]
     folders = {split: [f"{root}/legacy/{split}", f"{root}/data"] if legacy else [f"{root}/{split}"] for split in SPLITS}
@@ -234,13 +236,13 @@ def _stems(names: Set[str], folder: str) -> set[str]:
 
 
 def _find_files(split: str, name: str, folders: Iterable[str], files: Set[str]) -> Talk | Problem:
-    """Selects both files of a talk from the first folder that has both, because segments fit only their recording."""
+    """Selects both files of a talk from the first folder that has both: times fit only the recording beside them."""
     pairs = [(f"{folder}/stm/{name}.stm", f"{folder}/sph/{name}.sph") for folder in folders]
     for stm, sph in pairs:
         if stm in files and sph in files:
             return Talk(split, name, stm, sph)
     if any(stm in files for stm, _ in pairs):
-        return Problem(name, pairs[0][1], "missing audio", f"the archive holds no {pairs[0][1]}")
+        return Problem(name, pairs[0][1], "missing audio", f"the archive holds no recording for {name}.stm")
     return Problem(name, pairs[0][1], "not transcribed", f"the archive holds no {pairs[0][0]}")
 
 
@@ -292,7 +294,7 @@ def _audio_path(partial: Path, talk: Talk, segment: StmSegment) -> Path:
 
 
 def _read_segments(path: Path, talk: Talk) -> Iterator[StmSegment | Problem]:
-    """Yields the segments of a talk, named TALK-LINE; a problem for each line without a usable segment.
+    """Yields the segments of a talk, named TALK-LINE. A line without a usable segment becomes a Problem.
 
     A line is `TALK CHANNEL SPEAKER START END <LABELS> WORDS`, with times in seconds. Lines that begin with ;; are
     comments.
@@ -313,12 +315,16 @@ def _read_segments(path: Path, talk: Talk) -> Iterator[StmSegment | Problem]:
             start, end = float(fields[3]), float(fields[4])
         except (IndexError, ValueError):
             start = end = math.nan
-        if math.isnan(start + end) or UNPRINTABLE.search(line):
+        if UNPRINTABLE.search(line):
+            yield problem("unusable line", f"{where} must be printable text, got {shorten(repr(line))}")
+        elif math.isnan(start + end):
             yield problem("unusable line", f"{where} must give a start and an end, got {shorten(repr(line))}")
         elif IGNORED in line.lower():
             yield problem("not transcribed", f"{where}: {IGNORED}")
         elif not 0 <= start < end < math.inf:
-            yield problem("outside the recording", f"{where} must end after it starts, got {start:g} to {end:g} s")
+            yield problem(
+                "outside the recording", f"{where} must start at 0 s or later and end later, got {start:g} to {end:g} s"
+            )
         elif not (transcript := clean("".join(fields[5:]))):
             yield problem("empty transcript", f"{where} has no word: {shorten(repr(line))}")
         else:
@@ -328,8 +334,8 @@ def _read_segments(path: Path, talk: Talk) -> Iterator[StmSegment | Problem]:
 def clean(text: str) -> str:
     """Extracts the spoken words from the labels and words of an STM line.
 
-    It removes words in <>, {} or [] (labels, <unk>, <sil>, {NOISE}) and the marks (2) of pronunciations, and joins the
-    halves of contractions.
+    It removes words in <>, {} or [] (labels, <unk>, <sil>, {NOISE}) and marks of pronunciations such as (2),
+    and joins the halves of contractions.
 
     Source: Kaldi's egs/tedlium/s5_r3 (prepare_data.sh, join_suffix.py), SpeechBrain's recipe for TED-LIUM 2.
     Differs: Kaldi keeps <unk> and {NOISE} as words, which a character model cannot write. Kaldi also joins every word

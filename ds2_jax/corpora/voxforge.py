@@ -38,11 +38,11 @@ from ds2_jax.system.files import writing
 logger = logging.getLogger(__package__)
 
 URL = "http://www.repository.voxforge1.org/downloads/SpeechCorpus/Trunk/Audio/Main/16kHz_16bit/"
-OFFLINE = "Run again to resume, or name a folder of the submissions: prepare voxforge --archives FOLDER."
+OFFLINE = "Run again to resume, or name a folder that contains the submissions: prepare voxforge --archives FOLDER."
 NUM_DOWNLOADS = 6
-"""The number of downloads at the same time."""
+"""The number of simultaneous downloads."""
 MAX_SHARE_MISSING = 0.1
-"""If a larger fraction of the submissions cannot be fetched, the network is down, and the corpus would differ."""
+"""If a larger fraction of the submissions cannot be fetched, the network is probably down, and nothing is built."""
 NOT_HAD = ("missing archive", "unreadable archive")
 SPLITS = ("train", "dev", "test")
 SUFFIX = ".tgz"
@@ -63,28 +63,31 @@ def prepare(
 ) -> Path:
     """Makes ROOT/voxforge from the published submissions: train.jsonl, dev.jsonl, test.jsonl, and the unchanged audio.
 
-    No speaker is in two splits. A user name is a speaker, in upper or lower case. Every anonymous submission counts as
+    No speaker is in two splits. Each user name, regardless of case, is a speaker. Every anonymous submission counts as
     a speaker, so someone who sent several of them may be in two splits.
 
     Submissions that are damaged or cannot be fetched, recordings without a prompt, prompts without a recording, and
-    unreadable audio are left out, named and counted. The folder gets its name when it is complete, and a complete
-    folder is not changed.
+    unreadable audio are left out, counted and listed in left_out.jsonl. The folder appears when it is complete, and a
+    complete folder is not changed.
 
     Args:
         root: folder of the prepared corpora; downloads are kept in ROOT/voxforge-archives.
         archives: folder of the submissions (.tgz), used instead of downloads.
-        shares: shares of the speakers in train, dev and test; 0 makes no such split.
+        shares: shares of the speakers in train, dev and test; a split with share 0 is not made.
         seed: seed of the draw of dev and test speakers.
 
     Returns:
         The folder ROOT/voxforge.
 
     Raises:
-        InputError: `shares` do not sum to 1; there is no submission, or too many cannot be fetched; there are too few
-            speakers; or ROOT/voxforge was made from other submissions, or with another seed or other shares.
+        InputError: a share is negative or the shares do not sum to 1; there is no submission, or too many cannot be
+            fetched; there are too few speakers; or ROOT/voxforge was made from other submissions, or with
+            another seed or other shares.
     """
     if min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
-        raise InputError(f"--shares must be three shares that sum to 1, got {shares}. Try --shares 0.8 0.1 0.1.")
+        raise InputError(
+            f"--shares must be three shares of at least 0 that sum to 1, got {shares}. Try --shares 0.8 0.1 0.1."
+        )
     folder = root / "voxforge"
     if not folder.exists():
         with building(folder) as partial:
@@ -120,7 +123,7 @@ def _build(folder: Path, partial: Path, archives: Path | None, shares: Sequence[
     finish(partial, folder, complete, source, others)
     report(folder, f"VoxForge, {len(paths):,} submissions from {store}", complete, others)
     if archives is None and any(problem.reason in NOT_HAD for problem in others):
-        logger.info(f"  delete {folder} and run again to fetch them; what was downloaded is kept")
+        logger.info(f"  delete {folder} and run again to fetch the missing submissions; the other downloads are kept")
 
 
 def _source(listing: str | None, shares: Sequence[float], seed: int) -> dict[str, object]:
@@ -174,7 +177,7 @@ def _fetch(partial: Path, store: Path) -> list[Problem]:
         store.mkdir(exist_ok=True)
 
     def fetch(name: str) -> Problem | None:
-        url = URL + quote(name, safe="!$%&'()*+,;=:@~")  # the link may be quoted already
+        url = URL + quote(name, safe="!$%&'()*+,;=:@~")  # the link may be percent-encoded already
         try:
             download(url, store / _file_name(name), advice="", shows_bar=False)
         except InputError as error:
@@ -190,7 +193,7 @@ def _fetch(partial: Path, store: Path) -> list[Problem]:
 
 
 def _linked(page: str) -> list[str]:
-    """Lists the archives in the same folder that an HTML index links to, as written there, each once and sorted."""
+    """Lists the archives in the same folder that an HTML index links to, as the links spell them, sorted."""
     links = re.findall(r"""href\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+))""", page, flags=re.IGNORECASE)
     names = {"".join(link).removeprefix(URL).removeprefix(urlsplit(URL).path).removeprefix("./") for link in links}
     return sorted(name for name in names if re.fullmatch(r"[^/?#]+\.tgz", name) and name[0] != ".")
@@ -273,7 +276,7 @@ def _prompts(folder: Path) -> tuple[dict[str, str], list[Problem]]:
                 detail = f"{path} must be UTF-8 text, got {error.reason} in {line!r}"
             else:
                 if prompts.setdefault(key, text) != text:
-                    detail = f"{path} must give it one transcript, got {prompts[key]!r} and {text!r}"
+                    detail = f"{path} must give {key} one transcript, got {prompts[key]!r} and {text!r}"
             if detail:
                 problems[key] = Problem(key, str(path), "unreadable transcript", detail)
     return {key: text for key, text in prompts.items() if key not in problems}, list(problems.values())
@@ -294,7 +297,7 @@ def _split(store: Path, gathered: Gathered, shares: Sequence[float], seed: int) 
     if len(speakers) < len(wanted):
         raise InputError(
             f"{store} must hold readable submissions of {len(wanted)} speakers, for {', '.join(wanted)}, got "
-            f"{len(speakers)}. Add submissions, or give a split no share: --shares 1 0 0."
+            f"{len(speakers)}. Add submissions, or leave out a split: --shares 1 0 0."
         )
     split_of: dict[str, str] = {}
     order = [split for split in ("test", "dev", "train") if split in wanted]

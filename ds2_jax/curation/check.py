@@ -26,7 +26,7 @@ from ds2_jax.text.alphabet import Alphabet
 
 UNCHANGED_DATA, UNCHANGED_FEATURES, UNCHANGED_MODEL = DataSettings(), FeatureSettings(), ModelSettings()
 DETAIL_LENGTH = 200
-"""The number of characters of an example that the report shows."""
+"""The report cuts the detail of an example after this many characters."""
 CHARACTERS_A_LINE = 10
 ROLES: tuple[Role, ...] = ("train", "dev", "test")
 LEVELS: tuple[Level, ...] = ("error", "warning", "remark")
@@ -45,19 +45,20 @@ def check(
     picture: Path | None = None,
     num_workers: int = 0,
 ) -> int:
-    """Decodes every recording and reports what stops training (errors), and what looks wrong (warnings).
+    """Decodes every recording and reports errors (they stop training), warnings (to look at) and remarks (to know).
 
-    Without manifests, the train, dev and test splits of the settings are checked. Manifests that you name are checked
-    as training and dev splits: an utterance that cannot be used is an error unless data.on_bad_utterance is skip. If
-    two manifests share something, the later one gets the warning.
+    Without manifests and without --test, the train, dev and test splits of the settings are checked. Manifests that you
+    name are checked as training and dev splits: an utterance that cannot be used is an error unless
+    data.on_bad_utterance is skip. If two manifests share a recording, a text or a speaker, the later manifest gets the
+    finding.
 
     Args:
         manifests: manifests in any format that training reads, and tfds:NAME#SPLIT.
-        config: configuration file or name of a recipe, for its sample rate, alphabet, limits and model. Default: an
-            empty configuration.
+        config: configuration file or name of a recipe, for its sample rate, alphabet, limits and model. Default: the
+            default settings.
         run: folder of a training run, instead of --config.
-        test: manifest of a test split, checked after the others. Only its audio must be correct; problems of
-            transcripts are warnings.
+        test: manifest of a test split, checked after the others. Only its audio must be readable and as long as
+            stated; other problems are warnings.
         data: settings that override those of --config or --run.
         features: settings that override those of --config or --run.
         model: settings that override those of --config or --run.
@@ -69,7 +70,8 @@ def check(
         0 if training can start with these settings, else 1.
 
     Raises:
-        InputError: the settings or a manifest cannot be read, or there is no manifest.
+        InputError: the settings or a manifest cannot be read, there is no manifest, one is named twice, or a file
+            cannot be written.
     """
     settings, source = read_settings(config, run, data=data, features=features, model=model)
     alphabet = Alphabet.of(settings.data)
@@ -150,7 +152,7 @@ def check_manifest(
 
 
 def stops_training(checked: Checked, config: Config, alphabet: Alphabet) -> str:
-    """Gives the error with which training would stop at a manifest; "" if it would not stop."""
+    """Returns the error that would stop training at a manifest; "" if there is none."""
     problems = [problem for problem in checked.problems if checked.leaves_out(problem)]
     on_bad = config.data.on_bad_utterance
     try:
@@ -164,10 +166,10 @@ def describe_settings(config: Config, source: str) -> list[str]:
     """Describes the settings of the check in lines of text."""
     features, data = config.features, config.data
     milliseconds = 1000 * features.window_stride * config.model.time_reduction
-    removed = f"; read as spaces, or kept inside words: {data.remove!r}" if data.remove else ""
+    removed = f"; replaced by spaces, or kept inside words: {data.remove!r}" if data.remove else ""
     return [
         f"settings: {source}",
-        f"  {features.sample_rate} Hz, {data.min_duration:g} to {data.max_duration:g} s, an output frame of "
+        f"  {features.sample_rate} Hz, {data.min_duration:g} to {data.max_duration:g} s, output frames of "
         f"{milliseconds:g} ms, data.on_bad_utterance {data.on_bad_utterance}",
         f"  alphabet {data.alphabet!r}, case: {data.case}{removed}",
         "",
@@ -175,11 +177,12 @@ def describe_settings(config: Config, source: str) -> list[str]:
 
 
 def describe(checked: Sequence[Checked], findings: Sequence[Finding]) -> Iterator[str]:
-    """Yields the tables and the findings as text."""
+    """Yields the table, the characters and the findings as text."""
     names = stats.column_names([each.path for each in checked])
     columns = {}
     for name, each in zip(names, checked, strict=True):
-        rates = {f"{row} ": value for row, value in stats.quantiles(each.rates()).items()}  # not the durations
+        # The space after each name distinguishes these rows from those of the durations.
+        rates = {f"{row} ": value for row, value in stats.quantiles(each.rates()).items()}
         columns[name] = stats.describe(each.utterances) | {"characters a second": ""} | rates
     yield stats.table(columns)
     counts = Counter(character for each in checked for text in each.transcripts for character in text)

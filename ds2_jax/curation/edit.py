@@ -27,9 +27,9 @@ Manifest = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST
 def merge(manifests: Manifests, out: Path) -> int:
     """Merges several manifests into one, in order. Audio is neither copied nor linked.
 
-    An id that an earlier manifest has too becomes "NAME-ID" with the name of its manifest's file. Recordings that are
-    listed more than once are kept and reported; data check also finds the same recording under two names. Only audio,
-    duration, transcript, id, speaker and words are written.
+    An id that an earlier manifest already has becomes "NAME-ID", where NAME is the name of its manifest's file without
+    suffix. Recordings that are listed more than once are kept and reported; data check also finds the same recording
+    under two names. Only audio, duration, transcript, id, speaker and words are written.
 
     Args:
         manifests: manifests in any format that training reads.
@@ -39,7 +39,8 @@ def merge(manifests: Manifests, out: Path) -> int:
         The exit code 0.
 
     Raises:
-        InputError: a manifest cannot be read, or `out` exists or cannot be written.
+        InputError: a manifest cannot be read, is named twice or holds the audio itself (tfds:); or `out` exists or
+            cannot be written.
 
     Differs: deepspeech.pytorch links the files of all manifests into one folder, where only one file of each name
         remains.
@@ -51,11 +52,11 @@ def merge(manifests: Manifests, out: Path) -> int:
     merged, renamed = with_distinct_ids(rows)
     write_manifest(out, merged)
     if renamed:
-        tell(f"{len(renamed):,} ids occurred before and are now", [f"{now} ({was})" for was, now in renamed])
+        tell(f"{len(renamed):,} repeated ids were renamed", [f"{was} -> {now}" for was, now in renamed])
     files = Counter(os.path.realpath(utterance.audio) for utterance in merged)
     if repeated := [path for path, count in files.items() if count > 1]:
         tell(f"{len(repeated):,} recordings are listed more than once", repeated)
-    print(f"{out}: {len(merged):,} utterances of {len(rows)} manifests")
+    print(f"{out}: {len(merged):,} utterances from {len(rows)} manifests")
     return 0
 
 
@@ -67,30 +68,30 @@ def split(
     seed: int = 0,
     by: Literal["speaker", "utterance"] = "speaker",
 ) -> int:
-    """Splits a manifest into OUT/train.jsonl, dev.jsonl and test.jsonl; no speaker is in two of them.
+    """Splits a manifest into OUT/train.jsonl, dev.jsonl and test.jsonl. By default no speaker is in two of them.
 
     Speakers are drawn in the order of a hash of the seed and their name, so that a new speaker changes little. A
     speaker is taken if that brings the hours of the split nearer to its share.
 
     Args:
         manifest: a manifest in any format that training reads.
-        out: folder for the manifests, which must not exist yet.
+        out: folder for the manifests; none of the three may exist yet.
         dev: share of the hours; 0 writes no dev.jsonl.
         test: share of the hours; 0 writes no test.jsonl.
         seed: seed of the draw.
-        by: speaker, or utterance for manifests without speakers. With utterance, all three splits have the same voices,
-            so error rates are lower than for new speakers.
+        by: speaker, or utterance for manifests without speakers. With utterance, the splits may share voices, so error
+            rates are lower than for new speakers.
 
     Returns:
         The exit code 0.
 
     Raises:
-        InputError: the manifest cannot be read, does not name every speaker or has too few; a share is out of range; or
-            a file exists or cannot be written.
+        InputError: the manifest cannot be read, holds the audio itself (tfds:), does not name every speaker, or has too
+            few speakers or utterances; a share is out of range; or a file exists or cannot be written.
     """
     for name, share in (("--dev", dev), ("--test", test)):
         require(0 <= share < 1, name, "be a share of the hours, 0 to below 1", share)
-    require(0 < dev + test < 1, "--dev and --test", "leave a share for train and take one", (dev, test))
+    require(0 < dev + test < 1, "--dev and --test", "add up to a share above 0 and below 1", (dev, test))
     for name in SPLITS:
         require_new(out / f"{name}.jsonl", "--out")
     require_files(manifest)
@@ -98,8 +99,8 @@ def split(
     keys = [utterance.speaker if by == "speaker" else utterance.id for utterance in utterances]
     if unnamed := keys.count(""):
         raise InputError(
-            f"{manifest} must name the speaker of every utterance, got {unnamed} of {len(keys)} without. Add them, or "
-            "split with --by utterance: the same voices may then be in all splits, and error rates come out lower."
+            f"{manifest} must name the speaker of every utterance, got {unnamed} of {len(keys)} without one. Add "
+            "them, or split with --by utterance: the splits may then share voices, and error rates come out lower."
         )
     seconds: dict[str, float] = dict.fromkeys(keys, 0.0)
     for key, utterance in zip(keys, utterances, strict=True):
@@ -123,7 +124,7 @@ def split(
 def with_distinct_ids(
     manifests: Mapping[Path, Sequence[Utterance]],
 ) -> tuple[list[Utterance], list[tuple[str, str]]]:
-    """Lists the utterances of all manifests with distinct ids, and the changed ids, each before and after."""
+    """Lists the utterances of all manifests with distinct ids, and the changed ids as pairs (old, new)."""
     merged: list[Utterance] = []
     renamed = []
     taken = {utterance.id for rows in manifests.values() for utterance in rows}  # a new id must not be one of these
@@ -169,8 +170,8 @@ def require_files(manifest: Path) -> None:
     """Raises InputError for a TensorFlow data set, because a manifest cannot refer to recordings inside it."""
     if is_tfds(manifest):
         raise InputError(
-            f"MANIFEST must list audio files, got {manifest}, which holds the audio itself. Name a slice "
-            "of it where you would name the new manifest: tfds:NAME#train[:90%]."
+            f"MANIFEST must list audio files, got {manifest}, which holds the audio itself. Use a slice "
+            "of it in place of the new manifest: tfds:NAME#train[:90%]."
         )
 
 

@@ -19,17 +19,19 @@ Level = Literal["error", "warning", "remark"]
 Role = Literal["train", "dev", "test"]
 
 SILENCE = 3e-4
-"""Standard deviation of silent samples, 70 dB below full scale; the quietest recording of AN4 has 4e-3."""
+"""Samples are silent if their standard deviation is below this, 70 dB under full scale. The quietest recording of AN4
+has 4e-3."""
 CLIPPED = 1e-3
 """A recording with a larger fraction of samples at the peak is clipped; AN4 has up to 1.4e-4."""
 MIN_UTTERANCES = 20
 """The number of utterances that are needed to know the usual speech rate."""
 OUTLIER = 5.0
-"""A speech rate is odd beyond this number of standard deviations of its side of the median."""
+"""A speech rate is odd if it is more than this many standard deviations from the median. Each side of it has its own
+standard deviation."""
 MAD_TO_STANDARD_DEVIATION = 1.4826
-"""The standard deviation of a normal distribution over its median absolute deviation."""
+"""The standard deviation of a normal distribution divided by its median absolute deviation."""
 MIN_SPREAD = 0.1
-"""The least relative spread, for manifests in which most rates are equal."""
+"""The smallest relative spread to assume, for manifests in which most rates are equal."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Checked:
     transcripts: Sequence[str]
 
     def leaves_out(self, problem: Problem) -> bool:
-        """Tells whether the utterance is left out. A test split leaves out only unusable audio, to stay as hard."""
+        """Whether training leaves the utterance out. A test split leaves out only unusable audio, to stay as hard."""
         return self.role != "test" or problem.reason in (*AUDIO_REASONS, "wrong duration")
 
     def rates(self) -> np.ndarray:
@@ -109,7 +111,7 @@ def _finding(level: Level, manifest: Checked, kind: str, row: Utterance | Proble
 def sound_findings(manifest: Checked, sample_rate: int) -> Iterator[Finding]:
     """Finds silent and clipped recordings, and sample rates that are mixed or below the model's."""
     seen = Counter(each.sample_rate for each in manifest.recordings if isinstance(each, Recording))
-    rates = ", ".join(f"{rate} Hz {count:,}" for rate, count in seen.most_common())
+    rates = ", ".join(f"{count:,} at {rate} Hz" for rate, count in seen.most_common())
     usual = seen.most_common(1)[0][0] if seen else sample_rate
     for utterance, recording in zip(manifest.utterances, manifest.recordings, strict=True):
         if isinstance(recording, Problem):
@@ -138,7 +140,9 @@ def rate_findings(manifest: Checked) -> Iterator[Finding]:
     ):  # the oddest first
         utterance = manifest.utterances[index]
         text = shorten(repr(manifest.transcripts[index]))
-        detail = f"{rates[index]:.1f} characters a second, usual are {median:.1f}: {text} in {utterance.duration:g} s"
+        detail = (
+            f"{rates[index]:.1f} characters a second, the median is {median:.1f}: {text} in {utterance.duration:g} s"
+        )
         yield _finding("warning", manifest, "odd speech rate", utterance, detail)
 
 
@@ -162,7 +166,7 @@ def outliers(rates: np.ndarray) -> np.ndarray:
 
 
 def shared_findings(manifests: Sequence[Checked]) -> list[Finding]:
-    """Finds recordings that occur twice, and texts and speakers of two manifests, and reports the later occurrence."""
+    """Finds repeated recordings, and texts and speakers that manifests share. Reports the later occurrence."""
     audio: dict[bytes, tuple[Checked, Utterance]] = {}
     texts: dict[str, tuple[Checked, Utterance]] = {}
     speakers: dict[str, Checked] = {}

@@ -1,4 +1,4 @@
-"""Runs the command `data pack`: packs recordings into few large files, which `tfds:` reads in any order."""
+"""Runs the command `data pack`: packs recordings into a few large files, which a tfds: source reads in any order."""
 
 import collections
 import dataclasses
@@ -47,14 +47,16 @@ def pack(
     """Packs recordings and transcripts into a TensorFlow data set of ArrayRecord files, for fast reading.
 
     Train on it with --data.train tfds:OUT#SPLIT: the batches are equal to those of the manifest, bit for bit. The pack
-    holds the lengths, so they need not be counted first. 16-bit WAV and Sphere files become FLAC, without loss; all
-    other files are copied. Every recording is decoded once to check it. Word times are not packed.
+    holds the durations, so training need not read every record first. 16-bit WAV and Sphere files become
+    FLAC, without loss; all other files are copied. Every recording is decoded once to check it. Word times are not
+    packed.
 
     After an interruption, the same command continues. It writes the same bytes with any number of workers.
 
     Args:
-        sources: manifests and data sets (tfds:NAME#SPLIT, stored as ArrayRecord or TFRecord). Each becomes a split,
-            named after the file or the split. You can write its name before the source: train=a.jsonl dev=b.jsonl.
+        sources: manifests and data sets (tfds:NAME#SPLIT, stored as ArrayRecord or TFRecord). Each becomes a split
+            of the pack, named after the file or the source's split. To choose another name, write it before the source:
+            train=a.jsonl dev=b.jsonl.
         out: folder of the pack, or gs://BUCKET/FOLDER (untested). ArrayRecord reads no other buckets: mount those.
         shard_mb: approximate size of a file in megabytes.
         num_workers: files written at once; 0 means one per core.
@@ -72,7 +74,7 @@ def pack(
     """
     require(1 <= shard_mb <= 2**20, "--shard-mb", "be 1 to 1048576", shard_mb)
     require(0 <= num_workers <= 1024, "--num-workers", "be 0 (one per core) to 1024", num_workers)
-    require(beam_runner is not None or not beam_options, "--", "come after --beam-runner", beam_options)
+    require(beam_runner is not None or not beam_options, "--beam-options", "be used with --beam-runner", beam_options)
     named = name_splits(sources)
     folder = folder_path(out)
     tasks = [task for split, path in named.items() for task in plan(split, path, str(folder), shard_mb * 10**6)]
@@ -99,7 +101,8 @@ def name_splits(sources: Sequence[str]) -> dict[str, Path]:
     Raises:
         InputError: there is no source, or a name is invalid or occurs twice.
     """
-    require(bool(sources), "SOURCE", "be a manifest or tfds:NAME#SPLIT", "none", "See data pack --help.")
+    if not sources:
+        raise InputError("SOURCE must be a manifest or tfds:NAME#SPLIT, got none. See data pack --help.")
     named: dict[str, Path] = {}
     for source in sources:
         found = re.fullmatch(r"(\w+)=(.+)", source)
@@ -107,10 +110,10 @@ def name_splits(sources: Sequence[str]) -> dict[str, Path]:
         split = found[1] if found else str(path).rpartition("#")[2] if is_tfds(path) else path.stem
         rule, advice = (
             "begin with a letter (A-Z, a-z) and have only letters, digits and _",
-            f"Write another name before the source: SPLIT={source}.",
+            f"Write another name before the source: SPLIT={path}.",
         )
         require(bool(re.fullmatch(r"[A-Za-z]\w*", split, re.ASCII)), "The name of a split", rule, split, advice)
-        require(split != "all", "The name of a split", 'differ from "all", which is TFDS\'s own', split, advice)
+        require(split != "all", "The name of a split", 'differ from "all", which TFDS reserves', split, advice)
         require(split not in named, "The name of a split", "differ from the other splits' names", split, advice)
         named[split] = path
     return named
@@ -189,8 +192,8 @@ def clear(folder: Any, tasks: Sequence[Task]) -> None:
     for path in content:
         if path.name.startswith(f"{NAME}-") and path.name not in kept:
             path.unlink()
-    if unfinished := sum(read_note(task) is not None for task in tasks):
-        logger.info(f"{folder}: continuing, {unfinished} of {len(tasks)} files exist")
+    if finished := sum(read_note(task) is not None for task in tasks):
+        logger.info(f"{folder}: continuing, {finished} of {len(tasks)} files exist")
 
 
 def write_shards(tasks: Sequence[Task], num_workers: int) -> None:
@@ -226,7 +229,10 @@ def finish(folder: Any, tasks: Sequence[Task], source: Mapping[str, Any], on_bad
     _check_problems(problems, sum(map(len, tasks)), on_bad_utterance)
     for split, parts in notes.items():
         rows = unique_ids(row for note in parts for row in note.rows)
-        require(bool(rows), f"Split {split}", "hold a recording that can be read", "none", "Mend its source.")
+        if not rows:
+            raise InputError(
+                f"Split {split} must hold a recording that can be read, got none. Replace the recordings of its source."
+            )
         (folder / table_name(split)).write_text(format_table(rows), encoding="utf-8")
     if problems:
         lines = [json.dumps(dataclasses.asdict(problem), ensure_ascii=False) + "\n" for problem in problems]
@@ -258,8 +264,8 @@ def _check_problems(problems: Sequence[Problem], total: int, on_bad_utterance: s
     examples = "; ".join(f"{shorten(p.id)} ({shorten(p.detail, 300)})" for p in problems[:NUM_EXAMPLES])
     raise InputError(
         f"SOURCE must hold only recordings that can be read, got {len(problems)} of {total} that cannot: "
-        f"{count_reasons(problems)}. Mend them, or leave them out with --on-bad-utterance skip; files that are "
-        f"written already are kept. The first: {examples}."
+        f"{count_reasons(problems)}. Replace them, or leave them out with --on-bad-utterance skip; files "
+        f"already written are kept. The first unreadable recordings: {examples}."
     )
 
 

@@ -28,5 +28,5 @@ def run(tasks: Sequence[Task], runner: str, options: Sequence[str]) -> None:
         with beam.Pipeline(runner, PipelineOptions(list(options))) as pipeline:
             pipeline | beam.Create(tasks) | beam.Reshuffle() | beam.Map(write_shard)
     except (ValueError, RuntimeError, OSError) as error:  # an unknown runner; no Java for Flink; a worker's error
-        advice = "Mend that, then run the same command again: files that are written already are kept."
+        advice = "Correct this, then run the same command again: finished files are kept."
         raise InputError(f"--beam-runner {runner} must write the files, got: {str(error).strip()}. {advice}") from error

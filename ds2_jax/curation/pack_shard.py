@@ -1,7 +1,7 @@
 """Writes one shard of a pack: its recordings as an ArrayRecord file, and a note of its contents.
 
-A shard depends only on its task, so its bytes are the same whoever writes it, and in whichever order. The note is
-written after the shard. A shard without its task's note is written again.
+The bytes of a shard depend only on its task, not on who writes the shards and in which order. The note is written after
+the shard. A shard without its task's note is written again.
 """
 
 import collections
@@ -99,7 +99,7 @@ def folder_path(folder: str) -> Any:
 
 
 def pack_features() -> Any:
-    """Gives the features of a pack; audio is a whole file in FLAC or another format that `read_audio` reads."""
+    """Returns the features of a pack; audio is a whole file in FLAC or another format that `read_audio` reads."""
     kinds = library().features
     audio = kinds.Tensor(shape=(), dtype=np.object_)
     return kinds.FeaturesDict({"audio": audio, "text": kinds.Text(), "id": kinds.Text(), "speaker": kinds.Text()})
@@ -146,7 +146,9 @@ def write_shard(task: Task) -> None:
                 kinds[kind] += 1
             writer.close()
         except RuntimeError as error:  # the writer's error, for example if the disk is full
-            raise InputError(f"{task.shard} must be writable, got: {error}. Make room and run it again.") from error
+            raise InputError(
+                f"{task.shard} must be writable, got: {error}. Make room and run the same command again."
+            ) from error
         num_bytes = path.stat().st_size
     note = Note(task.digest, num_bytes, rows, dict(kinds), problems)
     with _replacing(task.note, task.note.parent) as path:
@@ -155,7 +157,7 @@ def write_shard(task: Task) -> None:
 
 @contextlib.contextmanager
 def _replacing(target: Any, scratch: Any) -> Iterator[Path]:
-    """Gives a path to write to, and then replaces `target` by it in one step. `scratch` is a folder beside it."""
+    """Yields a path to write to, then replaces `target` with that file in one step. `scratch` is on the same disk."""
     local = "://" not in os.fspath(target)
     with writing(target):
         scratch.mkdir(parents=True, exist_ok=True)
@@ -202,7 +204,7 @@ def _open_split(name: str) -> TfdsSplit:
 
 
 def _audio_file(source: Source) -> tuple[bytes, str]:
-    """Makes the file to store and decodes it once as a check; also tells whether it was copied or encoded.
+    """Returns the file to store, and whether it was copied or encoded. Decodes the recording once as a check.
 
     Raises:
         InputError: the recording cannot be read.

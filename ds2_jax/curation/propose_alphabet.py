@@ -30,9 +30,9 @@ CONTEXT = 15
 EXPLAINED: dict[Kind, str] = {
     "alphabet": "letters, in the alphabet",
     "inside words": "part of words, in the alphabet",
-    "removed": "not spoken, to be read as spaces or kept inside words (data.remove)",
-    "spoken": "spoken: write the words in the transcripts",
-    "rare": "rare or of another script: mend the transcripts, or add them to data.alphabet",
+    "removed": "not spoken, to be replaced by spaces or kept inside words (data.remove)",
+    "spoken": "spoken: write them as words in the transcripts",
+    "rare": "rare or of another script: correct the transcripts, or add these to data.alphabet",
 }
 
 
@@ -44,7 +44,7 @@ class Proposal:
         alphabet: the proposed alphabet and its rules.
         counts: count of every character, in the alphabet's case.
         kinds: kind of every character.
-        examples: part of a transcript for every character.
+        examples: a part of a transcript in which the character occurs, for every character.
         turkish: whether a change of case would confuse the dotless and the dotted i.
     """
 
@@ -59,8 +59,8 @@ def alphabet(manifests: Manifests) -> int:
     """Counts the characters of transcripts and proposes settings, ready to paste after train or data check.
 
     Letters form the alphabet: capital letters if the transcripts have only those, else small letters. Punctuation is
-    removed, except apostrophes inside words. Digits, symbols and rare letters are listed for you to decide on: data
-    check and training name the transcripts that hold them.
+    removed, except apostrophes and similar marks inside words. Digits, symbols and rare letters are listed for you to
+    decide on: data check and training name the transcripts that hold them.
 
     Args:
         manifests: the manifests of all splits in any format that training reads, or tfds:NAME#SPLIT.
@@ -148,14 +148,14 @@ def classify(counts: Counter[str], inside: Counter[str]) -> dict[str, Kind]:
 
 
 def _script(letter: str) -> str:
-    """Gives the script of a letter, such as LATIN or CYRILLIC: the first word of its Unicode name."""
+    """Returns the script of a letter, such as LATIN or CYRILLIC: the first word of its Unicode name."""
     return unicodedata.name(letter, "UNKNOWN").split()[0].split("-")[0]
 
 
 def describe(proposal: Proposal) -> Iterator[str]:
     """Yields the characters by kind with their counts, and with examples for those to decide on."""
     counts = proposal.counts
-    yield f"{counts.total():,} characters, {len(counts):,} different ones, as they are read"
+    yield f"{counts.total():,} characters, {len(counts):,} different ones, after normalisation"
     for kind, explained in EXPLAINED.items():
         characters = [c for c, its_kind in proposal.kinds.items() if its_kind == kind]
         if not characters:
@@ -166,11 +166,11 @@ def describe(proposal: Proposal) -> Iterator[str]:
         else:
             yield from (f"  {_shown(c)} {counts[c]:>7,}  {proposal.examples.get(c, '')!r}" for c in characters)
     if proposal.turkish:
-        yield "\nTurkish: capital letters are read by Unicode's rules, I as i. Write the transcripts in small letters."
+        yield "\nTurkish: Unicode's rules change I to i, not to ı. Write the transcripts in small letters."
 
 
 def _shown(character: str) -> str:
-    """Gives the character, or its code point if it is invisible."""
+    """Returns the character, or its code point if it is invisible."""
     odd = unicodedata.category(character)[0] in "CM" or character == " "
     return {" ": "space"}.get(character, f"U+{ord(character):04X}") if odd else character
 

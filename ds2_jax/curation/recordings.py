@@ -1,4 +1,4 @@
-"""Decodes and measures recordings in parallel, with one recording per core in memory."""
+"""Decodes and measures recordings in parallel, with one recording per thread in memory."""
 
 import functools
 import hashlib

@@ -31,7 +31,7 @@ def stats(manifests: Manifests) -> int:
         The exit code 0.
 
     Raises:
-        InputError: a manifest cannot be read.
+        InputError: see `read_manifests`.
     """
     utterances = read_manifests(manifests)
     columns = {
@@ -59,7 +59,7 @@ def require_distinct(paths: Sequence[Path]) -> None:
     """Raises InputError if a file is named twice."""
     for path, count in Counter(map(os.path.realpath, paths)).items():
         if count > 1:
-            raise InputError(f"MANIFEST must name each file once, got {path} {count} times. Keep one.")
+            raise InputError(f"Each manifest must be named once, got {path} {count} times. Name it once.")
 
 
 def column_names(paths: Sequence[Path]) -> list[str]:

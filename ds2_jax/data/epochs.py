@@ -71,7 +71,7 @@ class Epochs:
 
 
 def perturber_of(config: Config, split: Split) -> Perturber:
-    """Makes the `Perturber` of a run; arguments and errors as for `Epochs`."""
+    """Makes the `Perturber` of a run; arguments and errors are those of `Epochs`."""
     features = config.features
     num_samples = split.num_samples(features.sample_rate)
     least_samples = np.zeros_like(num_samples)

@@ -1,6 +1,6 @@
 """Reads the length table of a TensorFlow data set: id, duration, transcript and speaker of every record, in order.
 
-A batch plan needs all durations before it reads any audio. `data pack` writes the table into the set. For other sets,
+A batch plan needs all durations before any audio is read. `data pack` writes the table into the set. For other sets,
 the records are read once, and the table is stored in the user's cache.
 """
 
@@ -36,11 +36,11 @@ class TfdsRecord:
     index: int
 
     def read(self, sample_rate: int) -> np.ndarray:
-        """Reads the waveform as `audio.read_audio` does."""
+        """Reads the waveform as `audio.reading.read_audio` does."""
         return self.split.read(self.index, sample_rate)
 
     def samples(self) -> tuple[np.ndarray, int]:
-        """Reads the samples as `audio.read_samples` does."""
+        """Reads the samples as `audio.reading.read_samples` does."""
         return self.split.samples(self.index)
 
 
@@ -90,7 +90,7 @@ def count(split: TfdsSplit) -> list[SplitRow]:
     Raises:
         InputError: a record is damaged.
     """
-    indices = tqdm(range(len(split)), desc=f"counting {split.name}, once", unit=" utterances", delay=1)
+    indices = tqdm(range(len(split)), desc=f"reading durations of {split.name}", unit=" utterances", delay=1)
     return unique_ids(split.row(split.record(i), i) for i in indices)
 
 

@@ -40,8 +40,8 @@ NUM_EXAMPLES = 3
 EXAMPLE_LENGTH = 300
 """The number of characters of a problem's detail that a message shows. The file of problems contains all of it."""
 MAX_DURATION = 3600
-"""Longest duration in seconds. A larger number has the wrong unit; evaluation, which sets no limit of its own, would
-run out of memory."""
+"""Longest duration in seconds. A larger number most likely has the wrong unit, and evaluation, which sets no limit
+of its own, would run out of memory."""
 
 
 class Record(Protocol):
@@ -55,7 +55,7 @@ class Record(Protocol):
 
 
 class TimedWord(NamedTuple):
-    """A word of a transcript and when it is said, in seconds from the start of the recording."""
+    """A word of a transcript and when it is spoken, in seconds from the start of the recording."""
 
     text: str
     start: float
@@ -117,9 +117,10 @@ def read_manifest(path: Path) -> list[Utterance]:
     taken.
 
     Raises:
-        InputError: the file does not exist, has no utterance or is not JSON; a key is missing, occurs twice or has the
-            wrong type; a duration is not a number of seconds up to an hour; an id occurs twice; the words differ from
-            the transcript or their times are not in order; or a transcript file cannot be read.
+        InputError: the file does not exist, has no utterance or is not JSON; a key is missing or has the wrong type;
+            a line has keys of both formats; a duration is not a number of seconds up to an hour; an offset is not 0; an
+            id occurs twice; the words differ from the transcript or their times are not in order; or a transcript file
+            cannot be read.
     """
     text = read_text(path)
     try:
@@ -135,14 +136,14 @@ def read_manifest(path: Path) -> list[Utterance]:
 
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
-    """Writes a manifest as JSON Lines.
+    """Writes a manifest as JSON Lines in our format.
 
     Paths inside the manifest's folder are relative to it, so that you can move the folder.
     """
     folder = path.absolute().parent
     rows = []
     for utterance in utterances:
-        assert utterance.record is None, "a manifest names files"
+        assert utterance.record is None, "an utterance without an audio file cannot be listed in a manifest"
         audio = utterance.audio.absolute()
         audio = audio.relative_to(folder) if audio.is_relative_to(folder) else audio
         row = dataclasses.asdict(utterance) | {"audio": audio.as_posix()}
@@ -258,7 +259,7 @@ def _read_transcript(path: Path, where: str) -> str:
 
 
 def _required(row: Row, key: str, where: str) -> Any:
-    require(key in row, f"{where}: {key}", "be there", ", ".join(row), "Add it.")
+    require(key in row, f"{where}: {key}", "be present", ", ".join(row), "Add it.")
     return row[key]
 
 
@@ -266,7 +267,7 @@ def _string(row: Row, key: str, where: str) -> str:
     value = _required(row, key, where)
     require(type(value) in (str, int), f"{where}: {key}", "be a string", value, "Put it in quotes.")
     found = UNPRINTABLE.search(str(value))
-    require(not found, f"{where}: {key}", "have no null character and no unpaired surrogate", value, "Mend it.")
+    require(not found, f"{where}: {key}", "have no null character and no unpaired surrogate", value, "Correct it.")
     return str(value)
 
 

@@ -35,7 +35,7 @@ lowest voices."""
 SEARCH_SECONDS = 0.0125
 """The farthest that a piece may move to fit its neighbour: one period of 80 Hz."""
 MAX_RESPONSES = 64
-"""The number of impulse responses kept in memory, a few seconds each."""
+"""The largest number of impulse responses kept in memory. Each lasts a few seconds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,8 +199,8 @@ def perturb(waveform: np.ndarray, sample_rate: int, perturbation: Perturbation) 
     Raises:
         InputError: a noise or an impulse response cannot be read.
 
-    Differs: deepspeech.pytorch writes the result through sox to 16 bits, which clips loud samples. Its noise cannot be
-        switched on, and would fail if it is shorter than the speech.
+    Differs: deepspeech.pytorch writes the result through sox to 16 bits, which clips loud samples. Its noise
+        injection cannot be switched on, and would fail if the noise were shorter than the speech.
     """
     num_samples = shortened(len(waveform), perturbation.speed * perturbation.tempo)
     if perturbation.speed != 1:
@@ -235,7 +235,7 @@ def shortened(num_samples: Any, factor: Any) -> Any:
 def change_tempo(waveform: np.ndarray, sample_rate: int, tempo: float) -> np.ndarray:
     """Makes speech `tempo` times as fast at the same pitch.
 
-    The waveform is cut into pieces that overlap by half. The pieces are faded into each other at a new distance. Each
+    The waveform is cut into pieces that overlap by half. The pieces are cross-faded at a new distance. Each
     piece is moved to where it best continues the previous one, so that no period of the voice is cut.
 
     Args:
@@ -246,13 +246,14 @@ def change_tempo(waveform: np.ndarray, sample_rate: int, tempo: float) -> np.nda
     Returns:
         [ceil(S / tempo)] float32.
 
-    Source: Verhelst and Roelands 1993 (WSOLA), with the normalised cross-correlation as its measure.
+    Source: Verhelst and Roelands 1993 (WSOLA), with the normalised cross-correlation as the measure of similarity.
     """
     overlap, reach = round(OVERLAP_SECONDS * sample_rate), round(SEARCH_SECONDS * sample_rate)
     num_pieces = math.ceil(len(waveform) / tempo / overlap)
     source = np.pad(waveform, (reach, reach + math.ceil(tempo * overlap) + 3 * overlap))
     energies = np.cumsum(np.pad(np.square(source, dtype=np.float64), (1, 0)))
-    energies = energies[overlap:] - energies[:-overlap] + np.finfo(np.float32).tiny  # of the next `overlap` samples
+    # The energy of the `overlap` samples that start at each position.
+    energies = energies[overlap:] - energies[:-overlap] + np.finfo(np.float32).tiny
     rising = (0.5 - 0.5 * np.cos(np.pi * (np.arange(overlap) + 0.5) / overlap)).astype(np.float32)
     changed = np.empty((num_pieces, overlap), np.float32)
     start = reach
@@ -268,7 +269,7 @@ def change_tempo(waveform: np.ndarray, sample_rate: int, tempo: float) -> np.nda
 
 
 def reverberate(waveform: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """Applies the impulse response [R] of a room to a waveform [S], and keeps its start, length and power."""
+    """Applies a room's impulse response [R] to a waveform [S], and keeps the waveform's start, length and power."""
     direct = int(np.argmax(np.abs(response)))
     heard = scipy.signal.fftconvolve(waveform, response[direct:])[: len(waveform)]
     power = np.mean(np.square(heard, dtype=np.float64))

@@ -1,6 +1,6 @@
 """Reads the batches of a plan into padded arrays, in parallel and ahead of time, with tf.data.
 
-All random draws are in the plan; tf.data only maps its batches, in order.
+tf.data draws nothing at random. It only reads the batches in the order of the plan.
 """
 
 import atexit
@@ -50,14 +50,14 @@ def batches(
     """Reads the batches of a plan.
 
     Args:
-        plan: the batches to read, in order. To resume an epoch, leave out those that were read before.
+        plan: the batches to read, in order. To resume an epoch, leave out the batches that were read before.
         split: the utterances that the plan's indices refer to.
         sample_rate: sample rate of the waveforms in Hz.
         hop_length: samples between frames. Because durations are rounded, a file may be longer than its manifest says
             by less than one hop. It may be shorter by up to a tenth.
         layout: which rows of each batch are read, and in which order.
         num_workers: number of batches whose audio is read at once; 0 means one per core.
-        time_reduction: spectrogram frames for one output frame. In training, it excludes recordings whose real length
+        time_reduction: spectrogram frames per output frame. In training, it excludes recordings whose real length
             gives CTC too few output frames. In evaluation, None keeps them.
         perturb: changes the waveform [S] of the utterance with a given index, to the length that the plan expects.
         on_problem: called for every utterance that cannot be used, in the order of the plan; its row stays empty. With

@@ -1,7 +1,7 @@
 """Plans the batches of an epoch: which utterances each batch contains, and to which length they are padded.
 
-The plan is computed in NumPy from the numbers of samples, without reading audio. So a slice of the list of batches
-starts at any position of an epoch, and a resumed run or another process computes the same list.
+The plan is computed in NumPy from the numbers of samples, without reading audio. So a resumed run or another
+process computes the same list of batches, and can start at any position in it.
 """
 
 import dataclasses
@@ -82,7 +82,7 @@ def plan_epoch(
     Every epoch has the same shapes, and the same number of batches of each shape. A generator with the seed
     (seed, epoch) draws which utterances share a batch, which utterances move to the next longer bucket because they do
     not fill a batch, and the order of the batches. Empty rows lie in the shortest bucket, where they cost least. They
-    are spread over its batches, so that no step has a single utterance.
+    are spread over its batches, so that these have about the same number of utterances.
 
     Args:
         num_samples: [U] int, the number of samples of every utterance in this epoch. The true number may be up to
@@ -93,7 +93,8 @@ def plan_epoch(
         seed: seed of the run.
         epoch: the epoch, counted from 0.
         batch_samples: the most samples in a batch, padding included; the number of rows follows from the bucket's
-            length (`_rows`). A longer utterance is a batch of its own. With 0, every batch has batch_size rows.
+            length (`_rows`). An utterance of more samples is a batch of its own. With 0, every batch has
+            batch_size rows.
         sortagrad: sorts epoch 0 from short to long utterances.
         envelope: [U] int, increasing: the result of `envelope_of` over all epochs. The batch shapes follow from it.
             None if lengths do not differ between epochs.

@@ -26,7 +26,7 @@ class Skipped:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
-        *whole, cut = text.split("\n")  # the last line has no end if the run was killed
+        *whole, cut = text.split("\n")  # a killed run may leave the last line incomplete
         self._named = {self._audio(line, number) for number, line in enumerate(whole, start=1)}
         if cut:
             write_text(path, "".join(f"{line}\n" for line in whole))
@@ -37,7 +37,7 @@ class Skipped:
             if not isinstance(audio, str):
                 raise TypeError
         except (KeyError, TypeError, *NO_JSON) as error:
-            rule = f"must be a JSON object with an audio, got {shorten(repr(line))}"
+            rule = f"must be a JSON object with the key audio, got {shorten(repr(line))}"
             raise InputError(f"{self._path}, line {number} {rule}. Delete the line.") from error
         return audio
 

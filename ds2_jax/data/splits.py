@@ -133,7 +133,7 @@ def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: 
 
 
 def find_problems(utterances: Sequence[Utterance], config: Config, alphabet: Alphabet, *, prune: bool) -> list[Problem]:
-    """Finds the utterances that are not used, and why, without decoding audio; arguments as for `read_split`."""
+    """Finds the utterances that are not used, and why, without decoding audio. For `prune`, see `read_split`."""
     problems = check_utterances(
         utterances,
         alphabet,

@@ -1,4 +1,4 @@
-"""TensorFlow, whose tf.data reads the recordings. No other module imports it."""
+"""TensorFlow, whose tf.data reads the recordings. No other module imports TensorFlow."""
 
 import functools
 import os

@@ -21,7 +21,7 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.system.program import command
 
 AUDIO_NAMES = ("audio", "speech")
-"""Names of byte tensors that contain complete audio files, as in sets that `data pack` made."""
+"""Names of byte tensors that contain complete audio files, as in the data sets of `data pack`."""
 TEXT_NAMES = ("text", "transcript", "transcription", "sentence")
 ID_NAMES = ("id", "audio_id")
 SPEAKER_NAMES = ("speaker", "speaker_id", "client_id")
@@ -30,7 +30,7 @@ SPELLING = "tfds:NAME[/CONFIG][:VERSION]#SPLIT or tfds:FOLDER#SPLIT"
 
 @functools.cache
 def library() -> Any:
-    """Imports tensorflow_datasets on first use; it loads TensorFlow for some of its features."""
+    """Imports tensorflow_datasets on first use; some of its features load TensorFlow."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow_datasets
@@ -130,7 +130,7 @@ class TfdsSplit:
         return sum(int(split.num_bytes) for split in splits) * len(self) // int(num_records)
 
     def require_random_access(self) -> None:
-        """Raises InputError unless single records can be read, that is, from ArrayRecord."""
+        """Raises InputError unless single records can be read, which needs ArrayRecord."""
         if self.file_format != "array_record":
             raise InputError(
                 f"{self.name} must be stored as ArrayRecord to be read in any order, got {self.file_format}. Rewrite "
@@ -213,11 +213,11 @@ class TfdsSplit:
         return samples[:, None] if samples.ndim == 1 else samples
 
     def read(self, index: int, sample_rate: int) -> np.ndarray:
-        """Reads the waveform of record `index` as `audio.read_audio` does."""
+        """Reads the waveform of record `index` as `audio.reading.read_audio` does."""
         return mono_waveform(*self.samples(index), sample_rate, f"{self.name}[{index}]")
 
     def samples(self, index: int) -> tuple[np.ndarray, int]:
-        """Reads the samples of record `index` as `audio.read_samples` does."""
+        """Reads the samples of record `index` as `audio.reading.read_samples` does."""
         audio = self.audio(self.record(index), index)
         if isinstance(audio, AudioBytes):
             return read_samples(audio)
@@ -276,8 +276,9 @@ def int16_samples(samples: np.ndarray, name: str) -> np.ndarray:
 def find_features(features: Mapping[str, Any], supervised: tuple[Any, ...] | None, name: str) -> Features:
     """Finds the features that contain the audio and the transcript.
 
-    The audio is the set's only Audio feature, or a byte tensor with a name in `AUDIO_NAMES`. The transcript is the text
-    that the supervised keys pair with the audio, else the only text with a name in `TEXT_NAMES`, else the only Text.
+    The audio is an Audio feature or, if the set has none, a byte tensor with a name in `AUDIO_NAMES`. If there are
+    several, it is the one among the supervised keys. The transcript is the text that the supervised keys pair with the
+    audio, else the only text with a name in `TEXT_NAMES`, else the only Text.
 
     Args:
         features: the features of the set by name.
@@ -285,7 +286,7 @@ def find_features(features: Mapping[str, Any], supervised: tuple[Any, ...] | Non
         name: name of the set for errors.
 
     Raises:
-        InputError: no feature or several match, or the audio's sample rate is not stated.
+        InputError: none or several features match, or the audio's sample rate is not stated.
     """
     kinds = library().features
     pair = [key for key in supervised or () if isinstance(key, str)]
@@ -328,7 +329,9 @@ def is_data_set(folder: Any) -> bool:
         return bool((folder / DATASET_INFO).exists())
     except (OSError, load_tensorflow().errors.OpError) as error:  # buckets raise OpError
         reason = str(error).splitlines()[0]
-        raise InputError(f"{folder} must be readable, got: {reason}. Correct the name or mend the access.") from error
+        raise InputError(
+            f"{folder} must be readable, got: {reason}. Correct the name, or check the network and the permissions."
+        ) from error
 
 
 def _find(where: str, name: str) -> Any:
@@ -344,15 +347,16 @@ def _find(where: str, name: str) -> Any:
         if folder.is_dir() or where.startswith((".", "/", "~")) or "://" in os.fspath(folder):
             raise InputError(
                 f"{name} must name a folder with a data set, got no {DATASET_INFO} in {folder}. If data pack was "
-                "stopped while it wrote there, run the same command again."
+                "stopped while it wrote there, run that data pack command again."
             )
         return tfds.core.read_only_builder.builder_from_files(where, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError as error:
         place = data_dir or "~/tensorflow_datasets"
         raise InputError(
-            f"{name} must be prepared in {place} (TFDS_DATA_DIR names another folder), got no such set there. Prepare "
-            f"it, which may download it: tfds build {where} --file_format=array_record; or name its folder: {SPELLING}."
+            f"{name} must be prepared in {place} (set TFDS_DATA_DIR to use another folder), got no such set there. "
+            f"Prepare it, which may download it: tfds build {where} --file_format=array_record; or name its folder: "
+            f"{SPELLING}."
         ) from error
-    except ValueError as error:  # an invalid name, a set in two folders, or one of TFDS before 3.2
+    except ValueError as error:  # an invalid name, a set in two folders, or a set made by TFDS before 3.2
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(f"{name} must name a data set that can be opened, got: {reason}. Correct the name.") from error

@@ -12,7 +12,7 @@ from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.text.alphabet import Alphabet
 
 SHORTEST = 0.9
-"""A recording must last this fraction of its stated duration. Codecs shorten recordings by less."""
+"""A recording must last at least this fraction of its stated duration. Codecs shorten recordings by less."""
 
 
 def check_utterances(
@@ -25,7 +25,7 @@ def check_utterances(
     min_duration: float,
     max_duration: float,
 ) -> list[Problem]:
-    """Finds the utterances that cannot be trained on. Audio is not decoded.
+    """Finds the utterances that cannot be trained on. Audio is not decoded, except records without a duration.
 
     Args:
         utterances: the utterances of a manifest.
@@ -45,7 +45,8 @@ def check_utterances(
         num_samples = utterance.num_samples(sample_rate)
         reason: Reason
         if utterance.record is None and not os.path.isfile(utterance.audio):  # noqa: PTH113 - Path.is_file raises if the name is too long
-            reason, detail = "missing audio", f"{utterance.audio} does not exist"
+            finding = "is not a file" if os.path.exists(utterance.audio) else "does not exist"  # noqa: PTH110
+            reason, detail = "missing audio", f"{utterance.audio} {finding}"
         elif utterance.duration == 0 and (error := _why_unreadable(utterance, sample_rate)):
             reason, detail = "unreadable audio", error
         elif unknown:
@@ -79,13 +80,13 @@ def too_few_frames(
 def wrong_duration(utterance: Utterance, num_samples: int, sample_rate: int, hop_length: int) -> Problem | None:
     """Explains how a recording of `num_samples` at `sample_rate` (Hz) differs from its manifest; None if it agrees.
 
-    The check uses the duration, not the room in the batch, which differs between epochs.
+    The check compares with the manifest's duration, not with the room in the batch, which differs between epochs.
     """
     promised = utterance.num_samples(sample_rate)
     if promised * SHORTEST - hop_length < num_samples < promised + hop_length:
         return None
     rule = f"last the {utterance.duration:g} s that its manifest says, got {num_samples / sample_rate:.3f} s"
-    detail = f"{utterance.audio} must {rule}. Correct its duration there."
+    detail = f"{utterance.audio} must {rule}. Correct the duration in the manifest."
     return Problem(utterance.id, str(utterance.audio), "wrong duration", detail)
 
 
@@ -106,11 +107,11 @@ def usable_utterances(
     usable = [utterance for utterance in utterances if utterance.id not in bad]
     if problems and (on_bad_utterance == "error" or not usable):
         rule = "hold only usable utterances" if usable else "hold at least one usable utterance"
-        advice = "Mend them, or leave them out with --data.on-bad-utterance skip" if usable else "Mend them"
+        advice = "Correct them, or leave them out with --data.on-bad-utterance skip" if usable else "Correct them"
         strange = {problem.id for problem in problems if problem.reason == "unknown characters"}
         if unknown := alphabet.unknown("".join(u.transcript for u in utterances if u.id in strange)):
             characters = shorten(str(unknown), EXAMPLE_LENGTH)
-            advice += f", or add to --data.alphabet or --data.remove (see data alphabet) {characters}"
+            advice += f", or add {characters} to --data.alphabet or --data.remove (see data alphabet)"
         examples = "; ".join(
             f"{shorten(p.id)} ({p.reason}: {shorten(p.detail, EXAMPLE_LENGTH)})" for p in problems[:NUM_EXAMPLES]
         )

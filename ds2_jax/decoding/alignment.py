@@ -29,8 +29,8 @@ def align_labels(log_probs: np.ndarray, labels: Sequence[int]) -> list[LabelSpan
         for ties.
 
     Raises:
-        InputError: log_probs has NaN or infinity, a label is out of range, or the labels need more frames than there
-            are or have probability 0.
+        InputError: log_probs has NaN or positive infinity, a label is out of range, or the labels need more frames than
+            there are or have probability 0.
 
     Source: Graves et al. 2006, "Connectionist temporal classification", section 4.1, with maxima instead of sums.
     """
@@ -99,7 +99,8 @@ def _advance(
 ) -> None:
     """Updates `scores` [S] over the frames, in place.
 
-    It stores how many states each best step climbs in `choices` [T', S], unless that is [0, 0].
+    It stores in `choices` [T', S] how many states the best step to each state climbs, unless the shape of `choices` is
+    [0, 0].
     """
     keep = len(choices) > 0
     for frame in range(len(log_probs)):

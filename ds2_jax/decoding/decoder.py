@@ -89,7 +89,7 @@ def make_decoder(config: Config, options: DecodingOptions = GREEDY, calibration:
         calibration: the model's calibration.
 
     Raises:
-        InputError: the language model cannot be read, or it or the hot words do not fit the alphabet.
+        InputError: the language model cannot be read, or the model or the hot words do not fit the alphabet.
     """
     alphabet = Alphabet.of(config.data)
     if not options.beam:

@@ -17,7 +17,7 @@ def greedy_decode(log_probs: np.ndarray) -> list[LabelSpan]:
         alignment of its own labels.
     """
     labels = log_probs.argmax(-1)
-    starts = np.flatnonzero(np.diff(labels, prepend=-1))  # frames with another label than the frame before
+    starts = np.flatnonzero(np.diff(labels, prepend=-1))  # frames whose label differs from the previous frame's
     ends = np.append(starts, len(labels))[1:] - 1
     runs = zip(labels[starts].tolist(), starts.tolist(), ends.tolist(), strict=True)
     return [LabelSpan(*run) for run in runs if run[0] != Alphabet.blank_index]

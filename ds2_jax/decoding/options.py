@@ -21,7 +21,7 @@ WIDEST = 2**16
 
 @dataclasses.dataclass(frozen=True)
 class DecodingOptions:
-    """Greedy decoding by default. A language model, hot words, a beam width or `num_best` select beam search."""
+    """Greedy decoding by default. A language model, hot words, a beam width or `num_best` > 1 select beam search."""
 
     lm: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """n-gram language model: an ARPA file, plain or gzipped, or a KenLM binary. It models words, or characters if the
@@ -32,23 +32,23 @@ class DecodingOptions:
     """Nats to add for each word, or for each character if the alphabet has no space. The default is what `lm tune`
     found for this run, or 0.5."""
     unknown_penalty: float = 5.0
-    """Nats to subtract for each word that the language model does not know, in addition to its score for <unk>. A
-    partial word loses them as soon as no known word begins with it. Hot words are known."""
+    """Nats to subtract for each word that the language model does not know, in addition to its score for <unk>. The
+    penalty applies to a partial word as soon as no known word begins with it. Hot words are known."""
     closed_vocabulary: bool = False
     """Allow only words of the language model and hot words."""
     hot_word: HotWord = ()
     """A word or phrase to recognise more easily, and its boost in nats. A negative boost makes it less likely. You can
     repeat this option."""
     num_best: int = 1
-    """Number of hypotheses to find for each utterance."""
+    """Largest number of hypotheses to return for each utterance."""
     beam_width: int | None = None
     """Number of prefixes that beam search keeps at each frame; 128 by default."""
     beam_threshold: float = 14.0
-    """Nats. Beam search drops prefixes that score this much less than the best one."""
+    """Beam search drops prefixes whose score is more than this many nats below the best one."""
     max_labels: int = 40
-    """Number of labels by which a frame may extend a prefix: its most likely ones."""
+    """Largest number of labels by which a frame may extend a prefix. The most likely labels of the frame are used."""
     label_threshold: float = -8.0
-    """Nats. A label with a lower log-probability in a frame extends no prefix."""
+    """Smallest log-probability, in nats, with which a label of a frame may extend a prefix."""
 
     def __post_init__(self) -> None:
         alpha, beta = self.alpha or 0.0, self.beta or 0.0
@@ -87,7 +87,7 @@ class DecodingOptions:
         """The boost in nats of each hot word.
 
         Raises:
-            InputError: an option is not of the form WORD=BOOST, or names a word again.
+            InputError: an option is not of the form WORD=BOOST, or a word occurs twice.
         """
         found = {}
         for each in self.hot_word:

@@ -17,8 +17,9 @@ def word_times(
     """Computes the start and end of each label of each word, in seconds from the start of the recording.
 
     The times follow from the label's frames and the calibration's offsets. Neighbours that would overlap meet in the
-    middle. All times lie between 0 and the recording's duration. Labels that would pass its ends are moved inside, each
-    at least a quarter of a frame long. Spaces have no duration, so consecutive words are neighbours.
+    middle. All times lie between 0 and the recording's duration. Labels that would begin or end outside are moved
+    inside. Each is at least a quarter of a frame long if the recording is long enough for that. Spaces have no
+    duration, so consecutive words are neighbours.
     """
     spans = itertools.chain.from_iterable(words)
     frames = np.array([(first, last + 1) for _, first, last in spans], np.float64).reshape(-1, 2) * seconds_per_frame

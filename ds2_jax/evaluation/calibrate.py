@@ -44,7 +44,7 @@ MIN_WORDS = 10
 """The number of right words, and of wrong words, that fitting a temperature needs. With two wrong words in the dev
 split of the quick start, the temperature was 0.65 and raised the calibration error on new voices."""
 HIGHEST = math.log1p(-1e-6)
-"""The highest log-confidence in the fit: a confidence of 1 in a wrong word would cost infinitely much."""
+"""The highest log-confidence in the fit: a confidence of 1 in a wrong word would make the loss infinite."""
 
 
 class BestPath(NamedTuple):
@@ -66,7 +66,7 @@ def calibrate(run: Path, manifest: Path | None) -> None:
     split = read_split(path, config, Alphabet.of(config.data), prune=False)
     model = TrainedModel.load(run)
     step = run_folder.best_step(run)
-    assert step is not None, "its weights are loaded"
+    assert step is not None, "TrainedModel.load found no checkpoint"
     calibrate_model(model, split, step, evaluation_name(manifest) if manifest else "dev")
 
 
@@ -82,9 +82,9 @@ def calibrate_model(
         name: the name of the split.
         on_problem: see `split_outputs`.
     """
-    assert model.run is not None, "the run keeps the calibration"
+    assert model.run is not None, "the model has no run that could keep the calibration"
     if not split.utterances:
-        logger.info("calibration: no dev split, so confidences and word times stay as the model gives them")
+        logger.info("calibration: no dev split, so confidences and word times stay uncalibrated")
         return
     outputs = split_outputs(model, split, title="calibrating", on_problem=on_problem)
     calibration, findings = fit_calibration(outputs, split, model.config, step, name)
@@ -100,8 +100,9 @@ def fit_calibration(
 ) -> tuple[Calibration, Sequence[str]]:
     """Fits a calibration to the model's outputs for a split, decoded greedily.
 
-    The temperature is the one at which the right and wrong words are most probable. It stays 1 with fewer than
-    `MIN_WORDS` of either. The offsets are medians over the right words, which minimises the mean absolute error.
+    The temperature is the one with the highest likelihood of which words are right and which are wrong. It stays 1 with
+    fewer than `MIN_WORDS` of either. An offset is minus the median time error of the right words, which minimises the
+    mean absolute error.
 
     Returns:
         The calibration, and lines of text that describe it.
@@ -119,18 +120,18 @@ def fit_calibration(
         num_words=len(right),
         num_timed_words=0 if errors is None else len(errors.starts),
     )
-    findings = [f"words as the model gives them: {_reliability(confidences, right, NEUTRAL)}"]
+    findings = [f"uncalibrated confidences: {_reliability(confidences, right, NEUTRAL)}"]
     if enough:
         findings.append(f"at temperature {calibration.temperature:.2f}: {_reliability(confidences, right, chosen)}")
     else:
         counts = f"{right.count(True)} right words and {right.count(False)} wrong ones"
         findings.append(f"{counts}: a temperature needs {MIN_WORDS} of each, so it stays 1")
     if errors is None:
-        return calibration, [*findings, "the manifest has no word times: the offsets stay 0"]
+        return calibration, [*findings, "the manifest has no times of a right word, so the offsets stay 0"]
     start, end = 1000 * calibration.start_offset, 1000 * calibration.end_offset
     found = f"with {start:+.0f} ms for starts and {end:+.0f} ms for ends"
     after = _errors(heard, config, calibration)
-    return calibration, [*findings, f"word times as the model gives them: {errors}", f"{found}: {after}"]
+    return calibration, [*findings, f"uncalibrated word times: {errors}", f"{found}: {after}"]
 
 
 def best_temperature(confidences: np.ndarray, right: Sequence[bool]) -> int:

@@ -26,7 +26,7 @@ def evaluate(
             RUN/evaluations, the worst utterances first.
         report: Folder for a report: index.html, which shows and plays the worst utterances, and report.json.
         against: Folder of another run, which is decoded in the same way, or an earlier evaluation (a .jsonl of
-            RUN/evaluations). The difference of the error rates is printed with its interval.
+            RUN/evaluations). The difference between the error rates is printed with its interval.
         decoding: How to decode.
     """
     from ds2_jax.evaluation.evaluate import evaluate as evaluate_run
@@ -38,7 +38,7 @@ def evaluate(
 
 
 def calibrate(run: Run, manifest: Path | None = None) -> int:
-    """Fit a run's confidences and word times to its dev split, or to another one; training does so at the end.
+    """Fit a run's confidences and word times to its dev split or another manifest; training does so at the end.
 
     Args:
         run: Folder of a training run. The result is saved there in calibration.json.
@@ -64,7 +64,7 @@ def tune(run: Run, lm: Annotated[Path, tyro.conf.arg(metavar="FILE")], trials: i
     Args:
         run: Folder of a training run.
         lm: Language model: an ARPA file, plain or gzipped, or a KenLM binary.
-        trials: Pairs of weights to try, including the trials of earlier calls.
+        trials: Number of pairs of weights to try, including those of earlier calls.
     """
     require(trials >= 1, "--trials", "be at least 1", trials)
     from ds2_jax.evaluation.tune import tune as tune_weights

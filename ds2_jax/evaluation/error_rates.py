@@ -29,8 +29,8 @@ class ErrorCount:
     def rate(self) -> float:
         """Edits per reference token, as a fraction; it can exceed 1 because of insertions.
 
-        An empty reference counts as one token, so that the rate stays finite for JSON and sorting: it is 0 for an empty
-        hypothesis, else the number of insertions.
+        An empty reference counts as one token, so that the rate stays finite for JSON and sorting: the rate is 0 for an
+        empty hypothesis, else the number of insertions.
         """
         return self.edits / max(self.reference_length, 1)
 

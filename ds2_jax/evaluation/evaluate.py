@@ -48,8 +48,8 @@ def evaluate(
             earlier evaluation; None for no comparison.
 
     Raises:
-        InputError: the run or the manifest is missing, audio cannot be read, or the evaluation to compare with has
-            other utterances.
+        InputError: the run or the manifest is missing or damaged, audio cannot be read, results cannot be written, or
+            the evaluation to compare with has other utterances.
     """
     config = run_folder.load_config(run)
     manifest = manifest or split_manifests(config.data, build=False).test
@@ -57,10 +57,12 @@ def evaluate(
         raise InputError("--manifest must be given, got none: the run names no data.test. Add --manifest FILE.")
     if not is_tfds(manifest) and not manifest.is_file():
         advice = "Give the path of a manifest: --manifest FILE."
-        raise InputError(f"{manifest.absolute()} must be a manifest to evaluate, got no such file. {advice}")
+        raise InputError(
+            f"{manifest.absolute()} must be a manifest to evaluate, got a folder or nothing at this path. {advice}"
+        )
     if report_folder is not None:
         make_folder(report_folder)
-    rival = _rival(against, manifest, decoding) if against else None  # first, because the file may be replaced below
+    rival = _rival(against, manifest, decoding) if against else None  # read now: the file may be replaced below
     name = evaluation_name(manifest, decoding)
     listed = run / "evaluations" / f"{name}_skipped.jsonl"
     listed.unlink(missing_ok=True)
@@ -113,7 +115,7 @@ def _rival(against: Path, manifest: Path, decoding: DecodingOptions) -> Rival:
         raise InputError(f"--against: {error} {advice}") from error
 
     def tell(problem: Problem) -> None:
-        logger.warning(f"left out of {against}: {problem.id} ({problem.reason}: {problem.detail})")
+        logger.warning(f"{against}: left out {problem.id} ({problem.reason}: {problem.detail})")
 
     decoder = run_decoder(config, against, decoding)
     return Rival(str(against), _evaluate_run(against, manifest, decoder, on_problem=tell).results)

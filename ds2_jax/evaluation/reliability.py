@@ -1,4 +1,4 @@
-"""Measures whether confidences are right: eight of ten words with confidence 0.8 should be correct."""
+"""Measures whether confidences are calibrated: eight of ten words with confidence 0.8 should be correct."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ class Bin:
     """The words, or utterances, whose confidence lies in one interval of [0, 1].
 
     Attributes:
-        low: lower end of the interval, which belongs to it.
-        high: upper end of the interval, which belongs to the next bin; 1 belongs to the last bin.
+        low: lower end of the interval, inclusive.
+        high: upper end of the interval, exclusive; 1 belongs to the last bin.
         count: the number of words.
         confidence: their mean confidence.
         accuracy: the fraction of them that is right.
@@ -34,7 +34,7 @@ class Reliability:
 
     Attributes:
         count: the number of words.
-        base_rate: the fraction of them that is right, which is the best confidence without any information.
+        base_rate: the fraction of them that is right: the best constant confidence.
         calibration_error: see `expected_calibration_error`.
         area_under_curve: see `area_under_curve`.
     """
@@ -47,7 +47,7 @@ class Reliability:
     def __str__(self) -> str:
         area = "undefined" if self.area_under_curve is None else f"{self.area_under_curve:.3f}"
         return (
-            f"expected calibration error {self.calibration_error:.3f}, area under the curve {area}, "
+            f"expected calibration error {self.calibration_error:.3f}, area under the ROC curve {area}, "
             f"{self.base_rate:.1%} of {self.count} right"
         )
 
@@ -85,7 +85,7 @@ def reliability_bins(confidences: Sequence[float], correct: Sequence[bool], num_
 def expected_calibration_error(
     confidences: Sequence[float], correct: Sequence[bool], num_bins: int = NUM_BINS
 ) -> float:
-    """Computes the mean distance of confidence and accuracy over `reliability_bins`, weighted by count; 0 is perfect.
+    """Computes the mean difference of confidence and accuracy over `reliability_bins`, weighted by count; 0 is best.
 
     Source: Guo et al. 2017, "On calibration of modern neural networks", equation 3.
     """

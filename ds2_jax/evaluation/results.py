@@ -50,8 +50,9 @@ class Evaluation:
     Attributes:
         results: one for each utterance.
         loss: mean CTC loss of the utterances that CTC can align, in nats.
-        unalignable: number of utterances without a loss: too few frames, or characters outside the alphabet.
-        left_out: number of utterances that were not evaluated; training lists the reasons.
+        unalignable: number of utterances without a loss: too few frames, an empty transcript, or characters outside the
+            alphabet.
+        left_out: number of utterances that were not evaluated; the run's files of skipped utterances list the reasons.
     """
 
     results: Sequence[Result]
@@ -104,7 +105,11 @@ class Evaluation:
             rates = f"no words in the references, so no error rate; {words.insertions} words recognised"
         return (
             f"{rates}, {len(self.results)} utterances"
-            + (f"; {self.unalignable} without a loss (too short, or of other characters)" if self.unalignable else "")
+            + (
+                f"; {self.unalignable} without a loss (too short, empty, or unknown characters)"
+                if self.unalignable
+                else ""
+            )
             + (f"; {self.left_out} left out" if self.left_out else "")
         )
 
@@ -138,7 +143,9 @@ def write_evaluation(folder: Path, name: str, evaluation: Evaluation) -> Path:
 
 
 def read_evaluation(folder: Path, name: str) -> Evaluation | None:
-    """Reads what `write_evaluation` wrote, without order and durations; None if there is no such evaluation.
+    """Reads what `write_evaluation` wrote; None if there is no such evaluation.
+
+    The utterances are in the order of the file, worst first, and have durations of 0.
 
     Raises:
         InputError: the files are damaged.

@@ -26,7 +26,7 @@ class UtteranceOutput(NamedTuple):
     Attributes:
         utterance_index: the utterance's position in the split.
         log_probs: [T', V] float32, natural logarithms, without padding.
-        loss: CTC loss in nats; None if CTC cannot align the transcript.
+        loss: CTC loss in nats; None if CTC cannot align the transcript, or if the transcript has no labels.
     """
 
     utterance_index: int
@@ -50,7 +50,7 @@ def split_outputs(
         The output of each utterance, in the order of the batches.
 
     Raises:
-        InputError: an audio file cannot be read.
+        InputError: an audio file cannot be read and `on_problem` is None.
         Stopped: a signal asked a process of the run to stop.
     """
     data, features = model.config.data, model.config.features

@@ -20,7 +20,7 @@ from ds2_jax.system.program import command
 
 logger = logging.getLogger(__package__)
 
-RUNS = tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")  # `summary` checks that there is one
+RUNS = tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")  # `distinct` checks this
 NOTHING = "–"
 """Marks a value in the table that is unknown or undefined."""
 
@@ -106,15 +106,15 @@ def read_run(folder: Path, name: str) -> FinishedRun:
                 logger.info(f"{path}: {evaluation.left_out} utterances were left out")
     if not evaluations:
         raise InputError(
-            f"{folder} must hold an evaluation, got neither test.json nor evaluations. Train it to the end with the "
-            f"command that started it, or evaluate it: {command('evaluate', folder)}"
+            f"{folder} must hold an evaluation, got neither test.json nor evaluations. Continue its training to "
+            f"the end, or evaluate it: {command('evaluate', folder)}"
         )
     seconds = [metrics["wall_seconds"] for _, metrics in read_metric_log(folder) if "wall_seconds" in metrics]
     return FinishedRun(folder, name, config, seconds[-1] if seconds else None, evaluations)
 
 
 def tell_other_settings(runs: Sequence[FinishedRun]) -> None:
-    """Logs in which settings the runs differ from the first one; the seed and file locations do not count."""
+    """Logs in which settings the runs differ from the first one; the seed and `PLACES` do not count."""
     first, *others = runs
     settings = json.loads(config_lib.to_json(first.config))
     lines = [
@@ -124,7 +124,7 @@ def tell_other_settings(runs: Sequence[FinishedRun]) -> None:
         if field not in PLACES | {"seed"}
     ]
     if lines:
-        tell("\n".join(["the runs differ in more than the seed, so that their mean says little:", *lines]))
+        tell("\n".join(["the runs differ in more than the seed, so their mean says little:", *lines]))
 
 
 def section_lines(place: str, runs: Sequence[FinishedRun]) -> list[str]:
@@ -177,7 +177,7 @@ def check_same_utterances(place: str, runs: Sequence[FinishedRun]) -> None:
 
 
 def mean_row(runs: Sequence[FinishedRun], evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
-    """Makes the last row: the means over the runs, and the difference of the largest and the smallest WER."""
+    """Makes the last row: the means over the runs, and the difference between the largest and the smallest WER."""
     seconds = [run.seconds for run in runs if run.seconds is not None]
     counts = [evaluation.words for evaluation in evaluations]
     wers = [count.rate for count in counts]

@@ -65,8 +65,8 @@ class Trials:
 
     Attributes:
         path: the file.
-        conditions: what the errors depend on besides alpha and beta (language model, split, checkpoint, options). Also
-            the errors of greedy decoding.
+        conditions: what the errors depend on besides alpha and beta (language model, split, checkpoint, options), and
+            the result of `without_model`.
         trials: the trials so far.
     """
 
@@ -135,16 +135,16 @@ def tune(run: Path, lm: Path, trials: int) -> int:
         The exit code 0.
 
     Raises:
-        InputError: Optuna is not installed, the run has no dev split or no checkpoint, or the language model cannot be
-            read or does not fit the run.
+        InputError: Optuna is not installed; the run has no dev split or no checkpoint; the language model cannot be
+            read or does not fit the run; or a file of results is damaged or cannot be written.
     """
     require_optuna()
     config = run_folder.load_config(run)
     manifest = unseen_dev(config.data)
     if manifest is None:
         raise InputError(
-            "RUN must have a dev split that it did not train on, got none. Tune on another run, or give --alpha and "
-            "--beta."
+            "RUN must have a dev split that it did not train on, got none. Tune on another run, or decode with "
+            "--alpha and --beta."
         )
     alphabet = Alphabet.of(config.data)
     split = read_split(manifest, config, alphabet, prune=False)
@@ -184,7 +184,7 @@ def require_optuna() -> None:
 
 
 def rules_of(options: DecodingOptions) -> dict[str, Any]:
-    """Lists the decoding options other than the language model and its weights, in the form that JSON restores."""
+    """Lists the decoding options other than the language model and its weights, as they are after reading from JSON."""
     rules = {name: value for name, value in vars(options).items() if name not in ("lm", "alpha", "beta")}
     found: dict[str, Any] = json.loads(json.dumps(rules))  # JSON turns tuples into lists
     return found
@@ -212,7 +212,7 @@ def hear(run: Path, config: Config, split: Split) -> SplitOutputs:
 
 
 def without_model(heard: SplitOutputs, config: Config, alphabet: Alphabet) -> dict[str, Any]:
-    """Computes the baseline: the lengths of the references, and the errors of greedy decoding."""
+    """Computes the baseline: reference lengths, errors of greedy decoding, and whether the alphabet has a space."""
     greedy = make_decoder(config)
     words, characters = heard.errors([greedy(log_probs)[0].text for log_probs in heard.log_probs])
     return {
@@ -275,6 +275,7 @@ def run_trials(
         threads: whether threads decode several utterances at the same time.
 
     Raises:
+        InputError: the file of trials cannot be written.
         Stopped: a signal asked to stop; the trials so far are saved.
     """
 
@@ -353,7 +354,7 @@ def keep(run: Path, lm: Path, study: Trials) -> None:
 
 
 def picture_of(study: Trials) -> Path:
-    """The path of the picture."""
+    """Returns the path of the picture."""
     return study.path.with_name("surface.png")
 
 
@@ -367,7 +368,10 @@ def describe(study: Trials, run: Path, lm: Path) -> Iterator[str]:
     yield f"alpha {best.alpha:g}, beta {best.beta:g}, the best of {len(study.trials):,} trials: {rates}"
     if study.errors(best) >= study.errors(Trial(0, 0, told["greedy_words"], told["greedy_characters"])):
         yield "  no better than greedy decoding: build the language model from text that is closer to the speech"
-    ends = [name for name, value, ends in (("alpha", best.alpha, ALPHAS), ("beta", best.beta, BETAS)) if value in ends]
+    # alpha cannot be negative, so its lower end is no limit of the search.
+    ends = [
+        name for name, value, ends in (("alpha", best.alpha, ALPHAS[1:]), ("beta", best.beta, BETAS)) if value in ends
+    ]
     if ends:
         yield f"  {' and '.join(ends)} at the end of the range that was tried: better values may lie beyond"
     yield f"trials: {study.path}"

@@ -14,7 +14,7 @@ NUM_LEVELS = 14
 NUM_POINTS = 150
 """The number of points of the surface along each axis."""
 SMOOTHING = 0.02
-"""Smooths the surface between the trials, so that a single word makes no valley."""
+"""Smooths the surface between the trials, so that a single word error makes no valley."""
 
 
 class Surface(NamedTuple):

@@ -1,1 +1,1 @@
-"""Builds language models for decoding from text."""
+"""Builds n-gram language models from text, for decoding."""

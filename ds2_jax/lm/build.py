@@ -55,8 +55,8 @@ def build(
 
     Sentences are normalised like transcripts, and the alphabet must be able to spell them. N-grams consist of words. If
     the alphabet has no space, they consist of characters, and spaces in the text are ignored. The vocabulary contains
-    all words of the text. If an order has too few n-grams to estimate discounts, it uses 0.5, 1 and 1.5 and prints a
-    warning.
+    all words of the text. Where discounts cannot be estimated from the n-grams of an order, they are 0.5, 1 and 1.5,
+    and a warning says so.
 
     Args:
         texts: UTF-8 text with one sentence a line, plain or gzipped, or - for standard input. Manifests (.jsonl, .json)
@@ -74,7 +74,8 @@ def build(
         0.
 
     Raises:
-        InputError: the settings or a text cannot be read, a sentence cannot be spelled, or `out` cannot be written.
+        InputError: the settings or a text cannot be read, a sentence cannot be spelled, the order is out of range or
+            too large for the text, or `out` cannot be written.
     """
     require(1 <= order <= MAX_ORDER, "--order", f"be 1 to {MAX_ORDER}", order)
     if not texts:
@@ -111,8 +112,8 @@ def make_model(text: Text, order: int) -> Model:
     """
     starts, ends = np.flatnonzero(text.tokens == START), np.flatnonzero(text.tokens == END)
     longest = int((ends - starts).max()) + 1
-    rule = "be at most the number of words in the longest sentence with <s> and </s>"
-    require(order <= longest, "--order", f"{rule}, {longest}", order, "Give a smaller one.")
+    rule = f"be at most {longest}, the number of words in the longest sentence including <s> and </s>"
+    require(order <= longest, "--order", rule, order, "Give a smaller one.")
     return estimate(count_ngrams(text.tokens, order, len(text.words)))
 
 
@@ -156,12 +157,12 @@ def warnings(model: Model) -> Iterator[str]:
             counts = ", ".join(f"{count:,}" for count in discounts.counts_of_counts)
             amounts = ", ".join(f"{amount:g}" for amount in FALLBACK)
             yield (
-                f"the {order}-grams are too few to estimate discounts (those seen once, twice, 3 and 4 times are "
-                f"{counts}), so the usual {amounts} are used"
+                f"no discounts can be estimated from the {order}-grams ({counts} of them were counted once, twice, 3 "
+                f"and 4 times), so the usual {amounts} are used"
             )
 
 
 def describe_fit(fitted: Fit) -> str:
     """Describes a fit in words."""
     unknown = f"{fitted.num_unknown:,} of {fitted.num_words:,} ({fitted.num_unknown / fitted.num_words:.2%})"
-    return f"perplexity {fitted.perplexity:.2f}, counting ends of sentences but not the unknown words, {unknown}"
+    return f"perplexity {fitted.perplexity:.2f}, with ends of sentences but without unknown words, which are {unknown}"

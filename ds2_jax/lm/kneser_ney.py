@@ -26,7 +26,7 @@ SPECIAL = ("<unk>", "<s>", "</s>")
 """The first words of every vocabulary."""
 UNKNOWN, START, END = range(3)
 FALLBACK = (0.5, 1.0, 1.5)
-"""Discounts of n-grams seen once, twice and more often, for orders with too few n-grams to estimate discounts."""
+"""Discounts of n-grams counted once, twice and more often, for orders from which discounts cannot be estimated."""
 NEVER = -99.0
 """Stands for the logarithm of 0 in ARPA files."""
 ROWS_AT_ONCE = 200_000
@@ -70,7 +70,7 @@ class Model(NamedTuple):
     Attributes:
         levels: the n-grams.
         discounts: the discounts of the estimate.
-        log_probs: [n] float64, log10 probability of the last word after the others; `NEVER` for <s>.
+        log_probs: [n] float64, log10 probability of the last word given the others; `NEVER` for <s>.
         backoffs: [n] float64, log10 of the back-off weight after this n-gram; 0 if no word follows it in the text.
     """
 
@@ -156,7 +156,7 @@ def score(model: Model, tokens: np.ndarray) -> np.ndarray:
         tokens: [S] int, the concatenated sentences, each from START to END. UNKNOWN stands for unknown words.
 
     Returns:
-        [S] float64, log10 probability of each token after the tokens before it in its sentence; 0 for START.
+        [S] float64, log10 probability of each token given the tokens before it in its sentence; 0 for START.
     """
     num_words = len(model.levels[0].words)
     scores = np.take(model.log_probs[0], tokens)

@@ -71,7 +71,7 @@ def read_texts(paths: Sequence[Path], alphabet: Alphabet, on_unknown: OnUnknown)
     Args:
         paths: text in UTF-8 with one sentence a line, plain or gzipped, or "-" for standard input. Manifests (.jsonl,
             .json) and TensorFlow data sets (tfds:) are read for their transcripts.
-        alphabet: the alphabet, which normalises the sentences and must be able to spell them. It needs no space.
+        alphabet: the alphabet, which normalises the sentences and must be able to spell them. It may lack the space.
         on_unknown: what to do with sentences that contain other characters.
 
     Raises:
@@ -105,7 +105,9 @@ def read_texts(paths: Sequence[Path], alphabet: Alphabet, on_unknown: OnUnknown)
                     text.examples.append(f"{_name(path, place)}: {shorten(repr(sentence))}")
         _require_sentences(path, text, some=len(tokens) > size, alphabet=alphabet, on_unknown=on_unknown)
     if text.num_unknown and on_unknown == "error":
-        raise InputError(_why_unknown(text, alphabet, "Leave these sentences out with --on-unknown skip, or give"))
+        raise InputError(
+            _why_unknown(text, alphabet, "Leave these sentences out with --on-unknown skip, or give another")
+        )
     text.words = [*SPECIAL, *sorted(word for word in places if word not in SPECIAL)]
     sorted_places = {word: place for place, word in enumerate(text.words)}
     text.tokens = np.array([sorted_places[word] for word in places], np.int64)[np.frombuffer(tokens, np.int32)]
@@ -116,16 +118,16 @@ def _require_sentences(path: Path, text: Text, *, some: bool, alphabet: Alphabet
     if some or (text.num_unknown and on_unknown == "error"):
         return
     if text.num_unknown:
-        raise InputError(_why_unknown(text, alphabet, "None is left; give"))
-    raise InputError(f"{_name(path)} must hold at least one sentence, got an empty text. Give another.")
+        raise InputError(_why_unknown(text, alphabet, "No sentence is left; give another"))
+    raise InputError(f"{_name(path)} must hold at least one sentence, got none. Give another text.")
 
 
 def _why_unknown(text: Text, alphabet: Alphabet, advice: str) -> str:
     characters = ", ".join(f"{character!r} in {count:,}" for character, count in text.characters.most_common(10))
     return (
-        f"TEXT must use the alphabet {alphabet.characters!r}, got {text.num_unknown:,} sentences with other "
-        f"characters: {characters}. The first: {'; '.join(text.examples)}. {advice} other --data.alphabet or "
-        "--data.remove."
+        f"Every sentence must use the alphabet {alphabet.characters!r}, got {text.num_unknown:,} sentences with other "
+        f"characters: {characters}. The first: {'; '.join(text.examples)}. {advice} "
+        "--data.alphabet or --data.remove."
     )
 
 
@@ -163,6 +165,6 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
         rule = f"must be UTF-8 text, got {error.reason} in line {number}"
         raise InputError(f"{name} {rule}. Convert it, for example with iconv.") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{name} must be whole and compressed with gzip, got: {error}. Fetch it again.") from error
+        raise InputError(f"{name} must be a complete gzip file, got: {error}. Fetch it again.") from error
     except OSError as error:
         raise InputError(f"{name} must be a readable file, got: {error.strerror}. Correct the path.") from error

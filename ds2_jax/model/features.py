@@ -17,11 +17,11 @@ below the background noise of a room."""
 
 
 def log_spectrogram(waveforms: jax.Array, num_samples: jax.Array, config: FeatureConfig) -> tuple[jax.Array, jax.Array]:
-    """Computes log1p of the magnitude of the short-time Fourier transform, centred, with zeros past both ends.
+    """Computes log1p of the magnitude of the short-time Fourier transform.
 
-    With `num_mels` it computes the logarithm of the energy in each mel band instead. A frame depends on its own samples
-    only, so padding does not change a row's valid frames: they are equal bit for bit without mel bands, and within
-    rounding with them.
+    Frames are centred, and samples past both ends of a waveform count as 0. With `num_mels` it computes the logarithm
+    of the energy in each mel band instead. A frame depends on its own samples only, so padding does not change a row's
+    valid frames: they are equal bit for bit without mel bands, and within rounding with them.
 
     Args:
         waveforms: [B, S] float, samples in [-1, 1]. Values at or past `num_samples` are ignored.
@@ -76,7 +76,7 @@ def normalise(
 
     Source: "bins" is cepstral mean normalisation (Atal 1974) in the log spectrum. A fixed linear filter adds a constant
         to each bin of the log magnitude, and nearly a constant to log1p in frames with speech.
-    Differs: deepspeech.pytorch has "utterance" only. It divides by a standard deviation of 0 and so gives NaN.
+    Differs: deepspeech.pytorch has "utterance" only. If all values are equal, it divides by 0 and gives NaN.
     """
     mask = mask_from_lengths(num_frames, spectrograms.shape[1])[..., None]
     axes, bins = ((1, 2), spectrograms.shape[2]) if normalisation == "utterance" else ((1,), 1)

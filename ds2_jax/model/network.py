@@ -44,7 +44,7 @@ class MaskedConv(nn.Module):
         channels: number of output channels.
         taps: kernel size over time and frequency.
         strides: strides over time and frequency.
-        dtype: input type of the products.
+        dtype: type to which the inputs of the matrix products are converted.
     """
 
     channels: int
@@ -79,7 +79,7 @@ class MaskedBatchNorm(nn.Module):
 
     Attributes:
         axis_name: name of the device axis over which statistics are shared; None on one device.
-        momentum: share of the old running statistics in the new ones. 0.9 is PyTorch's momentum of 0.1.
+        momentum: share of the old running statistics in the new ones. 0.9 corresponds to PyTorch's momentum of 0.1.
         epsilon: added to the variance.
     """
 
@@ -140,7 +140,7 @@ class BatchRNN(nn.Module):
         hidden_size: number of hidden units (H).
         num_directions: 1, or 2 whose outputs are summed.
         normalise: whether to normalise the inputs first. The first layer does not.
-        dtype: input type of the products.
+        dtype: type to which the inputs of the matrix products are converted.
         axis_name: name of the device axis over which batch statistics are shared; None on one device.
     """
 
@@ -184,8 +184,7 @@ class BatchRNN(nn.Module):
 RematerialisedRNN = nn.remat(
     BatchRNN, static_argnums=(3,), policy=jax.checkpoint_policies.save_only_these_names(OF_ALL_DEVICES)
 )
-"""A BatchRNN that stores only its inputs for the gradient and computes the rest again. It does not repeat reductions
-over devices."""
+"""A BatchRNN that stores only its inputs and the sums over all devices for the gradient, and recomputes the rest."""
 
 
 class Lookahead(nn.Module):
@@ -242,7 +241,7 @@ class DeepSpeech2(nn.Module):
 
         Args:
             spectrograms: [B, T, F] float, normalised log spectrograms. Values past `num_frames` are ignored.
-            num_frames: [B] int32, valid frames (10 ms each).
+            num_frames: [B] int32, valid frames.
             training: whether to use the batch's statistics and dropout.
             row_keys: [B] random keys for dropout. Training needs them if `config.dropout` is positive.
 

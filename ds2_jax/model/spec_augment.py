@@ -99,7 +99,10 @@ def _frames_at(spectrograms: jax.Array, indices: jax.Array) -> jax.Array:
 
 
 def _warps(keys: jax.Array, num_frames: jax.Array, largest: int) -> tuple[jax.Array, jax.Array]:
-    """Draws the frame to move and its shift, [B] int32 each. Neither side shrinks to less than half its length."""
+    """Draws the frame to move and its shift, [B] int32 each.
+
+    The part before the frame and the part after it each keep at least half their length.
+    """
 
     def row(key: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
         centre_key, shift_key = jax.random.split(jax.random.fold_in(key, TIME_WARP))

@@ -95,7 +95,7 @@ def objective(
         params: the model's parameters.
         batch_stats: the running statistics before these rows.
         rows: a micro-batch of this device.
-        epoch: [] int32. Together with the utterances' indices it keys SpecAugment and dropout.
+        epoch: [] int32. Together with the utterances' indices, it determines the draws of SpecAugment and dropout.
         num_alignable: [] int32, alignable rows of the whole batch, over all devices.
         config: the run's configuration.
         model: the configuration's model.
@@ -156,7 +156,7 @@ def train_step(
         state: the state, equal on every device.
         batch: this device's rows: waveforms [B, S], num_samples [B], labels [B, N], num_labels [B], indices [B]. B must
             be a multiple of `optim.accumulate`.
-        epoch: [] int32. Together with the utterances' indices it keys SpecAugment and dropout.
+        epoch: [] int32. Together with the utterances' indices, it determines the draws of SpecAugment and dropout.
         config: the run's configuration.
         num_labels: number of labels, blank included (V).
         tx: the optimiser.

@@ -1,4 +1,4 @@
-"""How the processes of a training find each other: options of `train`, and environment variables of schedulers."""
+"""How the processes of a training run find each other: options of `train`, and environment variables of schedulers."""
 
 import dataclasses
 import os
@@ -17,14 +17,15 @@ class ClusterOptions:
 
     distributed: bool = False
     """Train in several processes, all started with the same command. With SLURM, Open MPI 4 and Cloud TPUs each process
-    finds its index and the coordinator. Otherwise give the three options below."""
+    finds its index, the coordinator and the number of processes. Otherwise give the three options below."""
     coordinator: str | None = None
-    """HOST:PORT of process 0. All processes must be able to reach it. The default is JAX_COORDINATOR_ADDRESS."""
+    """HOST:PORT of process 0. All processes must be able to reach it. The default is the environment variable
+    JAX_COORDINATOR_ADDRESS."""
     num_processes: int | None = None
-    """Number of processes in this training."""
+    """Number of processes in this training run."""
     process_index: int | None = None
-    """Index of this process, counted from 0. The default is JOB_COMPLETION_INDEX, which a Kubernetes Indexed Job
-    sets."""
+    """Index of this process, counted from 0. The default is the environment variable JOB_COMPLETION_INDEX, which a
+    Kubernetes Indexed Job sets."""
     wait_minutes: float = 5.0
     """Minutes to wait for the other processes to start."""
 
@@ -47,13 +48,13 @@ ALONE = ClusterOptions()
 
 
 class Place(NamedTuple):
-    """Identifies a process among the processes of a training.
+    """Identifies a process among the processes of a training run.
 
     Attributes:
         coordinator: HOST:PORT of process 0.
-        num_processes: number of processes in the training.
+        num_processes: number of processes in the run.
         process_index: index of this process, counted from 0.
-        local_devices: the devices of its machine that this process uses; None for all.
+        local_devices: the indices of the machine's devices that this process uses; None for all.
     """
 
     coordinator: str
@@ -63,10 +64,11 @@ class Place(NamedTuple):
 
 
 def find_place(options: ClusterOptions) -> Place:
-    """Finds the `Place` of this process from the options. JAX's detection of clusters fills in what is missing.
+    """Finds the `Place` of this process from the options. JAX's cluster detection fills in what is missing.
 
-    In a Kubernetes Indexed Job the options give coordinator and number of processes, and the job sets the index. So
-    the job needs neither the package `kubernetes` nor permission to query the cluster, unlike JAX's own detection.
+    In a Kubernetes Indexed Job the options give the coordinator and the number of processes, and the job sets the
+    index. So the job needs neither the package `kubernetes` nor permission to query the cluster, unlike JAX's own
+    detection.
 
     Raises:
         InputError: the coordinator, the number of processes or the index is unknown, or the index is out of range.

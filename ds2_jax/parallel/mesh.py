@@ -23,7 +23,7 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def row_layout(mesh: Mesh, num_micro_batches: int = 1) -> RowLayout:
-    """Returns which rows of a batch this process computes on the devices of `mesh`."""
+    """Returns the layout of the rows of a batch that this process computes on the devices of `mesh`."""
     processes = sorted({device.process_index for device in mesh.devices.flat})
     index = processes.index(jax.process_index())
     return RowLayout(mesh.size, num_micro_batches, len(processes), index)
@@ -43,7 +43,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def to_global(rows: Any, mesh: Mesh) -> Any:
-    """Joins the rows of all processes to arrays over all devices. A single process returns its rows unchanged.
+    """Joins the rows of all processes into arrays over all devices. A single process returns its rows unchanged.
 
     Args:
         rows: this process's rows, NumPy arrays [B, ...], in the order of `row_layout`.
@@ -115,7 +115,7 @@ def parallel_train_step(step: Callable[..., Any], mesh: Mesh, mode: Mode = "shar
     Args:
         step: (state, batch, epoch, axis_name=...) -> (state, metrics), where the results are equal on all devices.
         mesh: a mesh of `data_mesh`.
-        mode: shard_map or pmap. Both compile the same per-device function. pmap is JAX's older interface and takes no
+        mode: shard_map or pmap. Both compile the same per-device function. pmap is JAX's older interface and accepts no
             compiler options.
 
     Raises:
@@ -145,7 +145,7 @@ def parallel_eval_step(step: Callable[..., Any], mesh: Mesh, mode: Mode = "shard
 
 
 def _check_mode(mode: Mode, mesh: Mesh) -> None:
-    # With several processes, pmap takes and returns arrays local to each process. Each call would convert the state
+    # With several processes, pmap's arguments and results are local to each process. Each call would convert the state
     # from global to local arrays and back.
     advice = "Leave it at its default, or train in one process."
     require(mode != "pmap" or not mesh.is_multi_process, "parallel", "be shard_map in several processes", mode, advice)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax._src.distributed import global_state  # jax.distributed shows neither the client nor the index
+from jax._src.distributed import global_state  # jax.distributed exposes neither the client nor the index
 
 from ds2_jax.parallel.cluster import ClusterOptions, Place, find_place
 from ds2_jax.system import interrupts
@@ -37,7 +37,7 @@ HEARTBEAT_SECONDS = 40
 less than a minute."""
 ANSWER_MINUTES = 60
 """How long `exchange` waits for the other processes. Process 0 may read a large checkpoint meanwhile."""
-# A process that leaves alone ends the others. So it first waits for them:
+# If one process exits by itself, the others end too. So a process first waits for the others:
 DONE_SECONDS = 24 * 3600
 """How long a process waits for the others after training is complete."""
 STOPPED_SECONDS = 60
@@ -123,8 +123,8 @@ def check_same(**values: str | int) -> None:
             differing.append(f"{name}: {', '.join(parts)}")
     if differing:
         raise InputError(
-            f"All processes of a training must have the same settings, data, code and devices, got different values: "
-            f"{'; '.join(differing)}. Start all processes again with the same values."
+            "All processes of a training run must have the same settings, data, code and devices, got different "
+            f"values: {'; '.join(differing)}. Make them equal, and start all processes again."
         )
 
 
@@ -138,7 +138,7 @@ def code_digest() -> str:
 
 @contextlib.contextmanager
 def joined(options: ClusterOptions, prospects: Callable[[], str]) -> Iterator[None]:
-    """Joins the other processes, ends when one of them ends, and leaves together with them.
+    """Joins the other processes, ends this one if another fails, and waits for the others before it leaves.
 
     Enter this context before anything starts JAX's devices. If the code inside raises an error, the process reports it
     to the others, and they end within a few seconds. If a process dies or sends no heartbeat, the others end within
@@ -163,7 +163,7 @@ def joined(options: ClusterOptions, prospects: Callable[[], str]) -> Iterator[No
     try:
         _check_count(place)
         yield
-    except KeyboardInterrupt:  # all processes were asked to stop, or training is complete
+    except KeyboardInterrupt:  # a signal stopped all processes, or came after the last step
         _leave(left, "in order", STOPPED_SECONDS)
         raise
     except Exception as error:
@@ -189,10 +189,10 @@ def _start(place: Place, minutes: float) -> None:
     logger.info(f"{where}: waiting for the other processes")
     _before_abort(
         lambda: (
-            f"error: All {place.num_processes} processes must start within {minutes:g} minutes and reach process 0, "
-            f"the coordinator, at {place.coordinator}, got fewer, or one with other options (see the lines "
-            "above). Start all with the same --coordinator and --num-processes, each with its own --process-index. "
-            "To wait longer, use --wait-minutes."
+            f"error: All {place.num_processes} processes must reach process 0, the coordinator, at {place.coordinator} "
+            f"within {minutes:g} minutes, got too few, or one with different options (see the lines above). "
+            "Start all with the same --coordinator and --num-processes, each with its own --process-index. To wait "
+            "longer, use --wait-minutes."
         ),
         code=1,
     )
@@ -220,7 +220,7 @@ def _check_free(bind: str, coordinator: str) -> None:
         socket.create_server((host, int(port)), family=family, dualstack_ipv6=host == "::").close()
     except OSError as error:
         in_use = error.errno == errno.EADDRINUSE
-        advice = "Choose another port." if in_use else "Give a host name or IP address of this machine."
+        advice = "Choose another port." if in_use else "Choose a port above 1023, and an address of this machine."
         raise InputError(
             f"--coordinator must be an address at which process 0 can listen, got {coordinator}: "
             f"{os.strerror(errno.EADDRINUSE) if in_use else error}. {advice}"
@@ -245,8 +245,8 @@ def _before_abort(line: Callable[[], str], code: int = LOST) -> None:
     """Sets the last line that this process prints, and its exit code, if JAX aborts it.
 
     When JAX loses the coordinator or another process, it aborts this process (SIGABRT) from a thread of its own.
-    Python's signal handlers run in the main thread, which is too late. JAX's own callback crashes (jax 0.10.1). So this
-    function installs a C signal handler.
+    Python's signal handlers run in the main thread, which is too late. JAX's own callback for this case crashes
+    (jax 0.10.1). So this function installs a C signal handler.
     """
 
     def handle(_: int) -> None:
@@ -261,7 +261,7 @@ def _before_abort(line: Callable[[], str], code: int = LOST) -> None:
 
 
 def _watch(left: threading.Event, prospects: Callable[[], str]) -> None:
-    """Ends this process when another process reports a failure. `left` is set when this process already leaves."""
+    """Ends this process when another process reports a failure. `left` is set once this process is leaving."""
     while not left.wait(POLL_SECONDS):
         if _reason() is None:
             continue
@@ -271,7 +271,7 @@ def _watch(left: threading.Event, prospects: Callable[[], str]) -> None:
 
 
 def _tell(error: Exception) -> None:
-    """Reports to the other processes why this one ends. If they end it first, it still prints the reason."""
+    """Reports to the other processes why this one ends. If JAX aborts it first, it still prints the reason."""
     mine = f"error: {error}" if isinstance(error, InputError) else traceback.format_exc()
     _before_abort(lambda: mine, code=1)
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # the coordinator cannot be reached
@@ -303,7 +303,7 @@ def _leave(left: threading.Event, how: str, seconds: int) -> None:
 
 
 def _is_of_peer(error: Exception) -> bool:
-    """Whether a collective of Gloo (CPUs) or NCCL (GPUs) failed because another process has ended."""
+    """Whether an error comes from Gloo (CPUs), NCCL (GPUs) or the coordinator: another process has probably ended."""
     text = str(error)
     return not isinstance(error, InputError) and any(
         name in text for name in ("Gloo", "NCCL", "/xla.coordination.", "CoordinationServiceError")
@@ -312,8 +312,8 @@ def _is_of_peer(error: Exception) -> bool:
 
 def _lost(why: str, prospects: Callable[[], str]) -> str:
     with contextlib.suppress(OSError, InputError):  # the run's folder may be lost too
-        return f"error: another process of this training has ended, or cannot be reached ({why}); {prospects()}"
-    return f"error: another process of this training has ended, or cannot be reached ({why})"
+        return f"error: another process of this training run has ended, or cannot be reached ({why}); {prospects()}"
+    return f"error: another process of this training run has ended, or cannot be reached ({why})"
 
 
 def _write(line: str) -> None:

@@ -8,7 +8,7 @@ import tyro
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.recognition.formats import Format
 
-AUDIO = tyro.conf.arg(metavar="AUDIO [AUDIO ...]", help_behavior_hint="(required)")  # by `find_audio`
+AUDIO = tyro.conf.arg(metavar="AUDIO [AUDIO ...]", help_behavior_hint="(required)")  # `find_audio` checks this
 FORMATS = tyro.conf.arg(help_behavior_hint="(default: txt; repeat it for several, with --output-dir)")
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -31,7 +31,8 @@ def transcribe(
         format: txt: one line for each recording, with its path in front if there are several. json: one object a line,
             with the times and confidences of words and characters. srt, vtt: subtitles. tsv: the subtitles as a table.
             ctm: one line for each word, for NIST's scoring tools.
-        output_dir: Folder for the results, one file NAME.FORMAT for each recording. Subfolders stay as they are.
+        output_dir: Folder for the results, one file NAME.FORMAT for each recording and format, in the subfolders of the
+            recordings.
         resume: Skip recordings whose results are in --output-dir already, even if another run or other settings made
             them.
         decoding: How to decode.

@@ -4,10 +4,11 @@ The rules are those of professional subtitles:
 
 * A cue has at most 2 lines of at most 42 characters: one line if the text fits, otherwise two of about equal length.
   Wide characters (Chinese, Japanese, Korean) count twice.
-* A cue is shown for 1 to 7 s. If the next cue starts late enough, it is shown long enough to read at 17 characters per
-  second. It may stay for up to 1.5 s after its last word to be readable.
+* A cue is shown for at most 7 s. If the next cue starts late enough, a cue is shown for at least 1 s, and long enough
+  to read at 17 characters per second. To be readable, it may stay for up to 1.5 s after its last word.
 * The gap between two cues is either 80 ms (2 frames at 25 frames per second) or at least 1 s, because other gaps
-  flicker. If the gap would be shorter than 1 s, the first cue stays until 80 ms before the next one.
+  flicker. If the gap would be shorter than 1 s, the first cue stays until 80 ms before the next one. If the
+  first cue would then be shorter than 1 s and end before its last word does, there is no gap.
 * Cues preferably end at pauses and at the ends of segments. A pause of 1 s or longer always ends a cue. No cue is shown
   before its first word is spoken.
 
@@ -31,7 +32,7 @@ MAX_LINES = 2
 MIN_SECONDS = 1.0
 MAX_SECONDS = 7.0
 CHARACTERS_PER_SECOND = 17.0
-# Seconds. The gap between two cues is GAP or at least SHORTEST_PAUSE.
+# Seconds. The gap between two cues is GAP or at least SHORTEST_PAUSE, or 0 after a very short cue.
 GAP = 0.08
 SHORTEST_PAUSE = 1.0
 LINGER = 1.5  # seconds that a cue may stay after its last word, to be readable
@@ -210,8 +211,8 @@ def _cost(seconds: float, width: int) -> float:
 def _lines(pieces: Sequence[_Piece]) -> tuple[str, ...]:
     """Divides a cue into one line or into two of about equal length. It breaks at a space if there is one.
 
-    A break at a pause of 0.5 s or more is preferred, unless it makes the longer line over 12 columns longer than the
-    best other break does.
+    It prefers to break at a pause of 0.5 s or more, unless this makes the longer line more than 12 columns longer than
+    the best other break would.
     """
     if _width(pieces) <= LINE_WIDTH or len(pieces) == 1:
         return (_text(pieces),)

@@ -115,7 +115,7 @@ def to_ctm(transcript: Transcript, name: str) -> str:
 
     Args:
         transcript: what was recognised.
-        name: name of the recording; it is written as `ctm_name` gives it.
+        name: name of the recording; `ctm_name` replaces some of its characters.
 
     Source: NIST SCTK, sclite, input file formats: ctm.
     """

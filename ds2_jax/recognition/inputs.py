@@ -42,8 +42,8 @@ class AudioFile(NamedTuple):
 def find_audio(paths: Sequence[Path]) -> list[AudioFile]:
     """Lists the given files, and all audio and video files below the given folders, each file once.
 
-    The files of a folder are sorted. Hidden files and folders inside a folder are skipped, and patterns match them only
-    if the pattern has the dot. Other files in the folders are counted in the log. Broken links are listed, so that
+    The files of a folder are sorted. Hidden files and folders inside a folder are skipped, and a pattern matches them
+    only if it contains their dot. Other files in the folders are counted in the log. Broken links are listed, so that
     reading them reports the error.
 
     A path that does not exist is a pattern if it contains one of `*?[`; `**` stands for any number of folders.
@@ -89,10 +89,11 @@ def _search(path: Path, root: Path) -> Iterator[tuple[Path, PurePath]]:
     below = sorted(each for each in search(path) if not each.is_dir())
     found = [each for each in below if each.suffix.lower() in SUFFIXES]
     if others := len(below) - len(found):
-        suffixes = sorted({each.suffix.lower() or "no suffix" for each in below} - SUFFIXES)
-        logger.info(f"{path}: {others} other files ignored: {', '.join(suffixes)}")
+        unread = sorted({each.suffix.lower() or "no suffix" for each in below} - SUFFIXES)
+        logger.info(f"{path}: {others} other files ignored: {', '.join(unread)}")
     if not found:
-        raise InputError(f"{path} must hold audio files ({' '.join(sorted(AUDIO_SUFFIXES))} ...), got none.")
+        suffixes = " ".join(sorted(AUDIO_SUFFIXES))
+        raise InputError(f"{path} must hold audio files ({suffixes} ...), got none. Give another folder.")
     for each in found:
         yield each, each.relative_to(root)
 
@@ -104,7 +105,9 @@ def save_standard_input(folder: Path) -> Path:
         InputError: nothing is piped in, or the disk is full.
     """
     if sys.stdin is None or sys.stdin.isatty():
-        raise InputError("AUDIO - must be a recording on standard input, got a terminal. Pipe one into it, or < FILE.")
+        raise InputError(
+            "AUDIO - must be a recording on standard input, got none. Pipe one into the command, or add < FILE."
+        )
     start = sys.stdin.buffer.read(3)
     # libsndfile recognises some MP3 files that begin with an ID3 tag only by the end of their name.
     path = folder / ("stdin.mp3" if start == b"ID3" else "stdin")

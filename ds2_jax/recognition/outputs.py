@@ -30,7 +30,7 @@ def open_stdout() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """The formats and the place in which transcripts are written.
+    """The formats in which transcripts are written, and the place.
 
     Attributes:
         formats: one or more formats; exactly one if `folder` is None.
@@ -62,14 +62,14 @@ class Output:
             return list(files)
         self._check_names({file: os.path.normcase(file.name) for file in files})
         if os.path.exists(self.folder) and not self.folder.is_dir():  # noqa: PTH110 - the name may be too long
-            raise InputError(f"--output-dir must be a folder, got the file {self.folder}. Name another.")
+            raise InputError(f"--output-dir must be a folder, got the file {self.folder}. Give another.")
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         results = {file: [self._place(file, each) for each in self.formats] for file in files}
         there = [path for paths in results.values() for path in paths if path.exists()]
         if there and not resume:
             advice = "Add --resume to keep them and do the rest, or name another folder."
-            got = f"{len(there)} of them, {there[0]} the first"
+            got = f"{len(there)} of them, such as {there[0]}"
             raise InputError(f"--output-dir must not hold results of these recordings yet, got {got}. {advice}")
         return [file for file, paths in results.items() if not set(paths) <= set(there)]
 
@@ -78,7 +78,9 @@ class Output:
         if resume:
             raise InputError(f"--resume must be used with --output-dir, got none. {advice}")
         if len(self.formats) > 1:
-            raise InputError(f"--format must be one for standard output, got {', '.join(self.formats)}. {advice}")
+            raise InputError(
+                f"--format must be a single format on standard output, got {', '.join(self.formats)}. {advice}"
+            )
         if self.formats[0] in ONE_RECORDING and num_files > 1:
             got = f"{self.formats[0]} for {num_files}"
             rule = "be txt, json or ctm for several recordings on standard output"
@@ -89,7 +91,7 @@ class Output:
         for file, name in names.items():
             if (other := owners.setdefault(name, file)) is not file:
                 got = f"{name} for {other.path} and {file.path}"
-                advice = "Name the folder above them, or quote a pattern: their folders are part of the names then."
+                advice = "Give the folder above them or a quoted pattern, so that names include folders; or rename one."
                 raise InputError(f"AUDIO must give each result a name of its own, got {got}. {advice}")
 
     def _place(self, file: AudioFile, output_format: Format) -> Path:

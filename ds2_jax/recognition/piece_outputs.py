@@ -1,6 +1,6 @@
 """Runs a model over recordings of any length.
 
-Recordings are read block by block and cut into pieces. Pieces of similar length form a batch, even from different
+Recordings are read block by block and cut into pieces. Pieces of similar length form a batch, even those of different
 recordings. The results come back in the order of the recordings.
 """
 
@@ -20,8 +20,8 @@ from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.errors import InputError
 
 BATCH_SIZE = 8
-BATCH_SECONDS = 300.0  # audio in a batch, padding included; if 8 pieces exceed it, each runs alone, to save memory
-EVENTS_AT_ONCE = 128  # pieces and ends of recordings that are sorted by length together, for little padding
+BATCH_SECONDS = 300.0  # audio in a batch with padding; if 8 pieces exceed it, the longest runs alone, to save memory
+EVENTS_AT_ONCE = 128  # pieces and ends of recordings in a group; sorting its pieces by length reduces the padding
 RECORDINGS_AHEAD = 16  # recordings whose first piece is read in advance
 
 
@@ -56,7 +56,7 @@ def piece_outputs(model: TrainedModel, recordings: Iterable[NamedBlocks]) -> Ite
     """Runs a model over recordings.
 
     Yields:
-        The pieces of the first recording in order, then its end, then those of the next; each with `audio`.
+        For each recording in order: its pieces in order, then its end, each with the recording's `audio`.
     """
     events = _read_ahead((recording.audio, _pieces(recording, model.config)) for recording in recordings)
     while group := list(itertools.islice(events, EVENTS_AT_ONCE)):
@@ -78,7 +78,7 @@ def _run(model: TrainedModel, waveforms: Sequence[np.ndarray]) -> list[np.ndarra
     while order:
         padded_samples = _padded_samples(len(waveforms[order[0]]), sample_rate)
         alone = len(order) == 1 or BATCH_SIZE * padded_samples > BATCH_SECONDS * sample_rate
-        num_rows = 1 if alone else BATCH_SIZE  # only two sizes, because every shape is compiled
+        num_rows = 1 if alone else BATCH_SIZE  # only two batch sizes, because every shape is compiled
         rows, order = order[:num_rows], order[num_rows:]
         batch = np.zeros((num_rows, padded_samples), np.float32)
         num_samples = np.zeros(num_rows, np.int32)
@@ -123,7 +123,7 @@ def _read_ahead(recordings: Iterable[tuple[Path, Iterator[Piece | End]]]) -> Ite
 
 
 def _padded_samples(num_samples: int, sample_rate: int) -> int:
-    """Rounds up to the next length of 1, 1.25, 1.56, ... seconds, so that padding and compiled shapes are few."""
+    """Rounds up to the next length of 1, 1.25, 1.56, ... seconds, for little padding and few compiled shapes."""
     seconds = 1.0
     while seconds * sample_rate < num_samples:
         seconds *= 1.25

@@ -44,18 +44,19 @@ def load(
     Args:
         run: the folder of a training run.
         lm: an n-gram language model: an ARPA file, plain or gzipped, or a KenLM binary.
-        alpha: the weight of the language model's log-probabilities; by default the value that `lm tune` found.
-        beta: nats added for each word; by default the value that `lm tune` found.
+        alpha: the weight of the language model's log-probabilities; by default the value that `lm tune` found for this
+            run and language model, else 0.5.
+        beta: nats added for each word, with the same defaults.
         hot_words: words or phrases to favour, and the nats added for each.
         num_best: the number of readings for each segment.
-        beam_width: the number of prefixes that beam search keeps.
+        beam_width: the number of prefixes that beam search keeps; by default 128.
 
     Returns:
         A recogniser. You can use it many times, and from several threads.
 
     Raises:
-        InputError: the folder is not a run, its checkpoint is damaged, the language model cannot be read, or an option
-            is out of range.
+        InputError: the folder is not a run, its checkpoint is missing or damaged, the language model cannot be read, or
+            an option is out of range.
 
     Example:
         >>> recogniser = ds2_jax.load("runs/an4_cpu", hot_words={"RUBOUT": 3.0}, num_best=2)
@@ -99,7 +100,8 @@ class Recogniser:
             The text, the words with times and confidences, and the segments that were decoded separately.
 
         Raises:
-            InputError: the audio cannot be read, the array has a wrong shape or type, or its sample rate is missing.
+            InputError: the audio cannot be read, the array has a wrong shape or type, its sample rate is missing, or a
+                sample rate is given for a file.
 
         Example:
             >>> recogniser = ds2_jax.load("runs/an4_cpu")
@@ -238,7 +240,7 @@ class Recogniser:
 
 
 def _shifted(reading: Hypothesis, start: float, end: float) -> Hypothesis:
-    """Moves a reading `start` seconds later, and its times to `end` at the latest.
+    """Moves the times of a reading `start` seconds later, and limits its end times to `end`.
 
     The last output frame may extend beyond the end of the audio.
     """

@@ -21,13 +21,14 @@ LONGEST = 20.0  # seconds: maximum length of a piece of a longer recording
 OVERLAP = 4.0  # seconds: overlap of two pieces if there is no pause between them
 MARGIN = 0.25  # seconds: the part of a pause that stays with the speech before it, and with the speech after it
 
-# A piece of s seconds ends at the first pause of at least max(0.8 - 0.2 s, 0.2) seconds. The longer the piece, the
+# A piece of s seconds ends at the first pause of at least max(0.8 - 0.2 * s, 0.2) seconds. The longer the piece, the
 # shorter the pause may be: a short piece lacks context, and a long one is unlike the training data. On AN4's utterances
 # joined with pauses of 0.1 to 3 s, fixed values of 0.3, 0.5 and 0.8 s gave more errors.
 LONG_PAUSE = 0.8
 SHORTER_EACH_SECOND = 0.2
 SHORT_PAUSE = 0.2
-# If no such pause comes in time, the piece ends at its longest pause. That pause must last at least this many seconds.
+# If no such pause comes within LONGEST, the piece ends at the longest pause after half that time, else at the longest
+# of all. That pause must last at least this many seconds.
 SHORTEST_PAUSE = 0.12
 
 # Silence is quiet and steady. A frame is steady if it is hardly louder than the quietest frame within half a second:
@@ -36,8 +37,8 @@ STEADY = 13.0  # dB: a steady frame is at most this much louder than the quietes
 STEADY_AROUND = 0.5  # seconds before and after the frame
 QUIET = 20.0  # dB: a frame this far below the loud level is silent if it is steady
 SILENT = 50.0  # dB: a frame this far below the loud level is always silent
-# The loud level is the 90th percentile of the levels within 5 s, and then the maximum over the last 300 s. So noise in
-# a long break is not taken for speech.
+# Each second gets the 90th percentile of the levels within 5 s. The loud level is the maximum of these over the last
+# 300 s, so noise in a long break is not taken for speech.
 LOUD_QUANTILE = 0.9
 LOUD_AROUND = 5
 LOUD_PAST = 300
@@ -69,8 +70,8 @@ class Piece(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class _Grid:
     sample_rate: int
-    hop: int  # samples of an input frame
-    frame: int  # samples of an output frame
+    hop: int  # samples between input frames
+    frame: int  # samples between output frames
 
     def frames(self, seconds: float) -> int:
         return max(1, round(seconds * self.sample_rate / self.frame))
@@ -119,7 +120,7 @@ def cut(blocks: Iterable[np.ndarray], config: Config) -> Iterator[Piece]:
 
 
 def _choose(silent: np.ndarray, faint: np.ndarray, ended: bool, grid: _Grid) -> tuple[int, int, int]:
-    """Chooses where the piece that begins here ends, where the next one begins, and their overlap, in frames."""
+    """Chooses the end of this piece, the start of the next one, and their overlap, in frames."""
     longest, margin = grid.frames(LONGEST), grid.frames(MARGIN)
     pauses = _runs(silent)
     lengths, middles = pauses[:, 1] - pauses[:, 0], pauses.sum(1) // 2
@@ -177,8 +178,8 @@ def _find_silence(blocks: Iterable[np.ndarray], grid: _Grid) -> Iterator[tuple[n
     """Marks silent and faint frames.
 
     Yields:
-        For about each second: the samples [S]; whether each of their frames is silent, and whether it is faint, both
-        [ceil(S / frame)] bool.
+        For each chunk of about a second: the samples [S]; whether each of their frames is silent, and whether it is
+        faint, both [ceil(S / frame)] bool.
     """
     second = grid.frames(1.0) * grid.frame
     waiting: deque[np.ndarray] = deque()

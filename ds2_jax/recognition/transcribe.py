@@ -49,7 +49,7 @@ def transcribe(
     output = Output(tuple(dict.fromkeys(formats)), output_dir)
     files = output.plan(found, resume)
     if num_finished := len(found) - len(files):
-        logger.info(f"{_files(num_finished)} finished before")
+        logger.info(f"{_files(num_finished)} already finished")
     if not files:
         return 0
     open_stdout()

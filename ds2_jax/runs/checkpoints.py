@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a run: saves and resumes states, and reads weights alone or averaged."""
+"""Orbax checkpoints of a run: saves and resumes states, and reads the weights of one, or averaged over several."""
 
 import functools
 import json
@@ -53,7 +53,7 @@ Result = TypeVar("Result")
 class Checkpoints:
     """The checkpoints of one run; a context manager that waits for the last save.
 
-    The folder contains the latest two steps and the best steps by dev WER. All processes of a training call every
+    The folder contains the latest two steps and the best steps by dev WER. All processes of a training run call every
     method together, and all of them must see the folder.
 
     Saving copies the arrays and writes in the background. A checkpoint is complete once its folder has its final name,
@@ -156,7 +156,7 @@ class Checkpoints:
         advice = "Free space (or raise the file size limit)" if full else "Correct this"
         return InputError(
             f"{self._run / CHECKPOINTS} must {rule}, got: {reason}. "
-            f"{advice} and run the same command; it continues from the last undamaged checkpoint."
+            f"{advice} and run the same command without --overwrite; it continues from the last undamaged checkpoint."
         )
 
     @property
@@ -171,7 +171,7 @@ class Checkpoints:
 
     @property
     def best_steps(self) -> list[int]:
-        """Steps of the checkpoints that `checkpoint.average` averages, the best first."""
+        """Steps of the best `checkpoint.average` checkpoints, the best first."""
         found = run_folder.best_steps(self._run, self._num_averaged) if is_primary() else []
         steps: list[int] = broadcast_from_primary("best steps", found)
         return steps
@@ -230,7 +230,7 @@ class Checkpoints:
         if damaged := [path.name for path in (self._run / CHECKPOINTS).glob(f"*{DAMAGED}*")]:
             raise InputError(
                 f"{self._run / CHECKPOINTS} must hold an undamaged checkpoint, got only damaged ones: "
-                f"{', '.join(damaged)}. Start anew with another --workdir or --overwrite."
+                f"{', '.join(damaged)}. Start anew with another --workdir, or with --overwrite."
             )
         return None
 
@@ -307,7 +307,7 @@ class Checkpoints:
             raise InputError(
                 f"{self._run} must continue with the utterances it began with, got others (the manifest "
                 "of train or dev has changed, or files were added or removed). Restore them, or start anew with "
-                "another --workdir or --overwrite."
+                "another --workdir, or with --overwrite."
             )
         return meta
 
@@ -326,7 +326,7 @@ def _tree(state: TrainState) -> dict[str, Any]:
 
 @functools.cache
 def _quieten() -> None:
-    """Silences the messages that Orbax prints about errors that it also raises."""
+    """Silences absl and asyncio, through which Orbax logs errors that it also raises."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine 'async_serialize", RuntimeWarning)
@@ -365,5 +365,5 @@ def load_variables(run: Path, config: Config, mesh: Mesh) -> dict[str, Any]:
     with Checkpoints(run, config) as checkpoints:
         steps = checkpoints.best_steps
         if not steps:
-            raise InputError(f"{run} must hold a checkpoint, got none yet. Wait for the first epoch to end.")
+            raise InputError(f"{run} must hold a checkpoint, got none yet. Train until the first checkpoint is saved.")
         return checkpoints.mean_variables(steps, like)

@@ -15,7 +15,7 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def checksums(tree: Any) -> dict[str, str]:
-    """Computes the SHA-256 of every array of a tree, over its type, shape and bytes, by the array's name."""
+    """Maps the name of every array of a tree to the SHA-256 of its type, shape and bytes."""
 
     def checksum(leaf: Any) -> str:
         array = np.asarray(leaf)

@@ -32,7 +32,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
         meta = json.loads((folder / "meta/metadata").read_text(encoding="utf-8"))
         sections = meta["settings"], meta.get("sha256", {})
         if not all(isinstance(section, dict) for section in sections) or "utterances" not in meta:
-            raise TypeError("no settings, digests and utterances")
+            raise TypeError("settings, digests or utterances are missing or of the wrong type")
         if meta.pop(META_SUM, None) not in (None, _sum(meta)):  # older runs have none
             raise ValueError("other settings, digests or utterances than were saved")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -83,19 +83,17 @@ class DamagedCheckpointError(InputError):
 
 
 def read_error(folder: Path, error: Exception) -> InputError:
-    """Makes the error for a failed read: DamagedCheckpointError, unless the system cannot read at present."""
+    """Makes the error for a failed read: DamagedCheckpointError, unless the system refuses the read at present."""
     number = error.errno if isinstance(error, OSError) else None
     if found := OS_ERROR.search(str(error)):
         number = int(found[1])
     if number in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
         return DamagedCheckpointError(folder, reason_of(error))
-    return InputError(
-        f"{folder} must be readable, got: {reason_of(error)}. Correct this and run the same command again."
-    )
+    return InputError(f"{folder} must be readable, got: {reason_of(error)}. Correct this and try again.")
 
 
 def reason_of(error: Exception) -> str:
-    """Returns the end of an error's text, because Orbax and TensorStore begin with a long history of the attempt."""
+    """Returns the system's message, or the end of an error's text: Orbax and TensorStore put a long history first."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if found := OS_ERROR.search(str(error)):

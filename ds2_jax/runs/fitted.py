@@ -33,16 +33,16 @@ def read_calibration(run: Path) -> Calibration:
         logged.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: the file is damaged or cannot be read.
     """
     path = run / CALIBRATION
     if not path.exists():
         return UNCALIBRATED
-    advice = f"Make it anew: {command('calibrate', run)}"
+    advice = f"Fit it again: {command('calibrate', run)}"
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         names = {field.name for field in dataclasses.fields(Calibration)}
-        require(isinstance(tree, dict), "The calibration", "be an object", tree)
+        require(isinstance(tree, dict), "The calibration", "be a JSON object", tree)
         require(names <= tree.keys(), "The calibration", f"have {', '.join(sorted(names))}", sorted(tree))
         calibration: Calibration = build(Calibration, tree, "")
     except (OSError, InputError, *NO_JSON) as error:
@@ -51,8 +51,8 @@ def read_calibration(run: Path) -> Calibration:
     best = best_step(run)
     if calibration.step != best:
         logger.warning(
-            f"{path} was fitted to step {calibration.step}, the best checkpoint is of step {best}: confidences and "
-            f"times are not calibrated. {advice}"
+            f"{path} was fitted to step {calibration.step}, but the best checkpoint is that of step {best}: "
+            f"confidences and times are not calibrated. {advice}"
         )
         return UNCALIBRATED
     return calibration
@@ -63,7 +63,7 @@ class Tuned:
     """The best weights of a language model on the dev split.
 
     Attributes:
-        lm: path of the language model's file; its content identifies it, not its path.
+        lm: path of the language model's file, for information: the file's SHA-256 identifies the model.
         alpha: weight of the language model's log probabilities.
         beta: bonus for each word in nats.
         wer: word error rate with these weights, a fraction.
@@ -85,7 +85,7 @@ class Tuned:
 
 
 def read_tuned(run: Path) -> dict[str, Tuned]:
-    """Reads the tuned weights of a run, by the SHA-256 of the language model's file; empty if there are none.
+    """Reads the tuned weights of a run: the SHA-256 of each language model's file and its weights, if any.
 
     Raises:
         InputError: the file is damaged.
@@ -95,15 +95,15 @@ def read_tuned(run: Path) -> dict[str, Tuned]:
         return {}
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        require(isinstance(rows, dict), "It", "be an object", rows)
+        require(isinstance(rows, dict), "The file", "be a JSON object", rows)
         return {digest: build(Tuned, row, f"{digest[:8]}.") for digest, row in rows.items()}
     except (OSError, TypeError, InputError, *NO_JSON) as error:
         advice, reason = "Delete it and run lm tune again.", str(error).rstrip(".")
-        raise InputError(f"{path} must hold the result of lm tune, got other content: {reason}. {advice}") from error
+        raise InputError(f"{path} must hold the result of lm tune, got: {reason}. {advice}") from error
 
 
 def write_tuned(run: Path, digest: str, tuned: Tuned) -> None:
-    """Stores the tuned weights of a language model, beside those of other language models.
+    """Stores the tuned weights of a language model. Those of other language models stay.
 
     Raises:
         InputError: the existing file is damaged, or the file cannot be written.
@@ -115,14 +115,14 @@ def write_tuned(run: Path, digest: str, tuned: Tuned) -> None:
 def with_tuned(options: DecodingOptions, run: Path) -> DecodingOptions:
     """Fills in the weights that decoding options leave open, and logs them.
 
-    The weights that `lm tune` found for the same language model come first, then the defaults.
+    They are the weights that `lm tune` found for the same language model, or else the defaults.
 
     Args:
         options: decoding options with a language model.
         run: folder of the run.
 
     Raises:
-        InputError: the run's file is damaged.
+        InputError: the file of tuned weights is damaged.
     """
     assert options.lm is not None
     if options.alpha is not None and options.beta is not None:

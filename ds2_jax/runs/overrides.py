@@ -55,24 +55,24 @@ def read_settings(
     """Reads the settings of a command.
 
     Args:
-        config: configuration file, or None.
+        config: configuration file or name of a recipe, or None.
         run: folder of a run, or None.
         sections: sections of the settings, by name; their fields that are not None replace those of the file or run.
 
     Returns:
-        The settings, and where they are from, in words.
+        The settings, and a text that says where they are from.
 
     Raises:
-        InputError: both a file and a run are named, one of them cannot be read, or a value is wrong.
+        InputError: both `config` and `run` are given, one of them cannot be read, or a value is wrong.
     """
     if config is not None and run is not None:
-        raise InputError(f"--config must be left out beside --run, got {config} and {run}. Remove one.")
+        raise InputError(f"--config must be left out if --run is given, got {config} and {run}. Remove one.")
     if run is not None:
         settings, source = run_folder.load_config(run), f"those of the run {run}"
     elif config is not None:
         settings, source = load_config(config), f"those of {config}"
     else:
-        settings, source = Config(), "the defaults (--config FILE or --run RUN takes others)"
+        settings, source = Config(), "the defaults (give --config FILE or --run RUN for others)"
     changed: list[str] = []
     for section, values in sections.items():
         given = {name: value for name, value in vars(values).items() if value is not None}

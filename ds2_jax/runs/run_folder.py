@@ -45,7 +45,7 @@ CONTENTS = (
 MAY_DIFFER = {
     *("data.root", "data.archive", "data.train", "data.dev", "data.test", "data.num_workers", "watchdog_minutes"),
 }
-"""Settings that may differ between the processes of one training: file locations and limits of a host."""
+"""Settings that may differ between the processes of one training run: file locations and limits of a host."""
 
 PLACES = MAY_DIFFER | {
     *("data.on_bad_utterance", "parallel", "rematerialise", "checkpoint.every_steps", "checkpoint.every_minutes"),
@@ -61,7 +61,7 @@ ADDED_LATER = {
     *("optim.accumulate", "optim.ema_decay", "rematerialise", "watchdog_minutes"),
     *("checkpoint", "checkpoint.average"),
 }
-"""Settings that older runs lack. The defaults are the behaviour from before the setting existed."""
+"""Settings that older runs lack. The defaults keep the behaviour from before these settings existed."""
 
 
 @contextlib.contextmanager
@@ -73,7 +73,7 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
         an empty folder remains in its place, and training would silently write there.
 
     Raises:
-        InputError: another process trains the run, or the folder is a file.
+        InputError: another process trains the run, the folder is a file, or it cannot be written.
     """
     _check_is_folder(folder)
     with writing(folder):
@@ -84,13 +84,13 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
         if _identity(folder) != before:
             raise InputError(
                 f"{folder} must not be moved during training, got another folder or none at this path. "
-                "Mount its disk again and run the same command again."
+                "Mount its disk again or move the folder back, then continue the training."
             )
 
     def refuse() -> None:
         raise InputError(
-            f"{folder} must be used by one training at a time, got a second one. "
-            "Wait for the other, or give another --workdir."
+            f"{folder} must be trained by one command at a time, got a second one. "
+            "Wait until the other ends, or give another --workdir."
         )
 
     def warn(reason: str) -> None:
@@ -103,9 +103,9 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
 
 
 def open_run(folder: Path, config: Config, overwrite: bool) -> None:
-    """Makes the folder of a run, or checks that it holds a run with the same settings.
+    """Makes the folder of a run, or checks that it holds a run with the same settings. Saves the settings there.
 
-    Paths are stored as absolute, because a later command may be called from another folder.
+    Paths are saved as absolute paths, because a later command may be called from another folder.
 
     Args:
         folder: folder of the run.
@@ -132,7 +132,7 @@ def check_run(folder: Path, config: Config, overwrite: bool) -> None:
     A run without a checkpoint may change its settings, because it has nothing to lose.
 
     Raises:
-        InputError: the folder is a file, holds a run with other settings, or holds files that are not a run.
+        InputError: the folder is a file, holds a run with other or damaged settings, or holds files that are not a run.
     """
     _check_is_folder(folder)
     path = folder / CONFIG
@@ -156,7 +156,7 @@ def check_run(folder: Path, config: Config, overwrite: bool) -> None:
 
 
 def common_settings(config: Config) -> dict[str, str]:
-    """Lists the settings that all processes of one training must share: each field with its value."""
+    """Lists the settings that all processes of one training run must share: each field with its value."""
 
     def fields(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
         for name, value in tree.items():
@@ -292,7 +292,7 @@ def prospects(folder: Path, overwrite: bool = False) -> str:
 
 
 def stamp(folder: Path) -> list[int] | None:
-    """Returns a mark of the folder that processes compare to see whether they share it; None if there is no run."""
+    """Returns time and size of the configuration, to compare whether processes share the folder; None without a run."""
     with contextlib.suppress(OSError):
         status = (folder / CONFIG).stat()
         return [status.st_mtime_ns, status.st_size]
@@ -312,7 +312,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> d
 
 
 def was_done_before(field: str, before: Any, now: Any) -> bool:
-    """Whether older settings lack a field, and the new value of the field gives the older behaviour."""
+    """Whether the older settings lack a field whose new value keeps the older behaviour."""
     if before is not None or field not in ADDED_LATER:
         return False
     default: Any = json.loads(config_lib.to_json(Config()))

@@ -28,7 +28,8 @@ class TrainedModel:
         config: settings of the run.
         variables: params and batch_stats, on every device of `mesh`.
         mesh: the devices that share the rows of a batch.
-        run: folder of the run, from which the decoder reads calibration and tuned weights; None: it has neither.
+        run: folder of the run, from which the decoder reads calibration and tuned weights; without it,
+            the decoder uses neither.
     """
 
     def __init__(self, config: Config, variables: Any, mesh: Mesh, run: Path | None = None) -> None:

@@ -18,7 +18,7 @@ def user_cache() -> Path:
 
 
 def private_folder(path: Path) -> Path:
-    """Makes a folder that only the user may read or write. If it exists, it is checked and made so.
+    """Makes a folder that only the user may read or write. An existing folder is checked, and closed to others.
 
     Its contents, such as compiled code, can then be trusted like the user's own files.
 
@@ -41,5 +41,5 @@ def private_folder(path: Path) -> Path:
 
 
 def cache_folder(name: str) -> Path:
-    """Makes this project's cache `name`, a private folder in `user_cache`. Errors are those of these two functions."""
+    """Makes this project's cache `name`, a private folder in `user_cache`. Raises the errors of both functions."""
     return private_folder(private_folder(user_cache() / "ds2_jax") / name)

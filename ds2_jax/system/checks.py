@@ -1,4 +1,4 @@
-"""Checks settings: converts each field to its type, and reports broken rules in the project's form."""
+"""Checks settings: converts each field to its type, and reports broken rules in a common form."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ def require(holds: bool, field: str, rule: str, value: object, advice: str = "")
     try:
         shown = shorten(repr(value))
     except RecursionError:  # JSON can be read at depths at which `repr` fails
-        shown = f"a {type(value).__name__} of too many levels"
+        shown = f"a {type(value).__name__} that is nested too deeply"
     raise InputError(f"{field} must {rule}, got {shown}." + (f" {advice}" if advice else ""))
 
 
@@ -75,7 +75,7 @@ def build(kind: Any, value: Any, where: str) -> Any:
         return tuple(build(each, item, where) for each, item in zip(arguments, value, strict=True))
     if kind is Path:
         require(isinstance(value, str | Path), field, "be a path", value)
-        require(not UNPRINTABLE.search(str(value)), field, "be a path in UTF-8", str(value), "Rename it.")
+        require(not UNPRINTABLE.search(str(value)), field, "be a path in UTF-8 without null characters", str(value))
         return Path(value)
     if kind is float and type(value) is int and abs(value) < 2**53:
         return float(value)

@@ -1,4 +1,4 @@
-"""Compiler options, and the persistent compilation cache, which saves the next start of a command from compiling.
+"""Compiler options, and the persistent compilation cache, so that a command does not compile again at its next start.
 
 JAX stores the entries and decides which one fits (by program, versions, flags and accelerator). This module chooses the
 folder, checks who may have written to it, and limits its size. Entries are native code that will be run, so a folder
@@ -31,7 +31,7 @@ ENTRIES = "**/*-cache"
 
 
 def enable_cache() -> None:
-    """Turns JAX's compilation cache on for this process. Without a usable folder it logs a warning and leaves it off.
+    """Turns JAX's compilation cache on for this process. Without a usable folder, logs a warning instead.
 
     JAX_COMPILATION_CACHE_DIR and JAX_ENABLE_COMPILATION_CACHE keep their meaning. Call this before the first
     compilation.
@@ -62,11 +62,11 @@ def compiler_options() -> dict[str, str]:
 
 
 def cautious_options(rematerialise: bool) -> dict[str, str]:
-    """Returns options with which a step compiled for a CPU takes the memory that it may take on another device.
+    """Returns options for a step compiled for a CPU, so that it needs the memory that it may need on another device.
 
     The compiler for an accelerator may remove the barriers. Without them a step of 5 x 1024, compiled for a CPU, takes
     1.7 times as much memory. With rematerialisation the options keep the barriers: without them XLA's CPU compiler
-    would find what is computed twice, and store it instead.
+    would merge the repeated computations and store their results.
     """
     return compiler_options() if rematerialise else dict.fromkeys(compiler_options(), "")
 
@@ -105,7 +105,7 @@ def _prepare(root: Path) -> Path:
 
 
 def _tidy(root: Path) -> None:
-    """Deletes damaged entries and, beyond MAX_BYTES, the entries that were unused for the longest time.
+    """Deletes damaged entries and, beyond MAX_BYTES, the least recently used entries.
 
     JAX never overwrites an entry. If a process is killed while it writes one, the damaged entry would cause a
     compilation and a warning at every start. Intact entries are made read-only, so that each is checked only once. An

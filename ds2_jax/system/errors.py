@@ -7,8 +7,8 @@ NO_JSON = (ValueError, RecursionError)
 class InputError(Exception):
     """An error that the user can correct. The message names the field or file, the rule and what to do.
 
-    The commands print it without a traceback. Any other exception is a bug of this project and shows its traceback. It
-    is not a ValueError, because tyro would present that as an error of its own.
+    The commands print it without a traceback. Any other exception is a bug of this project and shows its traceback. An
+    InputError is not a ValueError, because tyro would present that as an error of its own.
     """
 
 

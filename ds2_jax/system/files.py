@@ -19,7 +19,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = "Make room or mend the permissions, then run the same command again."
+        advice = "Free space, or correct the path or its permissions."
         raise InputError(f"{path} must be writable, got: {error.strerror or error}. {advice}") from error
 
 
@@ -50,7 +50,9 @@ def search(folder: Path) -> Iterator[Path]:
     """
 
     def refuse(error: OSError) -> NoReturn:
-        raise InputError(f"{error.filename} must be readable, got: {error.strerror}. Mend that and try again.")
+        raise InputError(
+            f"{error.filename} must be readable, got: {error.strerror}. Correct the permissions and try again."
+        )
 
     for place, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if name[0] != ".")

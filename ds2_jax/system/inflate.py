@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 MOST_INFLATED = 50
 """Largest number of content bytes for each byte of a gzip file. Text has 3 to 10, speech 1 or 2, zeros 1,000."""
 INFLATED_AT_LEAST = 2**25
-"""Number of content bytes that a gzip file may have in addition, whatever its size."""
+"""Number of content bytes that a gzip file may have in addition to that."""
 
 
 class _Counted:
@@ -39,15 +39,15 @@ class _Inflated(io.RawIOBase):
         count = self._content.readinto(buffer)
         self._count += count
         if self._count > INFLATED_AT_LEAST + MOST_INFLATED * self._packed.count:
-            raise gzip.BadGzipFile(f"over {MOST_INFLATED} bytes of content for each of its own")
+            raise gzip.BadGzipFile(f"over {MOST_INFLATED} bytes of content for each byte of the file")
         return count
 
 
 def inflate(file: BinaryIO) -> io.BufferedReader:
     """Opens the contents of a gzip file. The checksum is verified at the end.
 
-    Reading raises the errors of `gzip` if the file is damaged (BadGzipFile, zlib.error, EOFError). It raises
-    BadGzipFile too if the contents are larger than `MOST_INFLATED` times the file, because a small file could fill the
-    memory with zeros.
+    Reading raises the errors of `gzip` if the file is damaged (BadGzipFile, zlib.error, EOFError). It also
+    raises BadGzipFile if the contents are larger than `MOST_INFLATED` times the file plus `INFLATED_AT_LEAST`, because
+    a small file could fill the memory with zeros.
     """
     return io.BufferedReader(_Inflated(file), 2**16)

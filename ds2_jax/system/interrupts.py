@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM. They end a command at once, and training after its step and a save, never by an exception.
+"""Ctrl-C and SIGTERM. They end a command at once. Training and `lm tune` first finish their step and save.
 
-Python calls a signal handler in its main thread, between two of its own instructions. So it does not run while XLA
-compiles or TensorFlow loads, and an exception of a handler inside a `__del__` is lost. Therefore a thread waits for the
-signal here. The process ends with `os._exit`, because the interpreter's normal exit races with the threads of
+Python calls a signal handler in its main thread, between two bytecode instructions. So the handler does not run while
+XLA compiles or TensorFlow loads, and an exception that it raises inside a `__del__` is lost. Therefore a thread waits
+for the signal here. The process ends with `os._exit`, because the interpreter's normal exit races with the threads of
 TensorFlow and XLA, and crashes.
 """
 
@@ -18,15 +18,15 @@ from typing import NoReturn
 NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 _requested: int | None = None
-"""The signal that asks training to stop."""
+"""The signal that asks a command inside `deferred` to stop."""
 _prospects: Callable[[], str] | None = None
-"""Set inside `deferred`: returns a text that says what an interruption costs."""
+"""Set inside `deferred`: returns a text that says how to continue after an interruption."""
 _begun = False
 """Whether leaving at once would lose work. Before the first step nothing is lost, and compiling may take minutes."""
 
 
 class Stopped(KeyboardInterrupt):
-    """Training stops because a signal asked it to.
+    """A command inside `deferred` stops because a signal asked it to.
 
     Attributes:
         code: exit code, 128 plus the signal's number, as in shells.
@@ -57,11 +57,11 @@ def deferred(prospects: Callable[[], str], begun: bool = True) -> Iterator[None]
     """Defers signals: the first one only makes `check` raise an error. A second Ctrl-C ends the process.
 
     Args:
-        prospects: returns a text that says what an interruption costs.
+        prospects: returns a text that says how to continue after an interruption.
         begun: whether leaving would lose work. If False, a signal ends the process at once until `begin` is called.
 
     Raises:
-        Stopped: a signal came. The text names the signal and has the text of `prospects`.
+        Stopped: a signal came. The text names the signal and includes the text of `prospects`.
     """
     global _prospects, _begun
     _prospects, _begun = prospects, begun
@@ -81,7 +81,7 @@ def begin() -> None:
 
 
 def requested() -> int:
-    """Returns the signal that asks training to stop, or 0."""
+    """Returns the signal that asks a command inside `deferred` to stop, or 0."""
     return _requested or 0
 
 
@@ -94,7 +94,7 @@ def check() -> None:
 def leave(code: int) -> NoReturn:
     """Ends the process after flushing its output, if that is possible."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # reported before, or nobody reads it
+        with contextlib.suppress(OSError):  # the error was reported before, or nobody reads the output
             if stream is not None:  # closed by the caller
                 stream.flush()
     os._exit(code)

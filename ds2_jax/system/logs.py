@@ -9,7 +9,7 @@ PACKAGE = "ds2_jax"
 class _Lines(logging.Handler):
     """Writes each record as a line, above a progress bar if there is one.
 
-    Of several processes only the first shows information. All show warnings and errors.
+    All processes show warnings and errors. Only the first shows other records.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -27,10 +27,13 @@ class _Lines(logging.Handler):
 
 
 def show() -> None:
-    """Shows the package's log records from level INFO on standard error alone. A second call changes nothing."""
+    """Shows the package's log records of level INFO and above, only on standard error.
+
+    A second call changes nothing.
+    """
     logger = logging.getLogger(PACKAGE)
     if any(isinstance(handler, _Lines) for handler in logger.handlers):
         return
     logger.addHandler(_Lines())
     logger.setLevel(logging.INFO)
-    logger.propagate = False  # TensorFlow brings a handler of the root logger, which would print each line again
+    logger.propagate = False  # TensorFlow adds a handler to the root logger, which would print each line again

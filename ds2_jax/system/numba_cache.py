@@ -28,7 +28,10 @@ def kernel(**options: Any) -> Callable[[F], F]:
 
 @functools.cache
 def _finds_folder() -> bool:
-    """Sets Numba's cache folder, which Numba reads when a function is decorated. Without one it warns once."""
+    """Sets the cache folder, which Numba reads when it decorates a function.
+
+    Without a usable folder it warns once and returns False.
+    """
     if SETTINGS.CACHE_DIR:
         return True
     try:

@@ -43,7 +43,7 @@ class Alphabet:
         nfc = unicodedata.is_normalized("NFC", self.characters)
         require(nfc, "data.alphabet", "be in Unicode's composed form (NFC)", self.characters)
         odd = [c for c in self.characters if unicodedata.category(c) in NO_CHARACTERS and c != " "]
-        rule = "hold no white space but plain spaces and no control characters"
+        rule = "hold no control characters and no white space other than plain spaces"
         require(not odd, "data.alphabet", rule, self.characters, f"Remove {odd}.")
         said = [c for c in self.remove if (c.isalnum() and c not in "".join(SHAPES)) or c.isspace()]
         require(not said, "data.remove", "hold no letters, digits or white space", self.remove, f"Remove {said}.")
@@ -89,7 +89,7 @@ class Alphabet:
     def _replacement(self, match: re.Match[str]) -> str:
         start, end = match.span()
         before, after = match.string[max(start - 1, 0) : start], match.string[end : end + 1]
-        accent = unicodedata.category(before or " ").startswith("M")  # behind a letter
+        accent = unicodedata.category(before or " ").startswith("M")  # of the letter before
         inside = (before.isalnum() or accent) and after.isalnum()
         return self._kept_as(match[0]) if inside else " "
 
@@ -117,5 +117,5 @@ class Alphabet:
         return [self._labels[c] for c in normalised]
 
     def decode(self, labels: Iterable[int]) -> str:
-        """Returns the text of labels without blanks."""
+        """Returns the text of labels, which must not include blanks."""
         return "".join(self.characters[label - 1] for label in labels)

@@ -78,8 +78,8 @@ def batch_seconds(config: Path, memory: float, devices: int = 1) -> int:
     """Print the largest data.batch_seconds whose training step fits the memory of your devices.
 
     The step is compiled for two batch sizes and not run. A straight line through both gives the size that fills three
-    quarters of the memory, JAX's default share of a GPU. Rows are as long as data.max_duration, with 20 labels a
-    second. The figure leaves out the framework's own memory, fragmentation, and the work space of an accelerator's
+    quarters of the memory, JAX's default share of a GPU. Each row is assumed to last data.max_duration, with 20 labels
+    a second. The figure leaves out the framework's own memory, fragmentation, and the work space of an accelerator's
     libraries. Compiled for another device, the step may need more or less: check with `train --dry-run` on the device
     itself. The figure is least certain with `rematerialise`: it assumes that the device's compiler computes the layers
     twice.

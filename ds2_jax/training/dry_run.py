@@ -49,7 +49,7 @@ def dry_run(config: Config, workdir: Path, overwrite: bool = False) -> None:
 
     Raises:
         InputError: settings, data or the run folder are wrong, the largest batch cannot be read or gives no finite
-            loss, or its step does not fit the device.
+            loss and gradient, or its step does not fit the device.
     """
     splits = read_splits(config)
     run_folder.check_run(workdir, config, overwrite)
@@ -89,8 +89,8 @@ def plan_lines(
     features = config.features
     summary = summarise(plan, num_samples, hop_length=features.hop_length)
     lines += [
-        f"an epoch: {len(plan):,} batches; {summary.padding:.1%} of their frames are padding, "
-        f"{summary.num_empty_rows:,} rows stay empty ({summary.empty_frames:.1%}); "
+        f"an epoch: {len(plan):,} batches; {summary.padding:.1%} of the frames in their rows are padding, "
+        f"{summary.num_empty_rows:,} rows stay empty ({summary.empty_frames:.1%} of all frames); "
         f"{len(plan) * config.epochs:,} steps in {config.epochs} epochs"
     ]
     for bucket in summary.buckets:
@@ -110,7 +110,7 @@ def memory_lines(
     rows = len(row_layout(mesh, config.optim.accumulate).rows(largest.indices))
     num_frames = count_frames(largest.padded_samples, config.features.hop_length)
     device = jax.devices()[0].device_kind
-    logger.info(f"compiling the step of the largest batch for {device}, to learn its memory")
+    logger.info(f"compiling the step of the largest batch for {device}, to find how much memory it needs")
     compiled = memory.compiled_bytes(
         config,
         split.alphabet.size,
@@ -125,8 +125,8 @@ def memory_lines(
     lines = [
         f"memory of a step with the largest batch, {rows} x {num_frames * config.features.window_stride:.2f} s"
         f"{in_parts}, on each device ({mesh.size} x {device}): {compiled / 2**20:,.0f} MiB",
-        "  as the compiler lays it out; left out: what the framework takes for itself, fragmentation, work space of "
-        "an accelerator's libraries",
+        "  by the compiler's figures; not counted: the framework's own memory, fragmentation, and the work space of an "
+        "accelerator's libraries",
     ]
     limit = device_limit()
     if limit is not None and compiled > limit:
@@ -154,7 +154,7 @@ def try_batch(
 
     Raises:
         InputError: a recording cannot be used and data.on_bad_utterance is "error", no recording can be used, or the
-            loss is not finite.
+            loss or its gradient is not finite.
     """
     tiny: dict[str, Any] = TINY
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **tiny))
@@ -176,12 +176,15 @@ def try_batch(
     values = {name: float(value) for name, value in metrics.items()}
     counts = f"{int((arrays['indices'] >= 0).sum()):,} utterances, {len(problems)} of the batch unusable"
     if not values["alignable"]:
-        raise InputError(f"data.train must hold utterances that can be read and aligned, got {counts}. Mend them.")
+        raise InputError(
+            f"data.train must hold utterances that can be read and aligned, got {counts}. "
+            "Correct the recordings or the manifest."
+        )
     if not np.isfinite([values["loss"], values["grad_norm"]]).all():
         names = ", ".join(split.utterances[index].id for index in arrays["indices"] if index >= 0)
         raise InputError(
-            f"The loss must be finite, got {values['loss']} (gradient norm {values['grad_norm']}) with a tiny model, "
-            f"utterances {names}. Listen to these recordings."
+            f"The loss and its gradient must be finite, got a loss of {values['loss']} and a gradient norm of "
+            f"{values['grad_norm']} with a tiny model, utterances {names}. Listen to these recordings."
         )
     model = f"a tiny model ({config.model.num_layers} layers of {config.model.hidden_size} units)"
     return (

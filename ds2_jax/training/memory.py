@@ -25,7 +25,7 @@ from ds2_jax.text.alphabet import Alphabet
 logger = logging.getLogger(__package__)
 
 LABELS_PER_SECOND = 20
-"""Assumed without transcripts; read English has about 14. The memory of CTC grows with this number."""
+"""Assumed, because no transcripts are read; English read aloud has about 14. The memory of CTC grows with it."""
 PREALLOCATED = 0.75
 """Share of a GPU's memory that JAX reserves for arrays, unless XLA_CLIENT_MEM_FRACTION sets another."""
 
@@ -44,19 +44,19 @@ def compiled_bytes(
     """Compiles the real training step for one shape, without running it, and returns the memory that it needs.
 
     Args:
-        config: settings of the run; with `parallel` pmap the old state is added, because pmap does not reuse its
-            memory.
-        num_labels: labels with blank (V).
+        config: settings of the run.
+        num_labels: number of labels, including the blank (V).
         num_rows: rows of a batch, over all devices and micro-batches.
         padded_samples: padded length of its waveforms (S).
-        label_width: label positions (N).
+        label_width: padded length of the label sequences (N).
         mesh: the devices.
-        steps_per_epoch: steps of an epoch of the run. It is a constant of the program: with the right value, training
-            finds the program in the compilation cache.
+        steps_per_epoch: steps of an epoch of the run. The compiled step contains this number. Only with the right one,
+            training finds the step in the compilation cache.
         compiler_options: replace the compiler options of the training step.
 
     Returns:
-        Bytes on each device: arguments, results and temporary arrays.
+        Bytes on each device: arguments, results and temporary arrays. With `parallel` pmap, the old state counts too,
+        because pmap does not reuse its memory.
     """
     tx = make_optimizer(config.optim, steps_per_epoch, steps_per_epoch * config.epochs)
     of_device = functools.partial(train_step, config=config, num_labels=num_labels, tx=tx)
@@ -102,7 +102,7 @@ def batch_seconds(config: Path, memory: float, devices: int) -> int:
     require(devices >= 1, "--devices", "be at least 1", devices)
     settings = load_config(config)
     longest = settings.data.max_duration
-    require(longest < math.inf, "data.max_duration", "be finite here", longest, "Give the longest utterance's seconds.")
+    require(longest < math.inf, "data.max_duration", "be finite here", longest, "Set the longest duration.")
     compilation.enable_cache()
     hop = settings.features.hop_length
     num_frames = count_frames(math.ceil(longest * settings.features.sample_rate), hop)
@@ -125,19 +125,19 @@ def batch_seconds(config: Path, memory: float, devices: int) -> int:
     of_second = (large - small) / (many - few) / seconds_of_row
     fixed = small - few * seconds_of_row * of_second
     usable = PREALLOCATED * memory * 1e9
-    filled_up = (parts * devices - 1) * longest  # empty rows of a batch, at most
-    seconds = int((usable - fixed) / of_second * devices - filled_up) // 10 * 10  # the estimate is no more precise
+    filled_up = (parts * devices - 1) * longest  # seconds of empty rows in a batch, at most
+    seconds = (usable - fixed) / of_second * devices - filled_up
     if seconds < longest:
         raise InputError(
             f"--memory must suffice for one utterance of {longest:g} s, got {memory:g} GB ({usable / 2**20:,.0f} MiB "
             f"for arrays; {fixed / 2**20 + parts * longest * of_second / 2**20:,.0f} MiB are needed). Choose a "
             "smaller model or data.max_duration."
         )
-    print(seconds)
+    print(max(int(seconds) // 10 * 10, math.ceil(longest)))  # the estimate is no more precise
     logger.info(
-        f"an estimate by the compiler for {jax.devices()[0].platform}: {fixed / 2**20:,.0f} MiB, and "
+        f"compiled for {jax.devices()[0].platform}, a step needs about {fixed / 2**20:,.0f} MiB, plus "
         f"{of_second / 2**20:.1f} MiB for each second of audio on a device; {usable / 2**20:,.0f} MiB "
-        f"({PREALLOCATED:.0%} of {memory:g} GB) to fill"
+        f"({PREALLOCATED:.0%} of {memory:g} GB) are available"
     )
     return 0
 

@@ -41,12 +41,12 @@ def steps_of(text: str) -> range:
 class Profile:
     """Records training steps in the first process; a context manager. It does nothing if `steps` is None.
 
-    It writes the recording after the last of the steps, or when training ends before that. Recording slows a step down:
-    read the times of steps in metrics.jsonl.
+    It writes the recording after the last of the steps, or when training ends before that. Recorded steps are
+    slower: take the speed of training from the other steps in metrics.jsonl.
 
     Args:
         run: folder of the run.
-        steps: steps to record, from `steps_of`; steps that an earlier start made are not recorded.
+        steps: steps to record, from `steps_of`; steps made by an earlier start of the run are not recorded.
     """
 
     def __init__(self, run: Path, steps: range | None) -> None:
@@ -66,7 +66,7 @@ class Profile:
             self._stop()
         elif self._steps and self._last is None and error is None:
             logger.info(
-                f"--profile {self._steps[0]}:{self._steps[-1]} recorded nothing: this start made none of these steps"
+                f"--profile {self._steps[0]}:{self._steps[-1]} recorded nothing: this command made none of these steps"
             )
 
     def watch(self, train_step: Callable[..., Any], step: int) -> Callable[..., Any]:
@@ -118,10 +118,10 @@ class Profile:
             jax.profiler.stop_trace()
             newest = max(self._folder.glob(TRACE), key=lambda path: path.stat().st_mtime)
         except (RuntimeError, ValueError, OSError) as error:  # such as JAX's error for a full disk; training goes on
-            logger.info(f"{self._folder} does not hold the profile of step {first} and after: {error}")
+            logger.info(f"{self._folder} does not hold the profile of step {first} and later steps: {error}")
             return
         folder = shlex.quote(str(self._folder))
         logger.info(
-            f"steps {first} to {self._last or first} are recorded: tensorboard --logdir {folder} (after pip install "
-            f"tensorboard xprof), or open {newest} at https://ui.perfetto.dev"
+            f"steps {first} to {self._last or first} are recorded: run tensorboard --logdir {folder} (after pip "
+            f"install tensorboard xprof), or open {newest} at https://ui.perfetto.dev"
         )

@@ -22,7 +22,7 @@ from ds2_jax.system.files import write_text, writing
 logger = logging.getLogger(__package__)
 
 SECONDS_BETWEEN_LINES = 60.0
-"""Used if stderr is not a terminal, so that no bar is shown."""
+"""Seconds between log lines if stderr is not a terminal, where no bar is shown."""
 
 
 class Progress:
@@ -64,7 +64,7 @@ class Progress:
             batches: remaining batches of the epoch.
             title: text in front of the bar.
             total: steps of the whole epoch.
-            made: metrics of the epoch's steps from before an interruption.
+            made: metrics of the steps that the epoch made before an interruption.
         """
         self._begin(title, total)
         for metrics in made:
@@ -120,7 +120,7 @@ class Progress:
 
     @property
     def speed(self) -> float:
-        """Hours of audio trained per hour in this epoch: how much faster than real time."""
+        """Hours of audio per hour of training, since this epoch began or continued."""
         return self._seconds / (time.perf_counter() - self._started)
 
     @property
@@ -167,7 +167,7 @@ class MetricLog:
         began: `time.monotonic()` when this start of the run began; by default now.
 
     Raises:
-        InputError: a line of metrics.jsonl is damaged.
+        InputError: a line of metrics.jsonl is damaged, or the file cannot be written.
     """
 
     def __init__(self, run: Path, step: int, evaluated: bool, began: float | None = None) -> None:
@@ -188,7 +188,7 @@ class MetricLog:
         )
 
     def steps(self, epoch: int) -> list[dict[str, Any]]:
-        """Returns the metrics of the steps of an epoch (counted from 1) that earlier starts made."""
+        """Returns the metrics of the steps of an epoch (counted from 1) that earlier starts of the run made."""
         steps = [metrics for metrics in self._kept if metrics.get("epoch") == epoch and "loss" in metrics]
         made: list[dict[str, Any]] = broadcast_from_primary("steps made", steps)
         return made

@@ -1,4 +1,4 @@
-"""Decides when training saves a checkpoint: on a signal (then it also stops), after minutes, after steps."""
+"""Decides when training saves a checkpoint: on a signal (then it also stops), or after some minutes or steps."""
 
 import time
 from collections.abc import Callable
@@ -34,9 +34,10 @@ class Saver:
         return interrupts.requested() or (SAVE if late else 0)
 
     def agreed(self, told: int) -> int:
-        """Returns the request of all processes, which `told` reports one step late.
+        """Returns the request of all processes.
 
-        With one process it is that process's own request, without delay.
+        With several processes it is `told`, their request of the step before. With one process it is the request of
+        that process, without delay.
         """
         return told if jax.process_count() > 1 else self.asked()
 
@@ -44,8 +45,8 @@ class Saver:
         """Whether a save is due.
 
         Args:
-            asked: request of all processes; any but 0 is for a save.
-            steps_made: steps made in this epoch; a multiple of checkpoint.every_steps is due.
+            asked: request of all processes; any value but 0 asks for a save.
+            steps_made: steps made in this epoch; a save is due at every multiple of checkpoint.every_steps.
         """
         return asked > 0 or (self._config.every_steps > 0 and steps_made % self._config.every_steps == 0)
 
@@ -53,7 +54,7 @@ class Saver:
         """Begins to save a state, and stops training if a signal asks for it.
 
         Raises:
-            InputError: the state cannot be saved.
+            InputError: the state cannot be saved, or the run's folder is gone.
             Stopped: `asked` is the number of a signal; the state is on disk.
         """
         self.check_place()
@@ -67,7 +68,7 @@ class Saver:
         """Saves the last state before training ends with an error, and waits until it is on disk.
 
         Raises:
-            InputError: the state cannot be saved.
+            InputError: the state cannot be saved, or the run's folder is gone.
         """
         self.save(state)
         self._checkpoints.wait()

@@ -20,10 +20,10 @@ logger = logging.getLogger(__package__)
 
 
 def read_splits(config: Config) -> dict[str, Split]:
-    """Reads and checks the splits train, dev and test, and logs their sizes. Dev and test may be empty.
+    """Reads and checks the splits train, dev and test, and logs their sizes. Dev or test without a manifest is empty.
 
     Raises:
-        InputError: there is no training manifest, or an utterance cannot be used and data.on_bad_utterance is "error".
+        InputError: there is no training manifest; or see `split_manifests`, `read_split` and `train_on_dev`.
     """
     manifests = split_manifests(config.data, build=True)
     if manifests.train is None:
@@ -47,13 +47,15 @@ def train_on_dev(splits: Mapping[str, Split]) -> dict[str, Split]:
     """
     train, dev = splits["train"], splits["dev"]
     if not dev.utterances:
-        raise InputError("data.train_on_dev must have a dev split, got none. Give --data.dev, or leave it out.")
+        raise InputError(
+            "data.train_on_dev must have a dev split, got none. Give --data.dev, or add --data.no-train-on-dev."
+        )
     if common := {utterance.id for utterance in train.utterances} & {utterance.id for utterance in dev.utterances}:
         raise InputError(
             f"data.train_on_dev must have train and dev splits without common ids, got {len(common)}, such as "
-            f"{min(common)}. Leave it out, or mend the manifests."
+            f"{min(common)}. Correct the manifests, or add --data.no-train-on-dev."
         )
-    logger.info("data.train_on_dev: the training split includes the dev split, which chooses nothing")
+    logger.info("data.train_on_dev: the training split includes the dev split, so no epoch is chosen by dev WER")
     both = Split([*train.utterances, *dev.utterances], train.alphabet, [*train.problems, *dev.problems])
     return {**splits, "train": both, "dev": Split((), train.alphabet)}
 
@@ -85,7 +87,7 @@ def make_stream(
         split: utterances that the plan indexes.
         config: settings of the run.
         layout: order of the rows over the devices.
-        skipped: called with each recording that cannot be read, whose row is then left empty; if None, such a
+        skipped: called for each recording that cannot be used, whose row is then left empty; if None, such a
             recording raises InputError.
         perturb: changes the waveforms.
     """

@@ -68,7 +68,7 @@ class Run:
 
     @functools.cached_property
     def skipped(self) -> Skipped | None:
-        """List of the utterances that cannot be read; None if such an utterance stops training."""
+        """List of the utterances that cannot be used; None if such an utterance stops training."""
         return Skipped(self.workdir / skipped_name()) if self.config.data.on_bad_utterance == "skip" else None
 
 
@@ -88,7 +88,8 @@ def train(config: Config, workdir: Path, overwrite: bool = False, profile: range
         The evaluation of the test split; None if there is no test split.
 
     Raises:
-        InputError: settings, data or the run folder are wrong, a loss is not finite, or a save fails.
+        InputError: settings, data or the run folder are wrong, a loss, gradient or weight is not finite, or a save
+            fails.
         Stopped: a signal asked training to stop; the current step is finished and saved.
     """
     began = time.monotonic()
@@ -340,7 +341,7 @@ def check_epoch(state: TrainState, epoch: int, progress: Progress) -> None:
     if not progress.alignable:
         raise InputError(
             f"data.train must hold utterances that can be read and aligned, got none in epoch {epoch + 1}. "
-            "The run's skipped_while_reading.jsonl says what is wrong with each."
+            "See the run's skipped_while_reading*.jsonl for the reasons."
         )
     check_finite(float(_norm(state.variables)), "norm of the weights", epoch)
 
@@ -358,5 +359,5 @@ _norm = jax.jit(optax.tree.norm)
 
 
 def skipped_name() -> str:
-    """Returns the name of the file that lists the utterances this process cannot read; every process has its own."""
+    """Returns the name of the file that lists the utterances that this process cannot use. Each process has its own."""
     return f"skipped_while_reading{'' if is_primary() else f'_{jax.process_index()}'}.jsonl"

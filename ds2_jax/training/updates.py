@@ -1,4 +1,4 @@
-"""Makes the updates of an epoch: reads their metrics one step late, saves, and stops when a loss is not finite."""
+"""Makes the updates of an epoch: reads metrics one step late, saves, and stops if a loss or gradient is not finite."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -109,17 +109,17 @@ class Updates:
         self.log.write(update.step, {"epoch": epoch + 1, **values, "hours_per_hour": self.progress.speed})
 
     def _not_finite(self, update: Update, values: Mapping[str, float], state: TrainState, epoch: int) -> InputError:
-        """Saves the failed batch and the state before it. Failed steps change nothing."""
+        """Saves the failed batch and the state before it, and returns the error. A failed step changes no state."""
         failed = FailedStep.met(update.step, epoch, values, update.batch, self.utterances, self.num_steps)
         names = ", ".join(filter(None, failed.ids))
         try:
             self.saver.save_last(state)
             kept = replay_hint(write_batch(self.run, failed))
         except InputError as error:  # reported together with the loss
-            kept = f"It cannot be saved for replay: {error}"
+            kept = f"The step cannot be saved for replay: {error}"
         return InputError(
-            f"The loss must be finite, got {values['loss']} (gradient norm {values['grad_norm']}) at step "
-            f"{update.step}, epoch {epoch + 1}, utterances {names}. {kept} "
-            "Mend these recordings, or start anew (--workdir or --overwrite) with a lower optim.learning_rate or "
+            f"The loss and its gradient must be finite, got a loss of {values['loss']} and a gradient norm of "
+            f"{values['grad_norm']} at step {update.step}, epoch {epoch + 1}, utterances {names}. {kept} "
+            "Correct these recordings, or start anew (--workdir or --overwrite) with a lower optim.learning_rate or "
             "optim.clip_norm."
         )

@@ -28,9 +28,8 @@ class Watchdog:
     A context manager. It never ends the process. It writes straight to the file descriptor of stderr, past locks and
     buffers.
 
-    A Python thread prints the stacks. If native code holds the GIL, faulthandler prints them instead, a quarter of the
-    time later and without the line that says what the process was doing. The Python thread restarts faulthandler's
-    timer for as long as it can run.
+    A Python thread prints the stacks. If native code holds the GIL, faulthandler prints them instead,
+    1.25 * `minutes` after the Python thread last ran, and without the line that says what the process was doing.
 
     Args:
         minutes: time without a finished step before it prints; 0: never.
@@ -82,7 +81,7 @@ class Watchdog:
                 told = int((time.monotonic() - watched[0]) / self._seconds)
                 minutes = f"{told * self._minutes:g}"
                 with contextlib.suppress(OSError):  # stderr has no reader any more
-                    os.write(file, f"\nno step has ended for {minutes} minutes, {watched[1]}; {THREADS}:\n".encode())
+                    os.write(file, f"\nno step has ended for {minutes} minutes ({watched[1]}); {THREADS}:\n".encode())
                     faulthandler.dump_traceback(file)
 
 
@@ -161,10 +160,10 @@ class RecompilationAlarm:
             return
         sizes = ", ".join(f"{name} {' x '.join(f'{n:,}' for n in value.shape)}" for name, value in batch.items())
         reason = (
-            "although it was compiled for this shape before: another argument has changed its type, shape or device"
+            "although it was compiled for this shape before: a type, a device or another argument has changed"
             if known
-            else "a shape that no batch had before the end of the first whole epoch"
+            else "because no batch had this shape before the end of the first whole epoch"
         )
         logger.info(
-            f"compiled again at step {self._step} (epoch {int(epoch) + 1}), {seconds:.1f} s, for {sizes}, {reason}"
+            f"compiled again at step {self._step} (epoch {int(epoch) + 1}) in {seconds:.1f} s, for {sizes}, {reason}"
         )

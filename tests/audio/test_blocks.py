@@ -104,7 +104,9 @@ def test_an_excerpt_where_libsndfile_is_lost(tmp_path: Path, monkeypatch: pytest
     """A seek in a damaged MP3 went past its end and caused a ValueError of NumPy (negative dimensions)."""
     path = write(tmp_path / "a.wav", tone(1))
     monkeypatch.setattr(soundfile.SoundFile, "tell", lambda file: file.frames + 7)
-    message = f"{path} must end with the 16000 samples its header states, got sample 16007. Replace the file."
+    message = (
+        f"{path} must end after the 16000 samples that its header states, got sample 16007. Replace the recording."
+    )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         read_excerpt(path, RATE, 4000, 0.5)
 

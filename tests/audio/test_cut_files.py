@@ -114,10 +114,10 @@ def test_damaged_ogg(tmp_path: Path, subtype: str) -> None:
         (data[:middle] + data[middle + 100 :], f"a damaged page at byte {start}"),
         (data[:start] + data[end:], f"a page missing before byte {start}"),
         (data + data, f"a second stream at byte {len(data)}"),
-        (data + b"junk" * 10, f"something else than a page at byte {len(data)}"),
+        (data + b"junk" * 10, f"something other than a page at byte {len(data)}"),
     ):
         path.write_bytes(spoiled)
-        assert_refused(path, f"hold one undamaged Ogg stream, got {fault}. Replace the file.$")
+        assert_refused(path, f"hold one undamaged Ogg stream, got {fault}. Replace the recording.$")
 
 
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])

@@ -172,7 +172,7 @@ def refused(path: Path, message: str) -> None:
 
 @pytest.mark.usefixtures("ffmpeg")
 def test_what_ffmpeg_complains_of_is_refused(tmp_path: Path) -> None:
-    whole = "be undamaged audio or video, got an error of ffmpeg: "
+    whole = "be undamaged audio or video, got an ffmpeg error: "
     sound = noise(2.0)[:, None]
     for name, message in {"film.mp4": "moov atom not found", "film.mkv": "File ended prematurely"}.items():
         path = make(tmp_path / name, sound, RATE, *PICTURE)
@@ -195,7 +195,7 @@ def test_a_rate_that_speech_has_not(tmp_path: Path) -> None:
 
 def test_a_program_that_fails_without_a_word(tmp_path: Path, install: InstallFake) -> None:
     install(au(np.zeros((10, 1)), RATE), code=139)
-    refused(film(tmp_path), r"be undamaged audio or video, got an error of ffmpeg: exit code 139\. Replace")
+    refused(film(tmp_path), r"be undamaged audio or video, got an ffmpeg error: exit code 139\. Replace")
     install(b"")
     refused(film(tmp_path), r"hold sound, got none\. Replace the file\.")
     install(au(np.zeros((0, 1)), RATE))

@@ -105,7 +105,7 @@ def test_gsm(tmp_path: Path) -> None:
 def test_rates_that_speech_has(tmp_path: Path, rate: int, refused: bool) -> None:
     path = write(tmp_path / "a.wav", tone(rate=rate), rate)
     if refused:
-        assert_refused(path, f"have a rate of 4000 to 768000 Hz, got {rate} Hz. Replace the file.$")
+        assert_refused(path, f"have a rate of 4000 to 768000 Hz, got {rate} Hz. Replace the recording.$")
     else:
         assert abs(len(read_audio(path, RATE)) - 8000) <= 2
 

@@ -142,7 +142,7 @@ def test_compressed_sphere_is_refused(tmp_path: Path) -> None:
 
 def test_empty_file(tmp_path: Path) -> None:
     (tmp_path / "a.wav").touch()
-    assert_refused(tmp_path / "a.wav", "hold audio, got an empty file. Replace the file.$")
+    assert_refused(tmp_path / "a.wav", "hold audio, got an empty file. Replace the recording.$")
 
 
 @pytest.mark.parametrize("suffix", ["wav", "sph"])
@@ -168,7 +168,9 @@ def test_samples_that_are_not_finite_or_far_too_loud(tmp_path: Path, value: floa
     samples[123, 1] = value
     path = write(tmp_path / "a.wav", samples, RATE, "DOUBLE")
     got = {1e300: "inf"}.get(value, f"{value:g}")
-    message = re.escape(f"hold samples of at most 1e+06 (full scale is 1), got {got} at sample 123. Replace the file.")
+    message = re.escape(
+        f"hold samples of at most 1e+06 (full scale is 1), got {got} at sample 123. Replace the recording."
+    )
     assert_refused(path, f"{message}$", header=False)
 
 

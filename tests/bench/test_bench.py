@@ -1,6 +1,7 @@
 """The benchmark command at a tiny size: each measurement runs, and the output shows what was measured."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,12 @@ def test_a_forward_pass_reads_what_the_peer_gets(tmp_path: Path) -> None:
         np.testing.assert_array_equal(arrays["labels"], batch["labels"])
 
 
+def test_rows_have_14_labels_per_second_as_in_read_english() -> None:
+    batch = make_batch(Size(1, 8, 2, 501))
+    assert batch["num_samples"][0] == 501 * 160 - 1
+    assert batch["num_labels"].tolist() == [math.floor(14 * samples / 16_000) for samples in batch["num_samples"]]
+
+
 def test_what_is_wrong_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "trian"]) == 1
     assert "invalid choice 'trian' for argument" in " ".join(capsys.readouterr().err.replace("│", " ").split())
@@ -139,7 +146,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_process_that_ends_is_named() -> None:
-    message = r"ds2_jax\.bench\.none must answer 'load', got exit code 1\. Read what it printed\."
+    message = r"ds2_jax\.bench\.none must answer 'load', got exit code 1\. See its output above\."
     with Child("ds2_jax.bench.none") as child, pytest.raises(InputError, match=message):
         child.ask("load")
 

@@ -183,9 +183,12 @@ def test_json_takes_whole_numbers_for_floats() -> None:
         (lambda: DataConfig(train=b"x"), "data.train must be a path, got b'x'."),  # type: ignore[arg-type]
         (
             lambda: DataConfig(train=Path("caf\udce9")),
-            r"data.train must be a path in UTF-8, got 'caf\udce9'. Rename it.",
+            r"data.train must be a path in UTF-8 without null characters, got 'caf\udce9'.",
         ),
-        (lambda: DataConfig(train=Path("a\0")), r"data.train must be a path in UTF-8, got 'a\x00'. Rename it."),
+        (
+            lambda: DataConfig(train=Path("a\0")),
+            r"data.train must be a path in UTF-8 without null characters, got 'a\x00'.",
+        ),
         (lambda: OptimConfig(epsilon=0.0), "optim.epsilon must be positive, got 0.0."),
     ],
 )
@@ -280,7 +283,9 @@ def test_load_config_says_what_went_wrong_in_the_file(tmp_path: Path) -> None:
     file.write_text("config = Confg()\n")
     with pytest.raises(InputError) as error:
         config_lib.load_config(file)
-    assert str(error.value) == (f"{file} must run without errors, got NameError: name 'Confg' is not defined. Mend it.")
+    assert str(error.value) == (
+        f"{file} must run without errors, got NameError: name 'Confg' is not defined. Correct it."
+    )
 
 
 def test_load_config_lists_the_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +314,7 @@ def test_load_config_survives_a_file_that_exits(tmp_path: Path) -> None:
     file.write_text("import sys; sys.exit(3)\n")
     with pytest.raises(InputError) as error:
         config_lib.load_config(file)
-    assert str(error.value) == f"{file} must run without errors, got SystemExit: 3. Mend it."
+    assert str(error.value) == f"{file} must run without errors, got SystemExit: 3. Correct it."
 
 
 @pytest.mark.parametrize(("name", "finding"), [("", "is a folder"), ("a" * 300, "does not exist")])

@@ -218,7 +218,7 @@ def test_missing_recording(tmp_path: Path) -> None:
 
 def test_recording_cut_short(tmp_path: Path) -> None:
     name = "an4/wav/an4_clstk/s03/an1-s03-b.sph"
-    message = f": .*{name} must hold the 2720 samples that its header states, got 2688. Replace the file"
+    message = f": .*{name} must hold the 2720 samples that its header states, got 2688. Replace the recording"
     refused(tmp_path, {name: recording(2720)[:-64]}, message)
 
 
@@ -254,7 +254,9 @@ def test_transcript_without_utterance(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["YES", "YES an0-t1-b", "YES (an0-t1-b", "YES (an0-t1-b)"])
 def test_transcript_not_marked_or_twice(tmp_path: Path, line: str) -> None:
     transcripts = corpus_files()[TRANSCRIPTS] + line.encode()
-    message = f" must end each transcript with its utterance in parentheses, each once, got '{re.escape(line)}'"
+    message = (
+        f" must end each transcript with its utterance's name in parentheses, each name once, got '{re.escape(line)}'"
+    )
     refused(tmp_path, {TRANSCRIPTS: transcripts}, message + PUBLISHED)
 
 
@@ -277,7 +279,9 @@ def test_too_few_speakers(tmp_path: Path) -> None:
 
 
 def test_missing_archive(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"/no\.tar\.gz must be a file, got none of that name\. Correct the path\.$"):
+    with pytest.raises(
+        InputError, match=r"/no\.tar\.gz must be a file, got a folder or nothing at this path\. Correct the path\.$"
+    ):
         an4.prepare(tmp_path / "data", tmp_path / "no.tar.gz")
 
 
@@ -294,7 +298,7 @@ def test_offline_names_the_archive_option(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(an4, "URL", "http://127.0.0.1:9/an4_sphere.tar.gz")  # discard: nothing listens
     message = (
-        r"^http://.*/an4_sphere\.tar\.gz must be downloadable, got .*refused.* give a copy of the archive: "
+        r"^http://.*/an4_sphere\.tar\.gz must be downloadable to .*, got .*refused.* give a copy of the archive: "
         r"prepare an4 --archive PATH, train --data\.archive PATH\.$"
     )
     with pytest.raises(InputError, match=message):

@@ -83,7 +83,10 @@ def test_measure_leaves_out_more_than_an_hour(tmp_path: Path) -> None:
     soundfile.write(path, np.zeros(4000 * 3601, np.int16), 4000)
     problem = measure(found(path))
     assert isinstance(problem, Problem)
-    assert (problem.reason, problem.detail) == ("duration outside the limits", "3601.0 s, a manifest allows 3600 s")
+    assert (problem.reason, problem.detail) == (
+        "duration outside the limits",
+        "3601.0 s, but a manifest allows at most 3600 s",
+    )
 
 
 def test_parallel_work_keeps_the_order() -> None:
@@ -138,7 +141,7 @@ def test_what_a_stopped_run_left_is_gone_on_with(tmp_path: Path, capsys: pytest.
     with building(tmp_path / "corpus", {"release": 2}) as partial:  # a source with fewer entries agrees
         assert (partial / "work").exists()
         assert partial == tmp_path / "corpus.partial"
-    assert capsys.readouterr().err == f"{partial}: continuing what a stopped run left\n"
+    assert capsys.readouterr().err == f"{partial}: continuing the work of an interrupted run\n"
 
 
 @pytest.mark.parametrize("source", [{"release": 3}, {"release": 2, "speakers": 5}, None])
@@ -215,7 +218,7 @@ def test_an_error_ends_the_work() -> None:
 def test_a_damaged_journal_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_text(f'{{"a": 1.5}}\n{line}\n')
-    with pytest.raises(InputError, match=f"^{path}, line 2 must .* Delete the line: its work is done again.$"):
+    with pytest.raises(InputError, match=f"^{path}, line 2 must .* Delete the line: the next run repeats its work.$"):
         Journal(path)
 
 

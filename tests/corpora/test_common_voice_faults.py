@@ -121,7 +121,9 @@ def test_no_archive(tmp_path: Path) -> None:
     message = r"^--archive must name a release of Common Voice, got none\. Log in at https://.* --archive FILE\.$"
     with pytest.raises(InputError, match=message):
         common_voice.prepare(tmp_path)
-    with pytest.raises(InputError, match=r"/no\.tar\.gz must be a file, got none of that name\. Correct the path\.$"):
+    with pytest.raises(
+        InputError, match=r"/no\.tar\.gz must be a file, got a folder or nothing at this path\. Correct the path\.$"
+    ):
         common_voice.prepare(tmp_path, tmp_path / "no.tar.gz")
 
 
@@ -167,7 +169,10 @@ def test_damaged_archive(archive: Path, tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"filename\ttext\n", r"train\.tsv must have the columns client_id, path, sentence, got filename, text\. Use"),
-        (b"client_id\tpath\tsentence\n\xe9\n", r"train\.tsv must be UTF-8, got .* at byte 24\. Fetch it again\.$"),
+        (
+            b"client_id\tpath\tsentence\n\xe9\n",
+            r"train\.tsv must be UTF-8, got .* at byte 24\. Download the archive again\.$",
+        ),
     ],
 )
 def test_unusable_list(tmp_path: Path, content: bytes, message: str) -> None:

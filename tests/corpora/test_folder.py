@@ -233,7 +233,9 @@ def test_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return scan(path)
 
     monkeypatch.setattr("os.scandir", refuse)
-    with pytest.raises(InputError, match=f"^{source}/ben must be readable, got: Permission denied. Mend that and try"):
+    with pytest.raises(
+        InputError, match=f"^{source}/ben must be readable, got: Permission denied. Correct the permissions and try"
+    ):
         folder_lib.prepare(source, "mine", root=tmp_path)
 
 
@@ -242,7 +244,7 @@ def test_no_layout_fits(tmp_path: Path) -> None:
     message = (
         f"{source} must have one of the layouts metadata: wavs/a.wav, and a line a|as written|as spoken in "
         "metadata.csv; wav-txt: wav/a.wav, txt/a.txt; beside: a.wav, a.txt beside it; got 1 .json, 1 .txt, 2 .wav, 1 "
-        "without a suffix, and no audio with its transcript. Rearrange it, or write a manifest yourself."
+        "without a suffix, and no audio with its transcript. Rearrange the files, or write a manifest yourself."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         folder_lib.prepare(source, "mine", root=tmp_path)
@@ -266,8 +268,8 @@ def test_nothing_usable_in_a_split(tmp_path: Path) -> None:
     files = {f"train/{name}": content for name, content in beside().items()}
     source = write_files(tmp_path / "s", files | {"test/a.wav": b"x"})
     message = (
-        f"{source}/test must hold at least one recording with its transcript, got 1 missing transcript. The first: "
-        "test/a.wav (a.wav has no transcript). Mend that."
+        f"{source}/test must hold at least one usable recording with its transcript, got 1 missing transcript. "
+        "The first: test/a.wav (a.wav has no transcript). Correct or add files."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         folder_lib.prepare(source, "mine", root=tmp_path)
@@ -335,7 +337,7 @@ def test_a_stop_in_the_middle_is_not_believed(tmp_path: Path, stage: str, monkey
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/tmp", ".hidden", "\udce9", "a\0"])
 def test_odd_names(tmp_path: Path, name: str) -> None:
     with pytest.raises(
-        InputError, match=r"^--name must be the name of a folder in --root, got '.*'\. Try --name mine\.$"
+        InputError, match=r"^--name must be a folder name, without '/' and not hidden, got '.*'\. Try --name mine\.$"
     ):
         folder_lib.prepare(tmp_path, name, root=tmp_path)
 

@@ -125,7 +125,7 @@ def test_what_is_printed(archives: Path, tmp_path: Path, capsys: pytest.CaptureF
         f"{folder}/{part}: LibriSpeech from {tars}/{part}.tar.gz (MD5 {file_md5(archives / f'{part}.tar.gz')}, "
         f"not the published {librispeech.MD5[part]})\n"
         f"  {part}  0.00 h  4 utterances  1 speakers  10 words\n"
-        f"{folder}/{split}.jsonl: 0.00 h  4 utterances, of {part}\n"
+        f"{folder}/{split}.jsonl: 0.00 h  4 utterances, from {part}\n"
         for part, split in (("train-clean-360", "train"), ("dev-clean", "dev"))
     )
     assert json.loads((tmp_path / "data/librispeech/dev-clean/source.json").read_text())["md5"] == md5
@@ -147,7 +147,9 @@ def test_another_archive_is_not_taken_for_this(archives: Path, tmp_path: Path) -
     archive.touch()  # another date does not make another archive
     librispeech.prepare(tmp_path / "data", ("dev-clean",), archives)
     write_archive(archive, part_files("dev-clean") | {"LibriSpeech/README.TXT": b"new"})
-    message = f"{folder}/dev-clean must be made from {archive} (MD5 {file_md5(archive)}), got one of MD5 {old}. Delete"
+    message = (
+        f"{folder}/dev-clean must be made from {archive} (MD5 {file_md5(archive)}), got an archive of MD5 {old}. Delete"
+    )
     with pytest.raises(InputError, match=f"^{re.escape(message)}"):
         librispeech.prepare(tmp_path / "data", ("dev-clean",), archives)
     (folder / "dev-clean/source.json").unlink()
@@ -244,7 +246,7 @@ def test_archive_that_is_not_that_part(tmp_path: Path, changes: dict[str, bytes 
 @pytest.mark.parametrize(
     ("lacking", "message"),
     [
-        ("flac", "must hold at least one recording that can be read, got none of dev-clean"),
+        ("flac", "must hold at least one usable recording, got none in dev-clean"),
         ("", "must hold LibriSpeech/dev-clean and no other folder, got none"),
     ],
 )
@@ -279,13 +281,13 @@ def test_broken_and_hostile_archives(archives: Path, tmp_path: Path) -> None:
 
 def test_missing_archives_are_named_before_the_work(archives: Path, tmp_path: Path) -> None:
     message = (
-        f"{archives} must hold train-other-500.tar.gz, got no such file. Copy what is missing there, or prepare "
+        f"{archives} must hold train-other-500.tar.gz, got no such file. Copy the missing files there, or prepare "
         f"only the existing ones: --parts {' '.join(SPEAKERS)}."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         librispeech.prepare(tmp_path / "data", archives=archives)
     assert not (tmp_path / "data").exists()
-    message = "dev-clean.tar.gz, got no such file. Copy what is missing there, or correct --archives.$"
+    message = "dev-clean.tar.gz, got no such file. Copy the missing files there, or correct --archives.$"
     with pytest.raises(InputError, match=message):
         librispeech.prepare(tmp_path / "data", ("dev-clean",), tmp_path / "nowhere")
 
@@ -304,7 +306,7 @@ def test_download_must_be_the_published_archive(
 ) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(librispeech, "URL", "http://127.0.0.1:9")  # discard: nothing listens
-    message = r"^http://127.0.0.1:9/dev-clean\.tar\.gz must be downloadable, got .*refused.* --archives FOLDER\.$"
+    message = r"^http://127.0.0.1:9/dev-clean\.tar\.gz must be downloadable to .*, got .*refused.* --archives FOLDER\.$"
     with pytest.raises(InputError, match=message):
         librispeech.prepare(tmp_path / "data", ("dev-clean",))
     there = (archives / "dev-clean.tar.gz").rename(tmp_path / "data/librispeech/dev-clean.tar.gz")

@@ -212,7 +212,7 @@ def test_prepare_builds_once(
     (folder / "source.json").write_text(json.dumps(older))
     assert synthetic.prepare(tmp_path / "data") == folder
     assert capsys.readouterr().err == (
-        f"{folder} has no word times, which this version writes: delete the folder to have them.\n"
+        f"{folder} has no word times, which this version writes: delete the folder and prepare it again to get them.\n"
     )
     monkeypatch.setattr(synthetic, "script", lambda: {split: {} for split in SPLITS})
     with pytest.raises(InputError, match="must hold the quick-start corpus of this version, got another"):

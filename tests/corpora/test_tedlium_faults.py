@@ -128,7 +128,9 @@ def test_wrong_archives(archive: Path, tmp_path: Path) -> None:
 
 
 def test_missing_archive(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"/no\.tgz must be a file, got none of that name\. Correct the path\.$"):
+    with pytest.raises(
+        InputError, match=r"/no\.tgz must be a file, got a folder or nothing at this path\. Correct the path\.$"
+    ):
         tedlium.prepare(tmp_path / "data", tmp_path / "no.tgz")
 
 
@@ -141,7 +143,7 @@ def test_offline_names_the_archive_option(
     urls = {2: "http://127.0.0.1:9/TEDLIUM_release2.tar.gz", 3: "http://127.0.0.1:9/TEDLIUM_release-3.tgz"}
     monkeypatch.setattr(tedlium, "URLS", urls)
     name = Path(urls[release or 3]).name
-    message = rf"/{name} must be downloadable, got .*refused.* prepare tedlium --archive FILE\.$"
+    message = rf"/{name} must be downloadable to .*, got .*refused.* prepare tedlium --archive FILE\.$"
     with pytest.raises(InputError, match=message):
         tedlium.prepare(tmp_path / "data", release=release)
 

@@ -178,7 +178,7 @@ def test_prompts_and_speakers_as_they_come(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5, 0.5), (-0.1, 0.6, 0.5), (float("nan"), 0.5, 0.5)])
 def test_wrong_shares(tmp_path: Path, shares: tuple[float, float, float]) -> None:
-    message = f"--shares must be three shares that sum to 1, got {shares}. Try --shares 0.8 0.1 0.1."
+    message = f"--shares must be three shares of at least 0 that sum to 1, got {shares}. Try --shares 0.8 0.1 0.1."
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         voxforge.prepare(tmp_path, tmp_path, shares)
 

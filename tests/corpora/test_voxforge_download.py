@@ -107,7 +107,10 @@ def test_submissions_that_cannot_be_had_are_named(
         "lost-20080101-xyz.tgz": "missing archive",
         "b-20080101-xyz.tgz": "unreadable archive",
     }
-    assert f"  delete {folder} and run again to fetch them; what was downloaded is kept\n" in capsys.readouterr().err
+    assert (
+        f"  delete {folder} and run again to fetch the missing submissions; the other downloads are kept\n"
+        in capsys.readouterr().err
+    )
     (archives / "b-20080101-xyz.tgz").write_bytes(whole)
     server.requested.clear()
     folder.rename(tmp_path / "old")
@@ -122,7 +125,7 @@ def test_a_network_that_fails_makes_no_corpus_and_is_resumed(
     server.cut = {"c-20080101-xyz.tgz", "d-20080101-xyz.tgz"}
     message = (
         rf"^{server.url} must serve its submissions, got errors for 2 of 12: {server.url}c-20080101-xyz\.tgz must be "
-        r"downloadable, got \d+ of \d+ bytes before the connection closed\. Run again to resume, or name a folder of"
+        r"downloadable to .*, got \d+ of \d+ bytes before the connection closed\. Run again to resume, or name a"
     )
     with pytest.raises(InputError, match=message):
         voxforge.prepare(tmp_path / "data")
@@ -147,7 +150,7 @@ def test_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(voxforge, "URL", "http://127.0.0.1:9/")  # discard: nothing listens
     with pytest.raises(
-        InputError, match=r"^http://127\.0\.0\.1:9/ must be downloadable, got .*refused.*--archives FOLD"
+        InputError, match=r"^http://127\.0\.0\.1:9/ must be downloadable to .*, got .*refused.*--archives FOLD"
     ):
         voxforge.prepare(tmp_path / "data")
 

@@ -134,9 +134,9 @@ def test_report_counts_every_kind_and_shows_examples(
     assert printed.err == ""
     lines = printed.out.splitlines()
     assert lines[0] == (
-        "settings: the defaults (--config FILE or --run RUN takes others), and data.max_duration as given"
+        "settings: the defaults (give --config FILE or --run RUN for others), and data.max_duration as given"
     )
-    assert lines[1] == "  16000 Hz, 0.1 to 10 s, an output frame of 20 ms, data.on_bad_utterance error"
+    assert lines[1] == "  16000 Hz, 0.1 to 10 s, output frames of 20 ms, data.on_bad_utterance error"
     told = re.findall(r"^  (error|warning|remark): (.*): (\d+)$", printed.out, flags=re.MULTILINE)
     assert told == [
         ("error", "missing audio", "1"),
@@ -201,14 +201,14 @@ def test_settings_of_a_run_name_the_manifests(tmp_path: Path, capsys: pytest.Cap
         ({}, "MANIFEST must be given if the settings have no data.train, got none. Add it."),
         (
             {"config": Path("c.py"), "run": Path("r")},
-            "--config must be left out beside --run, got c.py and r. Remove one.",
+            "--config must be left out if --run is given, got c.py and r. Remove one.",
         ),
         ({"data": DataSettings(alphabet="")}, "data.alphabet must hold at least one character, got ''."),
         (
             {"data": DataSettings(max_duration=0.05)},
             "data.max_duration must be longer than data.min_duration (0.1 s), got 0.05.",
         ),
-        ({"manifests": (Path("a"), Path("./a"))}, "MANIFEST must name each file once, got {a} 2 times. Keep one."),
+        ({"manifests": (Path("a"), Path("./a"))}, "Each manifest must be named once, got {a} 2 times. Name it once."),
         (
             {"manifests": (Path("none"),)},
             "none must be a readable file, got: No such file or directory. Correct the path.",

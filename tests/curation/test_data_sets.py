@@ -62,7 +62,7 @@ def test_no_manifest_can_be_made_of_a_set(
     capsys.readouterr()
     assert cli.main(["data", tool, places[1], "--out", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err == (
-        f"error: MANIFEST must list audio files, got {places[1]}, which holds the audio itself. Name a slice of it "
-        "where you would name the new manifest: tfds:NAME#train[:90%].\n"
+        f"error: MANIFEST must list audio files, got {places[1]}, which holds the audio itself. Use a slice of it in "
+        "place of the new manifest: tfds:NAME#train[:90%].\n"
     )
     assert not (tmp_path / "out").exists()

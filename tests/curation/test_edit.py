@@ -42,8 +42,8 @@ def test_merge_reads_three_formats_and_files_of_one_name_stay_apart(
         Utterance(tmp_path / "torch/a.wav", 1.0, "TORCH", "train-a-2"),
     ]
     printed = capsys.readouterr()
-    assert printed.out == f"{out}: 3 utterances of 3 manifests\n"
-    assert printed.err == "2 ids occurred before and are now:\n  train-a (a)\n  train-a-2 (a)\n"
+    assert printed.out == f"{out}: 3 utterances from 3 manifests\n"
+    assert printed.err == "2 repeated ids were renamed:\n  a -> train-a\n  a -> train-a-2\n"
 
 
 def test_merging_and_splitting_keep_word_times(tmp_path: Path) -> None:
@@ -154,8 +154,8 @@ def test_a_new_speaker_leaves_the_order_of_the_others() -> None:
     [
         ({"dev": -0.1}, "--dev must be a share of the hours, 0 to below 1, got -0.1."),
         ({"test": 1.0}, "--test must be a share of the hours, 0 to below 1, got 1.0."),
-        ({"dev": 0.5, "test": 0.5}, "--dev and --test must leave a share for train and take one, got (0.5, 0.5)."),
-        ({"dev": 0.0, "test": 0.0}, "--dev and --test must leave a share for train and take one, got (0.0, 0.0)."),
+        ({"dev": 0.5, "test": 0.5}, "--dev and --test must add up to a share above 0 and below 1, got (0.5, 0.5)."),
+        ({"dev": 0.0, "test": 0.0}, "--dev and --test must add up to a share above 0 and below 1, got (0.0, 0.0)."),
         ({}, "{all} must hold at least 3 speakers, got 2. Add some."),
     ],
 )
@@ -174,8 +174,8 @@ def test_split_without_speakers_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         split(path, tmp_path)
     assert str(error.value) == (
-        f"{path} must name the speaker of every utterance, got 1 of 4 without. Add them, or split with --by utterance: "
-        "the same voices may then be in all splits, and error rates come out lower."
+        f"{path} must name the speaker of every utterance, got 1 of 4 without one. Add them, or split with "
+        "--by utterance: the splits may then share voices, and error rates come out lower."
     )
 
 

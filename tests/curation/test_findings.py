@@ -46,7 +46,7 @@ def test_sound_that_is_odd_is_told() -> None:
             ("gone", "", "G", Problem("gone", "gone.wav", "unreadable audio", "why")),
         )
     )
-    rates = "the manifest has 16000 Hz 4, 8000 Hz 1, 44100 Hz 1"
+    rates = "the manifest has 4 at 16000 Hz, 1 at 8000 Hz, 1 at 44100 Hz"
     assert found == [
         ("warning", "a", "silence", "silent", "standard deviation 0 of full scale"),
         ("warning", "a", "clipping", "clipped", "1.2% of the samples at the peak"),
@@ -103,7 +103,7 @@ def test_odd_speech_rates_are_told_the_oddest_first() -> None:
         ("odd speech rate", "slow"),
         ("odd speech rate", "fast"),
     ]
-    assert found[1][4] == "1.0 characters a second, usual are 11.0: 'A' in 1 s"
+    assert found[1][4] == "1.0 characters a second, the median is 11.0: 'A' in 1 s"
 
 
 def test_few_or_equal_rates_are_not_judged() -> None:

@@ -219,7 +219,7 @@ def test_what_beam_cannot_do_is_said(
     ):
         pack(**arguments, beam_runner="NoRunner")
     assert cli.main(["data", "pack", str(kinds), "--out", str(tmp_path / "pack"), "--", "--x", "a b"]) == 1
-    assert capsys.readouterr().err == "error: -- must come after --beam-runner, got \"--x 'a b'\".\n"
+    assert capsys.readouterr().err == "error: --beam-options must be used with --beam-runner, got \"--x 'a b'\".\n"
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     message = r"^--beam-runner must find Apache Beam, got: .* Install it: pip install 'apache-beam>=2\.73,<3'\.$"
     with pytest.raises(InputError, match=message):
@@ -260,9 +260,10 @@ def test_a_mended_file_rewrites_only_its_shard(tmp_path: Path, monkeypatch: pyte
     split_up(monkeypatch, 20_000)
     out = tmp_path / "pack"
     message = (
-        "SOURCE must hold only recordings that can be read, got 1 of 6 that cannot: 1 unreadable audio. Mend them, or "
-        "leave them out with --on-bad-utterance skip; files that are written already are kept. The first: some4 "
-        f"({broken} must hold the 22400 bytes of audio that its header states, got 22300. Replace the file.)."
+        "SOURCE must hold only recordings that can be read, got 1 of 6 that cannot: 1 unreadable audio. Replace them, "
+        "or leave them out with --on-bad-utterance skip; files already written are kept. The first unreadable "
+        f"recordings: some4 ({broken} must hold the 22400 bytes of audio that its header states, got 22300. Replace "
+        "the recording.)."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         pack((str(manifest),), str(out))
@@ -292,7 +293,7 @@ def test_bad_recordings_are_left_out_on_request_and_listed(
     assert len(epoch(utterances)) == 1
     for each in utterances:
         (tmp_path / f"{each.id}.wav").unlink()
-    with pytest.raises(InputError, match=r"^Split some must hold a recording that can be read, got 'none'"):
+    with pytest.raises(InputError, match=r"^Split some must hold a recording that can be read, got none"):
         pack((str(manifest),), str(tmp_path / "nothing"), on_bad_utterance="skip")
 
 
@@ -340,7 +341,7 @@ def test_a_damaged_tfrecord_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
-        ((), "SOURCE must be a manifest or tfds:NAME#SPLIT, got 'none'. See data pack --help."),
+        ((), "SOURCE must be a manifest or tfds:NAME#SPLIT, got none. See data pack --help."),
         (
             ("dev-clean.jsonl",),
             "The name of a split must begin with a letter (A-Z, a-z) and have only letters, digits and _, got "
@@ -358,7 +359,7 @@ def test_a_damaged_tfrecord_is_named(tmp_path: Path) -> None:
         ),
         (
             ("all.jsonl",),
-            "The name of a split must differ from \"all\", which is TFDS's own, got 'all'. Write another name before "
+            "The name of a split must differ from \"all\", which TFDS reserves, got 'all'. Write another name before "
             "the source: SPLIT=all.jsonl.",
         ),
         (("none.jsonl",), "none.jsonl must be a readable file, got: No such file or directory. Correct the path."),

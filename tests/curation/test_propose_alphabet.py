@@ -101,15 +101,15 @@ def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_manifest(path, rows)
     assert cli.main(["data", "alphabet", str(path)]) == 0
     assert capsys.readouterr().out == (
-        "18 characters, 13 different ones, as they are read\n\n"
+        "18 characters, 13 different ones, after normalisation\n\n"
         "letters, in the alphabet:\n"
         "  n 3  space 3  a 2  l 1  e 1  u 1  o 1  à 1  s 1\n\n"
         "part of words, in the alphabet:\n"
         "  '       1  \"l'eau\"\n\n"
-        "not spoken, to be read as spaces or kept inside words (data.remove):\n"
+        "not spoken, to be replaced by spaces or kept inside words (data.remove):\n"
         "  ,       1  'non, à 2 ans\\u200b'\n"
         "  U+200B       1  'non, à 2 ans\\u200b'\n\n"
-        "spoken: write the words in the transcripts:\n"
+        "spoken: write them as words in the transcripts:\n"
         "  2       1  'non, à 2 ans\\u200b'\n\n"
         "With these settings 1 of 2 transcripts hold a character to replace:\n\n"
         "--data.alphabet=\"'aelnosuà \" --data.remove=',\u200b'\n"

@@ -63,7 +63,7 @@ def test_a_manifest_named_twice_is_a_slip(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     with pytest.raises(InputError) as error:
         read_manifests([path, tmp_path / "." / "a.jsonl"])
-    assert str(error.value) == f"MANIFEST must name each file once, got {path} 2 times. Keep one."
+    assert str(error.value) == f"Each manifest must be named once, got {path} 2 times. Name it once."
     with pytest.raises(InputError) as error:
         read_manifests([])
     assert str(error.value) == "MANIFEST must name at least one file, got none. Add it."

@@ -148,10 +148,10 @@ def test_manifest_that_is_not_text(tmp_path: Path) -> None:
     [
         ("a.wav,a.txt", " must be a JSON object, got 'a.wav,a.txt'. Expecting value: line 1 column 1 (char 0)."),
         ([1], " must be a JSON object, got [1]."),
-        ({"duration": 1.0}, ": audio must be there, got 'duration'. Add it."),
-        ({"audio": "a.wav", "duration": 1.0}, ": transcript must be there, got 'audio, duration'. Add it."),
-        ({"audio": "a.wav", "transcript": ""}, ": duration must be there, got 'audio, transcript'. Add it."),
-        ({"audio_filepath": "a.wav"}, ": text must be there, got 'audio_filepath'. Add it."),
+        ({"duration": 1.0}, ": audio must be present, got 'duration'. Add it."),
+        ({"audio": "a.wav", "duration": 1.0}, ": transcript must be present, got 'audio, duration'. Add it."),
+        ({"audio": "a.wav", "transcript": ""}, ": duration must be present, got 'audio, transcript'. Add it."),
+        ({"audio_filepath": "a.wav"}, ": text must be present, got 'audio_filepath'. Add it."),
         (ROW | {"audio": None}, ": audio must be a string, got None. Put it in quotes."),
         (ROW | {"transcript": ["A"]}, ": transcript must be a string, got ['A']. Put it in quotes."),
         (ROW | {"id": 1.5}, ": id must be a string, got 1.5. Put it in quotes."),
@@ -165,11 +165,11 @@ def test_manifest_that_is_not_text(tmp_path: Path) -> None:
         (ROW | {"duration": 10**400}, f": duration must be 0 to 3600 seconds, got 1{'0' * 79} .... Correct it."),
         (
             ROW | {"transcript": "GO \ud800"},
-            r": transcript must have no null character and no unpaired surrogate, got 'GO \ud800'. Mend it.",
+            r": transcript must have no null character and no unpaired surrogate, got 'GO \ud800'. Correct it.",
         ),
         (
             ROW | {"audio": "a\0.wav"},
-            r": audio must have no null character and no unpaired surrogate, got 'a\x00.wav'. Mend it.",
+            r": audio must have no null character and no unpaired surrogate, got 'a\x00.wav'. Correct it.",
         ),
         (ROW | {"text": "NO"}, " must have one of transcript and text, got 'both'. Remove one."),
         (
@@ -223,10 +223,10 @@ def test_faulty_line_is_named(write: Write, line: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"samples": []}, ": root_path must be there, got 'samples'. Add it."),
+        ({"samples": []}, ": root_path must be present, got 'samples'. Add it."),
         ({"root_path": "", "samples": {}}, ": samples must be a list, got {}."),
         ({"root_path": "", "samples": ["a"]}, ": samples[0] must be a JSON object, got 'a'."),
-        ({"root_path": "", "samples": [{}]}, ": samples[0]: wav_path must be there, got ''. Add it."),
+        ({"root_path": "", "samples": [{}]}, ": samples[0]: wav_path must be present, got ''. Add it."),
     ],
 )
 def test_faulty_deepspeech_pytorch_manifest_is_named(write: Write, document: Any, message: str) -> None:

@@ -142,7 +142,8 @@ def spoil(utterances: list[Utterance], kind: str) -> str:
     utterances[4] = Utterance(utterance.audio, 0.02, utterance.transcript, "u4")
     seconds = f"{utterance.duration:.3f}"
     return (
-        f"{utterance.audio} must last the 0.02 s that its manifest says, got {seconds} s. Correct its duration there."
+        f"{utterance.audio} must last the 0.02 s that its manifest says, got {seconds} s. "
+        "Correct the duration in the manifest."
     )
 
 

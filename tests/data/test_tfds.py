@@ -121,9 +121,9 @@ def test_names_are_found_in_the_data_dir_with_and_without_version(
         ),
         (
             "librispeech#train_clean100",
-            "tfds:librispeech#train_clean100 must be prepared in {none} (TFDS_DATA_DIR names another folder), got no "
-            "such set there. Prepare it, which may download it: tfds build librispeech --file_format=array_record; or "
-            "name its folder: tfds:NAME[/CONFIG][:VERSION]#SPLIT or tfds:FOLDER#SPLIT.",
+            "tfds:librispeech#train_clean100 must be prepared in {none} (set TFDS_DATA_DIR to use another folder), got "
+            "no such set there. Prepare it, which may download it: tfds build librispeech --file_format=array_record; "
+            "or name its folder: tfds:NAME[/CONFIG][:VERSION]#SPLIT or tfds:FOLDER#SPLIT.",
         ),
         (
             "my set#train",
@@ -133,7 +133,7 @@ def test_names_are_found_in_the_data_dir_with_and_without_version(
         (
             "{tmp}#train",
             "tfds:{tmp}#train must name a folder with a data set, got no dataset_info.json in {tmp}. If data pack was "
-            "stopped while it wrote there, run the same command again.",
+            "stopped while it wrote there, run that data pack command again.",
         ),
         (
             "{prepared}#test",

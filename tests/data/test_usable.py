@@ -46,6 +46,7 @@ def test_check_names_each_kind_of_bad_utterance(audio: Path, tmp_path: Path) -> 
     found = check(
         Utterance(audio, 1.0, "it's fine", "good"),
         Utterance(tmp_path / "none.wav", 1.0, "YES", "missing"),
+        Utterance(tmp_path, 1.0, "YES", "folder"),
         Utterance(broken, 0.0, "YES", "unreadable"),
         Utterance(audio, 1.0, "ROOM 42 É", "unknown"),
         Utterance(audio, 1.0, " \n", "empty"),
@@ -55,6 +56,7 @@ def test_check_names_each_kind_of_bad_utterance(audio: Path, tmp_path: Path) -> 
     )
     assert [(name, reason) for name, reason, _ in found] == [
         ("missing", "missing audio"),
+        ("folder", "missing audio"),
         ("unreadable", "unreadable audio"),
         ("unknown", "unknown characters"),
         ("empty", "empty transcript"),
@@ -64,6 +66,7 @@ def test_check_names_each_kind_of_bad_utterance(audio: Path, tmp_path: Path) -> 
     ]
     details = {name: detail for name, _, detail in found}
     assert details["missing"] == f"{tmp_path / 'none.wav'} does not exist"
+    assert details["folder"] == f"{tmp_path} is not a file"
     assert details["unreadable"].startswith(f"{broken} must hold audio, got an empty file.")
     assert details["unknown"] == "['2', '4', 'É'] in 'ROOM 42 É'"
     assert details["long"] == "20.01 s, limits 0.1 to 20 s"
@@ -93,7 +96,7 @@ PROBLEMS = [
 def test_bad_utterances_stop_with_counts_and_examples() -> None:
     message = (
         "set.jsonl must hold only usable utterances, got 4 of 6 that are not: 3 missing audio, 1 empty transcript. "
-        "Mend them, or leave them out with --data.on-bad-utterance skip. The first: "
+        "Correct them, or leave them out with --data.on-bad-utterance skip. The first: "
         "a (missing audio: a.wav does not exist); b (empty transcript: ''); d (missing audio: d.wav does not exist)."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
@@ -125,9 +128,9 @@ def test_all_unknown_characters_are_listed_and_texts_cut(audio: Path) -> None:
             manifest=Path("set.jsonl"),
         )
     message = str(error.value)
-    advice = "Mend them, or leave them out with --data.on-bad-utterance skip, "
-    advice += "or add to --data.alphabet or --data.remove (see data alphabet) "
-    assert f"{advice}['0', '1', '2', '3', '4', 'É']. The first: a (unknown characters: ['É'] in 'ÉÉ" in message
+    advice = "Correct them, or leave them out with --data.on-bad-utterance skip, "
+    advice += "or add ['0', '1', '2', '3', '4', 'É'] to --data.alphabet or --data.remove (see data alphabet)"
+    assert f"{advice}. The first: a (unknown characters: ['É'] in 'ÉÉ" in message
     assert len(message) < 1000
 
 
@@ -143,7 +146,7 @@ def test_bad_utterances_are_left_out_on_request() -> None:
 
 def test_a_manifest_of_only_bad_utterances_stops_always() -> None:
     message = (
-        "set.jsonl must hold at least one usable utterance, got 1 of 1 that are not: 1 missing audio. Mend them. "
+        "set.jsonl must hold at least one usable utterance, got 1 of 1 that are not: 1 missing audio. Correct them. "
         "The first: a (missing audio: a.wav does not exist)."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):

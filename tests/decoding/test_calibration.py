@@ -46,8 +46,8 @@ def test_one_of_another_checkpoint_is_told_and_not_used(run: Path, capsys: pytes
     write_checkpoint(run, 50, 0.125)
     assert read_calibration(run) == UNCALIBRATED
     assert capsys.readouterr().err == (
-        f"{run}/calibration.json was fitted to step 30, the best checkpoint is of step 50: confidences and times are "
-        f"not calibrated. Make it anew: python main.py calibrate {run}\n"
+        f"{run}/calibration.json was fitted to step 30, but the best checkpoint is that of step 50: confidences "
+        f"and times are not calibrated. Fit it again: python main.py calibrate {run}\n"
     )
 
 
@@ -59,7 +59,7 @@ NAMES = "end_offset, fitted_on, num_timed_words, num_words, start_offset, step, 
     ("text", "finding"),
     [
         ('{"temperature": 1', "Expecting ',' delimiter: line 1 column 18 (char 17)"),
-        ("[1]", "The calibration must be an object, got [1]."),
+        ("[1]", "The calibration must be a JSON object, got [1]."),
         ('{"temperature": 1.5}', f"The calibration must have {NAMES}, got ['temperature']."),
         (TREE | {"more": 1}, "more must be a known setting, got 'more'. Was the run made by a newer version?"),
         (TREE | {"temperature": 0.0}, "temperature must be 0.25 to 4.0, got 0.0."),
@@ -75,5 +75,5 @@ def test_damaged_file_is_named(run: Path, text: Any, finding: str) -> None:
     with pytest.raises(InputError) as caught:
         run_decoder(Config(), run)
     message = f"{run}/calibration.json must hold the calibration of a run, got: {finding}"
-    assert re.sub(r"\.? Make it anew: .*", "", str(caught.value)) == message.removesuffix(".")
-    assert str(caught.value).endswith(f" Make it anew: python main.py calibrate {run}")
+    assert re.sub(r"\.? Fit it again: .*", "", str(caught.value)) == message.removesuffix(".")
+    assert str(caught.value).endswith(f" Fit it again: python main.py calibrate {run}")

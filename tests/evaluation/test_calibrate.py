@@ -92,7 +92,7 @@ def test_offsets_undo_a_planted_lag_exactly() -> None:
     np.testing.assert_allclose([after.starts, after.ends], 0, atol=1e-4)
     assert findings[1:] == [
         "12 right words and 0 wrong ones: a temperature needs 10 of each, so it stays 1",
-        "word times as the model gives them: starts 60 ms off in the mean (60 in the median, 95 % within 60), "
+        "uncalibrated word times: starts 60 ms off in the mean (60 in the median, 95 % within 60), "
         "ends 60 ms off in the mean (60 in the median, 95 % within 60), over 12 right words",
         f"with -60 ms for starts and -60 ms for ends: {after}",
     ]
@@ -103,10 +103,10 @@ def test_split_of_few_errors_and_without_times_leaves_all_as_it_is(wrong: int) -
     transcripts = ["GO LEFT UP"] * wrong + ["GO LEFT NOW"] * 3
     calibration, findings = fit_calibration(*heard(3, transcripts, timed=False), CONFIG, 7, "dev")
     assert dataclasses.replace(calibration, step=0, fitted_on="", num_words=0) == UNCALIBRATED
-    assert findings[0].startswith("words as the model gives them: expected calibration error 0.")
+    assert findings[0].startswith("uncalibrated confidences: expected calibration error 0.")
     assert findings[1:] == [
         f"{9 + 2 * wrong} right words and {wrong} wrong ones: a temperature needs 10 of each, so it stays 1",
-        "the manifest has no word times: the offsets stay 0",
+        "the manifest has no times of a right word, so the offsets stay 0",
     ]
 
 
@@ -121,7 +121,7 @@ def test_split_without_words_leaves_all_as_it_is() -> None:
     split = Split([Utterance(Path("a.wav"), 1.0, "GO", "a")], ALPHABET)
     calibration, findings = fit_calibration([UtteranceOutput(0, silence, 1.0)], split, CONFIG, 7, "dev")
     assert calibration.temperature == 1
-    assert findings[0] == "words as the model gives them: none"
+    assert findings[0] == "uncalibrated confidences: none"
 
 
 def test_overconfidence_is_mended() -> None:
@@ -131,7 +131,7 @@ def test_overconfidence_is_mended() -> None:
     assert 1 < calibration.temperature < 4
     assert float(before) > 0.25
     assert float(after) < 0.1
-    assert findings[0].startswith("words as the model gives them: ")
+    assert findings[0].startswith("uncalibrated confidences: ")
     assert findings[1].startswith(f"at temperature {calibration.temperature:.2f}: ")
 
 

@@ -82,8 +82,9 @@ def test_report_tells_how_good_confidences_and_word_times_are() -> None:
     heard = Result(said, "GO ON", "GO UP", [Hypothesis("GO UP", words, 0.3, -1.0)])
     lines = account(Evaluation([heard, EVALUATION.results[0]], 0.0, 0), "dev", Path("dev.jsonl")).splitlines()
     assert [line for line in lines if line.startswith(("confidences", "word times"))] == [
-        "confidences of words: expected calibration error 0.300, area under the curve 1.000, 50.0% of 2 right",
-        "confidences of utterances: expected calibration error 0.300, area under the curve undefined, 0.0% of 1 right",
+        "confidences of words: expected calibration error 0.300, area under the ROC curve 1.000, 50.0% of 2 right",
+        "confidences of utterances: expected calibration error 0.300, area under the ROC curve undefined, "
+        "0.0% of 1 right",
         "word times: starts 250 ms off in the mean (250 in the median, 95 % within 250), "
         "ends 250 ms off in the mean (250 in the median, 95 % within 250), over 1 right words",
     ]
@@ -127,7 +128,7 @@ def test_hypotheses_do_not_depend_on_the_order(run: Path, tmp_path: Path, evalua
 
 
 def test_what_has_no_loss_is_counted(evaluated: tuple[Evaluation, str]) -> None:
-    assert ", 3 utterances; 1 without a loss (too short, or of other characters)" in evaluated[1]
+    assert ", 3 utterances; 1 without a loss (too short, empty, or unknown characters)" in evaluated[1]
 
 
 def test_empty_references_have_no_error_rate() -> None:
@@ -170,7 +171,8 @@ def test_missing_manifest_is_named_and_nothing_prepared(
         evaluate(tmp_path / "run", None)
     missing = f"{tmp_path}/data/an4/test.jsonl"
     assert str(caught.value) == (
-        f"{missing} must be a manifest to evaluate, got no such file. Give the path of a manifest: --manifest FILE."
+        f"{missing} must be a manifest to evaluate, got a folder or nothing at this path. Give the path of a "
+        "manifest: --manifest FILE."
         if corpus
         else f"data.test must be a manifest, got {missing}, which does not exist. Make it: python main.py prepare an4 "
         f"--root {tmp_path}/data (--help lists its options)."

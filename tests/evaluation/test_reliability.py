@@ -72,9 +72,9 @@ def test_reliability_gathers_them(rows: list[tuple[float, bool]]) -> None:
 
 def test_reliability_is_told() -> None:
     assert str(reliability([0.5, 0.9], [False, True])) == (
-        "expected calibration error 0.300, area under the curve 1.000, 50.0% of 2 right"
+        "expected calibration error 0.300, area under the ROC curve 1.000, 50.0% of 2 right"
     )
-    assert "area under the curve undefined, 100.0% of 1 right" in str(reliability([0.5], [True]))
+    assert "area under the ROC curve undefined, 100.0% of 1 right" in str(reliability([0.5], [True]))
 
 
 @pytest.mark.parametrize(

@@ -163,8 +163,8 @@ def test_run_without_an_evaluation_is_named(first: Path, tmp_path: Path) -> None
     with pytest.raises(InputError) as caught:
         summary((first, unfinished))
     assert str(caught.value) == (
-        f"{unfinished} must hold an evaluation, got neither test.json nor evaluations. Train it to the end with the "
-        f"command that started it, or evaluate it: python main.py evaluate {unfinished}"
+        f"{unfinished} must hold an evaluation, got neither test.json nor evaluations. Continue its training to "
+        f"the end, or evaluate it: python main.py evaluate {unfinished}"
     )
 
 
@@ -202,7 +202,7 @@ def test_other_settings_are_told_but_for_seed_and_places(
     found, said = rows(capsys, first, moved, other)
     assert found[-1][0] == "mean of 3 runs"
     assert said == (
-        "the runs differ in more than the seed, so that their mean says little:\n"
+        "the runs differ in more than the seed, so their mean says little:\n"
         f"  epochs: {Config().epochs} in {first}, 7 in {other}\n"
         f"  data.batch_size: {DataConfig().batch_size} in {first}, 2 in {other}\n"
     )

@@ -254,7 +254,7 @@ def test_wrong_command_lines(
     bare = tmp_path / "bare"
     run_folder.open_run(bare, Config(), overwrite=False)
     assert failure(bare, "--lm", lm) == (
-        "error: RUN must have a dev split that it did not train on, got none. Tune on another run, or give "
+        "error: RUN must have a dev split that it did not train on, got none. Tune on another run, or decode with "
         "--alpha and --beta.\n"
     )
     untrained = tmp_path / "untrained"

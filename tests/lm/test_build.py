@@ -33,22 +33,22 @@ def test_report(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert cli.main(words) == 0
     told = capsys.readouterr()
     assert told.out == (
-        'alphabet "\'ABCDEFGHIJKLMNOPQRSTUVWXYZ ": the defaults (--config FILE or --run RUN takes others)\n'
+        'alphabet "\'ABCDEFGHIJKLMNOPQRSTUVWXYZ ": the defaults (give --config FILE or --run RUN for others)\n'
         "3 sentences, 7 words, 4 different\n"
         "order      n-grams      D1      D2     D3+\n"
         "    1            7  0.5000  1.0000  1.5000\n"
         "    2            7  0.5000  1.0000  1.5000\n"
-        f"{heard}: perplexity 2.28, counting ends of sentences but not the unknown words, 1 of 4 (25.00%)\n"
+        f"{heard}: perplexity 2.28, with ends of sentences but without unknown words, which are 1 of 4 (25.00%)\n"
         "  1 left out because they have no words\n"
         "  1 left out because of characters outside the alphabet: '5' in 1\n"
         f"  the first: {heard}, line 4: 'GO 5'\n"
         f"{out}: 0.0 MB. To use it: python main.py evaluate RUN --lm {out}\n"
     )
     assert told.err == (
-        "warning: the 1-grams are too few to estimate discounts (those seen once, twice, 3 and 4 times are 4, 0, 1, "
-        "0), so the usual 0.5, 1, 1.5 are used\n"
-        "warning: the 2-grams are too few to estimate discounts (those seen once, twice, 3 and 4 times are 5, 1, 1, "
-        "0), so the usual 0.5, 1, 1.5 are used\n"
+        "warning: no discounts can be estimated from the 1-grams (4, 0, 1, 0 of them were counted once, twice, 3 and 4 "
+        "times), so the usual 0.5, 1, 1.5 are used\n"
+        "warning: no discounts can be estimated from the 2-grams (5, 1, 1, 0 of them were counted once, twice, 3 and 4 "
+        "times), so the usual 0.5, 1, 1.5 are used\n"
     )
     assert out.read_text().startswith("\\data\\\nngram 1=7\nngram 2=7\n")
 
@@ -87,7 +87,7 @@ def test_wrong_command_lines(text: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert failure(capsys, text, "--out", out, "--order", "0") == "error: --order must be 1 to 9, got 0.\n"
     assert failure(capsys, text, "--out", out, "--order", "10") == "error: --order must be 1 to 9, got 10.\n"
     assert failure(capsys, text, "--out", out, "--order", "6") == (
-        "error: --order must be at most the number of words in the longest sentence with <s> and </s>, 5, got 6. "
+        "error: --order must be at most 5, the number of words in the longest sentence including <s> and </s>, got 6. "
         "Give a smaller one.\n"
     )
     assert failure(capsys, "--out", out) == (
@@ -110,7 +110,7 @@ def test_wrong_command_lines(text: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 def test_the_group_lists_its_tools(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["lm", "--help"]) == 0
-    assert "  build  an n-gram model of text files or manifests, as an ARPA file\n" in capsys.readouterr().out
+    assert "  build  build an n-gram model from text files or manifests, as an ARPA file\n" in capsys.readouterr().out
     assert cli.main(["lm", "grow"]) == 1
     assert capsys.readouterr().err.startswith("error: TOOL must be one of build")
 

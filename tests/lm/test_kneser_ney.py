@@ -291,8 +291,7 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path, monkeypatch:
     with pytest.raises(InputError) as error:
         write_arpa(path, *make_model(TINY, 2))
     assert str(error.value) == (
-        f"{path} must be writable, got: No space left on device. "
-        "Make room or mend the permissions, then run the same command again."
+        f"{path} must be writable, got: No space left on device. Free space, or correct the path or its permissions."
     )
     assert [each.name for each in tmp_path.iterdir()] == ["lm.arpa"]
     assert path.read_text() == "old"

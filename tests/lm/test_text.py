@@ -82,9 +82,9 @@ def test_unknown_characters_stop_and_are_told(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         read(path)
     assert str(error.value) == (
-        f"TEXT must use the alphabet {ENGLISH!r}, got 4 sentences with other characters: '3' in 4, '.' in 1, 'À' in 1. "
-        f"The first: {path}, line 1: 'GO 3'; {path}, line 3: 'NO. 3'; {path}, line 4: 'A 3'. Leave these sentences out "
-        "with --on-unknown skip, or give other --data.alphabet or --data.remove."
+        f"Every sentence must use the alphabet {ENGLISH!r}, got 4 sentences with other characters: '3' in 4, '.' in 1, "
+        f"'À' in 1. The first: {path}, line 1: 'GO 3'; {path}, line 3: 'NO. 3'; {path}, line 4: 'A 3'. Leave these "
+        "sentences out with --on-unknown skip, or give another --data.alphabet or --data.remove."
     )
     text = read_texts([path], LETTERS, "skip")
     assert sentences_of(text) == ["<s> YES </s>"]
@@ -104,33 +104,33 @@ def test_no_sentence_left(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         read_texts([path], LETTERS, "skip")
     assert str(error.value) == (
-        f"TEXT must use the alphabet {ENGLISH!r}, got 1 sentences with other characters: '5' in 1. The first: {path}, "
-        "line 1: '5'. None is left; give other --data.alphabet or --data.remove."
+        f"Every sentence must use the alphabet {ENGLISH!r}, got 1 sentences with other characters: '5' in 1. The "
+        f"first: {path}, line 1: '5'. No sentence is left; give another --data.alphabet or --data.remove."
     )
 
 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"", "{} must hold at least one sentence, got an empty text. Give another."),
-        (b" \n\n", "{} must hold at least one sentence, got an empty text. Give another."),
+        (b"", "{} must hold at least one sentence, got none. Give another text."),
+        (b" \n\n", "{} must hold at least one sentence, got none. Give another text."),
         (
             b"GO\nna\xefve\n",
             "{} must be UTF-8 text, got invalid continuation byte in line 2. Convert it, for example with iconv.",
         ),
         (
             gzip.compress(b"GO\nON", mtime=0)[:-9],
-            "{} must be whole and compressed with gzip, got: Compressed file ended before the end-of-stream marker was "
+            "{} must be a complete gzip file, got: Compressed file ended before the end-of-stream marker was "
             "reached. Fetch it again.",
         ),
         (
             b"\x1f\x8bGO",
-            "{} must be whole and compressed with gzip, got: Compressed file ended before the end-of-stream marker was "
+            "{} must be a complete gzip file, got: Compressed file ended before the end-of-stream marker was "
             "reached. Fetch it again.",
         ),
         (
             gzip.compress(b"GO" * 50, mtime=0)[:14] + b"\xff" * 9,
-            "{} must be whole and compressed with gzip, got: Error -3 while decompressing data: invalid",
+            "{} must be a complete gzip file, got: Error -3 while decompressing data: invalid",
         ),
         (
             b"GO\nGO <s> ON",
@@ -165,7 +165,5 @@ def test_in_another_vocabulary_words_may_be_unknown(tmp_path: Path) -> None:
 
 def test_a_gzip_bomb(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", gzip.compress(b"GO\n" + (b" " * 1023 + b"\n") * 2**16))
-    with pytest.raises(
-        InputError, match=f"^{path} must be whole and compressed with gzip, got: over 50 bytes of content"
-    ):
+    with pytest.raises(InputError, match=f"^{path} must be a complete gzip file, got: over 50 bytes of content"):
         read(path)

@@ -186,7 +186,7 @@ def test_a_port_in_use_is_told() -> None:
 def test_an_address_of_another_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     address = "192.0.2.1:7000"  # reserved for documentation: no host has it
     monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", address)
-    message = rf"^--coordinator must be an address .* can listen, got {address}: .*\. Give a host name or IP ad"
+    message = rf"^--coordinator must be an address .* can listen, got {address}: .*\. Choose a port above 1023"
     with pytest.raises(InputError, match=message):
         join(given(coordinator=address, num_processes=2, process_index=0))
 
@@ -273,9 +273,9 @@ def test_processes_agree_or_say_in_what_they_do_not(tmp_path: Path) -> None:
     for code, error in processes.finish(start("agree", tmp_path)):
         assert code == 1
         assert error.splitlines()[-1] == (
-            "error: All processes of a training must have the same settings, data, code and devices, got different "
-            "values: configuration: 03456789abcd in process 0, 13456789abcd in process 1. Start all processes again "
-            "with the same values."
+            "error: All processes of a training run must have the same settings, data, code and devices, got different "
+            "values: configuration: 03456789abcd in process 0, 13456789abcd in process 1. Make them equal, and "
+            "start all processes again."
         )
 
 
@@ -290,7 +290,7 @@ def test_the_error_of_one_is_told_by_the_others(tmp_path: Path) -> None:
     assert (code, failed) == (LOST, 1)
     assert reason.splitlines()[-1] == "error: data.train must be readable, got a disk that is gone."
     assert error.splitlines()[-1] == (
-        "error: another process of this training has ended, or cannot be reached (process 1: data.train must be "
+        "error: another process of this training run has ended, or cannot be reached (process 1: data.train must be "
         "readable, got a disk that is gone.); the same command continues after step 8"
     )
 
@@ -315,9 +315,7 @@ def test_processes_that_do_not_come(index: int, tmp_path: Path) -> None:
     [(code, error)] = processes.finish([process], seconds=60)
     assert time.monotonic() - started < 30
     assert code == 1
-    assert (
-        "error: All 2 processes must start within 0.05 minutes and reach process 0, the coordinator, at 127.0" in error
-    )
+    assert "error: All 2 processes must reach process 0, the coordinator, at 127.0" in error
 
 
 @pytest.mark.slow
@@ -341,7 +339,7 @@ def test_a_dead_peer_ends_the_others_within_a_minute(number: int, victim: int, t
     assert seconds < 60
     assert code == LOST
     assert error.splitlines()[-1].startswith(
-        "error: another process of this training has ended, or cannot be reached ("
+        "error: another process of this training run has ended, or cannot be reached ("
     )
     assert error.splitlines()[-1].endswith("); the same command continues after step 8")
 

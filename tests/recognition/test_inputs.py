@@ -140,7 +140,9 @@ def test_wav_of_unknown_length_is_read_to_its_end(tmp_path: Path, size: int, mon
 def test_what_is_wrong_with_standard_input_does_not_name_a_hidden_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InputError, match=r"^Standard input must hold audio, got an empty file\. Replace the file\.$"):
+    with pytest.raises(
+        InputError, match=r"^Standard input must hold audio, got an empty file\. Replace the recording\.$"
+    ):
         piped(b"", tmp_path, monkeypatch)
     data = write_noise(tmp_path / "a.wav").read_bytes()[:1000]
     with pytest.raises(InputError, match=r"^Standard input must hold the 16000 bytes of audio that its header states"):
@@ -152,5 +154,5 @@ def test_a_terminal_is_no_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     for standard_input in (terminal, None):
         monkeypatch.setattr(sys, "stdin", standard_input)
-        with pytest.raises(InputError, match=r"^AUDIO - must be a recording on standard input, got a terminal\. Pipe"):
+        with pytest.raises(InputError, match=r"^AUDIO - must be a recording on standard input, got none\. Pipe"):
             save_standard_input(tmp_path)

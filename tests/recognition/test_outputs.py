@@ -1,6 +1,8 @@
 """Every result has its own file, and none is overwritten."""
 
+import io
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,7 +43,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     write_all(tmp_path, files=FILES[1:])
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     message = (
-        f"--output-dir must not hold results of these recordings yet, got 2 of them, {tmp_path}/x/a.txt the first. "
+        f"--output-dir must not hold results of these recordings yet, got 2 of them, such as {tmp_path}/x/a.txt. "
         "Add --resume to keep them and do the rest, or name another folder."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
@@ -64,11 +66,19 @@ def test_resume_leaves_out_what_has_all_its_files(tmp_path: Path) -> None:
     assert Output(("vtt",), tmp_path).plan(FILES, resume=True) == FILES
 
 
+def test_a_pipe_gets_each_transcript_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(pipe)))
+    for number, file in enumerate(FILES, start=1):
+        Output(("txt",), None).write(file, TRANSCRIPT, with_path=True)
+        assert pipe.getvalue().count(b"TURN ON THE LIGHTS\n") == number
+
+
 def test_two_recordings_of_one_name_are_refused(tmp_path: Path) -> None:
     files = [AudioFile(Path("x/a.wav"), "a"), AudioFile(Path("y/a.wav"), "a")]
     message = (
         "AUDIO must give each result a name of its own, got a for x/a.wav and y/a.wav. "
-        "Name the folder above them, or quote a pattern: their folders are part of the names then."
+        "Give the folder above them or a quoted pattern, so that names include folders; or rename one."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         Output(("txt",), tmp_path / "out").plan(files, resume=False)
@@ -98,7 +108,7 @@ def test_formats_that_cannot_follow_one_another(output_format: Format) -> None:
 
 
 def test_several_formats_or_resuming_need_a_folder() -> None:
-    message = "--format must be one for standard output, got txt, json. Add --output-dir FOLDER."
+    message = "--format must be a single format on standard output, got txt, json. Add --output-dir FOLDER."
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         Output(("txt", "json"), None).plan(FILES, resume=False)
     message = "--resume must be used with --output-dir, got none. Add --output-dir FOLDER."
@@ -108,7 +118,7 @@ def test_several_formats_or_resuming_need_a_folder() -> None:
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    message = f"--output-dir must be a folder, got the file {tmp_path}/file. Name another."
+    message = f"--output-dir must be a folder, got the file {tmp_path}/file. Give another."
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         write_all(tmp_path / "file")
     with pytest.raises(InputError, match=rf"^{tmp_path}/file/out must be writable, got: Not a directory\."):

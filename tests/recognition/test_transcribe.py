@@ -102,7 +102,7 @@ def test_bad_files_among_good_ones(run: Path, tmp_path: Path, capsys: pytest.Cap
     errors = output.err.splitlines()
     for number, error in zip((2, 3, 4, 5), errors[:-1], strict=True):
         assert error.startswith(f"error: {tmp_path / f'{number}.wav'} must ")
-        assert error.endswith(". Replace the file.")
+        assert error.endswith(". Replace the recording.")
     assert errors[-1].startswith("2 files, 1.3 s of audio in ")
     assert "real-time factor" in errors[-1]
     assert errors[-1].endswith("; 4 files failed")
@@ -178,12 +178,12 @@ def test_several_formats_into_a_folder_and_again(tmp_path: Path, capsys: pytest.
     write_noise(tmp_path / "in/bad.wav", 0.4)
     assert cli.main([*command, "--resume"]) == 0
     first, last = capsys.readouterr().err.splitlines()
-    assert first == "1 file finished before"
+    assert first == "1 file already finished"
     assert last.startswith("2 files, 1.0 s of audio in ")
     assert {path: path.read_bytes() for path in written} == written
     assert (out / "bad.srt").exists()
     assert cli.main([*command, "--resume"]) == 0
-    assert capsys.readouterr().err == "3 files finished before\n"
+    assert capsys.readouterr().err == "3 files already finished\n"
 
 
 def test_ctm_of_several_recordings(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

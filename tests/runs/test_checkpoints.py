@@ -207,5 +207,7 @@ def test_run_without_checkpoint_is_refused(tmp_path: Path) -> None:
         load_variables(tmp_path, CONFIG, data_mesh())
     assert not any(tmp_path.iterdir())
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(InputError, match=f"{tmp_path} must hold a checkpoint, got none yet. Wait for the first epoch"):
+    with pytest.raises(
+        InputError, match=f"{tmp_path} must hold a checkpoint, got none yet. Train until the first checkpoint"
+    ):
         load_variables(tmp_path, CONFIG, data_mesh())

@@ -181,7 +181,7 @@ def test_what_the_machine_lacks_is_no_damage(
     with Checkpoints(run, CONFIG) as checkpoints, pytest.raises(expected) as caught:
         checkpoints.resume(like)
     if expected is InputError:
-        told = "must be readable, got: Permission denied. Correct this and run the same command again."
+        told = "must be readable, got: Permission denied. Correct this and try again."
         assert str(caught.value) == f"{run / 'checkpoints/3'} {told}"
     assert saved_steps(run) == [1, 2, 3]
 

@@ -79,7 +79,7 @@ def test_weights_that_are_given_are_taken(
     ("content", "fault"),
     [
         ("{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1). Delete"),
-        ("[]", "It must be an object, got []."),
+        ("[]", "The file must be a JSON object, got []."),
         ('{"0123456789": 3}', "01234567 must be an object (Tuned), got 3."),
         ('{"0123456789": {"alpha": 1.0}}', ""),
     ],
@@ -89,7 +89,7 @@ def test_damaged_file(tmp_path: Path, content: str, fault: str) -> None:
     with pytest.raises(InputError) as error:
         read_tuned(tmp_path)
     told = str(error.value)
-    assert told.startswith(f"{tmp_path / TUNED} must hold the result of lm tune, got other content: {fault}")
+    assert told.startswith(f"{tmp_path / TUNED} must hold the result of lm tune, got: {fault}")
     assert told.endswith("Delete it and run lm tune again.")
 
 

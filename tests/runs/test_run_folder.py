@@ -95,7 +95,7 @@ def test_overwrite_spares_a_folder_with_settings_of_something_else(tmp_path: Pat
 
 def test_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"config\.json must be writable, got: Not a directory\. Make room or mend"):
+    with pytest.raises(InputError, match=r"config\.json must be writable, got: Not a directory\. Free space, or"):
         open_run(tmp_path / "file/run", CONFIG, overwrite=False)
 
 
@@ -126,8 +126,8 @@ def test_one_process_trains_a_run(tmp_path: Path) -> None:
         with locked(tmp_path / "runs/two"):
             pass
     assert str(caught.value) == (
-        f"{folder} must be used by one training at a time, got a second one. "
-        "Wait for the other, or give another --workdir."
+        f"{folder} must be trained by one command at a time, got a second one. "
+        "Wait until the other ends, or give another --workdir."
     )
     with locked(folder):  # the lock is free again
         assert [path.name for path in folder.iterdir()] == ["lock"]

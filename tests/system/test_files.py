@@ -44,8 +44,7 @@ def test_failure_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught, writing(path):
         raise OSError(28, "No space left on device")
     assert str(caught.value) == (
-        f"{path} must be writable, got: No space left on device. "
-        "Make room or mend the permissions, then run the same command again."
+        f"{path} must be writable, got: No space left on device. Free space, or correct the path or its permissions."
     )
 
 
@@ -122,5 +121,5 @@ def test_search_passes_over_what_is_hidden_and_follows_no_links(tmp_path: Path) 
 def test_search_names_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         list(search(tmp_path / "gone"))
-    rule = "must be readable, got: No such file or directory. Mend that and try again."
+    rule = "must be readable, got: No such file or directory. Correct the permissions and try again."
     assert str(error.value) == f"{tmp_path / 'gone'} {rule}"

@@ -164,7 +164,7 @@ def test_encode_names_the_unknown_characters() -> None:
         *(
             (
                 f"A{character}",
-                "data.alphabet must hold no white space but plain spaces and no control characters, "
+                "data.alphabet must hold no control characters and no white space other than plain spaces, "
                 f"got {f'A{character}'!r}. Remove [{character!r}].",
             )
             for character in "\n\t\0\x1f\xa0\u3000\u2028\ud800"

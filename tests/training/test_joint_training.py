@@ -95,7 +95,7 @@ def test_processes_that_die_stop_and_change_in_number_end_as_one(folder: Path) -
     last = last_step(run)
     assert last is not None
     assert error.splitlines()[-1].startswith(
-        "error: another process of this training has ended, or cannot be reached ("
+        "error: another process of this training run has ended, or cannot be reached ("
     )
     assert error.splitlines()[-1].endswith(f"); the same command continues after step {last}")
 
@@ -144,7 +144,7 @@ def test_processes_with_other_settings_are_refused(folder: Path, option: str, va
     for code, error in processes.finish(started):
         assert code == 1
         message = (
-            "error: All processes of a training must have the same settings, data, code and devices, got "
+            "error: All processes of a training run must have the same settings, data, code and devices, got "
             f"different values: {told}"
         )
         assert error.splitlines()[-1].startswith(message)

@@ -58,8 +58,8 @@ def test_the_largest_batch_fills_the_memory_and_no_more(config_file: Path, capsy
     printed = capsys.readouterr()
     seconds = int(printed.out)
     assert re.fullmatch(
-        r"an estimate by the compiler for cpu: \d+ MiB, and \d\.\d MiB for each second of audio on a device; "
-        r"358 MiB \(75% of 0.5 GB\) to fill\n",
+        r"compiled for cpu, a step needs about \d+ MiB, plus \d\.\d MiB for each second of audio on a device; "
+        r"358 MiB \(75% of 0.5 GB\) are available\n",
         printed.err,
     )
     longest = QUICK.data.max_duration
@@ -101,5 +101,5 @@ def test_endless_utterances_are_named(tmp_path: Path) -> None:
     path.write_text(
         "from ds2_jax.config import Config, DataConfig\nconfig = Config(data=DataConfig(max_duration=float('inf')))\n"
     )
-    with pytest.raises(InputError, match=r"^data\.max_duration must be finite here, got inf\. Give the longest"):
+    with pytest.raises(InputError, match=r"^data\.max_duration must be finite here, got inf\. Set the longest"):
         memory.batch_seconds(path, 80, devices=1)

@@ -25,7 +25,9 @@ def test_loss_that_is_not_finite_names_step_and_utterances(
 ) -> None:
     without_compiling(monkeypatch, loss)
     data = dataclasses.replace(SMALL_CONFIG.data, train=write_noise_manifest(tmp_path / "data"))
-    with pytest.raises(InputError, match=f"The loss must be finite, got {loss} .* at step 1, epoch 1") as caught:
+    with pytest.raises(
+        InputError, match=f"loss and its gradient must be finite, got a loss of {loss} .* at step 1, epoch 1"
+    ) as caught:
         train(dataclasses.replace(SMALL_CONFIG, data=data), tmp_path / "run")
     assert set(re.findall(r"\ball\d\b", str(caught.value))) == {"all0", "all1", "all2"}
     assert "start anew" in str(caught.value)
@@ -41,7 +43,7 @@ def test_step_that_is_not_finite_can_be_made_again(tmp_path: Path, capsys: pytes
     )
     for _ in range(2):  # the same command fails at the same step
         with pytest.raises(
-            InputError, match=r"The loss must be finite, got .* at step 2, epoch 1, utterances all"
+            InputError, match=r"The loss and its gradient must be finite, got .* at step 2, epoch 1, utterances all"
         ) as stop:
             train(config, tmp_path / "run")
     assert saved_steps(tmp_path / "run") == [1]

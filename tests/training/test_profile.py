@@ -60,8 +60,8 @@ def test_named_steps_are_recorded_and_no_others(tmp_path: Path, step: Step, caps
         train(profile, step, 6, 8)
     assert list(tmp_path.rglob("*")) == before
     told = re.fullmatch(
-        r"steps 3 to 5 are recorded: tensorboard --logdir (\S+) \(after pip install tensorboard xprof\), or open (\S+) "
-        r"at https://ui\.perfetto\.dev\n",
+        r"steps 3 to 5 are recorded: run tensorboard --logdir (\S+) \(after pip install tensorboard xprof\), or open "
+        r"(\S+) at https://ui\.perfetto\.dev\n",
         capsys.readouterr().err,
     )
     assert told
@@ -101,7 +101,7 @@ def test_steps_that_are_not_made_are_told(
 ) -> None:
     with Profile(tmp_path, steps_of("4:6")) as profile:
         train(profile, step, first, first + 2)
-    assert capsys.readouterr().err == "--profile 4:6 recorded nothing: this start made none of these steps\n"
+    assert capsys.readouterr().err == "--profile 4:6 recorded nothing: this command made none of these steps\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -131,6 +131,7 @@ def test_profile_that_cannot_be_written_stops_nothing(
     with Profile(tmp_path, steps_of("1:2")) as profile:
         train(profile, step, 1, 3)
     told = (
-        f"{tmp_path}/profile does not hold the profile of step 1 and after: RESOURCE_EXHAUSTED: no space left on device"
+        f"{tmp_path}/profile does not hold the profile of step 1 and later steps: RESOURCE_EXHAUSTED: no space left on "
+        "device"
     )
     assert capsys.readouterr().err == f"{told}\n"

@@ -97,7 +97,7 @@ def test_a_damaged_list_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "skipped.jsonl"
     path.write_bytes(b'{"audio": "a"}\n' + line.encode("latin-1") + b"\n")
     with pytest.raises(
-        InputError, match=f"^{path}, line 2 must be a JSON object with an audio, got .* Delete the line.$"
+        InputError, match=f"^{path}, line 2 must be a JSON object with the key audio, got .* Delete the line.$"
     ):
         Skipped(path)
 

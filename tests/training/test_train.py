@@ -117,7 +117,7 @@ def test_run_without_a_dev_split_is_not_calibrated(
     data = dataclasses.replace(SMALL_CONFIG.data, train=write_noise_manifest(tmp_path))
     assert train(dataclasses.replace(SMALL_CONFIG, data=data, epochs=1), tmp_path / "run") is None
     assert not (tmp_path / "run/calibration.json").exists()
-    told = "calibration: no dev split, so confidences and word times stay as the model gives them\n"
+    told = "calibration: no dev split, so confidences and word times stay uncalibrated\n"
     assert told in capsys.readouterr().err
 
 

@@ -46,7 +46,7 @@ def watched(body: str, minutes: float = 0.01, before: str = "") -> str:
 def test_silence_is_told_with_the_stacks_and_again_but_not_more() -> None:
     printed = watched('watchdog.beat("in epoch 3, step 120"); sleeper(3.2)', minutes=0.02)
     told = [line for line in printed.splitlines() if line.startswith("no step")]
-    rest = "minutes, in epoch 3, step 120; stacks of all threads, most recent call first:"
+    rest = "minutes (in epoch 3, step 120); stacks of all threads, most recent call first:"
     minutes = [float(line.removeprefix("no step has ended for ").removesuffix(f" {rest}")) for line in told]
     assert minutes[0] >= 0.02
     assert sorted(set(minutes)) == minutes  # in rising order
@@ -62,7 +62,7 @@ def test_thread_that_holds_pythons_lock_for_ever_is_told() -> None:
 
 def test_stderr_without_a_descriptor_stands_for_that_of_the_process() -> None:
     printed = watched("sleeper(0.9)", before="import io; sys.stderr = io.StringIO()")
-    assert "no step has ended for 0.01 minutes, before the first step; stacks of all threads" in printed
+    assert "no step has ended for 0.01 minutes (before the first step); stacks of all threads" in printed
     assert "in sleeper\n" in printed
 
 
@@ -139,14 +139,17 @@ def test_shapes_of_the_first_epoch_are_not_told(capsys: pytest.CaptureFixture[st
 def test_new_shape_after_the_warm_up_is_told_with_step_and_shape(capsys: pytest.CaptureFixture[str]) -> None:
     [line] = told_of([(0, 5), (0, 6), (0, 5), (0, 7_000), (0, 7_000)], capsys)
     start, end = line.split(" s, for ")
-    assert start.startswith("compiled again at step 4 (epoch 2), ")
-    assert end == "waveforms 2 x 7,000, labels 2 x 3, a shape that no batch had before the end of the first whole epoch"
+    assert start.startswith("compiled again at step 4 (epoch 2) in ")
+    assert (
+        end
+        == "waveforms 2 x 7,000, labels 2 x 3, because no batch had this shape before the end of the first whole epoch"
+    )
 
 
 def test_known_shape_that_compiles_again_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     [line] = told_of([(0, 5), (np.float32(0), 5)], capsys)
-    assert line.startswith("compiled again at step 2 (epoch 1), ")
-    reason = "although it was compiled for this shape before: another argument has changed its type, shape or device"
+    assert line.startswith("compiled again at step 2 (epoch 1) in ")
+    reason = "although it was compiled for this shape before: a type, a device or another argument has changed"
     assert line.endswith(f"waveforms 2 x 5, labels 2 x 3, {reason}")
 
 
@@ -154,7 +157,7 @@ def test_warm_up_of_a_run_that_goes_on_in_mid_epoch_is_its_first_whole_epoch(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     lines = told_of([(0, size) for size in (5, 6, 7, 8)], capsys, first=3)  # updates 4 | 5, 6 | 7
-    assert [line.split(",")[0] for line in lines] == ["compiled again at step 7 (epoch 4)"]
+    assert [line.partition(" in ")[0] for line in lines] == ["compiled again at step 7 (epoch 4)"]
 
 
 def test_other_programs_and_threads_are_not_told(capsys: pytest.CaptureFixture[str]) -> None:

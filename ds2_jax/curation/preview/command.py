@@ -35,14 +35,14 @@ def preview(
     noise: Path | None = None,
     snr: float | None = None,
 ) -> int:
-    """Write utterances before and after the changes of training: WAV files, pictures, and a line on what was drawn.
+    """Write utterances before and after the random changes of training: WAV files and pictures. Print the changes.
 
     NN_ID.before.wav is the recording. In NN_ID.after.wav, speed, tempo, room, noise and gain are changed; its samples
     have 32 bits and are not clipped. NN_ID.png shows both spectrograms; the second one is also warped and masked, which
-    you cannot hear. With --config, the settings come from that file, and its training manifest is changed exactly as in
-    that epoch of training. The options below change single settings.
+    you cannot hear. With --config, the settings come from that file. If SOURCE is its training manifest, the changes
+    are exactly those of that epoch of training. The options below change single settings.
 
-    With --noise, AUDIO with that noise is written to the WAV file --out, and nothing else.
+    With --noise, the only output is the WAV file --out: AUDIO with that noise.
 
     Args:
         source: A manifest, tfds:NAME#SPLIT, or one audio file.
@@ -70,7 +70,7 @@ def preview(
         return 0
     require(snr is None, "--snr", "be left out without --noise", snr, "Name a recording with --noise.")
     require(count >= 1, "--count", "be at least 1", count)
-    require(1 <= epoch < 2**31, "--epoch", "be 1, the first, or a later one below 2^31", epoch)
+    require(1 <= epoch < 2**31, "--epoch", "be at least 1 and below 2^31", epoch)
     from ds2_jax.curation.preview.utterances import choose, read_source, show
     from ds2_jax.system.compilation import enable_cache
 

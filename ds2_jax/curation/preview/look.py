@@ -46,7 +46,7 @@ def looker(config: Config) -> Callable[[np.ndarray, np.ndarray, int, int], Look]
         num_samples = np.array([len(before), len(after)], np.int32)
         seconds = 1
         while seconds * sample_rate < num_samples.max():
-            seconds *= 2  # for few shapes to compile
+            seconds *= 2  # so that few shapes are compiled
         waveforms = np.zeros((2, seconds * sample_rate), np.float32)
         for row, waveform in zip(waveforms, (before, after), strict=True):
             row[: len(waveform)] = waveform
@@ -90,7 +90,7 @@ def _compute(
 
 
 def describe(look: Look, features: FeatureConfig) -> Iterator[str]:
-    """Yields what SpecAugment did, in seconds and kHz; nothing if it changed nothing."""
+    """Yields what SpecAugment did, in seconds and in mel bands or kHz; nothing if it changed nothing."""
     if look.origin != look.target:
         yield "warp {:.2f} s to {:.2f} s".format(*(frame * features.window_stride for frame in look[-2:]))
     parts = []

@@ -28,21 +28,24 @@ def mix(audio: Path, noise: Path, snr: float, out: Path, seed: int) -> str:
         A line of text with the ratio of the written samples. It may differ, because 16 bits cannot hold faint noise.
 
     Raises:
-        InputError: a file cannot be read or written, is silent, or `out` would replace an input.
+        InputError: a file cannot be read or written, or is silent; `snr` is out of range; or `out` is not a WAV file or
+            would replace an input.
 
     Differs: deepspeech.pytorch's noise_inject.py fails before it writes.
     """
     require(-50 <= snr <= 100, "--snr", "be within -50 to 100 dB", snr)
-    require(out.suffix.lower() == ".wav" and not out.is_dir(), "--out", "be a WAV file beside --noise", str(out))
+    require(
+        out.suffix.lower() == ".wav" and not out.is_dir(), "--out", "name a .wav file if --noise is given", str(out)
+    )
     for path in (audio, noise):
         same = out.exists() and path.exists() and out.samefile(path)
         require(not same, "--out", "not be one of the input files", str(out))
     samples, sample_rate = read_samples(audio)
     speech = samples.mean(axis=1)
     heard = read_excerpt(noise, sample_rate, len(speech), np.random.default_rng(seed).random())
-    for path, waveform in ((audio, speech), (noise, heard)):
+    for path, waveform, others in ((audio, speech, "file"), (noise, heard, "file, or another --seed")):
         if not waveform.any():
-            raise InputError(f"{path} must hold sound, got silence. Take another file, or another --seed.")
+            raise InputError(f"{path} must hold sound, got silence. Give another {others}.")
     noisy = add_noise(speech, heard, snr)
     scale = min(1.0, (1 - 2**-15) / float(np.abs(noisy).max()))
     write_wav(out, noisy * np.float32(scale), sample_rate, "PCM_16")

@@ -50,9 +50,9 @@ def read_source(source: Path, settings: Config, *, trained: bool) -> tuple[Split
     bad = {problem.id for problem in problems}
     split = Split([each for each in utterances if each.id not in bad], alphabet, problems)
     if problems:
-        told = f"{len(bad)} of {len(utterances)} left out: {count_reasons(problems)}"
+        told = f"{len(bad)} of {len(utterances)} are left out: {count_reasons(problems)}"
         if not split.utterances:
-            raise InputError(f"{source} must hold usable utterances, got {told}. Run `data check {source}`.")
+            raise InputError(f"{source} must hold usable utterances, got none: {told}. Run `data check {source}`.")
         logger.info(f"{source}: {told}")
     if trained:
         return split, perturber_of(settings, split)
@@ -62,7 +62,7 @@ def read_source(source: Path, settings: Config, *, trained: bool) -> tuple[Split
 
 
 def choose(utterances: Sequence[Utterance], ids: Sequence[str], count: int, seed: int) -> list[int]:
-    """Gives the indices of the utterances that `ids` names, or else of `count` random ones.
+    """Returns the indices of the utterances that `ids` names, or else of `count` random ones.
 
     Raises:
         InputError: no utterance has that id.
@@ -70,7 +70,7 @@ def choose(utterances: Sequence[Utterance], ids: Sequence[str], count: int, seed
     places = {utterance.id: place for place, utterance in enumerate(utterances)}
     for name in ids:
         near = ", ".join(difflib.get_close_matches(name, places, cutoff=0.0))
-        require(name in places, "--ids", "name utterances that can be used", name, f"Near it: {near}.")
+        require(name in places, "--ids", "name utterances that can be used", name, f"Similar ids: {near}.")
     return [places[name] for name in ids or drawn_order(places, seed)[:count]]
 
 
@@ -82,7 +82,7 @@ def show(
     epoch: int,
     out: Path,
 ) -> Iterator[str | InputError]:
-    """Writes the files of the chosen utterances; yields the changes of each, or why it could not be read.
+    """Writes the files of the chosen utterances; yields a line with the changes of each, or an error.
 
     Args:
         utterances: the utterances of the manifest.

@@ -18,7 +18,7 @@ def spell(hot_words: Mapping[str, float], alphabet: Alphabet) -> dict[Spelling, 
 
     Raises:
         InputError: a word is empty, has the same labels as another one, needs characters that the alphabet lacks, or
-            has a boost beyond LARGEST_WEIGHT.
+            has a boost outside -LARGEST_WEIGHT to LARGEST_WEIGHT.
     """
     spelt: dict[Spelling, float] = {}
     for word, boost in hot_words.items():

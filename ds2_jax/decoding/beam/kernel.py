@@ -6,8 +6,8 @@ blank, of all that end in its label, and of both together.
 
 A word is complete when a space follows or the utterance ends. If the alphabet has no space, each label is a word.
 When `advance` needs language model scores, it returns to the Python caller, which supplies the scores. So the language
-model need not be compiled code. Each node is asked for once. Nothing here calls compiled code of other files, because
-Numba's cache would not notice changes there.
+model need not be compiled code. Each node's score is requested once. Nothing here calls compiled code of other files,
+because Numba's cache would not notice changes there.
 
 Source: prefix search decoding of Graves, "Supervised Sequence Labelling with Recurrent Neural Networks", section 7.5;
 words scored as in Hannun et al., "First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional
@@ -189,7 +189,7 @@ def _extend(
     for slot in range(search.counts[ACTIVES]):
         active = search.actives[slot]
         node = search.nodes[active.node]
-        most = active.total + node.settled + rules.largest_credit  # the label's own probability comes on top
+        most = active.total + node.settled + rules.largest_credit  # the label's own log-probability is added below
         if rules.space < 0:
             most += node.word_score + hot_words.awards[node.hot]
         for i in range(num_labels):

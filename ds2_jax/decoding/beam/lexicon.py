@@ -19,7 +19,7 @@ def make_vocabulary(model: LanguageModel, alphabet: Alphabet, name: str, hot: It
     """Encodes the words of a language model as labels. It logs how many words the alphabet cannot spell.
 
     Args:
-        model: the language model. If several words have the same spelling, only the most frequent is used.
+        model: the language model. If several words have the same spelling, only the most probable one is used.
         alphabet: the alphabet, which also normalises case, removed characters and Unicode form. If it has no space, it
             can spell only words of one character.
         name: the language model's file, for messages.

@@ -19,7 +19,7 @@ def labels_of(index: int, nodes: np.ndarray) -> np.ndarray:
 
 @kernel()
 def text_of(index: int, nodes: np.ndarray, space: int) -> np.ndarray:
-    """Returns the labels of a node without repeated spaces and spaces at the ends, [N] int32."""
+    """Returns the labels of a node, without repeated spaces and without spaces at the ends, [N] int32."""
     labels = labels_of(index, nodes)
     count = 0
     for label in labels:

@@ -84,11 +84,11 @@ class BeamSearch:
             num_best: the largest number of hypotheses to return.
 
         Returns:
-            Hypotheses with different texts, the best first. Ties are sorted by labels. The list is empty only if no
-            text is possible: a frame has no possible label, or a closed vocabulary allows no text.
+            Hypotheses with different texts, the best first. Ties are sorted by labels. The list is empty if a
+            frame has no possible label, or if a closed vocabulary allows none of the texts in the beam.
 
         Raises:
-            InputError: `log_probs` has NaN or infinity.
+            InputError: `log_probs` has NaN or +inf.
         """
         progress = self.start()
         progress.read(log_probs)
@@ -121,7 +121,7 @@ class PartialSearch:
     ) -> None:
         self._rules, self._vocabulary, self._hot_words = rules, vocabulary, hot_words
         self._model, (self._scale, self._beta) = model, weights  # the scale turns log10 into weighted nats
-        num_candidates = 2 * rules.width  # `_extend` trims further ones
+        num_candidates = 2 * rules.width  # when these are full, `_extend` in kernel.py keeps the best
         self._search = Search(
             counts=np.array([1, 1, 0, 0]),  # one node, the root, is active
             nodes=np.zeros(max(FIRST_NODES, 4 * rules.width), NODE),

@@ -1,4 +1,4 @@
-"""The interface between beam search and language models: it scores many words at once, given by number."""
+"""The interface between beam search and language models. It scores many words at once, by their vocabulary indices."""
 
 from typing import Protocol
 

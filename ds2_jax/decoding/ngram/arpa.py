@@ -36,9 +36,9 @@ COUNT = re.compile(rb"ngram[ \t]+(\d{1,18})[ \t]*=[ \t]*(\d{1,18})")
 NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 IRSTLMS = (b"iARPA", b"qARPA")
 """First words of IRSTLM's internal formats, which look like ARPA files but contain other numbers."""
-MEND = "Mend the line or make the model again."
-REMAKE = "Copy it or make it again."
-CUT_SHORT = f"It is cut short. {REMAKE}"
+ADVICE = "Correct the line or make the model again."
+REMAKE = "Copy the file again or make it again."
+CUT_SHORT = f"The file is cut short. {REMAKE}"
 
 
 class NGrams(NamedTuple):
@@ -108,7 +108,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turns read errors of the body into an InputError that names `path`.
 
     Raises:
-        InputError: the file is missing, locked, damaged or cut short.
+        InputError: the file is missing, not readable, damaged or cut short.
     """
     try:
         yield
@@ -116,7 +116,7 @@ def reading(path: Path) -> Iterator[None]:
         raise InputError(f"{path} must be a complete gzip file, got only its start. {REMAKE}") from error
     except (OSError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} must be readable, got: {reason}. Mend it or name another file.") from error
+        raise InputError(f"{path} must be readable, got: {reason}. Correct this or name another file.") from error
 
 
 @contextlib.contextmanager
@@ -176,7 +176,7 @@ class _Text:
         self.position = self._line_end() + 1
 
     def place(self, position: int) -> str:
-        """Returns the file and the number of the line at a position of the block, for messages."""
+        """Returns the file and the line number of a position in the block, for messages."""
         return f"{self.path}, line {self._lines_before + self.block.count(NEWLINE, 0, position) + 1},"
 
     def _line_end(self) -> int:
@@ -208,12 +208,12 @@ class _Vocabulary:
         self._table = make_table(self._words, self._bounds)
 
     def number(self, text: _Text, block: _Block) -> NGrams:
-        """Replaces the words of the text's current block by their ids."""
+        """Replaces the words of `block`, which is the text's current block, by their ids."""
         characters = np.frombuffer(block.text, np.uint8)
         ids = find_words(characters, block.starts, block.ends, self._table, self._words, self._bounds)
         for row, column in np.argwhere(ids < 0)[:1]:
             start, end = block.starts[row, column], block.ends[row, column]
-            _refuse(text.place(start), "hold only words that are among the 1-grams", block.text[start:end], MEND)
+            _refuse(text.place(start), "hold only words that are among the 1-grams", block.text[start:end], ADVICE)
         return NGrams(np.minimum(ids, self._unknown), block.log10, block.backoffs)
 
 
@@ -238,11 +238,11 @@ def _read_counts(text: _Text) -> list[int]:
         order = len(counts) + 1
         match = COUNT.fullmatch(line)
         if match is None or int(match[1]) != order:
-            _refuse(text.place(text.position), f"be 'ngram {order}=COUNT' or '\\1-grams:'", line, MEND)
+            _refuse(text.place(text.position), f"be 'ngram {order}=COUNT' or '\\1-grams:'", line, ADVICE)
         else:
             counts.append(int(match[2]))
         text.advance()
-    require(bool(counts), str(text.path), "announce 'ngram 1=COUNT' behind \\data\\", "no counts", MEND)
+    require(bool(counts), str(text.path), "announce 'ngram 1=COUNT' after \\data\\", "no counts", ADVICE)
     return counts
 
 
@@ -250,7 +250,7 @@ def _expect(text: _Text, wanted: str) -> None:
     """Reads the line that begins a section or ends the file."""
     line = text.line()
     if line is None:
-        raise InputError(f"{text.path} must have a line {wanted}, got its end. {CUT_SHORT}")
+        raise InputError(f"{text.path} must have a line {wanted}, got the end of the file. {CUT_SHORT}")
     if line != wanted.encode():
         _refuse(text.place(text.position), f"be {wanted}", line, f"Are sections missing? {REMAKE}")
     text.advance()
@@ -293,7 +293,7 @@ def _check_line(text: _Text, order: int, is_highest: bool) -> None:
     else:
         assert is_highest
         rule, value = "have no back-off weight, because it is of the highest order", fields[-1]
-    _refuse(text.place(text.position), rule, value, MEND)
+    _refuse(text.place(text.position), rule, value, ADVICE)
 
 
 def _is_finite(field: bytes) -> bool:
@@ -305,13 +305,13 @@ def _sort_words(path: Path, names: list[bytes]) -> tuple[tuple[str, ...], np.nda
     try:
         listed = [UNKNOWN if name == OTHER_UNKNOWN.encode() else name.decode() for name in names]
     except UnicodeDecodeError as error:
-        value, advice = error.object.decode(errors="replace"), "Convert the file, with iconv perhaps."
+        value, advice = error.object.decode(errors="replace"), "Convert the file, for example with iconv."
         raise InputError(f"{path} must be in UTF-8, got {value!r}. {advice}") from error
     words = (*sorted(set(listed) - set(SPECIALS)), *SPECIALS)
     ids = {word: index for index, word in enumerate(words)}
     twice = [word for word, count in collections.Counter(listed).items() if count > 1]
     for word in twice[:1]:
-        require(False, str(path), "list each word once", word, MEND)
+        require(False, str(path), "list each word once", word, ADVICE)
     for word in sorted({BEGIN, END} - set(listed)):
         raise InputError(f"{path} must list {BEGIN} and {END} among its 1-grams, got a list without {word}. {REMAKE}")
     return words, np.array([ids[word] for word in listed], np.int64)

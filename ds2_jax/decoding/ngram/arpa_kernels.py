@@ -10,9 +10,9 @@ from ds2_jax.system.numba_cache import kernel
 TAB, NEWLINE, RETURN, SPACE, BACKSLASH = b"\t\n\r \\"
 PLUS, MINUS, POINT, ZERO, NINE, SMALL_E, LARGE_E = b"+-.09eE"
 MANTISSA_LIMIT = 10**17
-"""Larger mantissas are cut. The digits lost are nine decimal places below the precision of float32."""
+"""Further digits of a mantissa are ignored. They lie nine decimal places below the precision of float32."""
 LARGEST = 1e38
-"""Numbers must be smaller, so that they fit float32."""
+"""The absolute value of a number must be smaller, so that the number fits float32."""
 
 
 @kernel()
@@ -28,7 +28,7 @@ def parse_lines(
 ) -> tuple[int, int]:
     """Reads lines of n-grams up to the end of the text, a line that begins with a backslash, or a wrong line.
 
-    It fills the last four arguments with one entry for each n-gram.
+    It writes one entry for each n-gram into each of the last four arguments.
 
     Args:
         text: the lines, see the module's docstring.

@@ -1,6 +1,6 @@
 """The binary cache of ARPA files. The first process that reads a file stores its arrays, and later processes load them.
 
-A cache file lies in a folder that only the user can write. Its name has the SHA-256 of the ARPA file and the version of
+A cache file lies in a folder that only the user can write. Its name is the SHA-256 of the ARPA file and the version of
 the format. It contains the CRC-32 of everything that follows (4 bytes), a line of JSON that describes the arrays, and
 the arrays. It contains only numbers and text, no code. A file that is damaged or has another version is written again.
 """
@@ -22,7 +22,7 @@ from ds2_jax.system.errors import InputError
 logger = logging.getLogger(__package__)
 
 VERSION = 1
-"""Raise it when the meaning of the arrays changes."""
+"""Increase this number when the meaning of the arrays changes."""
 CRC_BYTES = 4
 ALIGNMENT = 8
 

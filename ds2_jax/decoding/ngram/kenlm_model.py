@@ -45,7 +45,7 @@ class KenLMModel(LanguageModel):
         except ModuleNotFoundError as error:
             raise InputError(
                 f"{path} must be an ARPA file if the package kenlm is not installed, got a binary file of KenLM. "
-                "Name its ARPA file, or `pip install kenlm`, which needs a C++ compiler and CMake."
+                "Name the ARPA file it was made from, or `pip install kenlm`, which needs a C++ compiler and CMake."
             ) from error
         try:
             self._model = kenlm.Model(str(path))

@@ -12,7 +12,7 @@ class WordScore(NamedTuple):
 
     Attributes:
         log10: log10 probability of the word after the words before it.
-        length: number of words in the model's longest n-gram that ends with this word.
+        length: number of words in the model's longest n-gram that matches this word and the words before it.
         unknown: whether the word is unknown to the model.
     """
 
@@ -62,7 +62,7 @@ class LanguageModel(abc.ABC):
         """Computes the inverse of the geometric mean probability of all words, including unknown words and each </s>.
 
         Raises:
-            InputError: there is no word.
+            InputError: there is no sentence.
         """
         words = [word for sentence in sentences for word in self.word_scores(sentence)]
         if not words:

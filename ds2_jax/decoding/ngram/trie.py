@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds2_jax.decoding.ngram.arpa import MEND, Arpa
+from ds2_jax.decoding.ngram.arpa import ADVICE, Arpa
 from ds2_jax.system.checks import require
 from ds2_jax.system.numba_cache import kernel
 
 
 class NGramArrays(NamedTuple):
-    """A trie of M nodes, where the first S nodes are shorter than the model's order. See the module's docstring.
+    """A trie of M nodes; the n-grams of the first S are shorter than the model's order. See the module's docstring.
 
     Attributes:
         words: [M] int32, the last word of each node; -1 for the root.
@@ -47,7 +47,7 @@ def next_word(arrays: NGramArrays, state: int, word: int) -> tuple[float, int]:
 
 @kernel()
 def find(arrays: NGramArrays, state: int, word: int) -> tuple[int, float]:
-    """Finds the longest n-gram of the model that ends the context with a word, and sums the back-off weights.
+    """Finds the model's longest n-gram of a word after the end of a context, and sums the back-off weights.
 
     Args:
         arrays: the model.
@@ -135,11 +135,11 @@ def build(arpa: Arpa) -> tuple[NGramArrays, np.ndarray]:
 
 
 def _check_once(arpa: Arpa, order: int, nodes: np.ndarray) -> None:
-    """Refuses an n-gram that the file lists twice: two n-grams of an order then have the same node."""
+    """Raises InputError if the file lists an n-gram twice, so that two n-grams of an order have the same node."""
     counts = np.bincount(nodes, minlength=1)
     if counts.max() > 1:
         ids = arpa.orders[order - 1].words[np.argmax(counts[nodes] > 1)]
-        require(False, str(arpa.path), "list each n-gram once", " ".join(arpa.words[each] for each in ids), MEND)
+        require(False, str(arpa.path), "list each n-gram once", " ".join(arpa.words[each] for each in ids), ADVICE)
 
 
 @kernel()

@@ -130,7 +130,7 @@ class Bootstrap:
         return Interval.of(self.rates(counts))
 
     def compare(self, counts: Sequence[ErrorCount], other_counts: Sequence[ErrorCount], against: str) -> Comparison:
-        """Compares a run with another, named `against`; both counts as for `rates`, of the same utterances."""
+        """Compares a run with another, named `against`. Both counts are as for `rates` and of the same utterances."""
         rate, other_rate = (sum(each, start=ErrorCount()).rate for each in (counts, other_counts))
         differences = self.rates(counts) - self.rates(other_counts)
         found = rate - other_rate

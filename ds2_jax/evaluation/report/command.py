@@ -22,7 +22,7 @@ def make_folder(folder: Path) -> None:
     """Makes the folder of a report. Call it before the evaluation, so that a failure does not waste its work.
 
     Raises:
-        InputError: the folder is a file, or cannot be made.
+        InputError: there is a file at this path, or the folder cannot be made.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--report must be a folder, got {folder}, which is a file. Give another --report.")

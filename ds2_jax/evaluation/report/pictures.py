@@ -28,7 +28,7 @@ def spectrogram_maker(features: FeatureConfig) -> Callable[[np.ndarray], np.ndar
     def make(waveform: np.ndarray) -> np.ndarray:
         seconds = 1
         while seconds * features.sample_rate < len(waveform):
-            seconds *= 2  # for few shapes to compile
+            seconds *= 2  # so that few shapes are compiled
         padded = np.zeros((1, seconds * features.sample_rate), np.float32)
         padded[0, : len(waveform)] = waveform
         spectrograms, num_frames = extract(padded, np.array([len(waveform)], np.int32))
@@ -38,7 +38,7 @@ def spectrogram_maker(features: FeatureConfig) -> Callable[[np.ndarray], np.ndar
 
 
 def spectrogram_png(spectrogram: np.ndarray) -> bytes:
-    """Draws a normalised spectrogram [T, F] float32: one pixel for each frame and bin, low frequencies below."""
+    """Draws a normalised spectrogram [T, F] float32: a pixel for each frame and bin, low frequencies at the bottom."""
     from matplotlib import colormaps
 
     scaled = (spectrogram - QUIETEST) / (LOUDEST - QUIETEST)

@@ -38,7 +38,7 @@ def read_rival(path: Path) -> Rival:
             row = json.loads(line)
             audio, name, reference, hypothesis = (row[key] for key in ("audio", "id", "reference", "hypothesis"))
             if not all(isinstance(each, str) for each in (audio, name, reference, hypothesis)):
-                raise TypeError("they must be strings")
+                raise TypeError("the values must be strings")
         except (*NO_JSON, KeyError, TypeError) as error:
             rule = "be an utterance of an evaluation (audio, id, reference, hypothesis)"
             advice = "Give --against the folder of a run, or a .jsonl of its evaluations folder."
@@ -55,7 +55,7 @@ def compare(results: Sequence[Result], rival: Rival, manifest: Path) -> Comparis
     Args:
         results: the results of the run.
         rival: the results to compare with.
-        manifest: the manifest to name in an error.
+        manifest: the manifest of the results, which errors name.
 
     Raises:
         InputError: the utterances differ, two transcripts differ by more than upper and lower case, or no transcript
@@ -63,7 +63,7 @@ def compare(results: Sequence[Result], rival: Rival, manifest: Path) -> Comparis
     """
     ours = {result.utterance.id: result.reference for result in results}
     theirs = {result.utterance.id: result for result in rival.results}
-    advice = f"Evaluate it on {manifest} with the same transcripts."
+    advice = f"Evaluate the other run on {manifest} with the same transcripts."
     if unlike := sorted(ours.keys() ^ theirs.keys()):
         found = f"{len(theirs)}, and {len(unlike)} are not in both, such as {shorten(unlike[0])}"
         raise InputError(f"--against must hold the {len(ours)} utterances of this evaluation, got {found}. {advice}")

@@ -13,9 +13,9 @@ from ds2_jax.decoding.hypothesis import Word
 from ds2_jax.text.alphabet import Alphabet
 
 LEAST_SHOWN = 0.1
-"""The least probability at which a label that is not written is shown."""
+"""A label that the model does not write is shown from this probability on."""
 PIXELS_PER_FRAME = 7.5
-"""Width of an output frame, which separates the letters."""
+"""Width of an output frame at which neighbouring letters stay apart."""
 FEWEST_PIXELS = 110
 """Smallest width of a second."""
 MOST_PIXELS = 260
@@ -124,7 +124,7 @@ class Timeline(NamedTuple):
         num_frames: number of frames in the spectrogram.
         kilohertz: frequencies in the middle and at the top of the spectrogram.
         letters: the letters of the output frames.
-        rows: rows of words; the last row holds the recognised words, which the reader can play.
+        rows: rows of words; the last row holds the recognised words, from which the reader can play.
     """
 
     axis: Axis

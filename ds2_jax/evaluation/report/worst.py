@@ -22,7 +22,7 @@ class Example(NamedTuple):
 
 
 class Worst:
-    """Collects the utterances with most word errors; ties go to more character errors, then to less confidence.
+    """Collects the utterances with the most word errors; ties go to more character errors, then to less confidence.
 
     Args:
         num_kept: the number of utterances to keep.

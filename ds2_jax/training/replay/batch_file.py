@@ -28,7 +28,7 @@ ABOUT = "about"
 DTYPES = {"waveforms": "<f4", "num_samples": "<i4", "labels": "<i4", "num_labels": "<i4", "indices": "<i4"}
 AXES = {"waveforms": 2, "labels": 2}
 LONGEST_HEADER = 200
-"""Bytes of the Python literal in front of an array that NumPy may parse; NumPy writes 118."""
+"""Largest size in bytes of an array's header, a Python literal that NumPy parses. NumPy writes 118 bytes."""
 LARGEST = 2**31 - 1
 DAMAGE = (
     *(zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError, struct.error),
@@ -53,7 +53,7 @@ class FailedStep:
         made_on: devices and JAX version, in words.
         ids: id of the utterance in each row; "" for an empty row.
         audio: path of the recording in each row; "" for an empty row.
-        batch: rows of this process, as made by `data.pipeline.batches`.
+        batch: rows of this process, as `data.pipeline.batches` yields them.
     """
 
     step: int
@@ -79,7 +79,7 @@ class FailedStep:
         utterances: Sequence[Utterance],
         steps_per_epoch: int,
     ) -> Self:
-        """Makes the record of a step of this process.
+        """Makes the record of a failed step in this process.
 
         Args:
             step: number of the step.
@@ -160,7 +160,8 @@ def read_batch(path: Path) -> FailedStep:
         parts.append(_read_part(other))
         if _whole(parts[i]) != _whole(first) or parts[i].process_index != i:
             raise InputError(
-                f"{other} must be of the same step as {path}, got another step. Copy all parts of one step."
+                f"{other} must be part {i + 1} of the step in {path}, got another step or part. Copy all parts of one "
+                "step."
             )
     batch = {name: np.concatenate([part.batch[name] for part in parts]) for name in DTYPES}
     ids, audio = ([row for part in parts for row in getattr(part, name)] for name in ("ids", "audio"))
@@ -175,20 +176,23 @@ def _whole(part: FailedStep) -> tuple[Any, ...]:
 
 def _read_part(path: Path) -> FailedStep:
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the name is too long
-        raise InputError(f"FILE must be a batch that training has saved, got {path}, which is not a file.")
+        raise InputError(
+            f"FILE must be a batch that training has saved, got {path}, which is not a file. Give "
+            "RUN/replay/step-K.npz; with several processes, the files of all must be in the same folder."
+        )
     try:
         arrays = _read_arrays(path)
         about = json.loads(arrays.pop(ABOUT).tobytes())
         fields = {field.name for field in dataclasses.fields(FailedStep)}
         if not isinstance(about, dict) or about.keys() != fields - {"batch"}:
-            raise ValueError("no account of the step")
+            raise ValueError("no description of the step")
         failed = FailedStep(batch=arrays, **about)
         _check(failed)
     except DAMAGE as error:
         reason = shorten(str(error) or type(error).__name__, 200)
         raise InputError(
-            f"{path} must be an undamaged batch that training has saved, got: {reason}. Copy it again, or run the same "
-            "training command until it meets the step once more."
+            f"{path} must be an undamaged batch that training has saved, got: {reason}. Copy it again, or continue "
+            "the run without --overwrite, until this step fails again."
         ) from error
     return failed
 
@@ -207,7 +211,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """Reads an array as `numpy.load` does, after checking that its header claims the size of its part of the file."""
+    """Reads an array as `numpy.load` does, after checking that its header gives the size of its part of the file."""
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=LONGEST_HEADER)

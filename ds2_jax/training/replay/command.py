@@ -36,7 +36,7 @@ REPRODUCED = 1
 NUM_SHOWN = 12
 """Number of parameters in the table of gradients."""
 NUM_GROUPS = 4
-"""The search ends after this many groups of utterances that fail: with so many, the recordings are not the cause."""
+"""The search ends after this many failing groups of utterances: with so many, the recordings are not the cause."""
 
 
 class Replay(NamedTuple):
@@ -83,7 +83,7 @@ def replay(file: Path, run: Path | None) -> int:
     )
     groups: list[list[int]] = []
     if not (again.finite or diagnosis.finite or not_finite(again.state)):
-        logger.info("looking for the utterances that cause it, in up to a few dozen steps")
+        logger.info("looking for the utterances that cause the failure, in up to a few dozen steps")
         full = np.flatnonzero(again.failed.batch["indices"] >= 0).tolist()
         fails = smallest_groups(full, lambda rows: not with_rows(rows).finite)
         groups = list(itertools.islice(fails, NUM_GROUPS))
@@ -125,12 +125,12 @@ def restore(run: Path, config: Config, step: int, init: Any, mesh: Mesh) -> Trai
     Args:
         run: folder of the run.
         config: settings of the run.
-        step: updates made; the initial state, if not saved, is drawn again.
+        step: number of updates made. For 0, the initial state is drawn again if it was not saved.
         init: makes the initial state.
         mesh: the devices that receive the state.
 
     Raises:
-        InputError: the checkpoint does not exist any more or is damaged.
+        InputError: the checkpoint does not exist any more, is damaged, or has other settings.
     """
     saved = run_folder.saved_steps(run)
     if step not in saved:
@@ -140,7 +140,7 @@ def restore(run: Path, config: Config, step: int, init: Any, mesh: Mesh) -> Trai
         there = ", ".join(map(str, saved)) or "none"
         raise InputError(
             f"{run} must still have the checkpoint of step {step}, before the one to replay, got {there}. The run has "
-            "continued since. If it meets the step again, it saves a new file."
+            "probably continued since. If the step fails again, training saves a new file."
         )
     copies = NamedSharding(mesh, PartitionSpec())
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=copies), jax.eval_shape(init))
@@ -150,7 +150,7 @@ def restore(run: Path, config: Config, step: int, init: Any, mesh: Mesh) -> Trai
 
 def for_one_device(failed: FailedStep, num_micro_batches: int) -> FailedStep:
     """Reorders the rows of a batch so that one device computes the same micro-batches."""
-    logger.info(f"this step was met on {failed.num_devices} devices; one computes it here, so the last bits may differ")
+    logger.info(f"this step failed on {failed.num_devices} devices; one repeats it here, so the last bits may differ")
     order = np.arange(len(failed.ids)).reshape(failed.num_devices, num_micro_batches, -1).swapaxes(0, 1).ravel()
     return dataclasses.replace(
         failed,
@@ -162,7 +162,7 @@ def for_one_device(failed: FailedStep, num_micro_batches: int) -> FailedStep:
 
 
 def account(again: Replay) -> Iterator[str]:
-    """Yields lines on the repeated step and its results then and now."""
+    """Yields lines on the repeated step, with its results in training and now."""
     failed, device = again.failed, again.mesh.devices.flat[0].device_kind
     num_rows = sum(map(bool, failed.ids))
     yield f"step {failed.step} (epoch {failed.epoch + 1}): {num_rows} utterances, on {again.mesh.size} x {device}"
@@ -177,9 +177,9 @@ def account(again: Replay) -> Iterator[str]:
 
 
 def rows_table(again: Replay, diagnosis: Diagnosis) -> Iterator[str]:
-    """Yields a line for each utterance: its waveform, its lengths, its loss."""
+    """Yields a line for each utterance with figures of its waveform, its lengths and its loss."""
     batch, config = again.failed.batch, again.config
-    yield "\nutterances (a peak of 1 is full scale; bad: samples that are not finite):"
+    yield "\nutterances (a peak of 1 is full scale; bad: samples that are not finite; unaligned: no CTC loss):"
     yield "   seconds      peak       bad  labels  frames       loss  utterance, audio"
     for row in np.flatnonzero(batch["indices"] >= 0).tolist():
         samples = batch["waveforms"][row, : batch["num_samples"][row]]
@@ -189,7 +189,7 @@ def rows_table(again: Replay, diagnosis: Diagnosis) -> Iterator[str]:
             f"{len(samples) / config.features.sample_rate:10.2f}{np.abs(samples[finite]).max(initial=0):10.4g}"
             f"{np.count_nonzero(~finite):10,}{batch['num_labels'][row]:8}"
             f"{conv_output_lengths(frames, config.model.time_reduction):8}"
-            + (f"{diagnosis.losses[row]:11.5g}" if diagnosis.alignable[row] else "  no loss: 0")
+            + (f"{diagnosis.losses[row]:11.5g}" if diagnosis.alignable[row] else "  unaligned")
             + f"  {name_of(again, row)}, {printable(again.failed.audio[row])}"
         )
 
@@ -224,7 +224,10 @@ def conclusion(again: Replay, diagnosis: Diagnosis, groups: Sequence[Sequence[in
         groups: groups of rows that fail by themselves.
     """
     if again.finite:
-        yield "Finite here: there is nothing to reproduce on this machine, with these versions and this checkpoint."
+        yield (
+            "The loss and the gradient are finite here: the failure does not reproduce on this machine, with these "
+            "versions and this checkpoint."
+        )
         return
     if broken := not_finite(again.state):
         yield (
@@ -233,7 +236,8 @@ def conclusion(again: Replay, diagnosis: Diagnosis, groups: Sequence[Sequence[in
         )
     if diagnosis.finite:
         yield (
-            "The same step, compiled differently for the diagnosis, is finite: its values are at the edge of float32."
+            "The same step, compiled differently for the diagnosis, is finite: its values are near the limits of "
+            "float32."
         )
         return
     yield where_it_begins(again, diagnosis)
@@ -268,13 +272,13 @@ def where_it_begins(again: Replay, diagnosis: Diagnosis) -> str:
 
 
 def module_of(parameter: str, layers: Sequence[str]) -> str:
-    """Returns the layer whose output a parameter enters."""
+    """Returns the layer that a parameter belongs to; the last one if no layer has the name of its module."""
     module = parameter.rpartition(".")[0]
     return module if module in layers else layers[-1]
 
 
 def not_finite(state: TrainState) -> dict[str, int]:
-    """Counts the values of each array of a state that are not finite, and leaves out arrays without any."""
+    """Counts the values that are not finite in each array of a state. Arrays without any are left out."""
     leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(vars(state)).items()}
     counts = {name: int(np.count_nonzero(~np.isfinite(leaf))) for name, leaf in leaves.items()}
     return {name: count for name, count in counts.items() if count}

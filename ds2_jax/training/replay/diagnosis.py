@@ -28,7 +28,7 @@ class Values(NamedTuple):
     """Statistics of the values of an array."""
 
     largest: jax.Array
-    """float32, magnitude of the largest finite value."""
+    """float32, largest magnitude of the finite values."""
     not_finite: jax.Array
     """int32, number of values that are not finite."""
 
@@ -137,11 +137,11 @@ def keep_rows(batch: Arrays, rows: Sequence[int]) -> dict[str, np.ndarray]:
 
 
 def smallest_groups(rows: Sequence[int], fails: Callable[[Sequence[int]], bool]) -> Iterator[list[int]]:
-    """Halves rows that fail together, and then each half, as long as a half fails by itself.
+    """Halves a group of failing rows again and again, as long as a half fails by itself.
 
     Args:
         rows: rows that fail together, at least one.
-        fails: whether some rows fail if all others are empty.
+        fails: returns whether the given rows fail when all other rows are empty.
 
     Yields:
         Groups that fail while neither half does: single rows, or rows that only fail together.

@@ -93,7 +93,7 @@ def test_it_shows_what_an_epoch_of_training_hears_and_sees(
 
     np.testing.assert_allclose(seen.after, as_the_step(after[None], np.array([len(after)]))[0], atol=1e-5)
     output = capsys.readouterr()
-    assert output.err == f"{manifest}: 2 of 5 left out: 1 unknown characters, 1 empty transcript\n"
+    assert output.err == f"{manifest}: 2 of 5 are left out: 1 unknown characters, 1 empty transcript\n"
     told = output.out.rstrip("\n")
     assert told.startswith(
         f"{out}/01_take_4  1.00 s -> {len(after) / RATE:.2f} s: speed {len(before) / len(after):.3f}"
@@ -182,9 +182,9 @@ def test_wrong_options_are_named(manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for message, options in {
         "--count must be at least 1, got 0.": {"count": 0},
-        "--epoch must be 1, the first, or a later one below 2^31, got 0.": {"epoch": 0},
+        "--epoch must be at least 1 and below 2^31, got 0.": {"epoch": 0},
         "--snr must be left out without --noise, got 3.0. Name a recording with --noise.": {"snr": 3.0},
-        "--ids must name utterances that can be used, got 'tkae 2'. Near it: take 2, take 4, take 3.": {
+        "--ids must name utterances that can be used, got 'tkae 2'. Similar ids: take 2, take 4, take 3.": {
             "ids": ("tkae 2",)
         },
         "seed must be 0 or more, got -1.": {"seed": -1},
@@ -195,7 +195,7 @@ def test_wrong_options_are_named(manifest: Path, tmp_path: Path) -> None:
     (tmp_path / "speech/0.wav").unlink()
     write_manifest(tmp_path / "gone.jsonl", [Utterance(tmp_path / "speech/0.wav", 1.0, "A", "a")])
     with pytest.raises(
-        InputError, match=r"gone.jsonl must hold usable utterances, got 1 of 1 left out: 1 missing audio"
+        InputError, match=r"gone.jsonl must hold usable utterances, got none: 1 of 1 are left out: 1 missing audio"
     ):
         preview(tmp_path / "gone.jsonl", out)
     with pytest.raises(InputError, match=r"train\.jsonl/01_.*must be writable, got: "):
@@ -295,9 +295,9 @@ def test_files_that_noise_cannot_be_added_to_are_named(tmp_path: Path, monkeypat
     soundfile.write(silent, np.zeros(8000), RATE)
     for message, arguments in {
         "--snr must be within -50 to 100 dB, got nan.": (speech, speech, math.nan, out),
-        "--out must be a WAV file beside --noise, got 'folder.wav'.": (speech, speech, 3.0, Path("folder.wav")),
+        "--out must name a .wav file if --noise is given, got 'folder.wav'.": (speech, speech, 3.0, Path("folder.wav")),
         f"--out must not be one of the input files, got '{speech}'.": (silent, speech, 3.0, speech),
-        f"{silent} must hold sound, got silence. Take another file, or another --seed.": (speech, silent, 3.0, out),
+        f"{silent} must hold sound, got silence. Give another file, or another --seed.": (speech, silent, 3.0, out),
     }.items():
         with pytest.raises(InputError) as caught:
             mix(*arguments, 0)

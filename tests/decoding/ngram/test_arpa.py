@@ -90,7 +90,7 @@ def test_the_shortest_lines_find_room(tmp_path: Path) -> None:
 
 def test_a_gzip_bomb(tmp_path: Path) -> None:
     bomb = gzip.compress(HAND.replace("\\2-grams:", "-1.0\ta\n" * 2**23 + "\\2-grams:", 1).encode(), 1)
-    assert_refused(tmp_path, bomb, "must be readable, got: over 50 bytes of content for each of its own.")
+    assert_refused(tmp_path, bomb, "must be readable, got: over 50 bytes of content for each byte of the file.")
 
 
 def test_gzip_by_its_first_bytes(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_words_are_found_among_many_alike() -> None:
     assert found[:, 0].tolist() == [length // 2 - 1 if length % 2 == 0 else -1 for length in range(1, 500)]
 
 
-LINE = " Mend the line or make the model again."
+LINE = " Correct the line or make the model again."
 
 
 @pytest.mark.parametrize(
@@ -226,25 +226,43 @@ LINE = " Mend the line or make the model again."
         ("-2\tSAT", "-2\t<UNK>", f"must list each word once, got '<unk>'.{LINE}"),
         ("THE THE", "THE CAT", f"must list each n-gram once, got 'THE CAT'.{LINE}"),
         ("THE CAT SAT", "<s> THE CAT", f"must list each n-gram once, got '<s> THE CAT'.{LINE}"),
-        ("</s>", "END", "must list <s> and </s> among its 1-grams, got a list without </s>. Copy it or make it again."),
-        ("<s>", "START", "must list <s> and </s> among its 1-grams, got a list without <s>. Copy it or make it again."),
+        (
+            "</s>",
+            "END",
+            "must list <s> and </s> among its 1-grams, got a list without </s>. Copy the file again or make it again.",
+        ),
+        (
+            "<s>",
+            "START",
+            "must list <s> and </s> among its 1-grams, got a list without <s>. Copy the file again or make it again.",
+        ),
         (
             "ngram 2=5",
             "ngram 2=6",
-            "section \\2-grams: must hold the 6 n-grams that \\data\\ announces, got 5. Copy it or make it again.",
+            "section \\2-grams: must hold the 6 n-grams that \\data\\ announces, got 5. "
+            "Copy the file again or make it again.",
         ),
         ("ngram 3=2", "ngram 3=1", "section \\3-grams: must hold the 1 n-grams that \\data\\ announces, got 2."),
         ("ngram 2=5\n", "", f"line 3, must be 'ngram 2=COUNT' or '\\1-grams:', got 'ngram 3=2'.{LINE}"),
         ("ngram 2=5", "ngram 2=-5", "line 3, must be 'ngram 2=COUNT' or '\\1-grams:', got 'ngram 2=-5'."),
         ("ngram 3=2\n", "", "line 14, must have no back-off weight, because it is of the highest order, got '-0.125'."),
-        ("ngram 1=6\nngram 2=5\nngram 3=2", "", "must announce 'ngram 1=COUNT' behind \\data\\, got 'no counts'. Mend"),
+        (
+            "ngram 1=6\nngram 2=5\nngram 3=2",
+            "",
+            "must announce 'ngram 1=COUNT' after \\data\\, got 'no counts'. Correct",
+        ),
         (
             "\\2-grams:\n",
             "",
             "line 14, must hold a probability, 1 words and perhaps a back-off weight, got '-0.25 <s> THE -0.",
         ),
         ("\\2-grams:", "\\3-grams:", "line 14, must be \\2-grams:, got '\\\\3-grams:'. Are sections missing?"),
-        ("\\end\\\n", "", "must have a line \\end\\, got its end. It is cut short. Copy it or make it again."),
+        (
+            "\\end\\\n",
+            "",
+            "must have a line \\end\\, got the end of the file. The file is cut short. "
+            "Copy the file again or make it again.",
+        ),
         ("\\3-grams:", "\\end\\", "line 21, must be \\3-grams:, got '\\\\end\\\\'."),
         (
             "\\data\\",
@@ -273,7 +291,9 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
 def test_a_file_cut_in_a_section(tmp_path: Path) -> None:
     end = HAND.index("-0.5\tCAT SAT")
     assert_refused(
-        tmp_path, HAND[:end], "model.arpa must have a line \\3-grams:, got its end. It is cut short. Copy it"
+        tmp_path,
+        HAND[:end],
+        "model.arpa must have a line \\3-grams:, got the end of the file. The file is cut short. Copy",
     )
 
 
@@ -303,11 +323,15 @@ def test_files_that_are_no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_unreadable_files(tmp_path: Path) -> None:
     zipped = gzip.compress(HAND.encode())
     assert_refused(
-        tmp_path, zipped[:-20], "must be a complete gzip file, got only its start. Copy it or make it again."
+        tmp_path,
+        zipped[:-20],
+        "must be a complete gzip file, got only its start. Copy the file again or make it again.",
     )
     assert_refused(tmp_path, zipped[:-6] + bytes(6), "must be readable, got: CRC check failed")
     assert_refused(tmp_path, zipped[:15] + b"\xff" * 30, "must be readable, got: Error -3 while decompressing data: ")
-    with pytest.raises(InputError, match=r"nowhere must be readable, got: No such file or directory\. Mend it or name"):
+    with pytest.raises(
+        InputError, match=r"nowhere must be readable, got: No such file or directory\. Correct this or name"
+    ):
         read_arpa(tmp_path / "nowhere")
     with pytest.raises(InputError, match="must be readable, got: Is a directory"):
         read_arpa(tmp_path)
@@ -315,4 +339,4 @@ def test_unreadable_files(tmp_path: Path) -> None:
 
 def test_text_that_is_not_utf8(tmp_path: Path) -> None:
     latin = HAND.replace("CAT", "CHÂT").encode("latin-1")
-    assert_refused(tmp_path, latin, "must be in UTF-8, got 'CH\ufffdT'. Convert the file, with iconv perhaps.")
+    assert_refused(tmp_path, latin, "must be in UTF-8, got 'CH\ufffdT'. Convert the file, for example with iconv.")

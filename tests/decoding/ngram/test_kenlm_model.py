@@ -110,7 +110,7 @@ def test_without_the_package(binary: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "kenlm", None)
     message = (
         r"model\.arpa must be an ARPA file if the package kenlm is not installed, got a binary file of KenLM\. "
-        r"Name its ARPA file, or `pip install kenlm`, which needs a C\+\+ compiler and CMake\."
+        r"Name the ARPA file it was made from, or `pip install kenlm`, which needs a C\+\+ compiler and CMake\."
     )
     with pytest.raises(InputError, match=message):
         load(binary)

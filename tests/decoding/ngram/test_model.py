@@ -191,7 +191,7 @@ def test_a_file_is_read_by_what_it_is(tmp_path: Path, monkeypatch: pytest.Monkey
     assert isinstance(model, NGramModel)
     assert model.score("THE CAT SAT") == make(tmp_path, HAND).score("THE CAT SAT")
     with pytest.raises(
-        InputError, match=r"nowhere\.arpa must be readable, got: No such file or directory\. Mend it or"
+        InputError, match=r"nowhere\.arpa must be readable, got: No such file or directory\. Correct this or"
     ):
         load(tmp_path / "nowhere.arpa")
     with pytest.raises(InputError, match="must be readable, got: Is a directory"):

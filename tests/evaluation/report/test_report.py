@@ -73,7 +73,10 @@ def test_an_earlier_evaluation_is_compared_without_a_report(folder: Path, capsys
     ("case", "message"),
     [
         ("file", r"--report must be a folder, got .*/taken, which is a file\. Give another --report\."),
-        ("below a file", r"taken/report must be writable, got: Not a directory\. Make room or mend the permissions"),
+        (
+            "below a file",
+            r"taken/report must be writable, got: Not a directory\. Free space, or correct the path",
+        ),
     ],
 )
 def test_a_place_that_takes_no_report_is_named_before_the_work(tmp_path: Path, case: str, message: str) -> None:

@@ -45,7 +45,7 @@ def test_an_earlier_evaluation_is_read_whatever_its_order(tmp_path: Path) -> Non
         ("[1]", r"got '\[1\]' \(TypeError: "),
         (
             '{"audio": "a", "id": 7, "reference": "A", "hypothesis": "A"}',
-            r"\(TypeError: they must be strings\)\. Give --against",
+            r"\(TypeError: the values must be strings\)\. Give --against",
         ),
         (
             '{"audio": "a", "id": "x", "reference": "A", "hypothesis": "A"}',
@@ -66,7 +66,7 @@ def test_other_utterances_are_not_compared() -> None:
         compare(OURS, rival, MANIFEST)
     assert str(caught.value) == (
         "--against must hold the 3 utterances of this evaluation, got 3, and 2 are not in both, such as c. "
-        "Evaluate it on test.jsonl with the same transcripts."
+        "Evaluate the other run on test.jsonl with the same transcripts."
     )
 
 
@@ -76,7 +76,7 @@ def test_other_transcripts_are_not_compared() -> None:
         compare([*OURS[:2], result("c", "HALT", "HALT")], rival, MANIFEST)
     assert str(caught.value) == (
         "--against must have the reference 'HALT' for utterance c, apart from case, got 'STOP'. "
-        "Evaluate it on test.jsonl with the same transcripts."
+        "Evaluate the other run on test.jsonl with the same transcripts."
     )
 
 

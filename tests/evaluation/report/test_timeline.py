@@ -87,7 +87,7 @@ def test_picture_letters_and_words_share_one_axis() -> None:
     assert drawn.count("left:10.000%;min-width:20.000%;top:0px") == 2
     button = re.findall(r'<button type="button" class="insertion" style="([^"]*)" data-start="([\d.]+)"', drawn)
     assert button == [("left:90.000%;min-width:10.000%;top:0px", "0.180")]
-    assert 'aria-label="B, insertion, 0.18 to 0.20 s, confidence 50%. Play it"' in drawn
+    assert 'aria-label="B, insertion, 0.18 to 0.20 s, confidence 50%. Play from here"' in drawn
     assert '<span style="left:75.000%">0.15 s</span>' not in drawn  # steps are at least 0.25 s
     assert drawn.count("<button") == 2
 

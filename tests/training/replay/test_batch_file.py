@@ -97,7 +97,7 @@ def test_rows_of_all_processes_come_together(tmp_path: Path) -> None:
         read = read_batch(path)
         assert_same(dataclasses.replace(read, process_index=0), dataclasses.replace(whole, num_processes=2))
     write_batch(tmp_path, dataclasses.replace(part, epoch=5))
-    other = r"step-812\.2-of-2\.npz must be of the same step as .*1-of-2\.npz, got another"
+    other = r"step-812\.2-of-2\.npz must be part 2 of the step in .*1-of-2\.npz, got another step or part"
     with pytest.raises(InputError, match=other):
         read_batch(tmp_path / "replay/step-812.1-of-2.npz")
     (tmp_path / "replay/step-812.2-of-2.npz").unlink()
@@ -150,7 +150,7 @@ def with_array(name: str, value: Any) -> Callable[[Arrays], Arrays]:
     [
         (lambda arrays: {name: value for name, value in arrays.items() if name != "labels"}, "other arrays"),
         (with_array("more", 1), "other arrays"),
-        (with_array("about", np.frombuffer(b"{}", np.uint8)), "no account of the step"),
+        (with_array("about", np.frombuffer(b"{}", np.uint8)), "no description of the step"),
         (with_array("about", np.frombuffer(b"[" * 100_000, np.uint8)), "maximum recursion depth"),
         (with_array("about", np.frombuffer(b"\xff", np.uint8)), "utf-8"),
         (with_array("waveforms", np.zeros((4, 700))), "waveforms float64 (4, 700)"),
@@ -173,7 +173,7 @@ def with_array(name: str, value: Any) -> Callable[[Arrays], Arrays]:
         (about_with(num_devices=3), "4 rows for 3 devices of 1 processes"),
         (about_with(process_index=1), "process_index 1 of 1"),
         (about_with(num_processes=4), "2 devices of 4 processes"),
-        (about_with(more=1), "no account of the step"),
+        (about_with(more=1), "no description of the step"),
     ],
 )
 def test_other_contents_are_refused(tmp_path: Path, change: Callable[[Arrays], Arrays], reason: str) -> None:
@@ -184,7 +184,7 @@ def test_other_contents_are_refused(tmp_path: Path, change: Callable[[Arrays], A
     start, end = str(caught.value).split(", got: ")
     assert start == f"{path} must be an undamaged batch that training has saved"
     assert reason in end
-    assert end.endswith(". Copy it again, or run the same training command until it meets the step once more.")
+    assert end.endswith(". Copy it again, or continue the run without --overwrite, until this step fails again.")
 
 
 def test_objects_are_never_unpickled(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_step_is_made_again_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFi
         f"now:  loss {loss}, gradient norm {grad_norm}, the same bits",
         "the state before it (step 4): finite",
     ]
-    assert lines[-1].startswith("Finite here: there is nothing to reproduce on this machine")
+    assert lines[-1].startswith("The loss and the gradient are finite here: the failure does not reproduce")
     shutil.move(path, tmp_path / "elsewhere.npz")
     assert replayed(tmp_path / "elsewhere.npz", capsys, "--run", str(tmp_path / "run")) == (0, printed)
 
@@ -160,7 +160,7 @@ def test_checkpoint_that_is_gone_is_told(tmp_path: Path) -> None:
         make_again(make_failed(), folder)
     assert str(caught.value) == (
         f"{folder} must still have the checkpoint of step 4, before the one to replay, got 7. The run has "
-        "continued since. If it meets the step again, it saves a new file."
+        "probably continued since. If the step fails again, training saves a new file."
     )
 
 
@@ -193,7 +193,7 @@ def test_rows_of_more_devices_come_in_the_order_of_one(capsys: pytest.CaptureFix
     assert one.batch["indices"].tolist() == list(range(8))
     assert one.ids == one.audio == [str(i) for i in range(8)]
     assert one.num_devices == 1
-    assert "this step was met on 2 devices; one computes it here" in capsys.readouterr().err
+    assert "this step failed on 2 devices; one repeats it here" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -19,7 +19,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// Utterances: a cursor follows the sound and the current word is framed; a click on a word or a place plays from there.
+// Utterances: a cursor follows the sound and the current word is framed. A click on a recognised word plays from there; a
+// click on another place moves the cursor there.
 for (const utterance of document.querySelectorAll(".utterance")) {
   const audio = utterance.querySelector("audio");
   const timeline = utterance.querySelector(".timeline");
