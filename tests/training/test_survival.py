@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"config = from_json(Path({str(folder / 'settings.json')!r}).read_text())\n"
     )
     process = start(folder, "whole")
-    assert process.wait(timeout=300) == 0, errors(folder, "whole")
+    assert process.wait(timeout=600) == 0, errors(folder, "whole")
     return folder
 
 
@@ -142,7 +142,7 @@ def assert_survives(folder: Path, name: str, kills: Sequence[tuple[str, int, flo
         told = [line for line in errors(folder, name).splitlines() if "continuing after step" in line]
         assert all(line.endswith(f"continuing after step {before}") for line in told)
         assert told or before is None or wanted == "preparation"
-    assert start(folder, name).wait(timeout=300) == 0, errors(folder, name)
+    assert start(folder, name).wait(timeout=600) == 0, errors(folder, name)
     config, whole = from_json((folder / "settings.json").read_text()), folder / "whole"
     jax.tree.map(np.testing.assert_array_equal, final_state(run, config), final_state(whole, config))
     assert history(run) == history(whole)
@@ -169,7 +169,7 @@ def test_folder_that_is_gone_is_named_and_not_made_anew(folder: Path) -> None:
     last = last_step(folder / "elsewhere")
     shutil.rmtree(run)
     (folder / "elsewhere").rename(run)
-    assert start(folder, "gone").wait(timeout=300) == 0
+    assert start(folder, "gone").wait(timeout=600) == 0
     assert f"continuing after step {last}\n" in errors(folder, "gone")
     assert history(run) == history(folder / "whole")
 
