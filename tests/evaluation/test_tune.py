@@ -220,9 +220,10 @@ def test_report_says_what_is_doubtful(tmp_path: Path) -> None:
     assert "alpha 3, beta 0.5, the best of 2 trials: WER 60.00% (6 errors), CER 50.00% (20)\n" in told
     assert "no better than greedy decoding" in told
     assert "\n  alpha at the end of the range that was tried" in told
-    told = "\n".join(describe(make_trials(tmp_path, Trial(0.5, 0.5, 5, 20)), tmp_path, Path("lm")))
-    assert "greedy" not in told
-    assert "at the end" not in told
+    for good in (Trial(0.5, 0.5, 5, 20), Trial(0.0, 0.5, 5, 20)):  # alpha cannot be negative
+        told = "\n".join(describe(make_trials(tmp_path, good), tmp_path, Path("lm")))
+        assert "greedy" not in told
+        assert "at the end" not in told
 
 
 @pytest.mark.parametrize("num_trials", [1, 2, 40])
