@@ -6,7 +6,7 @@ BIN := .venv/bin
 # A process compiles on one core, and compiles the programs of a test file once.
 IN_PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Every package is pinned, so nothing is resolved; .ci/run checks that none is missing.
-# uv installs in a quarter of the time. It does not read pip's settings, so pip installs where uv cannot.
+# uv is faster than pip, but does not read pip's settings: where uv fails, pip installs.
 INSTALL = { $(BIN)/pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps $(1); } \
 	|| $(BIN)/pip install --quiet --no-deps $(1)
 

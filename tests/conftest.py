@@ -59,7 +59,7 @@ def ffmpeg() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--quick-compilation", action="store_true", help="compile without optimisation, in half of the time"
+        "--quick-compilation", action="store_true", help="compile without optimisation, which takes less time"
     )
 
 

@@ -47,7 +47,7 @@ def find_config(path: Path) -> Path:
     known = recipes()
     if (recipe := known.get(str(path))) is not None:
         return recipe
-    exists, is_folder = os.path.exists(path), os.path.isdir(path)  # noqa: PTH110, PTH112
+    exists, is_folder = os.path.exists(path), os.path.isdir(path)  # noqa: PTH110, PTH112 - the name may be too long
     finding = "is a folder" if is_folder else "is not a regular file" if exists else "does not exist"
     raise InputError(
         f"--config must name a configuration file, got {path}, which {finding}. Known recipes: {', '.join(known)}."

@@ -44,7 +44,8 @@ def check_utterances(
         labels = [] if (unknown := alphabet.unknown(utterance.transcript)) else alphabet.encode(utterance.transcript)
         num_samples = utterance.num_samples(sample_rate)
         reason: Reason
-        if utterance.record is None and not os.path.isfile(utterance.audio):  # noqa: PTH113 - Path.is_file raises if the name is too long
+        # Path.is_file and Path.exists raise if the name is too long.
+        if utterance.record is None and not os.path.isfile(utterance.audio):  # noqa: PTH113
             finding = "is not a file" if os.path.exists(utterance.audio) else "does not exist"  # noqa: PTH110
             reason, detail = "missing audio", f"{utterance.audio} {finding}"
         elif utterance.duration == 0 and (error := _why_unreadable(utterance, sample_rate)):
