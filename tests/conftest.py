@@ -57,6 +57,12 @@ def ffmpeg() -> None:
         pytest.skip(NO_FFMPEG)
 
 
+@pytest.fixture
+def no_ffmpeg(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hides ffmpeg and all other programs."""
+    monkeypatch.setenv("PATH", str(tmp_path_factory.mktemp("bin")))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--quick-compilation", action="store_true", help="compile without optimisation, which takes less time"

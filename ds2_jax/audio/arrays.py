@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ds2_jax.audio.reading import MAX_RATE, MIN_RATE, block_samples, waveform_blocks
+from ds2_jax.audio.waveform import MAX_RATE, MIN_RATE, block_samples, waveform_blocks
 from ds2_jax.system.checks import require
 
 MAX_CHANNELS = 64

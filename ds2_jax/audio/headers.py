@@ -1,12 +1,12 @@
 """Reads the lengths that the headers of audio files state. `audio/reading.py` compares them with the contents."""
 
-import dataclasses
-import io
 import re
 import struct
 import zlib
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+from ds2_jax.audio.parts import Parts, Source, contents, num_bytes, open_binary
 
 # A program that writes AIFF into a pipe does not know the size. sox writes this value, ffmpeg 0 or -1.
 SIZE_UNKNOWN = 0x7F000000
@@ -15,58 +15,29 @@ OGG_PAGE = struct.Struct("<4sxB8xII4sB")  # "OggS", flags, stream, page number, 
 OGG_FIRST = 2  # flag of a stream's first page
 OGG_LAST = 4  # flag of a stream's last page
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-# Without a Xing or Info header libsndfile estimates an MP3's length from the file's size and first frame. Without tags
-# it was at most 0.5 % too long at constant bit rates (3 s of noise, 8 to 48 kHz). The limit is twice that.
-MP3_ESTIMATE_ERROR = 0.01
-# Bit rates (kbit/s) and sample rates (Hz) of Layer III for each value of the two version bits (ISO 11172-3 and 13818-3;
-# 0 is MPEG 2.5).
-MP3_BIT_RATES = {3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)}
-MP3_BIT_RATES |= dict.fromkeys((0, 2), (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160))
-MP3_SAMPLE_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
-
-
-@dataclasses.dataclass(frozen=True)
-class AudioBytes:
-    """An audio file in memory.
-
-    Attributes:
-        name: the name to use in messages instead of a path.
-        data: the contents of the file.
-    """
-
-    name: str
-    data: bytes
-
-    def __str__(self) -> str:
-        return self.name
-
-
-Source = Path | AudioBytes
-
-
-def _open_binary(source: Source) -> BinaryIO:
-    return io.BytesIO(source.data) if isinstance(source, AudioBytes) else source.open("rb")
-
-
-def _num_bytes(source: Source) -> int:
-    return len(source.data) if isinstance(source, AudioBytes) else source.stat().st_size
+SMALLEST_CHUNK = 8  # bytes: name and size
+# Chunks that hold no sound and often stand beside it. One of them is recognised even if it is cut short.
+METADATA_CHUNKS = frozenset(
+    {b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"cue ", b"smpl", b"PEAK", b"fact", b"JUNK", b"PAD ", b"FLLR"}
+)
+KNOWN_CHUNKS = METADATA_CHUNKS | {b"fmt ", b"data", b"COMM", b"SSND"}
+FILE_STARTS = frozenset({b"RIFF", b"RIFX", b"RF64", b"FORM"})
+OGG_CHAINED = "a second stream"
 
 
 def wav_data_bytes(path: Source) -> tuple[int, int]:
     """Returns how many bytes of samples the header states, and how many bytes follow it in the file."""
-    with _open_binary(path) as file:
+    with open_binary(path) as file:
         order = ">" if file.read(12).startswith(b"RIFX") else "<"
-        while len(header := file.read(8)) == 8:
-            name, size = struct.unpack(order + "4sI", header)
+        for name, size, start in _chunks(file, 12, order):
             if name == b"data":
-                return size, _num_bytes(path) - file.tell()
-            file.seek(size + size % 2, 1)
+                return size, num_bytes(path) - start
     return 0, 0
 
 
 def sphere_sample_count(path: Source) -> int | None:
     """Returns the number of samples per channel that the header states; None if the header states none."""
-    with _open_binary(path) as file:
+    with open_binary(path) as file:
         header, _, _ = file.read(SPHERE_MAX_HEADER_BYTES).partition(b"end_head")
     found = re.search(rb"^sample_count -i (\d+)", header, re.MULTILINE)
     return int(found[1]) if found else None
@@ -77,7 +48,7 @@ def ogg_fault(path: Source) -> str:
 
     Source: RFC 3533, section 6.
     """
-    with _open_binary(path) as file:
+    with open_binary(path) as file:
         data = file.read()
     offset, flags, stream, expected = 0, 0, None, None
     while header := data[offset : offset + OGG_PAGE.size]:
@@ -93,7 +64,7 @@ def ogg_fault(path: Source) -> str:
         if _ogg_checksum(data[offset:end]) != checksum:
             return f"a damaged page at byte {offset}"
         if stream not in (None, serial) or (flags & OGG_FIRST and offset):
-            return f"a second stream at byte {offset}"
+            return f"{OGG_CHAINED} at byte {offset}"
         if expected not in (None, number):
             return f"a page missing before byte {offset}"
         offset, stream, expected = end, serial, number + 1
@@ -124,45 +95,144 @@ def logged_fault(log: str) -> str:
     return "a file cut short" if "truncated" in log else ""
 
 
-def mp3_length_excess(path: Source) -> float:
-    """Returns the fraction by which libsndfile's length of an intact MP3 may be too long.
+def second_flac(path: Source) -> int:
+    """Returns the byte at which another FLAC stream starts behind the first; 0 if there is none.
 
-    It is 0 if the first frame states the length.
+    libFLAC ends at the number of samples that the first stream's header states.
     """
-    with _open_binary(path) as file:
-        start = mp3_start(file.read(10))
-        file.seek(start)
-        return 0.0 if _states_length(file.read(64)) else MP3_ESTIMATE_ERROR + start / _num_bytes(path)
+    with contents(path) as data:
+        offset = data.find(b"fLaC", 4)
+        while offset >= 0 and data[offset + 4 : offset + 8] not in (b"\0\0\0\x22", b"\x80\0\0\x22"):  # STREAMINFO
+            offset = data.find(b"fLaC", offset + 1)
+    return max(0, offset)
 
 
-def mp3_start(tag: bytes) -> int:
-    """Returns the number of bytes before the first frame: the size of the ID3 tag.
+def with_sound_behind(path: Source, file_format: str) -> Parts | None:
+    """Returns a file with a right header if sound follows behind the end that the header states.
 
-    The tag starts with a header of ten bytes. The last four, of 7 bits each, state the size of the rest of the tag.
+    A recorder that crashes leaves the size 0 or an old one, and sizes above 4 GiB are stored modulo 2^32.
+
+    Args:
+        path: the file.
+        file_format: libsndfile's name of the format.
+
+    Returns:
+        The file up to the end of the sound; None if the header is right, or for formats other than WAV, AIFF and AU.
     """
-    if not tag.startswith(b"ID3"):
-        return 0
-    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=False))
+    with open_binary(path) as file:
+        if file_format in ("WAV", "WAVEX"):
+            return _wav_with_sound_behind(path, file, num_bytes(path))
+        if file_format == "AIFF":
+            return _aiff_with_sound_behind(path, file, num_bytes(path))
+        return _au_with_sound_behind(path, file, num_bytes(path)) if file_format == "AU" else None
 
 
-def _states_length(first_frame: bytes) -> bool:
-    return b"Xing" in first_frame or b"Info" in first_frame
+def with_plain_chunks(path: Source) -> Parts | None:
+    """Returns a WAV file with nothing but the chunks that describe and hold the sound.
+
+    libsndfile finds no sound behind a chunk whose odd size is not filled up, and is lost if another file follows.
+
+    Returns:
+        The file up to the end of the sound; None if it is no WAV file, or lacks one of the chunks.
+    """
+    with open_binary(path) as file:
+        found = _wav_sound(file, num_bytes(path))
+        return None if found is None else _plain_wav(path, found)
 
 
-def mp3_varies(path: Source) -> bool:
-    """Whether the bit rate varies and the first frame does not state the length."""
-    with _open_binary(path) as file:
-        data = file.read()
-    offset = mp3_start(data[:10])
-    if _states_length(data[offset : offset + 64]):
-        return False
-    found = set()
-    while len(header := data[offset : offset + 4]) == 4 and header[0] == 0xFF and header[1] & 0xE6 == 0xE2:
-        version, rate, frequency = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
-        if version == 1 or rate in (0, 15) or frequency == 3:  # reserved values, or a frame without a stated size
+class _WavSound(NamedTuple):
+    head: bytes  # "RIFF", a size, "WAVE"
+    about: bytes  # the chunks that describe the sound
+    start: int
+    stated: int  # bytes
+    size: int  # bytes, at most `stated` if no sound follows behind
+
+
+def _wav_sound(file: BinaryIO, end: int) -> _WavSound | None:
+    head, about = file.read(12), b""
+    if not head.startswith((b"RIFF", b"RIFX")) or head[8:] != b"WAVE":
+        return None
+    order = ">" if head.startswith(b"RIFX") else "<"
+    for name, stated, start in _chunks(file, 12, order):
+        if name in (b"fmt ", b"fact"):
+            file.seek(start - SMALLEST_CHUNK)
+            about += file.read(SMALLEST_CHUNK + stated) + bytes(stated % 2)
+        if name == b"data":
+            size = stated
+            while not _only_chunks(file, start + size, end, order):
+                size += 1 << 32
+                if start + size > end:
+                    size = end - start
+            return _WavSound(head, about, start, stated, size)
+    return None
+
+
+def _plain_wav(path: Source, sound: _WavSound) -> Parts:
+    head, about, start, _, size = sound
+    ranges = [(start, min(start + size, num_bytes(path)))]
+    if size < 1 << 32:
+        order = ">" if head.startswith(b"RIFX") else "<"
+        return Parts(path, head + about + struct.pack(order + "4sI", b"data", size), ranges)
+    ds64 = struct.pack("<4sIQQQI", b"ds64", 28, size + start, size, 0, 0)
+    return Parts(path, b"RF64" + b"\xff" * 4 + b"WAVE" + ds64 + about + b"data" + b"\xff" * 4, ranges)
+
+
+def _wav_with_sound_behind(path: Source, file: BinaryIO, end: int) -> Parts | None:
+    found = _wav_sound(file, end)
+    return None if found is None or found.size <= found.stated else _plain_wav(path, found)
+
+
+def _aiff_with_sound_behind(path: Source, file: BinaryIO, end: int) -> Parts | None:
+    common = None
+    for name, stated, start in _chunks(file, 12, ">"):  # noqa: B007 - used behind the loop
+        if name == b"COMM":
+            common = start
+        if name == b"SSND":
             break
-        found.add(rate)
-        factor = 144 if version == 3 else 72
-        size = factor * 1000 * MP3_BIT_RATES[version][rate] // MP3_SAMPLE_RATES[version][frequency]
-        offset += size + (header[2] >> 1 & 1)
-    return len(found) > 1
+    else:
+        return None
+    if common is None or stated == 0 or _only_chunks(file, start + stated, end, ">"):
+        return None
+    file.seek(0)
+    head = bytearray(file.read(start))
+    head[4:8] = head[common + 2 : common + 6] = head[start - 4 : start] = bytes(4)  # libsndfile reads to the end then
+    return Parts(path, bytes(head), [(start, end)])
+
+
+def _au_with_sound_behind(path: Source, file: BinaryIO, end: int) -> Parts | None:
+    head = file.read(24)
+    start, size = struct.unpack(("<" if head.startswith(b"dns.") else ">") + "4x2I", head[:12])
+    if start + size + SMALLEST_CHUNK > end:
+        return None
+    return Parts(path, head[:8] + b"\xff" * 4 + head[12:], [(len(head), end)])
+
+
+def _chunks(file: BinaryIO, offset: int, order: str) -> Iterator[tuple[bytes, int, int]]:
+    """Yields name, stated size and start of the chunks of a RIFF or AIFF file from `offset`."""
+    file.seek(offset)
+    while len(header := file.read(SMALLEST_CHUNK)) == SMALLEST_CHUNK:
+        name, size = struct.unpack(order + "4sI", header)
+        offset += SMALLEST_CHUNK
+        yield name, size, offset
+        offset += size
+        if size % 2:  # a byte fills up an odd size; some programs forget it
+            file.seek(offset)
+            following = file.read(SMALLEST_CHUNK)
+            offset += following[1:5] in KNOWN_CHUNKS or following[:4] not in KNOWN_CHUNKS
+        file.seek(offset)
+
+
+def _only_chunks(file: BinaryIO, offset: int, end: int, order: str) -> bool:
+    """Whether nothing but chunks follows from `offset`, or less than a chunk. The last one may be cut short."""
+    for start in {offset, offset + offset % 2}:  # the byte that fills up an odd size may be missing
+        if end - start < SMALLEST_CHUNK:
+            return True
+        position = start
+        for name, size, body in _chunks(file, start, order):
+            position = body + size
+            plausible = re.fullmatch(rb"[ -~]{4}", name) and name not in FILE_STARTS
+            if not plausible or (position > end and name not in METADATA_CHUNKS):
+                break
+        else:
+            return True
+    return False

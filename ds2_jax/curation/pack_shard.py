@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ds2_jax.audio.headers import AudioBytes, Source
+from ds2_jax.audio.parts import AudioBytes, Source
 from ds2_jax.audio.reading import encode_flac, lossless_flac, read_audio
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.tfds import SplitRow, TfdsSplit, int16_samples, library, serialize

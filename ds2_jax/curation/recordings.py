@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from ds2_jax.audio.reading import mono_waveform
+from ds2_jax.audio.waveform import mono_waveform
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.system.errors import InputError
 

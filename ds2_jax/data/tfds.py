@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ds2_jax.audio.headers import AudioBytes
-from ds2_jax.audio.reading import audio_duration, mono_waveform, read_samples
+from ds2_jax.audio.parts import AudioBytes
+from ds2_jax.audio.reading import audio_duration, read_samples
+from ds2_jax.audio.waveform import mono_waveform
 from ds2_jax.config.places import DATASET_INFO, TFDS
 from ds2_jax.data.tensorflow import load_tensorflow
 from ds2_jax.system.errors import InputError

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds2_jax.audio import ffmpeg
 from ds2_jax.audio.ffmpeg import FFMPEG_SUFFIXES
-from ds2_jax.audio.reading import AUDIO_SUFFIXES
+from ds2_jax.audio.reading import AUDIO_SUFFIXES, read_blocks
+from ds2_jax.audio.timeline import Timeline
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import search, writing
 
@@ -117,13 +117,15 @@ def save_standard_input(folder: Path) -> Path:
     return path
 
 
-def read_input_blocks(path: Path, sample_rate: int, standard_input: Path | None) -> Iterator[np.ndarray]:
-    """Reads a file as `ffmpeg.read_blocks` does; for STANDARD_INPUT, the file that `save_standard_input` wrote."""
+def read_input_blocks(
+    path: Path, sample_rate: int, standard_input: Path | None, timeline: Timeline
+) -> Iterator[np.ndarray]:
+    """Reads a file as `read_blocks` does; for STANDARD_INPUT, the file that `save_standard_input` wrote."""
     if path != STANDARD_INPUT:
-        yield from ffmpeg.read_blocks(path, sample_rate)
+        yield from read_blocks(path, sample_rate, timeline)
         return
     assert standard_input is not None
     try:
-        yield from ffmpeg.read_blocks(standard_input, sample_rate)
+        yield from read_blocks(standard_input, sample_rate, timeline)
     except InputError as error:
         raise InputError(str(error).replace(str(standard_input), "Standard input")) from error

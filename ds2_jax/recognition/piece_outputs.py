@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ds2_jax.audio.timeline import Timeline
 from ds2_jax.config import Config
 from ds2_jax.recognition import segments
 from ds2_jax.recognition.segments import Piece
@@ -32,10 +33,12 @@ class NamedBlocks(NamedTuple):
         audio: the file, or the name of the recording.
         blocks: the waveform in parts of any size, each [S] float32 in [-1, 1] at the model's sample rate. They are read
             when needed, in another thread, and may raise InputError at any time.
+        timeline: the file's times of the sound, which are known when the blocks have been read.
     """
 
     audio: Path
     blocks: Iterable[np.ndarray]
+    timeline: Timeline
 
 
 class PieceOutput(NamedTuple):
@@ -52,17 +55,19 @@ class End(NamedTuple):
     error: InputError | None = None
 
 
-def piece_outputs(model: TrainedModel, recordings: Iterable[NamedBlocks]) -> Iterator[tuple[Path, PieceOutput | End]]:
+def piece_outputs(
+    model: TrainedModel, recordings: Iterable[NamedBlocks]
+) -> Iterator[tuple[NamedBlocks, PieceOutput | End]]:
     """Runs a model over recordings.
 
     Yields:
-        For each recording in order: its pieces in order, then its end, each with the recording's `audio`.
+        For each recording in order: its pieces in order, then its end, each with the recording.
     """
-    events = _read_ahead((recording.audio, _pieces(recording, model.config)) for recording in recordings)
+    events = _read_ahead((recording, _pieces(recording, model.config)) for recording in recordings)
     while group := list(itertools.islice(events, EVENTS_AT_ONCE)):
         log_probs = iter(_run(model, [event.waveform for _, event in group if isinstance(event, Piece)]))
-        for audio, event in group:
-            yield audio, PieceOutput(event, next(log_probs)) if isinstance(event, Piece) else event
+        for recording, event in group:
+            yield recording, PieceOutput(event, next(log_probs)) if isinstance(event, Piece) else event
 
 
 def join(outputs: Sequence[PieceOutput]) -> np.ndarray:
@@ -108,18 +113,20 @@ def _pieces(recording: NamedBlocks, config: Config) -> Iterator[Piece | End]:
         yield End(num_samples)
 
 
-def _read_ahead(recordings: Iterable[tuple[Path, Iterator[Piece | End]]]) -> Iterator[tuple[Path, Piece | End]]:
+def _read_ahead(
+    recordings: Iterable[tuple[NamedBlocks, Iterator[Piece | End]]],
+) -> Iterator[tuple[NamedBlocks, Piece | End]]:
     """Yields the events of all recordings in order; other threads read the first event of the next recordings."""
-    begun: deque[tuple[Path, concurrent.futures.Future[Piece | End], Iterator[Piece | End]]] = deque()
+    begun: deque[tuple[NamedBlocks, concurrent.futures.Future[Piece | End], Iterator[Piece | End]]] = deque()
     with concurrent.futures.ThreadPoolExecutor() as pool:
         for following in itertools.chain(recordings, [None] * RECORDINGS_AHEAD):
             if following:
-                audio, events = following
-                begun.append((audio, pool.submit(next, events), events))
+                recording, events = following
+                begun.append((recording, pool.submit(next, events), events))
             if begun and (not following or len(begun) > RECORDINGS_AHEAD):
-                audio, first, events = begun.popleft()
-                yield audio, first.result()
-                yield from ((audio, event) for event in events)
+                recording, first, events = begun.popleft()
+                yield recording, first.result()
+                yield from ((recording, event) for event in events)
 
 
 def _padded_samples(num_samples: int, sample_rate: int) -> int:

@@ -1,7 +1,7 @@
 """Recognises recordings of any length with a trained model, without TensorFlow."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from ds2_jax.audio.arrays import array_blocks
-from ds2_jax.audio.ffmpeg import read_blocks
+from ds2_jax.audio.reading import read_blocks
+from ds2_jax.audio.timeline import Timeline
 from ds2_jax.config import Config
 from ds2_jax.config.frames import conv_output_lengths, count_frames
 from ds2_jax.decoding.alignment import align_labels
@@ -126,7 +127,7 @@ class Recogniser:
         """Recognises recordings that come in blocks; yields a transcript or an error for each, in order."""
         decoded: list[Segment] = []
         stretch: list[PieceOutput] = []
-        for audio, event in piece_outputs(self._model, recordings):
+        for recording, event in piece_outputs(self._model, recordings):
             if isinstance(event, PieceOutput) and event.piece.overlap:
                 stretch.append(event)
                 continue
@@ -134,7 +135,7 @@ class Recogniser:
                 decoded.append(self._segment(stretch))
             stretch = [event] if isinstance(event, PieceOutput) else []
             if isinstance(event, End):
-                yield event.error or Transcript(audio, self._seconds(event), decoded)
+                yield event.error or self._transcript(recording, self._seconds(event), decoded)
                 decoded = []
 
     def log_probs(self, audio: Audio, sample_rate: int | None = None) -> np.ndarray:
@@ -193,15 +194,16 @@ class Recogniser:
         except InputError as error:
             raise InputError(f"{recording.audio}: {error}") from error
         reading = self._decode.hypothesis(spans, log_probs, duration)
-        return Transcript(recording.audio, duration, [Segment(0.0, duration, [reading])])
+        return self._transcript(recording, duration, [Segment(0.0, duration, [reading])])
 
     def _named_blocks(self, audio: Audio, sample_rate: int | None) -> NamedBlocks:
         rate = self.config.features.sample_rate
         if isinstance(audio, str | Path):
             if sample_rate is not None:
                 raise InputError(f"sample_rate must be left out for a file, got {sample_rate}. The file has its own.")
-            return NamedBlocks(Path(audio), read_blocks(Path(audio), rate))
-        return NamedBlocks(Path("audio"), array_blocks(np.asarray(audio), sample_rate, rate))
+            timeline = Timeline()
+            return NamedBlocks(Path(audio), read_blocks(audio, rate, timeline), timeline)
+        return NamedBlocks(Path("audio"), array_blocks(np.asarray(audio), sample_rate, rate), Timeline())
 
     def _log_probs(self, recording: NamedBlocks) -> tuple[np.ndarray, float]:
         """Computes the log-probabilities of a recording, and its duration in seconds."""
@@ -235,6 +237,12 @@ class Recogniser:
             readings = self._decode(join(stretch), end - start)
         return Segment(start, end, [_shifted(reading, start, end) for reading in readings])
 
+    def _transcript(self, recording: NamedBlocks, sound_seconds: float, decoded: Sequence[Segment]) -> Transcript:
+        """Makes a transcript with the times of the file from segments with those of the sound."""
+        timeline = recording.timeline
+        duration = max(timeline.end_time(sound_seconds), timeline.length)
+        return Transcript(recording.audio, duration, [_in_file(each, timeline) for each in decoded], sound_seconds)
+
     def _seconds(self, end: End) -> float:
         return end.num_samples / self.config.features.sample_rate
 
@@ -244,9 +252,20 @@ def _shifted(reading: Hypothesis, start: float, end: float) -> Hypothesis:
 
     The last output frame may extend beyond the end of the audio.
     """
+    return _with_times(reading, lambda time: time + start, lambda time: min(time + start, end))
 
+
+def _in_file(segment: Segment, timeline: Timeline) -> Segment:
+    """Replaces times of the sound by those of the file."""
+    readings = [_with_times(reading, timeline.time, timeline.end_time) for reading in segment.readings]
+    return Segment(timeline.time(segment.start), timeline.end_time(segment.end), readings)
+
+
+def _with_times(
+    reading: Hypothesis, start_of: Callable[[float], float], end_of: Callable[[float], float]
+) -> Hypothesis:
     def moved(each: Any) -> Any:
-        return each._replace(start=each.start + start, end=min(each.end + start, end))
+        return each._replace(start=start_of(each.start), end=end_of(each.end))
 
     words = (moved(word)._replace(characters=tuple(map(moved, word.characters))) for word in reading.words)
     return reading._replace(words=tuple(words))

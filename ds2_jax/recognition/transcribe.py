@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ds2_jax.audio.timeline import Timeline
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.recognition.formats import Format
 from ds2_jax.recognition.inputs import STANDARD_INPUT, AudioFile, find_audio, read_input_blocks, save_standard_input
@@ -70,18 +71,22 @@ def _transcribe(
     load_seconds: float,
 ) -> int:
     sample_rate = recogniser.config.features.sample_rate
-    recordings = (NamedBlocks(file.path, read_input_blocks(file.path, sample_rate, standard_input)) for file in files)
+
+    def opened(file: AudioFile) -> NamedBlocks:
+        timeline = Timeline()
+        return NamedBlocks(file.path, read_input_blocks(file.path, sample_rate, standard_input, timeline), timeline)
+
     started = time.perf_counter()
     seconds, failed = 0.0, 0
     bar_hidden = len(files) == 1 or not sys.stderr.isatty()
     with tqdm(total=len(files), desc="transcribing", unit="file", leave=False, disable=bar_hidden) as bar:
-        for file, result in zip(files, recogniser.transcribe_blocks(recordings), strict=True):
+        for file, result in zip(files, recogniser.transcribe_blocks(map(opened, files)), strict=True):
             with bar.external_write_mode():
                 if isinstance(result, InputError):
                     failed += 1
                     logger.error(result)
                 else:
-                    seconds += result.duration
+                    seconds += result.sound_seconds
                     output.write(file, result, with_path=len(files) > 1)
             bar.update()
     elapsed = time.perf_counter() - started

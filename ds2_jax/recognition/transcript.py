@@ -27,13 +27,15 @@ class Transcript(NamedTuple):
 
     Attributes:
         audio: the file, or the name of the recording.
-        duration: length of the recording in seconds.
-        segments: the segments in order of time; a long silent recording has none.
+        duration: length of the recording in seconds, as a player shows it; that of a video includes its picture.
+        segments: the segments in order of time; a silent recording has none.
+        sound_seconds: length of the sound in seconds, without the time before it and gaps in it.
     """
 
     audio: Path
     duration: float
     segments: Sequence[Segment]
+    sound_seconds: float = 0.0
 
     @property
     def text(self) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ds2_jax.audio.headers import AudioBytes
+from ds2_jax.audio.parts import AudioBytes
 from ds2_jax.audio.reading import (
     audio_duration,
     read_audio,

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from ds2_jax.audio.ffmpeg import MAX_BLOCK, read_blocks
-from ds2_jax.audio.reading import BLOCK_SAMPLES, to_waveform
+from ds2_jax.audio.ffmpeg import MAX_BLOCK
+from ds2_jax.audio.reading import read_blocks
+from ds2_jax.audio.waveform import BLOCK_SAMPLES, to_waveform
 from ds2_jax.system.errors import InputError
 from tests.small_runs import RATE, noise, write_noise
 
@@ -119,6 +120,7 @@ def test_ffmpeg_may_open_files_alone_and_ask_for_little_memory(tmp_path: Path, i
     arguments = json.loads((folder / "arguments.json").read_text())
     assert arguments[arguments.index("-protocol_whitelist") + 1] == "file"
     assert arguments.index("-protocol_whitelist") < arguments.index("-i")  # so that it applies to the input
+    assert arguments.index("-format_whitelist") < arguments.index("-i")
     assert "-nostdin" in arguments
     assert int(arguments[arguments.index("-max_alloc") + 1]) == MAX_BLOCK
 
@@ -157,10 +159,7 @@ def test_without_ffmpeg_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monk
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         read(path)
-    message = (
-        r"talk must be undamaged WAV, .*, got a file libsndfile cannot open .* "
-        r"Or install ffmpeg, which reads more\.$"
-    )
+    message = r"talk must be WAV, .* that libsndfile reads, got: .+\. ffmpeg reads more formats: install it, or convert"
     with pytest.raises(InputError, match=message):
         read(film(tmp_path, "talk"))
 

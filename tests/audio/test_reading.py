@@ -12,7 +12,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ds2_jax.audio.headers import AudioBytes
+from ds2_jax.audio.parts import AudioBytes
 from ds2_jax.audio.reading import (
     audio_duration,
     lossless_flac,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ds2_jax.audio import reading
-from ds2_jax.audio.headers import AudioBytes
+from ds2_jax.audio.parts import AudioBytes
 from ds2_jax.system.errors import InputError
 from tests.fuzz import seeds
 from tests.fuzz.target import Target, accepted, attempt
@@ -21,7 +21,7 @@ def _read_audio(path: Path) -> None:
     """Checks that all readers of audio agree on whether a file is whole and on its content."""
     content = AudioBytes(str(path), path.read_bytes())
     whole = attempt(path, lambda: reading.read_audio(path, seeds.RATE))
-    blocks = attempt(path, lambda: np.concatenate(list(reading.read_sndfile_blocks(path, seeds.RATE))))
+    blocks = attempt(path, lambda: np.concatenate(list(reading.read_blocks(path, seeds.RATE))))
     held = attempt(path, lambda: reading.read_audio(content, seeds.RATE))
     excerpt = attempt(path, lambda: reading.read_excerpt(path, seeds.RATE, 1000, 0.5))
     duration = attempt(path, lambda: reading.audio_duration(path))
@@ -196,10 +196,8 @@ def _films() -> Sequence[bytes]:
 
 def _read_film(path: Path) -> None:
     """Reads a film; ffmpeg runs under the same memory limit."""
-    from ds2_jax.audio import ffmpeg
-
     tempfile.tempdir = str(path.parent)
-    blocks = accepted(path, lambda: list(ffmpeg.read_blocks(path, seeds.RATE)))
+    blocks = accepted(path, lambda: list(reading.read_blocks(path, seeds.RATE)))
     assert np.isfinite(np.concatenate(blocks)).all()
 
 

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from ds2_jax.audio.reading import read_audio
+from ds2_jax.audio.timeline import Timeline
 from ds2_jax.recognition import piece_outputs, segments
 from ds2_jax.recognition.piece_outputs import NamedBlocks
 from ds2_jax.recognition.recogniser import Recogniser
@@ -31,7 +32,7 @@ def bursts(pause: float = 3.0) -> np.ndarray:
 
 
 def transcript(recogniser: Recogniser, waveform: np.ndarray) -> Transcript:
-    [result] = recogniser.transcribe_blocks([NamedBlocks(Path("a"), np.array_split(waveform, 7))])
+    [result] = recogniser.transcribe_blocks([NamedBlocks(Path("a"), np.array_split(waveform, 7), Timeline())])
     assert isinstance(result, Transcript)
     return result
 
@@ -126,7 +127,7 @@ def test_a_long_recording_is_never_in_memory_as_a_whole(
             yield bursts(1.0) if i % 2 else noise(34.0)
 
     tracemalloc.start()
-    [result] = recogniser.transcribe_blocks([NamedBlocks(Path("a"), blocks())])
+    [result] = recogniser.transcribe_blocks([NamedBlocks(Path("a"), blocks(), Timeline())])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert isinstance(result, Transcript)

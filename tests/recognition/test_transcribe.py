@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 from ds2_jax import cli
+from ds2_jax.audio.timeline import Timeline
 from ds2_jax.decoding.hypothesis import Hypothesis
 from ds2_jax.decoding.options import DecodingOptions
 from ds2_jax.recognition.piece_outputs import EVENTS_AT_ONCE, NamedBlocks
@@ -39,7 +40,9 @@ def recogniser(run: Path) -> Recogniser:
 
 def heard(recogniser: Recogniser, waveforms: Sequence[np.ndarray]) -> list[Transcript]:
     """Transcribes waveforms."""
-    results = list(recogniser.transcribe_blocks(NamedBlocks(Path(str(i)), [each]) for i, each in enumerate(waveforms)))
+    results = list(
+        recogniser.transcribe_blocks(NamedBlocks(Path(str(i)), [each], Timeline()) for i, each in enumerate(waveforms))
+    )
     assert all(isinstance(each, Transcript) for each in results)
     return [each for each in results if isinstance(each, Transcript)]
 

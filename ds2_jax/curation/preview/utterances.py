@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ds2_jax.audio.reading import AUDIO_SUFFIXES, audio_duration, mono_waveform
+from ds2_jax.audio.reading import AUDIO_SUFFIXES, audio_duration
+from ds2_jax.audio.waveform import mono_waveform
 from ds2_jax.config import Config
 from ds2_jax.curation.preview.look import describe, looker
 from ds2_jax.curation.preview.mixing import write_wav
