@@ -39,7 +39,8 @@ def transcript_of(*segments: list[Word], audio: str = "a.wav", duration: float |
         Segment(words[0].start, words[-1].end, [reading(words)]) if words else Segment(0.0, end, [reading([])])
         for words in segments
     ]
-    return Transcript(Path(audio), end if duration is None else duration, parts)
+    seconds = end if duration is None else duration
+    return Transcript(Path(audio), seconds, parts, seconds)
 
 
 LETTERS = "ABEIOTÜßا한語ไ้🎉&<>-\\'.0;́"

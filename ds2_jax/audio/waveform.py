@@ -1,12 +1,15 @@
 """Mixes down and resamples samples, and checks them."""
 
 import itertools
+import logging
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import soxr
 
 from ds2_jax.system.errors import InputError
+
+logger = logging.getLogger(__package__)
 
 # In Hz. A rate outside this range means a damaged header. Resampling from it could need any amount of memory.
 MIN_RATE = 4_000
@@ -15,12 +18,24 @@ MAX_RATE = 768_000
 MAX_AMPLITUDE = 1e6
 # A block has this many samples per channel for up to eight channels, and fewer for more channels.
 BLOCK_SAMPLES = 1 << 17
+CANCELLED = 1e-3
+"""If the mix has less than this fraction of the power of the channels (-30 dB), they cancel each other."""
 # The maximum number of samples, over all channels, of a recording that is read in one piece: 4 GiB, 18 hours at 16 kHz.
 MAX_VALUES = 1 << 30
 
 
+def is_constant(waveform: np.ndarray) -> bool:
+    """Whether a waveform [S] holds but one value: digital silence or an offset. A model would write something there."""
+    return not waveform.size or bool(waveform.min() == waveform.max())
+
+
+def cancel(power: float, mixed_power: float) -> bool:
+    """Whether channels of a mean `power` cancel each other, so that the mix has little of it."""
+    return mixed_power < CANCELLED * power
+
+
 def waveform_blocks(blocks: Iterable[np.ndarray], file_rate: int, sample_rate: int, name: str) -> Iterator[np.ndarray]:
-    """Checks, mixes down and resamples a recording block by block.
+    """Checks, mixes down and resamples a recording block by block. Channels that cancel each other are logged.
 
     Args:
         blocks: blocks of any size, each [S, C] float32 with full scale 1.
@@ -38,26 +53,39 @@ def waveform_blocks(blocks: Iterable[np.ndarray], file_rate: int, sample_rate: i
     if file_rate != sample_rate:
         resampler = soxr.ResampleStream(file_rate, sample_rate, 1, dtype="float32", quality="HQ")
     num_read = num_given = 0
+    power = mixed_power = 0.0
+    offset = np.float32(0)
     for samples in itertools.chain(blocks, [None]):
         waveform = np.zeros(0, np.float32)
         if samples is not None:
             check_amplitudes(samples, name, num_read)
             num_read += len(samples)
             waveform = samples.mean(axis=1)  # [S]
+        if samples is not None and samples.size:
+            power += float(samples.var(axis=0).mean()) * len(samples)
+            mixed_power += float(waveform.var()) * len(samples)
+            if num_read == len(samples) and is_constant(waveform):
+                offset = waveform[0]  # the resampler takes what lies outside for zeros, and would ring
         if resampler is not None:
-            waveform = resampler.resample_chunk(waveform, last=samples is None)
+            waveform = resampler.resample_chunk(waveform - offset, last=samples is None) + offset
         num_given += len(waveform)
         if waveform.size:
             yield waveform
     if not num_given:
         raise _too_short(name, num_read, file_rate, sample_rate)
+    if cancel(power, mixed_power):
+        logger.warning(
+            f"{name}: the channels cancel each other in the mix, which the model hears. "
+            'Give it one of them: ffmpeg -i OLD -af "pan=mono|c0=c0" NEW.wav.'
+        )
 
 
 def to_waveform(samples: np.ndarray, file_rate: int, sample_rate: int, name: str) -> np.ndarray:
     """Mixes down and resamples the result of `read_samples`. Errors call the recording `name`."""
     waveform: np.ndarray = samples.mean(axis=1)  # [S]
     if file_rate != sample_rate:
-        waveform = soxr.resample(waveform, file_rate, sample_rate, quality="HQ")
+        offset = waveform[0] if len(waveform) and is_constant(waveform) else np.float32(0)
+        waveform = soxr.resample(waveform - offset, file_rate, sample_rate, quality="HQ") + offset
     if not waveform.size:
         raise _too_short(name, len(samples), file_rate, sample_rate)
     return waveform

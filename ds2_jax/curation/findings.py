@@ -116,7 +116,11 @@ def sound_findings(manifest: Checked, sample_rate: int) -> Iterator[Finding]:
     for utterance, recording in zip(manifest.utterances, manifest.recordings, strict=True):
         if isinstance(recording, Problem):
             continue
-        if recording.level < SILENCE:
+        if recording.cancels:
+            yield _finding(
+                "warning", manifest, "channels cancel", utterance, "the mix, which the model hears, is silent"
+            )
+        elif recording.level < SILENCE:
             detail = f"standard deviation {recording.level:.1g} of full scale"
             yield _finding("warning", manifest, "silence", utterance, detail)
         elif recording.clipped > CLIPPED:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from ds2_jax.audio.waveform import mono_waveform
+from ds2_jax.audio.waveform import cancel, mono_waveform
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.system.errors import InputError
 
@@ -26,7 +26,8 @@ class Recording(NamedTuple):
         digest: digest of samples and sample rate, which is equal in all lossless formats.
         sample_rate: sample rate of the file in Hz.
         num_samples: number of samples at the model's rate.
-        level: standard deviation of the samples; full scale is 1.
+        level: standard deviation of the mix of the channels, which the model hears; full scale is 1.
+        cancels: whether the channels cancel each other in the mix.
         clipped: fraction of the samples that equal the highest or the lowest one, or are at full scale.
     """
 
@@ -34,6 +35,7 @@ class Recording(NamedTuple):
     sample_rate: int
     num_samples: int
     level: float
+    cancels: bool
     clipped: float
 
 
@@ -41,14 +43,16 @@ def measure(utterance: Utterance, sample_rate: int) -> Recording | Problem:
     """Decodes a recording as training does, for a model of `sample_rate` (Hz), and measures it."""
     try:
         samples, file_rate = utterance.samples()  # [S, C]
-        num_samples = len(mono_waveform(samples, file_rate, sample_rate, str(utterance.audio)))
+        waveform = mono_waveform(samples, file_rate, sample_rate, str(utterance.audio))
     except InputError as error:
         return Problem(utterance.id, str(utterance.audio), "unreadable audio", str(error))
     digest = hashlib.blake2b(f"{file_rate} {samples.shape}".encode(), digest_size=16)
     digest.update(samples.data)
     low, high = float(samples.min()), float(samples.max())
     at_peak = (samples >= min(high, FULL_SCALE)) | (samples <= max(low, -FULL_SCALE))
-    return Recording(digest.digest(), file_rate, num_samples, float(samples.std()), float(at_peak.mean()))
+    level, mixed = float(waveform.std()), samples.mean(axis=1)
+    cancels = cancel(float(samples.var(axis=0).mean()), float(mixed.var()))
+    return Recording(digest.digest(), file_rate, len(waveform), level, cancels, float(at_peak.mean()))
 
 
 def measure_all(

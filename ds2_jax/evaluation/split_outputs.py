@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from ds2_jax.audio.waveform import is_constant
 from ds2_jax.data.manifest import Problem
 from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import plan_evaluation
@@ -25,7 +26,7 @@ class UtteranceOutput(NamedTuple):
 
     Attributes:
         utterance_index: the utterance's position in the split.
-        log_probs: [T', V] float32, natural logarithms, without padding.
+        log_probs: [T', V] float32, natural logarithms, without padding; no frames if the recording is constant.
         loss: CTC loss in nats; None if CTC cannot align the transcript, or if the transcript has no labels.
     """
 
@@ -72,14 +73,23 @@ def split_outputs(
         on_problem=on_problem,
     )
     for batch in tqdm(stream, title, total=len(plan), unit="batch", leave=False, disable=not sys.stderr.isatty()):
-        output = fetch_rows({**model.score(batch), "num_labels": batch["num_labels"]})
+        silent = _silent_rows(batch)
+        output = fetch_rows({**model.score(batch), "num_labels": batch["num_labels"], "silent": silent})
         if stop := max(exchange("asked to stop", interrupts.requested())):  # all processes stop at the same batch
             raise interrupts.Stopped(stop)
         counted = output["alignable"] & (output["num_labels"] > 0)
         for row, index in enumerate(output["indices"].tolist()):
             if index >= 0:
-                log_probs = output["log_probs"][row, : output["output_lengths"][row]]
+                # Constant sound has no text; transcribing does not run the model on it either.
+                num_frames = 0 if output["silent"][row] else output["output_lengths"][row]
+                log_probs = output["log_probs"][row, :num_frames]
                 yield UtteranceOutput(index, log_probs, float(output["losses"][row]) if counted[row] else None)
+
+
+def _silent_rows(batch: dict[str, np.ndarray]) -> np.ndarray:
+    """Finds the rows of a batch that are constant: [B] bool."""
+    rows = zip(batch["waveforms"], batch["num_samples"], strict=True)
+    return np.array([is_constant(waveform[:num_samples]) for waveform, num_samples in rows])
 
 
 def evaluate_split(

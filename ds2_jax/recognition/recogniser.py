@@ -189,6 +189,8 @@ class Recogniser:
             )
         recording = self._named_blocks(audio, sample_rate)
         log_probs, duration = self._log_probs(recording)
+        if np.isneginf(log_probs[:, 1:]).all():
+            raise InputError(f"{recording.audio} must hold speech, got silence. Give the recording of this text.")
         try:
             spans = align_labels(log_probs, alphabet.encode(text))
         except InputError as error:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.ndimage
 
+from ds2_jax.audio.waveform import is_constant
 from ds2_jax.config import Config
 
 WHOLE = 35.0  # seconds: a recording of at most this length is one piece, including its silences
@@ -85,9 +86,9 @@ def cut(blocks: Iterable[np.ndarray], config: Config) -> Iterator[Piece]:
         config: the model's configuration.
 
     Yields:
-        Pieces in order. A recording of at most WHOLE seconds is one piece, even if it is empty. A longer one gives
-        pieces of at most LONGEST seconds, or none if it is all silent. Every sample outside pauses is in one piece, or
-        in two where they overlap.
+        Pieces in order. A recording of at most WHOLE seconds is one piece, or none if it is constant. A longer one
+        gives pieces of at most LONGEST seconds, or none if it is all silent. Every sample outside pauses is in one
+        piece, or in two where they overlap.
     """
     hop = config.features.hop_length
     grid = _Grid(config.features.sample_rate, hop, hop * config.model.time_reduction)
@@ -103,7 +104,8 @@ def cut(blocks: Iterable[np.ndarray], config: Config) -> Iterator[Piece]:
             ended = not len(read[-1][1])
         samples, silent, faint = (np.concatenate(parts) for parts in zip(*read, strict=True))
         if ended and not start and len(samples) <= WHOLE * grid.sample_rate:
-            yield Piece(0, 0, samples)
+            if not is_constant(samples):
+                yield Piece(0, 0, samples)
             return
         silent = _without_clicks(silent, grid)
         if ended and silent.all():

@@ -10,7 +10,7 @@ from ds2_jax.curation.findings import MIN_UTTERANCES, Checked, Role, find, outli
 from ds2_jax.curation.recordings import Recording
 from ds2_jax.data.manifest import Problem, Utterance
 
-GOOD = Recording(b"", 16_000, 16_000, 0.1, 0.0)
+GOOD = Recording(b"", 16_000, 16_000, 0.1, False, 0.0)
 Row = tuple[str, str, str, Recording | Problem]  # id, speaker, transcript, recording
 
 
@@ -40,15 +40,17 @@ def test_sound_that_is_odd_is_told() -> None:
             ("good", "", "A", GOOD),
             ("usual", "", "B", GOOD),
             ("silent", "", "C", GOOD._replace(level=0.0, clipped=1.0)),  # all samples are equal
+            ("opposite", "", "C", GOOD._replace(level=0.0, cancels=True)),
             ("clipped", "", "D", GOOD._replace(clipped=0.0123)),
             ("slow", "", "E", GOOD._replace(sample_rate=8_000)),
             ("fast", "", "F", GOOD._replace(sample_rate=44_100)),
             ("gone", "", "G", Problem("gone", "gone.wav", "unreadable audio", "why")),
         )
     )
-    rates = "the manifest has 4 at 16000 Hz, 1 at 8000 Hz, 1 at 44100 Hz"
+    rates = "the manifest has 5 at 16000 Hz, 1 at 8000 Hz, 1 at 44100 Hz"
     assert found == [
         ("warning", "a", "silence", "silent", "standard deviation 0 of full scale"),
+        ("warning", "a", "channels cancel", "opposite", "the mix, which the model hears, is silent"),
         ("warning", "a", "clipping", "clipped", "1.2% of the samples at the peak"),
         ("warning", "a", "mixed sample rates", "slow", f"8000 Hz; {rates}"),
         ("warning", "a", "sample rate below the model's", "slow", "8000 Hz; the model uses 16000 Hz"),

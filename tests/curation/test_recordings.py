@@ -47,6 +47,17 @@ def test_overshoot_of_what_was_cut_is_clipped(tmp_path: Path) -> None:
     assert measured(tmp_path / "a.wav").clipped > 0.8
 
 
+@pytest.mark.parametrize(
+    ("second", "cancels"), [(-1.0, True), (-0.99, True), (-0.5, False), (0.0, False), (1.0, False)]
+)
+def test_the_level_is_that_of_the_mix(tmp_path: Path, second: float, cancels: bool) -> None:
+    left = noise(0.5)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, second * left], 1), RATE, subtype="FLOAT")
+    found = measured(tmp_path / "a.wav")
+    assert found.level == pytest.approx(abs(1 + second) / 2 * left.std(), abs=1e-6)
+    assert found.cancels == cancels
+
+
 def test_content_is_known_again_in_another_format_and_nowhere_else(tmp_path: Path) -> None:
     samples = np.round(noise(0.5) * 2**15) / 2**15
     other = samples.copy()

@@ -8,19 +8,24 @@ import signal
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
+import soundfile
 
 from ds2_jax.config import DataConfig
 from ds2_jax.data.manifest import TimedWord, Utterance, read_manifest, write_manifest
+from ds2_jax.data.splits import Split
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
-from ds2_jax.decoding.options import DecodingOptions
+from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.evaluation.account import account
 from ds2_jax.evaluation.evaluate import evaluate
 from ds2_jax.evaluation.results import Evaluation, Result, evaluation_name, read_evaluation, write_evaluation
+from ds2_jax.evaluation.split_outputs import evaluate_split
 from ds2_jax.runs import run_folder
+from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system import interrupts
 from ds2_jax.system.errors import InputError
-from tests.small_runs import SMALL_CONFIG, write_noise_manifest, write_untrained_run
+from tests.small_runs import RATE, SMALL_CONFIG, write_noise, write_noise_manifest, write_untrained_run
 
 
 def result(name: str, reference: str, hypothesis: str, speaker: str = "") -> Result:
@@ -243,3 +248,17 @@ def test_an_evaluation_of_other_types_is_refused(tmp_path: Path, file: str, text
     ) as error:
         read_evaluation(tmp_path, "test")
     assert str(error.value).endswith(f". Delete {tmp_path}/test.json to evaluate again.")
+
+
+def test_constant_sound_has_no_text_and_one_loss(tmp_path: Path) -> None:
+    """The drawn weights write something for a recording that is not constant."""
+    soundfile.write(tmp_path / "silent.wav", np.full(RATE, 0.25), RATE)
+    write_noise(tmp_path / "loud.wav", seconds=1.0)
+    rows = [Utterance(tmp_path / f"{name}.wav", 1.0, "A B", name) for name in ("silent", "loud")]
+    model = TrainedModel.load(write_untrained_run(tmp_path / "run", SMALL_CONFIG))
+    for options in (GREEDY, DecodingOptions(beam_width=8)):
+        evaluation = evaluate_split(model, Split(rows, model.alphabet), model.decoder(options), title="test")
+        texts = {each.utterance.id: each.hypothesis for each in evaluation.results}
+        assert texts["silent"] == ""
+        assert texts["loud"]
+    assert evaluation.unalignable == 0

@@ -1,5 +1,6 @@
 """Recordings of any length, alone and together, and recordings that break off."""
 
+import subprocess
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,51 @@ def test_times_are_those_of_the_whole_recording(recogniser: Recogniser) -> None:
 def test_a_short_recording_is_one_segment_silence_and_all(recogniser: Recogniser) -> None:
     short = transcript(recogniser, bursts(1.0))
     assert [(segment.start, segment.end) for segment in short.segments] == [(0.0, 34.0)]
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.5, 5.0, 34.0, 37.0])
+@pytest.mark.parametrize(("offset", "rate"), [(0.0, RATE), (0.5, RATE), (-0.25, 44_100)])
+def test_constant_sound_has_no_text(recogniser: Recogniser, seconds: float, offset: float, rate: int) -> None:
+    samples = np.full(int(seconds * rate), offset, np.float32)
+    result = recogniser.transcribe(samples, rate)
+    assert (result.text, result.segments) == ("", [])
+    assert result.duration == pytest.approx(seconds, abs=0.001)
+    with pytest.raises(InputError, match=r"^audio must hold speech, got silence\. Give the recording of this text\.$"):
+        recogniser.align(samples, "A", rate)
+
+
+def test_channels_that_cancel_are_told(
+    recogniser: Recogniser, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.wav"
+    samples = np.random.default_rng(0).integers(-(2**14), 2**14, RATE, np.int16)
+    soundfile.write(path, np.stack([samples, -samples], 1), RATE)
+    assert recogniser.transcribe(path).text == ""
+    assert f"{path}: the channels cancel each other in the mix" in caplog.text
+    caplog.clear()
+    soundfile.write(path, np.stack([noise(1.0), np.zeros(RATE)], 1), RATE)
+    assert recogniser.transcribe(path).segments
+    assert not caplog.text
+
+
+@pytest.mark.usefixtures("ffmpeg")
+def test_times_are_those_of_the_film(recogniser: Recogniser, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(2.0), RATE)
+    picture = ["-f", "lavfi", "-i", "color=size=16x16:rate=5:duration=9"]
+    sound = ["-itsoffset", "3", "-i", str(tmp_path / "a.wav"), "-c:a", "pcm_s16le"]
+    film = tmp_path / "a.mkv"
+    subprocess.run(["ffmpeg", "-nostdin", "-loglevel", "error", *picture, *sound, str(film)], check=True)
+    alone, result = recogniser.transcribe(tmp_path / "a.wav"), recogniser.transcribe(film)
+    assert (result.text, result.sound_seconds) == (alone.text, alone.duration)
+    assert result.duration == pytest.approx(9, abs=0.2)
+    assert [word.start for word in result.words] == pytest.approx([word.start + 3 for word in alone.words], abs=0.002)
+    assert [word.end for word in result.words] == pytest.approx([word.end + 3 for word in alone.words], abs=0.002)
+    assert result.words[0].characters[0].start == result.words[0].start
+    assert (result.segments[0].start, result.segments[0].end) == pytest.approx((3, 5), abs=0.002)
+    aligned = recogniser.align(film, "A")
+    assert aligned.words[0].start == pytest.approx(
+        recogniser.align(tmp_path / "a.wav", "A").words[0].start + 3, abs=0.002
+    )
 
 
 def test_log_probabilities_of_the_whole_lie_on_one_grid(recogniser: Recogniser) -> None:

@@ -163,10 +163,10 @@ def test_an_audio_file_is_an_utterance(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_recording_that_cannot_be_read_is_told_and_the_others_are_shown(
     manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "speech/0.wav").write_bytes(b"RIFF")
+    (tmp_path / "speech/0.wav").write_bytes(b"")
     assert preview(manifest, tmp_path / "out", ids=("take 0", "take 2")) == 1
     output = capsys.readouterr()
-    assert output.err.startswith(f"error: {tmp_path}/speech/0.wav must be undamaged WAV")
+    assert output.err.startswith(f"error: {tmp_path}/speech/0.wav must hold audio, got an empty file")
     assert output.out.startswith(f"{tmp_path}/out/02_take_2  0.80 s")
 
 
