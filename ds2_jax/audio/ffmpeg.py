@@ -17,6 +17,7 @@ from ds2_jax.audio.sndfile import UnknownFormatError
 from ds2_jax.audio.timeline import Timeline
 from ds2_jax.audio.waveform import MAX_RATE, MIN_RATE, block_samples
 from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.system.interrupts import temporary_folder
 
 try:
     import resource
@@ -76,7 +77,7 @@ def open_audio(
         raise _without_program(source, reason)
     with contextlib.ExitStack() as stack:
         if isinstance(source, AudioBytes):
-            path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "audio"
+            path = stack.enter_context(temporary_folder()) / "audio"
             path.write_bytes(source.data)
         else:
             path = source

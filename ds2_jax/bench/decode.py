@@ -4,12 +4,12 @@ import dataclasses
 import logging
 import math
 import statistics
-import tempfile
 from typing import Any
 
 from ds2_jax.bench.child import Child
 from ds2_jax.bench.options import Options
 from ds2_jax.evaluation.error_rates import ErrorCount, word_errors
+from ds2_jax.system.interrupts import temporary_folder
 
 logger = logging.getLogger(__package__)
 
@@ -79,9 +79,9 @@ def measure_decoding(options: Options) -> Decoding:
     """
     logger.info("measuring decode")
     run, manifest, lm = (None if path is None else str(path) for path in (options.run, options.manifest, options.lm))
-    with tempfile.TemporaryDirectory() as folder, Child("ds2_jax.bench.decoder_child") as process:
+    with temporary_folder() as folder, Child("ds2_jax.bench.decoder_child") as process:
         seconds = min(MADE_SECONDS, options.minutes * 60)
-        about = process.ask("load", run=run, manifest=manifest, lm=lm, seconds=seconds, folder=folder)
+        about = process.ask("load", run=run, manifest=manifest, lm=lm, seconds=seconds, folder=str(folder))
         references = about.pop("references")
         peer = process.ask("describe") or "fast-ctc-decode not installed"
         result = Decoding(

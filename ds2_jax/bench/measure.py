@@ -4,15 +4,14 @@ import dataclasses
 import importlib.util
 import logging
 import statistics
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 from ds2_jax.bench import costs
 from ds2_jax.bench.child import Child
 from ds2_jax.bench.options import Options, Size, parse_size
+from ds2_jax.system.interrupts import temporary_folder
 from ds2_jax.text.alphabet import Alphabet
 
 logger = logging.getLogger(__package__)
@@ -95,10 +94,10 @@ class Machine:
 @contextmanager
 def compilation_cache() -> Iterator[dict[str, str | None]]:
     """Yields the environment of processes that share a new compilation cache. It overrides the user's settings."""
-    with tempfile.TemporaryDirectory(prefix="ds2_jax_bench_") as folder:
+    with temporary_folder() as folder:
         yield {
             "JAX_ENABLE_COMPILATION_CACHE": "true",
-            "JAX_COMPILATION_CACHE_DIR": folder,
+            "JAX_COMPILATION_CACHE_DIR": str(folder),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
@@ -125,7 +124,7 @@ def measure_step(kind: Literal["train", "forward"], name: str, size: Size, optio
     row = Row(name, 0.0, runs=options.runs)
     with ExitStack() as stack:
         environment = stack.enter_context(compilation_cache())
-        inputs = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "inputs.npz")
+        inputs = str(stack.enter_context(temporary_folder()) / "inputs.npz")
         with Child(OURS, environment) as cold:
             cold.ask("load", kind=kind, size=size.to_json())
             row.values["first_process"] = cold.ask("compile")
@@ -187,9 +186,9 @@ def useful_flops(kind: Literal["train", "forward"], size: Size) -> float:
 def measure_pipeline(options: Options) -> Row:
     """Measures epochs of planning, decoding and padding. Each perturbation begins with an epoch that is not timed."""
     logger.info("measuring the pipeline")
-    with tempfile.TemporaryDirectory() as folder, Child("ds2_jax.bench.pipeline") as host:
+    with temporary_folder() as folder, Child("ds2_jax.bench.pipeline") as host:
         manifest = str(options.manifest) if options.manifest else None
-        host.ask("load", folder=folder, minutes=options.minutes, manifest=manifest)
+        host.ask("load", folder=str(folder), minutes=options.minutes, manifest=manifest)
         corpus = host.ask("describe")
         perturbed: dict[str, float] = {}
         for name in corpus.pop("perturbations"):  # "nothing" comes last
@@ -224,8 +223,8 @@ def measure_transcribe(options: Options) -> Row:
     logger.info(f"measuring transcribe {size.num_layers} x {size.hidden_size}")
     processes: list[dict[str, Any]] = []
     row = Row(f"transcribe {size.num_layers} x {size.hidden_size}, a file of 5 s", 0.0, runs=options.runs)
-    with compilation_cache() as environment, tempfile.TemporaryDirectory() as folder:
-        run, one, many = (str(Path(folder) / name) for name in ("run", "one", "many"))
+    with compilation_cache() as environment, temporary_folder() as folder:
+        run, one, many = (str(folder / name) for name in ("run", "one", "many"))
         with Child("ds2_jax.bench.latency") as maker:
             maker.ask("write_run", folder=run, size=size.to_json())
             maker.ask("write_audio", folder=one, seconds=[5.0])

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.tfds import SplitRow, TfdsSplit, int16_samples, library, serialize
 from ds2_jax.system.errors import NO_JSON, InputError
 from ds2_jax.system.files import writing
+from ds2_jax.system.interrupts import temporary_folder
 
 NAME = "speech"
 """The name of every pack for TFDS; the names of the shards begin with it."""
@@ -161,8 +161,8 @@ def _replacing(target: Any, scratch: Any) -> Iterator[Path]:
     local = "://" not in os.fspath(target)
     with writing(target):
         scratch.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=scratch if local else None) as folder:
-            path = Path(folder) / target.name
+        with temporary_folder(scratch if local else None) as folder:
+            path = folder / target.name
             yield path
             if local:
                 path.replace(target)

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from ds2_jax.recognition.outputs import Output, open_stdout
 from ds2_jax.recognition.piece_outputs import NamedBlocks
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.system.errors import InputError
+from ds2_jax.system.interrupts import temporary_folder
 
 logger = logging.getLogger(__package__)
 
@@ -57,9 +57,9 @@ def transcribe(
     started = time.perf_counter()
     recogniser = Recogniser(run, decoding)
     load_seconds = time.perf_counter() - started
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         piped = any(file.path == STANDARD_INPUT for file in files)
-        standard_input = save_standard_input(Path(folder)) if piped else None
+        standard_input = save_standard_input(folder) if piped else None
         return _transcribe(recogniser, files, output, standard_input, load_seconds)
 
 

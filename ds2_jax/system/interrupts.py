@@ -8,11 +8,14 @@ TensorFlow and XLA, and crashes.
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
@@ -23,6 +26,8 @@ _prospects: Callable[[], str] | None = None
 """Set inside `deferred`: returns a text that says how to continue after an interruption."""
 _begun = False
 """Whether leaving at once would lose work. Before the first step nothing is lost, and compiling may take minutes."""
+_folders: set[Path] = set()
+"""Folders to remove before the process ends."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -91,13 +96,25 @@ def check() -> None:
         raise Stopped(_requested)
 
 
+@contextlib.contextmanager
+def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
+    """Makes a folder, in `parent` or the system's place, that is removed even if a signal ends the process."""
+    with tempfile.TemporaryDirectory(prefix="ds2_jax_", dir=parent) as name:
+        folder = Path(name)
+        _folders.add(folder)
+        try:
+            yield folder
+        finally:
+            _folders.discard(folder)
+
+
 def leave(code: int) -> NoReturn:
     """Ends the process after flushing its output, if that is possible."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # the error was reported before, or nobody reads the output
             if stream is not None:  # closed by the caller
                 stream.flush()
-    os._exit(code)
+    _exit(code)
 
 
 def _wait(reader: socket.socket, _: socket.socket) -> None:
@@ -113,7 +130,13 @@ def _wait(reader: socket.socket, _: socket.socket) -> None:
             pass
         number = signal.SIGINT
     _say(f"\n{NAMES[number]}" + (f"; {prospects()}" if prospects else ""))
-    os._exit(128 + number)
+    _exit(128 + number)
+
+
+def _exit(code: int) -> NoReturn:
+    for folder in tuple(_folders):
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(code)
 
 
 def _next_signal(reader: socket.socket) -> signal.Signals:

@@ -119,3 +119,28 @@ def test_deferred_interruption_says_what_it_costs(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(interrupts, "_requested", signal.SIGTERM)  # and no step follows
     assert str(stop.value) == "terminated; nothing is lost"
     assert stop.value.code == 143
+
+
+WAITING = """
+import time
+from ds2_jax.system import interrupts
+interrupts.watch()
+with interrupts.temporary_folder() as folder:
+    (folder / "recording").write_bytes(bytes(99))
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_temporary_folder(tmp_path: Path, number: int) -> None:
+    command = [sys.executable, "-c", HEEDING, "-c", WAITING]
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert Path(process.stdout.readline().strip()).parent == tmp_path
+        interrupt(process, number=number)
+    assert process.returncode == 128 + number
+    assert list(tmp_path.iterdir()) == []
