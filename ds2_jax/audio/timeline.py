@@ -57,6 +57,12 @@ class Timeline:
         """Returns the file's time, in seconds, at which something ends at second `sound`: before a gap, not behind."""
         return self._at(max(0, bisect.bisect_left(self._sound, sound - 1e-9) - 1), sound)
 
+    def span(self, start: float, end: float) -> tuple[float, float]:
+        """Returns the file's times of something short. It stays whole: on the side of a gap where its middle lies."""
+        middle = (start + end) / 2
+        shift = self.time(middle) - middle
+        return start + shift, end + shift
+
     def _at(self, index: int, sound: float) -> float:
         before = self._sound[index] + self._offsets[index - 1] if index else 0.0
         return max(before, sound + self._offsets[index])

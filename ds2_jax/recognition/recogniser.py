@@ -1,7 +1,7 @@
 """Recognises recordings of any length with a trained model, without TensorFlow."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ds2_jax.audio.timeline import Timeline
 from ds2_jax.config import Config
 from ds2_jax.config.frames import conv_output_lengths, count_frames
 from ds2_jax.decoding.alignment import align_labels
-from ds2_jax.decoding.hypothesis import Hypothesis
+from ds2_jax.decoding.hypothesis import Hypothesis, Word
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.parallel.mesh import data_mesh
 from ds2_jax.recognition.piece_outputs import End, NamedBlocks, PieceOutput, join, piece_outputs
@@ -254,20 +254,22 @@ def _shifted(reading: Hypothesis, start: float, end: float) -> Hypothesis:
 
     The last output frame may extend beyond the end of the audio.
     """
-    return _with_times(reading, lambda time: time + start, lambda time: min(time + start, end))
+
+    def moved(each: Any) -> Any:
+        return each._replace(start=each.start + start, end=min(each.end + start, end))
+
+    words = (moved(word)._replace(characters=tuple(map(moved, word.characters))) for word in reading.words)
+    return reading._replace(words=tuple(words))
 
 
 def _in_file(segment: Segment, timeline: Timeline) -> Segment:
     """Replaces times of the sound by those of the file."""
-    readings = [_with_times(reading, timeline.time, timeline.end_time) for reading in segment.readings]
+
+    def moved(word: Word) -> Word:
+        start, end = timeline.span(word.start, word.end)
+        shift = start - word.start
+        characters = (each._replace(start=each.start + shift, end=each.end + shift) for each in word.characters)
+        return word._replace(start=start, end=end, characters=tuple(characters))
+
+    readings = [reading._replace(words=tuple(map(moved, reading.words))) for reading in segment.readings]
     return Segment(timeline.time(segment.start), timeline.end_time(segment.end), readings)
-
-
-def _with_times(
-    reading: Hypothesis, start_of: Callable[[float], float], end_of: Callable[[float], float]
-) -> Hypothesis:
-    def moved(each: Any) -> Any:
-        return each._replace(start=start_of(each.start), end=end_of(each.end))
-
-    words = (moved(word)._replace(characters=tuple(map(moved, word.characters))) for word in reading.words)
-    return reading._replace(words=tuple(words))

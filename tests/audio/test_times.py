@@ -111,6 +111,8 @@ def test_a_timeline() -> None:
     assert [timeline.end_time(each) for each in (1.0, 5.0, 5.5, 6.0, 7.0)] == pytest.approx(
         [3.0, 7.0, 17.5, 18.0, 18.8]
     )
+    assert timeline.span(4.7, 5.2) == pytest.approx((6.7, 7.2)), "a word that a gap divides stays whole"
+    assert timeline.span(4.8, 5.3) == pytest.approx((16.8, 17.3))
 
 
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{url}\n#EXT-X-ENDLIST\n"
