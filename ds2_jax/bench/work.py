@@ -77,7 +77,9 @@ class Step:
 
     def write_inputs(self, path: Path) -> None:
         """Writes the peer's inputs: the spectrograms and labels of the same batch."""
-        extract = jax.jit(functools.partial(features.extract_features, config=self._config.features))
+        extract = jax.jit(
+            functools.partial(features.extract_features, config=features.without_statistics(self._config.features))
+        )
         spectrograms, num_frames = extract(self._batch["waveforms"], self._batch["num_samples"])
         labels, num_labels = self._batch["labels"], self._batch["num_labels"]
         np.savez(path, spectrograms=spectrograms, num_frames=num_frames, labels=labels, num_labels=num_labels)

@@ -34,9 +34,14 @@ class FeatureConfig:
     num_mels: int = 0
     """Number of bands, evenly spaced on the mel scale from 0 Hz to half the sample rate. They replace the FFT's
     bins and are narrow at low frequencies, like the ear's. 0: use the bins."""
-    normalisation: Literal["utterance", "bins"] = "utterance"
+    normalisation: Literal["utterance", "bins", "running", "global"] = "utterance"
     """utterance: subtract the mean of the utterance's log spectrogram. bins: subtract the mean of each bin, which
-    removes most of the effect of microphone and room. Both then divide by one standard deviation for all bins."""
+    removes most of the effect of microphone and room. running: as bins, but a frame counts only what came before it,
+    for live recognition. global: subtract the training set's mean of each bin. All then divide by one standard
+    deviation for all bins."""
+    prior_seconds: float = 3.0
+    """With running normalisation, the mean and deviation of the training set count as so many seconds of audio that
+    came before the recording."""
 
     def __post_init__(self) -> None:
         check_fields(self, "features.")
@@ -61,6 +66,17 @@ class FeatureConfig:
             mels_of_bin = math.log1p(self.sample_rate / self.fft_length / MEL_BREAK)
             most = math.ceil(2 * math.log1p(self.sample_rate / 2 / MEL_BREAK) / mels_of_bin - 1) - 1
             require(1 <= self.num_mels <= most, "features.num_mels", f"be 0 (off) to {most}", self.num_mels)
+        require(
+            self.window_stride <= self.prior_seconds <= 3600,
+            "features.prior_seconds",
+            "be between features.window_stride and 3600 seconds",
+            self.prior_seconds,
+        )
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether the normalisation uses the mean and deviation of the training set."""
+        return self.normalisation in ("running", "global")
 
     @property
     def window_length(self) -> int:

@@ -10,7 +10,7 @@ overlaps less. Blocks of 38, 54, 78, 118 and 230 frames took 0.77, 0.40, 0.42, 0
 convolution and its gradients."""
 
 
-def strided_conv(inputs: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
+def strided_conv(inputs: jax.Array, kernel: jax.Array, strides: tuple[int, int], *, pad_time: bool = True) -> jax.Array:
     """Convolves over time and frequency, padded by half the kernel on each side.
 
     The strides are folded into the channels: s neighbouring positions become s times as many channels, and the kernel,
@@ -21,13 +21,17 @@ def strided_conv(inputs: jax.Array, kernel: jax.Array, strides: tuple[int, int])
         inputs: [B, T, F, C] float.
         kernel: [time taps, frequency taps, C, C'] float, with odd numbers of taps.
         strides: strides over time and frequency.
+        pad_time: whether to pad over time too; otherwise only whole kernels count.
 
     Returns:
-        [B, ceil(T / strides[0]), ceil(F / strides[1]), C'] float.
+        [B, T', ceil(F / strides[1]), C'] float, where T' is ceil(T / strides[0]), or without padding
+        1 + (T - taps) // strides[0].
 
     Source: torch.nn.Conv2d(C, C', taps, strides, padding=taps // 2), without its bias.
     """
-    inputs, kernel = _fold_strides(inputs, kernel, strides)
+    inputs, kernel = _fold_strides(
+        inputs, kernel, strides, (kernel.shape[0] // 2 if pad_time else 0, kernel.shape[1] // 2)
+    )
     if inputs.dtype == jnp.bfloat16:
         return direct_conv(inputs, kernel)
     # GPUs and TPUs use the compiler's own convolution.
@@ -35,17 +39,20 @@ def strided_conv(inputs: jax.Array, kernel: jax.Array, strides: tuple[int, int])
     return outputs
 
 
-def _fold_strides(inputs: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+def _fold_strides(
+    inputs: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: tuple[int, int]
+) -> tuple[jax.Array, jax.Array]:
     """Rewrites a convolution with strides and padding as one without: returns the padded inputs and the kernel."""
     batch, *_, channels = inputs.shape
     folded_sizes, folded_taps, input_pads, kernel_pads = [], [], [], []
-    for size, taps, stride in zip(inputs.shape[1:3], kernel.shape[:2], strides, strict=True):
+    for size, taps, stride, pad in zip(inputs.shape[1:3], kernel.shape[:2], strides, pads, strict=True):
         num_taps = -(-taps // stride)
-        folded_size = -(-size // stride) + num_taps - 1
+        num_outputs = 1 + (size + 2 * pad - taps) // stride  # ceil(size / stride) with odd taps and half of them as pad
+        folded_size = num_outputs + num_taps - 1
         folded_sizes.append(folded_size)
         folded_taps.append(num_taps)
         # The right pad is negative if no tap reaches the last positions.
-        input_pads.append((taps // 2, folded_size * stride - taps // 2 - size, 0))
+        input_pads.append((pad, folded_size * stride - pad - size, 0))
         kernel_pads.append((0, num_taps * stride - taps))
     (time, freq), (time_taps, freq_taps), (time_stride, freq_stride) = folded_sizes, folded_taps, strides
     num_folded = time_stride * freq_stride * channels

@@ -1,6 +1,7 @@
 """Computes normalised log spectrograms from waveforms, for training, evaluation and transcription alike."""
 
-from typing import Literal
+import dataclasses
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,14 @@ from ds2_jax.model.masks import mask_from_lengths
 FLOOR = 1e-5
 """Added to the energy of a mel band before its logarithm. It lies 30 dB above the rounding noise of 16-bit samples and
 below the background noise of a room."""
+LEAST_VARIANCE = 0.01
+"""Running normalisation takes no variance below this share of the training set's, so that hours of silence do not make
+a whisper of noise loud."""
+
+
+def without_statistics(config: FeatureConfig) -> FeatureConfig:
+    """Returns features that look the same and need no statistics of a training set, for pictures."""
+    return dataclasses.replace(config, normalisation="bins") if config.needs_statistics else config
 
 
 def log_spectrogram(waveforms: jax.Array, num_samples: jax.Array, config: FeatureConfig) -> tuple[jax.Array, jax.Array]:
@@ -36,28 +45,127 @@ def log_spectrogram(waveforms: jax.Array, num_samples: jax.Array, config: Featur
         librosa.filters.mel(htk=True, norm=None).
     """
     size, hop = config.window_length, config.hop_length
-    num_rows, max_samples = waveforms.shape
+    _, max_samples = waveforms.shape
     max_frames = 1 + max_samples // hop
     # Zero the padding before the transform: the last valid frames reach past the end, where librosa has zeros.
     waveforms = jnp.where(mask_from_lengths(num_samples, max_samples), waveforms, 0)
     hops_in_window = -(-size // hop)
     left = size // 2
     right = (max_frames - 1 + hops_in_window) * hop - left - max_samples
-    hops = jax.lax.pad(waveforms, jnp.zeros((), waveforms.dtype), ((0, 0, 0), (left, right, 0)))
-    hops = hops.reshape(num_rows, -1, hop)
-    # Overlapping frames are concatenated from shifted slices of whole hops. This needs no gather.
-    frames = jnp.concatenate([hops[:, i : i + max_frames] for i in range(hops_in_window)], axis=-1)[..., :size]
-    window = jnp.asarray(scipy.signal.get_window(config.window, size, fftbins=True), waveforms.dtype)
-    spectra = jnp.fft.rfft(frames * window[None, None, :], config.fft_length)
-    if config.num_mels:
-        bands = jnp.asarray(mel_bands(config), waveforms.dtype)
-        energies = jnp.einsum("btf,mf->btm", jnp.square(jnp.abs(spectra)), bands, precision="highest")
-        spectrograms = jnp.log(energies + FLOOR)  # [B, T, F]
-    else:
-        spectrograms = jnp.log1p(jnp.abs(spectra))
+    padded = jax.lax.pad(waveforms, jnp.zeros((), waveforms.dtype), ((0, 0, 0), (left, right, 0)))
+    spectrograms = spectra(padded, config)
     num_frames = count_frames(num_samples, hop)
     mask = mask_from_lengths(num_frames, max_frames)
     return jnp.where(mask[..., None], spectrograms, 0), num_frames
+
+
+def spectra(samples: jax.Array, config: FeatureConfig) -> jax.Array:
+    """Computes the log spectrum of each window that starts at a multiple of the stride.
+
+    Args:
+        samples: [B, P] float, where P is a multiple of the stride.
+        config: see `log_spectrogram`.
+
+    Returns:
+        [B, T, F] float of the type of `samples`; T is P / stride, less the whole strides that a window covers beyond
+        the first.
+    """
+    size, hop = config.window_length, config.hop_length
+    hops_in_window = -(-size // hop)
+    hops = samples.reshape(len(samples), -1, hop)
+    num_frames = hops.shape[1] - hops_in_window + 1
+    # Overlapping frames are concatenated from shifted slices of whole hops. This needs no gather.
+    frames = jnp.concatenate([hops[:, i : i + num_frames] for i in range(hops_in_window)], axis=-1)[..., :size]
+    window = jnp.asarray(scipy.signal.get_window(config.window, size, fftbins=True), samples.dtype)
+    transforms = jnp.fft.rfft(frames * window[None, None, :], config.fft_length)
+    if not config.num_mels:
+        return jnp.log1p(jnp.abs(transforms))
+    bands = jnp.asarray(mel_bands(config), samples.dtype)
+    energies = jnp.einsum("btf,mf->btm", jnp.square(jnp.abs(transforms)), bands, precision="highest")
+    return jnp.log(energies + FLOOR)
+
+
+class Statistics(NamedTuple):
+    """Statistics of the log spectrograms of a training set.
+
+    Attributes:
+        mean: [F] float, the mean of each bin.
+        deviation: [] float, the standard deviation around these means, one for all bins.
+    """
+
+    mean: jax.Array
+    deviation: jax.Array
+
+
+class RunningSums(NamedTuple):
+    """Sums over the frames of a stream so far, relative to the training set's mean.
+
+    A sum is a pair of floats that are added: the second holds what rounding takes from the first. So the sums of hours
+    are as exact as those of seconds.
+
+    Attributes:
+        num_frames: [B] int32.
+        sums: [2, B, F] float, of the differences from the mean.
+        squares: [2, B] float, of their squares, averaged over the bins.
+    """
+
+    num_frames: jax.Array
+    sums: jax.Array
+    squares: jax.Array
+
+    @classmethod
+    def zeros(cls, num_rows: int, num_bins: int, dtype: jax.typing.DTypeLike = jnp.float32) -> "RunningSums":
+        """Makes the sums of streams that have not begun."""
+        frames = jnp.zeros(num_rows, jnp.int32)
+        return cls(frames, jnp.zeros((2, num_rows, num_bins), dtype), jnp.zeros((2, num_rows), dtype))
+
+
+def normalise_running(
+    spectrograms: jax.Array, mask: jax.Array, statistics: Statistics, before: RunningSums, config: FeatureConfig
+) -> tuple[jax.Array, RunningSums]:
+    """Normalises each frame by the mean of each bin and the deviation of all, over the frames up to it.
+
+    The training set's statistics count as `prior_seconds` of frames before the first. Training and streaming share this
+    function, so a stream in parts has the values of the whole.
+
+    Args:
+        spectrograms: [B, T, F] float.
+        mask: [B, T] bool, True = valid.
+        statistics: those of the training set.
+        before: the sums of the frames before.
+        config: window stride and `prior_seconds`.
+
+    Returns:
+        [B, T, F] float, zeros where `mask` is False, and the sums after these frames.
+    """
+    differences = jnp.where(mask[..., None], spectrograms - statistics.mean[None, None, :], 0)
+    sums = jnp.cumsum(differences, axis=1)  # [B, T, F]
+    squares = jnp.cumsum(jnp.square(differences).mean(axis=2), axis=1)  # [B, T]
+    frames = before.num_frames[:, None] + jnp.cumsum(mask, axis=1)
+    prior = config.prior_seconds / config.window_stride
+    count = (frames + prior).astype(spectrograms.dtype)
+    mean = (before.sums[0][:, None] + (before.sums[1][:, None] + sums)) / count[..., None]
+    square = before.squares[0][:, None] + (before.squares[1][:, None] + squares)
+    prior_variance = jnp.square(statistics.deviation)
+    variance = (prior * prior_variance + square) / count - jnp.square(mean).mean(axis=2)
+    variance = jnp.maximum(variance, LEAST_VARIANCE * prior_variance)
+    outputs = jnp.where(mask[..., None], (differences - mean) * jax.lax.rsqrt(variance)[..., None], 0)
+    after = RunningSums(frames[:, -1], _added(before.sums, sums[:, -1]), _added(before.squares, squares[:, -1]))
+    return outputs, after
+
+
+def _added(pair: jax.Array, addend: jax.Array) -> jax.Array:
+    """Adds to a pair of floats without loss: the second takes what rounding the first leaves (Knuth's two-sum)."""
+    addend = pair[1] + addend
+    total = pair[0] + addend
+    part = total - pair[0]
+    return jnp.stack([total, (pair[0] - (total - part)) + (addend - part)])
+
+
+def normalise_global(spectrograms: jax.Array, mask: jax.Array, statistics: Statistics) -> jax.Array:
+    """Normalises by the statistics of the training set: [B, T, F] float, zeros where `mask` ([B, T]) is False."""
+    normalised = (spectrograms - statistics.mean[None, None, :]) / statistics.deviation
+    return jnp.where(mask[..., None], normalised, 0)
 
 
 def normalise(
@@ -90,17 +198,26 @@ def normalise(
 
 
 def extract_features(
-    waveforms: jax.Array, num_samples: jax.Array, config: FeatureConfig
+    waveforms: jax.Array, num_samples: jax.Array, config: FeatureConfig, statistics: Statistics | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """Computes the model's input: normalised log spectrograms.
 
-    A constant waveform (silence, or the offset of a dead microphone) contains no speech and gives zeros.
-
-    Arguments and results are those of `log_spectrogram`. Each utterance's spectrogram has mean 0 (in every bin, if the
-    configuration says so) and standard deviation 1.
+    Arguments and results are those of `log_spectrogram`. With the normalisations "utterance" and "bins", each
+    utterance's spectrogram has mean 0 (in every bin with "bins") and standard deviation 1, and a constant waveform
+    (silence, or the offset of a dead microphone) gives zeros. "running" and "global" need the `statistics` of the
+    training set.
     """
     spectrograms, num_frames = log_spectrogram(waveforms, num_samples, config)
+    if config.needs_statistics:
+        if statistics is None:
+            raise ValueError(f"statistics must be given with {config.normalisation} normalisation, got None.")
+        mask = mask_from_lengths(num_frames, spectrograms.shape[1])
+        if config.normalisation == "global":
+            return normalise_global(spectrograms, mask, statistics), num_frames
+        before = RunningSums.zeros(len(spectrograms), config.num_bins, spectrograms.dtype)
+        return normalise_running(spectrograms, mask, statistics, before, config)[0], num_frames
     valid = mask_from_lengths(num_samples, waveforms.shape[1])
     constant = jnp.where(valid, waveforms == waveforms[:, :1], True).all(1)
     spectrograms = jnp.where(constant[:, None, None], 0, spectrograms)
+    assert config.normalisation in ("utterance", "bins")
     return normalise(spectrograms, num_frames, config.normalisation), num_frames

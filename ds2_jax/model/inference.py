@@ -14,6 +14,8 @@ from ds2_jax.model.ctc import ctc_losses
 from ds2_jax.model.network import DeepSpeech2
 
 Batch = dict[str, jax.Array]
+STATISTICS = "spectrogram"
+"""Name of the spectrogram's statistics in batch_stats. Training measures them before the first step."""
 
 
 def make_model(config: Config, num_labels: int, axis_name: str | None = None) -> DeepSpeech2:
@@ -22,10 +24,22 @@ def make_model(config: Config, num_labels: int, axis_name: str | None = None) ->
 
 
 def init_variables(config: Config, num_labels: int) -> dict[str, Any]:
-    """Draws the weights from `config.seed`. Returns params and the initial batch_stats."""
+    """Draws the weights from `config.seed`. Returns params and the initial batch_stats.
+
+    If the features need statistics of the training set, batch_stats has a place for them.
+    """
     spectrograms, num_frames = jnp.zeros((1, 8, config.features.num_bins)), jnp.full((1,), 8, jnp.int32)
     init = jax.jit(make_model(config, num_labels).init)
-    return dict(init(jax.random.key(config.seed), spectrograms, num_frames))
+    variables = dict(init(jax.random.key(config.seed), spectrograms, num_frames))
+    if config.features.needs_statistics:
+        unknown = {"mean": jnp.zeros(config.features.num_bins), "deviation": jnp.ones(())}
+        variables["batch_stats"] = {**variables["batch_stats"], STATISTICS: unknown}
+    return variables
+
+
+def statistics_of(batch_stats: Any) -> features.Statistics | None:
+    """Returns the statistics of the training set's spectrograms; None if the model needs none."""
+    return features.Statistics(**batch_stats[STATISTICS]) if STATISTICS in batch_stats else None
 
 
 def infer(
@@ -43,7 +57,8 @@ def infer(
     Returns:
         logits [B, T', V] float32 and output_lengths [B] int32.
     """
-    spectrograms, num_frames = features.extract_features(waveforms, num_samples, config.features)
+    statistics = statistics_of(variables["batch_stats"])
+    spectrograms, num_frames = features.extract_features(waveforms, num_samples, config.features, statistics)
     model = make_model(config, num_labels)
     # The type that Flax gives `apply` covers calls that also return changed variables. This call does not.
     return cast(tuple[jax.Array, jax.Array], model.apply(variables, spectrograms, num_frames))

@@ -77,6 +77,33 @@ def recurrent(
     return _layer(rnn_type, dtype, inputs, mask.T[..., None], tuple(weights)).swapaxes(0, 1)
 
 
+def recurrent_step(
+    rnn_type: RnnType,
+    inputs: jax.Array,
+    mask: jax.Array,
+    weights: RecurrentWeights,
+    state: State,
+    dtype: DType = jnp.float32,
+) -> tuple[jax.Array, State]:
+    """Runs the forward direction of a layer over the next frames of a stream.
+
+    Args:
+        rnn_type: the cell.
+        inputs: [B, T', F] float. Values are ignored where `mask` is False.
+        mask: [B, T'] bool, True = valid. The state does not change elsewhere.
+        weights: the weights.
+        state: [B, H] each, the state after the frames before.
+        dtype: see `recurrent`.
+
+    Returns:
+        [B, T', H] float, zeros where `mask` is False, and the state after these frames.
+    """
+    inputs = jnp.where(mask[..., None], inputs, 0).swapaxes(0, 1)  # [T', B, F]
+    valid = mask.T[..., None]
+    _, states = _direction_forward(rnn_type, False, dtype, inputs, valid, weights, state)
+    return jnp.where(valid, states[0], 0).swapaxes(0, 1), tuple(component[-1] for component in states)
+
+
 def _product(left: jax.Array, right: jax.Array, dtype: DType) -> jax.Array:
     """Computes [..., M] @ [M, N] with inputs of type `dtype` and sums of at least float32."""
     sums = jnp.promote_types(dtype, jnp.float32)
@@ -189,9 +216,15 @@ _layer.defvjp(_layer_forward, _layer_backward)
 
 
 def _direction_forward(
-    rnn_type: RnnType, reverse: bool, dtype: DType, inputs: jax.Array, mask: jax.Array, weights: RecurrentWeights
+    rnn_type: RnnType,
+    reverse: bool,
+    dtype: DType,
+    inputs: jax.Array,
+    mask: jax.Array,
+    weights: RecurrentWeights,
+    start: State | None = None,
 ) -> tuple[jax.Array, State]:
-    """Computes the preactivations and states of each frame. The states do not change on padding."""
+    """Computes the preactivations and states of each frame. The states do not change on padding; zeros come before."""
     # All frames at once.
     from_inputs = _product(inputs, weights.input_kernel, dtype) + weights.input_bias[None, None, :]
     hidden_kernel = weights.hidden_kernel.astype(dtype)
@@ -204,8 +237,10 @@ def _direction_forward(
         state = tuple(jnp.where(valid, n, s) for n, s in zip(new, state, strict=True))
         return state, (preactivations, state)
 
-    start = jnp.zeros((inputs.shape[1], weights.hidden_kernel.shape[1]), from_inputs.dtype)
-    stacks: tuple[jax.Array, State] = _scan(step, (start,) * NUM_STATES[rnn_type], (from_inputs, mask), reverse)
+    if start is None:
+        zeros = jnp.zeros((inputs.shape[1], weights.hidden_kernel.shape[1]), from_inputs.dtype)
+        start = (zeros,) * NUM_STATES[rnn_type]
+    stacks: tuple[jax.Array, State] = _scan(step, start, (from_inputs, mask), reverse)
     return stacks
 
 

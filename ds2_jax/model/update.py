@@ -14,7 +14,7 @@ from ds2_jax.config import Config
 from ds2_jax.config.frames import conv_output_lengths, count_frames
 from ds2_jax.model import features, spec_augment
 from ds2_jax.model.ctc import ctc_losses
-from ds2_jax.model.inference import Batch, init_variables, make_model
+from ds2_jax.model.inference import Batch, init_variables, make_model, statistics_of
 from ds2_jax.model.masks import is_alignable
 from ds2_jax.model.moving_average import moving_average
 from ds2_jax.model.network import DeepSpeech2
@@ -102,7 +102,9 @@ def objective(
         with_layers: whether to return the outputs of the layers too.
     """
     keys = spec_augment.row_keys(config.seed, epoch, rows["indices"])
-    spectrograms, num_frames = features.extract_features(rows["waveforms"], rows["num_samples"], config.features)
+    statistics = statistics_of(batch_stats)
+    waveforms, num_samples = rows["waveforms"], rows["num_samples"]
+    spectrograms, num_frames = features.extract_features(waveforms, num_samples, config.features, statistics)
     spectrograms = spec_augment.spec_augment(spectrograms, num_frames, keys, config.augment)
     (logits, output_lengths), changed = model.apply(
         {"params": params, "batch_stats": batch_stats},

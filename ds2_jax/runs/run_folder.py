@@ -54,7 +54,7 @@ PLACES = MAY_DIFFER | {
 change: each checkpoint contains a digest of the utterances."""
 
 ADDED_LATER = {
-    *("features.normalisation", "features.num_mels"),
+    *("features.normalisation", "features.num_mels", "features.prior_seconds"),
     *("data.case", "data.remove", "data.train_on_dev", "perturb"),
     *("augment.frequency_mask_probability", "augment.time_mask_probability", "augment.time_mask_share"),
     *("augment.frames_per_time_mask", "augment.time_warp_frames", "augment.time_warp_probability"),

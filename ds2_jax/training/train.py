@@ -37,6 +37,7 @@ from ds2_jax.training.profile import Profile
 from ds2_jax.training.progress import MetricLog, Progress
 from ds2_jax.training.saving import Saver
 from ds2_jax.training.splits import list_problems, make_stream, read_splits
+from ds2_jax.training.statistics import with_statistics
 from ds2_jax.training.updates import Updates
 from ds2_jax.training.watch import RecompilationAlarm, Watchdog
 
@@ -186,6 +187,8 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
     made = int(state.step)
     if made:
         logger.info(f"{run.workdir}: continuing after step {made}")
+    else:
+        state = with_statistics(state, config, run.splits["train"], mesh)
     progress = Progress(config.features.sample_rate)
     saver = Saver(checkpoints, config.checkpoint, run.check_place)
     with MetricLog(run.workdir, made, checkpoints.evaluated(made), began) as log:

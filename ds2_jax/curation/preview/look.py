@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ds2_jax.config import Config, FeatureConfig
-from ds2_jax.model.features import extract_features
+from ds2_jax.model.features import extract_features, without_statistics
 from ds2_jax.model.spec_augment import row_keys, spec_augment
 
 
@@ -78,7 +78,7 @@ def _compute(
         Both spectrograms; the augmented second one; where it is masked; the position from which each of its frames is
         read; and the numbers of frames.
     """
-    spectrograms, num_frames = extract_features(waveforms, num_samples, config.features)
+    spectrograms, num_frames = extract_features(waveforms, num_samples, without_statistics(config.features))
     keys = row_keys(config.seed, epoch, index[None])
     warp = replace(config.augment, num_frequency_masks=0, num_time_masks=0)
     masks = replace(config.augment, time_warp_frames=0)

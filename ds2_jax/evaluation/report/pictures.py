@@ -11,7 +11,7 @@ import soundfile
 from PIL import Image
 
 from ds2_jax.config import FeatureConfig
-from ds2_jax.model.features import extract_features
+from ds2_jax.model.features import extract_features, without_statistics
 
 QUIETEST = -1.0
 """The value of the first colour, in standard deviations of the spectrogram."""
@@ -23,7 +23,7 @@ NUM_COLOURS = 64
 
 def spectrogram_maker(features: FeatureConfig) -> Callable[[np.ndarray], np.ndarray]:
     """Makes a function from a waveform [S] float32 to the spectrogram [T, F] float32 that the model sees."""
-    extract = jax.jit(functools.partial(extract_features, config=features))
+    extract = jax.jit(functools.partial(extract_features, config=without_statistics(features)))
 
     def make(waveform: np.ndarray) -> np.ndarray:
         seconds = 1
