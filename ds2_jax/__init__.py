@@ -20,17 +20,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ds2_jax.decoding.hypothesis import Character, Hypothesis, Word
+    from ds2_jax.recognition.endpoints import Endpoints
     from ds2_jax.recognition.recogniser import Recogniser, load
+    from ds2_jax.recognition.streaming import FinalText, PartialText, Stream
     from ds2_jax.recognition.transcript import Segment, Transcript
     from ds2_jax.system.errors import InputError
 
 __version__ = "0.1.0"
 __all__ = [
     "Character",
+    "Endpoints",
+    "FinalText",
     "Hypothesis",
     "InputError",
+    "PartialText",
     "Recogniser",
     "Segment",
+    "Stream",
     "Transcript",
     "Word",
     "__version__",
@@ -39,10 +45,14 @@ __all__ = [
 
 _MODULES = {
     "Character": "decoding.hypothesis",
+    "Endpoints": "recognition.endpoints",
+    "FinalText": "recognition.streaming",
     "Hypothesis": "decoding.hypothesis",
     "InputError": "system.errors",
+    "PartialText": "recognition.streaming",
     "Recogniser": "recognition.recogniser",
     "Segment": "recognition.transcript",
+    "Stream": "recognition.streaming",
     "Transcript": "recognition.transcript",
     "Word": "decoding.hypothesis",
     "load": "recognition.recogniser",

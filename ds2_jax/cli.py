@@ -44,6 +44,7 @@ COMMANDS = {
         "evaluation.summary:summary", "a table of the error rates of several runs, such as seeds, and their mean"
     ),
     "transcribe": Command("recognition.command:transcribe", "transcripts of audio and video: text, subtitles, tables"),
+    "live": Command("recognition.command:live", "text while someone speaks: a microphone, a pipe or a file"),
     "align": Command("recognition.command:align", "when each word and character of a known text is said"),
     "calibrate": Command("evaluation.command:calibrate", "fit confidences and word times; training does so at the end"),
     "replay": Command("training.command:replay", "repeat a step whose loss was not finite, and show the cause"),

@@ -26,17 +26,27 @@ def array_blocks(samples: np.ndarray, file_rate: int | None, sample_rate: int) -
         InputError: the array is empty, has another shape or type, or contains NaN or infinity; or the rate is missing
             or out of range.
     """
-    kind, shape = samples.dtype, samples.shape
     advice = "Give the rate of the samples in Hz."
     require(file_rate is not None, "sample_rate", "be given with an array", file_rate, advice)
     assert file_rate is not None
     require(MIN_RATE <= file_rate <= MAX_RATE, "sample_rate", f"be {MIN_RATE} to {MAX_RATE} Hz", file_rate, advice)
     require(int(file_rate) == file_rate, "sample_rate", "be a whole number of Hz", file_rate, "Round it.")
+    return _blocks(_channels(samples), int(file_rate), sample_rate)
+
+
+def scaled_samples(samples: np.ndarray) -> np.ndarray:
+    """Converts samples in memory to [S, C] float32 with full scale 1; see `array_blocks`."""
+    return _scaled(_channels(samples))
+
+
+def _channels(samples: np.ndarray) -> np.ndarray:
+    """Checks samples and returns them as [S, C]."""
+    kind, shape = samples.dtype, samples.shape
     require(kind.kind in "fiu", "audio", "hold floats or integers", str(kind), "Convert the array.")
     rule = f"have the shape [samples] or [samples, channels] with at most {MAX_CHANNELS} channels"
     right = samples.ndim == 1 or (samples.ndim == 2 and 1 <= shape[1] <= MAX_CHANNELS)
     require(right, "audio", rule, shape, "Transpose or flatten it.")
-    return _blocks(samples if samples.ndim == 2 else samples[:, None], int(file_rate), sample_rate)
+    return samples if samples.ndim == 2 else samples[:, None]
 
 
 def _blocks(samples: np.ndarray, file_rate: int, sample_rate: int) -> Iterator[np.ndarray]:

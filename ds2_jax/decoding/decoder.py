@@ -73,6 +73,11 @@ class Decoder:
             readings.append(with_posteriors(reading, texts, probabilities))
         return readings
 
+    def start(self):
+        from ds2_jax.decoding.stream import StreamDecoder
+
+        return StreamDecoder(self)
+
     def hypothesis(
         self, spans: Sequence[LabelSpan], log_probs: np.ndarray, duration: float | None = None
     ) -> Hypothesis:

@@ -105,8 +105,8 @@ class RunningSums(NamedTuple):
 
     Attributes:
         num_frames: [B] int32.
-        sums: [2, B, F] float, of the differences from the mean.
-        squares: [2, B] float, of their squares, averaged over the bins.
+        sums: [B, 2, F] float, of the differences from the mean.
+        squares: [B, 2] float, of their squares, averaged over the bins.
     """
 
     num_frames: jax.Array
@@ -117,7 +117,7 @@ class RunningSums(NamedTuple):
     def zeros(cls, num_rows: int, num_bins: int, dtype: jax.typing.DTypeLike = jnp.float32) -> "RunningSums":
         """Makes the sums of streams that have not begun."""
         frames = jnp.zeros(num_rows, jnp.int32)
-        return cls(frames, jnp.zeros((2, num_rows, num_bins), dtype), jnp.zeros((2, num_rows), dtype))
+        return cls(frames, jnp.zeros((num_rows, 2, num_bins), dtype), jnp.zeros((num_rows, 2), dtype))
 
 
 def normalise_running(
@@ -144,8 +144,8 @@ def normalise_running(
     frames = before.num_frames[:, None] + jnp.cumsum(mask, axis=1)
     prior = config.prior_seconds / config.window_stride
     count = (frames + prior).astype(spectrograms.dtype)
-    mean = (before.sums[0][:, None] + (before.sums[1][:, None] + sums)) / count[..., None]
-    square = before.squares[0][:, None] + (before.squares[1][:, None] + squares)
+    mean = (before.sums[:, :1] + (before.sums[:, 1:] + sums)) / count[..., None]
+    square = before.squares[:, :1] + (before.squares[:, 1:] + squares)
     prior_variance = jnp.square(statistics.deviation)
     variance = (prior * prior_variance + square) / count - jnp.square(mean).mean(axis=2)
     variance = jnp.maximum(variance, LEAST_VARIANCE * prior_variance)
@@ -156,10 +156,10 @@ def normalise_running(
 
 def _added(pair: jax.Array, addend: jax.Array) -> jax.Array:
     """Adds to a pair of floats without loss: the second takes what rounding the first leaves (Knuth's two-sum)."""
-    addend = pair[1] + addend
-    total = pair[0] + addend
-    part = total - pair[0]
-    return jnp.stack([total, (pair[0] - (total - part)) + (addend - part)])
+    large, addend = pair[:, 0], pair[:, 1] + addend
+    total = large + addend
+    part = total - large
+    return jnp.stack([total, (large - (total - part)) + (addend - part)], axis=1)
 
 
 def normalise_global(spectrograms: jax.Array, mask: jax.Array, statistics: Statistics) -> jax.Array:

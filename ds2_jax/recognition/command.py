@@ -5,11 +5,15 @@ from typing import Annotated
 
 import tyro
 
+from ds2_jax.audio.pcm import SampleFormat
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
-from ds2_jax.recognition.formats import Format
+from ds2_jax.recognition.endpoints import ENDPOINTS, Endpoints
+from ds2_jax.recognition.formats import Format, LiveFormat
 
 AUDIO = tyro.conf.arg(metavar="AUDIO [AUDIO ...]", help_behavior_hint="(required)")  # `find_audio` checks this
 FORMATS = tyro.conf.arg(help_behavior_hint="(default: txt; repeat it for several, with --output-dir)")
+
+LIVE_AUDIO = tyro.conf.arg(metavar="[AUDIO]", help_behavior_hint="(default: the microphone)")
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
@@ -42,6 +46,40 @@ def transcribe(
 
     enable_cache()
     return transcribe_files(run, audio, format or ("txt",), output_dir, resume, decoding)
+
+
+def live(
+    run: Run,
+    audio: Annotated[Path | None, tyro.conf.Positional, LIVE_AUDIO] = None,
+    format: LiveFormat = "txt",  # noqa: A002 - the option's name
+    device: str | None = None,
+    sample_rate: int | None = None,
+    sample_format: SampleFormat = "s16le",
+    realtime: bool = False,
+    endpoints: Annotated[Endpoints, tyro.conf.arg(name="")] = ENDPOINTS,
+    decoding: Annotated[DecodingOptions, tyro.conf.arg(name="")] = GREEDY,
+) -> int:
+    """Show what is said while it is said, from a microphone, a pipe or a file. Ctrl-C finishes the last words.
+
+    On a terminal, words appear as they are said; those that may still change are dimmed.
+
+    Args:
+        run: Folder of a training run.
+        audio: Leave it out to hear the microphone. - for standard input: WAV, or samples without a header. Or a file.
+        format: What is written when a segment has ended. txt: a line. json: an object a line, with words, times and
+            confidences. srt, vtt: subtitles.
+        device: The microphone: a number or a part of its name.
+        sample_rate: Sample rate in Hz of samples on standard input that have no header.
+        sample_format: Their coding, by ffmpeg's names. They have one channel.
+        realtime: Read a file at the speed of speech, not as fast as possible.
+        endpoints: When a segment ends.
+        decoding: How to decode.
+    """
+    from ds2_jax.recognition.live import live as hear
+    from ds2_jax.system.compilation import enable_cache
+
+    enable_cache()
+    return hear(run, audio, format, device, sample_rate, sample_format, realtime, endpoints, decoding)
 
 
 def align(

@@ -11,6 +11,8 @@ from ds2_jax.recognition.transcript import Segment, Transcript
 from ds2_jax.system.checks import UNPRINTABLE
 
 Format = Literal["txt", "json", "srt", "vtt", "ctm", "tsv"]
+LiveFormat = Literal["txt", "json", "srt", "vtt"]
+"""Formats that can be written while the recording goes on."""
 
 
 def to_txt(transcript: Transcript) -> str:
@@ -79,10 +81,11 @@ def to_srt(transcript: Transcript) -> str:
 
     Source: the files of SubRip, which has no other specification.
     """
-    return "".join(
-        f"{number}\n{_span(cue, ',')}\n{_cue_text(cue).replace('-->', '-- >')}\n\n"
-        for number, cue in enumerate(_cues(transcript), start=1)
-    )
+    return "".join(_srt_cue(number, cue) for number, cue in enumerate(_cues(transcript), start=1))
+
+
+def _srt_cue(number: int, cue: Cue) -> str:
+    return f"{number}\n{_span(cue, ',')}\n{_cue_text(cue).replace('-->', '-- >')}\n\n"
 
 
 def to_vtt(transcript: Transcript) -> str:
@@ -91,10 +94,12 @@ def to_vtt(transcript: Transcript) -> str:
     Source: W3C, WebVTT: The Web Video Text Tracks Format, section 4 (syntax). It asks for an escaped `>` only at the
     end of an arrow; like other writers, this one always escapes it.
     """
+    return "WEBVTT\n\n" + "".join(map(_vtt_cue, _cues(transcript)))
+
+
+def _vtt_cue(cue: Cue) -> str:
     escapes = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;"}
-    return "WEBVTT\n\n" + "".join(
-        f"{_span(cue, '.')}\n{_cue_text(cue).translate(escapes)}\n\n" for cue in _cues(transcript)
-    )
+    return f"{_span(cue, '.')}\n{_cue_text(cue).translate(escapes)}\n\n"
 
 
 def to_tsv(transcript: Transcript) -> str:
@@ -173,3 +178,45 @@ def _timestamp(milliseconds: int, decimal_mark: str) -> str:
 
 def _cue_text(cue: Cue) -> str:
     return "\n".join(cue.lines)
+
+
+class LiveWriter:
+    """Writes the segments of a recording that goes on.
+
+    Attributes:
+        head: what comes before the first segment.
+    """
+
+    def __init__(self, output_format: LiveFormat) -> None:
+        self._format = output_format
+        self.head = "WEBVTT\n\n" if output_format == "vtt" else ""
+        self._num_cues = 0
+        self._held: Segment | None = None
+
+    def segment(self, segment: Segment) -> str:
+        """Returns what can be written after another segment has ended.
+
+        Subtitles of a segment are written when the next one is known, because a cue may stay until it begins.
+        """
+        if self._format == "txt":
+            return f"{segment.readings[0].text}\n"
+        if self._format == "json":
+            best = segment.readings[0]
+            line = _json_segment(segment) | {"words": [_json_word(word) for word in best.words]}
+            return json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
+        held, self._held = self._held, segment
+        return self._cues(held, segment.start) if held else ""
+
+    def rest(self, seconds: float) -> str:
+        """Returns what is left at the end of the recording, after so many seconds."""
+        return self._cues(self._held, seconds) if self._held else ""
+
+    def _cues(self, segment: Segment, end: float) -> str:
+        text = ""
+        for cue in make_cues([segment.readings[0].words], max(end, segment.end)):
+            self._num_cues += 1
+            if self._format == "srt":
+                text += _srt_cue(self._num_cues, cue)
+            else:
+                text += _vtt_cue(cue)
+        return text

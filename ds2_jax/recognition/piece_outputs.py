@@ -65,7 +65,7 @@ def piece_outputs(
     """
     events = _read_ahead((recording, _pieces(recording, model.config)) for recording in recordings)
     while group := list(itertools.islice(events, EVENTS_AT_ONCE)):
-        log_probs = iter(_run(model, [event.waveform for _, event in group if isinstance(event, Piece)]))
+        log_probs = iter(log_probs_of(model, [event.waveform for _, event in group if isinstance(event, Piece)]))
         for recording, event in group:
             yield recording, PieceOutput(event, next(log_probs)) if isinstance(event, Piece) else event
 
@@ -75,7 +75,7 @@ def join(outputs: Sequence[PieceOutput]) -> np.ndarray:
     return segments.join(*zip(*outputs, strict=True))
 
 
-def _run(model: TrainedModel, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+def log_probs_of(model: TrainedModel, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Computes the log-probabilities [T', V] float32 of waveforms [S] float32, in batches of similar length."""
     sample_rate = model.config.features.sample_rate
     results: dict[int, np.ndarray] = {}

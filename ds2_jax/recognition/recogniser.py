@@ -1,9 +1,10 @@
 """Recognises recordings of any length with a trained model, without TensorFlow."""
 
+import functools
+import itertools
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,17 +12,23 @@ import numpy as np
 from ds2_jax.audio.arrays import array_blocks
 from ds2_jax.audio.reading import read_blocks
 from ds2_jax.audio.timeline import Timeline
+from ds2_jax.audio.waveform import MAX_RATE, MIN_RATE
 from ds2_jax.config import Config
 from ds2_jax.config.frames import conv_output_lengths, count_frames
 from ds2_jax.decoding.alignment import align_labels
-from ds2_jax.decoding.hypothesis import Hypothesis, Word
+from ds2_jax.decoding.hypothesis import Word
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.parallel.mesh import data_mesh
 from ds2_jax.recognition.piece_outputs import End, NamedBlocks, PieceOutput, join, piece_outputs
-from ds2_jax.recognition.transcript import Segment, Transcript
+from ds2_jax.recognition.streaming import Endpoints, FinalText, Stream, Streams
+from ds2_jax.recognition.transcript import Segment, Transcript, shifted
 from ds2_jax.runs.trained import TrainedModel
+from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.text.alphabet import Alphabet
+
+RECORDINGS_AT_ONCE = 16
+"""Recordings that a model that can stream recognises together."""
 
 Audio = str | Path | np.ndarray
 """A file, or samples [S] or [S, C]: floats in [-1, 1], or integers over the full range of their type."""
@@ -125,6 +132,9 @@ class Recogniser:
 
     def transcribe_blocks(self, recordings: Iterable[NamedBlocks]) -> Iterator[Transcript | InputError]:
         """Recognises recordings that come in blocks; yields a transcript or an error for each, in order."""
+        if self._streams.steps:
+            yield from self._transcribe_streams(recordings)
+            return
         decoded: list[Segment] = []
         stretch: list[PieceOutput] = []
         for recording, event in piece_outputs(self._model, recordings):
@@ -137,6 +147,35 @@ class Recogniser:
             if isinstance(event, End):
                 yield event.error or self._transcript(recording, self._seconds(event), decoded)
                 decoded = []
+
+    def stream(self, sample_rate: int | None = None, endpoints: Endpoints | None = None) -> Stream:
+        """Opens a stream that is recognised while its samples come.
+
+        Any model can do it. One that runs forward only, with running or global normalisation, computes each sample
+        once; another recognises the open segment again as it grows.
+
+        Args:
+            sample_rate: sample rate of the samples to come, in Hz; by default the model's.
+            endpoints: when a segment ends.
+
+        Raises:
+            InputError: the sample rate is out of range.
+
+        Example:
+            >>> stream = ds2_jax.load("runs/an4_cpu").stream(sample_rate=44_100)
+            >>> for block in np.split(np.zeros(44_100, np.int16), 10):  # as a microphone gives it
+            ...     for event in stream.feed(block):
+            ...         print(event)
+            >>> rest = stream.finish()
+        """
+        rate = self.config.features.sample_rate if sample_rate is None else sample_rate
+        rule = f"be a whole number of Hz, {MIN_RATE} to {MAX_RATE}"
+        require(MIN_RATE <= rate <= MAX_RATE and int(rate) == rate, "sample_rate", rule, rate)
+        return self._streams.open(int(rate), endpoints or Endpoints())
+
+    @functools.cached_property
+    def _streams(self) -> Streams:
+        return Streams(self._model, self._decode)
 
     def log_probs(self, audio: Audio, sample_rate: int | None = None) -> np.ndarray:
         """Computes the model's log-probabilities for a recording of any length, on one grid of frames.
@@ -198,6 +237,31 @@ class Recogniser:
         reading = self._decode.hypothesis(spans, log_probs, duration)
         return self._transcript(recording, duration, [Segment(0.0, duration, [reading])])
 
+    def _transcribe_streams(self, recordings: Iterable[NamedBlocks]) -> Iterator[Transcript | InputError]:
+        """Recognises recordings as streams, several at once."""
+        rest = iter(recordings)
+        while group := list(itertools.islice(rest, RECORDINGS_AT_ONCE)):
+            streams = [self.stream() for _ in group]
+            blocks = {stream: iter(recording.blocks) for stream, recording in zip(streams, group, strict=True)}
+            found: dict[Stream, list[Segment]] = {stream: [] for stream in streams}
+            errors: dict[Stream, InputError] = {}
+            while blocks:
+                fed: dict[Stream, np.ndarray] = {}
+                for stream, own in blocks.items():
+                    try:
+                        if (block := next(own, None)) is not None:
+                            fed[stream] = block
+                    except InputError as error:
+                        errors[stream] = error
+                        stream.close()
+                ended = [stream for stream in blocks if stream not in fed]
+                events = self._streams.feed(fed) | self._streams.finish([each for each in ended if each not in errors])
+                for stream, own_events in events.items():
+                    found[stream] += (event.segment for event in own_events if isinstance(event, FinalText))
+                blocks = {stream: blocks[stream] for stream in fed}
+            for stream, recording in zip(streams, group, strict=True):
+                yield errors.get(stream) or self._transcript(recording, stream.seconds, found[stream])
+
     def _named_blocks(self, audio: Audio, sample_rate: int | None) -> NamedBlocks:
         rate = self.config.features.sample_rate
         if isinstance(audio, str | Path):
@@ -237,7 +301,7 @@ class Recogniser:
         end = last.start * seconds_per_frame + len(last.waveform) / sample_rate
         with self._decoding:
             readings = self._decode(join(stretch), end - start)
-        return Segment(start, end, [_shifted(reading, start, end) for reading in readings])
+        return Segment(start, end, [shifted(reading, start, end) for reading in readings])
 
     def _transcript(self, recording: NamedBlocks, sound_seconds: float, decoded: Sequence[Segment]) -> Transcript:
         """Makes a transcript with the times of the file from segments with those of the sound."""
@@ -247,19 +311,6 @@ class Recogniser:
 
     def _seconds(self, end: End) -> float:
         return end.num_samples / self.config.features.sample_rate
-
-
-def _shifted(reading: Hypothesis, start: float, end: float) -> Hypothesis:
-    """Moves the times of a reading `start` seconds later, and limits its end times to `end`.
-
-    The last output frame may extend beyond the end of the audio.
-    """
-
-    def moved(each: Any) -> Any:
-        return each._replace(start=each.start + start, end=min(each.end + start, end))
-
-    words = (moved(word)._replace(characters=tuple(map(moved, word.characters))) for word in reading.words)
-    return reading._replace(words=tuple(words))
 
 
 def _in_file(segment: Segment, timeline: Timeline) -> Segment:

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
 
@@ -51,3 +51,16 @@ class Transcript(NamedTuple):
     def confidence(self) -> float:
         """The probability, in [0, 1], that the least certain segment is right; 1 without segments."""
         return min((segment.readings[0].confidence for segment in self.segments), default=1.0)
+
+
+def shifted(reading: Hypothesis, start: float, end: float) -> Hypothesis:
+    """Moves the times of a reading `start` seconds later, and limits its end times to `end`.
+
+    The last output frame may extend beyond the end of the audio.
+    """
+
+    def moved(each: Any) -> Any:
+        return each._replace(start=each.start + start, end=min(each.end + start, end))
+
+    words = (moved(word)._replace(characters=tuple(map(moved, word.characters))) for word in reading.words)
+    return reading._replace(words=tuple(words))

@@ -24,6 +24,8 @@ _requested: int | None = None
 """The signal that asks a command inside `deferred` to stop."""
 _prospects: Callable[[], str] | None = None
 """Set inside `deferred`: returns a text that says how to continue after an interruption."""
+_task = ""
+"""Set inside `deferred`: what is done after a signal."""
 _begun = False
 """Whether leaving at once would lose work. Before the first step nothing is lost, and compiling may take minutes."""
 _folders: set[Path] = set()
@@ -58,18 +60,21 @@ def watch() -> None:
 
 
 @contextlib.contextmanager
-def deferred(prospects: Callable[[], str], begun: bool = True) -> Iterator[None]:
+def deferred(
+    prospects: Callable[[], str], begun: bool = True, task: str = "finishing this step and saving"
+) -> Iterator[None]:
     """Defers signals: the first one only makes `check` raise an error. A second Ctrl-C ends the process.
 
     Args:
         prospects: returns a text that says how to continue after an interruption.
+        task: what is done after a signal.
         begun: whether leaving would lose work. If False, a signal ends the process at once until `begin` is called.
 
     Raises:
         Stopped: a signal came. The text names the signal and includes the text of `prospects`.
     """
-    global _prospects, _begun
-    _prospects, _begun = prospects, begun
+    global _prospects, _begun, _task
+    _prospects, _begun, _task = prospects, begun, task
     try:
         yield
         check()  # sent after the last step
@@ -125,7 +130,7 @@ def _wait(reader: socket.socket, _: socket.socket) -> None:
     if prospects is not None and _begun:
         _requested = number
         again = " again" if number == signal.SIGINT else ""
-        _say(f"\n{NAMES[number]}: finishing this step and saving; Ctrl-C{again} leaves at once")
+        _say(f"\n{NAMES[number]}: {_task}; Ctrl-C{again} leaves at once")
         while _next_signal(reader) != signal.SIGINT:  # schedulers send SIGTERM more than once
             pass
         number = signal.SIGINT

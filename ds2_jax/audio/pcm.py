@@ -1,0 +1,92 @@
+"""Reads samples as they come through a pipe: with the header of a WAV file, or without one."""
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO, Literal, NamedTuple
+
+import numpy as np
+
+from ds2_jax.audio.waveform import MAX_RATE, MIN_RATE
+from ds2_jax.system.checks import require
+from ds2_jax.system.errors import InputError
+
+SampleFormat = Literal["s16le", "s32le", "f32le", "u8"]
+"""Coding of samples without a header, by ffmpeg's names."""
+DTYPES: dict[str, str] = {"s16le": "<i2", "s32le": "<i4", "f32le": "<f4", "u8": "u1"}
+PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
+"""Codings in the header of a WAV file."""
+WAV_FORMATS: dict[tuple[int, int], str] = {(PCM, 16): "s16le", (PCM, 32): "s32le", (PCM, 8): "u8", (FLOAT, 32): "f32le"}
+BLOCK_SECONDS = 0.04
+
+
+class PcmStream(NamedTuple):
+    """Samples that come through a pipe.
+
+    Attributes:
+        sample_rate: in Hz.
+        blocks: [S, C] in the coding of the stream, as they come.
+    """
+
+    sample_rate: int
+    blocks: Iterator[np.ndarray]
+
+
+def read_pcm(pipe: BinaryIO, sample_rate: int | None, sample_format: SampleFormat) -> PcmStream:
+    """Begins to read a pipe.
+
+    Args:
+        pipe: the pipe. If it starts with the header of a WAV file, the header tells rate and coding; its size does not
+            matter.
+        sample_rate: sample rate in Hz of samples without a header.
+        sample_format: coding of samples without a header, of one channel.
+
+    Raises:
+        InputError: nothing comes, samples without a header have no rate, or a header has another coding or rate.
+    """
+    head = pipe.read(12)
+    if not head:
+        raise InputError("Standard input must hold samples, got none. Pipe them into the command.")
+    if head.startswith(b"RIFF") and head[8:] == b"WAVE":
+        rate, channels, name = _read_header(pipe)
+        rule = f"have a rate of {MIN_RATE} to {MAX_RATE} Hz"
+        require(MIN_RATE <= rate <= MAX_RATE, "Standard input", rule, rate, "Resample it: ffmpeg -i OLD -ar 16000 ...")
+        return PcmStream(rate, _blocks(pipe, b"", rate, channels, name))
+    if sample_rate is None:
+        raise InputError(
+            "Standard input must start with the header of a WAV file, or --sample-rate must be given, got neither. "
+            "Add --sample-rate and --sample-format, or let ffmpeg write WAV: ffmpeg -i URL -f wav - | ..."
+        )
+    return PcmStream(sample_rate, _blocks(pipe, head, sample_rate, 1, sample_format))
+
+
+def _read_header(pipe: BinaryIO) -> tuple[int, int, str]:
+    """Reads chunks up to the samples. Returns rate, channels and the coding's name."""
+    found: tuple[int, int, str] | None = None
+    while len(header := pipe.read(8)) == 8:
+        name, size = struct.unpack("<4sI", header)
+        if name == b"data" and found:
+            return found
+        content = pipe.read(size + size % 2)
+        if name == b"fmt " and len(content) >= 16:
+            coding, channels, rate, _, _, bits = struct.unpack("<HHIIHH", content[:16])
+            if coding == EXTENSIBLE and len(content) >= 26:
+                coding = struct.unpack("<H", content[24:26])[0]
+            if (coding, bits) not in WAV_FORMATS or not channels:
+                rule = "hold samples of 8, 16 or 32 bits, or floats of 32"
+                advice = "Convert it: ffmpeg -i - -c:a pcm_s16le -f wav -."
+                raise InputError(f"Standard input must {rule}, got coding {coding} with {bits} bits. {advice}")
+            found = rate, channels, WAV_FORMATS[coding, bits]
+    raise InputError("Standard input must be a whole WAV file, got a header without samples. Pipe another one.")
+
+
+def _blocks(pipe: BinaryIO, head: bytes, rate: int, channels: int, name: str) -> Iterator[np.ndarray]:
+    dtype = np.dtype(DTYPES[name])
+    frame = dtype.itemsize * channels
+    size = max(1, round(BLOCK_SECONDS * rate)) * frame
+    rest = head
+    while data := pipe.read(size - len(rest) % frame):
+        data = rest + data
+        whole = len(data) // frame * frame
+        rest = data[whole:]
+        if whole:
+            yield np.frombuffer(data[:whole], dtype).reshape(-1, channels)
