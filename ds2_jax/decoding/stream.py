@@ -1,7 +1,8 @@
 """Interim."""
 
-import numpy as np
 from typing import NamedTuple
+
+import numpy as np
 
 
 class Partial(NamedTuple):
