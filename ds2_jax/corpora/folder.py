@@ -76,7 +76,8 @@ def prepare(
     below wav/ and wavs/, they name the speakers: anna/a.wav, ben/a.wav.
 
     Recordings without a transcript, transcripts without a recording or without text, unreadable audio, and recordings
-    outside the splits are left out, counted and listed in left_out.jsonl. Hidden files are ignored.
+    outside the splits are left out, counted and listed in left_out.jsonl. Hidden files are counted and ignored. Links to
+    folders are followed.
 
     Args:
         source: folder of recordings and transcripts.
@@ -118,7 +119,7 @@ def _in_use(folder: Path) -> InputError:
 
 
 def _scan(source: Path) -> Scan:
-    """Lists the files below a folder; links to folders count as other files.
+    """Lists the files below a folder.
 
     Raises:
         InputError: a folder cannot be read, or two folders hold the same split.
@@ -127,9 +128,7 @@ def _scan(source: Path) -> Scan:
     others: collections.Counter[str] = collections.Counter()
     for path in search(source):
         file, suffix = PurePath(path).relative_to(source), path.suffix.lower()
-        if path.is_dir():
-            others["links to folders"] += 1
-        elif suffix in AUDIO_SUFFIXES or suffix == TEXT_SUFFIX or file.name == METADATA:
+        if suffix in AUDIO_SUFFIXES or suffix == TEXT_SUFFIX or file.name == METADATA:
             files.append(file)
         else:
             others[suffix or "without a suffix"] += 1

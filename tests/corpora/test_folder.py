@@ -182,10 +182,15 @@ def test_names_that_are_not_utf8_and_linked_folders(tmp_path: Path, capsys: pyte
     for suffix, content in ((b"wav", recording(LEFT, WAV)), (b"txt", b"GO")):
         Path(os.fsdecode(os.fsencode(source) + b"/caf\xe9." + suffix)).write_bytes(content)
     (source / "loop").symlink_to(source)
+    (source / "._a.wav").touch()
+    write_files(tmp_path / "far", {"f.wav": recording(LEFT, WAV), "f.txt": b"GO"})
+    (source / "linked").symlink_to(tmp_path / "far")
     folder = folder_lib.prepare(source, "mine", root=tmp_path)
     assert left_out(folder) == {"caf\\udce9.wav": "unreadable audio"}
-    assert len(read_manifest(folder / "all.jsonl")) == 2
-    assert "other files ignored: 1 links to folders\n" in capsys.readouterr().err
+    ids = [each.id for each in read_manifest(folder / "all.jsonl")]
+    assert len(ids) == 3
+    assert "linked/f.wav" in ids
+    assert f"{source}: 1 hidden file ignored\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
