@@ -76,8 +76,8 @@ def prepare(
     below wav/ and wavs/, they name the speakers: anna/a.wav, ben/a.wav.
 
     Recordings without a transcript, transcripts without a recording or without text, unreadable audio, and recordings
-    outside the splits are left out, counted and listed in left_out.jsonl. Hidden files are counted and ignored. Links to
-    folders are followed.
+    outside the splits are left out, counted and listed in left_out.jsonl. Links to folders are followed. Hidden files
+    are counted and ignored.
 
     Args:
         source: folder of recordings and transcripts.

@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from ds2_jax.config.places import is_tfds
 from ds2_jax.curation.pack_shard import NAME, NOTES, Note, Task, folder_path, pack_features, read_note, write_shard
-from ds2_jax.data.length_table import file_states, format_table, table_name, unique_ids
-from ds2_jax.data.manifest import NUM_EXAMPLES, Problem, Utterance, count_reasons, read_manifest
+from ds2_jax.data.length_table import TfdsRecord, file_states, format_table, table_name, unique_ids
+from ds2_jax.data.manifest import NUM_EXAMPLES, Problem, Utterance, count_reasons
+from ds2_jax.data.splits import read_utterances
 from ds2_jax.data.tfds import TfdsSplit, is_data_set, library
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import NO_JSON, InputError, shorten
@@ -130,7 +131,7 @@ def plan(split: str, path: Path, out: str, shard_bytes: int) -> list[Task]:
         total, num_bytes = len(data_set), data_set.num_bytes
         states: Any = file_states(data_set.folder)
     else:
-        utterances = read_manifest(path)
+        utterances = read_utterances(path)
         stats = [_stat(utterance) for utterance in utterances]
         total, num_bytes = len(utterances), sum(size for size, _ in stats)
     num_shards = min(total, max(1, math.ceil(num_bytes / shard_bytes)))
@@ -149,12 +150,22 @@ def plan(split: str, path: Path, out: str, shard_bytes: int) -> list[Task]:
 
 
 def _stat(utterance: Utterance) -> tuple[int, int]:
-    """Gives size and modification time of an audio file; zeros if it is missing, which `write_shard` reports."""
+    """Gives size and modification time of an audio file; zeros if it is missing, which `write_shard` reports.
+
+    For a record of a data set, they are its share of the set, and the modification time of the set's newest file.
+    """
+    if isinstance(utterance.record, TfdsRecord):
+        return _stat_record(utterance.record.split)
     try:
         status = utterance.audio.stat()
     except (OSError, ValueError):
         return 0, 0
     return status.st_size, status.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=8)
+def _stat_record(split: TfdsSplit) -> tuple[int, int]:
+    return split.num_bytes // len(split), int(max(modified for _, _, modified in file_states(split.folder)))
 
 
 def _digest(value: Any) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 
 from ds2_jax.audio.headers import AudioBytes, Source
 from ds2_jax.audio.reading import encode_flac, lossless_flac, read_audio
+from ds2_jax.data.length_table import TfdsRecord
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.tfds import SplitRow, TfdsSplit, int16_samples, library, serialize
 from ds2_jax.system.errors import NO_JSON, InputError
@@ -179,7 +180,7 @@ def _contents(task: Task) -> Iterator[Content | Problem]:
         for utterance in task.utterances:
             row = SplitRow(utterance.id, utterance.duration, utterance.transcript, utterance.speaker)
             try:
-                yield row, *_audio_file(utterance.audio)
+                yield row, *_stored(utterance)
             except InputError as error:
                 yield Problem(utterance.id, str(utterance.audio), "unreadable audio", str(error))
         return
@@ -187,15 +188,27 @@ def _contents(task: Task) -> Iterator[Content | Problem]:
     for index, record in enumerate(split.records(task.start, task.stop), start=task.start):
         row = split.row(record, index)
         try:
-            audio = split.audio(record, index)
-            if isinstance(audio, AudioBytes):
-                yield row, *_audio_file(audio)
-            else:
-                rate, name = split.features.sample_rate, f"{split.name}[{index}]"
-                assert rate is not None
-                yield row, encode_flac(int16_samples(audio, name), rate), TO_FLAC
+            yield row, *_stored_record(split, record, index)
         except InputError as error:
             yield Problem(row.id, f"{split.name}[{index}]", "unreadable audio", str(error))
+
+
+def _stored(utterance: Utterance) -> tuple[bytes, str]:
+    """Returns the audio to store for an utterance of a manifest, as `_audio_file` does."""
+    if isinstance(utterance.record, TfdsRecord):
+        split, index = utterance.record.split, utterance.record.index
+        return _stored_record(split, split.record(index), index)
+    return _audio_file(utterance.audio)
+
+
+def _stored_record(split: TfdsSplit, record: bytes, index: int) -> tuple[bytes, str]:
+    """Returns the audio to store for a record of a data set, as `_audio_file` does."""
+    audio = split.audio(record, index)
+    if isinstance(audio, AudioBytes):
+        return _audio_file(audio)
+    rate, name = split.features.sample_rate, f"{split.name}[{index}]"
+    assert rate is not None
+    return encode_flac(int16_samples(audio, name), rate), TO_FLAC
 
 
 @functools.lru_cache(maxsize=8)

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from ds2_jax.audio.reading import audio_duration, read_samples
+from ds2_jax.audio.reading import audio_duration, read_audio, read_samples
+from ds2_jax.config.places import TFDS, absolute, relative
 from ds2_jax.system.checks import UNPRINTABLE, require
 from ds2_jax.system.errors import NO_JSON, InputError, shorten
 from ds2_jax.system.files import write_text
@@ -92,6 +93,10 @@ class Utterance:
         """Reads the samples as `audio.reading.read_samples` does."""
         return self.record.samples() if self.record is not None else read_samples(self.audio)
 
+    def read(self, sample_rate: int) -> np.ndarray:
+        """Reads the waveform as `audio.reading.read_audio` does."""
+        return self.record.read(sample_rate) if self.record is not None else read_audio(self.audio, sample_rate)
+
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
@@ -113,8 +118,9 @@ def read_manifest(path: Path) -> list[Utterance]:
       `transcript_path`. Transcripts are read from their files, durations from the headers of the audio.
 
     Paths are relative to the manifest's folder. In deepspeech.pytorch's format they are relative to `root_path`, which
-    is relative to that folder. An utterance without an id is named after its audio file, with a number if that name is
-    taken.
+    is relative to that folder. In the other formats, tfds:NAME#SPLIT[NUMBER] names a record of a TensorFlow data set
+    instead of a file; `splits.read_utterances` opens it. An utterance without an id is named after its audio file, with
+    a number if that name is taken.
 
     Raises:
         InputError: the file does not exist, has no utterance or is not JSON; a key is missing or has the wrong type;
@@ -143,12 +149,10 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     folder = path.absolute().parent
     rows = []
     for utterance in utterances:
-        assert utterance.record is None, "an utterance without an audio file cannot be listed in a manifest"
-        audio = utterance.audio.absolute()
-        audio = audio.relative_to(folder) if audio.is_relative_to(folder) else audio
-        row = dataclasses.asdict(utterance) | {"audio": audio.as_posix()}
-        unknown = {"record"} | ({"words"} if not utterance.words else set())
-        rows.append({name: value for name, value in row.items() if name not in unknown})
+        audio = relative(absolute(utterance.audio), folder)
+        row = {"audio": audio.as_posix()}
+        row |= {name: getattr(utterance, name) for name in ("duration", "transcript", "id", "speaker")}
+        rows.append(row | ({"words": utterance.words} if utterance.words else {}))
     _write_lines(path, rows)
 
 
@@ -214,7 +218,8 @@ def _utterance(row: Row, where: str, folder: Path) -> Utterance:
     require(offset == 0, f"{where}: offset", "be 0 (whole files only)", offset, "Cut the segment into its own file.")
     name, speaker = (_string({key: ""} | row, key, where) for key in ("id", "speaker"))
     words = _words(row.get("words") or [], transcript, duration, f"{where}: words")
-    return Utterance(folder / audio, float(duration), transcript, name, speaker, words=words)
+    place = absolute(Path(audio), folder) if audio.startswith(TFDS) else folder / audio
+    return Utterance(place, float(duration), transcript, name, speaker, words=words)
 
 
 def _words(rows: Any, transcript: str, duration: float, field: str) -> tuple[TimedWord, ...]:

@@ -16,7 +16,9 @@ import soxr
 
 from ds2_jax.audio.reading import AUDIO_SUFFIXES, audio_duration, read_audio, read_excerpt
 from ds2_jax.config import PerturbConfig
+from ds2_jax.config.places import is_tfds
 from ds2_jax.data.manifest import read_manifest
+from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import search
 
@@ -178,6 +180,8 @@ def find_sounds(place: Path | None, setting: str) -> tuple[Path, ...]:
             raise InputError(f"{setting} must hold audio files ({suffixes}), got none in {place}. Correct the path.")
     elif place.exists():
         found = [utterance.audio for utterance in read_manifest(place)]
+        for path in found:
+            require(not is_tfds(path), setting, "list audio files", str(path), "Leave records of data sets out.")
     else:
         raise InputError(f"{setting} must be a folder or a manifest, got {place}, which does not exist. Correct it.")
     for path in found:

@@ -100,13 +100,14 @@ def read_utterances(path: Path) -> list[Utterance]:
     """Reads a manifest, or the length table of a TensorFlow data set: tfds:NAME#SPLIT.
 
     Raises:
-        InputError: the manifest or the set cannot be read.
+        InputError: the manifest or a set cannot be read.
     """
-    if is_tfds(path):
-        from ds2_jax.data.length_table import read_tfds  # this import needs a second and many megabytes
+    utterances = [] if is_tfds(path) else read_manifest(path)
+    if utterances and not any(is_tfds(utterance.audio) for utterance in utterances):
+        return utterances
+    from ds2_jax.data import length_table  # this import needs a second and many megabytes
 
-        return read_tfds(path)
-    return read_manifest(path)
+    return length_table.open_records(path, utterances) if utterances else length_table.read_tfds(path)
 
 
 def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: bool) -> Split:

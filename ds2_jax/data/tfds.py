@@ -101,6 +101,9 @@ class TfdsSplit:
         self._ends = np.cumsum([take for _, _, take in self._files]).tolist()
         self.features = find_features(self._info.features, self._info.supervised_keys, self.name)
 
+    def __reduce__(self) -> tuple[type["TfdsSplit"], tuple[Path]]:  # Apache Beam sends records to its workers
+        return TfdsSplit, (Path(self.name),)
+
     def __len__(self) -> int:
         return int(self._ends[-1])
 

@@ -27,8 +27,8 @@ def transcribe(
     Args:
         run: Folder of a training run.
         audio: Recordings, folders of them, quoted patterns, or - for standard input. The formats are WAV, FLAC, Ogg,
-            MP3, AIFF, Sphere and more; with ffmpeg also m4a and video. In folders, links are followed and
-            hidden files are skipped.
+            MP3, AIFF, Sphere and more; with ffmpeg also m4a and video. In folders, links are followed and hidden files
+            are skipped.
         format: txt: one line for each recording, with its path in front if there are several. json: one object a line,
             with the times and confidences of words and characters. srt, vtt: subtitles. tsv: the subtitles as a table.
             ctm: one line for each word, for NIST's scoring tools.
