@@ -32,7 +32,7 @@ def merge(manifests: Manifests, out: Path) -> int:
 
     An id that an earlier manifest already has becomes "NAME-ID", where NAME is the name of its manifest's file without
     suffix. Recordings that are listed more than once are kept and reported; data check also finds the same recording
-    under two names. Only audio, duration, transcript, id, speaker and words are written.
+    under two names. Only audio, offset, duration, transcript, id, speaker and words are written.
 
     Args:
         manifests: manifests in any format that training reads, and tfds:NAME#SPLIT.
@@ -53,8 +53,8 @@ def merge(manifests: Manifests, out: Path) -> int:
     write_manifest(out, merged)
     if renamed:
         tell(f"{len(renamed):,} repeated ids were renamed", [f"{was} -> {now}" for was, now in renamed])
-    files = Counter(os.path.realpath(utterance.audio) for utterance in merged)
-    if repeated := [path for path, count in files.items() if count > 1]:
+    files = Counter((os.path.realpath(utterance.audio), utterance.offset) for utterance in merged)
+    if repeated := [path for (path, _), count in files.items() if count > 1]:
         tell(f"{len(repeated):,} recordings are listed more than once", repeated)
     print(f"{out}: {len(merged):,} utterances from {len(rows)} manifests")
     return 0

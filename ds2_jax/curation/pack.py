@@ -48,9 +48,9 @@ def pack(
     """Packs recordings and transcripts into a TensorFlow data set of ArrayRecord files, for fast reading.
 
     Train on it with --data.train tfds:OUT#SPLIT: the batches are equal to those of the manifest, bit for bit. The pack
-    holds the durations, so training need not read every record first. 16-bit WAV and Sphere files become
-    FLAC, without loss; all other files are copied. Every recording is decoded once to check it. Word times are not
-    packed.
+    holds the durations, so training need not read every record first. 16-bit WAV and Sphere files become FLAC, without
+    loss; all other files are copied. Segments of files (offset) become files of their own. Every recording is decoded
+    once to check it. Word times are not packed.
 
     After an interruption, the same command continues. It writes the same bytes with any number of workers.
 
@@ -144,7 +144,10 @@ def plan(split: str, path: Path, out: str, shard_bytes: int) -> list[Task]:
             tasks.append(make(digest, tfds=str(path), start=start, stop=stop))
         else:
             rows = utterances[start:stop]
-            content = [(u.id, str(u.audio), u.duration, u.transcript, u.speaker) for u in rows]
+            content = [
+                (u.id, str(u.audio), u.duration, u.transcript, u.speaker, *([u.offset] if u.offset is not None else []))
+                for u in rows
+            ]
             tasks.append(make(_digest([VERSION, content, stats[start:stop]]), tuple(rows)))
     return tasks
 

@@ -8,6 +8,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import io
 import json
 import os
 import tempfile
@@ -16,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 
 from ds2_jax.audio.headers import AudioBytes, Source
-from ds2_jax.audio.reading import encode_flac, lossless_flac, read_audio
+from ds2_jax.audio.reading import encode_flac, fits_flac, lossless_flac, read_audio
 from ds2_jax.data.length_table import TfdsRecord
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.tfds import SplitRow, TfdsSplit, int16_samples, library, serialize
@@ -30,7 +32,7 @@ NAME = "speech"
 NOTES = "unfinished"
 """The folder of the notes. It is in the pack's folder until the pack is complete."""
 CHECK_RATE = 16_000  # Hz; any rate shows whether a recording can be decoded
-COPIED, TO_FLAC = "copied", "16-bit samples as FLAC"
+COPIED, TO_FLAC, CUT = "copied", "16-bit samples as FLAC", "segments as WAV"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,10 +197,23 @@ def _contents(task: Task) -> Iterator[Content | Problem]:
 
 def _stored(utterance: Utterance) -> tuple[bytes, str]:
     """Returns the audio to store for an utterance of a manifest, as `_audio_file` does."""
+    if utterance.offset is not None:
+        return _cut(*utterance.samples())
     if isinstance(utterance.record, TfdsRecord):
         split, index = utterance.record.split, utterance.record.index
         return _stored_record(split, split.record(index), index)
     return _audio_file(utterance.audio)
+
+
+def _cut(samples: np.ndarray, sample_rate: int) -> tuple[bytes, str]:
+    """Returns a file with the samples of a segment [S, C], which are floats: FLAC if 16 bits hold them, else WAV."""
+    scaled = samples * np.float32(2**15)
+    whole = scaled.astype(np.int16) if np.abs(scaled).max(initial=0.0) <= 2**15 - 1 else np.zeros(0, np.int16)
+    if np.array_equal(whole, scaled) and fits_flac(samples.shape[1], sample_rate):
+        return encode_flac(whole, sample_rate), TO_FLAC
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate, format="WAV", subtype="FLOAT")
+    return buffer.getvalue(), CUT
 
 
 def _stored_record(split: TfdsSplit, record: bytes, index: int) -> tuple[bytes, str]:

@@ -179,9 +179,15 @@ def find_sounds(place: Path | None, setting: str) -> tuple[Path, ...]:
             suffixes = " ".join(sorted(AUDIO_SUFFIXES))
             raise InputError(f"{setting} must hold audio files ({suffixes}), got none in {place}. Correct the path.")
     elif place.exists():
-        found = [utterance.audio for utterance in read_manifest(place)]
-        for path in found:
-            require(not is_tfds(path), setting, "list audio files", str(path), "Leave records of data sets out.")
+        utterances = read_manifest(place)
+        for utterance in utterances:
+            whole = not is_tfds(utterance.audio) and not utterance.offset
+            rule, advice = (
+                f"list whole files, without offset, in {utterance.place}",
+                "Cut the segment into its own file.",
+            )
+            require(whole, setting, rule, str(utterance.audio), advice)
+        found = [utterance.audio for utterance in utterances]
     else:
         raise InputError(f"{setting} must be a folder or a manifest, got {place}, which does not exist. Correct it.")
     for path in found:

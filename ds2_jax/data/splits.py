@@ -17,7 +17,7 @@ from ds2_jax.data.usable import check_utterances, usable_utterances
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 
-AUDIO_REASONS = ("missing audio", "unreadable audio")
+AUDIO_REASONS = ("missing audio", "unreadable audio", "outside the recording")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +148,12 @@ def find_problems(utterances: Sequence[Utterance], config: Config, alphabet: Alp
 
 
 def digest(*splits: Split) -> str:
-    """Computes the hexadecimal SHA-256 of the utterances of splits: order, ids, durations, transcripts, not paths."""
-    rows = [[(u.id, u.duration, u.transcript) for u in split.utterances] for split in splits]
+    """Computes the hexadecimal SHA-256 of the utterances of splits: order, ids, segments, transcripts, not paths.
+
+    A segment at the start of its file counts as a whole file, since runs that began before segments could be read.
+    """
+    rows = [
+        [(u.id, u.duration, u.transcript, *([u.offset] if u.offset else [])) for u in split.utterances]
+        for split in splits
+    ]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

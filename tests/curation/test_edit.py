@@ -43,7 +43,8 @@ def test_merge_reads_three_formats_and_files_of_one_name_stay_apart(
     ]
     printed = capsys.readouterr()
     assert printed.out == f"{out}: 3 utterances from 3 manifests\n"
-    assert printed.err == "2 repeated ids were renamed:\n  a -> train-a\n  a -> train-a-2\n"
+    read = f"{sources[2]}: 1 durations are read from the audio each time; data merge stores them\n"
+    assert printed.err == f"{read}2 repeated ids were renamed:\n  a -> train-a\n  a -> train-a-2\n"
 
 
 def test_merging_and_splitting_keep_word_times(tmp_path: Path) -> None:
