@@ -10,7 +10,7 @@ from typing import Literal
 
 from ds2_jax.curation.stats import Manifests, read_manifests
 from ds2_jax.system.errors import InputError
-from ds2_jax.text.alphabet import SHAPES, Alphabet
+from ds2_jax.text.alphabet import SHAPES, SPOKEN, Alphabet, is_punctuation
 
 Kind = Literal["alphabet", "inside words", "removed", "spoken", "rare"]
 
@@ -23,8 +23,6 @@ INSIDE = 1e-4
 APOSTROPHES = SHAPES[0]
 IN_WORDS = f"{APOSTROPHES}·\u200c\u200d"
 """Marks that can be part of words: apostrophes, the Catalan dot, the joiners of Persian and Indic scripts."""
-SPOKEN = "%&@#§*"
-"""Unicode counts these as punctuation, but people read them aloud as words, like digits and other symbols."""
 CONTEXT = 15
 """The number of characters on each side in an example."""
 EXPLAINED: dict[Kind, str] = {
@@ -141,7 +139,7 @@ def classify(counts: Counter[str], inside: Counter[str]) -> dict[str, Kind]:
         elif category[0] == "N" or (category[0] == "S" and category != "Sk") or character in SPOKEN:
             kinds[character] = "spoken"
         else:
-            kinds[character] = "removed" if category[0] == "P" or category in ("Sk", "Cf") else "rare"
+            kinds[character] = "removed" if is_punctuation(character) else "rare"
     if spelled:
         kinds.setdefault("'", "inside words")
     return kinds
