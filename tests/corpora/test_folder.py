@@ -158,8 +158,7 @@ def test_two_folders_for_a_split(tmp_path: Path) -> None:
             {"wavs/d.wav": b"x", "f.wav": b"x", "metadata.csv": b"anna/1|A\nben/b.c|B\nf|A\nNone|A"},
             {
                 "wavs/d.wav": "missing transcript",
-                "f": "missing audio",
-                "f.wav": "missing transcript",
+                "f.wav": "unreadable",
                 "None": "missing audio",
             },
         ),
@@ -247,9 +246,9 @@ def test_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_no_layout_fits(tmp_path: Path) -> None:
     source = write_files(tmp_path / "s", {"a.wav": b"", "b.wav": b"", "c.txt": b"", "d.json": b"", "README": b""})
     message = (
-        f"{source} must have one of the layouts metadata: wavs/a.wav, and a line a|as written|as spoken in "
-        "metadata.csv; wav-txt: wav/a.wav, txt/a.txt; beside: a.wav, a.txt beside it; got 1 .json, 1 .txt, 2 .wav, 1 "
-        "without a suffix, and no audio with its transcript. Rearrange the files, or write a manifest yourself."
+        f"{source} must have one of the layouts metadata: recordings, and a table of their transcripts such "
+        "as metadata.csv; wav-txt: wav/a.wav, txt/a.txt; beside: a.wav, a.txt beside it; got 1 .json, 1 .txt, 2 .wav, "
+        "1 without a suffix, and no audio with its transcript. Rearrange the files, or write a manifest yourself."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         folder_lib.prepare(source, "mine", root=tmp_path)

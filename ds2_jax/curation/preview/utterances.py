@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ds2_jax.audio.ffmpeg import FFMPEG_SUFFIXES
 from ds2_jax.audio.reading import AUDIO_SUFFIXES, audio_duration, mono_waveform
 from ds2_jax.config import Config
 from ds2_jax.curation.preview.look import describe, looker
@@ -41,7 +42,7 @@ def read_source(source: Path, settings: Config, *, trained: bool) -> tuple[Split
     Raises:
         InputError: the source cannot be read, or holds no usable utterance.
     """
-    if source.suffix.lower() in AUDIO_SUFFIXES:
+    if source.suffix.lower() in AUDIO_SUFFIXES | FFMPEG_SUFFIXES:
         utterances, trained = [Utterance(source, audio_duration(source), "", source.stem)], False
     else:
         utterances = read_utterances(source)
