@@ -99,7 +99,10 @@ def check(
     stopping = [reason for each in checked if (reason := stops_training(each, settings, alphabet))]
     counts = Counter(finding.level for finding in found)
     print(f"{counts['error']:,} errors, {counts['warning']:,} warnings, {counts['remark']:,} remarks")
-    print("\n".join(f"training cannot start: {reason}" for reason in stopping) or "training can start")
+    can = "training can start with these settings"
+    if config is None and run is None:
+        can = "training can start with the default settings; for those of a recipe, name it: --config RECIPE"
+    print("\n".join(f"training cannot start: {reason}" for reason in stopping) or can)
     return 1 if stopping else 0
 
 
@@ -211,4 +214,4 @@ def describe_kind(level: str, kind: str, findings: Sequence[Finding]) -> Iterato
     """Yields the number of findings of a kind, and examples."""
     yield f"  {level}: {kind}: {len(findings):,}"
     for finding in findings[:NUM_EXAMPLES]:
-        yield f"    {shorten(finding.id)}: {shorten(finding.detail, DETAIL_LENGTH)}"
+        yield f"    {shorten(finding.where(), DETAIL_LENGTH)}: {shorten(finding.detail, DETAIL_LENGTH)}"

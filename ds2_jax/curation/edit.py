@@ -107,7 +107,10 @@ def split(
         seconds[key] += utterance.duration
     shares = {name: share for name, share in (("test", test), ("dev", dev)) if share}
     fewest = len(shares) + 1
-    require(len(seconds) >= fewest, str(manifest), f"hold at least {fewest} {by}s", len(seconds), "Add some.")
+    advice = "Add some, or leave out a split: --dev 0." if len(seconds) > 1 and fewest > 2 else "Add some."
+    if by == "speaker" and len(utterances) >= fewest:
+        advice += " Or split with --by utterance: the splits then share voices, and error rates come out lower."
+    require(len(seconds) >= fewest, str(manifest), f"hold at least {fewest} {by}s", len(seconds), advice)
     home = draw_split(seconds, shares, seed)
     columns = {}
     for name in [name for name in SPLITS if name in home.values()]:

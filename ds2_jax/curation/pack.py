@@ -111,7 +111,7 @@ def name_splits(sources: Sequence[str]) -> dict[str, Path]:
         split = found[1] if found else str(path).rpartition("#")[2] if is_tfds(path) else path.stem
         rule, advice = (
             "begin with a letter (A-Z, a-z) and have only letters, digits and _",
-            f"Write another name before the source: SPLIT={path}.",
+            f"Write another name before the source: SPLIT={shlex.quote(str(path))}.",
         )
         require(bool(re.fullmatch(r"[A-Za-z]\w*", split, re.ASCII)), "The name of a split", rule, split, advice)
         require(split != "all", "The name of a split", 'differ from "all", which TFDS reserves', split, advice)

@@ -7,6 +7,7 @@ import bisect
 import functools
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -357,8 +358,8 @@ def _find(where: str, name: str) -> Any:
         place = data_dir or "~/tensorflow_datasets"
         raise InputError(
             f"{name} must be prepared in {place} (set TFDS_DATA_DIR to use another folder), got no such set there. "
-            f"Prepare it, which may download it: tfds build {where} --file_format=array_record; or name its folder: "
-            f"{SPELLING}."
+            f"Prepare it, which may download it: tfds build {shlex.quote(where)} --file_format=array_record; or name "
+            f"its folder: {SPELLING}."
         ) from error
     except ValueError as error:  # an invalid name, a set in two folders, or a set made by TFDS before 3.2
         reason = str(error).splitlines()[0].rstrip(".")

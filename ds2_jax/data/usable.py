@@ -147,8 +147,9 @@ def usable_utterances(
         if unknown := alphabet.unknown("".join(u.transcript for u in utterances if u.id in strange)):
             characters = shorten(str(unknown), EXAMPLE_LENGTH)
             advice += f", or add {characters} to --data.alphabet or --data.remove (see data alphabet)"
+        places = {utterance.id: utterance.place or shorten(utterance.id) for utterance in utterances}
         examples = "; ".join(
-            f"{shorten(p.id)} ({p.reason}: {shorten(p.detail, EXAMPLE_LENGTH)})" for p in problems[:NUM_EXAMPLES]
+            f"{places[p.id]} ({p.reason}: {shorten(p.detail, EXAMPLE_LENGTH)})" for p in problems[:NUM_EXAMPLES]
         )
         raise InputError(
             f"{manifest} must {rule}, got {len(bad)} of {len(utterances)} that are not: {count_reasons(problems)}. "

@@ -163,7 +163,7 @@ def test_report_counts_every_kind_and_shows_examples(
         ("warning", "same recording twice", "6"),
         ("warning", f"text also in {odd}", "1"),
     ]
-    assert "    unknown characters: ['4'] in 'GO 4 IT'" in lines
+    assert "    line 6, unknown characters.wav: ['4'] in 'GO 4 IT'" in lines
     assert "10 errors, 11 warnings, 0 remarks" in lines
     assert lines[-1].startswith(f"training cannot start: {odd} must hold only usable utterances, got 10 of 13")
     rows = [json.loads(line) for line in findings.read_text().splitlines()]
@@ -171,6 +171,7 @@ def test_report_counts_every_kind_and_shows_examples(
     assert rows[0] == {
         **{"level": "error", "manifest": str(odd), "kind": "missing audio", "id": "missing audio"},
         **{"audio": str(tmp_path / "missing audio.wav"), "detail": f"{tmp_path}/missing audio.wav does not exist"},
+        "place": "line 1",
     }
 
 

@@ -16,6 +16,8 @@ from ds2_jax.data.draw import drawn_order
 from ds2_jax.data.manifest import TimedWord, Utterance, read_manifest, write_manifest
 from ds2_jax.system.errors import InputError
 
+BY_UTTERANCE = "Or split with --by utterance: the splits then share voices, and error rates come out lower."
+
 
 def utterance(audio: Path, key: str, speaker: str = "", seconds: float = 1.0) -> Utterance:
     return Utterance(audio, seconds, f"TEXT OF {audio}", key, speaker)
@@ -150,6 +152,15 @@ def test_a_new_speaker_leaves_the_order_of_the_others() -> None:
     assert drawn_order(names, 4) != order
 
 
+def test_one_speaker_cannot_be_split_by_speaker(tmp_path: Path) -> None:
+    utterances = [Utterance(tmp_path / f"{i}.wav", 1.0, "GO", str(i), "ann") for i in range(3)]
+    write_manifest(tmp_path / "all.jsonl", utterances)
+    with pytest.raises(InputError) as error:
+        split(tmp_path / "all.jsonl", tmp_path)
+    assert str(error.value) == (f"{tmp_path}/all.jsonl must hold at least 3 speakers, got 1. Add some. {BY_UTTERANCE}")
+    assert split(tmp_path / "all.jsonl", tmp_path, by="utterance") == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -157,7 +168,7 @@ def test_a_new_speaker_leaves_the_order_of_the_others() -> None:
         ({"test": 1.0}, "--test must be a share of the hours, 0 to below 1, got 1.0."),
         ({"dev": 0.5, "test": 0.5}, "--dev and --test must add up to a share above 0 and below 1, got (0.5, 0.5)."),
         ({"dev": 0.0, "test": 0.0}, "--dev and --test must add up to a share above 0 and below 1, got (0.0, 0.0)."),
-        ({}, "{all} must hold at least 3 speakers, got 2. Add some."),
+        ({}, f"{{all}} must hold at least 3 speakers, got 2. Add some, or leave out a split: --dev 0. {BY_UTTERANCE}"),
     ],
 )
 def test_split_says_what_it_cannot_do(options: dict[str, float], message: str, tmp_path: Path) -> None:

@@ -363,7 +363,7 @@ def test_a_damaged_tfrecord_is_named(tmp_path: Path) -> None:
         (
             ("tfds:x#train[:5%]",),
             "The name of a split must begin with a letter (A-Z, a-z) and have only letters, digits and _, got "
-            "'train[:5%]'. Write another name before the source: SPLIT=tfds:x#train[:5%].",
+            "'train[:5%]'. Write another name before the source: SPLIT='tfds:x#train[:5%]'.",
         ),
         (
             ("a/dev.jsonl", "b/dev.jsonl"),

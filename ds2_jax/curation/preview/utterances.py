@@ -22,6 +22,7 @@ from ds2_jax.data.perturb import perturb as apply_perturbation
 from ds2_jax.data.splits import Split, find_problems, read_utterances
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
+from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
 
 logger = logging.getLogger(__package__)
@@ -53,7 +54,9 @@ def read_source(source: Path, settings: Config, *, trained: bool) -> tuple[Split
     if problems:
         told = f"{len(bad)} of {len(utterances)} are left out: {count_reasons(problems)}"
         if not split.utterances:
-            raise InputError(f"{source} must hold usable utterances, got none: {told}. Run `data check {source}`.")
+            raise InputError(
+                f"{source} must hold usable utterances, got none: {told}. Run {command('data', 'check', source)}."
+            )
         logger.info(f"{source}: {told}")
     if trained:
         return split, perturber_of(settings, split)
