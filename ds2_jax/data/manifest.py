@@ -181,6 +181,8 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
         audio = relative(absolute(utterance.audio), folder)
         row: Row = {"audio": audio.as_posix()} | ({} if utterance.offset is None else {"offset": utterance.offset})
         row |= {name: getattr(utterance, name) for name in ("duration", "transcript", "id", "speaker")}
+        if not utterance.duration and utterance.record is None:  # to be read when the file can be read
+            del row["duration"]
         rows.append(row | ({"words": utterance.words} if utterance.words else {}))
     _write_lines(path, rows)
 

@@ -112,6 +112,10 @@ def test_durations_that_are_missing_are_read(write: Write, tmp_path: Path, capsy
     assert capsys.readouterr().err == (
         f"{path}: 2 durations are read from the audio each time; data merge stores them\n"
     )
+    copy = tmp_path / "copy.jsonl"
+    write_manifest(copy, read_manifest(path))
+    stored = [json.loads(line).get("duration") for line in copy.read_text().splitlines()]
+    assert stored == [1.5, 1.0, None, ROW["duration"]]  # the third may be there later
 
 
 def test_a_recording_that_is_too_long_is_named(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
