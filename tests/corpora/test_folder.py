@@ -92,6 +92,12 @@ def test_every_format(tmp_path: Path, audio_format: str, suffix: str) -> None:
     assert len(read_audio(row.audio, 16_000)) / 16_000 == pytest.approx(row.duration, abs=0.01)
 
 
+def test_what_only_ffmpeg_reads_is_listed_too(tmp_path: Path) -> None:
+    files = dict.fromkeys(("c.m4a", "d.mkv"), b"x") | dict.fromkeys(("c.txt", "d.txt"), b"GO")
+    folder = folder_lib.prepare(write_files(tmp_path / "s", beside() | files), "mine", root=tmp_path)
+    assert left_out(folder) == {"c.m4a": "unreadable audio", "d.mkv": "unreadable audio"}
+
+
 def test_one_folder_is_no_speaker(tmp_path: Path) -> None:
     files = {f"recordings/{name}": content for name, content in beside().items()}
     folder = folder_lib.prepare(write_files(tmp_path / "s", files), "mine", root=tmp_path)

@@ -175,6 +175,26 @@ def test_report_counts_every_kind_and_shows_examples(
     }
 
 
+def test_the_verdict_says_for_which_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_noise_manifest(tmp_path)
+    for words, verdict in (
+        ([], "training can start with the default settings; for those of a recipe, name it: --config RECIPE"),
+        (["--config", "an4_cpu"], "training can start with these settings"),
+    ):
+        assert cli.main(["data", "check", str(path), *words]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == verdict
+
+
+def test_a_duration_of_zero_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_noise(tmp_path / "a.wav")
+    path = tmp_path / "all.jsonl"
+    path.write_text('{"audio": "a.wav", "duration": 0, "transcript": "GO"}\n')
+    assert check((path,)) == 1
+    printed = capsys.readouterr().out
+    assert "  error: wrong duration: 1\n    line 1, a.wav: " in printed
+    assert "\n1 errors, " in printed
+
+
 def test_picture_is_drawn(odd: Path, tmp_path: Path) -> None:
     check((odd,), picture=tmp_path / "new" / "odd.png")
     pixels = matplotlib.image.imread(tmp_path / "new" / "odd.png")
