@@ -45,7 +45,7 @@ def run_cli(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, st
         ("evaluate", "[-h] [OPTIONS] RUN "),
         ("summary", "[-h] RUN [RUN ...] "),
         ("transcribe", "[-h] [OPTIONS] RUN AUDIO [AUDIO ...] "),
-        ("align", "[-h] RUN AUDIO TEXT [--format "),
+        ("align", "[-h] [OPTIONS] RUN AUDIO TEXT "),
         ("calibrate", "[-h] RUN [--manifest "),
         ("replay", "[-h] FILE [--run RUN]"),
         ("prepare", "CORPUS [--help] ..."),

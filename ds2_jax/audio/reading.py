@@ -172,11 +172,15 @@ def lossless_flac(path: Source) -> bytes | None:
     with contextlib.suppress(UnknownFormatError), sndfile.open_audio(path) as opened:
         file = opened.file
         pcm = file.format in ("WAV", "WAVEX", "NIST") and file.subtype == "PCM_16"
-        rate = file.samplerate
-        holds_rate = rate < 2**16 or (rate <= FLAC_MAX_RATE and rate % 10 == 0)
-        if pcm and file.channels <= FLAC_MAX_CHANNELS and holds_rate:
-            return encode_flac(sndfile.read_whole(opened, "int16"), rate)
+        if pcm and fits_flac(file.channels, file.samplerate):
+            return encode_flac(sndfile.read_whole(opened, "int16"), file.samplerate)
     return None
+
+
+def fits_flac(num_channels: int, sample_rate: int) -> bool:
+    """Whether FLAC can store this number of channels at this rate (Hz)."""
+    holds_rate = sample_rate < 2**16 or (sample_rate <= FLAC_MAX_RATE and sample_rate % 10 == 0)
+    return num_channels <= FLAC_MAX_CHANNELS and holds_rate
 
 
 def encode_flac(samples: np.ndarray, sample_rate: int) -> bytes:

@@ -26,6 +26,9 @@ CHECKED_FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "OGG", "MP3", "NIST"})
 # libsndfile's errors for damage. Files that cause its other errors may be whole.
 DAMAGE_ERRORS = frozenset({2, 3})
 UNKNOWN_FORMAT = 1
+MP3_RESERVOIR = 1
+"""Seconds to decode before a place in an MP3. A frame may need up to 511 bytes of those before it, which last half a
+second at 8 kbit/s. After a seek, libsndfile 1.2.2 gives silence until it has them."""
 # A program that writes WAV into a pipe does not know the size. ffmpeg writes 0xFFFFFFFF, sox 0x7FFFF000.
 WAV_SIZE_UNKNOWN = 0x7FFFF000
 
@@ -203,6 +206,10 @@ def read_whole(opened: Opened, dtype: str = "float32") -> np.ndarray:
 def sample_blocks(opened: Opened) -> Iterator[np.ndarray]:
     """Reads all samples of a file in blocks of [S, C] float32. Raises InputError if the file is damaged."""
     num_read, size = 0, block_samples(opened.file.channels)
+    # soundfile seeks after each read, and a seek makes libmpg123 forget the bits that the next frame needs: samples
+    # behind the border of two blocks were wrong by up to 0.6.
+    if opened.file.format == "MP3":
+        opened.file.seekable = lambda: False
     while num_read < opened.num_samples:
         wanted = min(size, opened.num_samples - num_read)
         samples = decode(opened, 0, wanted, "float32")
@@ -226,19 +233,22 @@ def decode(opened: Opened, start: int, num_samples: int, dtype: str) -> np.ndarr
         InputError: the file is damaged.
     """
     source, file = opened.source, opened.file
+    before = min(start, file.samplerate * MP3_RESERVOIR) if file.format == "MP3" else 0
     try:
         if start:
-            _skip(file, start)
+            _skip(file, start - before)
             if (position := file.tell()) > file.frames:  # happens in damaged MP3s
                 raise unusable(
                     source, f"end after the {file.frames} samples that its header states", f"sample {position}"
                 )
-        samples: np.ndarray = file.read(num_samples, dtype=dtype, always_2d=True)  # GSM needs a number of samples
+        samples: np.ndarray = file.read(
+            before + num_samples, dtype=dtype, always_2d=True
+        )  # GSM needs a number of samples
     except soundfile.LibsndfileError as error:
         raise unusable(source, "decode to its end", str(error)) from error
     except MemoryError as error:  # a damaged header can state any number
         raise unusable(source, "fit into memory", f"{num_samples} samples") from error
-    return samples
+    return samples[before:]
 
 
 def _skip(file: soundfile.SoundFile, num_samples: int) -> None:

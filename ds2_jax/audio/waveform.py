@@ -1,6 +1,5 @@
 """Mixes down and resamples samples, and checks them."""
 
-import itertools
 import logging
 from collections.abc import Iterable, Iterator
 
@@ -49,25 +48,21 @@ def waveform_blocks(blocks: Iterable[np.ndarray], file_rate: int, sample_rate: i
     Raises:
         InputError: see `mono_waveform`.
     """
-    resampler = None
-    if file_rate != sample_rate:
-        resampler = soxr.ResampleStream(file_rate, sample_rate, 1, dtype="float32", quality="HQ")
     num_read = num_given = 0
     power = mixed_power = 0.0
-    offset = np.float32(0)
-    for samples in itertools.chain(blocks, [None]):
-        waveform = np.zeros(0, np.float32)
-        if samples is not None:
+
+    def mixed() -> Iterator[np.ndarray]:
+        nonlocal num_read, power, mixed_power
+        for samples in blocks:
             check_amplitudes(samples, name, num_read)
             num_read += len(samples)
-            waveform = samples.mean(axis=1)  # [S]
-        if samples is not None and samples.size:
-            power += float(samples.var(axis=0).mean()) * len(samples)
-            mixed_power += float(waveform.var()) * len(samples)
-            if num_read == len(samples) and is_constant(waveform):
-                offset = waveform[0]  # the resampler takes what lies outside for zeros, and would ring
-        if resampler is not None:
-            waveform = resampler.resample_chunk(waveform - offset, last=samples is None) + offset
+            if len(samples):
+                waveform = samples.mean(axis=1)  # [S]
+                power += float(samples.var(axis=0).mean()) * len(samples)
+                mixed_power += float(waveform.var()) * len(samples)
+                yield waveform
+
+    for waveform in mixed() if file_rate == sample_rate else _resampled(mixed(), file_rate, sample_rate):
         num_given += len(waveform)
         if waveform.size:
             yield waveform
@@ -78,6 +73,34 @@ def waveform_blocks(blocks: Iterable[np.ndarray], file_rate: int, sample_rate: i
             f"{name}: the channels cancel each other in the mix, which the model hears. "
             'Give it one of them: ffmpeg -i OLD -af "pan=mono|c0=c0" NEW.wav.'
         )
+
+
+def _resampled(waveforms: Iterable[np.ndarray], file_rate: int, sample_rate: int) -> Iterator[np.ndarray]:
+    """Resamples [S] float32 block by block. Constant sound stays constant to its ends.
+
+    The resampler takes what lies outside for zeros, and rings at both ends of an offset. So a constant start is held
+    back until something else comes.
+    """
+    resampler = soxr.ResampleStream(file_rate, sample_rate, 1, dtype="float32", quality="HQ")
+    num_held, value = 0, np.float32(0)
+    held = True
+    for waveform in waveforms:
+        if held:
+            value = value if num_held else waveform[0]
+            if (waveform == value).all():
+                num_held += len(waveform)
+                continue
+            held = False
+            yield from (resampler.resample_chunk(part) for part in _constant(value, num_held))
+        yield resampler.resample_chunk(waveform)
+    if held:  # zeros give the right number of samples
+        yield from (resampler.resample_chunk(part) + value for part in _constant(np.float32(0), num_held))
+    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True) + (value if held else np.float32(0))
+
+
+def _constant(value: np.float32, num_samples: int) -> Iterator[np.ndarray]:
+    for start in range(0, num_samples, BLOCK_SAMPLES):
+        yield np.full(min(BLOCK_SAMPLES, num_samples - start), value, np.float32)
 
 
 def to_waveform(samples: np.ndarray, file_rate: int, sample_rate: int, name: str) -> np.ndarray:

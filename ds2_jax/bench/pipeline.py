@@ -77,7 +77,8 @@ class Epochs:
     def describe(self) -> dict[str, object]:
         """Describes the corpus: seconds of audio, files, bytes per second, cores, perturbations and plan."""
         seconds = sum(utterance.duration for utterance in self._split.utterances)
-        num_bytes = sum(utterance.audio.stat().st_size for utterance in self._split.utterances)
+        files = [utterance.audio for utterance in self._split.utterances if utterance.record is None]
+        num_bytes = sum(path.stat().st_size for path in files)  # 0 for a TensorFlow data set
         return {
             "audio_seconds": seconds,
             "files": len(self._split.utterances),

@@ -18,7 +18,7 @@ CORPORA = {
     "common-voice": "sentences read by volunteers in more than a hundred languages (Mozilla)",
     "tedlium": "TED talks in English, releases 2 and 3 (University of Le Mans)",
     "voxforge": "English read by volunteers, 16 kHz (voxforge.org)",
-    "folder": "recordings of your own with their transcripts, in one of three layouts",
+    "folder": "recordings of your own with their transcripts, in text files or a table",
     "synthetic": "the quick start's digits and commands, spoken by espeak-ng",
 }
 """The corpora that `prepare` makes, each with a description."""

@@ -76,10 +76,13 @@ def building(folder: Path, source: Mapping[str, object] | None = None) -> Iterat
 def locked(folder: Path) -> Iterator[None]:
     """Waits until no other process prepares a corpus in the parent of `folder`, then locks the parent.
 
+    Parents that this call made are removed again if they stay empty.
+
     Raises:
         InputError: the parent folder cannot be written.
     """
     root = folder.parent
+    missing = [each for each in (root, *root.parents) if not each.exists()]
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
 
@@ -90,6 +93,15 @@ def locked(folder: Path) -> Iterator[None]:
         logger.warning(f"{root} cannot be locked ({reason}): make sure that no other process prepares a corpus there")
 
     with locks.locked(root, on_taken=say, on_no_locks=warn):
+        if root.is_dir():
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # it holds something
+                    for each in missing:
+                        each.rmdir()
+            return
+    with locked(folder):  # the process that held the lock made the parent, and removed it
         yield
 
 

@@ -99,7 +99,10 @@ def check(
     stopping = [reason for each in checked if (reason := stops_training(each, settings, alphabet))]
     counts = Counter(finding.level for finding in found)
     print(f"{counts['error']:,} errors, {counts['warning']:,} warnings, {counts['remark']:,} remarks")
-    print("\n".join(f"training cannot start: {reason}" for reason in stopping) or "training can start")
+    can = "training can start with these settings"
+    if config is None and run is None:
+        can = "training can start with the default settings; for those of a recipe, name it: --config RECIPE"
+    print("\n".join(f"training cannot start: {reason}" for reason in stopping) or can)
     return 1 if stopping else 0
 
 
@@ -146,6 +149,9 @@ def check_manifest(
             reduction = config.model.time_reduction
             problem = too_few_frames(utterance, labels, recording.num_samples, features.hop_length, reduction)
         if problem is not None:
+            if problem.reason == "wrong duration":  # the cause of these two, if the utterance has one of them
+                effects = ("duration outside the limits", "too few output frames")
+                problems = [each for each in problems if (each.id, each.reason in effects) != (problem.id, True)]
             problems.append(problem)
     transcripts = [alphabet.normalise(utterance.transcript) for utterance in utterances]
     return Checked(path, role, utterances, recordings, problems, transcripts)
@@ -208,4 +214,4 @@ def describe_kind(level: str, kind: str, findings: Sequence[Finding]) -> Iterato
     """Yields the number of findings of a kind, and examples."""
     yield f"  {level}: {kind}: {len(findings):,}"
     for finding in findings[:NUM_EXAMPLES]:
-        yield f"    {shorten(finding.id)}: {shorten(finding.detail, DETAIL_LENGTH)}"
+        yield f"    {shorten(finding.where(), DETAIL_LENGTH)}: {shorten(finding.detail, DETAIL_LENGTH)}"

@@ -14,7 +14,8 @@ import tyro
 from ds2_jax.config.places import is_tfds
 from ds2_jax.curation.stats import Manifests, describe, read_manifests, table
 from ds2_jax.data.draw import drawn_order
-from ds2_jax.data.manifest import NUM_EXAMPLES, Utterance, read_manifest, write_manifest
+from ds2_jax.data.manifest import NUM_EXAMPLES, Utterance, write_manifest
+from ds2_jax.data.splits import read_utterances
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError, shorten
 
@@ -27,34 +28,33 @@ Manifest = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST
 def merge(manifests: Manifests, out: Path) -> int:
     """Merges several manifests into one, in order. Audio is neither copied nor linked.
 
+    Recordings of a TensorFlow data set are listed as tfds:NAME#SPLIT[NUMBER], so do not move the set.
+
     An id that an earlier manifest already has becomes "NAME-ID", where NAME is the name of its manifest's file without
     suffix. Recordings that are listed more than once are kept and reported; data check also finds the same recording
-    under two names. Only audio, duration, transcript, id, speaker and words are written.
+    under two names. Only audio, offset, duration, transcript, id, speaker and words are written.
 
     Args:
-        manifests: manifests in any format that training reads.
+        manifests: manifests in any format that training reads, and tfds:NAME#SPLIT.
         out: manifest to write; it must not exist.
 
     Returns:
         The exit code 0.
 
     Raises:
-        InputError: a manifest cannot be read, is named twice or holds the audio itself (tfds:); or `out` exists or
-            cannot be written.
+        InputError: a manifest cannot be read or is named twice; or `out` exists or cannot be written.
 
     Differs: deepspeech.pytorch links the files of all manifests into one folder, where only one file of each name
         remains.
     """
     require_new(out, "--out")
-    for path in manifests:
-        require_files(path)
     rows = read_manifests(manifests)
     merged, renamed = with_distinct_ids(rows)
     write_manifest(out, merged)
     if renamed:
         tell(f"{len(renamed):,} repeated ids were renamed", [f"{was} -> {now}" for was, now in renamed])
-    files = Counter(os.path.realpath(utterance.audio) for utterance in merged)
-    if repeated := [path for path, count in files.items() if count > 1]:
+    files = Counter((os.path.realpath(utterance.audio), utterance.offset) for utterance in merged)
+    if repeated := [path for (path, _), count in files.items() if count > 1]:
         tell(f"{len(repeated):,} recordings are listed more than once", repeated)
     print(f"{out}: {len(merged):,} utterances from {len(rows)} manifests")
     return 0
@@ -74,7 +74,8 @@ def split(
     speaker is taken if that brings the hours of the split nearer to its share.
 
     Args:
-        manifest: a manifest in any format that training reads.
+        manifest: a manifest in any format that training reads, or tfds:NAME#SPLIT. The new manifests list the
+            recordings of a TensorFlow data set as tfds:NAME#SPLIT[NUMBER], so do not move the set.
         out: folder for the manifests; none of the three may exist yet.
         dev: share of the hours; 0 writes no dev.jsonl.
         test: share of the hours; 0 writes no test.jsonl.
@@ -86,16 +87,15 @@ def split(
         The exit code 0.
 
     Raises:
-        InputError: the manifest cannot be read, holds the audio itself (tfds:), does not name every speaker, or has too
-            few speakers or utterances; a share is out of range; or a file exists or cannot be written.
+        InputError: the manifest cannot be read, does not name every speaker, or has too few speakers or utterances; a
+            share is out of range; or a file exists or cannot be written.
     """
     for name, share in (("--dev", dev), ("--test", test)):
         require(0 <= share < 1, name, "be a share of the hours, 0 to below 1", share)
     require(0 < dev + test < 1, "--dev and --test", "add up to a share above 0 and below 1", (dev, test))
     for name in SPLITS:
         require_new(out / f"{name}.jsonl", "--out")
-    require_files(manifest)
-    utterances = read_manifest(manifest)
+    utterances = read_utterances(manifest)
     keys = [utterance.speaker if by == "speaker" else utterance.id for utterance in utterances]
     if unnamed := keys.count(""):
         raise InputError(
@@ -107,7 +107,10 @@ def split(
         seconds[key] += utterance.duration
     shares = {name: share for name, share in (("test", test), ("dev", dev)) if share}
     fewest = len(shares) + 1
-    require(len(seconds) >= fewest, str(manifest), f"hold at least {fewest} {by}s", len(seconds), "Add some.")
+    advice = "Add some, or leave out a split: --dev 0." if len(seconds) > 1 and fewest > 2 else "Add some."
+    if by == "speaker" and len(utterances) >= fewest:
+        advice += " Or split with --by utterance: the splits then share voices, and error rates come out lower."
+    require(len(seconds) >= fewest, str(manifest), f"hold at least {fewest} {by}s", len(seconds), advice)
     home = draw_split(seconds, shares, seed)
     columns = {}
     for name in [name for name in SPLITS if name in home.values()]:
@@ -130,11 +133,12 @@ def with_distinct_ids(
     taken = {utterance.id for rows in manifests.values() for utterance in rows}  # a new id must not be one of these
     used: set[str] = set()
     for path, rows in manifests.items():
+        stem = str(path).rpartition("#")[2] if is_tfds(path) else path.stem
         for utterance in rows:
             name = utterance.id
             if name in used:
-                numbered = (f"{path.stem}-{name}-{number}" for number in itertools.count(2))
-                name = next(each for each in itertools.chain([f"{path.stem}-{name}"], numbered) if each not in taken)
+                numbered = (f"{stem}-{name}-{number}" for number in itertools.count(2))
+                name = next(each for each in itertools.chain([f"{stem}-{name}"], numbered) if each not in taken)
                 renamed.append((utterance.id, name))
                 taken.add(name)
             used.add(name)
@@ -164,15 +168,6 @@ def draw_split(seconds: Mapping[str, float], shares: Mapping[str, float], seed: 
         home |= dict.fromkeys(taken, name)
         left = [speaker for speaker in left if speaker not in set(taken)]
     return home
-
-
-def require_files(manifest: Path) -> None:
-    """Raises InputError for a TensorFlow data set, because a manifest cannot refer to recordings inside it."""
-    if is_tfds(manifest):
-        raise InputError(
-            f"MANIFEST must list audio files, got {manifest}, which holds the audio itself. Use a slice "
-            "of it in place of the new manifest: tfds:NAME#train[:90%]."
-        )
 
 
 def require_new(path: Path, field: str) -> None:

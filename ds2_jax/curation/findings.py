@@ -1,6 +1,7 @@
 """Finds errors, warnings and remarks in checked manifests. Each search is linear in the number of rows."""
 
 import dataclasses
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,11 +10,13 @@ from typing import Literal
 
 import numpy as np
 
+from ds2_jax.config.places import relative
 from ds2_jax.curation.recordings import Recording
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.splits import AUDIO_REASONS
 from ds2_jax.system.errors import shorten
 from ds2_jax.system.files import write_text
+from ds2_jax.text.encoding import broken_part
 
 Level = Literal["error", "warning", "remark"]
 Role = Literal["train", "dev", "test"]
@@ -58,6 +61,11 @@ class Checked:
         """Whether training leaves the utterance out. A test split leaves out only unusable audio, to stay as hard."""
         return self.role != "test" or problem.reason in (*AUDIO_REASONS, "wrong duration")
 
+    @functools.cached_property
+    def places(self) -> dict[str, str]:
+        """Where the manifest lists each utterance, by id."""
+        return {utterance.id: utterance.place for utterance in self.utterances}
+
     def rates(self) -> np.ndarray:
         """Computes the characters a second of every utterance, [U] float; NaN without transcript or duration."""
         characters = np.array([len(text) or np.nan for text in self.transcripts])
@@ -76,10 +84,21 @@ class Finding:
     id: str
     audio: str
     detail: str
+    place: str = ""
+
+    def where(self) -> str:
+        """Names the utterance as its manifest does, by line and path; see `located`."""
+        return located(self.place, Path(self.audio), Path(self.manifest))
+
+
+def located(place: str, audio: Path, manifest: Path) -> str:
+    """Names an utterance by its line in the manifest and its path, relative to the manifest's folder if inside."""
+    shown = str(relative(audio, manifest.absolute().parent))
+    return f"{place}, {shown}" if place else shown
 
 
 def write_findings(path: Path, findings: Iterable[Finding]) -> None:
-    """Writes findings as JSON Lines with level, manifest, kind, id, audio and detail."""
+    """Writes findings as JSON Lines with level, manifest, kind, id, audio, detail and place."""
     lines = (json.dumps(dataclasses.asdict(finding), ensure_ascii=False) + "\n" for finding in findings)
     write_text(path, "".join(lines))
 
@@ -98,6 +117,7 @@ def find(manifests: Sequence[Checked], sample_rate: int, unusable: Level) -> lis
         for problem in manifest.problems:
             level = unusable if manifest.leaves_out(problem) else "warning"
             findings.append(_finding(level, manifest, problem.reason, problem, problem.detail))
+        findings += text_findings(manifest)
         findings += sound_findings(manifest, sample_rate)
         findings += rate_findings(manifest)
         findings += [finding for finding in shared if finding.manifest == str(manifest.path)]
@@ -105,7 +125,15 @@ def find(manifests: Sequence[Checked], sample_rate: int, unusable: Level) -> lis
 
 
 def _finding(level: Level, manifest: Checked, kind: str, row: Utterance | Problem, detail: str) -> Finding:
-    return Finding(level, str(manifest.path), kind, row.id, str(row.audio), detail)
+    return Finding(level, str(manifest.path), kind, row.id, str(row.audio), detail, manifest.places.get(row.id, ""))
+
+
+def text_findings(manifest: Checked) -> Iterator[Finding]:
+    """Finds transcripts that a wrong encoding may have broken."""
+    for utterance in manifest.utterances:
+        if part := broken_part(utterance.transcript):
+            detail = f"{part!r} in {shorten(repr(utterance.transcript))}"
+            yield _finding("warning", manifest, "perhaps a wrong encoding", utterance, detail)
 
 
 def sound_findings(manifest: Checked, sample_rate: int) -> Iterator[Finding]:
@@ -191,7 +219,8 @@ def shared_findings(manifests: Sequence[Checked]) -> list[Finding]:
                     same = first is manifest
                     kind = "same recording twice" if same else f"recording also in {first.path}"
                     differs = "" if other.transcript == utterance.transcript else ", with another transcript"
-                    findings.append(_finding("warning", manifest, kind, utterance, f"as {shorten(other.id)}{differs}"))
+                    earlier = located(other.place, other.audio, first.path)
+                    findings.append(_finding("warning", manifest, kind, utterance, f"as {earlier}{differs}"))
             first, other = texts.setdefault(text, (manifest, utterance))
             if text and first is not manifest:
                 tell("warning", f"text also in {first.path}", text, manifest, utterance, shorten(repr(text)))

@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from ds2_jax.config.places import is_tfds
 from ds2_jax.curation.pack_shard import NAME, NOTES, Note, Task, folder_path, pack_features, read_note, write_shard
-from ds2_jax.data.length_table import file_states, format_table, table_name, unique_ids
-from ds2_jax.data.manifest import NUM_EXAMPLES, Problem, Utterance, count_reasons, read_manifest
+from ds2_jax.data.length_table import TfdsRecord, file_states, format_table, table_name, unique_ids
+from ds2_jax.data.manifest import NUM_EXAMPLES, Problem, Utterance, count_reasons
+from ds2_jax.data.splits import read_utterances
 from ds2_jax.data.tfds import TfdsSplit, is_data_set, library
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import NO_JSON, InputError, shorten
@@ -47,9 +48,9 @@ def pack(
     """Packs recordings and transcripts into a TensorFlow data set of ArrayRecord files, for fast reading.
 
     Train on it with --data.train tfds:OUT#SPLIT: the batches are equal to those of the manifest, bit for bit. The pack
-    holds the durations, so training need not read every record first. 16-bit WAV and Sphere files become
-    FLAC, without loss; all other files are copied. Every recording is decoded once to check it. Word times are not
-    packed.
+    holds the durations, so training need not read every record first. 16-bit WAV and Sphere files become FLAC, without
+    loss; all other files are copied. Segments of files (offset) become files of their own. Every recording is decoded
+    once to check it. Word times are not packed.
 
     After an interruption, the same command continues. It writes the same bytes with any number of workers.
 
@@ -110,7 +111,7 @@ def name_splits(sources: Sequence[str]) -> dict[str, Path]:
         split = found[1] if found else str(path).rpartition("#")[2] if is_tfds(path) else path.stem
         rule, advice = (
             "begin with a letter (A-Z, a-z) and have only letters, digits and _",
-            f"Write another name before the source: SPLIT={path}.",
+            f"Write another name before the source: SPLIT={shlex.quote(str(path))}.",
         )
         require(bool(re.fullmatch(r"[A-Za-z]\w*", split, re.ASCII)), "The name of a split", rule, split, advice)
         require(split != "all", "The name of a split", 'differ from "all", which TFDS reserves', split, advice)
@@ -130,7 +131,7 @@ def plan(split: str, path: Path, out: str, shard_bytes: int) -> list[Task]:
         total, num_bytes = len(data_set), data_set.num_bytes
         states: Any = file_states(data_set.folder)
     else:
-        utterances = read_manifest(path)
+        utterances = read_utterances(path)
         stats = [_stat(utterance) for utterance in utterances]
         total, num_bytes = len(utterances), sum(size for size, _ in stats)
     num_shards = min(total, max(1, math.ceil(num_bytes / shard_bytes)))
@@ -143,18 +144,31 @@ def plan(split: str, path: Path, out: str, shard_bytes: int) -> list[Task]:
             tasks.append(make(digest, tfds=str(path), start=start, stop=stop))
         else:
             rows = utterances[start:stop]
-            content = [(u.id, str(u.audio), u.duration, u.transcript, u.speaker) for u in rows]
+            content = [
+                (u.id, str(u.audio), u.duration, u.transcript, u.speaker, *([u.offset] if u.offset is not None else []))
+                for u in rows
+            ]
             tasks.append(make(_digest([VERSION, content, stats[start:stop]]), tuple(rows)))
     return tasks
 
 
 def _stat(utterance: Utterance) -> tuple[int, int]:
-    """Gives size and modification time of an audio file; zeros if it is missing, which `write_shard` reports."""
+    """Gives size and modification time of an audio file; zeros if it is missing, which `write_shard` reports.
+
+    For a record of a data set, they are its share of the set, and the modification time of the set's newest file.
+    """
+    if isinstance(utterance.record, TfdsRecord):
+        return _stat_record(utterance.record.split)
     try:
         status = utterance.audio.stat()
     except (OSError, ValueError):
         return 0, 0
     return status.st_size, status.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=8)
+def _stat_record(split: TfdsSplit) -> tuple[int, int]:
+    return split.num_bytes // len(split), int(max(modified for _, _, modified in file_states(split.folder)))
 
 
 def _digest(value: Any) -> str:

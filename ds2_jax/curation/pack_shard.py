@@ -8,6 +8,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 
 from ds2_jax.audio.parts import AudioBytes, Source
-from ds2_jax.audio.reading import encode_flac, lossless_flac, read_audio
+from ds2_jax.audio.reading import encode_flac, fits_flac, lossless_flac, read_audio
+from ds2_jax.data.length_table import TfdsRecord
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.tfds import SplitRow, TfdsSplit, int16_samples, library, serialize
 from ds2_jax.system.errors import NO_JSON, InputError
@@ -29,7 +32,7 @@ NAME = "speech"
 NOTES = "unfinished"
 """The folder of the notes. It is in the pack's folder until the pack is complete."""
 CHECK_RATE = 16_000  # Hz; any rate shows whether a recording can be decoded
-COPIED, TO_FLAC = "copied", "16-bit samples as FLAC"
+COPIED, TO_FLAC, CUT = "copied", "16-bit samples as FLAC", "segments as WAV"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +182,7 @@ def _contents(task: Task) -> Iterator[Content | Problem]:
         for utterance in task.utterances:
             row = SplitRow(utterance.id, utterance.duration, utterance.transcript, utterance.speaker)
             try:
-                yield row, *_audio_file(utterance.audio)
+                yield row, *_stored(utterance)
             except InputError as error:
                 yield Problem(utterance.id, str(utterance.audio), "unreadable audio", str(error))
         return
@@ -187,15 +190,40 @@ def _contents(task: Task) -> Iterator[Content | Problem]:
     for index, record in enumerate(split.records(task.start, task.stop), start=task.start):
         row = split.row(record, index)
         try:
-            audio = split.audio(record, index)
-            if isinstance(audio, AudioBytes):
-                yield row, *_audio_file(audio)
-            else:
-                rate, name = split.features.sample_rate, f"{split.name}[{index}]"
-                assert rate is not None
-                yield row, encode_flac(int16_samples(audio, name), rate), TO_FLAC
+            yield row, *_stored_record(split, record, index)
         except InputError as error:
             yield Problem(row.id, f"{split.name}[{index}]", "unreadable audio", str(error))
+
+
+def _stored(utterance: Utterance) -> tuple[bytes, str]:
+    """Returns the audio to store for an utterance of a manifest, as `_audio_file` does."""
+    if utterance.offset is not None:
+        return _cut(*utterance.samples())
+    if isinstance(utterance.record, TfdsRecord):
+        split, index = utterance.record.split, utterance.record.index
+        return _stored_record(split, split.record(index), index)
+    return _audio_file(utterance.audio)
+
+
+def _cut(samples: np.ndarray, sample_rate: int) -> tuple[bytes, str]:
+    """Returns a file with the samples of a segment [S, C], which are floats: FLAC if 16 bits hold them, else WAV."""
+    scaled = samples * np.float32(2**15)
+    whole = scaled.astype(np.int16) if np.abs(scaled).max(initial=0.0) <= 2**15 - 1 else np.zeros(0, np.int16)
+    if np.array_equal(whole, scaled) and fits_flac(samples.shape[1], sample_rate):
+        return encode_flac(whole, sample_rate), TO_FLAC
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate, format="WAV", subtype="FLOAT")
+    return buffer.getvalue(), CUT
+
+
+def _stored_record(split: TfdsSplit, record: bytes, index: int) -> tuple[bytes, str]:
+    """Returns the audio to store for a record of a data set, as `_audio_file` does."""
+    audio = split.audio(record, index)
+    if isinstance(audio, AudioBytes):
+        return _audio_file(audio)
+    rate, name = split.features.sample_rate, f"{split.name}[{index}]"
+    assert rate is not None
+    return encode_flac(int16_samples(audio, name), rate), TO_FLAC
 
 
 @functools.lru_cache(maxsize=8)

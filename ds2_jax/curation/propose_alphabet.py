@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from ds2_jax.curation.stats import Manifests, read_manifests
-from ds2_jax.system.errors import InputError
-from ds2_jax.text.alphabet import SHAPES, Alphabet
+from ds2_jax.data.manifest import NUM_EXAMPLES
+from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.text.alphabet import SHAPES, SPOKEN, Alphabet, is_punctuation
+from ds2_jax.text.encoding import broken_part
 
-Kind = Literal["alphabet", "inside words", "removed", "spoken", "rare"]
+Kind = Literal["alphabet", "inside words", "removed", "spoken", "rare", "broken"]
 
 RARE = 1e-5
 """A letter that is a smaller fraction of all characters is probably a typing error or part of a foreign name."""
@@ -20,11 +22,14 @@ FOREIGN = 0.03
 """A script with a smaller fraction of all letters probably comes from look-alikes or foreign words."""
 INSIDE = 1e-4
 """A mark between two letters belongs to the spelling if it is at least this fraction of all characters."""
+LOST = "?\ufffd"
+"""Characters that stand for letters which a wrong encoding lost."""
+QUESTIONS = 10
+"""A question mark is not removed if this many times the transcripts in which it looks wrong are as many as all with
+one."""
 APOSTROPHES = SHAPES[0]
 IN_WORDS = f"{APOSTROPHES}·\u200c\u200d"
 """Marks that can be part of words: apostrophes, the Catalan dot, the joiners of Persian and Indic scripts."""
-SPOKEN = "%&@#§*"
-"""Unicode counts these as punctuation, but people read them aloud as words, like digits and other symbols."""
 CONTEXT = 15
 """The number of characters on each side in an example."""
 EXPLAINED: dict[Kind, str] = {
@@ -33,6 +38,7 @@ EXPLAINED: dict[Kind, str] = {
     "removed": "not spoken, to be replaced by spaces or kept inside words (data.remove)",
     "spoken": "spoken: write them as words in the transcripts",
     "rare": "rare or of another script: correct the transcripts, or add these to data.alphabet",
+    "broken": "perhaps instead of letters that a wrong encoding lost: repair the transcripts",
 }
 
 
@@ -46,6 +52,7 @@ class Proposal:
         kinds: kind of every character.
         examples: a part of a transcript in which the character occurs, for every character.
         turkish: whether a change of case would confuse the dotless and the dotted i.
+        broken: transcripts that a wrong encoding may have broken.
     """
 
     alphabet: Alphabet
@@ -53,6 +60,7 @@ class Proposal:
     kinds: dict[str, Kind]
     examples: dict[str, str]
     turkish: bool
+    broken: Sequence[str] = ()
 
 
 def alphabet(manifests: Manifests) -> int:
@@ -100,6 +108,11 @@ def propose(transcripts: Sequence[str]) -> Proposal:
             at = text.index(character)
             examples[character] = text[max(0, at - CONTEXT) : at + CONTEXT]
     kinds = classify(counts, inside)
+    broken = [text for text in composed if broken_part(text)]
+    for character in LOST:
+        odd = sum(character in broken_part(text) for text in broken)
+        if odd and odd * QUESTIONS >= sum(character in text for text in composed):
+            kinds[character] = "broken"
     written_as = [c for c, kind in kinds.items() if kind in ("alphabet", "inside words") and c != " "]
     # Combining accents come first: after a letter, they could compose with it.
     letters = sorted(written_as, key=lambda c: (not unicodedata.combining(c), unicodedata.combining(c), c))
@@ -111,7 +124,7 @@ def propose(transcripts: Sequence[str]) -> Proposal:
     settings = Alphabet("".join(letters) + (" " if " " in counts else ""), remove="".join(removed))
     written = set().union(*composed)
     turkish = has_small and bool(written & set("ıİ")) and bool(written & set("Iİ"))
-    return Proposal(settings, counts, kinds, examples, turkish)
+    return Proposal(settings, counts, kinds, examples, turkish, broken)
 
 
 def classify(counts: Counter[str], inside: Counter[str]) -> dict[str, Kind]:
@@ -141,7 +154,7 @@ def classify(counts: Counter[str], inside: Counter[str]) -> dict[str, Kind]:
         elif category[0] == "N" or (category[0] == "S" and category != "Sk") or character in SPOKEN:
             kinds[character] = "spoken"
         else:
-            kinds[character] = "removed" if category[0] == "P" or category in ("Sk", "Cf") else "rare"
+            kinds[character] = "removed" if is_punctuation(character) else "rare"
     if spelled:
         kinds.setdefault("'", "inside words")
     return kinds
@@ -165,6 +178,9 @@ def describe(proposal: Proposal) -> Iterator[str]:
             yield "  " + "  ".join(f"{_shown(c)} {counts[c]:,}" for c in characters)
         else:
             yield from (f"  {_shown(c)} {counts[c]:>7,}  {proposal.examples.get(c, '')!r}" for c in characters)
+    if proposal.broken:
+        shown = ", ".join(f"{broken_part(text)!r} in {shorten(repr(text))}" for text in proposal.broken[:NUM_EXAMPLES])
+        yield f"\n{len(proposal.broken):,} transcripts look as if a wrong encoding had broken them: {shown}"
     if proposal.turkish:
         yield "\nTurkish: Unicode's rules change I to i, not to ı. Write the transcripts in small letters."
 

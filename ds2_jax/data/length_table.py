@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ds2_jax.config.places import is_tfds
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.data.tfds import SplitRow, TfdsSplit
 from ds2_jax.system.caches import cache_folder
-from ds2_jax.system.checks import UNPRINTABLE
+from ds2_jax.system.checks import UNPRINTABLE, require
 from ds2_jax.system.errors import NO_JSON, InputError
 from ds2_jax.system.files import write_text
 
@@ -56,6 +58,32 @@ def read_tfds(path: Path) -> list[Utterance]:
         Utterance(Path(f"{path}[{i}]"), row.duration, row.transcript, row.id, row.speaker, TfdsRecord(split, i))
         for i, row in enumerate(length_table(split))
     ]
+
+
+def open_records(manifest: Path, utterances: Iterable[Utterance]) -> list[Utterance]:
+    """Opens the records that a manifest lists as tfds:NAME#SPLIT[NUMBER]. Other utterances stay as they are.
+
+    Raises:
+        InputError: a set cannot be read in any order, or has no such record.
+    """
+    splits: dict[str, TfdsSplit] = {}
+    opened = []
+    for utterance in utterances:
+        if is_tfds(utterance.audio):
+            where = f"{manifest}: the audio of {utterance.id}"
+            found = re.fullmatch(r"(.*)\[(\d{1,18})\]", str(utterance.audio))
+            if not found:
+                rule = "name a record as tfds:NAME#SPLIT[NUMBER]"
+                raise InputError(f"{where} must {rule}, got {utterance.audio}. Correct it.")
+            name, index = found[1], int(found[2])
+            if name not in splits:
+                splits[name] = TfdsSplit(Path(name))
+                splits[name].require_random_access()
+            size = len(splits[name])
+            require(index < size, where, f"be a record of {name}, 0 to {size - 1}", index, "Correct it.")
+            utterance = dataclasses.replace(utterance, record=TfdsRecord(splits[name], index))
+        opened.append(utterance)
+    return opened
 
 
 def length_table(split: TfdsSplit) -> list[SplitRow]:

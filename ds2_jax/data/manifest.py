@@ -3,17 +3,26 @@
 import collections
 import dataclasses
 import json
+import logging
+import math
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
+from tqdm import tqdm
 
-from ds2_jax.audio.reading import audio_duration, read_samples
+from ds2_jax.audio.reading import audio_duration, read_audio, read_samples
+from ds2_jax.audio.segment import read_segment, segment_limits
+from ds2_jax.audio.waveform import mono_waveform
+from ds2_jax.config.places import TFDS, absolute, relative
 from ds2_jax.system.checks import UNPRINTABLE, require
 from ds2_jax.system.errors import NO_JSON, InputError, shorten
 from ds2_jax.system.files import write_text
+
+logger = logging.getLogger(__package__)
 
 Row = dict[str, Any]
 Reason = Literal[
@@ -42,6 +51,8 @@ EXAMPLE_LENGTH = 300
 MAX_DURATION = 3600
 """Longest duration in seconds. A larger number most likely has the wrong unit, and evaluation, which sets no limit
 of its own, would run out of memory."""
+LARGEST = 1e9
+"""Largest offset in seconds, which every recording is shorter than."""
 
 
 class Record(Protocol):
@@ -64,16 +75,19 @@ class TimedWord(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Utterance:
-    """One recording and its transcript.
+    """One recording, or a segment of it, and its transcript.
 
     Attributes:
         audio: the audio file; with a `record`, a name for messages and results.
         duration: seconds; 0 if the header of the file cannot be read.
+        offset: seconds from the start of the file to the start of the utterance, if the manifest names a segment of the
+            file; None for a whole file.
         transcript: the transcript as written in the manifest; the alphabet normalises it.
         id: a name for messages and results that is unique in the manifest.
         speaker: name of the speaker; "" if unknown.
         record: reads the audio if it has no file of its own.
         words: the words of the transcript in order, with times; empty if the times are unknown.
+        place: where the manifest lists the utterance, such as "line 3"; "" if unknown.
     """
 
     audio: Path
@@ -83,6 +97,8 @@ class Utterance:
     speaker: str = ""
     record: Record | None = None
     words: tuple[TimedWord, ...] = ()
+    offset: float | None = None
+    place: str = dataclasses.field(default="", compare=False)
 
     def num_samples(self, sample_rate: int) -> int:
         """Computes the number of samples in `duration` at `sample_rate` (Hz)."""
@@ -90,7 +106,22 @@ class Utterance:
 
     def samples(self) -> tuple[np.ndarray, int]:
         """Reads the samples as `audio.reading.read_samples` does."""
-        return self.record.samples() if self.record is not None else read_samples(self.audio)
+        if self.record is not None:
+            samples, rate = self.record.samples()
+            inside = (
+                slice(*segment_limits(self.offset, self.duration, rate)) if self.offset is not None else slice(None)
+            )
+            return samples[inside], rate
+        if self.offset is not None:
+            return read_segment(self.audio, self.offset, self.duration)
+        return read_samples(self.audio)
+
+    def read(self, sample_rate: int) -> np.ndarray:
+        """Reads the waveform as `audio.reading.read_audio` does."""
+        if self.offset is None:
+            return self.record.read(sample_rate) if self.record is not None else read_audio(self.audio, sample_rate)
+        samples, file_rate = self.samples()
+        return mono_waveform(samples, file_rate, sample_rate, str(self.audio))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,21 +137,26 @@ class Problem:
 def read_manifest(path: Path) -> list[Utterance]:
     """Reads a manifest in one of three formats, which it recognises by the content.
 
-    * Our format is JSON Lines with `audio`, `duration`, `transcript`, and optionally `id`, `speaker` and `words`, a
-      list of [word, start, end].
-    * NeMo's format is JSON Lines with `audio_filepath`, `duration`, `text`, and optionally `id` and `speaker`.
+    * Our format is JSON Lines with `audio`, `transcript`, and optionally `duration`, `offset`, `id`, `speaker` and
+      `words`, a list of [word, start, end].
+    * NeMo's format is JSON Lines with `audio_filepath`, `text`, and optionally `duration`, `offset`, `id` and
+      `speaker`.
     * deepspeech.pytorch's format is one JSON object with `root_path` and `samples` of `wav_path` and
-      `transcript_path`. Transcripts are read from their files, durations from the headers of the audio.
+      `transcript_path`. Transcripts are read from their files.
+
+    A line with `offset` names the segment of its file that starts there and lasts `duration` seconds. Times of words
+    count from the start of the segment. Missing durations are read from the headers of the audio.
 
     Paths are relative to the manifest's folder. In deepspeech.pytorch's format they are relative to `root_path`, which
-    is relative to that folder. An utterance without an id is named after its audio file, with a number if that name is
-    taken.
+    is relative to that folder. In the other formats, tfds:NAME#SPLIT[NUMBER] names a record of a TensorFlow data set
+    instead of a file; `splits.read_utterances` opens it. An utterance without an id is named after its audio file, with
+    a number if that name is taken.
 
     Raises:
-        InputError: the file does not exist, has no utterance or is not JSON; a key is missing or has the wrong type;
-            a line has keys of both formats; a duration is not a number of seconds up to an hour; an offset is not 0; an
-            id occurs twice; the words differ from the transcript or their times are not in order; or a transcript file
-            cannot be read.
+        InputError: the file does not exist, has no utterance or is not JSON; a key is missing or has the wrong type; a
+            line has keys of both formats; a duration is not a number of seconds up to an hour; an offset is not a
+            number of seconds; an id occurs twice; the words differ from the transcript or their times are not in order;
+            or a transcript file cannot be read.
     """
     text = read_text(path)
     try:
@@ -132,7 +168,7 @@ def read_manifest(path: Path) -> list[Utterance]:
     else:
         utterances = _read_lines(path, text)
     require(bool(utterances), str(path), "hold at least one utterance", "an empty manifest", "Write it again.")
-    return utterances
+    return _with_durations(path, utterances)
 
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
@@ -143,12 +179,12 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     folder = path.absolute().parent
     rows = []
     for utterance in utterances:
-        assert utterance.record is None, "an utterance without an audio file cannot be listed in a manifest"
-        audio = utterance.audio.absolute()
-        audio = audio.relative_to(folder) if audio.is_relative_to(folder) else audio
-        row = dataclasses.asdict(utterance) | {"audio": audio.as_posix()}
-        unknown = {"record"} | ({"words"} if not utterance.words else set())
-        rows.append({name: value for name, value in row.items() if name not in unknown})
+        audio = relative(absolute(utterance.audio), folder)
+        row: Row = {"audio": audio.as_posix()} | ({} if utterance.offset is None else {"offset": utterance.offset})
+        row |= {name: getattr(utterance, name) for name in ("duration", "transcript", "id", "speaker")}
+        if not utterance.duration and utterance.record is None:  # to be read when the file can be read
+            del row["duration"]
+        rows.append(row | ({"words": utterance.words} if utterance.words else {}))
     _write_lines(path, rows)
 
 
@@ -189,8 +225,10 @@ def _read_lines(path: Path, text: str) -> list[Utterance]:
         try:
             row = json.loads(line)
         except NO_JSON as error:
-            raise InputError(f"{where} must be a JSON object, got {shorten(repr(line))}. {error}.") from error
-        utterance = _utterance(row, where, path.parent)
+            goes_on = isinstance(error, json.JSONDecodeError) and error.pos >= len(line.rstrip()) > 0
+            advice = "Write each object on a line of its own: jq -c . OLD > NEW" if goes_on else str(error)
+            raise InputError(f"{where} must be a JSON object, got {shorten(repr(line))}. {advice}.") from error
+        utterance = dataclasses.replace(_utterance(row, where, path.parent), place=f"line {number}")
         if utterance.id:
             first = lines.setdefault(utterance.id, number)
             require(first == number, f"{where}: id", f"differ from the id of line {first}", utterance.id, "Rename one.")
@@ -206,15 +244,26 @@ def _utterance(row: Row, where: str, folder: Path) -> Utterance:
     transcript = _string(row, "text" if nemo else "transcript", where)
     for one, other in (("audio", "audio_filepath"), ("transcript", "text")):
         require(not {one, other} <= row.keys(), where, f"have one of {one} and {other}", "both", "Remove one.")
-    duration = _required(row, "duration", where)
-    number = isinstance(duration, int | float) and not isinstance(duration, bool)
-    seconds = number and 0 <= duration <= MAX_DURATION  # not NaN either
-    require(seconds, f"{where}: duration", f"be 0 to {MAX_DURATION} seconds", duration, "Correct it.")
-    offset = row.get("offset") or 0
-    require(offset == 0, f"{where}: offset", "be 0 (whole files only)", offset, "Cut the segment into its own file.")
-    name, speaker = (_string({key: ""} | row, key, where) for key in ("id", "speaker"))
-    words = _words(row.get("words") or [], transcript, duration, f"{where}: words")
-    return Utterance(folder / audio, float(duration), transcript, name, speaker, words=words)
+    duration, offset = (_seconds(row, key, where) for key in ("duration", "offset"))
+    record = audio.startswith(TFDS)
+    require(duration is not None or not record, f"{where}: duration", "be present", ", ".join(row), "Add it.")
+    name, speaker = ("" if row.get(key) is None else _string(row, key, where) for key in ("id", "speaker"))
+    place = absolute(Path(audio), folder) if record else folder / audio
+    words = _words(row.get("words") or [], transcript, math.inf if duration is None else duration, f"{where}: words")
+    seconds = math.nan if duration is None else duration  # `_with_durations` reads it
+    return Utterance(place, seconds, transcript, name, speaker, words=words, offset=offset)
+
+
+def _seconds(row: Row, key: str, where: str) -> float | None:
+    """Reads a number of seconds; None if the line has none."""
+    value = row.get(key)
+    if value is None:
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    finite = number and 0 <= value <= (MAX_DURATION if key == "duration" else LARGEST)  # not NaN either
+    rule = f"be 0 to {MAX_DURATION} seconds" if key == "duration" else "be a number of seconds, 0 or more"
+    require(finite, f"{where}: {key}", rule, value, "Correct it.")
+    return float(value)
 
 
 def _words(rows: Any, transcript: str, duration: float, field: str) -> tuple[TimedWord, ...]:
@@ -244,8 +293,34 @@ def _read_samples(path: Path, document: Row) -> list[Utterance]:
         require(isinstance(sample, dict), where, "be a JSON object", sample)
         audio = folder / _string(sample, "wav_path", where)
         transcript = _read_transcript(folder / _string(sample, "transcript_path", where), where)
-        utterances.append(Utterance(audio, _read_duration(audio), transcript, ""))
+        utterances.append(Utterance(audio, math.nan, transcript, "", place=f"samples[{position}]"))
     return _name(utterances)
+
+
+def _with_durations(path: Path, utterances: list[Utterance]) -> list[Utterance]:
+    """Reads the durations that are not in the manifest from the headers of the audio."""
+    missing = {utterance.audio: 0.0 for utterance in utterances if math.isnan(utterance.duration)}
+    if not missing:
+        return utterances
+    with ThreadPoolExecutor() as pool:
+        lengths = tqdm(
+            pool.map(_read_duration, missing),
+            desc=f"reading durations of {path.name}",
+            total=len(missing),
+            unit=" files",
+            delay=1,
+        )
+        missing = dict(zip(missing, lengths, strict=True))
+    filled = []
+    for utterance in utterances:
+        if math.isnan(utterance.duration):
+            duration = max(missing[utterance.audio] - (utterance.offset or 0.0), 0.0)
+            field = f"{path}, {utterance.place}: duration of {utterance.audio}"
+            require(duration <= MAX_DURATION, field, f"be 0 to {MAX_DURATION} seconds", duration, "Cut the recording.")
+            utterance = dataclasses.replace(utterance, duration=duration)
+        filled.append(utterance)
+    logger.info(f"{path}: {len(missing):,} durations are read from the audio each time; data merge stores them")
+    return filled
 
 
 def _read_transcript(path: Path, where: str) -> str:
@@ -265,6 +340,7 @@ def _required(row: Row, key: str, where: str) -> Any:
 
 def _string(row: Row, key: str, where: str) -> str:
     value = _required(row, key, where)
+    require(value is not None, f"{where}: {key}", "be a string", None, "Write what is meant, or remove the line.")
     require(type(value) in (str, int), f"{where}: {key}", "be a string", value, "Put it in quotes.")
     found = UNPRINTABLE.search(str(value))
     require(not found, f"{where}: {key}", "have no null character and no unpaired surrogate", value, "Correct it.")
@@ -272,7 +348,7 @@ def _string(row: Row, key: str, where: str) -> str:
 
 
 def _read_duration(audio: Path) -> float:
-    """Reads the duration in seconds; 0 if the file cannot be read, so that `usable.check_utterances` counts it."""
+    """Reads a file's duration in seconds; 0 if it cannot be read, so that `usable.check_utterances` counts it."""
     try:
         return audio_duration(audio)
     except InputError:

@@ -16,7 +16,9 @@ import soxr
 
 from ds2_jax.audio.reading import AUDIO_SUFFIXES, audio_duration, read_audio, read_excerpt
 from ds2_jax.config import PerturbConfig
+from ds2_jax.config.places import is_tfds
 from ds2_jax.data.manifest import read_manifest
+from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import search
 
@@ -177,7 +179,15 @@ def find_sounds(place: Path | None, setting: str) -> tuple[Path, ...]:
             suffixes = " ".join(sorted(AUDIO_SUFFIXES))
             raise InputError(f"{setting} must hold audio files ({suffixes}), got none in {place}. Correct the path.")
     elif place.exists():
-        found = [utterance.audio for utterance in read_manifest(place)]
+        utterances = read_manifest(place)
+        for utterance in utterances:
+            whole = not is_tfds(utterance.audio) and not utterance.offset
+            rule, advice = (
+                f"list whole files, without offset, in {utterance.place}",
+                "Cut the segment into its own file.",
+            )
+            require(whole, setting, rule, str(utterance.audio), advice)
+        found = [utterance.audio for utterance in utterances]
     else:
         raise InputError(f"{setting} must be a folder or a manifest, got {place}, which does not exist. Correct it.")
     for path in found:

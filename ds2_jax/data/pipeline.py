@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from ds2_jax.audio.reading import read_audio
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.plan import PlannedBatch
 from ds2_jax.data.splits import Split
@@ -169,10 +168,7 @@ def _read_batch(
 
 def _read_utterance(utterance: Utterance, sample_rate: int, hop_length: int) -> np.ndarray | Problem:
     try:
-        if utterance.record is not None:
-            waveform = utterance.record.read(sample_rate)
-        else:
-            waveform = read_audio(utterance.audio, sample_rate)
+        waveform = utterance.read(sample_rate)
     except InputError as error:
         return Problem(utterance.id, str(utterance.audio), "unreadable audio", str(error))
     return wrong_duration(utterance, len(waveform), sample_rate, hop_length) or waveform

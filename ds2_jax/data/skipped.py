@@ -27,25 +27,26 @@ class Skipped:
         self._path = path
         text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
         *whole, cut = text.split("\n")  # a killed run may leave the last line incomplete
-        self._named = {self._audio(line, number) for number, line in enumerate(whole, start=1)}
+        self._named = {self._key(line, number) for number, line in enumerate(whole, start=1)}
         if cut:
             write_text(path, "".join(f"{line}\n" for line in whole))
 
-    def _audio(self, line: str, number: int) -> str:
+    def _key(self, line: str, number: int) -> tuple[str, str]:
         try:
-            audio = json.loads(line)["audio"]
+            row = json.loads(line)
+            audio = row["audio"]
             if not isinstance(audio, str):
                 raise TypeError
         except (KeyError, TypeError, *NO_JSON) as error:
             rule = f"must be a JSON object with the key audio, got {shorten(repr(line))}"
             raise InputError(f"{self._path}, line {number} {rule}. Delete the line.") from error
-        return audio
+        return str(row.get("id", "")), audio
 
     def __call__(self, problem: Problem) -> None:
         """Names an utterance, unless it was named before."""
-        if problem.audio in self._named:
+        if (key := (problem.id, problem.audio)) in self._named:  # segments may share a file
             return
-        self._named.add(problem.audio)
+        self._named.add(key)
         logger.warning(f"left out: {problem.id} ({problem.reason}: {problem.detail})")
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(dataclasses.asdict(problem), ensure_ascii=False) + "\n")

@@ -17,7 +17,7 @@ from ds2_jax.data.usable import check_utterances, usable_utterances
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 
-AUDIO_REASONS = ("missing audio", "unreadable audio")
+AUDIO_REASONS = ("missing audio", "unreadable audio", "outside the recording")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,13 +100,14 @@ def read_utterances(path: Path) -> list[Utterance]:
     """Reads a manifest, or the length table of a TensorFlow data set: tfds:NAME#SPLIT.
 
     Raises:
-        InputError: the manifest or the set cannot be read.
+        InputError: the manifest or a set cannot be read.
     """
-    if is_tfds(path):
-        from ds2_jax.data.length_table import read_tfds  # this import needs a second and many megabytes
+    utterances = [] if is_tfds(path) else read_manifest(path)
+    if utterances and not any(is_tfds(utterance.audio) for utterance in utterances):
+        return utterances
+    from ds2_jax.data import length_table  # this import needs a second and many megabytes
 
-        return read_tfds(path)
-    return read_manifest(path)
+    return length_table.open_records(path, utterances) if utterances else length_table.read_tfds(path)
 
 
 def read_split(path: Path | None, config: Config, alphabet: Alphabet, *, prune: bool) -> Split:
@@ -147,6 +148,12 @@ def find_problems(utterances: Sequence[Utterance], config: Config, alphabet: Alp
 
 
 def digest(*splits: Split) -> str:
-    """Computes the hexadecimal SHA-256 of the utterances of splits: order, ids, durations, transcripts, not paths."""
-    rows = [[(u.id, u.duration, u.transcript) for u in split.utterances] for split in splits]
+    """Computes the hexadecimal SHA-256 of the utterances of splits: order, ids, segments, transcripts, not paths.
+
+    A segment at the start of its file counts as a whole file, since runs that began before segments could be read.
+    """
+    rows = [
+        [(u.id, u.duration, u.transcript, *([u.offset] if u.offset else [])) for u in split.utterances]
+        for split in splits
+    ]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

@@ -7,6 +7,7 @@ import bisect
 import functools
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,6 +102,9 @@ class TfdsSplit:
         self._files = [(str(each.filename), each.skip, each.take) for each in instructions]
         self._ends = np.cumsum([take for _, _, take in self._files]).tolist()
         self.features = find_features(self._info.features, self._info.supervised_keys, self.name)
+
+    def __reduce__(self) -> tuple[type["TfdsSplit"], tuple[Path]]:  # Apache Beam sends records to its workers
+        return TfdsSplit, (Path(self.name),)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -355,8 +359,8 @@ def _find(where: str, name: str) -> Any:
         place = data_dir or "~/tensorflow_datasets"
         raise InputError(
             f"{name} must be prepared in {place} (set TFDS_DATA_DIR to use another folder), got no such set there. "
-            f"Prepare it, which may download it: tfds build {where} --file_format=array_record; or name its folder: "
-            f"{SPELLING}."
+            f"Prepare it, which may download it: tfds build {shlex.quote(where)} --file_format=array_record; or name "
+            f"its folder: {SPELLING}."
         ) from error
     except ValueError as error:  # an invalid name, a set in two folders, or a set made by TFDS before 3.2
         reason = str(error).splitlines()[0].rstrip(".")

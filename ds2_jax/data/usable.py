@@ -1,7 +1,8 @@
 """Finds the utterances of a manifest that cannot be used, and why."""
 
+import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +41,7 @@ def check_utterances(
         The first problem of each utterance that has one.
     """
     problems = []
+    lengths = functools.lru_cache(maxsize=None)(audio_duration)  # many segments may share a file
     for utterance in utterances:
         labels = [] if (unknown := alphabet.unknown(utterance.transcript)) else alphabet.encode(utterance.transcript)
         num_samples = utterance.num_samples(sample_rate)
@@ -50,6 +52,9 @@ def check_utterances(
             reason, detail = "missing audio", f"{utterance.audio} {finding}"
         elif utterance.duration == 0 and (error := _why_unreadable(utterance, sample_rate)):
             reason, detail = "unreadable audio", error
+        elif problem := _outside(utterance, hop_length / sample_rate, lengths):
+            problems.append(problem)
+            continue
         elif unknown:
             reason, detail = "unknown characters", f"{unknown} in {shorten(repr(utterance.transcript))}"
         elif not labels:
@@ -84,11 +89,40 @@ def wrong_duration(utterance: Utterance, num_samples: int, sample_rate: int, hop
     The check compares with the manifest's duration, not with the room in the batch, which differs between epochs.
     """
     promised = utterance.num_samples(sample_rate)
-    if promised * SHORTEST - hop_length < num_samples < promised + hop_length:
+    shortest = promised if utterance.offset else promised * SHORTEST  # the end of a segment must exist
+    if shortest - hop_length < num_samples < promised + hop_length:
         return None
+    if utterance.offset:
+        return _ends_too_late(utterance, utterance.offset + num_samples / sample_rate)
     rule = f"last the {utterance.duration:g} s that its manifest says, got {num_samples / sample_rate:.3f} s"
     detail = f"{utterance.audio} must {rule}. Correct the duration in the manifest."
     return Problem(utterance.id, str(utterance.audio), "wrong duration", detail)
+
+
+def _outside(utterance: Utterance, rounding: float, lengths: Callable[[Path], float]) -> Problem | None:
+    """Explains why a segment is not inside its file, without decoding it; None if it is, or for a whole file.
+
+    Args:
+        utterance: the utterance.
+        rounding: seconds by which the segment may be longer, because times are rounded.
+        lengths: gives the duration of a file.
+    """
+    if not utterance.offset or utterance.record is not None:
+        return None
+    try:
+        length = lengths(utterance.audio)
+    except InputError as error:
+        return Problem(utterance.id, str(utterance.audio), "unreadable audio", str(error))
+    return None if utterance.offset + utterance.duration < length + rounding else _ends_too_late(utterance, length)
+
+
+def _ends_too_late(utterance: Utterance, length: float) -> Problem:
+    assert utterance.offset is not None
+    rule = f"hold the segment from {utterance.offset:g} to {utterance.offset + utterance.duration:g} s"
+    advice = "Correct offset and duration"
+    where = f" in {utterance.place} of the manifest" if utterance.place else ""
+    detail = f"{utterance.audio} must {rule}, got {length:.3f} s. {advice}{where}."
+    return Problem(utterance.id, str(utterance.audio), "outside the recording", detail)
 
 
 def usable_utterances(
@@ -113,8 +147,9 @@ def usable_utterances(
         if unknown := alphabet.unknown("".join(u.transcript for u in utterances if u.id in strange)):
             characters = shorten(str(unknown), EXAMPLE_LENGTH)
             advice += f", or add {characters} to --data.alphabet or --data.remove (see data alphabet)"
+        places = {utterance.id: utterance.place or shorten(utterance.id) for utterance in utterances}
         examples = "; ".join(
-            f"{shorten(p.id)} ({p.reason}: {shorten(p.detail, EXAMPLE_LENGTH)})" for p in problems[:NUM_EXAMPLES]
+            f"{places[p.id]} ({p.reason}: {shorten(p.detail, EXAMPLE_LENGTH)})" for p in problems[:NUM_EXAMPLES]
         )
         raise InputError(
             f"{manifest} must {rule}, got {len(bad)} of {len(utterances)} that are not: {count_reasons(problems)}. "

@@ -79,10 +79,16 @@ class Decoder:
         return StreamDecoder(self)
 
     def hypothesis(
-        self, spans: Sequence[LabelSpan], log_probs: np.ndarray, duration: float | None = None
+        self,
+        spans: Sequence[LabelSpan],
+        log_probs: np.ndarray,
+        duration: float | None = None,
+        *,
+        a_character: bool = False,
     ) -> Hypothesis:
         """Calls `make_hypothesis` with this decoder's alphabet, frame duration and calibration."""
-        return make_hypothesis(spans, log_probs, self._alphabet, self._seconds_per_frame, self._calibration, duration)
+        decoder = self._alphabet, self._seconds_per_frame, self._calibration
+        return make_hypothesis(spans, log_probs, *decoder, duration, a_character=a_character)
 
 
 def make_decoder(config: Config, options: DecodingOptions = GREEDY, calibration: Calibration = UNCALIBRATED) -> Decoder:

@@ -66,8 +66,8 @@ def build(
         config: configuration file or name of a recipe whose alphabet to use. The default alphabet is English.
         run: folder of a training run whose alphabet to use instead.
         data: settings that replace those of --config or --run.
-        on_unknown: what to do with a sentence that has characters outside the alphabet. error: stop and list them.
-            skip: leave the sentence out and count it.
+        on_unknown: what to do with a sentence that has characters outside the alphabet, or the words <s>, </s> or
+            <unk>. error: stop and list them. skip: leave the sentence out and count it.
         test: another text, not among TEXT, on which to measure the model's perplexity.
 
     Returns:

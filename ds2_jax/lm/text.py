@@ -37,7 +37,8 @@ class Text:
         tokens: [S] int64, indices into `words`: the concatenated sentences, each from START to END.
         num_empty: number of lines and transcripts without a word.
         num_unknown: number of sentences that the alphabet cannot spell. They are not in the tokens.
-        characters: the characters that are not in the alphabet, each with the number of sentences that contain it.
+        characters: the characters that are not in the alphabet, and words of `SPECIAL`, each with the number of
+            sentences that contain it.
         examples: some of these sentences, with file and line.
     """
 
@@ -72,11 +73,11 @@ def read_texts(paths: Sequence[Path], alphabet: Alphabet, on_unknown: OnUnknown)
         paths: text in UTF-8 with one sentence a line, plain or gzipped, or "-" for standard input. Manifests (.jsonl,
             .json) and TensorFlow data sets (tfds:) are read for their transcripts.
         alphabet: the alphabet, which normalises the sentences and must be able to spell them. It may lack the space.
-        on_unknown: what to do with sentences that contain other characters.
+        on_unknown: what to do with sentences that contain other characters, or words of `SPECIAL`.
 
     Raises:
-        InputError: a file cannot be read, is not UTF-8 or a complete gzip file, contains a word of `SPECIAL`, or has no
-            sentence. Or a sentence cannot be spelled and `on_unknown` is "error".
+        InputError: a file cannot be read, is not UTF-8 or a complete gzip file, or has no sentence. Or `on_unknown` is
+            "error", and a sentence cannot be spelled or contains a word of `SPECIAL`.
     """
     text = Text([], np.zeros(0, np.int64))
     places: collections.defaultdict[str, int] = collections.defaultdict()
@@ -89,18 +90,23 @@ def read_texts(paths: Sequence[Path], alphabet: Alphabet, on_unknown: OnUnknown)
         size = len(tokens)
         lines = tqdm(_lines(path), str(path), unit=" sentences", leave=False, disable=not sys.stderr.isatty())
         for place, line in lines:
-            if "<" in line:
-                _refuse_special(line, _name(path, place))
+            special = {word for word in line.lower().split() if word in SPECIAL} if "<" in line else set()
+            if special and on_unknown == "error":
+                rule, advice = (
+                    f"hold no {', '.join(SPECIAL)}",
+                    "Remove it, or leave the sentence out with --on-unknown skip",
+                )
+                require(False, _name(path, place), rule, min(special), f"{advice}: the model adds its own.")
             sentence = alphabet.normalise(line)
             if not sentence:
                 text.num_empty += 1
-            elif characters.issuperset(sentence):
+            elif characters.issuperset(sentence) and not special:
                 tokens.append(START)
                 tokens.extend(map(places.__getitem__, sentence.split() if spaced else sentence.replace(" ", "")))
                 tokens.append(END)
             else:
                 text.num_unknown += 1
-                text.characters.update(set(sentence) - characters)
+                text.characters.update(special or set(sentence) - characters)
                 if len(text.examples) < NUM_EXAMPLES:
                     text.examples.append(f"{_name(path, place)}: {shorten(repr(sentence))}")
         _require_sentences(path, text, some=len(tokens) > size, alphabet=alphabet, on_unknown=on_unknown)
@@ -129,12 +135,6 @@ def _why_unknown(text: Text, alphabet: Alphabet, advice: str) -> str:
         f"characters: {characters}. The first: {'; '.join(text.examples)}. {advice} "
         "--data.alphabet or --data.remove."
     )
-
-
-def _refuse_special(line: str, where: str) -> None:
-    found = [word for word in line.split() if word.lower() in SPECIAL]
-    advice = "Remove it: the model adds its own."
-    require(not found, where, f"hold no {', '.join(SPECIAL)}", "".join(found[:1]), advice)
 
 
 def _name(path: Path, place: int | str = "") -> str:

@@ -31,7 +31,8 @@ def transcribe(
     Args:
         run: Folder of a training run.
         audio: Recordings, folders of them, quoted patterns, or - for standard input. The formats are WAV, FLAC, Ogg,
-            MP3, AIFF, Sphere and more; with ffmpeg also m4a and video. Hidden files in folders are skipped.
+            MP3, AIFF, Sphere and more; with ffmpeg also m4a and video. In folders, links are followed and hidden files
+            are skipped.
         format: txt: one line for each recording, with its path in front if there are several. json: one object a line,
             with the times and confidences of words and characters. srt, vtt: subtitles. tsv: the subtitles as a table.
             ctm: one line for each word, for NIST's scoring tools.
@@ -87,18 +88,22 @@ def align(
     audio: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="AUDIO")],
     text: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")],
     format: Format = "json",  # noqa: A002 - the option's name
+    ignore_punctuation: bool = False,
 ) -> int:
-    """Print when each word and character of a known text is said in a recording.
+    """Print when each word and character of a known text is said in a recording. A text that hardly fits is reported.
 
     Args:
         run: Folder of a training run.
         audio: A recording of any length, in any format that transcribe reads.
-        text: What is said in it: the words (in quotes), or the name of a .txt file that holds them. Case and
-            punctuation are changed to fit the model's alphabet, as in training.
-        format: As for transcribe. A confidence is the model's probability for these words at these places.
+        text: What is said in it: the words (in quotes), or the name of a file that holds them. Case and punctuation are
+            changed to fit the model's alphabet, as in training (data.case, data.remove).
+        format: As for transcribe. A confidence is the geometric mean of the model's probabilities for the characters of
+            the word, or of the text, at these places.
+        ignore_punctuation: Leave out punctuation that the alphabet lacks. Digits and other characters that are read
+            aloud are still refused.
     """
     from ds2_jax.recognition.align import print_alignment
     from ds2_jax.system.compilation import enable_cache
 
     enable_cache()
-    return print_alignment(run, audio, text, format)
+    return print_alignment(run, audio, text, format, ignore_punctuation=ignore_punctuation)

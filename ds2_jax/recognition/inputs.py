@@ -42,9 +42,9 @@ class AudioFile(NamedTuple):
 def find_audio(paths: Sequence[Path]) -> list[AudioFile]:
     """Lists the given files, and all audio and video files below the given folders, each file once.
 
-    The files of a folder are sorted. Hidden files and folders inside a folder are skipped, and a pattern matches them
-    only if it contains their dot. Other files in the folders are counted in the log. Broken links are listed, so that
-    reading them reports the error.
+    The files of a folder are sorted. Links to folders are followed. Hidden files and folders inside a folder are
+    skipped, and a pattern matches them only if it contains their dot. Hidden and other files in the folders are counted
+    in the log. Broken links are listed, so that reading them reports the error.
 
     A path that does not exist is a pattern if it contains one of `*?[`; `**` stands for any number of folders.
 
@@ -53,10 +53,12 @@ def find_audio(paths: Sequence[Path]) -> list[AudioFile]:
     """
     if not paths:
         raise InputError("AUDIO must name at least one file or folder, got none. Add it after RUN.")
-    names: dict[Path, PurePath] = {}
+    found: dict[str, tuple[Path, PurePath]] = {}
     for path in paths:
         for file, name in _find(path):
-            names.setdefault(file, name)
+            # Links can lead to one folder under several names.
+            found.setdefault(os.path.join(os.path.realpath(file.parent), file.name), (file, name))  # noqa: PTH118
+    names = dict(found.values())
     count = collections.Counter(name.with_suffix("") for name in names.values())
     return [
         AudioFile(file, (name if count[name.with_suffix("")] > 1 else name.with_suffix("")).as_posix())
@@ -86,7 +88,7 @@ def _search(path: Path, root: Path) -> Iterator[tuple[Path, PurePath]]:
     if not path.is_dir():
         yield path, path.relative_to(root)
         return
-    below = sorted(each for each in search(path) if not each.is_dir())
+    below = sorted(search(path))
     found = [each for each in below if each.suffix.lower() in SUFFIXES]
     if others := len(below) - len(found):
         unread = sorted({each.suffix.lower() or "no suffix" for each in below} - SUFFIXES)
@@ -105,8 +107,9 @@ def save_standard_input(folder: Path) -> Path:
         InputError: nothing is piped in, or the disk is full.
     """
     if sys.stdin is None or sys.stdin.isatty():
+        got = "a closed standard input" if sys.stdin is None else "a terminal"
         raise InputError(
-            "AUDIO - must be a recording on standard input, got none. Pipe one into the command, or add < FILE."
+            f"AUDIO - must be a recording on standard input, got {got}. Pipe one into the command, or add < FILE."
         )
     start = sys.stdin.buffer.read(3)
     # libsndfile recognises some MP3 files that begin with an ID3 tag only by the end of their name.

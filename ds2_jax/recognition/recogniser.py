@@ -25,7 +25,7 @@ from ds2_jax.recognition.transcript import Segment, Transcript, shifted
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError, shorten
-from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.text.alphabet import Alphabet, is_punctuation
 
 RECORDINGS_AT_ONCE = 16
 """Recordings that a model that can stream recognises together."""
@@ -198,16 +198,21 @@ class Recogniser:
         """
         return self._log_probs(self._named_blocks(audio, sample_rate))[0]
 
-    def align(self, audio: Audio, text: str, sample_rate: int | None = None) -> Transcript:
+    def align(
+        self, audio: Audio, text: str, sample_rate: int | None = None, *, ignore_punctuation: bool = False
+    ) -> Transcript:
         """Finds when each word and each character of a known text is said.
 
         Args:
             audio: a file, or an array of samples.
             text: what is said in it; case and punctuation are changed to fit the model's alphabet, as in training.
             sample_rate: sample rate of an array in Hz.
+            ignore_punctuation: whether to leave out punctuation that the alphabet lacks. Characters that are read
+                aloud, such as digits and %, are still refused.
 
         Returns:
-            One segment with the text. A confidence is the model's probability for these words at these places.
+            One segment with the text. A confidence is the geometric mean of the model's probabilities for the
+            characters at these places.
 
         Raises:
             InputError: see `transcribe`; or the text is empty, has characters outside the alphabet, or is too long for
@@ -219,12 +224,17 @@ class Recogniser:
             ['GO', 'LEFT']
         """
         alphabet = self._model.alphabet
+        if ignore_punctuation:
+            alphabet = alphabet.without_punctuation(text)
         if not alphabet.normalise(text):
             raise InputError(f"TEXT must hold at least one word, got {shorten(repr(text))}. Give what is said.")
         if unknown := alphabet.unknown(text):
+            advice = "Spell them out or leave them out."
+            if all(map(is_punctuation, unknown)):
+                advice = "Leave them out, or ignore them: --ignore-punctuation."
             raise InputError(
                 f"TEXT must use the model's alphabet {alphabet.characters!r}, got {unknown} in {shorten(repr(text))}. "
-                "Spell them out or leave them out."
+                f"{advice}"
             )
         recording = self._named_blocks(audio, sample_rate)
         log_probs, duration = self._log_probs(recording)
@@ -234,7 +244,7 @@ class Recogniser:
             spans = align_labels(log_probs, alphabet.encode(text))
         except InputError as error:
             raise InputError(f"{recording.audio}: {error}") from error
-        reading = self._decode.hypothesis(spans, log_probs, duration)
+        reading = self._decode.hypothesis(spans, log_probs, duration, a_character=True)
         return self._transcript(recording, duration, [Segment(0.0, duration, [reading])])
 
     def _transcribe_streams(self, recordings: Iterable[NamedBlocks]) -> Iterator[Transcript | InputError]:

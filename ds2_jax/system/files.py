@@ -1,12 +1,16 @@
 """Writes files completely or not at all, reports failures with the file's name, and searches folders."""
 
+import collections
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 from ds2_jax.system.errors import InputError
+
+logger = logging.getLogger(__package__)
 
 
 @contextlib.contextmanager
@@ -39,11 +43,12 @@ def write_text(path: Path, text: str) -> None:
             new.unlink(missing_ok=True)
 
 
-def search(folder: Path) -> Iterator[Path]:
-    """Yields all files in a folder, sorted by name, then those in each of its folders.
+def search(folder: Path) -> list[Path]:
+    """Lists all files in a folder, sorted by name, then those in each of its folders.
 
-    Hidden files and folders, whose names begin with a dot, are skipped. Links to folders are yielded but not followed,
-    because they may form a circle.
+    Links to folders are followed, after the folders themselves. A folder that several links lead to is searched once,
+    and a link to a folder that contains this one is not followed, so that links in a circle end. Hidden files and
+    folders, whose names begin with a dot, are skipped and counted in the log.
 
     Raises:
         InputError: a folder cannot be read.
@@ -54,7 +59,27 @@ def search(folder: Path) -> Iterator[Path]:
             f"{error.filename} must be readable, got: {error.strerror}. Correct the permissions and try again."
         )
 
-    for place, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if name[0] != ".")
-        links = [name for name in folders if os.path.islink(os.path.join(place, name))]  # noqa: PTH114, PTH118 - fast
-        yield from (Path(place, name) for name in sorted([*files, *links]) if name[0] != ".")
+    found: list[Path] = []
+    num_hidden = 0
+    seen = {_identity(each) for each in folder.resolve().parents}
+    waiting = collections.deque([folder])
+    while waiting:
+        for place, folders, files in os.walk(waiting.popleft(), onerror=refuse):
+            if (identity := _identity(place)) in seen:
+                folders.clear()
+                continue
+            seen.add(identity)
+            num_hidden += sum(name[0] == "." for name in [*folders, *files])
+            folders[:] = sorted(name for name in folders if name[0] != ".")
+            # os.walk does not enter links.
+            waiting += [Path(place, name) for name in folders if os.path.islink(os.path.join(place, name))]  # noqa: PTH114, PTH118 - fast
+            found += [Path(place, name) for name in sorted(files) if name[0] != "."]
+    if num_hidden:
+        logger.info(f"{folder}: {num_hidden} hidden file{'s' if num_hidden > 1 else ''} ignored")
+    return found
+
+
+def _identity(folder: Path | str) -> tuple[int, int]:
+    """Returns device and inode, which are the same for a folder and for every link to it."""
+    status = os.stat(folder)  # noqa: PTH116 - fast
+    return status.st_dev, status.st_ino

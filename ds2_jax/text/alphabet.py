@@ -15,6 +15,8 @@ NO_CHARACTERS = ("Cc", "Cs", "Zl", "Zp", "Zs")
 """Unicode categories of control characters, surrogates and separators."""
 SHAPES = ("'’ʼ‘`´", "-‐‑")
 """Groups of interchangeable characters: apostrophes (ASCII first) and hyphens. Dashes are not hyphens."""
+SPOKEN = "%&@#§*"
+"""Unicode counts these as punctuation, but people read them aloud as words, like digits and other symbols."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +100,11 @@ class Alphabet:
         like = next((shapes for shapes in SHAPES if character in shapes), "")
         return next((each for each in (character, *like) if each in self.characters), " ")
 
+    def without_punctuation(self, text: str) -> "Alphabet":
+        """Makes an alphabet that also removes the punctuation of a text, as `remove` does, unless it has a label."""
+        found = {c for c in self.normalise(text) if is_punctuation(c)} - self._labels.keys() - set(self.remove)
+        return dataclasses.replace(self, remove=self.remove + "".join(sorted(found)))
+
     def unknown(self, text: str) -> list[str]:
         """Returns the characters of the normalised text that have no label, sorted and without repeats."""
         return sorted(set(self.normalise(text)) - self._labels.keys())
@@ -119,3 +126,9 @@ class Alphabet:
     def decode(self, labels: Iterable[int]) -> str:
         """Returns the text of labels, which must not include blanks."""
         return "".join(self.characters[label - 1] for label in labels)
+
+
+def is_punctuation(character: str) -> bool:
+    """Whether a character is written but not spoken: punctuation, accents of their own, and invisible characters."""
+    category = unicodedata.category(character)
+    return character not in SPOKEN and (category[0] == "P" or category in ("Sk", "Cf"))

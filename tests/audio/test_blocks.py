@@ -40,6 +40,25 @@ def test_blocks_are_the_whole(tmp_path: Path, suffix: str, rate: int, monkeypatc
     np.testing.assert_allclose(np.concatenate(blocks), read_audio(path, RATE), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_blocks_and_excerpts_of_mp3_need_the_frames_before(
+    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seek makes the decoder forget bits that the next frame needs; soundfile seeks after every read."""
+    rng = np.random.default_rng(0)
+    bursts = rng.normal(0, 0.2, 10 * RATE) * np.repeat(rng.uniform(0, 1, 100) ** 4, RATE // 10)
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, np.clip(bursts, -1, 1), RATE, format="MP3", bitrate_mode=mode, compression_level=0.8)
+    whole = read_audio(path, RATE)
+    monkeypatch.setattr("ds2_jax.audio.waveform.BLOCK_SAMPLES", 10_007)
+    np.testing.assert_allclose(np.concatenate(list(read_blocks(path, RATE))), whole, rtol=0, atol=1e-6)
+    for start in (20_000, 77_777, 150_000):
+        position = (start + 0.5) / (len(whole) - 4_000 + 1)
+        np.testing.assert_allclose(
+            read_excerpt(path, RATE, 4_000, position), whole[start : start + 4_000], rtol=0, atol=1e-6
+        )
+
+
 @pytest.mark.parametrize("subtype", ["GSM610", "IMA_ADPCM", "MS_ADPCM", "ULAW", "PCM_24"])
 def test_blocks_of_coded_wav_are_the_whole(tmp_path: Path, subtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.wav", tone(2), RATE, subtype)

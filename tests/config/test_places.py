@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ds2_jax.config.places import DATASET_INFO, absolute
+from ds2_jax.config.places import DATASET_INFO, absolute, relative
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +22,14 @@ def test_paths_become_absolute(folder: Path) -> None:
 
 def test_folders_of_data_sets_become_absolute(folder: Path) -> None:
     assert absolute(Path("tfds:speech#train[:10%]")) == Path(f"tfds:{folder}/speech#train[:10%]")
+
+
+def test_paths_inside_a_folder_become_relative_to_it(folder: Path) -> None:
+    for name in ("wav/a.wav", "tfds:speech#train[3]", "tfds:librispeech/en#train[3]"):
+        assert relative(absolute(Path(name)), folder) == Path(name)
+        assert absolute(Path(name), folder) == absolute(Path(name))
+    for name in ("wav/a.wav", "tfds:speech#train[3]"):
+        assert relative(absolute(Path(name)), folder / "else") == absolute(Path(name))
 
 
 def test_names_of_published_data_sets_stay() -> None:

@@ -3,7 +3,9 @@
 import contextlib
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from ds2_jax.corpora.build import (
     report,
 )
 from ds2_jax.data.manifest import Problem, Utterance, read_manifest
+from ds2_jax.system import locks
 from ds2_jax.system.errors import InputError
 
 SOURCE = {"release": 2, "language": "fr"}
@@ -226,3 +229,31 @@ def test_a_journal_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").write_bytes(b"\xff\n")
     with pytest.raises(InputError, match=f"^{tmp_path}/journal.jsonl must be UTF-8 text"):
         Journal(tmp_path / "journal.jsonl")
+
+
+def test_folders_that_were_made_are_removed_again_if_they_stay_empty(tmp_path: Path) -> None:
+    for root in (tmp_path / "new/er", tmp_path):
+        with pytest.raises(InputError, match=r"^no$"), building(root / "corpus"):
+            raise InputError("no")
+        assert list(tmp_path.iterdir()) == []
+    with building(tmp_path / "new/corpus") as partial:
+        partial.mkdir()
+        finish(partial, tmp_path / "new/corpus", {}, {})
+    assert (tmp_path / "new/corpus").is_dir()
+
+
+def test_a_parent_that_another_process_removed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked, root = locks.locked, tmp_path / "root"
+
+    @contextlib.contextmanager
+    def waiting(path: Path, **calls: Any) -> Iterator[None]:
+        with locked(path, **calls):
+            monkeypatch.setattr(locks, "locked", locked)
+            root.rmdir()
+            yield
+
+    monkeypatch.setattr(locks, "locked", waiting)
+    with building(root / "corpus") as partial:
+        partial.mkdir()
+        (partial / "x").touch()
+        assert partial.is_dir()

@@ -114,7 +114,7 @@ def test_another_archive_does_not_go_on_with_it(archive: Path, tmp_path: Path, m
 def refused(tmp_path: Path, archive: Path, message: str, language: str | None = None) -> None:
     with pytest.raises(InputError, match=message):
         common_voice.prepare(tmp_path / "data", archive, language)
-    assert list((tmp_path / "data").iterdir()) == []
+    assert not (tmp_path / "data").exists()
 
 
 def test_no_archive(tmp_path: Path) -> None:
@@ -196,4 +196,4 @@ def test_hostile_archive_writes_nothing_outside(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=message):
         common_voice.prepare(tmp_path / "other", write_archive(tmp_path / "b.tar.gz", outside))
-    assert list((tmp_path / "other").iterdir()) == []
+    assert not (tmp_path / "other").exists()

@@ -92,6 +92,12 @@ def test_every_format(tmp_path: Path, audio_format: str, suffix: str) -> None:
     assert len(read_audio(row.audio, 16_000)) / 16_000 == pytest.approx(row.duration, abs=0.01)
 
 
+def test_what_only_ffmpeg_reads_is_listed_too(tmp_path: Path) -> None:
+    files = dict.fromkeys(("c.m4a", "d.mkv"), b"x") | dict.fromkeys(("c.txt", "d.txt"), b"GO")
+    folder = folder_lib.prepare(write_files(tmp_path / "s", beside() | files), "mine", root=tmp_path)
+    assert left_out(folder) == {"c.m4a": "unreadable audio", "d.mkv": "unreadable audio"}
+
+
 def test_one_folder_is_no_speaker(tmp_path: Path) -> None:
     files = {f"recordings/{name}": content for name, content in beside().items()}
     folder = folder_lib.prepare(write_files(tmp_path / "s", files), "mine", root=tmp_path)
@@ -158,8 +164,7 @@ def test_two_folders_for_a_split(tmp_path: Path) -> None:
             {"wavs/d.wav": b"x", "f.wav": b"x", "metadata.csv": b"anna/1|A\nben/b.c|B\nf|A\nNone|A"},
             {
                 "wavs/d.wav": "missing transcript",
-                "f": "missing audio",
-                "f.wav": "missing transcript",
+                "f.wav": "unreadable",
                 "None": "missing audio",
             },
         ),
@@ -182,10 +187,15 @@ def test_names_that_are_not_utf8_and_linked_folders(tmp_path: Path, capsys: pyte
     for suffix, content in ((b"wav", recording(LEFT, WAV)), (b"txt", b"GO")):
         Path(os.fsdecode(os.fsencode(source) + b"/caf\xe9." + suffix)).write_bytes(content)
     (source / "loop").symlink_to(source)
+    (source / "._a.wav").touch()
+    write_files(tmp_path / "far", {"f.wav": recording(LEFT, WAV), "f.txt": b"GO"})
+    (source / "linked").symlink_to(tmp_path / "far")
     folder = folder_lib.prepare(source, "mine", root=tmp_path)
     assert left_out(folder) == {"caf\\udce9.wav": "unreadable audio"}
-    assert len(read_manifest(folder / "all.jsonl")) == 2
-    assert "other files ignored: 1 links to folders\n" in capsys.readouterr().err
+    ids = [each.id for each in read_manifest(folder / "all.jsonl")]
+    assert len(ids) == 3
+    assert "linked/f.wav" in ids
+    assert f"{source}: 1 hidden file ignored\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -242,9 +252,9 @@ def test_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_no_layout_fits(tmp_path: Path) -> None:
     source = write_files(tmp_path / "s", {"a.wav": b"", "b.wav": b"", "c.txt": b"", "d.json": b"", "README": b""})
     message = (
-        f"{source} must have one of the layouts metadata: wavs/a.wav, and a line a|as written|as spoken in "
-        "metadata.csv; wav-txt: wav/a.wav, txt/a.txt; beside: a.wav, a.txt beside it; got 1 .json, 1 .txt, 2 .wav, 1 "
-        "without a suffix, and no audio with its transcript. Rearrange the files, or write a manifest yourself."
+        f"{source} must have one of the layouts metadata: recordings, and a table of their transcripts such "
+        "as metadata.csv; wav-txt: wav/a.wav, txt/a.txt; beside: a.wav, a.txt beside it; got 1 .json, 1 .txt, 2 .wav, "
+        "1 without a suffix, and no audio with its transcript. Rearrange the files, or write a manifest yourself."
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         folder_lib.prepare(source, "mine", root=tmp_path)

@@ -40,6 +40,8 @@ def bad_utterance(folder: Path, kind: str) -> Utterance:
             soundfile.write(path, samples, RATE, subtype="FLOAT")
         case "wrong duration":
             return dataclasses.replace(good, duration=1.5)
+        case "outside the recording":
+            return dataclasses.replace(good, offset=0.25)
         case "unknown characters":
             return dataclasses.replace(good, transcript="GO 4 IT")
         case "empty transcript":
@@ -76,7 +78,15 @@ def training_stops(path: Path, config: Config, role: str) -> str:
 
 
 KINDS = [
-    *("missing audio", "unreadable audio", "not a number", "wrong duration", "unknown characters", "empty transcript"),
+    *(
+        "missing audio",
+        "unreadable audio",
+        "not a number",
+        "wrong duration",
+        "outside the recording",
+        "unknown characters",
+        "empty transcript",
+    ),
     *("duration outside the limits", "too few output frames", "too few real frames", "good"),
 ]
 
@@ -140,12 +150,12 @@ def test_report_counts_every_kind_and_shows_examples(
     told = re.findall(r"^  (error|warning|remark): (.*): (\d+)$", printed.out, flags=re.MULTILINE)
     assert told == [
         ("error", "missing audio", "1"),
+        ("error", "outside the recording", "1"),
         ("error", "unknown characters", "1"),
         ("error", "empty transcript", "1"),
-        ("error", "duration outside the limits", "1"),
         ("error", "too few output frames", "2"),
         ("error", "unreadable audio", "2"),
-        ("error", "wrong duration", "2"),  # of the 30 s too
+        ("error", "wrong duration", "2"),  # 1.5 s, and 30 s, which no limit allows either
         ("warning", "clipping", "1"),
         ("warning", "silence", "1"),
         ("warning", "mixed sample rates", "1"),
@@ -153,15 +163,36 @@ def test_report_counts_every_kind_and_shows_examples(
         ("warning", "same recording twice", "6"),
         ("warning", f"text also in {odd}", "1"),
     ]
-    assert "    unknown characters: ['4'] in 'GO 4 IT'" in lines
+    assert "    line 6, unknown characters.wav: ['4'] in 'GO 4 IT'" in lines
     assert "10 errors, 11 warnings, 0 remarks" in lines
-    assert lines[-1].startswith(f"training cannot start: {odd} must hold only usable utterances, got 9 of 12")
+    assert lines[-1].startswith(f"training cannot start: {odd} must hold only usable utterances, got 10 of 13")
     rows = [json.loads(line) for line in findings.read_text().splitlines()]
     assert len(rows) == 21
     assert rows[0] == {
         **{"level": "error", "manifest": str(odd), "kind": "missing audio", "id": "missing audio"},
         **{"audio": str(tmp_path / "missing audio.wav"), "detail": f"{tmp_path}/missing audio.wav does not exist"},
+        "place": "line 1",
     }
+
+
+def test_the_verdict_says_for_which_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_noise_manifest(tmp_path)
+    for words, verdict in (
+        ([], "training can start with the default settings; for those of a recipe, name it: --config RECIPE"),
+        (["--config", "an4_cpu"], "training can start with these settings"),
+    ):
+        assert cli.main(["data", "check", str(path), *words]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == verdict
+
+
+def test_a_duration_of_zero_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_noise(tmp_path / "a.wav")
+    path = tmp_path / "all.jsonl"
+    path.write_text('{"audio": "a.wav", "duration": 0, "transcript": "GO"}\n')
+    assert check((path,)) == 1
+    printed = capsys.readouterr().out
+    assert "  error: wrong duration: 1\n    line 1, a.wav: " in printed
+    assert "\n1 errors, " in printed
 
 
 def test_picture_is_drawn(odd: Path, tmp_path: Path) -> None:

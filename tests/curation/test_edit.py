@@ -16,6 +16,8 @@ from ds2_jax.data.draw import drawn_order
 from ds2_jax.data.manifest import TimedWord, Utterance, read_manifest, write_manifest
 from ds2_jax.system.errors import InputError
 
+BY_UTTERANCE = "Or split with --by utterance: the splits then share voices, and error rates come out lower."
+
 
 def utterance(audio: Path, key: str, speaker: str = "", seconds: float = 1.0) -> Utterance:
     return Utterance(audio, seconds, f"TEXT OF {audio}", key, speaker)
@@ -43,7 +45,8 @@ def test_merge_reads_three_formats_and_files_of_one_name_stay_apart(
     ]
     printed = capsys.readouterr()
     assert printed.out == f"{out}: 3 utterances from 3 manifests\n"
-    assert printed.err == "2 repeated ids were renamed:\n  a -> train-a\n  a -> train-a-2\n"
+    read = f"{sources[2]}: 1 durations are read from the audio each time; data merge stores them\n"
+    assert printed.err == f"{read}2 repeated ids were renamed:\n  a -> train-a\n  a -> train-a-2\n"
 
 
 def test_merging_and_splitting_keep_word_times(tmp_path: Path) -> None:
@@ -149,6 +152,15 @@ def test_a_new_speaker_leaves_the_order_of_the_others() -> None:
     assert drawn_order(names, 4) != order
 
 
+def test_one_speaker_cannot_be_split_by_speaker(tmp_path: Path) -> None:
+    utterances = [Utterance(tmp_path / f"{i}.wav", 1.0, "GO", str(i), "ann") for i in range(3)]
+    write_manifest(tmp_path / "all.jsonl", utterances)
+    with pytest.raises(InputError) as error:
+        split(tmp_path / "all.jsonl", tmp_path)
+    assert str(error.value) == (f"{tmp_path}/all.jsonl must hold at least 3 speakers, got 1. Add some. {BY_UTTERANCE}")
+    assert split(tmp_path / "all.jsonl", tmp_path, by="utterance") == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -156,7 +168,7 @@ def test_a_new_speaker_leaves_the_order_of_the_others() -> None:
         ({"test": 1.0}, "--test must be a share of the hours, 0 to below 1, got 1.0."),
         ({"dev": 0.5, "test": 0.5}, "--dev and --test must add up to a share above 0 and below 1, got (0.5, 0.5)."),
         ({"dev": 0.0, "test": 0.0}, "--dev and --test must add up to a share above 0 and below 1, got (0.0, 0.0)."),
-        ({}, "{all} must hold at least 3 speakers, got 2. Add some."),
+        ({}, f"{{all}} must hold at least 3 speakers, got 2. Add some, or leave out a split: --dev 0. {BY_UTTERANCE}"),
     ],
 )
 def test_split_says_what_it_cannot_do(options: dict[str, float], message: str, tmp_path: Path) -> None:

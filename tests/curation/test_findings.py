@@ -88,8 +88,8 @@ def test_recordings_texts_and_speakers_that_occur_again_are_told_of_the_later_on
         role="test",
     )
     assert told(train, test) == [
-        ("warning", "train", "same recording twice", "2", "as 1, with another transcript"),
-        ("warning", "test", "recording also in train", "4", "as 1"),
+        ("warning", "train", "same recording twice", "2", "as 1.wav, with another transcript"),
+        ("warning", "test", "recording also in train", "4", "as 1.wav"),
         ("warning", "test", "text also in train", "4", "'YES'"),
         ("warning", "test", "text also in train", "5", "'NO'"),  # once for each text and speaker
         ("remark", "test", "speaker also in train", "5", "ann"),
@@ -119,3 +119,23 @@ def test_a_long_tail_on_one_side_is_no_outlier_and_hides_none_on_the_other() -> 
     below, above = rng.exponential(0.5, 500), rng.exponential(0.05, 500)  # logarithms; mostly slower than usual
     rates = 10 * np.exp(np.concatenate([-below[below < 2], above[above < 0.2], [1.5]]))
     assert np.flatnonzero(outliers(rates)).tolist() == [len(rates) - 1]
+
+
+def test_texts_of_a_wrong_encoding_are_told() -> None:
+    rows = [("1", "", "sar? esattamente", GOOD), ("2", "", "perch\u00c3\u00a9", GOOD), ("3", "", "Really? Yes", GOOD)]
+    assert told(checked("a", *rows)) == [
+        ("warning", "a", "perhaps a wrong encoding", "1", "'sar?' in 'sar? esattamente'"),
+        ("warning", "a", "perhaps a wrong encoding", "2", "'perch\u00c3\u00a9' in 'perch\u00c3\u00a9'"),
+    ]
+
+
+def test_findings_name_line_and_path(tmp_path: Path) -> None:
+    """A generated id such as 10-2 is nowhere in the manifest."""
+    utterances = [
+        Utterance(tmp_path / f"{name}/10.wav", 1.0, "A", f"10-{i}", place=f"line {i}")
+        for i, name in enumerate(("zero", "silence"), start=1)
+    ]
+    recordings = [GOOD, GOOD]
+    manifest = Checked(tmp_path / "all.jsonl", "train", utterances, recordings, [], ["A", "A"])
+    [finding] = find([manifest], 16_000, "error")
+    assert (finding.where(), finding.detail) == ("line 2, silence/10.wav", "as line 1, zero/10.wav")

@@ -117,6 +117,19 @@ def test_every_kind_of_file_is_kept_without_loss(
         assert (example["id"], example["text"]) == (utterance.id.encode(), utterance.transcript.encode())
 
 
+def test_segments_become_files_of_their_own(kinds: Path, tmp_path: Path) -> None:
+    whole = read_manifest(kinds)
+    segments = [dataclasses.replace(each, offset=at, duration=0.2) for each in whole for at in (0.0, 0.25)]
+    segments = [dataclasses.replace(each, id=str(i)) for i, each in enumerate(segments)]
+    write_manifest(tmp_path / "parts.jsonl", segments)
+    out = tmp_path / "pack"
+    pack((str(tmp_path / "parts.jsonl"),), str(out))
+    for ours, theirs in zip(segments, read_utterances(Path(f"tfds:{out}#parts")), strict=True):
+        assert (theirs.id, theirs.duration) == (ours.id, 0.2)
+        np.testing.assert_array_equal(theirs.samples()[0], ours.samples()[0])
+        np.testing.assert_array_equal(theirs.read(RATE), ours.read(RATE))
+
+
 def test_a_part_of_a_split_is_read_too(kinds: Path, tmp_path: Path) -> None:
     pack((str(kinds),), str(tmp_path / "pack"))
     whole = read_utterances(Path(f"tfds:{tmp_path / 'pack'}#kinds"))
@@ -350,7 +363,7 @@ def test_a_damaged_tfrecord_is_named(tmp_path: Path) -> None:
         (
             ("tfds:x#train[:5%]",),
             "The name of a split must begin with a letter (A-Z, a-z) and have only letters, digits and _, got "
-            "'train[:5%]'. Write another name before the source: SPLIT=tfds:x#train[:5%].",
+            "'train[:5%]'. Write another name before the source: SPLIT='tfds:x#train[:5%]'.",
         ),
         (
             ("a/dev.jsonl", "b/dev.jsonl"),

@@ -114,3 +114,16 @@ def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "With these settings 1 of 2 transcripts hold a character to replace:\n\n"
         "--data.alphabet=\"'aelnosuà \" --data.remove=',\u200b'\n"
     )
+
+
+def test_question_marks_that_stand_for_letters_are_not_removed(tmp_path: Path) -> None:
+    broken = propose(["cosa sar? esattamente", "perch\ufffd no, dai?"])
+    assert broken.alphabet.remove == ","
+    assert (broken.kinds["?"], broken.kinds["\ufffd"]) == ("broken", "broken")
+    told = "\n".join(describe(broken))
+    assert "perhaps instead of letters that a wrong encoding lost" in told
+    assert "2 transcripts look as if a wrong encoding had broken them: 'sar?' in 'cosa sar? esattamente', " in told
+    right = propose(["Davvero? S\u00ec."] * 11 + ["What? no"])
+    assert right.alphabet.remove == ".?"
+    assert "1 transcripts look as if" in "\n".join(describe(right))
+    assert not propose(["Davvero? S\u00ec."]).broken

@@ -13,16 +13,13 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax.data.manifest import (
-    TimedWord,
-    Utterance,
-    read_manifest,
-    write_manifest,
-)
+from ds2_jax.data import manifest
+from ds2_jax.data.manifest import TimedWord, Utterance, read_manifest, write_manifest
 from ds2_jax.system.errors import InputError
 
 Write = Callable[..., Path]
 ROW = {"audio": "a.wav", "duration": 1.5, "transcript": "YES"}
+ONE_LINE = "Write each object on a line of its own: jq -c . OLD > NEW."
 
 
 @pytest.fixture
@@ -70,7 +67,63 @@ def test_word_times_are_read_and_written_where_they_are_known(write: Write, tmp_
 
 def test_nemo_format(write: Write, tmp_path: Path) -> None:
     path = write({"audio_filepath": "a.wav", "duration": 1.5, "text": "yes", "offset": 0, "lang": "en"})
-    assert read_manifest(path) == [Utterance(tmp_path / "a.wav", 1.5, "yes", "a")]
+    assert read_manifest(path) == [Utterance(tmp_path / "a.wav", 1.5, "yes", "a", offset=0.0)]
+
+
+def test_segments_are_read_from_their_files(write: Write, tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (24_000, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, 8_000, subtype="FLOAT")
+    rows = [(0.0, 0.5), (0.5, 1.25), (1.75, 1.25)]
+    lines = [{"audio_filepath": "a.wav", "offset": at, "duration": seconds, "text": "go"} for at, seconds in rows]
+    utterances = read_manifest(write(*lines))
+    assert [each.place for each in utterances] == ["line 1", "line 2", "line 3"]
+    for (at, seconds), utterance in zip(rows, utterances, strict=True):
+        own, rate = utterance.samples()
+        np.testing.assert_array_equal(own, samples[round(at * rate) : round((at + seconds) * rate)])
+        np.testing.assert_array_equal(utterance.read(rate), own.mean(axis=1))
+        assert len(utterance.read(16_000)) == 16_000 * seconds
+    write_manifest(tmp_path / "copy.jsonl", utterances)
+    assert read_manifest(tmp_path / "copy.jsonl") == utterances
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3"])
+def test_a_segment_of_a_compressed_file_is_part_of_the_whole(tmp_path: Path, suffix: str) -> None:
+    times = np.arange(48_000) / 16_000
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, 0.5 * np.sin(2 * np.pi * 300 * times**2), 16_000)
+    whole = Utterance(path, 3.0, "GO", "a").read(16_000)
+    segment = Utterance(path, 1.25, "GO", "a", offset=1.1).read(16_000)
+    np.testing.assert_allclose(segment, whole[17_600:37_600], atol=1e-6)
+
+
+def test_a_segment_after_the_end_is_named(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(8_000), 8_000)
+    message = f"{tmp_path}/a.wav must be longer than 1.5 s, got 1 s. Correct the offset."
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        Utterance(tmp_path / "a.wav", 1.0, "GO", "a", offset=1.5).read(8_000)
+
+
+def test_durations_that_are_missing_are_read(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(12_000), 8_000)
+    rows = [{"audio": "a.wav", "transcript": "go"}, {"audio": "a.wav", "transcript": "go", "offset": 0.5}]
+    gone = {"audio": "gone.wav", "transcript": "go", "duration": None}
+    path = write(*rows, gone, ROW)
+    assert [each.duration for each in read_manifest(path)] == [1.5, 1.0, 0.0, ROW["duration"]]
+    assert capsys.readouterr().err == (
+        f"{path}: 2 durations are read from the audio each time; data merge stores them\n"
+    )
+    copy = tmp_path / "copy.jsonl"
+    write_manifest(copy, read_manifest(path))
+    stored = [json.loads(line).get("duration") for line in copy.read_text().splitlines()]
+    assert stored == [1.5, 1.0, None, ROW["duration"]]  # the third may be there later
+
+
+def test_a_recording_that_is_too_long_is_named(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "audio_duration", lambda path: 3601.0)
+    path = write({"audio": "a.wav", "transcript": "go"})
+    message = f"{path}, line 1: duration of {tmp_path}/a.wav must be 0 to 3600 seconds, got 3601.0. Cut the recording."
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        read_manifest(path)
 
 
 @pytest.mark.parametrize("indent", [None, 2])
@@ -150,9 +203,14 @@ def test_manifest_that_is_not_text(tmp_path: Path) -> None:
         ([1], " must be a JSON object, got [1]."),
         ({"duration": 1.0}, ": audio must be present, got 'duration'. Add it."),
         ({"audio": "a.wav", "duration": 1.0}, ": transcript must be present, got 'audio, duration'. Add it."),
-        ({"audio": "a.wav", "transcript": ""}, ": duration must be present, got 'audio, transcript'. Add it."),
+        (
+            {"audio": "tfds:x#train[1]", "transcript": ""},
+            ": duration must be present, got 'audio, transcript'. Add it.",
+        ),
+        ('{"audio": "a.wav",', ' must be a JSON object, got \'{"audio": "a.wav",\'. ' + ONE_LINE),
+        ("{", " must be a JSON object, got '{'. " + ONE_LINE),
         ({"audio_filepath": "a.wav"}, ": text must be present, got 'audio_filepath'. Add it."),
-        (ROW | {"audio": None}, ": audio must be a string, got None. Put it in quotes."),
+        (ROW | {"audio": None}, ": audio must be a string, got None. Write what is meant, or remove the line."),
         (ROW | {"transcript": ["A"]}, ": transcript must be a string, got ['A']. Put it in quotes."),
         (ROW | {"id": 1.5}, ": id must be a string, got 1.5. Put it in quotes."),
         (ROW | {"speaker": True}, ": speaker must be a string, got True. Put it in quotes."),
@@ -187,10 +245,8 @@ def test_manifest_that_is_not_text(tmp_path: Path) -> None:
             "Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits; "
             "use sys.set_int_max_str_digits() to increase the limit.",
         ),
-        (
-            ROW | {"offset": 3.2},
-            ": offset must be 0 (whole files only), got 3.2. Cut the segment into its own file.",
-        ),
+        (ROW | {"offset": -1}, ": offset must be a number of seconds, 0 or more, got -1. Correct it."),
+        (ROW | {"offset": "1"}, ": offset must be a number of seconds, 0 or more, got '1'. Correct it."),
         *(
             (ROW | {"words": words}, f": words must {rule}, got {got}. Correct them, or leave them out.")
             for words, rule, got in [

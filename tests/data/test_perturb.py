@@ -211,8 +211,8 @@ def test_places_without_sounds_are_named(tmp_path: Path) -> None:
         find_sounds(tmp_path / "x", "perturb.noise")
     with pytest.raises(InputError, match=r"^perturb\.noise must hold audio files \(.*\), got none in"):
         find_sounds(tmp_path, "perturb.noise")
-    (tmp_path / "a.wav").write_bytes(b"RIFF")
-    with pytest.raises(InputError, match=r"a\.wav must be undamaged WAV, FLAC"):
+    (tmp_path / "a.wav").write_bytes(b"")
+    with pytest.raises(InputError, match=r"a\.wav must hold audio, got an empty file"):
         find_sounds(tmp_path, "perturb.noise")
 
 
@@ -222,6 +222,15 @@ def test_hidden_sounds_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / ".cache").mkdir()
     write_noise(tmp_path / ".cache/b.wav")
     assert find_sounds(tmp_path, "perturb.noise") == (tmp_path / "a.wav",)
+
+
+def test_sounds_must_be_whole_files(tmp_path: Path) -> None:
+    write_noise(tmp_path / "a.wav")
+    row = '{"audio": "a.wav", "duration": 0.2, "transcript": "", "offset": 0.1}'
+    (tmp_path / "noise.jsonl").write_text(f"{row}\n")
+    rule = "perturb.noise must list whole files, without offset, in line 1, got '.*'. Cut the segment into its own"
+    with pytest.raises(InputError, match=f"^{rule}"):
+        find_sounds(tmp_path / "noise.jsonl", "perturb.noise")
 
 
 def test_sounds_of_a_manifest(tmp_path: Path) -> None:

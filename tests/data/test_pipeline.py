@@ -15,7 +15,7 @@ import soundfile
 
 from ds2_jax.audio.reading import read_audio
 from ds2_jax.config.settings import ENGLISH
-from ds2_jax.data import pipeline
+from ds2_jax.data import manifest, pipeline
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.data.plan import PlannedBatch, plan_epoch
 from ds2_jax.data.splits import Split
@@ -99,7 +99,7 @@ def test_batches_keep_the_order_of_the_plan_however_long_each_takes(
         time.sleep(0.05 * (int(path.stem) % 3))
         return read_audio(path, sample_rate)
 
-    monkeypatch.setattr(pipeline, "read_audio", read_slowly)
+    monkeypatch.setattr(manifest, "read_audio", read_slowly)
     plan = plan_of(utterances, batch_size=1)
     seen = [batch["indices"].tolist() for batch in batches(plan, utterances, num_workers=4)]
     assert seen == [batch.indices.tolist() for batch in plan]
@@ -116,7 +116,7 @@ def test_rest_of_a_plan_reads_no_audio_of_what_came_before(
 
     plan = plan_of(utterances)
     whole = list(batches(plan, utterances))
-    monkeypatch.setattr(pipeline, "read_audio", read_counted)
+    monkeypatch.setattr(manifest, "read_audio", read_counted)
     rest = list(batches(plan[2:], utterances))
     assert sorted(read) == sorted(i for batch in plan[2:] for i in batch.indices.tolist() if i >= 0)
     for one, other in zip(whole[2:], rest, strict=True):
@@ -145,6 +145,20 @@ def spoil(utterances: list[Utterance], kind: str) -> str:
         f"{utterance.audio} must last the 0.02 s that its manifest says, got {seconds} s. "
         "Correct the duration in the manifest."
     )
+
+
+def test_segments_give_the_batches_of_their_own_files(utterances: list[Utterance], tmp_path: Path) -> None:
+    waveforms = [read_audio(each.audio, RATE) for each in utterances]
+    ends = np.cumsum([len(waveform) for waveform in waveforms]) / RATE
+    soundfile.write(tmp_path / "all.flac", np.concatenate(waveforms), RATE, subtype="PCM_16")
+    segments = [
+        dataclasses.replace(each, audio=tmp_path / "all.flac", offset=end - each.duration)
+        for each, end in zip(utterances, ends.tolist(), strict=True)
+    ]
+    plan = plan_of(utterances)
+    for whole, part in zip(batches(plan, utterances), batches(plan, segments), strict=True):
+        for name, array in whole.items():
+            np.testing.assert_array_equal(part[name], array)
 
 
 def test_recording_shorter_than_its_manifest_says(utterances: list[Utterance]) -> None:
@@ -183,7 +197,7 @@ def test_defect_in_a_worker_names_the_utterance_and_is_never_skipped(
             raise ZeroDivisionError("a defect")
         return read_audio(path, sample_rate)
 
-    monkeypatch.setattr(pipeline, "read_audio", fail)
+    monkeypatch.setattr(manifest, "read_audio", fail)
     with pytest.raises(RuntimeError, match=r"^Utterance u4, .*4\.wav: (?s:.*)ZeroDivisionError: a defect") as caught:
         list(batches(plan_of(utterances), utterances, on_problem=(lambda _: None) if skips else None))
     assert "PyFunc" not in str(caught.value)
@@ -245,7 +259,7 @@ def test_batches_are_decoded_side_by_side(utterances: list[Utterance], monkeypat
         together.wait()
         return read_audio(path, sample_rate)
 
-    monkeypatch.setattr(pipeline, "read_audio", read_together)
+    monkeypatch.setattr(manifest, "read_audio", read_together)
     assert len(list(batches(plan_of(utterances[:9], batch_size=1), utterances, num_workers=3))) == 9
 
 
@@ -265,7 +279,7 @@ def test_closing_early_stops_the_decoding(utterances: list[Utterance], monkeypat
         time.sleep(0.1)
         return read_audio(path, sample_rate)
 
-    monkeypatch.setattr(pipeline, "read_audio", read_slowly)
+    monkeypatch.setattr(manifest, "read_audio", read_slowly)
     running = batches(plan_of(utterances, batch_size=1), utterances, num_workers=1)
     next(running)
     start = time.monotonic()
@@ -289,7 +303,7 @@ SCRIPT = """
 import pathlib, sys, time
 import numpy as np
 from ds2_jax.text.alphabet import Alphabet
-from ds2_jax.data import pipeline
+from ds2_jax.data import manifest, pipeline
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.data.plan import PlannedBatch
 from ds2_jax.data.splits import Split
@@ -303,7 +317,7 @@ def read_slowly(path, sample_rate):
         raise InputError("broken")
     return np.ones(160, np.float32)
 
-pipeline.read_audio = read_slowly
+manifest.read_audio = read_slowly
 split = Split([Utterance(pathlib.Path(str(i)), 0.01, "A", str(i)) for i in range(50)], Alphabet("A"))
 plan = [PlannedBatch(319, np.array([i], np.int32)) for i in range(50)]
 settings = dict(sample_rate=16_000, hop_length=160, num_workers=4)

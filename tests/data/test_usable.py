@@ -40,6 +40,22 @@ def check(*utterances: Utterance, time_reduction: int = 2) -> list[tuple[str, st
     return [(problem.id, problem.reason, problem.detail) for problem in problems]
 
 
+def test_a_segment_must_lie_inside_its_file(tmp_path: Path) -> None:
+    audio = tmp_path / "a.wav"
+    soundfile.write(audio, np.zeros(16_000), 16_000)
+    found = check(
+        Utterance(audio, 0.5, "A", "first", offset=0.0),
+        Utterance(audio, 0.505, "A", "rounded", offset=0.5),
+        Utterance(audio, 0.52, "A", "beyond", offset=0.5, place="line 3"),
+        Utterance(audio, 1.0, "A", "after", offset=7.0),
+        Utterance(tmp_path / "none.wav", 1.0, "A", "missing", offset=1.0),
+    )
+    outside = "outside the recording"
+    rule = "hold the segment from 0.5 to 1.02 s, got 1.000 s. Correct offset and duration in line 3 of the manifest."
+    assert found[0] == ("beyond", outside, f"{audio} must {rule}")
+    assert [(name, reason) for name, reason, _ in found[1:]] == [("after", outside), ("missing", "missing audio")]
+
+
 def test_check_names_each_kind_of_bad_utterance(audio: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"")

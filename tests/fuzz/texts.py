@@ -170,7 +170,7 @@ def _read_journal(path: Path) -> None:
 
 def _read_lists(path: Path) -> None:
     """Reads the transcripts of published corpora."""
-    from ds2_jax.corpora import common_voice, folder, tedlium, voxforge
+    from ds2_jax.corpora import common_voice, table, tedlium, voxforge
 
     etc = path.parent / "etc"
     etc.mkdir()
@@ -180,7 +180,7 @@ def _read_lists(path: Path) -> None:
     list(accepted(path, lambda: list(tedlium._read_segments(path, talk))))
     results = [
         attempt(path, lambda: list(common_voice._read_list(path, path.parent))),
-        attempt(path, lambda: folder._read_metadata(path)),
+        attempt(path, lambda: table.read_table(path)),
     ]
     refusals = [each for each in results if isinstance(each, InputError)]
     if len(refusals) == len(results):

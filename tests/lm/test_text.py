@@ -14,6 +14,7 @@ from ds2_jax.text.alphabet import Alphabet
 from tests.small_runs import write_noise_manifest
 
 LETTERS = Alphabet(ENGLISH)
+OWN = "Remove it, or leave the sentence out with --on-unknown skip: the model adds its own."
 CHINESE = Alphabet("你好吗")
 
 
@@ -92,6 +93,14 @@ def test_unknown_characters_stop_and_are_told(tmp_path: Path) -> None:
     assert text.words == ["<unk>", "<s>", "</s>", "YES"]
 
 
+@pytest.mark.parametrize("alphabet", [LETTERS, Alphabet(f"{ENGLISH}</>"), Alphabet("gonuks</> ", case="lower")])
+def test_words_of_the_model_itself_are_skipped(tmp_path: Path, alphabet: Alphabet) -> None:
+    path = write(tmp_path / "a.txt", "GO <unk> ON\nGO\n<s> GO </s>\n<UNK>")
+    text = read_texts([path], alphabet, "skip")
+    assert [each.lower() for each in sentences_of(text)] == ["<s> go </s>"]
+    assert (text.num_unknown, text.characters) == (3, {"<unk>": 2, "<s>": 1, "</s>": 1})
+
+
 def test_transcripts_with_unknown_characters_are_named_by_their_ids(tmp_path: Path) -> None:
     path = write_noise_manifest(tmp_path, ("GO", "5"))
     with pytest.raises(InputError) as error:
@@ -134,10 +143,16 @@ def test_no_sentence_left(tmp_path: Path) -> None:
         ),
         (
             b"GO\nGO <s> ON",
-            "{}, line 2 must hold no <unk>, <s>, </s>, got '<s>'. Remove it: the model adds its own.",
+            "{}, line 2 must hold no <unk>, <s>, </s>, got '<s>'. " + OWN,
         ),
-        (b"GO </s>", "{}, line 1 must hold no <unk>, <s>, </s>, got '</s>'. Remove it: the model adds its own."),
-        (b"A <UNK>", "{}, line 1 must hold no <unk>, <s>, </s>, got '<UNK>'. Remove it: the model adds its own."),
+        (
+            b"GO </s>",
+            "{}, line 1 must hold no <unk>, <s>, </s>, got '</s>'. " + OWN,
+        ),
+        (
+            b"A <UNK>",
+            "{}, line 1 must hold no <unk>, <s>, </s>, got '<unk>'. " + OWN,
+        ),
     ],
 )
 def test_bad_text(tmp_path: Path, content: bytes, told: str) -> None:

@@ -64,9 +64,44 @@ def test_every_word_and_character_has_its_time(run: Path, audio: Path, capsys: p
 
 @pytest.mark.usefixtures("loaded")
 def test_text_may_be_a_file(run: Path, audio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "said.txt"
-    path.write_text("\ufeffGo\nleft\n", encoding="utf-8")
-    assert aligned(run, audio, path, capsys=capsys) == aligned(run, audio, "GO LEFT", capsys=capsys)
+    for name in ("said.txt", "B.TXT", "said", "said.lab"):
+        path = tmp_path / name
+        path.write_text("\ufeffGo\nleft\n", encoding="utf-8")
+        assert aligned(run, audio, path, capsys=capsys) == aligned(run, audio, "GO LEFT", capsys=capsys)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_punctuation_can_be_ignored(run: Path, audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "\u201cGo\u201d, left! It\u2019s well\u2014known \u2026"
+    assert cli.main(["align", str(run), str(audio), text]) == 1
+    assert "Leave them out, or ignore them: --ignore-punctuation." in capsys.readouterr().err
+    expected = aligned(run, audio, "GO LEFT IT'S WELL KNOWN", capsys=capsys)
+    assert aligned(run, audio, text, "--ignore-punctuation", capsys=capsys) == expected
+    assert cli.main(["align", str(run), str(audio), "Go 7 %!", "--ignore-punctuation"]) == 1
+    assert "got ['%', '7'] in 'Go 7 %!'. Spell them out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("probability", "warned"), [(0.09, True), (0.11, False)])
+def test_a_text_that_hardly_fits_is_reported(
+    probability: float,
+    warned: bool,
+    recogniser: Recogniser,
+    audio: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    g, o = ALPHABET.encode("GO")
+    probs = np.full((9, ALPHABET.size), 0.001, np.float32)
+    probs[:, 0] = 1 - 0.001 * (ALPHABET.size - 1)
+    for frame, label in ((3, g), (6, o)):
+        probs[frame, [0, label]] = [1 - 0.001 * (ALPHABET.size - 2) - probability, probability]
+    monkeypatch.setattr(recogniser, "_log_probs", lambda recording: (np.log(probs), 1.0))
+    monkeypatch.setattr(align_lib, "Recogniser", lambda run: recogniser)
+    assert align_lib.print_alignment(Path(), audio, "go", "json", ignore_punctuation=False) == 0
+    printed = capsys.readouterr()
+    assert f'"confidence": {probability}' in printed.out
+    assert printed.err.startswith(f"warning: {audio}: the text may not be what is said") is warned
+    assert ("its mean confidence is 0.0900 a character" in printed.err) is warned
 
 
 @pytest.mark.usefixtures("loaded")
@@ -107,7 +142,8 @@ def test_planted_letters_are_found_to_the_frame(
         for each in word.characters
     ]
     assert frames == [("G", 2, 4), ("O", 5, 6), ("N", 9, 12), ("O", 12, 13)]
-    np.testing.assert_allclose([word.confidence for word in transcript.words], 0.9**3, rtol=1e-5)
+    np.testing.assert_allclose([word.confidence for word in transcript.words], 0.9, rtol=1e-5)
+    assert transcript.confidence == pytest.approx(0.9)
 
 
 @pytest.mark.usefixtures("loaded")

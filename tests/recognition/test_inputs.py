@@ -48,6 +48,15 @@ def test_a_recording_is_taken_once(tmp_path: Path) -> None:
     assert found(tmp_path / "b.wav", tmp_path, tmp_path / "b.wav") == [("b.wav", "b"), ("a.wav", "a")]
 
 
+def test_a_folder_that_links_lead_to_is_read_once(tmp_path: Path) -> None:
+    make(tmp_path, "real/a.wav", "in/b.wav")
+    (tmp_path / "in/linked").symlink_to(tmp_path / "real")
+    (tmp_path / "real/back").symlink_to(tmp_path / "in")
+    once = [("b.wav", "b"), ("a.wav", "linked/a")]
+    assert found(tmp_path / "in") == found(tmp_path / "in/**/*.wav") == once
+    assert found(tmp_path / "in", tmp_path / "real") == once
+
+
 def test_the_first_name_of_a_recording_holds(tmp_path: Path) -> None:
     make(tmp_path, "deep/a.wav")
     assert found(tmp_path / "deep/a.wav", tmp_path) == [("a.wav", "a")]
@@ -153,7 +162,7 @@ def test_what_is_wrong_with_standard_input_does_not_name_a_hidden_file(
 def test_a_terminal_is_no_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Pipe(b"")
     monkeypatch.setattr(terminal, "isatty", lambda: True)
-    for standard_input in (terminal, None):
+    for standard_input, got in ((terminal, "a terminal"), (None, "a closed standard input")):
         monkeypatch.setattr(sys, "stdin", standard_input)
-        with pytest.raises(InputError, match=r"^AUDIO - must be a recording on standard input, got none\. Pipe"):
+        with pytest.raises(InputError, match=rf"^AUDIO - must be a recording on standard input, got {got}\. Pipe"):
             save_standard_input(tmp_path)

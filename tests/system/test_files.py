@@ -108,18 +108,43 @@ def test_a_cache_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest
         private_folder(tmp_path / "some")
 
 
-def test_search_passes_over_what_is_hidden_and_follows_no_links(tmp_path: Path) -> None:
-    for name in ("b", ".a", "x/d", "x/.y/e", "a/c", ".hidden/f"):
-        (tmp_path / "top" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "top" / name).touch()
-    (tmp_path / "top/link").symlink_to(tmp_path / "top")
-    found = [path.relative_to(tmp_path / "top").as_posix() for path in search(tmp_path / "top")]
-    assert found == ["b", "link", "a/c", "x/d"]
-    assert [path.name for path in search(tmp_path / "top/.hidden")] == ["f"]  # the folder was named by the caller
+def make(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def names_below(top: Path) -> list[str]:
+    return [path.relative_to(top).as_posix() for path in search(top)]
+
+
+def test_search_passes_over_what_is_hidden(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path / "top", "b", ".a", "x/d", "x/.y/e", "a/c", ".hidden/f")
+    assert names_below(tmp_path / "top") == ["b", "a/c", "x/d"]
+    assert capsys.readouterr().err == f"{tmp_path}/top: 3 hidden files ignored\n"
+    assert names_below(tmp_path / "top/.hidden") == ["f"]  # the folder was named by the caller
+    assert capsys.readouterr().err == ""
+
+
+def test_search_follows_links_to_folders_once(tmp_path: Path) -> None:
+    make(tmp_path, "top/b", "top/x/d", "far/f", "far/deep/g")
+    (tmp_path / "top/a").symlink_to(tmp_path / "top/x")  # found first, but the folder's own name counts
+    (tmp_path / "top/far").symlink_to(tmp_path / "far")
+    (tmp_path / "top/x/again").symlink_to(tmp_path / "far/deep")
+    assert names_below(tmp_path / "top") == ["b", "x/d", "far/f", "far/deep/g"]
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    make(tmp_path, "top/b", "beside/c", "far/f")
+    for link, target in (("top/self", "top"), ("top/up", "."), ("top/far", "far"), ("far/back", "top")):
+        (tmp_path / link).symlink_to(tmp_path / target)
+    assert names_below(tmp_path / "top") == ["b", "far/f"]
+    (tmp_path / "link").symlink_to(tmp_path / "top")
+    assert names_below(tmp_path / "link") == ["b", "far/f"]
 
 
 def test_search_names_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
-        list(search(tmp_path / "gone"))
+        search(tmp_path / "gone")
     rule = "must be readable, got: No such file or directory. Correct the permissions and try again."
     assert str(error.value) == f"{tmp_path / 'gone'} {rule}"

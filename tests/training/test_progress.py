@@ -80,6 +80,14 @@ def test_utterances_left_out_are_named_once_and_not_again_after_a_restart(
     ]
 
 
+def test_segments_of_one_file_that_are_left_out_are_all_named(tmp_path: Path) -> None:
+    for _ in range(2):
+        skipped = Skipped(tmp_path / "skipped.jsonl")
+        for name in ("a", "a-2"):
+            skipped(Problem(name, "a.wav", "outside the recording", "it is short"))
+    assert [json.loads(line)["id"] for line in (tmp_path / "skipped.jsonl").read_text().splitlines()] == ["a", "a-2"]
+
+
 def test_a_list_cut_in_a_line_is_gone_on_with(tmp_path: Path) -> None:
     """A run that was killed while it wrote a line of the list must be able to continue."""
     path = tmp_path / "skipped.jsonl"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ds2_jax.audio.ffmpeg import FFMPEG_SUFFIXES
 from ds2_jax.audio.reading import AUDIO_SUFFIXES, audio_duration
 from ds2_jax.audio.waveform import mono_waveform
 from ds2_jax.config import Config
@@ -22,6 +23,7 @@ from ds2_jax.data.perturb import perturb as apply_perturbation
 from ds2_jax.data.splits import Split, find_problems, read_utterances
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
+from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
 
 logger = logging.getLogger(__package__)
@@ -42,7 +44,7 @@ def read_source(source: Path, settings: Config, *, trained: bool) -> tuple[Split
     Raises:
         InputError: the source cannot be read, or holds no usable utterance.
     """
-    if source.suffix.lower() in AUDIO_SUFFIXES:
+    if source.suffix.lower() in AUDIO_SUFFIXES | FFMPEG_SUFFIXES:
         utterances, trained = [Utterance(source, audio_duration(source), "", source.stem)], False
     else:
         utterances = read_utterances(source)
@@ -53,7 +55,9 @@ def read_source(source: Path, settings: Config, *, trained: bool) -> tuple[Split
     if problems:
         told = f"{len(bad)} of {len(utterances)} are left out: {count_reasons(problems)}"
         if not split.utterances:
-            raise InputError(f"{source} must hold usable utterances, got none: {told}. Run `data check {source}`.")
+            raise InputError(
+                f"{source} must hold usable utterances, got none: {told}. Run {command('data', 'check', source)}."
+            )
         logger.info(f"{source}: {told}")
     if trained:
         return split, perturber_of(settings, split)

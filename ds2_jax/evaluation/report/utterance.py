@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds2_jax.audio.reading import read_audio
 from ds2_jax.config import Config
 from ds2_jax.config.mel_bands import frequencies
 from ds2_jax.decoding.decoder import Decoder
@@ -67,7 +66,7 @@ class Illustrator:
         """
         result = example.result
         sample_rate = self._config.features.sample_rate
-        waveform = _waveform(result, sample_rate)
+        waveform = result.utterance.read(sample_rate)
         seconds = len(waveform) / sample_rate
         shown = waveform[: round(MOST_SECONDS * sample_rate)]
         axis = Axis(len(shown) / sample_rate, self._config.seconds_per_frame, self._config.features.window_stride)
@@ -110,8 +109,3 @@ def _row(axis: Axis, title: str, reading: Hypothesis, kinds: list[str]) -> Row:
     """Makes a row of the words that begin inside the axis, cut at its end."""
     shown = [word._replace(end=min(word.end, axis.seconds)) for word in reading.words if word.start < axis.seconds]
     return Row(axis, title, shown, kinds[: len(shown)])
-
-
-def _waveform(result: Result, sample_rate: int) -> np.ndarray:
-    utterance = result.utterance
-    return utterance.record.read(sample_rate) if utterance.record else read_audio(utterance.audio, sample_rate)
