@@ -73,11 +73,6 @@ class Decoder:
             readings.append(with_posteriors(reading, texts, probabilities))
         return readings
 
-    def start(self):
-        from ds2_jax.decoding.stream import StreamDecoder
-
-        return StreamDecoder(self)
-
     def hypothesis(
         self,
         spans: Sequence[LabelSpan],

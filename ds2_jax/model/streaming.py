@@ -60,7 +60,7 @@ def delays(config: Config, output_frames: int) -> Delays:
     before = spectrogram = -(-(size - size // 2) // hop) - 1  # a window reaches so many strides beyond its middle
     convs, contexts = [], []
     for taps, stride in zip(model.time_kernels, model.time_strides, strict=True):
-        delay = max(0, -(-(before + taps // 2 + 1 - stride) // stride))
+        delay = max(0, -(-max(before + taps // 2 + 1 - stride, before - taps // 2) // stride))
         convs.append(delay)
         contexts.append(delay * stride + taps // 2 - before)
         before = delay

@@ -109,6 +109,7 @@ class Stream:
         self._length = 0  # samples of the segment
         self._quiet = 0  # samples of the pause at its end
         self._shown = ("", "")
+        self._lowest, self._highest = np.inf, -np.inf
         self._part.begin()
 
     @property
@@ -194,14 +195,23 @@ class Stream:
         self._levels.append(10 * np.log10(float(np.var(samples)) + 1e-12))
         quiet = self._levels[-1] < max(self._levels) - QUIET
         self._quiet = self._quiet + len(samples) if quiet else 0
+        self._lowest = min(self._lowest, samples.min())
+        self._highest = max(self._highest, samples.max())
+        if self._constant:
+            return
         if (text := self._part.partial()) != self._shown:
             self._shown = text
             self._events.append(PartialText(*text, self.seconds))
 
+    @property
+    def _constant(self) -> bool:
+        """Whether the segment is digital silence or an offset so far, for which a model would write something."""
+        return bool(self._lowest == self._highest)
+
     def _ends(self) -> bool:
         """Whether the segment ends here."""
         rules, length = self._endpoints, self._length / self._rate
-        if not self._part.has_text:
+        if self._constant or not self._part.has_text:
             return length >= min(rules.no_speech, rules.longest)
         blank = self._part.trailing_blanks * self._streams.config.seconds_per_frame
         pause = min(blank, self._quiet / self._rate)
@@ -212,7 +222,7 @@ class Stream:
         yield from self._part.end()
         start, end = (each / self._rate for each in (self._start, self._start + self._length))
         readings = self._part.readings(end - start)
-        if any(reading.text for reading in readings):
+        if not self._constant and any(reading.text for reading in readings):
             segment = Segment(start, end, [shifted(reading, start, end) for reading in readings])
             self._events.append(FinalText(segment, self.seconds))
         elif self._shown != ("", ""):
