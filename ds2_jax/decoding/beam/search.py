@@ -52,14 +52,14 @@ class BeamSearch:
 
     def __init__(self, alphabet: Alphabet, options: DecodingOptions, model: LanguageModel | None = None) -> None:
         self._num_labels = alphabet.size
-        self._model = word_model(model) if model else None
+        self._model = model
         spelt = spell(options.hot_words, alphabet)
         self._hot_words = automaton(spelt, alphabet)
         self._vocabulary = empty_vocabulary()
         if model:
             texts = map(alphabet.decode, spelt)
             hot = {word for text in texts for word in (text.split() if " " in alphabet.characters else text)}
-            self._vocabulary = make_vocabulary(model, alphabet, str(options.lm), hot)
+            self._vocabulary = make_vocabulary(model.with_own_states(), alphabet, str(options.lm), hot)
         self._rules = Rules(
             width=options.width,
             threshold=options.beam_threshold,
@@ -101,10 +101,9 @@ class BeamSearch:
         return other
 
     def start(self) -> "PartialSearch":
-        """Starts a search. With a KenLM model, the previous search must be finished."""
-        return PartialSearch(
-            self._rules, self._vocabulary, self._hot_words, self._model, self._weights, self._num_labels
-        )
+        """Starts a search. Any number of searches may run at the same time."""
+        model = word_model(self._model) if self._model else None
+        return PartialSearch(self._rules, self._vocabulary, self._hot_words, model, self._weights, self._num_labels)
 
 
 class PartialSearch:
