@@ -11,7 +11,8 @@ from ds2_jax.decoding.beam.arrays import ACTIVE, CANDIDATE, NODE
 from ds2_jax.decoding.beam.hot_words import automaton, spell
 from ds2_jax.decoding.beam.kernel import HotWords, Rules, Search, Vocabulary
 from ds2_jax.decoding.beam.lexicon import empty_vocabulary, make_vocabulary
-from ds2_jax.decoding.beam.results import finals, labels_of, text_of
+from ds2_jax.decoding.beam.results import best_node, finals, labels_of, text_of
+from ds2_jax.decoding.beam.trie import common_ancestor, cut
 from ds2_jax.decoding.beam.word_model import UNKNOWN, WordModel, word_model
 from ds2_jax.decoding.ngram.language_model import LanguageModel
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, DecodingOptions
@@ -140,6 +141,7 @@ class PartialSearch:
         root["high"] = len(vocabulary.ids)
         root["state"] = root["word_state"] = model.begin() if model else 0
         self._search.actives["label"][0] = -np.inf
+        self._root_labels = np.zeros(0, np.int32)
 
     def read(self, log_probs: np.ndarray) -> None:
         """Reads the next frames. Arguments and errors are those of `BeamSearch.__call__`."""
@@ -160,8 +162,29 @@ class PartialSearch:
             if wants == kernel.ASKS:
                 self._answer()
             else:
-                nodes = self._search.nodes
-                self._search = self._search._replace(nodes=np.concatenate([nodes, np.zeros_like(nodes)]))
+                self._make_room()
+
+    def _make_room(self) -> None:
+        """Cuts the trie, and doubles its size if it would soon be full again."""
+        self._cut()
+        nodes = self._search.nodes
+        if self._search.counts[kernel.NODES] + self._rules.width > len(nodes) // 2:
+            self._search = self._search._replace(nodes=np.concatenate([nodes, np.zeros_like(nodes)]))
+
+    def _cut(self) -> None:
+        """Drops all prefixes that no hypothesis can begin with any more, see trie.py."""
+        counts, nodes, actives = self._search.counts, self._search.nodes, self._actives()
+        if len(actives) == 0:
+            return
+        root = common_ancestor(actives, nodes)
+        self._root_labels = np.concatenate([self._root_labels, labels_of(root, nodes)])
+        counts[kernel.NODES] = cut(root, actives, nodes, counts[kernel.NODES])
+        if self._model is not None:
+            left = nodes[: counts[kernel.NODES]]
+            self._model.keep(np.concatenate([left["state"], left["word_state"]]))
+
+    def _actives(self) -> np.ndarray:
+        return self._search.actives[: self._search.counts[kernel.ACTIVES]]
 
     def _answer(self) -> None:
         assert self._model is not None
@@ -174,11 +197,33 @@ class PartialSearch:
         nodes["word_score"][asking] = np.where(known, scores, scores - self._rules.unknown_penalty)
         nodes["word_state"][asking] = states
 
-    def hypotheses(self, num_best: int) -> list[BeamHypothesis]:
-        """Returns the hypotheses of `BeamSearch.__call__` as if the utterance ended with the frames read so far."""
+    def _score_words(self) -> None:
+        """Gets the scores of the active prefixes' last words."""
         if self._model is not None and kernel.ask(self._search):
             self._answer()
-        nodes, actives = self._search.nodes, self._search.actives[: self._search.counts[kernel.ACTIVES]]
+
+    def _labels_of(self, node: int) -> np.ndarray:
+        return np.concatenate([self._root_labels, labels_of(node, self._search.nodes)])
+
+    def best(self) -> tuple[list[int], int]:
+        """Finds the prefix that ranks best in the beam now, and how much of it is settled.
+
+        Returns:
+            The labels of this prefix, and the number N of labels that no later frame can change. All prefixes in the
+            beam begin with the first N labels, and so do the hypotheses after later frames. The last word of the
+            prefix, which may be incomplete, has no score of the language model yet. If nothing is left in the beam, the
+            labels are the last ones that were known to be settled.
+        """
+        if self._rules.space < 0:
+            self._score_words()
+        self._cut()
+        labels = self._labels_of(best_node(self._actives(), self._search.nodes, self._rules.space))
+        return labels.tolist(), len(self._root_labels)
+
+    def hypotheses(self, num_best: int) -> list[BeamHypothesis]:
+        """Returns the hypotheses of `BeamSearch.__call__` as if the utterance ended with the frames read so far."""
+        self._score_words()
+        nodes, actives = self._search.nodes, self._actives()
         words, states = finals(actives, nodes, self._hot_words.awards, self._rules.closed)
         if self._model is not None:
             words += self._scale * self._model.end(states)
@@ -195,7 +240,7 @@ class PartialSearch:
         found.sort(reverse=True)
         least = found[:num_best][-1][0] if found else 0.0  # ties at this score are sorted by labels
         hypotheses = [
-            BeamHypothesis(labels_of(actives["node"][slot], nodes).tolist(), log_prob, score)
+            BeamHypothesis(self._labels_of(actives["node"][slot]).tolist(), log_prob, score)
             for score, log_prob, slot in found
             if score >= least
         ]

@@ -116,19 +116,20 @@ def test_each_user_has_states_of_its_own(binary: Path) -> None:
 
 
 def test_searches_with_one_model_run_side_by_side(binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ds2_jax.decoding.ngram.kenlm_model.MOST_RESULTS", 20)
+    monkeypatch.setattr("ds2_jax.decoding.ngram.kenlm_model.MOST_RESULTS", 8)
     alphabet = Alphabet("ACEHST ")
     search = BeamSearch(alphabet, DecodingOptions(lm=binary, alpha=2.0, beam_width=16), load(binary))
-    utterances = [spoken(text, alphabet, 2.0) for text in ("THE CAT SAT " * 3, "SAT THE " * 4, "CAT CAT SAT " * 3)]
+    utterances = [spoken(text, alphabet, 2.0) for text in ("THE CAT SAT " * 9, "SAT THE " * 9, "CAT CAT SAT " * 9)]
     alone = [search(log_probs, 16) for log_probs in utterances]
     running: list[PartialSearch] = []
-    for turn in range(30):
+    for turn in range(60):
         for late, log_probs in enumerate(utterances):
             if turn == 2 * late:
                 running.append(search.start())
             if turn >= 2 * late:
                 running[late].read(log_probs[4 * (turn - 2 * late) :][:4])
-                running[late].hypotheses(1)
+                running[late].best()
+    assert max(len(progress._model._model._seen) for progress in running) < 18  # type: ignore[union-attr]
     assert [progress.hypotheses(16) for progress in running] == alone
 
 
