@@ -12,7 +12,7 @@ from ds2_jax.decoding.beam.hot_words import automaton, spell
 from ds2_jax.decoding.beam.kernel import HotWords, Rules, Search, Vocabulary
 from ds2_jax.decoding.beam.lexicon import empty_vocabulary, make_vocabulary
 from ds2_jax.decoding.beam.results import best_node, finals, labels_of, text_of
-from ds2_jax.decoding.beam.trie import common_ancestor, cut
+from ds2_jax.decoding.beam.trie import common_ancestor, cut, drop_rivals
 from ds2_jax.decoding.beam.word_model import UNKNOWN, WordModel, word_model
 from ds2_jax.decoding.ngram.language_model import LanguageModel
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, DecodingOptions
@@ -21,6 +21,12 @@ from ds2_jax.text.alphabet import Alphabet
 
 FIRST_NODES = 4096
 """Initial size of the trie."""
+SPAN = 512
+"""Number of frames after which old rivals are dropped, see RIVAL_LABELS."""
+RIVAL_LABELS = 1024
+"""A prefix that differs from the best one before the last 1024 labels of that one is dropped. These are more than a
+minute of speech. Without this rule, a word with an almost equal rival could stay undecided for hours, and all labels
+after it would be in the trie once for each of many active prefixes."""
 
 
 class BeamHypothesis(NamedTuple):
@@ -142,6 +148,7 @@ class PartialSearch:
         root["state"] = root["word_state"] = model.begin() if model else 0
         self._search.actives["label"][0] = -np.inf
         self._root_labels = np.zeros(0, np.int32)
+        self._num_frames = 0
 
     def read(self, log_probs: np.ndarray) -> None:
         """Reads the next frames. Arguments and errors are those of `BeamSearch.__call__`."""
@@ -154,6 +161,15 @@ class PartialSearch:
                 f"The model's output must be numbers below infinity, got {log_probs[frame, label]} in frame {frame} of "
                 f"{len(log_probs)}. Use weights from before the training diverged."
             )
+        while len(log_probs):
+            block = log_probs[: SPAN - self._num_frames % SPAN]
+            self._advance(block)
+            self._num_frames += len(block)
+            if self._num_frames % SPAN == 0:
+                self._drop_rivals()
+            log_probs = log_probs[len(block) :]
+
+    def _advance(self, log_probs: np.ndarray) -> None:
         self._search.counts[kernel.FRAME] = 0
         while True:
             wants = kernel.advance(log_probs, self._search, self._rules, self._vocabulary, self._hot_words)
@@ -163,6 +179,16 @@ class PartialSearch:
                 self._answer()
             else:
                 self._make_room()
+
+    def _drop_rivals(self) -> None:
+        self._search.counts[kernel.ACTIVES] = drop_rivals(
+            self._best_node(), self._actives(), self._search.nodes, RIVAL_LABELS
+        )
+
+    def _best_node(self) -> int:
+        if self._rules.space < 0:
+            self._score_words()
+        return best_node(self._actives(), self._search.nodes, self._rules.space)
 
     def _make_room(self) -> None:
         """Cuts the trie, and doubles its size if it would soon be full again."""
@@ -214,11 +240,8 @@ class PartialSearch:
             prefix, which may be incomplete, has no score of the language model yet. If nothing is left in the beam, the
             labels are the last ones that were known to be settled.
         """
-        if self._rules.space < 0:
-            self._score_words()
         self._cut()
-        labels = self._labels_of(best_node(self._actives(), self._search.nodes, self._rules.space))
-        return labels.tolist(), len(self._root_labels)
+        return self._labels_of(self._best_node()).tolist(), len(self._root_labels)
 
     def hypotheses(self, num_best: int) -> list[BeamHypothesis]:
         """Returns the hypotheses of `BeamSearch.__call__` as if the utterance ended with the frames read so far."""

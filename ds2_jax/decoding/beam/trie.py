@@ -1,7 +1,8 @@
-"""Cuts the trie of a beam search: prefixes that no hypothesis can begin with any more need no memory.
+"""Cuts the trie of a beam search, so that its size does not grow with the length of an utterance.
 
 A frame only adds labels to the ends of active prefixes. So no later frame can change what all active prefixes begin
-with, their deepest common ancestor in the trie. It becomes the root.
+with, their deepest common ancestor in the trie. It becomes the root. Two prefixes of almost equal scores can stay
+active for ever, so those that part from the best one long before its end are dropped.
 """
 
 import numpy as np
@@ -19,9 +20,9 @@ def common_ancestor(actives: np.ndarray, nodes: np.ndarray) -> int:
         other = actives[slot].node
         while ancestor != other:
             if ancestor > other:  # then it is not an ancestor of the other: parents have lower indices
-                ancestor = np.int64(nodes[ancestor].parent)
+                ancestor = int(nodes[ancestor].parent)
             else:
-                other = np.int64(nodes[other].parent)
+                other = int(nodes[other].parent)
     return int(ancestor)
 
 
@@ -64,3 +65,35 @@ def cut(root: int, actives: np.ndarray, nodes: np.ndarray, count: int) -> int:
     for slot in range(len(actives)):
         actives[slot].node = places[actives[slot].node]
     return kept
+
+
+@kernel()
+def drop_rivals(best: int, actives: np.ndarray, nodes: np.ndarray, distance: int) -> int:
+    """Drops the active nodes whose prefixes do not begin with the best one's labels before its last `distance` labels.
+
+    Args:
+        best: the best active node.
+        actives: the active nodes, changed in place.
+        nodes: the trie, changed in place.
+        distance: a number of labels.
+
+    Returns:
+        The number of active nodes left.
+    """
+    fork = best
+    for _ in range(distance):
+        if nodes[fork].parent < 0:
+            return len(actives)
+        fork = int(nodes[fork].parent)
+    left = 0
+    for slot in range(len(actives)):
+        index = actives[slot].node
+        above = index
+        while above > fork:
+            above = int(nodes[above].parent)
+        nodes[index].slot = -1
+        if above == fork:
+            actives[left] = actives[slot]
+            nodes[index].slot = left
+            left += 1
+    return left

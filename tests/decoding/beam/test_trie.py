@@ -1,6 +1,7 @@
 """What no later frame can change is known while a search runs, and needs no nodes."""
 
 import itertools
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +80,21 @@ def test_what_is_settled_begins_every_prefix_and_every_later_hypothesis(
         assert hypothesis.labels[: len(settled)] == settled
 
 
-@given(searches, outputs(), st.integers(0, 3))
-def test_cutting_the_trie_changes_nothing(search: BeamSearch, log_probs: np.ndarray, seldom: int) -> None:
+@given(searches, outputs(), st.integers(0, 3), st.booleans())
+def test_cutting_the_trie_changes_nothing(search: BeamSearch, log_probs: np.ndarray, seldom: int, short: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PartialSearch, "_cut", lambda self: None)  # keeps all nodes
-        whole = search(log_probs, 12)
-    progress = search.start()
-    for count, frame in enumerate(log_probs):
-        progress.read(frame[None])
-        if count % (1 + seldom) == 0:
-            progress.best()
-    assert progress.hypotheses(12) == whole
+        if short:
+            patch.setattr("ds2_jax.decoding.beam.search.SPAN", 5)
+            patch.setattr("ds2_jax.decoding.beam.search.RIVAL_LABELS", 3)
+        with patch.context() as inner:
+            inner.setattr(PartialSearch, "_cut", lambda self: None)  # keeps all nodes
+            whole = search(log_probs, 12)
+        progress = search.start()
+        for count, frame in enumerate(log_probs):
+            progress.read(frame[None])
+            if count % (1 + seldom) == 0:
+                progress.best()
+        assert progress.hypotheses(12) == whole
 
 
 @pytest.mark.parametrize("spaces", [True, False])
@@ -134,3 +139,38 @@ def test_when_nothing_is_left_what_was_settled_stays() -> None:
     progress.read(one_hot([1, 2], 4))
     assert progress.best() == ([1, 2], 2)
     assert progress.hypotheses(2) == []
+
+
+def test_a_rival_is_dropped_when_its_difference_is_old() -> None:
+    first = np.log(np.array([[0, 0.6, 0.4, 0]], np.float32) + 1e-30)
+    progress = make_search(2, scored=False).start()
+    progress.read(np.concatenate([first, one_hot([0, 1] * 1023, 4)]))
+    assert len(progress.hypotheses(2)) == 2
+    assert progress.best()[1] == 0
+    progress.read(one_hot([0, 1] * 256 + [0], 4))
+    (found,) = progress.hypotheses(2)
+    assert found.labels == [1] * 1280
+    assert progress.best() == (found.labels, 1280)
+
+
+def test_two_hours_take_as_much_memory_as_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames of 40 ms: 20 s of talk, then 20 s of silence, again and again."""
+    rng = np.random.default_rng(0)
+    labels = np.where(rng.random(180_000) < 0.25, rng.integers(1, 4, 180_000), 0)
+    labels[np.arange(180_000) // 500 % 2 == 1] = 0
+    logits = rng.normal(0, 1, (180_000, 4))
+    logits[np.arange(180_000), labels] += 6
+    log_probs = (logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)).astype(np.float32)
+    monkeypatch.setattr("ds2_jax.decoding.beam.search.RIVAL_LABELS", 100)  # 16 s of talk here
+    progress = make_search(4, scored=False).start()
+    progress.read(log_probs[:1500])
+    nodes = len(progress._search.nodes)
+    tracemalloc.start()
+    try:
+        progress.read(log_probs[1500:])
+        more, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(progress._search.nodes) == nodes
+    assert len(progress._root_labels) > 15_000
+    assert more < 4 * len(progress._root_labels) + 2**15
