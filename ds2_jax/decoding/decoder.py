@@ -11,14 +11,15 @@ from ds2_jax.decoding.confidence import NUM_READINGS, posteriors, with_posterior
 from ds2_jax.decoding.greedy import greedy_decode
 from ds2_jax.decoding.hypothesis import Hypothesis, LabelSpan, make_hypothesis
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.decoding.stream import StreamDecoder
 from ds2_jax.text.alphabet import Alphabet
 
 if TYPE_CHECKING:  # it imports Numba, which loads slowly
-    from ds2_jax.decoding.beam.search import BeamSearch
+    from ds2_jax.decoding.beam.search import BeamSearch, PartialSearch
 
 
 class Decoder:
-    """Decodes one utterance after another.
+    """Decodes utterances, each as a whole or in parts.
 
     Args:
         alphabet: the characters of the labels.
@@ -56,11 +57,23 @@ class Decoder:
             At least one hypothesis, the best first. If a closed vocabulary allows no text, the only hypothesis is
             empty.
         """
-        if self._search is None:
+        stream = self.start()
+        stream.read(log_probs)
+        return stream.finish(duration)
+
+    def start(self) -> StreamDecoder:
+        """Starts an utterance whose frames come in parts. Any number of utterances may run at the same time."""
+        return StreamDecoder(self._alphabet, None if self._search is None else self._search.start(), self._finish)
+
+    def _finish(
+        self, search: "PartialSearch | None", log_probs: np.ndarray, duration: float | None
+    ) -> list[Hypothesis]:
+        """Makes the hypotheses of an utterance that `search` has read; without a search, decodes it greedily."""
+        if search is None:
             return [self.hypothesis(greedy_decode(log_probs), log_probs, duration)]
         from ds2_jax.decoding.alignment import align_labels
 
-        found = self._search(log_probs, max(self._num_best, NUM_READINGS))
+        found = search.hypotheses(max(self._num_best, NUM_READINGS))
         if not found:
             return [self.hypothesis([], log_probs)._replace(score=float(log_probs[:, Alphabet.blank_index].sum()))]
         texts = [" ".join(self._alphabet.decode(each.labels).split()) for each in found]

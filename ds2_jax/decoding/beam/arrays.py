@@ -4,8 +4,8 @@ import numpy as np
 
 NODE = np.dtype(
     [
-        ("parent", np.int32),  # -1: none. Node 0 is the root, that is, the empty prefix
-        ("label", np.int32),
+        ("parent", np.int32),  # -1: none. Node 0 is the root
+        ("label", np.int32),  # -1: none, in the empty prefix
         ("child", np.int32),  # the node's first child, -1: none
         ("sibling", np.int32),  # the next child of the node's parent, -1: none
         ("slot", np.int32),  # the node's index among the active nodes, -1: not active

@@ -1,8 +1,9 @@
 """Prefix beam search in compiled code: a trie of prefixes, one frame at a time. Call it through `search.py`.
 
-A node of the trie is a prefix, that is, a label sequence. Its parent is the prefix without the last label. At most
-`width` nodes are active. An active node stores three log-probabilities of its prefix: of all alignments that end in
-blank, of all that end in its label, and of both together.
+A node of the trie is a prefix, that is, a label sequence. Its parent is the prefix without the last label. The root is
+the empty prefix, or a longer one with which all active prefixes begin (see trie.py). At most `width` nodes are active.
+An active node stores three log-probabilities of its prefix: of all alignments that end in blank, of all that end in its
+label, and of both together.
 
 A word is complete when a space follows or the utterance ends. If the alphabet has no space, each label is a word.
 When `advance` needs language model scores, it returns to the Python caller, which supplies the scores. So the language
@@ -25,7 +26,7 @@ from ds2_jax.system.numba_cache import kernel
 NODES, ACTIVES, FRAME, ASKING = range(4)
 """Indices into `Search.counts`: the numbers of nodes, active nodes, frames read, and nodes that wait for a score."""
 DONE, ASKS, FULL = range(3)
-"""Results of `advance`: all frames are read, or the nodes in `asking` need a score, or the trie must grow."""
+"""Results of `advance`: all frames are read, or the nodes in `asking` need a score, or the trie has no room."""
 
 
 class Search(NamedTuple):
@@ -87,14 +88,12 @@ def advance(log_probs: np.ndarray, search: Search, rules: Rules, vocabulary: Voc
         hot_words: the automaton.
 
     Returns:
-        `DONE`, `ASKS` or `FULL`. After `ASKS` or `FULL`, supply scores or a larger trie and call again.
+        `DONE`, `ASKS` or `FULL`. After `ASKS` or `FULL`, supply scores or room in the trie and call again.
     """
     counts, nodes = search.counts, search.nodes
     while counts[FRAME] < log_probs.shape[0]:
         if counts[NODES] + rules.width > len(nodes):
-            _drop_dead_nodes(search)
-            if counts[NODES] + rules.width > len(nodes) // 2:  # otherwise the trie would soon be full again
-                return FULL
+            return FULL
         search.row[:] = log_probs[counts[FRAME]]
         num_labels = _choose_labels(search, rules)
         ends_words = rules.space < 0 or (num_labels > 0 and search.labels[0] == rules.space)
@@ -162,8 +161,9 @@ def _stay(search: Search, rules: Rules) -> int:
         candidate.slot, candidate.added = slot, -1
         candidate.blank = active.total + row[0]  # the frame adds a blank
         candidate.label = -np.inf
-        if node.parent >= 0:
+        if node.label >= 0:
             candidate.label = active.label + row[node.label]  # the frame repeats the last label
+        if node.parent >= 0:
             parent = nodes[node.parent]
             if parent.slot >= 0:
                 reaching = actives[parent.slot].blank if parent.label == node.label else actives[parent.slot].total
@@ -370,31 +370,3 @@ def _child(
         if rules.scored:
             node.word_score = np.nan
     return int(index)
-
-
-@numba.njit
-def _drop_dead_nodes(search: Search) -> None:
-    """Keeps the active nodes and their ancestors, in the same order: parents come before their children."""
-    nodes, count = search.nodes, search.counts[NODES]
-    places = np.full(count, -1, np.int64)  # 0 marks a node to keep; later its new index
-    places[0] = 0
-    for slot in range(search.counts[ACTIVES]):
-        places[search.actives[slot].node] = 0
-    for index in range(count - 1, 0, -1):
-        if places[index] >= 0:
-            places[nodes[index].parent] = 0
-    kept = 0
-    for index in range(count):
-        if places[index] >= 0:
-            places[index] = kept
-            nodes[kept] = nodes[index]
-            node = nodes[kept]
-            node.child = node.sibling = -1
-            if node.parent >= 0:
-                parent = nodes[places[node.parent]]
-                node.parent = places[node.parent]
-                node.sibling, parent.child = parent.child, kept
-            kept += 1
-    for slot in range(search.counts[ACTIVES]):
-        search.actives[slot].node = places[search.actives[slot].node]
-    search.counts[NODES] = kept

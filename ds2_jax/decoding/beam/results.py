@@ -7,7 +7,7 @@ from ds2_jax.system.numba_cache import kernel
 
 @kernel()
 def labels_of(index: int, nodes: np.ndarray) -> np.ndarray:
-    """Returns the label sequence of a node, [N] int32."""
+    """Returns the labels of a node after those of the root, [N] int32."""
     count, above = 0, index
     while nodes[above].parent >= 0:
         count, above = count + 1, int(nodes[above].parent)
@@ -19,12 +19,16 @@ def labels_of(index: int, nodes: np.ndarray) -> np.ndarray:
 
 @kernel()
 def text_of(index: int, nodes: np.ndarray, space: int) -> np.ndarray:
-    """Returns the labels of a node, without repeated spaces and without spaces at the ends, [N] int32."""
+    """Returns the labels of a node after those of the root, as far as they show in the text, [N] int32.
+
+    Repeated spaces and spaces at the ends of the text do not show.
+    """
     labels = labels_of(index, nodes)
     count = 0
+    before = nodes[0].label
     for label in labels:
-        if label != space or (count > 0 and labels[count - 1] != space):
-            labels[count] = label
+        if label != space or (before >= 0 and before != space):
+            labels[count] = before = label
             count += 1
     if count > 0 and labels[count - 1] == space:
         count -= 1
@@ -49,3 +53,17 @@ def finals(actives: np.ndarray, nodes: np.ndarray, awards: np.ndarray, closed: b
             if closed and node.word < 0:
                 scores[slot] = -np.inf
     return scores, states
+
+
+@kernel()
+def best_node(actives: np.ndarray, nodes: np.ndarray, space: int) -> int:
+    """Returns the active node that ranks best in the beam, the first of equal ones; the root if none is active."""
+    best, largest = 0, -np.inf
+    for slot in range(len(actives)):
+        node = nodes[actives[slot].node]
+        score = actives[slot].total + node.settled + node.pending
+        if space < 0:
+            score += node.word_score
+        if score > largest:
+            best, largest = actives[slot].node, score
+    return best

@@ -11,7 +11,8 @@ from ds2_jax.decoding.beam.arrays import ACTIVE, CANDIDATE, NODE
 from ds2_jax.decoding.beam.hot_words import automaton, spell
 from ds2_jax.decoding.beam.kernel import HotWords, Rules, Search, Vocabulary
 from ds2_jax.decoding.beam.lexicon import empty_vocabulary, make_vocabulary
-from ds2_jax.decoding.beam.results import finals, labels_of, text_of
+from ds2_jax.decoding.beam.results import best_node, finals, labels_of, text_of
+from ds2_jax.decoding.beam.trie import common_ancestor, cut, drop_rivals
 from ds2_jax.decoding.beam.word_model import UNKNOWN, WordModel, word_model
 from ds2_jax.decoding.ngram.language_model import LanguageModel
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, DecodingOptions
@@ -20,6 +21,12 @@ from ds2_jax.text.alphabet import Alphabet
 
 FIRST_NODES = 4096
 """Initial size of the trie."""
+SPAN = 512
+"""Number of frames after which old rivals are dropped, see RIVAL_LABELS."""
+RIVAL_LABELS = 1024
+"""A prefix that differs from the best one before the last 1024 labels of that one is dropped. These are more than a
+minute of speech. Without this rule, a word with an almost equal rival could stay undecided for hours, and all labels
+after it would be in the trie once for each of many active prefixes."""
 
 
 class BeamHypothesis(NamedTuple):
@@ -52,14 +59,14 @@ class BeamSearch:
 
     def __init__(self, alphabet: Alphabet, options: DecodingOptions, model: LanguageModel | None = None) -> None:
         self._num_labels = alphabet.size
-        self._model = word_model(model) if model else None
+        self._model = model
         spelt = spell(options.hot_words, alphabet)
         self._hot_words = automaton(spelt, alphabet)
         self._vocabulary = empty_vocabulary()
         if model:
             texts = map(alphabet.decode, spelt)
             hot = {word for text in texts for word in (text.split() if " " in alphabet.characters else text)}
-            self._vocabulary = make_vocabulary(model, alphabet, str(options.lm), hot)
+            self._vocabulary = make_vocabulary(model.with_own_states(), alphabet, str(options.lm), hot)
         self._rules = Rules(
             width=options.width,
             threshold=options.beam_threshold,
@@ -101,10 +108,9 @@ class BeamSearch:
         return other
 
     def start(self) -> "PartialSearch":
-        """Starts a search. With a KenLM model, the previous search must be finished."""
-        return PartialSearch(
-            self._rules, self._vocabulary, self._hot_words, self._model, self._weights, self._num_labels
-        )
+        """Starts a search. Any number of searches may run at the same time."""
+        model = word_model(self._model) if self._model else None
+        return PartialSearch(self._rules, self._vocabulary, self._hot_words, model, self._weights, self._num_labels)
 
 
 class PartialSearch:
@@ -141,6 +147,8 @@ class PartialSearch:
         root["high"] = len(vocabulary.ids)
         root["state"] = root["word_state"] = model.begin() if model else 0
         self._search.actives["label"][0] = -np.inf
+        self._root_labels = np.zeros(0, np.int32)
+        self._num_frames = 0
 
     def read(self, log_probs: np.ndarray) -> None:
         """Reads the next frames. Arguments and errors are those of `BeamSearch.__call__`."""
@@ -153,6 +161,15 @@ class PartialSearch:
                 f"The model's output must be numbers below infinity, got {log_probs[frame, label]} in frame {frame} of "
                 f"{len(log_probs)}. Use weights from before the training diverged."
             )
+        while len(log_probs):
+            block = log_probs[: SPAN - self._num_frames % SPAN]
+            self._advance(block)
+            self._num_frames += len(block)
+            if self._num_frames % SPAN == 0:
+                self._drop_rivals()
+            log_probs = log_probs[len(block) :]
+
+    def _advance(self, log_probs: np.ndarray) -> None:
         self._search.counts[kernel.FRAME] = 0
         while True:
             wants = kernel.advance(log_probs, self._search, self._rules, self._vocabulary, self._hot_words)
@@ -161,8 +178,39 @@ class PartialSearch:
             if wants == kernel.ASKS:
                 self._answer()
             else:
-                nodes = self._search.nodes
-                self._search = self._search._replace(nodes=np.concatenate([nodes, np.zeros_like(nodes)]))
+                self._make_room()
+
+    def _drop_rivals(self) -> None:
+        self._search.counts[kernel.ACTIVES] = drop_rivals(
+            self._best_node(), self._actives(), self._search.nodes, RIVAL_LABELS
+        )
+
+    def _best_node(self) -> int:
+        if self._rules.space < 0:
+            self._score_words()
+        return best_node(self._actives(), self._search.nodes, self._rules.space)
+
+    def _make_room(self) -> None:
+        """Cuts the trie, and doubles its size if it would soon be full again."""
+        self._cut()
+        nodes = self._search.nodes
+        if self._search.counts[kernel.NODES] + self._rules.width > len(nodes) // 2:
+            self._search = self._search._replace(nodes=np.concatenate([nodes, np.zeros_like(nodes)]))
+
+    def _cut(self) -> None:
+        """Drops all prefixes that no hypothesis can begin with any more, see trie.py."""
+        counts, nodes, actives = self._search.counts, self._search.nodes, self._actives()
+        if len(actives) == 0:
+            return
+        root = common_ancestor(actives, nodes)
+        self._root_labels = np.concatenate([self._root_labels, labels_of(root, nodes)])
+        counts[kernel.NODES] = cut(root, actives, nodes, counts[kernel.NODES])
+        if self._model is not None:
+            left = nodes[: counts[kernel.NODES]]
+            self._model.keep(np.concatenate([left["state"], left["word_state"]]))
+
+    def _actives(self) -> np.ndarray:
+        return self._search.actives[: self._search.counts[kernel.ACTIVES]]
 
     def _answer(self) -> None:
         assert self._model is not None
@@ -175,11 +223,30 @@ class PartialSearch:
         nodes["word_score"][asking] = np.where(known, scores, scores - self._rules.unknown_penalty)
         nodes["word_state"][asking] = states
 
-    def hypotheses(self, num_best: int) -> list[BeamHypothesis]:
-        """Returns the hypotheses of `BeamSearch.__call__` as if the utterance ended with the frames read so far."""
+    def _score_words(self) -> None:
+        """Gets the scores of the active prefixes' last words."""
         if self._model is not None and kernel.ask(self._search):
             self._answer()
-        nodes, actives = self._search.nodes, self._search.actives[: self._search.counts[kernel.ACTIVES]]
+
+    def _labels_of(self, node: int) -> np.ndarray:
+        return np.concatenate([self._root_labels, labels_of(node, self._search.nodes)])
+
+    def best(self) -> tuple[list[int], int]:
+        """Finds the prefix that ranks best in the beam now, and how much of it is settled.
+
+        Returns:
+            The labels of this prefix, and the number N of labels that no later frame can change. All prefixes in the
+            beam begin with the first N labels, and so do the hypotheses after later frames. The last word of the
+            prefix, which may be incomplete, has no score of the language model yet. If nothing is left in the beam, the
+            labels are the last ones that were known to be settled.
+        """
+        self._cut()
+        return self._labels_of(self._best_node()).tolist(), len(self._root_labels)
+
+    def hypotheses(self, num_best: int) -> list[BeamHypothesis]:
+        """Returns the hypotheses of `BeamSearch.__call__` as if the utterance ended with the frames read so far."""
+        self._score_words()
+        nodes, actives = self._search.nodes, self._actives()
         words, states = finals(actives, nodes, self._hot_words.awards, self._rules.closed)
         if self._model is not None:
             words += self._scale * self._model.end(states)
@@ -196,7 +263,7 @@ class PartialSearch:
         found.sort(reverse=True)
         least = found[:num_best][-1][0] if found else 0.0  # ties at this score are sorted by labels
         hypotheses = [
-            BeamHypothesis(labels_of(actives["node"][slot], nodes).tolist(), log_prob, score)
+            BeamHypothesis(self._labels_of(actives["node"][slot]).tolist(), log_prob, score)
             for score, log_prob, slot in found
             if score >= least
         ]

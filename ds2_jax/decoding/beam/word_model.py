@@ -14,7 +14,7 @@ UNKNOWN = -1
 
 
 class WordModel(Protocol):
-    """A language model as beam search uses it."""
+    """A language model as one search uses it. The states of other searches mean nothing to it."""
 
     def begin(self) -> int:
         """Returns the state before the first word of an utterance."""
@@ -32,6 +32,9 @@ class WordModel(Protocol):
 
     def end(self, states: np.ndarray) -> np.ndarray:
         """Returns the log10 probability of `</s>` after each state, [N] float64."""
+
+    def keep(self, states: np.ndarray) -> None:
+        """Tells the model that the search will use no states but these, [N] int64, and the first."""
 
 
 class NGramWords:
@@ -52,17 +55,18 @@ class NGramWords:
         """See `WordModel`."""
         return next_words(self._model.arrays, states, np.full(len(states), self._model.end_word))[0]
 
+    def keep(self, states: np.ndarray) -> None:
+        """See `WordModel`. A state is a place in the model's arrays and needs no memory."""
+
 
 class WordByWord:
     """Any language model, called in Python word by word."""
 
     def __init__(self, model: LanguageModel) -> None:
-        self._model = model
+        self._model = model.with_own_states()
 
     def begin(self) -> int:
         """See `WordModel`."""
-        if isinstance(self._model, KenLMModel):
-            self._model.forget()  # its cache grows with every new word and state
         return self._model.begin_state
 
     def score(self, states: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -76,7 +80,12 @@ class WordByWord:
         """See `WordModel`."""
         return np.array([self._model.next_word(state, "</s>")[0] for state in states.tolist()])
 
+    def keep(self, states: np.ndarray) -> None:
+        """See `WordModel`."""
+        if isinstance(self._model, KenLMModel):
+            self._model.keep(states)
+
 
 def word_model(model: LanguageModel) -> WordModel:
-    """Chooses the fastest interface to a language model."""
+    """Makes the fastest interface to a language model for one search."""
     return NGramWords(model) if isinstance(model, NGramModel) else WordByWord(model)

@@ -1,9 +1,13 @@
 """Reads KenLM's binary files with the package `kenlm`, if it is installed."""
 
+import copy
+import itertools
 import mmap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ds2_jax.decoding.ngram.arpa import SPECIALS, UNKNOWN
 from ds2_jax.decoding.ngram.language_model import LanguageModel, WordScore, split
@@ -12,6 +16,8 @@ from ds2_jax.system.errors import InputError
 MAGIC = b"mmap lm http://kheafield.com/code"
 FIRST_WORD = b"<unk>\0"
 """First entry of the list of words at the end of the file. A null byte follows each word."""
+MOST_RESULTS = 2**16
+"""Number of stored results above which `KenLMModel.keep` frees memory: some 20 MB."""
 
 
 def is_kenlm_binary(path: Path) -> bool:
@@ -28,7 +34,7 @@ class KenLMModel(LanguageModel):
     """A language model that KenLM reads and evaluates.
 
     It numbers KenLM's states; equal states have the same number. It stores the result of each `next_word`, so that a
-    repeated call only looks it up.
+    repeated call only looks it up. `with_own_states` gives each search numbers and results of its own.
 
     Args:
         path: a binary file of KenLM's probing or trie type.
@@ -54,15 +60,28 @@ class KenLMModel(LanguageModel):
         self._new_state = kenlm.State
         self.order = self._model.order
         self.vocabulary = self._read_vocabulary(path)
-        self.forget()
+        self._forget_states()
 
-    def forget(self) -> None:
-        """Frees the stored results. All states except `begin_state` become invalid."""
+    def _forget_states(self) -> None:
         begin = self._new_state()
         self._model.BeginSentenceWrite(begin)
-        self._states: list[Any] = [begin]
+        self._states: dict[int, Any] = {self.begin_state: begin}
         self._numbers = {begin: self.begin_state}
+        self._unused = itertools.count(self.begin_state + 1)
         self._seen: dict[tuple[int, str], tuple[float, int]] = {}
+
+    def with_own_states(self) -> "KenLMModel":
+        """See `LanguageModel`."""
+        other = copy.copy(self)
+        other._forget_states()
+        return other
+
+    def keep(self, states: np.ndarray) -> None:
+        """Frees the stored results once there are many. All states but `states` and `begin_state` become invalid."""
+        if len(self._seen) > MOST_RESULTS:
+            self._states = {number: self._states[number] for number in {self.begin_state, *states.tolist()}}
+            self._numbers = {state: number for number, state in self._states.items()}
+            self._seen = {}
 
     def next_word(self, state: int, word: str) -> tuple[float, int]:
         """See `LanguageModel`."""
@@ -70,9 +89,10 @@ class KenLMModel(LanguageModel):
         if seen is None:
             after = self._new_state()
             log10 = self._model.BaseScore(self._states[state], word, after)
-            number = self._numbers.setdefault(after, len(self._states))
-            if number == len(self._states):
-                self._states.append(after)
+            number = self._numbers.get(after)
+            if number is None:
+                number = self._numbers[after] = next(self._unused)
+                self._states[number] = after
             seen = self._seen[state, word] = log10, number
         return seen
 

@@ -41,6 +41,10 @@ class LanguageModel(abc.ABC):
     def next_word(self, state: int, word: str) -> tuple[float, int]:
         """Returns the log10 probability of a word after a state, and the state after the word. </s> ends a sentence."""
 
+    def with_own_states(self) -> "LanguageModel":
+        """Returns this model with states that no other user of the model can change."""
+        return self
+
     @abc.abstractmethod
     def word_scores(self, sentence: str | Sequence[str], *, begin: bool = True, end: bool = True) -> list[WordScore]:
         """Scores each word of a sentence.

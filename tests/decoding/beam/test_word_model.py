@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from ds2_jax.decoding.beam.word_model import UNKNOWN, NGramWords, WordByWord, word_model
-from ds2_jax.decoding.ngram.kenlm_model import KenLMModel
 from ds2_jax.decoding.ngram.model import NGramModel, load
 from tests.beam_models import ToyModel
 from tests.decoding.test_decoder import ARPA
@@ -45,11 +44,3 @@ def test_other_models_are_asked_word_by_word() -> None:
     assert scores.tolist() == [model.log10["<s>", "B"], model.log10["<s>", "<unk>"]]
     assert states.tolist() == [2, 3]
     assert asked.end(states).tolist() == [model.log10["B", "</s>"], model.log10["<unk>", "</s>"]]
-
-
-def test_what_kenlm_remembers_is_forgotten_between_utterances(monkeypatch: pytest.MonkeyPatch) -> None:
-    forgotten: list[KenLMModel] = []
-    monkeypatch.setattr(KenLMModel, "forget", lambda self: forgotten.append(self))
-    model = object.__new__(KenLMModel)  # without __init__, which needs the package
-    assert word_model(model).begin() == model.begin_state
-    assert forgotten == [model]

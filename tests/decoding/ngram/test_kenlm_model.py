@@ -5,11 +5,16 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ds2_jax.decoding.beam.search import BeamSearch, PartialSearch
 from ds2_jax.decoding.ngram.kenlm_model import MAGIC, KenLMModel
 from ds2_jax.decoding.ngram.model import load
+from ds2_jax.decoding.options import DecodingOptions
 from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
+from tests.beam_models import spoken
 from tests.decoding.ngram.test_arpa import HAND_LISTED
 from tests.decoding.ngram.test_model import defined, make
 from tests.golden.ngram_inputs import HAND, NGram
@@ -98,12 +103,51 @@ def test_equal_states_have_equal_numbers_and_nothing_is_asked_twice(binary: Path
     assert model._model.asked == asked
 
 
-def test_what_it_remembers_can_be_forgotten(binary: Path) -> None:
+def test_each_user_has_states_of_its_own(binary: Path) -> None:
     model = KenLMModel(binary)
-    first = [model.next_word(model.begin_state, word) for word in ("CAT", "THE", "SAT")]
-    model.forget()
-    assert len(model._states) == 1
-    assert [model.next_word(model.begin_state, word) for word in ("CAT", "THE", "SAT")] == first
+    one, other = model.with_own_states(), model.with_own_states()
+    _, cat = one.next_word(one.begin_state, "CAT")
+    _, the = other.next_word(other.begin_state, "THE")
+    assert one._states[cat].words != other._states[the].words
+    scores = one.next_word(cat, "SAT")[0], other.next_word(the, "SAT")[0]
+    assert scores[0] != scores[1]
+    alone = [model.next_word(model.begin_state, word)[1] for word in ("CAT", "THE")]
+    assert scores == tuple(model.next_word(state, "SAT")[0] for state in alone)
+
+
+def test_searches_with_one_model_run_side_by_side(binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ds2_jax.decoding.ngram.kenlm_model.MOST_RESULTS", 8)
+    alphabet = Alphabet("ACEHST ")
+    search = BeamSearch(alphabet, DecodingOptions(lm=binary, alpha=2.0, beam_width=16), load(binary))
+    utterances = [spoken(text, alphabet, 2.0) for text in ("THE CAT SAT " * 9, "SAT THE " * 9, "CAT CAT SAT " * 9)]
+    alone = [search(log_probs, 16) for log_probs in utterances]
+    running: list[PartialSearch] = []
+    for turn in range(60):
+        for late, log_probs in enumerate(utterances):
+            if turn == 2 * late:
+                running.append(search.start())
+            if turn >= 2 * late:
+                running[late].read(log_probs[4 * (turn - 2 * late) :][:4])
+                running[late].best()
+    assert max(len(progress._model._model._seen) for progress in running) < 18  # type: ignore[union-attr]
+    assert [progress.hypotheses(16) for progress in running] == alone
+
+
+def test_a_long_use_keeps_only_the_states_in_use(binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = KenLMModel(binary)
+    words = ("CAT", "THE", "SAT")
+    states = np.array([model.next_word(model.begin_state, word)[1] for word in words])
+    kept, firsts = states[:2], [model.next_word(model.begin_state, word)[0] for word in words]
+    seconds = [model.next_word(state, word)[0] for state in kept.tolist() for word in words]
+    model.keep(kept)  # there is room
+    assert len(model._states) > 3
+    monkeypatch.setattr("ds2_jax.decoding.ngram.kenlm_model.MOST_RESULTS", 4)
+    model.keep(kept)
+    assert sorted(model._states) == [model.begin_state, *kept]
+    assert not model._seen
+    assert [model.next_word(model.begin_state, word)[0] for word in words] == firsts
+    assert [model.next_word(state, word)[0] for state in kept.tolist() for word in words] == seconds
+    assert model.next_word(model.begin_state, "SAT")[1] not in states  # numbers are not used twice
 
 
 def test_without_the_package(binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
