@@ -1,5 +1,6 @@
 """Hears a microphone through PortAudio (the package sounddevice)."""
 
+import contextlib
 import queue
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,8 @@ import numpy as np
 from ds2_jax.system.errors import InputError
 
 BLOCK_SECONDS = 0.04
+SECONDS_AHEAD = 60.0
+"""If the text is so far behind the speech, the device loses samples, which is told."""
 SECONDS_OF_SILENCE = 5.0
 """A microphone that gives no samples for so long has been unplugged, or its driver has stopped."""
 
@@ -30,8 +33,8 @@ class Microphone:
 
     def __init__(self, device: str | None, sample_rate: int) -> None:
         self._library = _sounddevice()
-        self._blocks: queue.Queue[np.ndarray] = queue.Queue()
-        self._lost = 0
+        self._blocks: queue.Queue[np.ndarray] = queue.Queue(round(SECONDS_AHEAD / BLOCK_SECONDS))
+        self._lost, self._closed = 0, False
         key = int(device) if device is not None and device.isdecimal() else device
         try:
             about = self._library.query_devices(key, "input")
@@ -62,7 +65,11 @@ class Microphone:
 
     def _heard(self, samples: np.ndarray, _: int, __: Any, status: Any) -> None:
         self._lost += bool(status.input_overflow)
-        self._blocks.put(samples[:, 0].copy())
+        block = samples[:, 0].copy()
+        while not self._closed:  # PortAudio waits for this function when the device is closed
+            with contextlib.suppress(queue.Full):
+                self._blocks.put(block, timeout=0.1)
+                return
 
     @property
     def num_lost(self) -> int:
@@ -86,6 +93,7 @@ class Microphone:
 
     def close(self) -> None:
         """Closes the device."""
+        self._closed = True
         self._stream.close(ignore_errors=True)
 
 

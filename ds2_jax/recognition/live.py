@@ -18,11 +18,12 @@ from ds2_jax.audio.reading import read_blocks
 from ds2_jax.config import Config
 from ds2_jax.decoding.options import DecodingOptions
 from ds2_jax.model.streaming import can_stream, look_ahead_seconds
+from ds2_jax.recognition.endpoints import Endpoints
 from ds2_jax.recognition.formats import LiveFormat, LiveWriter
 from ds2_jax.recognition.inputs import STANDARD_INPUT
 from ds2_jax.recognition.outputs import open_stdout
 from ds2_jax.recognition.recogniser import Recogniser
-from ds2_jax.recognition.streaming import STEP_SECONDS, Endpoints, Event, FinalText, PartialText
+from ds2_jax.recognition.streaming import STEP_SECONDS, Event, FinalText, PartialText
 from ds2_jax.system import interrupts
 from ds2_jax.system.errors import InputError
 
@@ -46,7 +47,7 @@ class Source(NamedTuple):
     name: str
     sample_rate: int
     blocks: Iterator[np.ndarray]
-    close: Callable[[], None]
+    close: Callable[[], None] = lambda: None
 
 
 def live(
@@ -134,9 +135,9 @@ def _open(
         if sys.stdin is None or sys.stdin.isatty():
             raise InputError("AUDIO - must be samples on standard input, got none. Pipe them in, or leave - out.")
         pcm = read_pcm(sys.stdin.buffer, sample_rate, sample_format)
-        return Source("standard input", pcm.sample_rate, pcm.blocks, lambda: None)
+        return Source("standard input", pcm.sample_rate, pcm.blocks)
     blocks = read_blocks(audio, rate)
-    return Source(str(audio), rate, _at_speed_of_speech(blocks, rate) if realtime else blocks, lambda: None)
+    return Source(str(audio), rate, _at_speed_of_speech(blocks, rate) if realtime else blocks)
 
 
 def _at_speed_of_speech(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:

@@ -19,8 +19,9 @@ from ds2_jax.decoding.alignment import align_labels
 from ds2_jax.decoding.hypothesis import Word
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.parallel.mesh import data_mesh
+from ds2_jax.recognition.endpoints import ENDPOINTS, Endpoints
 from ds2_jax.recognition.piece_outputs import End, NamedBlocks, PieceOutput, join, piece_outputs
-from ds2_jax.recognition.streaming import Endpoints, FinalText, Stream, Streams
+from ds2_jax.recognition.streaming import FinalText, Stream, Streams
 from ds2_jax.recognition.transcript import Segment, Transcript, shifted
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.checks import require
@@ -148,7 +149,7 @@ class Recogniser:
                 yield event.error or self._transcript(recording, self._seconds(event), decoded)
                 decoded = []
 
-    def stream(self, sample_rate: int | None = None, endpoints: Endpoints | None = None) -> Stream:
+    def stream(self, sample_rate: int | None = None, endpoints: Endpoints = ENDPOINTS) -> Stream:
         """Opens a stream that is recognised while its samples come.
 
         Any model can do it. One that runs forward only, with running or global normalisation, computes each sample
@@ -171,7 +172,7 @@ class Recogniser:
         rate = self.config.features.sample_rate if sample_rate is None else sample_rate
         rule = f"be a whole number of Hz, {MIN_RATE} to {MAX_RATE}"
         require(MIN_RATE <= rate <= MAX_RATE and int(rate) == rate, "sample_rate", rule, rate)
-        return self._streams.open(int(rate), endpoints or Endpoints())
+        return self._streams.open(int(rate), endpoints)
 
     @functools.cached_property
     def _streams(self) -> Streams:

@@ -85,7 +85,8 @@ class StepwisePart:
 
     def partial(self) -> tuple[str, str]:
         """See `Part`."""
-        return tuple(self._decoding.partial())
+        final, open_ = self._decoding.partial()
+        return final, open_
 
     @property
     def has_text(self) -> bool:

@@ -39,7 +39,8 @@ def weights(config: Config, dtype: str = "float32") -> Any:
     rng = np.random.default_rng(0)
     variables = init_variables(config, NUM_LABELS)
     stats = jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape), variables["batch_stats"])
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), {**variables, "batch_stats": stats})
+    params = jax.tree.map(lambda leaf: 4 * leaf, variables["params"])  # drawn weights alone hardly read their input
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), {"params": params, "batch_stats": stats})
 
 
 def whole(config: Config, waveforms: np.ndarray, num_samples: np.ndarray, dtype: str = "float32") -> list[np.ndarray]:

@@ -4,8 +4,10 @@ import dataclasses
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
@@ -100,7 +102,11 @@ def whole(recogniser: Recogniser, waveform: np.ndarray) -> np.ndarray:
     config = recogniser.config
     labels = recogniser._model.alphabet.size
     logits, _ = infer(
-        recogniser._model.variables, waveform[None], np.array([len(waveform)]), config=config, num_labels=labels
+        recogniser._model.variables,
+        jnp.asarray(waveform[None]),
+        jnp.array([len(waveform)]),
+        config=config,
+        num_labels=labels,
     )
     return np.asarray(jax.nn.log_softmax(logits))[0]
 
@@ -118,13 +124,13 @@ def test_a_segment_is_one_pass_begun_with_the_statistics_of_the_stream(recognise
     found = np.concatenate(passed(steps, slot, second))
     config, statistics = recogniser.config, statistics_of(variables["batch_stats"])
     assert statistics is not None
-    num_samples = np.array([len(second)])
-    spectrograms, num_frames = log_spectrogram(second[None].astype(np.float32), num_samples, config.features)
-    mask = np.ones(spectrograms.shape[:2], bool)
+    num_samples = jnp.array([len(second)])
+    spectrograms, num_frames = log_spectrogram(jnp.asarray(second[None], jnp.float32), num_samples, config.features)
+    mask = jnp.ones(spectrograms.shape[:2], bool)
     normalised, _ = normalise_running(spectrograms, mask, statistics, sums, config.features)
     model = make_model(config, recogniser._model.alphabet.size)
-    logits, lengths = model.apply(variables, normalised, num_frames)
-    expected = np.asarray(jax.nn.log_softmax(logits))[0, : int(lengths[0])]
+    logits: Any = model.apply(variables, normalised, num_frames)[0]
+    expected = np.asarray(jax.nn.log_softmax(logits))[0, : steps.num_frames(len(second))]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     assert np.abs(alone - expected).max() > 1e-3, "the statistics must matter here"
 
@@ -152,7 +158,11 @@ def test_transcribing_a_file_is_streaming_it(recogniser: Recogniser, tmp_path: P
     for result, own in ((results[0], waveform), (results[1], waveform[: 2 * RATE]), (results[3], waveform)):
         assert isinstance(result, ds2_jax.Transcript)
         streamed = finals(events_of(recogniser, np.array_split(own, 5), Endpoints()))
-        assert list(result.segments) == [final.segment for final in streamed]
+        assert [(each.start, each.end) for each in result.segments] == [
+            (final.segment.start, final.segment.end) for final in streamed
+        ]
+        assert [each.readings[0].text for each in result.segments] == [final.text for final in streamed]
+        assert [word.start for word in result.words] == [word.start for final in streamed for word in final.words]
         assert result.duration == result.sound_seconds == len(own) / RATE
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -35,7 +36,9 @@ def test_they_are_those_of_all_frames(tmp_path: Path) -> None:
     for i in range(len(utterances)):
         waveform = noise(0.5 + 0.05 * i, i)
         rounded = np.round(waveform * 2**15) / 2**15  # as the file has it
-        spectrograms, _ = log_spectrogram(rounded[None].astype(np.float32), np.array([len(rounded)]), CONFIG.features)
+        spectrograms, _ = log_spectrogram(
+            jnp.asarray(rounded[None], jnp.float32), jnp.array([len(rounded)]), CONFIG.features
+        )
         frames.append(np.asarray(spectrograms[0], np.float64))
     together = np.concatenate(frames)
     np.testing.assert_allclose(found.mean, together.mean(0), rtol=1e-3, atol=1e-4)
