@@ -32,7 +32,7 @@ from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system import interrupts
 from ds2_jax.system.checks import build, require
 from ds2_jax.system.errors import NO_JSON, InputError
-from ds2_jax.system.files import write_text
+from ds2_jax.system.files import make_writable, write_text
 from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
 
@@ -155,6 +155,7 @@ def tune(run: Path, lm: Path, trials: int) -> int:
     search = BeamSearch(alphabet, options, model)
     conditions = {"lm": digest, "split": splits.digest(split), "checkpoint": step, "options": rules_of(options)}
     folder = run / run_folder.TUNING / f"{lm.name}-{digest[:12]}"
+    make_writable(folder)  # now, because running the model may take long
     study = read_trials(folder / "trials.jsonl", conditions)
     heard = None
     if study is None or len(study.trials) < trials:

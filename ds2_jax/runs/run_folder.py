@@ -32,12 +32,15 @@ METRICS = "metrics/metrics"
 """File in the folder of a checkpoint: its step and dev WER, written after its evaluation."""
 CALIBRATION = "calibration.json"
 METRIC_LOG = "metrics.jsonl"
+EVALUATIONS = "evaluations"
+OLDER_TEST = "test.json"
+"""The result of the test split in runs of older versions."""
 TUNING = "tuning"
 TUNED = "decoding.json"
 
 CONTENTS = (
-    *(CHECKPOINTS, "tensorboard", "evaluations", "profile", "replay", TUNING),
-    *(METRIC_LOG, "test.json*", "skipped_*.jsonl"),
+    *(CHECKPOINTS, "tensorboard", EVALUATIONS, "profile", "replay", TUNING),
+    *(METRIC_LOG, f"{OLDER_TEST}*", "skipped_*.jsonl"),
     *(CALIBRATION, TUNED, CONFIG, UNFINISHED),
 )
 """Files and folders that `overwrite` deletes. The user's own files stay."""
@@ -141,7 +144,7 @@ def check_run(folder: Path, config: Config, overwrite: bool) -> None:
             f"--workdir must be empty or hold a run, got {folder}, which has files but no {CONFIG}. "
             "Give another --workdir."
         )
-    if path.exists():
+    if path.exists() and not (overwrite and _holds_checkpoints(folder)):  # then the settings may even be damaged
         old, new = (json.loads(config_lib.to_json(settings)) for settings in (load_config(folder), config))
         differing = [
             f"{field}: {before} in the run, {now} now"
@@ -332,6 +335,11 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 def _holds_something(folder: Path) -> bool:
     """Whether the folder holds more than the remains of a run that was killed at its start."""
     return any(not (path.name in NOTHING or path.match(UNFINISHED)) for path in folder.iterdir())
+
+
+def _holds_checkpoints(folder: Path) -> bool:
+    """Whether training saved a checkpoint in the folder, so that it is a run, whatever its settings look like."""
+    return any((folder / CHECKPOINTS).glob("[0-9]*/meta/metadata"))
 
 
 def _check_is_folder(folder: Path) -> None:

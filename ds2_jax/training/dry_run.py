@@ -28,6 +28,7 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training import memory
+from ds2_jax.training.remaining import check_start, checkpoints_of, why_finished
 from ds2_jax.training.splits import make_stream, read_splits
 
 logger = logging.getLogger(__package__)
@@ -52,7 +53,8 @@ def dry_run(config: Config, workdir: Path, overwrite: bool = False) -> None:
             loss and gradient, or its step does not fit the device.
     """
     splits = read_splits(config)
-    run_folder.check_run(workdir, config, overwrite)
+    with checkpoints_of(workdir, config, splits) as checkpoints:
+        check_start(workdir, config, overwrite, checkpoints)
     mesh = data_mesh()
     epochs = Epochs(config, splits["train"])
     plan = epochs.plan(0)
@@ -61,13 +63,26 @@ def dry_run(config: Config, workdir: Path, overwrite: bool = False) -> None:
     print("\n".join(plan_lines(plan, epochs.num_samples(0), config, splits)))
     print("\n".join(memory_lines(largest, len(plan), config, splits["train"], mesh)))
     print(try_batch(largest, config, splits["train"], mesh, epochs.perturb(0)))
+    print(prospects(workdir, config, overwrite, splits, len(plan)))
+
+
+def prospects(workdir: Path, config: Config, overwrite: bool, splits: Mapping[str, Split], num_steps: int) -> str:
+    """Says what the same command without --dry-run would do.
+
+    Args:
+        workdir: folder that the run would have.
+        config: settings of the run.
+        overwrite: whether training would delete the run in that folder.
+        splits: the splits train, dev and test.
+        num_steps: steps of an epoch.
+    """
     step = None if overwrite else run_folder.last_step(workdir)
     if step is None:
-        print(f"To train in {workdir}, run the same command without --dry-run.")
-    elif step >= len(plan) * config.epochs:
-        print(f"The run in {workdir} is finished, after step {step}.")
-    else:
-        print(f"To continue in {workdir} after step {step}, run the same command without --dry-run.")
+        return f"To train in {workdir}, run the same command without --dry-run."
+    with checkpoints_of(workdir, config, splits) as checkpoints:
+        if reason := why_finished(config, checkpoints, num_steps):
+            return f"The run in {workdir} is finished: {reason}."
+    return f"To continue in {workdir} after step {step}, run the same command without --dry-run."
 
 
 def plan_lines(

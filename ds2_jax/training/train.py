@@ -18,9 +18,9 @@ from ds2_jax.data.epochs import Epochs
 from ds2_jax.data.skipped import Skipped
 from ds2_jax.data.splits import Split, digest
 from ds2_jax.decoding.decoder import make_decoder
-from ds2_jax.evaluation.account import account
+from ds2_jax.evaluation.account import account, print_and_write, tell_place
 from ds2_jax.evaluation.calibrate import calibrate_model
-from ds2_jax.evaluation.results import Evaluation, read_evaluation, write_evaluation
+from ds2_jax.evaluation.results import Evaluation
 from ds2_jax.evaluation.split_outputs import evaluate_split
 from ds2_jax.model import update as update_lib
 from ds2_jax.model.optimizer import make_optimizer
@@ -35,6 +35,14 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training.profile import Profile
 from ds2_jax.training.progress import MetricLog, Progress
+from ds2_jax.training.remaining import (
+    check_start,
+    checkpoints_of,
+    epochs_left,
+    read_test,
+    test_provenance,
+    why_finished,
+)
 from ds2_jax.training.saving import Saver
 from ds2_jax.training.splits import list_problems, make_stream, read_splits
 from ds2_jax.training.updates import Updates
@@ -75,12 +83,11 @@ class Run:
 def train(config: Config, workdir: Path, overwrite: bool = False, profile: range | None = None) -> Evaluation | None:
     """Trains a run or continues it, then evaluates the test split once with the best checkpoint.
 
-    If the run is finished, prints the stored test result and trains nothing.
+    If the run is finished, prints the stored test result, trains nothing and changes nothing in the folder.
 
     Args:
         config: settings of the run.
-        workdir: folder of the run: config.json, checkpoints, metrics.jsonl, tensorboard, calibration.json, test.json,
-            test.jsonl.
+        workdir: folder of the run: config.json, checkpoints, metrics.jsonl, tensorboard, calibration.json, evaluations.
         overwrite: whether to delete the run in that folder first.
         profile: steps to record, counted from 1.
 
@@ -95,25 +102,53 @@ def train(config: Config, workdir: Path, overwrite: bool = False, profile: range
     began = time.monotonic()
     splits = read_splits(config)  # before anything touches the run's folder
     epochs = Epochs(config, splits["train"])
-    prospects = functools.partial(run_folder.prospects, workdir, overwrite)
-    utterances = digest(splits["train"], splits["dev"])
     check_same(**run_folder.common_settings(config), data=digest(*splits.values()))
+    with checkpoints_of(workdir, config, splits) as checkpoints:
+        check_start(workdir, config, overwrite, checkpoints)
+        if not overwrite and (reason := why_finished(config, checkpoints, epochs.num_steps)):
+            logger.info(f"{workdir}: finished: {reason}")
+            done, test = concluded(workdir, config, splits, epochs.num_steps)
+            if done:
+                return test
+    prospects = functools.partial(run_folder.prospects, workdir, overwrite)
     with (
         opened(workdir, config, overwrite, splits) as check_place,
         interrupts.deferred(prospects, begun=False),
-        Checkpoints(workdir, config, utterances) as checkpoints,
+        checkpoints_of(workdir, config, splits) as checkpoints,
     ):
-        run = Run(config, workdir, splits, epochs, checkpoints, check_place)
-        test = None
-        if finished(run) and is_primary():
-            test = read_evaluation(workdir, "test")
-        if not broadcast_from_primary("tested", test is not None):
-            checkpoints.tidy()
-            test = fit(run, profile, began)
-        best = [step // epochs.num_steps for step in checkpoints.best_steps]
-    if test is not None and best and is_primary():
-        print(account(test, f"test, with {name_weights(config, best)}", workdir / "test.jsonl"))
-    return test
+        checkpoints.tidy()
+        return fit(Run(config, workdir, splits, epochs, checkpoints, check_place), profile, began)
+
+
+def concluded(
+    workdir: Path, config: Config, splits: Mapping[str, Split], num_steps: int
+) -> tuple[bool, Evaluation | None]:
+    """Prints the stored test result of a finished run. Writes nothing.
+
+    Args:
+        workdir: folder of the run.
+        config: settings of the run.
+        splits: the splits train, dev and test.
+        num_steps: steps of an epoch.
+
+    Returns:
+        Whether the run needs no more work, and its test result, in the first process only.
+    """
+    done, test = False, None
+    if is_primary():
+        if not splits["test"].utterances:
+            done = not splits["dev"].utterances or (workdir / run_folder.CALIBRATION).exists()
+        elif found := read_test(workdir, config, splits["test"]):
+            done, test = True, found[0]
+            print(account(test, test_title(workdir, config, num_steps)))
+            tell_place(found[1])
+    return broadcast_from_primary("concluded", done), test
+
+
+def test_title(workdir: Path, config: Config, num_steps: int) -> str:
+    """Names the test split and the weights that are evaluated on it; `num_steps` are the steps of an epoch."""
+    steps = run_folder.best_steps(workdir, config.checkpoint.average)
+    return f"test, with {name_weights(config, [step // num_steps for step in steps])}"
 
 
 def name_weights(config: Config, epochs: Sequence[int]) -> str:
@@ -290,46 +325,10 @@ def conclude(run: Run, model: TrainedModel, state: TrainState) -> Evaluation | N
         return None
     test = evaluate_split(model, run.splits["test"], model.decoder(), title="test", on_problem=run.skipped)
     if is_primary():
-        write_evaluation(run.workdir, "test", test)
+        provenance = test_provenance(run.workdir, run.config, run.splits["test"])
+        title = test_title(run.workdir, run.config, run.epochs.num_steps)
+        test = print_and_write(test, provenance, title, run.workdir / run_folder.EVALUATIONS)
     return test
-
-
-def finished(run: Run) -> bool:
-    """Whether the run has nothing left to train; logs it if so."""
-    step, num_steps = run.checkpoints.latest_step, run.epochs.num_steps
-    if step is None:
-        return False
-    done = epochs_done(run.checkpoints, step, num_steps)
-    whole = step == done * num_steps  # training has not begun another epoch
-    over = done >= run.config.epochs or (
-        whole and stops_early(run.config.patience, run.checkpoints.best_step, num_steps, done)
-    )
-    if over:
-        logger.info(f"{run.workdir}: finished: {done} of {run.config.epochs} epochs")
-    return over
-
-
-def epochs_left(config: Config, checkpoints: Checkpoints, num_steps: int, made: int) -> Iterator[int]:
-    """Yields the epochs that remain after `made` updates, counted from 0, until training stops early."""
-    for epoch in range(epochs_done(checkpoints, made, num_steps), config.epochs):
-        if stops_early(config.patience, checkpoints.best_step, num_steps, epoch):
-            logger.info(f"no better dev WER for {config.patience} epochs: stopping")
-            return
-        yield epoch
-
-
-def epochs_done(checkpoints: Checkpoints, step: int, num_steps: int) -> int:
-    """Returns the number of epochs that are trained and evaluated after `step` updates.
-
-    `step` must be the newest saved step.
-    """
-    done, since = divmod(step, num_steps)
-    return done if since or checkpoints.evaluated(step) else max(done - 1, 0)
-
-
-def stops_early(patience: int, best_step: int | None, num_steps: int, epoch: int) -> bool:
-    """Whether the best checkpoint is `patience` epochs old; `epoch` is the next epoch, counted from 0."""
-    return bool(patience) and best_step is not None and epoch - best_step // num_steps >= patience
 
 
 def check_epoch(state: TrainState, epoch: int, progress: Progress) -> None:

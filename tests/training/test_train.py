@@ -32,10 +32,11 @@ from ds2_jax.runs.run_folder import best_step, load_config
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.errors import InputError
 from ds2_jax.training import train as train_lib
+from ds2_jax.training.remaining import stops_early
 from ds2_jax.training.splits import read_splits
-from ds2_jax.training.train import stops_early, train
+from ds2_jax.training.train import train
 from tests.small_runs import SMALL_CONFIG, some_state, with_manifests, write_noise_manifest
-from tests.training.stand_ins import read_lines, without_compiling
+from tests.training.stand_ins import read_lines, without_compiling, without_time_of_writing, written_test
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 EPOCHS = 3
@@ -176,10 +177,12 @@ def test_metrics_are_logged_for_each_step_and_epoch(trained: Trained) -> None:
 
 def test_run_folder_holds_settings_and_test_results(trained: Trained) -> None:
     assert load_config(trained.run).model == trained.config.model
-    summary = json.loads((trained.run / "test.json").read_text())
+    summary = json.loads(written_test(trained.run).read_text())
     assert summary["utterances"] == 3
     assert summary["wer_counts"]["reference_length"] == 3
-    lines = read_lines(trained.run / "test.jsonl")
+    assert summary["provenance"]["manifest"] == str(trained.config.data.test)
+    assert len(summary["provenance"]["steps"]) == 2
+    lines = read_lines(written_test(trained.run).with_suffix(".jsonl"))
     assert sorted(line["reference"] for line in lines) == ["GO", "NO", "YES"]
 
 
@@ -227,7 +230,7 @@ def test_finished_run_tells_what_it_found(
     monkeypatch.setattr(train_lib, "fit", None)
     evaluation = train(trained.config, trained.run)
     assert evaluation is not None
-    assert evaluation.summary == json.loads((trained.run / "test.json").read_text())
+    assert evaluation.summary == json.loads(written_test(trained.run).read_text())
     assert {path: path.read_bytes() for path in trained.run.rglob("*") if path.is_file()} == before
     output = capsys.readouterr()
     assert f"{trained.run}: finished: 3 of 3 epochs\n" in output.err
@@ -246,14 +249,14 @@ def test_results_are_those_of_the_averaged_weights(trained: Trained) -> None:
     mesh = data_mesh()
     model = TrainedModel(trained.config, replicate(mean, mesh), mesh, trained.run)
     test = evaluate_split(model, split, model.decoder(), title="test")
-    assert test.loss == pytest.approx(json.loads((trained.run / "test.json").read_text())["loss"], rel=1e-5)
+    assert test.loss == pytest.approx(json.loads(written_test(trained.run).read_text())["loss"], rel=1e-5)
 
 
 def test_finished_run_without_test_results_is_evaluated(trained: Trained, tmp_path: Path) -> None:
     run = shutil.copytree(trained.run, tmp_path / "run")
-    (run / "test.json").unlink()
+    written_test(run).unlink()
     train(trained.config, run)
-    assert (run / "test.json").read_text() == (trained.run / "test.json").read_text()
+    assert without_time_of_writing(run) == without_time_of_writing(trained.run)
     assert len(list((run / "tensorboard").iterdir())) == 2  # the second holds the test's error rates
 
 
@@ -264,7 +267,7 @@ def test_without_dev_the_last_epoch_is_best(tmp_path: Path, monkeypatch: pytest.
     assert train(config, tmp_path / "run") is None
     with Checkpoints(tmp_path / "run", config) as checkpoints:
         assert checkpoints.best_step == checkpoints.latest_step == config.epochs
-    assert not (tmp_path / "run/test.json").exists()
+    assert not (tmp_path / "run/evaluations").exists()
 
 
 def evaluates_at(monkeypatch: pytest.MonkeyPatch, rates: Callable[[int], int]) -> None:
@@ -353,13 +356,13 @@ def test_real_speech_is_learned_evaluated_and_transcribed(
         optim=OptimConfig(learning_rate=3e-3, schedule="cosine", warmup_steps=10),
     )
     train(config, tmp_path / "run")
-    assert json.loads((tmp_path / "run/test.json").read_text())["wer"] == 0
+    assert json.loads(written_test(tmp_path / "run").read_text())["wer"] == 0
 
     run = (tmp_path / "run").rename(tmp_path / "moved")
     capsys.readouterr()
     assert cli.main(["evaluate", str(run), "--manifest", str(once)]) == 0
     assert "WER 0.00%" in capsys.readouterr().out
-    results = read_lines(run / f"evaluations/{tmp_path.name}-once.jsonl")
+    results = read_lines(written_test(run).with_suffix(".jsonl"))  # the same evaluation has the same name
     assert sorted(line["hypothesis"] for line in results) == list(WORDS)
 
     utterances = read_manifest(once)
