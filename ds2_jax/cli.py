@@ -101,7 +101,7 @@ REST = "beam_options"
 """The parameter that receives all words after `--` as one string."""
 FAILURE, INTERRUPTED, BROKEN_PIPE = 1, 130, 141
 """Exit codes for wrong input, Ctrl-C and a closed reader of the output; the last two follow the shell's convention for
-signals, as does 143 for SIGTERM."""
+signals, as do 143 for SIGTERM and 129 for SIGHUP."""
 
 PLACES = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -118,8 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words of the command line; by default those of this process.
 
     Returns:
-        The exit code: 0; 1 after an error that the user can correct; 130 after Ctrl-C; 143 after SIGTERM; 141 if nobody
-        reads the output any more. In distributed training, the process exits with 75 if another process is lost.
+        The exit code: 0; 1 after an error that the user can correct; 130 after Ctrl-C; 143 after SIGTERM; 129 after
+        SIGHUP; 141 if nobody reads the output any more. In distributed training, the process exits with 75 if another
+        process is lost.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
