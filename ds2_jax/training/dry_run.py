@@ -30,6 +30,7 @@ from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training import memory
 from ds2_jax.training.remaining import check_start, checkpoints_of, why_finished
 from ds2_jax.training.splits import make_stream, read_splits
+from ds2_jax.training.watch import doubts
 
 logger = logging.getLogger(__package__)
 
@@ -58,6 +59,8 @@ def dry_run(config: Config, workdir: Path, overwrite: bool = False) -> None:
     mesh = data_mesh()
     epochs = Epochs(config, splits["train"])
     plan = epochs.plan(0)
+    for doubt in doubts(config, len(plan)):
+        logger.warning(doubt)
     layout = row_layout(mesh, config.optim.accumulate)
     largest = max(plan, key=lambda batch: len(layout.rows(batch.indices)) * batch.padded_samples)
     print("\n".join(plan_lines(plan, epochs.num_samples(0), config, splits)))

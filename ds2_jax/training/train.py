@@ -46,7 +46,7 @@ from ds2_jax.training.remaining import (
 from ds2_jax.training.saving import Saver
 from ds2_jax.training.splits import list_problems, make_stream, read_splits
 from ds2_jax.training.updates import Updates
-from ds2_jax.training.watch import RecompilationAlarm, Watchdog
+from ds2_jax.training.watch import RecompilationAlarm, Watchdog, disappointments, doubts
 
 logger = logging.getLogger(__package__)
 
@@ -214,6 +214,7 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
     """
     config, checkpoints, epochs = run.config, run.checkpoints, run.epochs
     logger.info(f"each epoch: {epochs}")
+    warn(doubts(config, epochs.num_steps))
     mesh = data_mesh()
     state, train_step = make_step(config, epochs.num_steps, mesh)
     model = TrainedModel(config, {}, mesh, run.workdir)  # each evaluation sets the weights
@@ -223,6 +224,7 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
         logger.info(f"{run.workdir}: continuing after step {made}")
     progress = Progress(config.features.sample_rate)
     saver = Saver(checkpoints, config.checkpoint, run.check_place)
+    dev = Evaluation([], 0.0, 0)
     with MetricLog(run.workdir, made, checkpoints.evaluated(made), began) as log:
         with (
             RecompilationAlarm(made, epochs.num_steps) as alarm,
@@ -243,7 +245,7 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
                 state = updates.make(state, watched_batches(run, epoch, made, progress, log), epoch)
                 check_epoch(state, epoch, progress)
                 saver.save(state)  # before the evaluation, which may take long or fail
-                trained, costs = progress.summary, progress.costs
+                summary, costs = progress.summary, progress.costs
                 dev = evaluate_split(
                     model.with_variables(state.evaluated),
                     run.splits["dev"],
@@ -254,17 +256,32 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
                 )
                 if dev.results:
                     check_finite(dev.loss, "dev loss", epoch)
-                    trained = f"{trained}; dev loss {dev.loss:.2f}, {dev}"
                 run.check_place()
                 dev_rates = {f"dev_{name}": rate for name, rate in dev.rates.items()} if dev.results else {}
                 log.write(int(state.step), {"epoch": epoch + 1, **costs, **dev_rates})
-                logger.info(f"epoch {epoch + 1}: {trained}")
+                logger.info(f"epoch {epoch + 1}: loss {progress.loss:.2f}{dev_text(dev)}; {summary}")
                 checkpoints.record(int(state.step), dev.words.rate if dev.results else None)
         test = conclude(run, model, state)
+        warn(disappointments(test=test, dev=dev))
         if test is not None:
             log.write(int(state.step), {f"test_{name}": rate for name, rate in test.rates.items()})
         logger.info(f"{run.workdir}: {log.wall_seconds / 60:.1f} minutes of wall time, over all starts")
         return test
+
+
+def warn(lines: Sequence[str]) -> None:
+    """Logs warnings, in the first process only: they are the same in all."""
+    for line in lines if is_primary() else ():
+        logger.warning(line)
+
+
+def dev_text(dev: Evaluation) -> str:
+    """Describes the dev split in the line of an epoch; "" if there is no dev split."""
+    if not dev.results:
+        return ""
+    rates = "".join(f", {name.upper()} {dev.rates[name]:.2%}" for name in ("wer", "cer"))
+    left_out = f" ({dev.left_out} utterances left out)" if dev.left_out else ""
+    return f"; dev loss {dev.loss:.2f}{rates}{left_out}"
 
 
 def make_step(config: Config, num_steps: int, mesh: Mesh) -> tuple[TrainState, TrainStep]:

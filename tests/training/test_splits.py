@@ -197,6 +197,15 @@ def test_dev_split_that_is_trained_on_must_be_another(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_none_in_small_letters_is_no_manifest(tmp_path: Path) -> None:
+    data = DataConfig(train=write_noise_manifest(tmp_path), dev=Path("none"))
+    with pytest.raises(InputError) as caught:
+        read_splits(dataclasses.replace(SMALL_CONFIG, data=data))
+    assert str(caught.value) == (
+        "data.dev must be a manifest or None, got 'none'. To leave it out, write None with a capital N."
+    )
+
+
 def test_training_manifest_must_be_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data.train must be set, got None. Give a manifest, or a data.corpus."):
         train(SMALL_CONFIG, tmp_path / "run")
