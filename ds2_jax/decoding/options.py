@@ -1,6 +1,7 @@
 """The decoding options of `evaluate` and `transcribe`, and their checks."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -97,7 +98,7 @@ class DecodingOptions:
             except ValueError:
                 raise InputError(
                     f"--hot-word must be WORD=BOOST, with the boost in nats, got {each!r}. "
-                    f"Try --hot-word {(word or each or 'WORD') + '=3'!r}."
+                    f"Try --hot-word {shlex.quote((word or each or 'WORD') + '=3')}."
                 ) from None
             require(bool(word), "--hot-word", "be WORD=BOOST", each)
         require(len(found) == len(self.hot_word), "--hot-word", "name each word once", ", ".join(self.hot_word))

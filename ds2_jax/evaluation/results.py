@@ -15,7 +15,7 @@ from ds2_jax.decoding.hypothesis import Hypothesis
 from ds2_jax.evaluation.error_rates import ErrorCount, char_errors, word_errors
 from ds2_jax.evaluation.provenance import Provenance
 from ds2_jax.system.checks import build, require
-from ds2_jax.system.errors import NO_JSON, InputError
+from ds2_jax.system.errors import NO_JSON, InputError, advice_for
 from ds2_jax.system.files import write_text
 
 
@@ -171,5 +171,6 @@ def read_evaluation(folder: Path, name: str) -> Evaluation | None:
     except (OSError, KeyError, TypeError, InputError, *NO_JSON) as error:
         reason = f"{type(error).__name__}: {str(error).rstrip('.')}"
         raise InputError(
-            f"{path} and {path.stem}.jsonl must hold an evaluation, got {reason}. Delete {path} to evaluate again."
+            f"{path} and {path.stem}.jsonl must hold an evaluation, got {reason}. "
+            f"{advice_for(error, f'Delete {path} to evaluate again.')}"
         ) from error

@@ -195,7 +195,7 @@ def tell_other_settings(runs: Sequence[FinishedRun]) -> None:
     first, *others = runs
     settings = json.loads(config_lib.to_json(first.config))
     lines = [
-        f"  {field}: {ours} in {first.folder}, {theirs} in {other.folder}"
+        f"  {field}: {ours!r} in {first.folder}, {theirs!r} in {other.folder}"
         for other in others
         for field, (ours, theirs) in differences(settings, json.loads(config_lib.to_json(other.config))).items()
         if field not in PLACES | {"seed"}

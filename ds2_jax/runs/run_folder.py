@@ -16,7 +16,7 @@ from ds2_jax.config import Config
 from ds2_jax.config.places import absolute
 from ds2_jax.system import locks
 from ds2_jax.system.checks import require
-from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.system.errors import InputError, advice_for, shorten
 from ds2_jax.system.files import write_text, writing
 
 logger = logging.getLogger(__package__)
@@ -147,7 +147,7 @@ def check_run(folder: Path, config: Config, overwrite: bool) -> None:
     if path.exists() and not (overwrite and _holds_checkpoints(folder)):  # then the settings may even be damaged
         old, new = (json.loads(config_lib.to_json(settings)) for settings in (load_config(folder), config))
         differing = [
-            f"{field}: {before} in the run, {now} now"
+            f"{field}: {before!r} in the run, {now!r} now"
             for field, (before, now) in differences(old, new).items()
             if field not in PLACES
         ]
@@ -251,10 +251,8 @@ def dev_wer(folder: Path, step: int) -> float | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{path} must hold the dev WER of its checkpoint, got: {error}. Delete the file; the checkpoint then "
-            "counts as not evaluated."
-        ) from error
+        advice = advice_for(error, "Delete the file; the checkpoint then counts as not evaluated.")
+        raise InputError(f"{path} must hold the dev WER of its checkpoint, got: {error}. {advice}") from error
 
 
 def read_metric_log(folder: Path) -> list[tuple[str, dict[str, Any]]]:
