@@ -14,6 +14,7 @@ from ds2_jax.config import Config, load_config
 from ds2_jax.corpora import CORPORA
 from ds2_jax.data.splits import Split
 from ds2_jax.parallel.mesh import data_mesh
+from ds2_jax.runs import run_folder
 from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training import dry_run, memory
 from tests.small_runs import SMALL_CONFIG, write_noise_manifest, write_untrained_run
@@ -166,11 +167,12 @@ def test_a_folder_that_training_would_refuse_is_refused(
     ],
 )
 def test_what_a_run_has_left_is_told(tmp_path: Path, steps: list[int], patience: int, said: str) -> None:
+    config = dataclasses.replace(SMALL_CONFIG, epochs=16, patience=patience)
+    run_folder.open_run(tmp_path, config, overwrite=False)
     for wer, step in enumerate(steps):
         metrics = tmp_path / f"checkpoints/{step}/metrics/metrics"
         metrics.parent.mkdir(parents=True)
         metrics.write_text(json.dumps({"dev_wer": 0.1 * wer, "step": step}))
-    config = dataclasses.replace(SMALL_CONFIG, epochs=16, patience=patience)
     empty = Split((), Alphabet.of(config.data))
     splits = dict.fromkeys(("train", "dev", "test"), empty)
     told = dry_run.prospects(tmp_path, config, False, splits, num_steps=1)

@@ -132,7 +132,8 @@ def open_run(folder: Path, config: Config, overwrite: bool) -> None:
 def check_run(folder: Path, config: Config, overwrite: bool) -> None:
     """Checks that `open_run` accepts the folder. Writes nothing.
 
-    A run without a checkpoint may change its settings, because it has nothing to lose.
+    A run without a checkpoint may change its settings, because it has nothing to lose. Any run may get more epochs or
+    another patience, which decide how long it trains.
 
     Raises:
         InputError: the folder is a file, holds a run with other or damaged settings, or holds files that are not a run.
@@ -149,7 +150,7 @@ def check_run(folder: Path, config: Config, overwrite: bool) -> None:
         differing = [
             f"{field}: {before!r} in the run, {now!r} now"
             for field, (before, now) in differences(old, new).items()
-            if field not in PLACES
+            if field not in PLACES | {"patience"} and not (field == "epochs" and now > before)
         ]
         if differing and not overwrite and last_step(folder) is not None:
             raise InputError(

@@ -28,7 +28,7 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training import memory
-from ds2_jax.training.remaining import check_start, checkpoints_of, why_finished
+from ds2_jax.training.remaining import check_start, checkpoints_of, describe_more_epochs, why_finished
 from ds2_jax.training.splits import make_stream, read_splits
 from ds2_jax.training.watch import doubts
 
@@ -85,6 +85,8 @@ def prospects(workdir: Path, config: Config, overwrite: bool, splits: Mapping[st
     with checkpoints_of(workdir, config, splits) as checkpoints:
         if reason := why_finished(config, checkpoints, num_steps):
             return f"The run in {workdir} is finished: {reason}."
+    if told := describe_more_epochs(workdir, config, num_steps):
+        logger.info(told)
     return f"To continue in {workdir} after step {step}, run the same command without --dry-run."
 
 

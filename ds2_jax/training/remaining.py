@@ -9,6 +9,7 @@ from ds2_jax.corpora import split_manifests
 from ds2_jax.data.splits import Split, digest
 from ds2_jax.evaluation.provenance import Provenance
 from ds2_jax.evaluation.results import Evaluation, read_evaluation
+from ds2_jax.model.optimizer import learning_rate_schedule
 from ds2_jax.parallel.processes import is_primary
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.checkpoints import Checkpoints
@@ -35,6 +36,35 @@ def check_start(workdir: Path, config: Config, overwrite: bool, checkpoints: Che
         run_folder.check_run(workdir, config, overwrite)
         if not overwrite:
             checkpoints.check_latest()
+
+
+def describe_more_epochs(workdir: Path, config: Config, num_steps: int) -> str:
+    """Says what happens to the learning rate of a run that gets more epochs; "" if it gets no more.
+
+    The schedule is that of a run with the new number of epochs from the beginning. Call it before the settings of the
+    run are replaced.
+
+    Args:
+        workdir: folder of the run.
+        config: the new settings.
+        num_steps: steps of an epoch.
+    """
+    step = run_folder.last_step(workdir)
+    if step is None or config.epochs <= (before := run_folder.load_config(workdir).epochs):
+        return ""
+    old, new = (
+        learning_rate_schedule(config.optim, num_steps, num_steps * epochs) for epochs in (before, config.epochs)
+    )
+    last = num_steps * config.epochs
+    rates = (
+        f"{float(new(step)):.3g} at the next step, {step + 1:,}, and {float(new(last - 1)):.3g} at the last, {last:,}"
+    )
+    if (was := float(old(min(step, num_steps * before - 1)))) == float(new(step)):
+        told = "goes on as it was"
+    else:
+        told = f"is now that of {config.epochs} epochs, where that of {before} had come to {was:.3g}"
+    schedule = f"the {config.optim.schedule} schedule of the learning rate {told}"
+    return f"{workdir}: {config.epochs} epochs instead of {before}; {schedule}: {rates}"
 
 
 def why_finished(config: Config, checkpoints: Checkpoints, num_steps: int) -> str:

@@ -38,6 +38,7 @@ from ds2_jax.training.progress import MetricLog, Progress
 from ds2_jax.training.remaining import (
     check_start,
     checkpoints_of,
+    describe_more_epochs,
     epochs_left,
     read_test,
     test_provenance,
@@ -105,6 +106,8 @@ def train(config: Config, workdir: Path, overwrite: bool = False, profile: range
     check_same(**run_folder.common_settings(config), data=digest(*splits.values()))
     with checkpoints_of(workdir, config, splits) as checkpoints:
         check_start(workdir, config, overwrite, checkpoints)
+        if is_primary() and not overwrite and (told := describe_more_epochs(workdir, config, epochs.num_steps)):
+            logger.info(told)
         if not overwrite and (reason := why_finished(config, checkpoints, epochs.num_steps)):
             logger.info(f"{workdir}: finished: {reason}")
             done, test = concluded(workdir, config, splits, epochs.num_steps)

@@ -28,11 +28,11 @@ from ds2_jax.model import update
 from ds2_jax.parallel.mesh import data_mesh, replicate
 from ds2_jax.runs.checkpoints import Checkpoints
 from ds2_jax.runs.fitted import read_calibration
-from ds2_jax.runs.run_folder import best_step, load_config
+from ds2_jax.runs.run_folder import best_step, load_config, open_run, saved_steps
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.errors import InputError
 from ds2_jax.training import train as train_lib
-from ds2_jax.training.remaining import stops_early
+from ds2_jax.training.remaining import describe_more_epochs, stops_early
 from ds2_jax.training.splits import read_splits
 from ds2_jax.training.train import train
 from tests.small_runs import SMALL_CONFIG, some_state, with_manifests, write_noise_manifest
@@ -301,6 +301,44 @@ def test_training_stops_after_epochs_without_progress(
     with Checkpoints(tmp_path / "run", config) as checkpoints:
         assert checkpoints.best_step == best
         assert checkpoints.latest_step == min(best + 2, 6)
+
+
+def test_a_finished_run_goes_on_with_more_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_compiling(monkeypatch)
+    run = tmp_path / "run"
+    config = dataclasses.replace(with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path / "data")), epochs=2)
+    train(config, run)
+    first = written_test(run)
+    with pytest.raises(InputError, match="epochs: 2 in the run, 1 now"):
+        train(dataclasses.replace(config, epochs=1), run)
+    capsys.readouterr()
+    train(dataclasses.replace(config, epochs=4, patience=9), run)
+    told = capsys.readouterr().err
+    assert (
+        f"{run}: 4 epochs instead of 2; the constant schedule of the learning rate goes on as it was: 0.01 at the next "
+        "step, 3, and 0.01 at the last, 4\n"
+    ) in told
+    assert f"{run}: continuing after step 2\n" in told
+    assert load_config(run).epochs == 4
+    assert saved_steps(run)[-1] == 4
+    assert first.exists()
+    capsys.readouterr()
+    train(dataclasses.replace(config, epochs=4, patience=9), run)
+    assert f"{run}: finished: 4 of 4 epochs\n" in capsys.readouterr().err
+
+
+def test_the_schedule_of_more_epochs_is_told(tmp_path: Path) -> None:
+    optim = OptimConfig(learning_rate=1.0, schedule="cosine")
+    open_run(tmp_path, Config(epochs=2, optim=optim), overwrite=False)
+    assert describe_more_epochs(tmp_path, Config(epochs=4, optim=optim), num_steps=50) == ""  # nothing is trained yet
+    (tmp_path / "checkpoints/100").mkdir(parents=True)
+    assert describe_more_epochs(tmp_path, Config(epochs=2, optim=optim), num_steps=50) == ""
+    assert describe_more_epochs(tmp_path, Config(epochs=4, optim=optim), num_steps=50) == (
+        f"{tmp_path}: 4 epochs instead of 2; the cosine schedule of the learning rate is now that of 4 epochs, where "
+        "that of 2 had come to 0.000247: 0.5 at the next step, 101, and 6.17e-05 at the last, 200"
+    )
 
 
 def test_unreadable_dev_recording_keeps_what_was_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
