@@ -64,7 +64,7 @@ def dry_run(config: Config, workdir: Path, overwrite: bool = False) -> None:
     layout = row_layout(mesh, config.optim.accumulate)
     largest = max(plan, key=lambda batch: len(layout.rows(batch.indices)) * batch.padded_samples)
     print("\n".join(plan_lines(plan, epochs.num_samples(0), config, splits)))
-    print("\n".join(memory_lines(largest, len(plan), config, splits["train"], mesh)))
+    print("\n".join(memory_lines(largest, config, splits["train"], mesh)))
     print(try_batch(largest, config, splits["train"], mesh, epochs.perturb(0)))
     print(prospects(workdir, config, overwrite, splits, len(plan)))
 
@@ -119,9 +119,7 @@ def plan_lines(
     return lines
 
 
-def memory_lines(
-    largest: PlannedBatch, steps_per_epoch: int, config: Config, split: Split, mesh: jax.sharding.Mesh
-) -> list[str]:
+def memory_lines(largest: PlannedBatch, config: Config, split: Split, mesh: jax.sharding.Mesh) -> list[str]:
     """Describes the memory of a step with the largest batch, by the compiler's figures.
 
     Raises:
@@ -138,7 +136,6 @@ def memory_lines(
         padded_samples=largest.padded_samples,
         label_width=split.labels.width,
         mesh=mesh,
-        steps_per_epoch=steps_per_epoch,
     )
     parts = config.optim.accumulate
     in_parts = f" in {parts} parts, one after the other" if parts > 1 else ""

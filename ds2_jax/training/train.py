@@ -227,6 +227,7 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
         logger.info(f"{run.workdir}: continuing after step {made}")
     progress = Progress(config.features.sample_rate)
     saver = Saver(checkpoints, config.checkpoint, run.check_place)
+    arguments = update_lib.step_arguments(config, epochs.num_steps)
     dev = Evaluation([], 0.0, 0)
     with MetricLog(run.workdir, made, checkpoints.evaluated(made), began) as log:
         with (
@@ -236,6 +237,7 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
         ):
             updates = Updates(
                 train_step=profiler.watch(alarm.watch(train_step), made),
+                arguments=arguments,
                 num_steps=epochs.num_steps,
                 utterances=run.splits["train"].utterances,
                 run=run.workdir,
@@ -261,9 +263,11 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
                     check_finite(dev.loss, "dev loss", epoch)
                 run.check_place()
                 dev_rates = {f"dev_{name}": rate for name, rate in dev.rates.items()} if dev.results else {}
-                log.write(int(state.step), {"epoch": epoch + 1, **costs, **dev_rates})
+                step = int(state.step)
+                learned = {"train_loss": progress.loss, "learning_rate": float(arguments(step - 1)["learning_rate"])}
+                log.write(step, {"epoch": epoch + 1, **learned, **costs, **dev_rates})
                 logger.info(f"epoch {epoch + 1}: loss {progress.loss:.2f}{dev_text(dev)}; {summary}")
-                checkpoints.record(int(state.step), dev.words.rate if dev.results else None)
+                checkpoints.record(step, dev.words.rate if dev.results else None)
         test = conclude(run, model, state)
         warn(disappointments(test=test, dev=dev))
         if test is not None:

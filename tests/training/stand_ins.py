@@ -34,7 +34,7 @@ def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> Non
     """Replaces the training step by one that learns nothing, and the first weights by others: neither is compiled."""
 
     def parallel_train_step(*_: Any) -> Callable[..., Any]:
-        def step(state: Any, batch: dict[str, np.ndarray], _: Any, signal: int) -> Any:
+        def step(state: Any, batch: dict[str, np.ndarray], _: Any, signal: int, __: Any) -> Any:
             samples = batch["num_samples"].sum()
             alignable = (batch["num_samples"] > 0).sum()
             counts = {

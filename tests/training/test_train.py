@@ -1,6 +1,7 @@
 """Training learns, stops, continues, and leaves the files that it should."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import re
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +26,14 @@ from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
 from ds2_jax.evaluation.results import Evaluation, Result
 from ds2_jax.evaluation.split_outputs import evaluate_split
 from ds2_jax.model import update
-from ds2_jax.parallel.mesh import data_mesh, replicate
+from ds2_jax.model.optimizer import learning_rate_schedule, make_optimizer
+from ds2_jax.parallel.mesh import data_mesh, parallel_train_step, replicate
 from ds2_jax.runs.checkpoints import Checkpoints
 from ds2_jax.runs.fitted import read_calibration
 from ds2_jax.runs.run_folder import best_step, load_config, open_run, saved_steps
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training import train as train_lib
 from ds2_jax.training.remaining import describe_more_epochs, stops_early
 from ds2_jax.training.splits import read_splits
@@ -129,6 +132,34 @@ def test_nothing_compiles_after_the_first_epoch(trained: Trained) -> None:
     assert set(trained.compiled_later) <= {"jit(slice)", "jit(incremental_update)"}
 
 
+def lowered_step(config: Config) -> str:
+    """Returns the program of a run's training step, as text."""
+    tx = make_optimizer(config.optim, 3, 3 * config.epochs)
+    num_labels = Alphabet.of(config.data).size
+    step = functools.partial(update.train_step, config=config, num_labels=num_labels, tx=tx)
+    counts = np.full(8, 4000, np.int32)
+    batch = {"waveforms": np.zeros((8, 4000), np.float32), "num_samples": counts, "indices": counts}
+    batch |= {"labels": np.ones((8, 3), np.int32), "num_labels": np.full(8, 3, np.int32)}
+    given = update.step_arguments(config, 3)(1)
+    return parallel_train_step(step, data_mesh()).lower(some_state(config), batch, jnp.int32(0), given).as_text()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_seed_and_schedule_are_no_part_of_the_compiled_step(optimizer: Literal["adamw", "sgd"]) -> None:
+    augment = AugmentConfig(num_time_masks=1, time_mask_width=10)
+    optim = OptimConfig(optimizer=optimizer, learning_rate=1e-3, schedule="cosine", warmup_steps=2)
+    config = dataclasses.replace(SMALL_CONFIG, augment=augment, optim=optim)
+    other_optim = dataclasses.replace(optim, learning_rate=2e-3, schedule="exponential", anneal=0.9, warmup_steps=5)
+    other = dataclasses.replace(config, seed=9, epochs=7, optim=other_optim)
+    assert lowered_step(other) == lowered_step(config)
+    for each in (config, other):
+        schedule = learning_rate_schedule(each.optim, 3, 3 * each.epochs)
+        given = update.step_arguments(each, 3)
+        assert [given(step) for step in (0, 4)] == [
+            {"seed": each.seed, "learning_rate": schedule(jnp.int32(step))} for step in (0, 4)
+        ]
+
+
 def test_no_more_shapes_are_compiled_than_were_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,9 +191,15 @@ def test_metrics_are_logged_for_each_step_and_epoch(trained: Trained) -> None:
         assert line["num_samples"] == round(1.65 * 16_000)
         assert line["loss"] > 0
         assert line["grad_norm"] > 0
+    schedule = learning_rate_schedule(trained.config.optim, 1, EPOCHS)
+    assert [line["learning_rate"] for line in steps] == [float(schedule(step)) for step in range(EPOCHS)]
     epochs = [line for line in lines if "dev_wer" in line]
     assert [line["epoch"] for line in epochs] == [1, 2, 3]
     assert all({"dev_loss", "dev_cer", "dev_cer_with_spaces"} <= line.keys() for line in epochs)
+    for line, step in zip(epochs, steps, strict=True):  # an epoch has one step
+        assert (line["train_loss"], line["learning_rate"]) == (step["loss"], step["learning_rate"])
+    documented = (ROOT / "docs/training.md").read_text()
+    assert {name for line in lines for name in line if f"`{name}`" not in documented} == set()
     for line in epochs:  # 3 utterances of 0.5, 0.55 and 0.6 s in 8 rows of 61 frames
         padded = 61 * 160 - 1
         assert line["empty_share"] == 5 / 8
