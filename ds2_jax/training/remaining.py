@@ -59,9 +59,9 @@ def describe_more_epochs(workdir: Path, config: Config, num_steps: int) -> str:
     rates = (
         f"{float(new(step)):.3g} at the next step, {step + 1:,}, and {float(new(last - 1)):.3g} at the last, {last:,}"
     )
-    if (was := float(old(min(step, num_steps * before - 1)))) == float(new(step)):
-        told = "goes on as it was"
-    else:
+    told = "goes on as it was"
+    if config.optim.schedule == "cosine":  # the only one that depends on the number of epochs
+        was = float(old(min(step, num_steps * before - 1)))
         told = f"is now that of {config.epochs} epochs, where that of {before} had come to {was:.3g}"
     schedule = f"the {config.optim.schedule} schedule of the learning rate {told}"
     return f"{workdir}: {config.epochs} epochs instead of {before}; {schedule}: {rates}"

@@ -378,6 +378,16 @@ def test_the_schedule_of_more_epochs_is_told(tmp_path: Path) -> None:
     )
 
 
+def test_other_schedules_go_on_as_they_were(tmp_path: Path) -> None:
+    optim = OptimConfig(learning_rate=1.0, schedule="exponential", anneal=0.5)
+    open_run(tmp_path, Config(epochs=2, optim=optim), overwrite=False)
+    (tmp_path / "checkpoints/100").mkdir(parents=True)
+    assert describe_more_epochs(tmp_path, Config(epochs=4, optim=optim), num_steps=50) == (
+        f"{tmp_path}: 4 epochs instead of 2; the exponential schedule of the learning rate goes on as it was: 0.25 at "
+        "the next step, 101, and 0.125 at the last, 200"
+    )
+
+
 def test_unreadable_dev_recording_keeps_what_was_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_compiling(monkeypatch)
 
