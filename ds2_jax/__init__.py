@@ -18,6 +18,8 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
+from ds2_jax.system.program import VERSION
+
 if TYPE_CHECKING:
     from ds2_jax.decoding.hypothesis import Character, Hypothesis, Word
     from ds2_jax.recognition.endpoints import Endpoints
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from ds2_jax.recognition.transcript import Segment, Transcript
     from ds2_jax.system.errors import InputError
 
-__version__ = "0.1.0"
 __all__ = [
     "Character",
     "Endpoints",
@@ -58,6 +59,7 @@ _MODULES = {
     "load": "recognition.recogniser",
 }
 
+__version__ = VERSION
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 

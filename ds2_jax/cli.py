@@ -1,11 +1,13 @@
 """The command line: finds the command, reads its options, and turns errors into messages and exit codes."""
 
 import argparse
+import contextlib
 import difflib
 import errno
 import functools
 import importlib
 import inspect
+import io
 import os
 import re
 import shlex
@@ -18,7 +20,7 @@ import tyro
 
 from ds2_jax.config import Config, load_config
 from ds2_jax.corpora import CORPORA
-from ds2_jax.system import logs
+from ds2_jax.system import logs, platforms
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.interrupts import Stopped
 from ds2_jax.system.program import program
@@ -102,7 +104,7 @@ REST = "beam_options"
 """The parameter that receives all words after `--` as one string."""
 FAILURE, INTERRUPTED, BROKEN_PIPE = 1, 130, 141
 """Exit codes for wrong input, Ctrl-C and a closed reader of the output; the last two follow the shell's convention for
-signals, as does 143 for SIGTERM."""
+signals, as do 143 for SIGTERM and 129 for SIGHUP."""
 
 PLACES = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -119,8 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words of the command line; by default those of this process.
 
     Returns:
-        The exit code: 0; 1 after an error that the user can correct; 130 after Ctrl-C; 143 after SIGTERM; 141 if nobody
-        reads the output any more. In distributed training, the process exits with 75 if another process is lost.
+        The exit code: 0; 1 after an error that the user can correct; 130 after Ctrl-C; 143 after SIGTERM; 129 after
+        SIGHUP; 141 if nobody reads the output any more. In distributed training, the process exits with 75 if another
+        process is lost.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -130,7 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if sys.stdout is None:
             raise InputError("Standard output must be open, got a closed one. Send it to a file or to /dev/null.")
-        code = _run(words)
+        with platforms.explained():
+            code = _run(words)
         sys.stdout.flush()
         return code
     except SystemExit as stop:  # raised by tyro after --help or a wrong command line
@@ -244,8 +248,48 @@ def parse(name: str, words: Sequence[str]) -> Callable[[], int | Path]:
     vars(bind)["__signature__"] = inspect.Signature(list(parameters.values()))
     bind.__annotations__ = function.__annotations__
     bind.__doc__ = re.sub(r"\n {8,}", " ", inspect.getdoc(function) or "")  # tyro would print these line breaks
-    command: Callable[[], int | Path] = tyro.cli(bind, prog=f"{program()} {name}", args=words)
+    try:
+        command: Callable[[], int | Path] = tyro.cli(bind, prog=f"{program()} {name}", args=words)
+    except SystemExit as stop:
+        if stop.code and (guesses := _guesses(words, _help_of(bind))):
+            print(f"Did you mean {', '.join(guesses)}?", file=sys.stderr)
+        raise
     return command
+
+
+def _help_of(function: Callable[..., Any]) -> str:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as text:
+        tyro.cli(function, args=["--help"])
+    return text.getvalue()
+
+
+def _guesses(words: Sequence[str], text: str) -> list[str]:
+    """Guesses the options that wrong words stand for: initials (--optim.lr), and names without dashes (epochs=3).
+
+    tyro suggests options for other misspelt ones.
+
+    Args:
+        words: the words of the command line.
+        text: the help text of the command, which lists all options.
+    """
+    options = list(dict.fromkeys(re.findall(r"--([a-z][a-z0-9.-]*[a-z0-9])", text)))
+    found = []
+    for word in words:
+        name = word.removeprefix("--").partition("=")[0].replace("_", "-")
+        if word.startswith("--") and name not in options:
+            section, _, last = name.rpartition(".")
+            found += [
+                option
+                for option in options
+                if option.startswith(section) and _initials(option.rpartition(".")[2]) == last
+            ]
+        elif "=" in word and not word.startswith("-"):
+            found += difflib.get_close_matches(name, options, n=1, cutoff=0.8)
+    return [f"--{option}" for option in dict.fromkeys(found)]
+
+
+def _initials(name: str) -> str:
+    return "".join(part[0] for part in name.split("-"))
 
 
 def _named_config(words: Sequence[str]) -> Config | None:

@@ -99,6 +99,6 @@ def language_score(
         score += options.alpha * math.log(10) * model.log10[before, word if known else "<unk>"] + options.beta
         before = word if known else "<unk>"
         if not known and word not in (hot or {}):
-            score -= options.unknown_penalty
+            score -= options.unknown_penalty * max(1.0, len(word) / 5)
         score += (hot or {}).get(word, 0.0)
     return score + options.alpha * math.log(10) * model.log10[before, "</s>"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import os
 import re
 import signal
 import subprocess
@@ -360,6 +361,43 @@ def test_what_the_system_refuses_is_said_plainly(
 ) -> None:
     raising(monkeypatch, error)
     assert run_cli(capsys, "prepare", "an4") == (code, message)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_a_platform_that_is_not_there_is_one_line(platform: str, config_file: Path, tmp_path: Path) -> None:
+    manifest = write_noise_manifest(tmp_path)
+    words = ["--config", str(config_file), "--data.train", str(manifest), "--workdir", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "main.py", *words],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": platform},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        f"error: JAX_PLATFORMS must name what JAX finds here, got {platform!r}: "
+    )
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "guess"),
+    [
+        (("--optim.lr", "1"), "--optim.learning-rate"),
+        (("--lr=1",), "--optim.learning-rate"),
+        (("--optim.wd", "1"), "--optim.weight-decay"),
+        (("epoch=3",), "--epochs"),
+        (("data.batch_size=3",), "--data.batch-size"),
+    ],
+)
+def test_abbreviated_options_get_a_suggestion(
+    config_file: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], guess: str
+) -> None:
+    code, message = run_cli(capsys, "--config", config_file, *words)
+    assert code == 1
+    assert message.endswith(f"Did you mean {guess}?")
 
 
 def test_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """The recipes with train --dry-run: their output on a corpus in the right layout, and what they refuse."""
 
+import dataclasses
+import json
 import re
 import shutil
 from pathlib import Path
@@ -10,7 +12,10 @@ import pytest
 from ds2_jax import cli
 from ds2_jax.config import Config, load_config
 from ds2_jax.corpora import CORPORA
+from ds2_jax.data.splits import Split
 from ds2_jax.parallel.mesh import data_mesh
+from ds2_jax.runs import run_folder
+from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training import dry_run, memory
 from tests.small_runs import SMALL_CONFIG, write_noise_manifest, write_untrained_run
 
@@ -147,15 +152,32 @@ def test_a_folder_that_training_would_refuse_is_refused(
     assert (code, "error: --workdir must be a folder, got " in err) == (1, True)
 
 
-@pytest.mark.parametrize(("step", "said"), [(3, "To continue in"), (16, "The run in")])
-def test_a_run_that_is_there_is_told(
-    small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: int, said: str
-) -> None:
-    monkeypatch.setattr("ds2_jax.runs.run_folder.last_step", lambda _: step)
-    code, out, _ = run_cli(capsys, *small)
-    assert code == 0
-    assert out.splitlines()[-1].startswith(f"{said} {small[-1]}")
-    assert f"after step {step}" in out
+@pytest.mark.parametrize(
+    ("steps", "patience", "said"),
+    [
+        ([], 0, "To train in {run}, run the same command without --dry-run."),
+        ([3], 0, "To continue in {run} after step 3, run the same command without --dry-run."),
+        ([2, 3, 16], 0, "The run in {run} is finished: 16 of 16 epochs."),
+        (
+            [2, 3, 4],
+            2,
+            "The run in {run} is finished: 4 of 16 epochs, because no epoch of the last 2 had a better dev WER (raise "
+            "--patience, or set it to 0, to train on).",
+        ),
+    ],
+)
+def test_what_a_run_has_left_is_told(tmp_path: Path, steps: list[int], patience: int, said: str) -> None:
+    config = dataclasses.replace(SMALL_CONFIG, epochs=16, patience=patience)
+    run_folder.open_run(tmp_path, config, overwrite=False)
+    for wer, step in enumerate(steps):
+        metrics = tmp_path / f"checkpoints/{step}/metrics/metrics"
+        metrics.parent.mkdir(parents=True)
+        metrics.write_text(json.dumps({"dev_wer": 0.1 * wer, "step": step}))
+    empty = Split((), Alphabet.of(config.data))
+    splits = dict.fromkeys(("train", "dev", "test"), empty)
+    told = dry_run.prospects(tmp_path, config, False, splits, num_steps=1)
+    assert told == said.format(run=tmp_path)
+    assert dry_run.prospects(tmp_path, config, True, splits, num_steps=1).startswith("To train in ")
 
 
 def test_unusable_recordings_are_named(small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

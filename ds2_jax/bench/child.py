@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ds2_jax.system import platforms
 from ds2_jax.system.errors import InputError
 
 PAUSE = 0.3
@@ -95,7 +96,8 @@ def serve(handlers: Mapping[str, Callable[..., Any]]) -> None:
     for line in sys.stdin:
         request, arguments = json.loads(line)
         try:
-            answer = {"result": handlers[request](**arguments)}
+            with platforms.explained():
+                answer = {"result": handlers[request](**arguments)}
         except InputError as error:
             answer = {"error": str(error)}
         answers.write(json.dumps(answer) + "\n")

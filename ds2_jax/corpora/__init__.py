@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ds2_jax.config import DataConfig
+from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.program import command
 
@@ -67,7 +68,9 @@ def unseen_dev(data: DataConfig) -> Path | None:
 
 
 def _check_is_prepared(field: str, path: Path | None) -> None:
-    """Raises InputError, with the command to run, if the manifest belongs in a corpus folder that does not exist."""
+    """Raises InputError, with what to do, if the manifest is "none", or of a corpus whose folder does not exist."""
+    none = str(path).lower() in ("none", "null") and path is not None
+    require(not none, field, "be a manifest or None", str(path), "To leave it out, write None with a capital N.")
     corpus = next((part for part in path.parts[-3:-1] if part in CORPORA), None) if path else None
     if path is None or corpus is None or path.parent.is_dir():
         return

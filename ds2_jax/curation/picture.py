@@ -16,7 +16,7 @@ SIZE = (9.0, 7.0)
 
 
 def draw_histograms(path: Path, manifests: Sequence[Checked], data: DataConfig) -> None:
-    """Draws histograms of the durations and speech rates of manifests, with dashed lines at the duration limits.
+    """Draws histograms of the durations and speech rates of manifests, with labelled lines at the duration limits.
 
     Args:
         path: PNG file to write.
@@ -41,11 +41,13 @@ def draw_histograms(path: Path, manifests: Sequence[Checked], data: DataConfig) 
     ):
         axes.hist(samples, bins=NUM_BINS, stacked=True, label=names)
         axes.set(xlabel=label, ylabel="utterances")
-        axes.legend()
     left, right = top.get_xlim()
-    for limit in (data.min_duration, data.max_duration):
+    for name, style in (("min_duration", "dashed"), ("max_duration", "dashdot")):
+        limit = getattr(data, name)
         if left <= limit <= right:
-            top.axvline(limit, color="black", linestyle="dashed", linewidth=1)
+            top.axvline(limit, color="black", linestyle=style, linewidth=1, label=f"data.{name}, {limit:g} s")
+    for axes in (top, bottom):
+        axes.legend()
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="png")

@@ -86,6 +86,10 @@ class Decoder:
             readings.append(with_posteriors(reading, texts, probabilities))
         return readings
 
+    def knows(self, word: str) -> bool:
+        """Whether the language model knows a word; True without a language model of words."""
+        return self._search is None or self._search.knows(word)
+
     def hypothesis(
         self,
         spans: Sequence[LabelSpan],

@@ -1,6 +1,7 @@
 """The decoding options of `evaluate` and `transcribe`, and their checks."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,8 @@ class DecodingOptions:
     """Nats to add for each word, or for each character if the alphabet has no space. The default is what `lm tune`
     found for this run, or 0.5."""
     unknown_penalty: float = 5.0
-    """Nats to subtract for each word that the language model does not know, in addition to its score for <unk>. The
+    """Nats to subtract for each word of up to five letters that the language model does not know, in addition to its
+    score for <unk>. A longer word pays in proportion to its length, so that known words are not glued together. The
     penalty applies to a partial word as soon as no known word begins with it. Hot words are known."""
     closed_vocabulary: bool = False
     """Allow only words of the language model and hot words."""
@@ -97,7 +99,7 @@ class DecodingOptions:
             except ValueError:
                 raise InputError(
                     f"--hot-word must be WORD=BOOST, with the boost in nats, got {each!r}. "
-                    f"Try --hot-word {(word or each or 'WORD') + '=3'!r}."
+                    f"Try --hot-word {shlex.quote((word or each or 'WORD') + '=3')}."
                 ) from None
             require(bool(word), "--hot-word", "be WORD=BOOST", each)
         require(len(found) == len(self.hot_word), "--hot-word", "name each word once", ", ".join(self.hot_word))

@@ -1,25 +1,26 @@
 """Describes an evaluation in lines of text, which `evaluate` and training print."""
 
+import dataclasses
 from pathlib import Path
 
 from ds2_jax.evaluation.error_rates import ErrorCount
+from ds2_jax.evaluation.provenance import Provenance
 from ds2_jax.evaluation.reliability import reliability
 from ds2_jax.evaluation.report.bootstrap import Bootstrap
 from ds2_jax.evaluation.report.contents import word_confidences
-from ds2_jax.evaluation.results import Evaluation
+from ds2_jax.evaluation.results import Evaluation, write_evaluation
 from ds2_jax.evaluation.time_errors import TimeErrors, gather, time_errors
 
 SHOWN_SPEAKERS = 10
 SHOWN_UTTERANCES = 5
 
 
-def account(evaluation: Evaluation, title: str, path: Path) -> str:
+def account(evaluation: Evaluation, title: str) -> str:
     """Describes an evaluation: its error rates, the worst speakers and a few utterances.
 
     Args:
         evaluation: the results of a split.
         title: the name of the split.
-        path: the file with all results, from `write_evaluation`.
     """
     by_speaker: dict[str, ErrorCount] = {}
     for result in evaluation.results:
@@ -46,7 +47,33 @@ def account(evaluation: Evaluation, title: str, path: Path) -> str:
     lines += ["some utterances, reference above hypothesis:"]
     for result in shown:
         lines += [f"  {result.reference}", f"  {result.hypothesis or '(nothing)'}", ""]
-    return "\n".join([*lines, f"all utterances, worst first: {path}"])
+    return "\n".join(lines)
+
+
+def print_and_write(evaluation: Evaluation, provenance: Provenance, title: str, folder: Path) -> Evaluation:
+    """Prints an evaluation and writes it into a folder, in files that are named after its provenance.
+
+    Args:
+        evaluation: the results of a split.
+        provenance: what made them.
+        title: the name of the split.
+        folder: the folder of evaluations.
+
+    Returns:
+        The evaluation with its provenance and the time of writing.
+
+    Raises:
+        InputError: see `write_evaluation`. The error rates are printed in any case.
+    """
+    print(account(evaluation, title), flush=True)
+    evaluation = dataclasses.replace(evaluation, provenance=provenance.written_now())
+    tell_place(write_evaluation(folder, provenance.name, evaluation))
+    return evaluation
+
+
+def tell_place(path: Path) -> None:
+    """Prints where all utterances of an evaluation are listed."""
+    print(f"all utterances, worst first: {path}")
 
 
 def confidence_lines(evaluation: Evaluation) -> list[str]:

@@ -22,8 +22,8 @@ from ds2_jax.decoding.hypothesis import (
     word_slices,
 )
 from ds2_jax.decoding.word_times import word_times
+from ds2_jax.evaluation.provenance import manifest_name
 from ds2_jax.evaluation.reliability import reliability, right_words
-from ds2_jax.evaluation.results import evaluation_name
 from ds2_jax.evaluation.split_outputs import UtteranceOutput, split_outputs
 from ds2_jax.evaluation.time_errors import TimeErrors, gather, time_errors
 from ds2_jax.parallel.processes import is_primary
@@ -31,6 +31,7 @@ from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import write_calibration
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import make_writable
 from ds2_jax.text.alphabet import Alphabet
 
 logger = logging.getLogger(__package__)
@@ -65,9 +66,10 @@ def calibrate(run: Path, manifest: Path | None) -> None:
         )
     split = read_split(path, config, Alphabet.of(config.data), prune=False)
     model = TrainedModel.load(run)
+    make_writable(run)  # now, because running the model may take long
     step = run_folder.best_step(run)
     assert step is not None, "TrainedModel.load found no checkpoint"
-    calibrate_model(model, split, step, evaluation_name(manifest) if manifest else "dev")
+    calibrate_model(model, split, step, manifest_name(manifest) if manifest else "dev")
 
 
 def calibrate_model(

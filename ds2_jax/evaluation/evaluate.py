@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,23 +11,29 @@ from ds2_jax.config.places import is_tfds
 from ds2_jax.corpora import split_manifests
 from ds2_jax.data.manifest import Problem
 from ds2_jax.data.skipped import Skipped
-from ds2_jax.data.splits import read_split
+from ds2_jax.data.splits import Split, read_split
 from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
-from ds2_jax.evaluation.account import account
+from ds2_jax.evaluation.account import print_and_write
+from ds2_jax.evaluation.provenance import Provenance
 from ds2_jax.evaluation.report.command import NUM_UTTERANCES, make_folder, write_report
 from ds2_jax.evaluation.report.contents import Origin, contents
-from ds2_jax.evaluation.report.rival import Rival, compare, read_rival
+from ds2_jax.evaluation.report.rival import Rival, check_comparable, compare, read_rival
 from ds2_jax.evaluation.report.worst import Worst
-from ds2_jax.evaluation.results import Evaluation, Result, evaluation_name, write_evaluation
+from ds2_jax.evaluation.results import Evaluation, Result
 from ds2_jax.evaluation.split_outputs import evaluate_split
 from ds2_jax.runs import run_folder
-from ds2_jax.runs.fitted import run_decoder
-from ds2_jax.runs.trained import TrainedModel
-from ds2_jax.system.errors import InputError
+from ds2_jax.runs.fitted import run_decoder, with_tuned
+from ds2_jax.runs.trained import TrainedModel, weights_of
+from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.system.files import make_writable
+from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
 
 logger = logging.getLogger(__package__)
+
+MANY_UNKNOWN = 0.1
+"""From this share of unknown words on, the language model or its weights do not fit the run."""
 
 
 def evaluate(
@@ -44,8 +51,8 @@ def evaluate(
         manifest: the utterances; by default the test split of the run's configuration.
         decoding: the decoding options.
         report_folder: folder for a report as an HTML page and as JSON; None for no report.
-        against: what to compare with: the folder of another run, which is decoded in the same way, or the .jsonl of an
-            earlier evaluation; None for no comparison.
+        against: what to compare with: the folder of another run, which is decoded in the same way, or the .jsonl or
+            .json of an earlier evaluation; None for no comparison.
 
     Raises:
         InputError: the run or the manifest is missing or damaged, audio cannot be read, results cannot be written, or
@@ -60,56 +67,106 @@ def evaluate(
         raise InputError(
             f"{manifest.absolute()} must be a manifest to evaluate, got a folder or nothing at this path. {advice}"
         )
+    opened = _open(run, manifest, decoding)
+    results = run / run_folder.EVALUATIONS
+    make_writable(results)  # now, because decoding may take long
     if report_folder is not None:
         make_folder(report_folder)
-    rival = _rival(against, manifest, decoding) if against else None  # read now: the file may be replaced below
-    name = evaluation_name(manifest, decoding)
-    listed = run / "evaluations" / f"{name}_skipped.jsonl"
+    rival = _rival(against, opened, manifest, decoding) if against else None  # read now: the file may be replaced below
+    listed = results / f"{opened.provenance.name}_skipped.jsonl"
     listed.unlink(missing_ok=True)
     worst = Worst(NUM_UTTERANCES)
-    decoder = run_decoder(config, run, decoding)
-    evaluation = _evaluate_run(run, manifest, decoder, on_problem=Skipped(listed), on_result=worst)
-    comparison = None if rival is None else compare(evaluation.results, rival, manifest)
-    path = write_evaluation(run / "evaluations", name, evaluation)
-    print(account(evaluation, str(manifest), path))
+    evaluation = opened.evaluate(on_problem=Skipped(listed), on_result=worst)
+    evaluation = print_and_write(evaluation, opened.provenance, str(manifest), results)
+    if decoding.lm and (hint := hint_at_unknown_words(evaluation, opened.decoder, run, decoding.lm)):
+        logger.info(hint)
+    comparison = None if rival is None else compare(evaluation.results, rival, manifest, opened.provenance)
     if comparison is not None:
         print(comparison)
     if report_folder is not None:
-        origin = Origin(str(run), str(manifest), str(decoder))
-        page = write_report(report_folder, contents(origin, evaluation, comparison), worst.examples, config, decoder)
-        print(f"report: {page}")
+        origin = Origin(str(run), str(manifest), str(opened.decoder))
+        found = contents(origin, evaluation, comparison)
+        print(f"report: {write_report(report_folder, found, worst.examples, config, opened.decoder)}")
     return evaluation
 
 
-def _evaluate_run(
-    run: Path,
-    manifest: Path,
-    decoder: Decoder,
-    *,
-    on_problem: Callable[[Problem], None],
-    on_result: Callable[[Result, np.ndarray], None] | None = None,
-) -> Evaluation:
-    """Evaluates the best checkpoint of a run; calls `on_problem` for every utterance that is left out."""
+def hint_at_unknown_words(evaluation: Evaluation, decoder: Decoder, run: Path, lm: Path) -> str:
+    """Says what to do if many recognised words are not in the language model; "" if they are few.
+
+    Args:
+        evaluation: the results.
+        decoder: the decoder that gave them.
+        run: the folder of the run.
+        lm: the language model.
+    """
+    words = [word for result in evaluation.results for word in result.hypothesis.split()]
+    unknown = [word for word in words if not decoder.knows(word)]
+    if len(unknown) <= MANY_UNKNOWN * len(words):
+        return ""
+    tune = command("lm", "tune", run, "--lm", lm)
+    others = "--closed-vocabulary allows no such word, and a larger --unknown-penalty makes them dearer"
+    found = f"{len(unknown)} of the {len(words)} recognised words are not in {lm}, such as {shorten(unknown[0])}"
+    return f"{found}: {tune} looks for better weights, {others}"
+
+
+class _Opened(NamedTuple):
+    """The weights of a run, a split, and how to decode it."""
+
+    model: TrainedModel
+    split: Split
+    decoder: Decoder
+    provenance: Provenance
+
+    @property
+    def references(self) -> dict[str, str]:
+        """The normalised transcript of each utterance, by its id."""
+        alphabet = self.model.alphabet
+        return {each.id: alphabet.normalise(each.transcript) for each in self.split.utterances}
+
+    def evaluate(
+        self,
+        *,
+        on_problem: Callable[[Problem], None],
+        on_result: Callable[[Result, np.ndarray], None] | None = None,
+    ) -> Evaluation:
+        """Decodes the split; calls `on_problem` for every utterance that is left out."""
+        for problem in self.split.problems:
+            on_problem(problem)
+        return evaluate_split(
+            self.model,
+            self.split,
+            self.decoder,
+            title="evaluating",
+            on_problem=on_problem if self.model.config.data.on_bad_utterance == "skip" else None,
+            on_result=on_result,
+        )
+
+
+def _open(run: Path, manifest: Path, decoding: DecodingOptions) -> _Opened:
+    """Loads the best weights of a run, reads a manifest, and makes the decoder."""
     config = run_folder.load_config(run)
     split = read_split(manifest, config, Alphabet.of(config.data), prune=False)
-    for problem in split.problems:
-        on_problem(problem)
-    return evaluate_split(
-        TrainedModel.load(run),
-        split,
-        decoder,
-        title="evaluating",
-        on_problem=on_problem if config.data.on_bad_utterance == "skip" else None,
-        on_result=on_result,
-    )
+    if decoding.lm:
+        decoding = with_tuned(decoding, run)
+    decoder = run_decoder(config, run, decoding)
+    model = TrainedModel.load(run)
+    provenance = Provenance.of(manifest, split, weights_of(run, config), decoding)
+    return _Opened(model, split, decoder, provenance)
 
 
-def _rival(against: Path, manifest: Path, decoding: DecodingOptions) -> Rival:
-    """Reads the results to compare with, or evaluates the other run without writing to its folder."""
+def _rival(against: Path, ours: _Opened, manifest: Path, decoding: DecodingOptions) -> Rival:
+    """Reads the results to compare with, or evaluates the other run without writing to its folder.
+
+    Raises:
+        InputError: the results cannot be read, or are of other utterances.
+    """
     if against.is_file():
-        return read_rival(against)
+        rival = read_rival(against)
+        if ours.model.config.data.on_bad_utterance == "error":  # otherwise only decoding shows which are left out
+            check_comparable(ours.references, rival, manifest, ours.provenance)
+        return rival
     try:
-        config = run_folder.load_config(against)
+        run_folder.load_config(against)
     except InputError as error:
         advice = "Give --against the folder of a run, or a .jsonl of its evaluations folder."
         raise InputError(f"--against: {error} {advice}") from error
@@ -117,5 +174,5 @@ def _rival(against: Path, manifest: Path, decoding: DecodingOptions) -> Rival:
     def tell(problem: Problem) -> None:
         logger.warning(f"{against}: left out {problem.id} ({problem.reason}: {problem.detail})")
 
-    decoder = run_decoder(config, against, decoding)
-    return Rival(str(against), _evaluate_run(against, manifest, decoder, on_problem=tell).results)
+    theirs = _open(against, manifest, decoding)
+    return Rival(str(against), theirs.evaluate(on_problem=tell).results)

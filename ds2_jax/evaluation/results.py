@@ -4,20 +4,18 @@ import dataclasses
 import functools
 import json
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ds2_jax.config.places import TFDS, is_tfds
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.decoding.hypothesis import Hypothesis
-from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.evaluation.error_rates import ErrorCount, char_errors, word_errors
+from ds2_jax.evaluation.provenance import Provenance
 from ds2_jax.system.checks import build, require
-from ds2_jax.system.errors import NO_JSON, InputError
+from ds2_jax.system.errors import NO_JSON, InputError, advice_for
 from ds2_jax.system.files import write_text
 
 
@@ -53,12 +51,14 @@ class Evaluation:
         unalignable: number of utterances without a loss: too few frames, an empty transcript, or characters outside the
             alphabet.
         left_out: number of utterances that were not evaluated; the run's files of skipped utterances list the reasons.
+        provenance: what made the results; None for those of older versions.
     """
 
     results: Sequence[Result]
     loss: float
     unalignable: int
     left_out: int = 0
+    provenance: Provenance | None = None
 
     @functools.cached_property
     def words(self) -> ErrorCount:
@@ -82,7 +82,7 @@ class Evaluation:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The error rates with their counts, for JSON."""
+        """The error rates with their counts, and what made them, for JSON."""
         counts = {
             "wer_counts": self.words,
             "cer_counts": self.characters(spaces=False),
@@ -90,7 +90,8 @@ class Evaluation:
         }
         details = {name: dataclasses.asdict(count) for name, count in counts.items()}
         numbers = {"utterances": len(self.results), "unalignable": self.unalignable, "left_out": self.left_out}
-        return numbers | self.rates | details
+        made_by = {"provenance": dataclasses.asdict(self.provenance)} if self.provenance else {}
+        return numbers | self.rates | details | made_by
 
     def __str__(self) -> str:
         words, characters = self.words, self.characters(spaces=False)
@@ -115,7 +116,7 @@ class Evaluation:
 
 
 def write_evaluation(folder: Path, name: str, evaluation: Evaluation) -> Path:
-    """Writes NAME.json (rates and counts) and NAME.jsonl (one utterance a line, most word errors first).
+    """Writes NAME.json (rates, counts, provenance) and NAME.jsonl (one utterance a line, most word errors first).
 
     Returns:
         The path of NAME.jsonl.
@@ -124,7 +125,8 @@ def write_evaluation(folder: Path, name: str, evaluation: Evaluation) -> Path:
         InputError: the loss is not finite, so the weights are useless; or a file cannot be written.
     """
     if not np.isfinite(evaluation.loss):
-        raise InputError(f"The loss of {name} must be finite, got {evaluation.loss}. Use earlier weights.")
+        advice = "The weights are useless: train anew with a lower optim.learning_rate or optim.clip_norm."
+        raise InputError(f"The loss of {name} must be finite, got {evaluation.loss}. {advice}")
     lines = [
         {
             "id": result.utterance.id,
@@ -163,25 +165,12 @@ def read_evaluation(folder: Path, name: str) -> Evaluation | None:
             results.append(Result(Utterance(Path(audio), 0.0, reference, name, speaker), reference, hypothesis))
         loss = build(float, summary["loss"], "loss.")
         require(math.isfinite(loss), "loss", "be finite", loss)
-        return Evaluation(
-            results, loss, *(build(int, summary[each], f"{each}.") for each in ("unalignable", "left_out"))
-        )
+        unalignable, left_out = (build(int, summary[each], f"{each}.") for each in ("unalignable", "left_out"))
+        made_by = Provenance.read(summary["provenance"]) if "provenance" in summary else None
+        return Evaluation(results, loss, unalignable, left_out, made_by)
     except (OSError, KeyError, TypeError, InputError, *NO_JSON) as error:
         reason = f"{type(error).__name__}: {str(error).rstrip('.')}"
         raise InputError(
-            f"{path} and {path.stem}.jsonl must hold an evaluation, got {reason}. Delete {path} to evaluate again."
+            f"{path} and {path.stem}.jsonl must hold an evaluation, got {reason}. "
+            f"{advice_for(error, f'Delete {path} to evaluate again.')}"
         ) from error
-
-
-def evaluation_name(manifest: Path, decoding: DecodingOptions = GREEDY) -> str:
-    """Names the results of an evaluation.
-
-    The name is FOLDER-STEM for a manifest, because many are called test.jsonl, and SET-SPLIT for a tfds: name. Beam
-    search adds +LM or +beam, so that the results of greedy decoding are not replaced.
-    """
-    if decoding.beam:
-        return f"{evaluation_name(manifest)}+{decoding.lm.name.partition('.')[0] if decoding.lm else 'beam'}"
-    if is_tfds(manifest):
-        where, _, split = str(manifest).rpartition("#")
-        return re.sub(r"[^\w.+-]+", "-", f"{where.removeprefix(TFDS).rstrip('/').rpartition('/')[2]}-{split}")
-    return f"{manifest.absolute().parent.name}-{manifest.stem}"

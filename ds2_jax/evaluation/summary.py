@@ -11,9 +11,10 @@ import tyro
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config
 from ds2_jax.evaluation.error_rates import ErrorCount
+from ds2_jax.evaluation.provenance import DIGITS
 from ds2_jax.evaluation.report.bootstrap import Bootstrap
 from ds2_jax.evaluation.results import Evaluation, read_evaluation
-from ds2_jax.runs.run_folder import PLACES, differences, load_config, read_metric_log
+from ds2_jax.runs.run_folder import EVALUATIONS, OLDER_TEST, PLACES, differences, load_config, read_metric_log
 from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.system.markdown import table
 from ds2_jax.system.program import command
@@ -33,21 +34,49 @@ class FinishedRun(NamedTuple):
         name: the folder's name, or its whole path if two runs have the same name.
         config: the settings of the run.
         seconds: wall-clock time of training; None if the version that trained it did not record it.
-        evaluations: the evaluations by their paths in the folder without suffix: test, or evaluations/NAME.
+        evaluations: the evaluations by the paths of their .json files.
     """
 
     folder: Path
     name: str
     config: Config
     seconds: float | None
-    evaluations: dict[str, Evaluation]
+    evaluations: dict[Path, Evaluation]
+
+
+class Row(NamedTuple):
+    """An evaluation of a run.
+
+    Attributes:
+        run: the run.
+        name: the run's name, with the step of the weights if the run has such evaluations of several weights.
+        path: the .json file of the evaluation.
+        evaluation: the evaluation.
+    """
+
+    run: FinishedRun
+    name: str
+    path: Path
+    evaluation: Evaluation
+
+
+class Section(NamedTuple):
+    """Evaluations of one manifest, decoded in one way, with one set of weights of each run.
+
+    Attributes:
+        title: says what was evaluated and how.
+        rows: one for each run that has such an evaluation.
+    """
+
+    title: str
+    rows: list[Row]
 
 
 def summary(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS]) -> int:
     """Print Markdown tables of the error rates of runs, such as several seeds of one recipe, with their means.
 
-    There is one table for the test split, which training evaluates at the end, and one for each file name in the runs'
-    evaluations folders.
+    There is one table for each manifest and way of decoding, which the files of the evaluations state. Evaluations of
+    older versions do not state them: there is one table for each of their file names.
 
     Args:
         runs: Folders of training runs.
@@ -58,14 +87,64 @@ def summary(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS]) -> in
         names = list(map(str, folders))
     finished = [read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
     tell_other_settings(finished)
-    sections = []
-    for place in dict.fromkeys(place for run in finished for place in run.evaluations):
-        having = [run for run in finished if place in run.evaluations]
-        if lacking := [str(run.folder) for run in finished if place not in run.evaluations]:
-            logger.info(f"{place} is not in {', '.join(lacking)}: its table has only the other runs")
-        sections.append("\n".join(section_lines(place, having)))
-    print("\n\n".join(sections))
+    tables = []
+    for section in make_sections(finished):
+        having = {row.run.folder for row in section.rows}
+        if lacking := [str(run.folder) for run in finished if run.folder not in having]:
+            logger.info(f"{section.title} is not in {', '.join(lacking)}: its table has only the other runs")
+        tables.append("\n".join(section_lines(section)))
+    print("\n\n".join(tables))
     return 0
+
+
+def make_sections(runs: Sequence[FinishedRun]) -> list[Section]:
+    """Groups the evaluations of runs by what their files say, in the order of the runs.
+
+    A run that was trained further has several evaluations of a kind. The newest are in one section, those before them
+    in the next, so that a mean takes one of each run.
+    """
+    found: dict[tuple[object, ...], Section] = {}
+    for run in runs:
+        kinds: dict[tuple[str, ...], list[Path]] = {}
+        for path, evaluation in run.evaluations.items():
+            kinds.setdefault(_kind(path, evaluation), []).append(path)
+        for kind, paths in kinds.items():
+            newest_first = sorted(paths, key=lambda path: _written(run.evaluations[path]), reverse=True)
+            for age, path in enumerate(newest_first):
+                evaluation = run.evaluations[path]
+                title = _title(path, evaluation) + (", earlier weights" if age else "")
+                name = run.name
+                if evaluation.provenance and len(paths) > 1:
+                    name += f", step {', '.join(map(str, evaluation.provenance.steps))}"
+                section = found.setdefault((*kind, age), Section(title, []))
+                section.rows.append(Row(run, name, path, evaluation))
+    titles = [section.title for section in found.values()]
+    return [
+        section if titles.count(section.title) == 1 else section._replace(title=_longer(section))
+        for section in found.values()
+    ]
+
+
+def _kind(path: Path, evaluation: Evaluation) -> tuple[str, ...]:
+    """Identifies manifest and decoding; for evaluations of older versions, the name of the file."""
+    provenance = evaluation.provenance
+    return (provenance.manifest_digest, *provenance.how) if provenance else (path.stem,)
+
+
+def _written(evaluation: Evaluation) -> str:
+    return evaluation.provenance.written if evaluation.provenance else ""
+
+
+def _title(path: Path, evaluation: Evaluation) -> str:
+    return str(evaluation.provenance) if evaluation.provenance else path.stem
+
+
+def _longer(section: Section) -> str:
+    """Adds the manifest's path and digest to a title that is not the only one of its kind."""
+    provenance = section.rows[0].evaluation.provenance
+    if provenance is None:
+        return section.title
+    return f"{section.title} ({provenance.manifest}, digest {provenance.manifest_digest[:DIGITS]})"
 
 
 def tell(message: str) -> None:
@@ -96,18 +175,16 @@ def read_run(folder: Path, name: str) -> FinishedRun:
         InputError: the folder is not a run, it was not evaluated, or one of its files is damaged.
     """
     config = load_config(folder)
-    places = ["test", *sorted(f"evaluations/{path.stem}" for path in (folder / "evaluations").glob("*.json"))]
     evaluations = {}
-    for place in places:
-        path = folder / place
-        if (evaluation := read_evaluation(path.parent, path.name)) is not None:
-            evaluations[place] = evaluation
+    for path in (folder / OLDER_TEST, *sorted((folder / EVALUATIONS).glob("*.json"))):
+        if (evaluation := read_evaluation(path.parent, path.stem)) is not None:
+            evaluations[path] = evaluation
             if evaluation.left_out:
-                logger.info(f"{path}: {evaluation.left_out} utterances were left out")
+                logger.info(f"{path.with_suffix('')}: {evaluation.left_out} utterances were left out")
     if not evaluations:
         raise InputError(
-            f"{folder} must hold an evaluation, got neither test.json nor evaluations. Continue its training to "
-            f"the end, or evaluate it: {command('evaluate', folder)}"
+            f"{folder} must hold an evaluation, got none. Continue its training to the end, or evaluate it: "
+            f"{command('evaluate', folder)}"
         )
     seconds = [metrics["wall_seconds"] for _, metrics in read_metric_log(folder) if "wall_seconds" in metrics]
     return FinishedRun(folder, name, config, seconds[-1] if seconds else None, evaluations)
@@ -118,7 +195,7 @@ def tell_other_settings(runs: Sequence[FinishedRun]) -> None:
     first, *others = runs
     settings = json.loads(config_lib.to_json(first.config))
     lines = [
-        f"  {field}: {ours} in {first.folder}, {theirs} in {other.folder}"
+        f"  {field}: {ours!r} in {first.folder}, {theirs!r} in {other.folder}"
         for other in others
         for field, (ours, theirs) in differences(settings, json.loads(config_lib.to_json(other.config))).items()
         if field not in PLACES | {"seed"}
@@ -127,18 +204,14 @@ def tell_other_settings(runs: Sequence[FinishedRun]) -> None:
         tell("\n".join(["the runs differ in more than the seed, so their mean says little:", *lines]))
 
 
-def section_lines(place: str, runs: Sequence[FinishedRun]) -> list[str]:
-    """Makes the Markdown lines for the evaluations of one name.
-
-    Args:
-        place: the path of the evaluations in the run folders, without suffix.
-        runs: one or more runs, which all have this evaluation.
+def section_lines(section: Section) -> list[str]:
+    """Makes the Markdown lines of a section.
 
     Raises:
         InputError: the evaluations are of different utterances.
     """
-    check_same_utterances(place, runs)
-    evaluations = [run.evaluations[place] for run in runs]
+    check_same_utterances(section.rows)
+    evaluations = [row.evaluation for row in section.rows]
     results = evaluations[0].results
     has_words = evaluations[0].words.reference_length > 0
     header = (
@@ -148,7 +221,7 @@ def section_lines(place: str, runs: Sequence[FinishedRun]) -> list[str]:
     )
     rows: list[tuple[str, ...]] = [
         (
-            run.name,
+            name,
             str(run.config.seed),
             minutes(run.seconds),
             rate(evaluation.words),
@@ -156,24 +229,24 @@ def section_lines(place: str, runs: Sequence[FinishedRun]) -> list[str]:
             rate(evaluation.characters(spaces=False)),
             rate(evaluation.characters(spaces=True)),
         )
-        for run, evaluation in zip(runs, evaluations, strict=True)
+        for run, name, _, evaluation in section.rows
     ]
-    if len(runs) > 1:
-        rows.append(mean_row(runs, evaluations))
-    return [f"### {Path(place).name}: {len(results)} utterances", "", *table(header, rows)]
+    if len(section.rows) > 1:
+        rows.append(mean_row([row.run for row in section.rows], evaluations))
+    return [f"### {section.title}: {len(results)} utterances", "", *table(header, rows)]
 
 
-def check_same_utterances(place: str, runs: Sequence[FinishedRun]) -> None:
+def check_same_utterances(rows: Sequence[Row]) -> None:
     """Raises InputError if the evaluations have different utterances or references: a mean would make no sense."""
-    first, *others = runs
-    ours, *rest = ({(each.utterance.id, each.reference) for each in run.evaluations[place].results} for run in runs)
+    first, *others = rows
+    ours, *rest = ({(each.utterance.id, each.reference) for each in row.evaluation.results} for row in rows)
     for other, theirs in zip(others, rest, strict=True):
         unlike = sorted({name for name, _ in ours ^ theirs})
         if unlike:
-            rule = f"be of the same utterances and references as {first.folder / place}.json"
+            rule = f"be of the same utterances and references as {first.path}"
             found = f"{len(unlike)} that are not in both, such as {shorten(unlike[0])}"
             advice = "Evaluate both on one manifest, or leave one of the runs out."
-            raise InputError(f"{other.folder / place}.json must {rule}, got {found}. {advice}")
+            raise InputError(f"{other.path} must {rule}, got {found}. {advice}")
 
 
 def mean_row(runs: Sequence[FinishedRun], evaluations: Sequence[Evaluation]) -> tuple[str, ...]:

@@ -31,8 +31,8 @@ from ds2_jax.runs.fitted import Tuned, write_tuned
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system import interrupts
 from ds2_jax.system.checks import build, require
-from ds2_jax.system.errors import NO_JSON, InputError
-from ds2_jax.system.files import write_text
+from ds2_jax.system.errors import NO_JSON, InputError, advice_for
+from ds2_jax.system.files import make_writable, write_text
 from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
 
@@ -155,6 +155,7 @@ def tune(run: Path, lm: Path, trials: int) -> int:
     search = BeamSearch(alphabet, options, model)
     conditions = {"lm": digest, "split": splits.digest(split), "checkpoint": step, "options": rules_of(options)}
     folder = run / run_folder.TUNING / f"{lm.name}-{digest[:12]}"
+    make_writable(folder)  # now, because running the model may take long
     study = read_trials(folder / "trials.jsonl", conditions)
     heard = None
     if study is None or len(study.trials) < trials:
@@ -238,10 +239,9 @@ def read_trials(path: Path, conditions: dict[str, Any]) -> Trials | None:
         for name, kind in ERRORS.items():
             _check_count(name, build(kind, first.get(name), f"{name}."))
         study = Trials(path, first, [_trial(row) for row in rows])
-    except (InputError, AttributeError, TypeError, *NO_JSON) as error:
-        raise InputError(
-            f"{path} must hold trials, got {type(error).__name__}: {error}. Delete it and run the same command again."
-        ) from error
+    except (OSError, InputError, AttributeError, TypeError, *NO_JSON) as error:
+        advice = advice_for(error, "Delete it and run the same command again.")
+        raise InputError(f"{path} must hold trials, got {type(error).__name__}: {error}. {advice}") from error
     if stale:
         print(f"starting again without the {len(study.trials):,} earlier trials, because {' and '.join(stale)} changed")
         return None

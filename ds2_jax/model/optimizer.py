@@ -1,5 +1,7 @@
 """Optimiser and learning-rate schedule."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -27,20 +29,43 @@ def learning_rate_schedule(config: OptimConfig, steps_per_epoch: int, total_step
     return schedule
 
 
-def make_optimizer(config: OptimConfig, steps_per_epoch: int, total_steps: int) -> optax.GradientTransformation:
+def _scale_by_rate(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """Multiplies updates by minus the given learning rate, or by minus that of a schedule."""
+
+    def update(
+        updates: Any,
+        state: optax.ScaleByScheduleState,
+        params: Any = None,
+        *,
+        learning_rate: jax.Array | None = None,
+        **_: Any,
+    ) -> tuple[Any, optax.ScaleByScheduleState]:
+        del params
+        rate = schedule(state.count) if learning_rate is None else learning_rate
+        scaled = jax.tree.map(lambda each: jnp.array(-rate, each.dtype) * each, updates)
+        return scaled, optax.ScaleByScheduleState(optax.safe_increment(state.count))
+
+    def init(_: Any) -> optax.ScaleByScheduleState:
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def make_optimizer(
+    config: OptimConfig, steps_per_epoch: int, total_steps: int
+) -> optax.GradientTransformationExtraArgs:
     """Builds the optimiser: global-norm clipping, then AdamW or SGD with Nesterov momentum at the scheduled rate.
 
-    Weight decay applies to every parameter, including biases.
+    Weight decay applies to every parameter, including biases. If `update` is given a `learning_rate`, [] float32, that
+    rate replaces the schedule's. Then a compiled step does not contain the schedule.
 
     Source: torch.optim.AdamW and SGD(nesterov=True).
     """
-    schedule = learning_rate_schedule(config, steps_per_epoch, total_steps)
+    scale = _scale_by_rate(learning_rate_schedule(config, steps_per_epoch, total_steps))
+    decay = optax.add_decayed_weights(config.weight_decay)
     if config.optimizer == "adamw":
-        update = optax.adamw(schedule, config.beta1, config.beta2, config.epsilon, weight_decay=config.weight_decay)
+        update = optax.chain(optax.scale_by_adam(config.beta1, config.beta2, config.epsilon), decay, scale)
     else:
-        update = optax.chain(
-            optax.add_decayed_weights(config.weight_decay),
-            optax.sgd(schedule, config.momentum, nesterov=True),
-        )
+        update = optax.chain(decay, optax.chain(optax.trace(config.momentum, nesterov=True), scale))
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm > 0 else optax.identity()
     return optax.chain(clip, update)

@@ -9,7 +9,7 @@ FREQUENCY_MASKS, TIME_MASKS, TIME_WARP, CHANCES = 1, 2, 3, 4
 """Numbers folded into an utterance's key, one for each use. Dropout uses the numbers from 16 on."""
 
 
-def row_keys(seed: int, epoch: jax.Array, indices: jax.Array) -> jax.Array:
+def row_keys(seed: int | jax.Array, epoch: jax.Array, indices: jax.Array) -> jax.Array:
     """Makes one random key for each utterance.
 
     The key depends on (seed, epoch, utterance) only, never on the device, the step or the row.

@@ -18,6 +18,7 @@ from ds2_jax.model.inference import Batch, init_variables, make_model, statistic
 from ds2_jax.model.masks import is_alignable
 from ds2_jax.model.moving_average import moving_average
 from ds2_jax.model.network import DeepSpeech2
+from ds2_jax.model.optimizer import learning_rate_schedule
 
 Gradient = tuple[jax.Array, Any]
 """The loss, and its gradient with respect to the parameters."""
@@ -85,6 +86,7 @@ def objective(
     num_alignable: jax.Array,
     config: Config,
     model: DeepSpeech2,
+    seed: jax.Array | None = None,
     with_layers: bool = False,
 ) -> tuple[jax.Array, Outputs]:
     """Computes the loss to differentiate.
@@ -99,9 +101,10 @@ def objective(
         num_alignable: [] int32, alignable rows of the whole batch, over all devices.
         config: the run's configuration.
         model: the configuration's model.
+        seed: [] int32, replaces `config.seed`.
         with_layers: whether to return the outputs of the layers too.
     """
-    keys = spec_augment.row_keys(config.seed, epoch, rows["indices"])
+    keys = spec_augment.row_keys(config.seed if seed is None else seed, epoch, rows["indices"])
     statistics = statistics_of(batch_stats)
     waveforms, num_samples = rows["waveforms"], rows["num_samples"]
     spectrograms, num_frames = features.extract_features(waveforms, num_samples, config.features, statistics)
@@ -140,7 +143,9 @@ def train_step(
     *,
     config: Config,
     num_labels: int,
-    tx: optax.GradientTransformation,
+    tx: optax.GradientTransformationExtraArgs,
+    seed: jax.Array | None = None,
+    learning_rate: jax.Array | None = None,
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Makes one update of the training state.
@@ -162,6 +167,8 @@ def train_step(
         config: the run's configuration.
         num_labels: number of labels, blank included (V).
         tx: the optimiser.
+        seed: [] int32, replaces `config.seed`. As an argument it is no part of the compiled step.
+        learning_rate: [] float32, replaces that of the optimiser's schedule, for the same reason.
         axis_name: name of the device axis; None on one device.
 
     Returns:
@@ -176,6 +183,7 @@ def train_step(
         num_alignable=counts["alignable"],
         config=config,
         model=make_model(config, num_labels, axis_name),
+        seed=seed,
     )
 
     def gradient(batch_stats: Any, rows: Batch) -> tuple[Any, Gradient]:
@@ -186,8 +194,24 @@ def train_step(
     loss, grads = _all_devices(summed, axis_name)
     grad_norm = optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    new = _update(state, batch_stats, grads, finite, tx, config.optim.ema_decay)
+    given = {} if learning_rate is None else {"learning_rate": learning_rate}
+    new = _update(state, batch_stats, grads, finite, functools.partial(tx.update, **given), config.optim.ema_decay)
     return new, {"loss": loss, "grad_norm": grad_norm, **counts}
+
+
+def step_arguments(config: Config, num_steps: int) -> Callable[[int], dict[str, jax.Array]]:
+    """Returns a function that gives a step, counted from 0, the arguments that differ from run to run.
+
+    The compiled step does not contain them. So a run with another seed, learning rate, warm-up or number of epochs
+    finds the step in the compilation cache.
+
+    Args:
+        config: settings of the run.
+        num_steps: steps of an epoch.
+    """
+    rate = jax.jit(learning_rate_schedule(config.optim, num_steps, num_steps * config.epochs))
+    seed = jnp.int32(config.seed)
+    return lambda step: {"seed": seed, "learning_rate": rate(jnp.int32(step))}
 
 
 def _accumulate(
@@ -213,13 +237,13 @@ def _update(
     batch_stats: Any,
     grads: Any,
     finite: jax.Array,
-    tx: optax.GradientTransformation,
+    optimise: Callable[..., Any],
     ema_decay: float,
 ) -> TrainState:
     """Updates the state. A step that is not finite changes only `stopped`, and later steps change nothing."""
 
     def update(state: TrainState) -> TrainState:
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimise(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = state.average
         if average:

@@ -1,6 +1,7 @@
 """Runs a step on all devices of all processes: a 1-D mesh, shard_map and pmap, and moving rows to devices and back."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import jax
@@ -67,22 +68,27 @@ class TrainStep:
         self._mesh, self._split = mesh, mode == "pmap"
 
         def train_step(
-            state: Any, batch: dict[str, jax.Array], epoch: jax.Array, signals: jax.Array
+            state: Any, batch: dict[str, jax.Array], epoch: jax.Array, given: dict[str, jax.Array], signals: jax.Array
         ) -> tuple[Any, dict[str, Any], jax.Array]:
-            state, metrics = step(state, batch, epoch, axis_name=AXIS)
+            state, metrics = step(state, batch, epoch, **given, axis_name=AXIS)
             return state, metrics, jax.lax.pmax(signals.max(), AXIS)
 
         if mode == "pmap":
-            in_axes, devices = (None, 0, None, 0), mesh.devices.tolist()
+            in_axes, devices = (None, 0, None, None, 0), mesh.devices.tolist()
             self._compiled: Any = jax.pmap(train_step, AXIS, in_axes=in_axes, out_axes=None, devices=devices)
             return
         # check_vma is off, because it refuses the constants from which optax.ctc_loss starts its scan (jax 0.10).
-        in_specs, out_specs = (P(), P(AXIS), P(), P(AXIS)), (P(), P(), P())
+        in_specs, out_specs = (P(), P(AXIS), P(), P(), P(AXIS)), (P(), P(), P())
         sharded = jax.shard_map(train_step, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
         self._compiled = jax.jit(sharded, donate_argnums=0, compiler_options=compiler_options())
 
     def __call__(
-        self, state: Any, batch: Mapping[str, np.ndarray], epoch: jax.Array, signal: int = 0
+        self,
+        state: Any,
+        batch: Mapping[str, np.ndarray],
+        epoch: jax.Array,
+        signal: int = 0,
+        given: Mapping[str, jax.Array] = MappingProxyType({}),
     ) -> tuple[Any, dict[str, jax.Array], jax.Array]:
         """Makes an update.
 
@@ -91,29 +97,34 @@ class TrainStep:
             batch: this process's rows, NumPy arrays [B, ...], where B is a multiple of the process's devices.
             epoch: [] int32.
             signal: a request to stop or to save, which all other processes receive.
+            given: other arguments of the step by name, [] arrays that are equal in all processes.
 
         Returns:
             The new state, the metrics, and the largest signal of any process, [] int32.
         """
-        new, metrics, largest = self._compiled(*self._arguments(state, batch, epoch, signal))
+        new, metrics, largest = self._compiled(*self._arguments(state, batch, epoch, given, signal))
         return new, metrics, largest
 
-    def lower(self, state: Any, batch: Mapping[str, Any], epoch: Any) -> jax.stages.Lowered:
+    def lower(
+        self, state: Any, batch: Mapping[str, Any], epoch: Any, given: Mapping[str, Any] = MappingProxyType({})
+    ) -> jax.stages.Lowered:
         """Lowers the step, like `lower` of `jax.jit`. Shapes may replace arrays."""
-        lowered: jax.stages.Lowered = self._compiled.lower(*self._arguments(state, batch, epoch, signal=0))
+        lowered: jax.stages.Lowered = self._compiled.lower(*self._arguments(state, batch, epoch, given, signal=0))
         return lowered
 
-    def _arguments(self, state: Any, batch: Mapping[str, Any], epoch: Any, signal: int) -> tuple[Any, ...]:
+    def _arguments(
+        self, state: Any, batch: Mapping[str, Any], epoch: Any, given: Mapping[str, Any], signal: int
+    ) -> tuple[Any, ...]:
         rows = batch, np.full(len(self._mesh.local_devices), signal, np.int32)
         batch, signals = _split_rows(rows, self._mesh.size) if self._split else to_global(rows, self._mesh)
-        return state, batch, epoch, signals
+        return state, batch, epoch, dict(given), signals
 
 
 def parallel_train_step(step: Callable[..., Any], mesh: Mesh, mode: Mode = "shard_map") -> TrainStep:
     """Compiles `update.train_step` for rows that are split over the mesh.
 
     Args:
-        step: (state, batch, epoch, axis_name=...) -> (state, metrics), where the results are equal on all devices.
+        step: (state, batch, epoch, axis_name=..., ...) -> (state, metrics), where the results are equal on all devices.
         mesh: a mesh of `data_mesh`.
         mode: shard_map or pmap. Both compile the same per-device function. pmap is JAX's older interface and accepts no
             compiler options.

@@ -1,5 +1,6 @@
 """Orbax checkpoints of a run: saves and resumes states, and reads the weights of one, or averaged over several."""
 
+import contextlib
 import functools
 import json
 import logging
@@ -64,14 +65,15 @@ class Checkpoints:
         run: folder of the run.
         config: settings of the run; a checkpoint of another alphabet, other features or another model is refused.
         utterances: digest of the train and dev splits; a state of other utterances is refused. None accepts any.
+        test: digest of the test split; None if there is none. A run without a test split may get one later.
     """
 
-    def __init__(self, run: Path, config: Config, utterances: str | None = None) -> None:
+    def __init__(self, run: Path, config: Config, utterances: str | None = None, test: str | None = None) -> None:
         _quieten()
         self._run = run.absolute()
         tree = json.loads(config_lib.to_json(config))
         settings = {"data": {"alphabet": config.data.alphabet}, "features": tree["features"], "model": tree["model"]}
-        self._meta: dict[str, Any] = {"settings": settings, "utterances": utterances}
+        self._meta: dict[str, Any] = {"settings": settings, "utterances": utterances, "test": test}
         self._num_averaged, self._keeps_average = config.checkpoint.average, config.optim.ema_decay > 0
         self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
 
@@ -158,6 +160,17 @@ class Checkpoints:
             f"{self._run / CHECKPOINTS} must {rule}, got: {reason}. "
             f"{advice} and run the same command without --overwrite; it continues from the last undamaged checkpoint."
         )
+
+    def check_latest(self) -> None:
+        """Checks that the newest undamaged checkpoint has the same settings and utterances. Writes nothing.
+
+        Raises:
+            InputError: it has others.
+        """
+        for step in reversed(run_folder.saved_steps(self._run)):
+            with contextlib.suppress(DamagedCheckpointError):
+                self._check_meta(self._folder(step), same_utterances=True)
+                return
 
     @property
     def latest_step(self) -> int | None:
@@ -303,11 +316,19 @@ class Checkpoints:
                 f"{folder} must have the settings in {CONFIG}, got different ones: {listed}. "
                 "Restore the run's own settings."
             )
-        if same_utterances and self._meta["utterances"] not in (None, meta["utterances"]):
+        if not same_utterances or self._meta["utterances"] is None:
+            return meta
+        if self._meta["utterances"] != meta["utterances"]:
             raise InputError(
                 f"{self._run} must continue with the utterances it began with, got others (the manifest "
                 "of train or dev has changed, or files were added or removed). Restore them, or start anew with "
                 "another --workdir, or with --overwrite."
+            )
+        if meta.get("test") not in (None, self._meta["test"]):  # older runs have none
+            raise InputError(
+                f"{self._run} must continue with the test split it began with, got another (the manifest of data.test "
+                "has changed). Restore it, and evaluate others afterwards: "
+                f"{command('evaluate', self._run, '--manifest')} FILE"
             )
         return meta
 

@@ -11,7 +11,7 @@ from ds2_jax.decoding.decoder import Decoder, make_decoder
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, GREEDY, DecodingOptions
 from ds2_jax.runs.run_folder import CALIBRATION, TUNED, best_step
 from ds2_jax.system.checks import build, check_fields, require
-from ds2_jax.system.errors import NO_JSON, InputError
+from ds2_jax.system.errors import NO_JSON, InputError, advice_for
 from ds2_jax.system.files import write_text
 from ds2_jax.system.program import command
 
@@ -47,11 +47,14 @@ def read_calibration(run: Path) -> Calibration:
         calibration: Calibration = build(Calibration, tree, "")
     except (OSError, InputError, *NO_JSON) as error:
         reason = str(error).rstrip(".")
-        raise InputError(f"{path} must hold the calibration of a run, got: {reason}. {advice}") from error
+        raise InputError(
+            f"{path} must hold the calibration of a run, got: {reason}. {advice_for(error, advice)}"
+        ) from error
     best = best_step(run)
     if calibration.step != best:
         logger.warning(
-            f"{path} was fitted to step {calibration.step}, but the best checkpoint is that of step {best}: "
+            f"{path} was fitted to step {calibration.step}, but "
+            f"{'the run has no checkpoint' if best is None else f'the best checkpoint is that of step {best}'}: "
             f"confidences and times are not calibrated. {advice}"
         )
         return UNCALIBRATED
@@ -98,7 +101,7 @@ def read_tuned(run: Path) -> dict[str, Tuned]:
         require(isinstance(rows, dict), "The file", "be a JSON object", rows)
         return {digest: build(Tuned, row, f"{digest[:8]}.") for digest, row in rows.items()}
     except (OSError, TypeError, InputError, *NO_JSON) as error:
-        advice, reason = "Delete it and run lm tune again.", str(error).rstrip(".")
+        advice, reason = advice_for(error, "Delete it and run lm tune again."), str(error).rstrip(".")
         raise InputError(f"{path} must hold the result of lm tune, got: {reason}. {advice}") from error
 
 

@@ -16,7 +16,7 @@ from ds2_jax.config import Config
 from ds2_jax.config.places import absolute
 from ds2_jax.system import locks
 from ds2_jax.system.checks import require
-from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.system.errors import InputError, advice_for, shorten
 from ds2_jax.system.files import write_text, writing
 
 logger = logging.getLogger(__package__)
@@ -32,12 +32,15 @@ METRICS = "metrics/metrics"
 """File in the folder of a checkpoint: its step and dev WER, written after its evaluation."""
 CALIBRATION = "calibration.json"
 METRIC_LOG = "metrics.jsonl"
+EVALUATIONS = "evaluations"
+OLDER_TEST = "test.json"
+"""The result of the test split in runs of older versions."""
 TUNING = "tuning"
 TUNED = "decoding.json"
 
 CONTENTS = (
-    *(CHECKPOINTS, "tensorboard", "evaluations", "profile", "replay", TUNING),
-    *(METRIC_LOG, "test.json*", "skipped_*.jsonl"),
+    *(CHECKPOINTS, "tensorboard", EVALUATIONS, "profile", "replay", TUNING),
+    *(METRIC_LOG, f"{OLDER_TEST}*", "skipped_*.jsonl"),
     *(CALIBRATION, TUNED, CONFIG, UNFINISHED),
 )
 """Files and folders that `overwrite` deletes. The user's own files stay."""
@@ -129,7 +132,8 @@ def open_run(folder: Path, config: Config, overwrite: bool) -> None:
 def check_run(folder: Path, config: Config, overwrite: bool) -> None:
     """Checks that `open_run` accepts the folder. Writes nothing.
 
-    A run without a checkpoint may change its settings, because it has nothing to lose.
+    A run without a checkpoint may change its settings, because it has nothing to lose. Any run may get more epochs or
+    another patience, which decide how long it trains.
 
     Raises:
         InputError: the folder is a file, holds a run with other or damaged settings, or holds files that are not a run.
@@ -141,12 +145,12 @@ def check_run(folder: Path, config: Config, overwrite: bool) -> None:
             f"--workdir must be empty or hold a run, got {folder}, which has files but no {CONFIG}. "
             "Give another --workdir."
         )
-    if path.exists():
+    if path.exists() and not (overwrite and _holds_checkpoints(folder)):  # then the settings may even be damaged
         old, new = (json.loads(config_lib.to_json(settings)) for settings in (load_config(folder), config))
         differing = [
-            f"{field}: {before} in the run, {now} now"
+            f"{field}: {before!r} in the run, {now!r} now"
             for field, (before, now) in differences(old, new).items()
-            if field not in PLACES
+            if field not in PLACES | {"patience"} and not (field == "epochs" and now > before)
         ]
         if differing and not overwrite and last_step(folder) is not None:
             raise InputError(
@@ -248,10 +252,8 @@ def dev_wer(folder: Path, step: int) -> float | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{path} must hold the dev WER of its checkpoint, got: {error}. Delete the file; the checkpoint then "
-            "counts as not evaluated."
-        ) from error
+        advice = advice_for(error, "Delete the file; the checkpoint then counts as not evaluated.")
+        raise InputError(f"{path} must hold the dev WER of its checkpoint, got: {error}. {advice}") from error
 
 
 def read_metric_log(folder: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -332,6 +334,11 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 def _holds_something(folder: Path) -> bool:
     """Whether the folder holds more than the remains of a run that was killed at its start."""
     return any(not (path.name in NOTHING or path.match(UNFINISHED)) for path in folder.iterdir())
+
+
+def _holds_checkpoints(folder: Path) -> bool:
+    """Whether training saved a checkpoint in the folder, so that it is a run, whatever its settings look like."""
+    return any((folder / CHECKPOINTS).glob("[0-9]*/meta/metadata"))
 
 
 def _check_is_folder(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 import copy
 import functools
+import hashlib
+import json
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +18,7 @@ from ds2_jax.model.inference import eval_step, infer
 from ds2_jax.parallel.mesh import data_mesh, parallel_eval_step, row_layout
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.checkpoints import load_variables
+from ds2_jax.runs.damage import read_meta
 from ds2_jax.runs.fitted import run_decoder
 from ds2_jax.system.compilation import compiler_options
 from ds2_jax.text.alphabet import Alphabet
@@ -93,3 +96,21 @@ def _log_probs(
 ) -> tuple[jax.Array, jax.Array]:
     logits, output_lengths = infer(variables, waveforms, num_samples, **settings)
     return jax.nn.log_softmax(logits), output_lengths
+
+
+def weights_of(run: Path, config: Config) -> tuple[list[int], str]:
+    """Identifies the weights that `TrainedModel.load` reads: their steps, the best first, and a SHA-256.
+
+    The digest is made of the sums in the checkpoints, so no array is read. It is "" if an older version of this package
+    saved the checkpoints without sums.
+
+    Raises:
+        InputError: the metadata of a checkpoint cannot be read.
+    """
+    steps = run_folder.best_steps(run, config.checkpoint.average)
+    prefixes = ("average.",) if config.optim.ema_decay else ("params.", "batch_stats.")
+    sums = [read_meta(run / run_folder.CHECKPOINTS / str(step)).get("sha256") for step in steps]
+    if not all(sums):
+        return steps, ""
+    weights = [{name: each for name, each in found.items() if name.startswith(prefixes)} for found in sums if found]
+    return steps, hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()

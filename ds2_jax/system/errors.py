@@ -15,3 +15,9 @@ class InputError(Exception):
 def shorten(text: str, length: int = 80) -> str:
     """Cuts a text that is longer than `length`, so that messages stay short."""
     return text if len(text) <= length else f"{text[:length]} ..."
+
+
+def advice_for(error: Exception, advice: str) -> str:
+    """Returns `advice`, which tells how to replace a damaged file, unless the system refuses to read the file."""
+    refused = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+    return "Correct this and try again." if refused else advice

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -25,6 +26,18 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         advice = "Free space, or correct the path or its permissions."
         raise InputError(f"{path} must be writable, got: {error.strerror or error}. {advice}") from error
+
+
+def make_writable(folder: Path) -> None:
+    """Makes a folder if it is missing, and tries to write there. Call it before long work whose results go there.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
 
 def write_text(path: Path, text: str) -> None:

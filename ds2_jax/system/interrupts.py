@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM. They end a command at once. Training and `lm tune` first finish their step and save.
+"""Ctrl-C, SIGTERM and SIGHUP. They end a command at once. Training and `lm tune` first finish their step and save.
 
 Python calls a signal handler in its main thread, between two bytecode instructions. So the handler does not run while
 XLA compiles or TensorFlow loads, and an exception that it raises inside a `__del__` is lost. Therefore a thread waits
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import NoReturn
 
 NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    NAMES[signal.SIGHUP] = "hung up"
 
 _requested: int | None = None
 """The signal that asks a command inside `deferred` to stop."""
@@ -49,11 +51,11 @@ class Stopped(KeyboardInterrupt):
 
 
 def watch() -> None:
-    """Lets SIGINT (Ctrl-C) and SIGTERM end this process. A signal that the caller ignores stays ignored."""
+    """Lets the signals of `NAMES` end this process. A signal that the caller ignores, as nohup does, stays ignored."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     for number in NAMES:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as in a script's background job
+        if signal.getsignal(number) is not signal.SIG_IGN:  # it is in a script's background job, and under nohup
             signal.signal(number, lambda *_: None)  # with a Python handler the signal is written to the socket
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_wait, args=(reader, writer), daemon=True).start()
@@ -147,9 +149,21 @@ def _exit(code: int) -> NoReturn:
 def _next_signal(reader: socket.socket) -> signal.Signals:
     while (number := reader.recv(1)[0]) not in NAMES:
         pass
+    _discard_lost_output()
     return signal.Signals(number)
 
 
 def _say(message: str) -> None:
     with contextlib.suppress(OSError):
         os.write(2, f"{message}\n".encode())  # the main thread may hold the lock of sys.stderr
+
+
+def _discard_lost_output() -> None:
+    """Redirects stdout and stderr to nowhere if their terminal is gone: else the next message would raise an error."""
+    for stream in (1, 2):
+        try:
+            os.write(stream, b"")  # nothing, but it fails without the terminal
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream)
+            os.close(nowhere)

@@ -1,8 +1,10 @@
-"""The name of the program that the user called, for usage texts and messages with commands."""
+"""The name of the program that the user called, for usage texts and messages with commands, and its version."""
 
 import shlex
 import sys
 from pathlib import Path
+
+VERSION = "0.1.0"
 
 
 def program() -> str:

@@ -28,7 +28,9 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training import memory
+from ds2_jax.training.remaining import check_start, checkpoints_of, describe_more_epochs, why_finished
 from ds2_jax.training.splits import make_stream, read_splits
+from ds2_jax.training.watch import doubts
 
 logger = logging.getLogger(__package__)
 
@@ -52,22 +54,40 @@ def dry_run(config: Config, workdir: Path, overwrite: bool = False) -> None:
             loss and gradient, or its step does not fit the device.
     """
     splits = read_splits(config)
-    run_folder.check_run(workdir, config, overwrite)
+    with checkpoints_of(workdir, config, splits) as checkpoints:
+        check_start(workdir, config, overwrite, checkpoints)
     mesh = data_mesh()
     epochs = Epochs(config, splits["train"])
     plan = epochs.plan(0)
+    for doubt in doubts(config, len(plan)):
+        logger.warning(doubt)
     layout = row_layout(mesh, config.optim.accumulate)
     largest = max(plan, key=lambda batch: len(layout.rows(batch.indices)) * batch.padded_samples)
     print("\n".join(plan_lines(plan, epochs.num_samples(0), config, splits)))
-    print("\n".join(memory_lines(largest, len(plan), config, splits["train"], mesh)))
+    print("\n".join(memory_lines(largest, config, splits["train"], mesh)))
     print(try_batch(largest, config, splits["train"], mesh, epochs.perturb(0)))
+    print(prospects(workdir, config, overwrite, splits, len(plan)))
+
+
+def prospects(workdir: Path, config: Config, overwrite: bool, splits: Mapping[str, Split], num_steps: int) -> str:
+    """Says what the same command without --dry-run would do.
+
+    Args:
+        workdir: folder that the run would have.
+        config: settings of the run.
+        overwrite: whether training would delete the run in that folder.
+        splits: the splits train, dev and test.
+        num_steps: steps of an epoch.
+    """
     step = None if overwrite else run_folder.last_step(workdir)
     if step is None:
-        print(f"To train in {workdir}, run the same command without --dry-run.")
-    elif step >= len(plan) * config.epochs:
-        print(f"The run in {workdir} is finished, after step {step}.")
-    else:
-        print(f"To continue in {workdir} after step {step}, run the same command without --dry-run.")
+        return f"To train in {workdir}, run the same command without --dry-run."
+    with checkpoints_of(workdir, config, splits) as checkpoints:
+        if reason := why_finished(config, checkpoints, num_steps):
+            return f"The run in {workdir} is finished: {reason}."
+    if told := describe_more_epochs(workdir, config, num_steps):
+        logger.info(told)
+    return f"To continue in {workdir} after step {step}, run the same command without --dry-run."
 
 
 def plan_lines(
@@ -99,9 +119,7 @@ def plan_lines(
     return lines
 
 
-def memory_lines(
-    largest: PlannedBatch, steps_per_epoch: int, config: Config, split: Split, mesh: jax.sharding.Mesh
-) -> list[str]:
+def memory_lines(largest: PlannedBatch, config: Config, split: Split, mesh: jax.sharding.Mesh) -> list[str]:
     """Describes the memory of a step with the largest batch, by the compiler's figures.
 
     Raises:
@@ -118,7 +136,6 @@ def memory_lines(
         padded_samples=largest.padded_samples,
         label_width=split.labels.width,
         mesh=mesh,
-        steps_per_epoch=steps_per_epoch,
     )
     parts = config.optim.accumulate
     in_parts = f" in {parts} parts, one after the other" if parts > 1 else ""

@@ -38,7 +38,6 @@ def compiled_bytes(
     padded_samples: int,
     label_width: int,
     mesh: Mesh,
-    steps_per_epoch: int = 1,
     compiler_options: Mapping[str, str] | None = None,
 ) -> int:
     """Compiles the real training step for one shape, without running it, and returns the memory that it needs.
@@ -50,15 +49,13 @@ def compiled_bytes(
         padded_samples: padded length of its waveforms (S).
         label_width: padded length of the label sequences (N).
         mesh: the devices.
-        steps_per_epoch: steps of an epoch of the run. The compiled step contains this number. Only with the right one,
-            training finds the step in the compilation cache.
         compiler_options: replace the compiler options of the training step.
 
     Returns:
         Bytes on each device: arguments, results and temporary arrays. With `parallel` pmap, the old state counts too,
         because pmap does not reuse its memory.
     """
-    tx = make_optimizer(config.optim, steps_per_epoch, steps_per_epoch * config.epochs)
+    tx = make_optimizer(config.optim, steps_per_epoch=1, total_steps=1)
     of_device = functools.partial(train_step, config=config, num_labels=num_labels, tx=tx)
     step: Any = parallel_train_step(of_device, mesh)
     copies = NamedSharding(mesh, P())
@@ -74,7 +71,9 @@ def compiled_bytes(
         "num_labels": counts,
         "indices": counts,
     }
-    lowered = step.lower(state, batch, jax.ShapeDtypeStruct((), jnp.int32))
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    given = {"seed": number, "learning_rate": jax.ShapeDtypeStruct((), jnp.float32)}
+    lowered = step.lower(state, batch, number, given)
     held = held_bytes(lowered.compile(compiler_options=compiler_options))
     return held + (_num_bytes(state) if config.parallel == "pmap" else 0)
 

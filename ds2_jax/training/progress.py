@@ -23,6 +23,8 @@ logger = logging.getLogger(__package__)
 
 SECONDS_BETWEEN_LINES = 60.0
 """Seconds between log lines if stderr is not a terminal, where no bar is shown."""
+MUCH_WAITING = 0.1
+"""From this share of an epoch's time on, its line tells how long the loop waited for data."""
 
 
 class Progress:
@@ -144,14 +146,19 @@ class Progress:
 
     @property
     def summary(self) -> str:
-        """The epoch so far, in words."""
+        """The costs of the epoch so far in words, short enough for a line. Waiting is told only if it takes long."""
         costs = self.costs
-        unalignable = f"; {self._unalignable} utterances that CTC cannot align" if self._unalignable else ""
+        seconds, waited = costs["epoch_seconds"], costs["data_wait_seconds"]
         return (
-            f"loss {self._loss / max(self._steps, 1):.2f} in {costs['epoch_seconds']:.0f} s ({self.speed:.0f}x real "
-            f"time; padding {costs['padding_share']:.1%}, empty rows {costs['empty_share']:.1%}, waited "
-            f"{costs['data_wait_seconds']:.1f} s for data{unalignable})"
+            f"{seconds:.0f} s, {self.speed:.0f}x real time"
+            + (f", {waited:.0f} s of them waiting for data" if waited > MUCH_WAITING * seconds else "")
+            + (f"; {self._unalignable} utterances that CTC cannot align" if self._unalignable else "")
         )
+
+    @property
+    def loss(self) -> float:
+        """The mean of the losses of the epoch's steps so far, in nats per utterance."""
+        return self._loss / max(self._steps, 1)
 
 
 class MetricLog:

@@ -11,7 +11,7 @@ from ds2_jax.runs.checkpoints import Checkpoints
 from ds2_jax.system import interrupts
 
 SAVE = 1
-"""Request of a process to all processes: save. A larger request is the number of a signal: save and stop."""
+"""Request of a process to all processes: save. A larger request is SAVE plus the number of a signal: save and stop."""
 
 
 class Saver:
@@ -28,10 +28,11 @@ class Saver:
         self._saved = time.monotonic()
 
     def asked(self) -> int:
-        """Returns the request of this process: 0 (none), SAVE or the number of a signal."""
+        """Returns the request of this process: 0 (none), SAVE, or SAVE plus the number of a signal."""
         minutes = self._config.every_minutes
         late = minutes > 0 and time.monotonic() - self._saved > 60 * minutes
-        return interrupts.requested() or (SAVE if late else 0)
+        number = interrupts.requested()
+        return SAVE + number if number or late else 0
 
     def agreed(self, told: int) -> int:
         """Returns the request of all processes.
@@ -55,14 +56,14 @@ class Saver:
 
         Raises:
             InputError: the state cannot be saved, or the run's folder is gone.
-            Stopped: `asked` is the number of a signal; the state is on disk.
+            Stopped: `asked` includes the number of a signal; the state is on disk.
         """
         self.check_place()
         self._checkpoints.save(state)
         self._saved = time.monotonic()
         if asked > SAVE:
             self._checkpoints.wait()
-            raise interrupts.Stopped(asked)
+            raise interrupts.Stopped(asked - SAVE)
 
     def save_last(self, state: TrainState) -> None:
         """Saves the last state before training ends with an error, and waits until it is on disk.

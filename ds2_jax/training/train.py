@@ -18,9 +18,9 @@ from ds2_jax.data.epochs import Epochs
 from ds2_jax.data.skipped import Skipped
 from ds2_jax.data.splits import Split, digest
 from ds2_jax.decoding.decoder import make_decoder
-from ds2_jax.evaluation.account import account
+from ds2_jax.evaluation.account import account, print_and_write, tell_place
 from ds2_jax.evaluation.calibrate import calibrate_model
-from ds2_jax.evaluation.results import Evaluation, read_evaluation, write_evaluation
+from ds2_jax.evaluation.results import Evaluation
 from ds2_jax.evaluation.split_outputs import evaluate_split
 from ds2_jax.model import update as update_lib
 from ds2_jax.model.optimizer import make_optimizer
@@ -35,11 +35,20 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training.profile import Profile
 from ds2_jax.training.progress import MetricLog, Progress
+from ds2_jax.training.remaining import (
+    check_start,
+    checkpoints_of,
+    describe_more_epochs,
+    epochs_left,
+    read_test,
+    test_provenance,
+    why_finished,
+)
 from ds2_jax.training.saving import Saver
 from ds2_jax.training.splits import list_problems, make_stream, read_splits
 from ds2_jax.training.statistics import with_statistics
 from ds2_jax.training.updates import Updates
-from ds2_jax.training.watch import RecompilationAlarm, Watchdog
+from ds2_jax.training.watch import RecompilationAlarm, Watchdog, disappointments, doubts
 
 logger = logging.getLogger(__package__)
 
@@ -76,12 +85,11 @@ class Run:
 def train(config: Config, workdir: Path, overwrite: bool = False, profile: range | None = None) -> Evaluation | None:
     """Trains a run or continues it, then evaluates the test split once with the best checkpoint.
 
-    If the run is finished, prints the stored test result and trains nothing.
+    If the run is finished, prints the stored test result, trains nothing and changes nothing in the folder.
 
     Args:
         config: settings of the run.
-        workdir: folder of the run: config.json, checkpoints, metrics.jsonl, tensorboard, calibration.json, test.json,
-            test.jsonl.
+        workdir: folder of the run: config.json, checkpoints, metrics.jsonl, tensorboard, calibration.json, evaluations.
         overwrite: whether to delete the run in that folder first.
         profile: steps to record, counted from 1.
 
@@ -96,25 +104,55 @@ def train(config: Config, workdir: Path, overwrite: bool = False, profile: range
     began = time.monotonic()
     splits = read_splits(config)  # before anything touches the run's folder
     epochs = Epochs(config, splits["train"])
-    prospects = functools.partial(run_folder.prospects, workdir, overwrite)
-    utterances = digest(splits["train"], splits["dev"])
     check_same(**run_folder.common_settings(config), data=digest(*splits.values()))
+    with checkpoints_of(workdir, config, splits) as checkpoints:
+        check_start(workdir, config, overwrite, checkpoints)
+        if is_primary() and not overwrite and (told := describe_more_epochs(workdir, config, epochs.num_steps)):
+            logger.info(told)
+        if not overwrite and (reason := why_finished(config, checkpoints, epochs.num_steps)):
+            logger.info(f"{workdir}: finished: {reason}")
+            done, test = concluded(workdir, config, splits, epochs.num_steps)
+            if done:
+                return test
+    prospects = functools.partial(run_folder.prospects, workdir, overwrite)
     with (
         opened(workdir, config, overwrite, splits) as check_place,
         interrupts.deferred(prospects, begun=False),
-        Checkpoints(workdir, config, utterances) as checkpoints,
+        checkpoints_of(workdir, config, splits) as checkpoints,
     ):
-        run = Run(config, workdir, splits, epochs, checkpoints, check_place)
-        test = None
-        if finished(run) and is_primary():
-            test = read_evaluation(workdir, "test")
-        if not broadcast_from_primary("tested", test is not None):
-            checkpoints.tidy()
-            test = fit(run, profile, began)
-        best = [step // epochs.num_steps for step in checkpoints.best_steps]
-    if test is not None and best and is_primary():
-        print(account(test, f"test, with {name_weights(config, best)}", workdir / "test.jsonl"))
-    return test
+        checkpoints.tidy()
+        return fit(Run(config, workdir, splits, epochs, checkpoints, check_place), profile, began)
+
+
+def concluded(
+    workdir: Path, config: Config, splits: Mapping[str, Split], num_steps: int
+) -> tuple[bool, Evaluation | None]:
+    """Prints the stored test result of a finished run. Writes nothing.
+
+    Args:
+        workdir: folder of the run.
+        config: settings of the run.
+        splits: the splits train, dev and test.
+        num_steps: steps of an epoch.
+
+    Returns:
+        Whether the run needs no more work, and its test result, in the first process only.
+    """
+    done, test = False, None
+    if is_primary():
+        if not splits["test"].utterances:
+            done = not splits["dev"].utterances or (workdir / run_folder.CALIBRATION).exists()
+        elif found := read_test(workdir, config, splits["test"]):
+            done, test = True, found[0]
+            print(account(test, test_title(workdir, config, num_steps)))
+            tell_place(found[1])
+    return broadcast_from_primary("concluded", done), test
+
+
+def test_title(workdir: Path, config: Config, num_steps: int) -> str:
+    """Names the test split and the weights that are evaluated on it; `num_steps` are the steps of an epoch."""
+    steps = run_folder.best_steps(workdir, config.checkpoint.average)
+    return f"test, with {name_weights(config, [step // num_steps for step in steps])}"
 
 
 def name_weights(config: Config, epochs: Sequence[int]) -> str:
@@ -180,6 +218,7 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
     """
     config, checkpoints, epochs = run.config, run.checkpoints, run.epochs
     logger.info(f"each epoch: {epochs}")
+    warn(doubts(config, epochs.num_steps))
     mesh = data_mesh()
     state, train_step = make_step(config, epochs.num_steps, mesh)
     model = TrainedModel(config, {}, mesh, run.workdir)  # each evaluation sets the weights
@@ -191,6 +230,8 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
         state = with_statistics(state, config, run.splits["train"], mesh)
     progress = Progress(config.features.sample_rate)
     saver = Saver(checkpoints, config.checkpoint, run.check_place)
+    arguments = update_lib.step_arguments(config, epochs.num_steps)
+    dev = Evaluation([], 0.0, 0)
     with MetricLog(run.workdir, made, checkpoints.evaluated(made), began) as log:
         with (
             RecompilationAlarm(made, epochs.num_steps) as alarm,
@@ -199,6 +240,7 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
         ):
             updates = Updates(
                 train_step=profiler.watch(alarm.watch(train_step), made),
+                arguments=arguments,
                 num_steps=epochs.num_steps,
                 utterances=run.splits["train"].utterances,
                 run=run.workdir,
@@ -211,7 +253,7 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
                 state = updates.make(state, watched_batches(run, epoch, made, progress, log), epoch)
                 check_epoch(state, epoch, progress)
                 saver.save(state)  # before the evaluation, which may take long or fail
-                trained, costs = progress.summary, progress.costs
+                summary, costs = progress.summary, progress.costs
                 dev = evaluate_split(
                     model.with_variables(state.evaluated),
                     run.splits["dev"],
@@ -222,17 +264,34 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
                 )
                 if dev.results:
                     check_finite(dev.loss, "dev loss", epoch)
-                    trained = f"{trained}; dev loss {dev.loss:.2f}, {dev}"
                 run.check_place()
                 dev_rates = {f"dev_{name}": rate for name, rate in dev.rates.items()} if dev.results else {}
-                log.write(int(state.step), {"epoch": epoch + 1, **costs, **dev_rates})
-                logger.info(f"epoch {epoch + 1}: {trained}")
-                checkpoints.record(int(state.step), dev.words.rate if dev.results else None)
+                step = int(state.step)
+                learned = {"train_loss": progress.loss, "learning_rate": float(arguments(step - 1)["learning_rate"])}
+                log.write(step, {"epoch": epoch + 1, **learned, **costs, **dev_rates})
+                logger.info(f"epoch {epoch + 1}: loss {progress.loss:.2f}{dev_text(dev)}; {summary}")
+                checkpoints.record(step, dev.words.rate if dev.results else None)
         test = conclude(run, model, state)
+        warn(disappointments(test=test, dev=dev))
         if test is not None:
             log.write(int(state.step), {f"test_{name}": rate for name, rate in test.rates.items()})
         logger.info(f"{run.workdir}: {log.wall_seconds / 60:.1f} minutes of wall time, over all starts")
         return test
+
+
+def warn(lines: Sequence[str]) -> None:
+    """Logs warnings, in the first process only: they are the same in all."""
+    for line in lines if is_primary() else ():
+        logger.warning(line)
+
+
+def dev_text(dev: Evaluation) -> str:
+    """Describes the dev split in the line of an epoch; "" if there is no dev split."""
+    if not dev.results:
+        return ""
+    rates = "".join(f", {name.upper()} {dev.rates[name]:.2%}" for name in ("wer", "cer"))
+    left_out = f" ({dev.left_out} utterances left out)" if dev.left_out else ""
+    return f"; dev loss {dev.loss:.2f}{rates}{left_out}"
 
 
 def make_step(config: Config, num_steps: int, mesh: Mesh) -> tuple[TrainState, TrainStep]:
@@ -293,46 +352,10 @@ def conclude(run: Run, model: TrainedModel, state: TrainState) -> Evaluation | N
         return None
     test = evaluate_split(model, run.splits["test"], model.decoder(), title="test", on_problem=run.skipped)
     if is_primary():
-        write_evaluation(run.workdir, "test", test)
+        provenance = test_provenance(run.workdir, run.config, run.splits["test"])
+        title = test_title(run.workdir, run.config, run.epochs.num_steps)
+        test = print_and_write(test, provenance, title, run.workdir / run_folder.EVALUATIONS)
     return test
-
-
-def finished(run: Run) -> bool:
-    """Whether the run has nothing left to train; logs it if so."""
-    step, num_steps = run.checkpoints.latest_step, run.epochs.num_steps
-    if step is None:
-        return False
-    done = epochs_done(run.checkpoints, step, num_steps)
-    whole = step == done * num_steps  # training has not begun another epoch
-    over = done >= run.config.epochs or (
-        whole and stops_early(run.config.patience, run.checkpoints.best_step, num_steps, done)
-    )
-    if over:
-        logger.info(f"{run.workdir}: finished: {done} of {run.config.epochs} epochs")
-    return over
-
-
-def epochs_left(config: Config, checkpoints: Checkpoints, num_steps: int, made: int) -> Iterator[int]:
-    """Yields the epochs that remain after `made` updates, counted from 0, until training stops early."""
-    for epoch in range(epochs_done(checkpoints, made, num_steps), config.epochs):
-        if stops_early(config.patience, checkpoints.best_step, num_steps, epoch):
-            logger.info(f"no better dev WER for {config.patience} epochs: stopping")
-            return
-        yield epoch
-
-
-def epochs_done(checkpoints: Checkpoints, step: int, num_steps: int) -> int:
-    """Returns the number of epochs that are trained and evaluated after `step` updates.
-
-    `step` must be the newest saved step.
-    """
-    done, since = divmod(step, num_steps)
-    return done if since or checkpoints.evaluated(step) else max(done - 1, 0)
-
-
-def stops_early(patience: int, best_step: int | None, num_steps: int, epoch: int) -> bool:
-    """Whether the best checkpoint is `patience` epochs old; `epoch` is the next epoch, counted from 0."""
-    return bool(patience) and best_step is not None and epoch - best_step // num_steps >= patience
 
 
 def check_epoch(state: TrainState, epoch: int, progress: Progress) -> None:

@@ -26,12 +26,14 @@ class Update(NamedTuple):
         step: updates made in the run, including this one.
         metrics: metrics of the step, on the devices.
         signal: the largest request of all processes (`Saver.asked`), on the devices.
+        learning_rate: [] float32, on a device.
         batch: rows of this process.
     """
 
     step: int
     metrics: Mapping[str, jax.Array]
     signal: jax.Array
+    learning_rate: jax.Array
     batch: Mapping[str, np.ndarray]
 
 
@@ -41,6 +43,7 @@ class Updates:
 
     Attributes:
         train_step: compiled by `parallel_train_step`.
+        arguments: gives the other arguments of a step, from `step_arguments`.
         num_steps: steps of an epoch.
         utterances: utterances of the training split.
         run: folder of the run.
@@ -51,6 +54,7 @@ class Updates:
     """
 
     train_step: Callable[..., Any]
+    arguments: Callable[[int], dict[str, jax.Array]]
     num_steps: int
     utterances: Sequence[Utterance]
     run: Path
@@ -79,13 +83,14 @@ class Updates:
         step = int(state.step)
         last: Update | None = None
         for batch in batches:
-            state, metrics, signal = self.train_step(state, batch, jnp.int32(epoch), self.saver.asked())
+            given = self.arguments(step)
+            state, metrics, signal = self.train_step(state, batch, jnp.int32(epoch), self.saver.asked(), given)
             step += 1
             told = 0
             if last is not None:
                 self._finish(last, state, epoch)
                 told = int(last.signal)
-            last = Update(step, metrics, signal, batch)
+            last = Update(step, metrics, signal, given["learning_rate"], batch)
             asked = self.saver.agreed(told)
             if self.saver.due(asked, step - epoch * self.num_steps):
                 self._finish(last, state, epoch)
@@ -105,6 +110,7 @@ class Updates:
         self.saver.check_place()
         num_rows, padded_samples = update.batch["waveforms"].shape
         values |= {"num_rows": num_rows * jax.process_count(), "padded_samples": padded_samples}
+        values["learning_rate"] = float(update.learning_rate)
         self.progress.step(values)
         self.log.write(update.step, {"epoch": epoch + 1, **values, "hours_per_hour": self.progress.speed})
 

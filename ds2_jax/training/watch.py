@@ -1,4 +1,4 @@
-"""Watches over training at no measurable cost: reports a step that does not end or that compiles again."""
+"""Watches over training at no measurable cost: settings, steps that do not end or that compile again, and results."""
 
 import contextlib
 import faulthandler
@@ -14,12 +14,42 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from ds2_jax.config import Config
+from ds2_jax.evaluation.results import Evaluation
+
 logger = logging.getLogger(__package__)
 
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 """JAX's event for a program that it compiled or loaded from the cache."""
 THREADS = "stacks of all threads, most recent call first"
+LITTLE_LEARNT = {"wer": 0.95, "cer": 0.5}
+"""A model with at least these error rates has learnt little. The WER alone says little if the alphabet has no space."""
+
+
+def doubts(config: Config, num_steps: int) -> list[str]:
+    """Lists settings that are allowed but probably not meant; `num_steps` are the steps of an epoch."""
+    total, warmup = num_steps * config.epochs, config.optim.warmup_steps
+    found = []
+    if warmup > total:
+        found.append(
+            f"optim.warmup_steps is {warmup:,}, but the training has {total:,} steps: the learning rate rises to "
+            f"{total / warmup:.0%} of its peak and never falls. Lower --optim.warmup-steps, or raise --epochs."
+        )
+    return found
+
+
+def disappointments(**splits: Evaluation | None) -> list[str]:
+    """Lists what is wrong with a trained model, by its evaluation on the first of the splits that has words."""
+    for name, evaluation in splits.items():
+        if evaluation is not None and evaluation.words.reference_length:
+            rates = evaluation.rates
+            if all(rates[rate] >= least for rate, least in LITTLE_LEARNT.items()):
+                shown = ", ".join(f"{rate.upper()} {rates[rate]:.0%}" for rate in LITTLE_LEARNT)
+                section = '"A model that learns nothing" in docs/training.md'
+                return [f"the model has learnt little ({shown} on {name}): see {section}"]
+            break
+    return []
 
 
 class Watchdog:

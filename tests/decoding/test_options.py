@@ -48,11 +48,11 @@ LM = Path("model.arpa")
         ),
         (
             {"hot_word": ("YORK=much",)},
-            "--hot-word must be WORD=BOOST, with the boost in nats, got 'YORK=much'. Try --hot-word 'YORK=3'.",
+            "--hot-word must be WORD=BOOST, with the boost in nats, got 'YORK=much'. Try --hot-word YORK=3.",
         ),
         (
             {"hot_word": ("",)},
-            "--hot-word must be WORD=BOOST, with the boost in nats, got ''. Try --hot-word 'WORD=3'.",
+            "--hot-word must be WORD=BOOST, with the boost in nats, got ''. Try --hot-word WORD=3.",
         ),
         ({"hot_word": ("=2",)}, "--hot-word must be WORD=BOOST, got '=2'."),
         ({"hot_word": ("A=2", "A=3")}, "--hot-word must name each word once, got 'A=2, A=3'."),

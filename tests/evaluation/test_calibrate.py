@@ -19,6 +19,7 @@ from ds2_jax.evaluation.calibrate import MIN_WORDS, TEMPERATURES, best_temperatu
 from ds2_jax.evaluation.split_outputs import UtteranceOutput
 from ds2_jax.evaluation.time_errors import gather, time_errors
 from ds2_jax.runs.fitted import read_calibration
+from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 from tests.small_runs import SMALL_CONFIG, write_noise_manifest, write_untrained_run
 
@@ -156,6 +157,16 @@ def test_command_keeps_the_calibration_with_the_run(
     calibration = read_calibration(run)
     assert (calibration.step, calibration.fitted_on, calibration.num_words) == (0, "dev", 3)
     assert f"calibration on dev, saved in {run}/calibration.json:\n" in capsys.readouterr().err
+
+
+def test_a_run_that_takes_no_result_is_told_before_the_model_runs(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(folder: Path) -> None:
+        raise InputError(f"{folder} must be writable, got: Read-only file system.")
+
+    monkeypatch.setattr(calibrate_lib, "make_writable", fail)
+    monkeypatch.setattr(calibrate_lib, "calibrate_model", None)
+    with pytest.raises(InputError, match=f"^{run} must be writable, got: Read-only"):
+        calibrate_lib.calibrate(run, None)
 
 
 def test_another_manifest_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

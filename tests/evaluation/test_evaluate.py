@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any, Literal
@@ -15,16 +16,19 @@ import soundfile
 from ds2_jax.config import DataConfig
 from ds2_jax.data.manifest import TimedWord, Utterance, read_manifest, write_manifest
 from ds2_jax.data.splits import Split
+from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.evaluation import results as results_lib
 from ds2_jax.evaluation.account import account
-from ds2_jax.evaluation.evaluate import evaluate
-from ds2_jax.evaluation.results import Evaluation, Result, evaluation_name, read_evaluation, write_evaluation
+from ds2_jax.evaluation.evaluate import evaluate, hint_at_unknown_words
+from ds2_jax.evaluation.results import Evaluation, Result, read_evaluation, write_evaluation
 from ds2_jax.evaluation.split_outputs import evaluate_split
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system import interrupts
 from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 from tests.small_runs import RATE, SMALL_CONFIG, write_noise, write_noise_manifest, write_untrained_run
 
 
@@ -70,22 +74,21 @@ def test_results_are_written_worst_first(tmp_path: Path) -> None:
 
 
 def test_report_shows_the_worst_speakers_and_some_utterances() -> None:
-    lines = account(EVALUATION, "dev", Path("dev.jsonl")).splitlines()
+    lines = account(EVALUATION, "dev").splitlines()
     assert lines[0] == f"dev: {EVALUATION}"
     start = lines.index("by speaker:")
     assert [line.split()[0] for line in lines[start + 1 : start + 3]] == ["bert", "anna"]
     assert lines[start + 2].endswith("33.33% (1 errors in 3 words)")
     assert lines[lines.index("  ONE TWO") + 1] == "  (nothing)"
     assert lines[lines.index("  STOP") + 1] == "  STOPS"
-    assert lines[-1] == "all utterances, worst first: dev.jsonl"
-    assert "by speaker:" not in account(Evaluation([result("a", "GO", "GO")], 0.0, 0), "dev", Path("dev.jsonl"))
+    assert "by speaker:" not in account(Evaluation([result("a", "GO", "GO")], 0.0, 0), "dev")
 
 
 def test_report_tells_how_good_confidences_and_word_times_are() -> None:
     words = (Word("GO", 0.25, 1.0, 0.8, ()), Word("UP", 1.0, 2.0, 0.4, ()))
     said = Utterance(Path("a.wav"), 2.0, "GO ON", "a", words=(TimedWord("GO", 0.0, 1.25), TimedWord("ON", 1.25, 2.0)))
     heard = Result(said, "GO ON", "GO UP", [Hypothesis("GO UP", words, 0.3, -1.0)])
-    lines = account(Evaluation([heard, EVALUATION.results[0]], 0.0, 0), "dev", Path("dev.jsonl")).splitlines()
+    lines = account(Evaluation([heard, EVALUATION.results[0]], 0.0, 0), "dev").splitlines()
     assert [line for line in lines if line.startswith(("confidences", "word times"))] == [
         "confidences of words: expected calibration error 0.300, area under the ROC curve 1.000, 50.0% of 2 right",
         "confidences of utterances: expected calibration error 0.300, area under the ROC curve undefined, "
@@ -117,11 +120,12 @@ def test_every_utterance_counts_even_one_outside_the_alphabet(run: Path, evaluat
     assert evaluation.words.reference_length == 4
     assert evaluation.unalignable == 1
     assert evaluation.loss > 0
-    summary = json.loads((run / f"evaluations/{run.parent.name}-test.json").read_text())
-    assert summary == evaluation.summary
+    assert evaluation.provenance is not None
+    path = run / f"evaluations/{evaluation.provenance.name}.json"
+    assert json.loads(path.read_text()) == evaluation.summary
     assert f"{evaluation}" in output
     assert "speaker0" in output
-    assert f"all utterances, worst first: {run / f'evaluations/{run.parent.name}-test.jsonl'}" in output
+    assert f"all utterances, worst first: {path}l\n" in output
 
 
 def test_hypotheses_do_not_depend_on_the_order(run: Path, tmp_path: Path, evaluated: tuple[Evaluation, str]) -> None:
@@ -132,6 +136,42 @@ def test_hypotheses_do_not_depend_on_the_order(run: Path, tmp_path: Path, evalua
     assert backward == forward
 
 
+def test_a_folder_that_takes_no_results_is_told_before_decoding(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluations"))
+    (copy / "evaluations").write_text("in the way")
+    monkeypatch.setattr(TrainedModel, "score", None)
+    with pytest.raises(InputError, match=r"run/evaluations must be writable, got: File exists\."):
+        evaluate(copy, None)
+
+
+def test_rates_are_printed_where_the_results_cannot_be_written(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(path: Path, _: str) -> None:
+        raise InputError(f"{path.suffix} must be writable, got: No space left on device.")
+
+    monkeypatch.setattr(results_lib, "write_text", fail)
+    with pytest.raises(InputError, match="No space left"):
+        evaluate(run, None)
+    assert ": WER 100.00% (4 errors in 4 words: " in capsys.readouterr().out
+
+
+def test_the_same_evaluation_replaces_its_own_and_another_does_not(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluations"))
+    for place in ("a/en", "b/en"):  # of one name, with different recordings
+        write_noise_manifest(tmp_path / place, ("GO",) if place == "a/en" else ("GO", "NO"), name="test")
+
+    def names(*evaluations: Evaluation) -> list[str]:
+        return sorted(each.provenance.name for each in evaluations if each.provenance)
+
+    first = evaluate(copy, tmp_path / "a/en/test.jsonl")
+    second = evaluate(copy, tmp_path / "b/en/test.jsonl")
+    assert names(evaluate(copy, tmp_path / "a/en/test.jsonl")) == names(first)
+    assert sorted(path.stem for path in (copy / "evaluations").glob("*.json")) == names(first, second)
+
+
 def test_what_has_no_loss_is_counted(evaluated: tuple[Evaluation, str]) -> None:
     assert ", 3 utterances; 1 without a loss (too short, empty, or unknown characters)" in evaluated[1]
 
@@ -139,7 +179,7 @@ def test_what_has_no_loss_is_counted(evaluated: tuple[Evaluation, str]) -> None:
 def test_empty_references_have_no_error_rate() -> None:
     nothing = Evaluation([result("a", "", "GO", "anna"), result("b", "", "", "bert")], 0.0, 2)
     assert str(nothing).startswith("no words in the references, so no error rate; 1 words recognised, 2 utterances")
-    assert "WER" not in account(nothing, "dev", Path("dev.jsonl"))
+    assert "WER" not in account(nothing, "dev")
 
 
 def test_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -158,7 +198,7 @@ def test_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_loss_that_is_not_finite_is_no_result(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"The loss of dev must be finite, got nan\."):
+    with pytest.raises(InputError, match=r"^The loss of dev must be finite, got nan\. The weights are useless: "):
         write_evaluation(tmp_path, "dev", dataclasses.replace(EVALUATION, loss=float("nan")))
     assert list(tmp_path.iterdir()) == []
 
@@ -216,18 +256,12 @@ def test_unreadable_audio_is_left_out_and_listed_where_the_run_skips(
     assert [each.utterance.id for each in evaluation.results] == ["all2"]
     assert evaluation.left_out == 2
     assert "; 2 left out" in capsys.readouterr().out
-    lines = [json.loads(line) for line in (run / "evaluations/data-all_skipped.jsonl").read_text().splitlines()]
+    [listed] = (run / "evaluations").glob("data-all-*_skipped.jsonl")
+    lines = [json.loads(line) for line in listed.read_text().splitlines()]
     assert [(line["id"], line["reason"]) for line in lines] == [
         ("all0", "missing audio"),
         ("all1", "unreadable audio"),
     ]
-
-
-def test_results_of_beam_search_do_not_replace_those_of_greedy_decoding() -> None:
-    manifest = Path("an4/test.jsonl")
-    assert evaluation_name(manifest) == "an4-test"
-    assert evaluation_name(manifest, DecodingOptions(num_best=2)) == "an4-test+beam"
-    assert evaluation_name(manifest, DecodingOptions(lm=Path("models/an4.arpa.gz"))) == "an4-test+an4"
 
 
 @pytest.mark.parametrize(
@@ -237,6 +271,8 @@ def test_results_of_beam_search_do_not_replace_those_of_greedy_decoding() -> Non
         ("test.json", '{"loss": "1.5", "unalignable": 0, "left_out": 0}'),
         ("test.json", '{"loss": NaN, "unalignable": 0, "left_out": 0}'),
         ("test.json", '{"loss": 1.5, "unalignable": 0.5, "left_out": 0}'),
+        ("test.json", '{"loss": 1.5, "unalignable": 0, "left_out": 0, "provenance": []}'),
+        ("test.json", '{"loss": 1.5, "unalignable": 0, "left_out": 0, "provenance": {"manifest": 1}}'),
         ("test.jsonl", '{"id": "a", "reference": 1, "hypothesis": "", "speaker": "", "audio": "a"}\n'),
     ],
 )
@@ -262,3 +298,27 @@ def test_constant_sound_has_no_text_and_one_loss(tmp_path: Path) -> None:
         assert texts["silent"] == ""
         assert texts["loud"]
     assert evaluation.unalignable == 0
+
+
+class Knowing(Decoder):
+    """Knows some words."""
+
+    def knows(self, word: str) -> bool:
+        return word in ("GO", "ON", "ONE")
+
+
+def test_many_unknown_words_are_told_with_what_to_do() -> None:
+    decoder = Knowing(Alphabet("AB "), 0.02)
+    lm = Path("my lm.arpa")
+
+    def hint(*hypotheses: str) -> str:
+        evaluation = Evaluation([result(str(i), "GO", text) for i, text in enumerate(hypotheses)], 0.0, 0)
+        return hint_at_unknown_words(evaluation, decoder, Path("run"), lm)
+
+    assert hint("GO ON", "ONE GOON") == (
+        "1 of the 4 recognised words are not in my lm.arpa, such as GOON: python main.py lm tune run --lm 'my lm.arpa' "
+        "looks for better weights, --closed-vocabulary allows no such word, and a larger --unknown-penalty makes them "
+        "dearer"
+    )
+    assert hint("GO " * 9, "GOON") == ""
+    assert hint("") == ""

@@ -1,5 +1,6 @@
 """Tables of several runs, and the errors."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 from ds2_jax import cli
 from ds2_jax.config import Config, DataConfig
 from ds2_jax.data.manifest import Utterance
+from ds2_jax.decoding.options import GREEDY
+from ds2_jax.evaluation.provenance import Provenance
 from ds2_jax.evaluation.results import Evaluation, Result, write_evaluation
 from ds2_jax.evaluation.summary import summary
 from ds2_jax.runs.run_folder import open_run
@@ -107,7 +110,63 @@ def test_every_evaluation_has_a_table_and_those_who_lack_it_are_named(
     names = [[row.split(" | ")[0] for row in table.splitlines()[2:]] for table in sections[1::2]]
     both = ["| first", "| second", "| mean of 2 runs"]
     assert names == [both, both, ["| second"]]
-    assert output.err == f"evaluations/an4-dev is not in {first}: its table has only the other runs\n"
+    assert output.err == f"an4-dev is not in {first}: its table has only the other runs\n"
+
+
+def with_provenance(name: str, steps: int = 8, written: str = "2030-01-01", **others: Any) -> Evaluation:
+    values: dict[str, Any] = {
+        "manifest": f"/{name}/test.jsonl",
+        "manifest_digest": f"{name:0>64}",
+        "weights_digest": f"{steps:064}",
+        "decoding": vars(GREEDY) | {"hot_word": []},
+        "lm_digest": "",
+    }
+    made_by = Provenance(**values | others, steps=[steps], written=written)
+    return dataclasses.replace(evaluation(SPOKEN), provenance=made_by)
+
+
+def write_named(run: Path, *evaluations: Evaluation) -> None:
+    for each in evaluations:
+        assert each.provenance is not None
+        write_evaluation(run / "evaluations", each.provenance.name, each)
+
+
+def test_tables_follow_what_files_say_and_not_their_names(
+    first: Path, second: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beam: dict[str, Any] = vars(GREEDY) | {"hot_word": [], "lm": "/3-gram.arpa", "alpha": 0.5, "beta": 0.5}
+    write_named(
+        first,
+        with_provenance("a/en"),
+        with_provenance("b/en"),
+        with_provenance("a/en", decoding=beam, lm_digest="1" * 64),
+        with_provenance("a/en", decoding=beam, lm_digest="2" * 64),  # another model of the same name
+        with_provenance("a/en", decoding=beam | {"alpha": 0.6}, lm_digest="1" * 64),
+    )
+    write_named(second, with_provenance("a/en", manifest="/moved/en/test.jsonl", steps=9))
+    assert summary((first, second)) == 0
+    output = capsys.readouterr().out
+    tables = {part.partition("\n")[0]: part.count("\n| ") - 2 for part in output.split("\n\n### ")[1:]}
+    digests = [f"{name:0>64}"[:8] for name in ("a/en", "b/en")]
+    assert tables == {
+        f"en-test, greedy (/a/en/test.jsonl, digest {digests[0]}): 3 utterances": 3,
+        f"en-test, greedy (/b/en/test.jsonl, digest {digests[1]}): 3 utterances": 1,
+        "en-test, beam search, 3-gram.arpa (11111111), alpha 0.5, beta 0.5: 3 utterances": 1,
+        "en-test, beam search, 3-gram.arpa (22222222), alpha 0.5, beta 0.5: 3 utterances": 1,
+        "en-test, beam search, 3-gram.arpa (11111111), alpha 0.6, beta 0.5: 3 utterances": 1,
+    }
+
+
+def test_results_of_earlier_weights_have_a_table_of_their_own(
+    first: Path, second: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_named(first, with_provenance("en"), with_provenance("en", steps=16, written="2030-01-02"))
+    write_named(second, with_provenance("en"))
+    assert summary((first, second)) == 0
+    tables = capsys.readouterr().out.split("\n\n### ")[1:]
+    names = [[line.split(" | ")[0] for line in table.splitlines()[4:]] for table in tables]
+    assert names == [["| first, step 16", "| second", "| mean of 2 runs"], ["| first, step 8"]]
+    assert [table.partition(":")[0] for table in tables] == ["en-test, greedy", "en-test, greedy, earlier weights"]
 
 
 def test_evaluation_is_enough_without_a_test_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,8 +222,8 @@ def test_run_without_an_evaluation_is_named(first: Path, tmp_path: Path) -> None
     with pytest.raises(InputError) as caught:
         summary((first, unfinished))
     assert str(caught.value) == (
-        f"{unfinished} must hold an evaluation, got neither test.json nor evaluations. Continue its training to "
-        f"the end, or evaluate it: python main.py evaluate {unfinished}"
+        f"{unfinished} must hold an evaluation, got none. Continue its training to the end, or evaluate it: "
+        f"python main.py evaluate {unfinished}"
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -258,6 +259,11 @@ def test_wrong_command_lines(
         "error: RUN must have a dev split that it did not train on, got none. Tune on another run, or decode with "
         "--alpha and --beta.\n"
     )
+    full = shutil.copytree(run, tmp_path / "full", ignore=shutil.ignore_patterns("tuning"))
+    (full / "tuning").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(tune_lib, "hear", None)
+        assert "must be writable, got: Not a directory." in failure(full, "--lm", lm)
     untrained = tmp_path / "untrained"
     config = run_folder.load_config(run)
     run_folder.open_run(untrained, config, overwrite=False)

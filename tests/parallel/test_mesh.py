@@ -97,7 +97,7 @@ def test_eight_devices_train_as_one(
     mesh = data_mesh()
     assert mesh.size == 8
     if mode == "shard_map":
-        actual, metrics, signals = jax.device_get(program(replicate(state, mesh), make_batch(), EPOCH, NO_SIGNALS))
+        actual, metrics, signals = jax.device_get(program(replicate(state, mesh), make_batch(), EPOCH, {}, NO_SIGNALS))
         assert not signals.any()
     else:
         step = parallel_train_step(TRAIN_STEP, mesh, mode)
@@ -130,7 +130,7 @@ def accumulating_step(accumulating_program: Any) -> Any:
     """Wraps the program as `parallel.TrainStep` calls it."""
 
     def call(state: Any, batch: dict[str, np.ndarray]) -> Any:
-        return accumulating_program(state, batch, EPOCH, NO_SIGNALS)[:2]
+        return accumulating_program(state, batch, EPOCH, {}, NO_SIGNALS)[:2]
 
     return call
 

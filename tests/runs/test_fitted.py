@@ -1,14 +1,17 @@
 """Tuned weights are stored with a run and used unless the user sets others."""
 
+import dataclasses
+import errno
 import json
 from pathlib import Path
 
 import pytest
 
+from ds2_jax.decoding.calibration import UNCALIBRATED
 from ds2_jax.decoding.ngram.cache import digest_of
 from ds2_jax.decoding.options import DecodingOptions
-from ds2_jax.runs.fitted import Tuned, read_tuned, with_tuned, write_tuned
-from ds2_jax.runs.run_folder import TUNED
+from ds2_jax.runs.fitted import Tuned, read_calibration, read_tuned, with_tuned, write_calibration, write_tuned
+from ds2_jax.runs.run_folder import CALIBRATION, TUNED
 from ds2_jax.system.errors import InputError
 
 FOUND = Tuned("lm.arpa", 0.75, 1.5, 0.08, 0.03, 100, 3640)
@@ -100,3 +103,22 @@ def test_a_number_of_the_wrong_type_is_named(tmp_path: Path) -> None:
     (tmp_path / TUNED).write_text(json.dumps(rows))
     with pytest.raises(InputError, match="alpha must be of type float, got 'much'"):
         read_tuned(tmp_path)
+
+
+def test_a_file_that_may_not_be_read_is_not_to_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    for name, read in ((TUNED, read_tuned), (CALIBRATION, read_calibration)):
+        (tmp_path / name).write_text("{}")
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_text", refuse)
+            with pytest.raises(InputError) as error:
+                read(tmp_path)
+        assert str(error.value).endswith("Permission denied. Correct this and try again.")
+
+
+def test_a_calibration_without_a_checkpoint_names_no_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_calibration(tmp_path, dataclasses.replace(UNCALIBRATED, step=7))
+    assert read_calibration(tmp_path) == UNCALIBRATED
+    assert "was fitted to step 7, but the run has no checkpoint: " in capsys.readouterr().err

@@ -93,6 +93,19 @@ def test_overwrite_spares_a_folder_with_settings_of_something_else(tmp_path: Pat
     assert (tmp_path / "metrics.jsonl").read_text() == "years of work"
 
 
+@pytest.mark.parametrize("text", [b"{", b"\0" * 9, b'{"epochs": 3}'])
+def test_overwrite_replaces_a_run_whose_settings_are_damaged(tmp_path: Path, text: bytes) -> None:
+    open_trained(tmp_path)
+    (tmp_path / "checkpoints/7/meta").mkdir()
+    (tmp_path / "checkpoints/7/meta/metadata").touch()
+    (tmp_path / "config.json").write_bytes(text)
+    with pytest.raises(InputError, match=r"config\.json: "):
+        open_run(tmp_path, CONFIG, overwrite=False)
+    open_run(tmp_path, CONFIG, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert load_config(tmp_path) == CONFIG
+
+
 def test_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"config\.json must be writable, got: Not a directory\. Free space, or"):

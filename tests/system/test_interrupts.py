@@ -18,7 +18,8 @@ from tests.small_runs import write_noise_manifest
 ROOT = Path(__file__).parents[2]
 HEEDING = """
 import os, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 SECONDS = (0.8, 9.0)
@@ -82,7 +83,8 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "told", "again"), [(signal.SIGINT, "interrupted", " again"), (signal.SIGTERM, "terminated", "")]
+    ("number", "told", "again"),
+    [(signal.SIGINT, "interrupted", " again"), (signal.SIGTERM, "terminated", ""), (signal.SIGHUP, "hung up", "")],
 )
 def test_training_finishes_its_step_and_saves(
     folder: Path, tmp_path: Path, number: signal.Signals, told: str, again: str
@@ -144,3 +146,42 @@ def test_a_signal_leaves_no_temporary_folder(tmp_path: Path, number: int) -> Non
         interrupt(process, number=number)
     assert process.returncode == 128 + number
     assert list(tmp_path.iterdir()) == []
+
+
+IN_TERMINAL = """
+import os, pty, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL if sys.argv[1] == "heeded" else signal.SIG_IGN)
+process, terminal = pty.fork()
+if not process:
+    os.execv(sys.executable, [sys.executable, "-c", *sys.argv[2:]])
+while not os.read(terminal, 1000).endswith(b"ready"):
+    pass
+os.close(terminal)  # as when its window is closed
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+"""
+WORKING = """
+import pathlib, sys, time
+from ds2_jax.system import interrupts
+interrupts.watch()
+sys.stderr.write("ready")
+try:
+    with interrupts.deferred(lambda: "nothing is lost"):
+        for step in range(20):
+            time.sleep(0.1)
+            if step > 8 and interrupts.requested():
+                print("saving", file=sys.stderr, flush=True)  # the terminal is gone
+                pathlib.Path(sys.argv[1]).write_text("saved")
+                interrupts.check()
+except interrupts.Stopped as stop:
+    print(stop, file=sys.stderr)
+    interrupts.leave(stop.code)
+"""
+
+
+@pytest.mark.parametrize(("mode", "code"), [("heeded", 129), ("ignored", 0)])
+def test_a_closed_terminal_saves_and_stops_unless_the_signal_is_ignored(tmp_path: Path, mode: str, code: int) -> None:
+    saved = tmp_path / "saved"
+    words = [sys.executable, "-c", IN_TERMINAL, mode, WORKING, str(saved)]
+    done = subprocess.run(words, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60)
+    assert done.returncode == code
+    assert saved.exists() is (mode == "heeded")

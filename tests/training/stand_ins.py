@@ -17,11 +17,24 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def written_test(run: Path) -> Path:
+    """Finds the result of the test split, the only evaluation of a run."""
+    [path] = (run / "evaluations").glob("*.json")
+    return path
+
+
+def without_time_of_writing(run: Path) -> dict[str, Any]:
+    """Reads the result of the test split, but for the time at which it was written."""
+    result: dict[str, Any] = json.loads(written_test(run).read_text())
+    assert result["provenance"].pop("written")
+    return result
+
+
 def without_compiling(monkeypatch: pytest.MonkeyPatch, loss: float = 1.0) -> None:
     """Replaces the training step by one that learns nothing, and the first weights by others: neither is compiled."""
 
     def parallel_train_step(*_: Any) -> Callable[..., Any]:
-        def step(state: Any, batch: dict[str, np.ndarray], _: Any, signal: int) -> Any:
+        def step(state: Any, batch: dict[str, np.ndarray], _: Any, signal: int, __: Any) -> Any:
             samples = batch["num_samples"].sum()
             alignable = (batch["num_samples"] > 0).sum()
             counts = {

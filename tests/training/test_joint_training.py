@@ -17,6 +17,7 @@ from ds2_jax.parallel.processes import LOST
 from ds2_jax.runs.run_folder import last_step, saved_steps
 from tests import processes
 from tests.small_runs import SMALL_CONFIG, with_manifests, write_noise, write_noise_manifest
+from tests.training.stand_ins import read_lines, without_time_of_writing, written_test
 
 EPOCHS, STEPS, NUM_UTTERANCES = 4, 5, 45
 COUNTS, NUMBERS = ("step", "epoch", "alignable", "unalignable", "num_samples"), {"loss", "grad_norm", "dev_loss"}
@@ -122,9 +123,9 @@ def test_processes_that_die_stop_and_change_in_number_end_as_one(folder: Path) -
             assert line[name] == pytest.approx(expected[name], rel=1e-5), name
         assert line.get("dev_wer") == expected.get("dev_wer")
     assert saved_steps(run)[-1] == saved_steps(whole)[-1] == EPOCHS * STEPS
-    results, expected_results = ((each / "test.jsonl").read_text().splitlines() for each in (run, whole))
+    results, expected_results = (read_lines(written_test(each).with_suffix(".jsonl")) for each in (run, whole))
     assert len(results) == len(expected_results) == NUM_UTTERANCES - 1
-    assert json.loads((run / "test.json").read_text())["wer"] == json.loads((whole / "test.json").read_text())["wer"]
+    assert without_time_of_writing(run)["wer"] == without_time_of_writing(whole)["wer"]
 
 
 @pytest.mark.parametrize(

@@ -82,14 +82,17 @@ def test_minutes_count_from_the_last_save(recorder: Recorder, clock: Clock) -> N
     assert saver_of(recorder, every_minutes=0.0).asked() == 0
 
 
-def test_a_signal_saves_waits_and_stops(recorder: Recorder, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_saves_waits_and_stops(
+    recorder: Recorder, clock: Clock, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
     saver = saver_of(recorder)
-    monkeypatch.setattr(interrupts, "_requested", signal.SIGTERM)
+    monkeypatch.setattr(interrupts, "_requested", number)
     clock.now += 1e6  # the signal outranks the clock
-    assert saver.asked() == signal.SIGTERM
+    assert saver.asked() == SAVE + number
     with pytest.raises(interrupts.Stopped) as stop:
         saver.save(STATE, saver.asked())
-    assert stop.value.code == 143
+    assert stop.value.code == code
     assert recorder.calls == ["check", "save 7", "wait"]
 
 
@@ -98,7 +101,7 @@ def test_alone_a_process_heeds_itself_and_among_others_what_all_were_told(
 ) -> None:
     saver = saver_of(recorder)
     monkeypatch.setattr(interrupts, "_requested", signal.SIGTERM)
-    assert saver.agreed(told=0) == signal.SIGTERM
+    assert saver.agreed(told=0) == SAVE + signal.SIGTERM
     monkeypatch.setattr("jax.process_count", lambda: 2)
     assert saver.agreed(told=0) == 0
     assert saver.agreed(told=SAVE) == SAVE

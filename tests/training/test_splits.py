@@ -18,10 +18,12 @@ from ds2_jax.runs.run_folder import best_step, load_config, saved_steps
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training import splits as splits_lib
+from ds2_jax.training import train as train_lib
+from ds2_jax.training.dry_run import dry_run
 from ds2_jax.training.splits import read_splits
 from ds2_jax.training.train import train
-from tests.small_runs import SMALL_CONFIG, noise, write_noise_manifest
-from tests.training.stand_ins import read_lines, without_compiling
+from tests.small_runs import SMALL_CONFIG, noise, with_manifests, write_noise_manifest
+from tests.training.stand_ins import read_lines, without_compiling, written_test
 
 
 def test_splits_and_plan_are_told(
@@ -80,7 +82,7 @@ def test_punctuation_is_removed_in_training_and_evaluation(tmp_path: Path, monke
     train(config, tmp_path / "run")
     texts = ["GO", "IT'S NO", "ON OFF"]
     assert sorted(Alphabet.of(data).decode(labels) for labels in seen if labels) == texts
-    lines = read_lines(tmp_path / "run/test.jsonl")
+    lines = read_lines(written_test(tmp_path / "run").with_suffix(".jsonl"))
     assert sorted(line["reference"] for line in lines) == texts
     assert load_config(tmp_path / "run").data.remove == data.remove
 
@@ -108,6 +110,42 @@ def test_run_whose_utterances_changed_is_not_continued(tmp_path: Path, monkeypat
     elsewhere = shutil.copytree(tmp_path / "data", tmp_path / "moved") / manifest.name
     write_manifest(elsewhere, [dataclasses.replace(u, audio=tmp_path / "moved" / u.audio.name) for u in utterances])
     train(dataclasses.replace(config, data=dataclasses.replace(data, train=elsewhere)), tmp_path / "run")
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("epochs", [1, 2], ids=["finished", "unfinished"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_start_with_other_utterances_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str, epochs: int
+) -> None:
+    without_compiling(monkeypatch)
+    if epochs == 2:
+        monkeypatch.setattr(train_lib, "epochs_left", lambda *_: range(1))
+    one, other = (write_noise_manifest(tmp_path / "data", ("GO", text), name=text) for text in ("YES", "NO"))
+    data = dataclasses.replace(SMALL_CONFIG.data, train=one, test=one)
+    config = dataclasses.replace(SMALL_CONFIG, epochs=epochs, data=data)
+    train(config, tmp_path / "run")
+    before = contents(tmp_path / "run")
+    place: dict[str, Any] = {split: other}
+    changed = dataclasses.replace(config, data=dataclasses.replace(data, **place))
+    told = {"train": "the utterances it began with, got others", "test": "the test split it began with, got another"}
+    with pytest.raises(InputError, match=f"run must continue with {told[split]}"):
+        train(changed, tmp_path / "run")
+    with pytest.raises(InputError, match=f"run must continue with {told[split]}"):
+        dry_run(changed, tmp_path / "run")
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_refused_start_in_a_folder_of_something_else_leaves_no_lock(tmp_path: Path) -> None:
+    manifest = write_noise_manifest(tmp_path / "data")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").touch()
+    with pytest.raises(InputError, match="--workdir must be empty or hold a run"):
+        train(with_manifests(SMALL_CONFIG, manifest), tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
 def test_missing_test_recording_is_found_before_training(tmp_path: Path) -> None:
@@ -157,6 +195,15 @@ def test_dev_split_that_is_trained_on_must_be_another(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=finding):
             train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_none_in_small_letters_is_no_manifest(tmp_path: Path) -> None:
+    data = DataConfig(train=write_noise_manifest(tmp_path), dev=Path("none"))
+    with pytest.raises(InputError) as caught:
+        read_splits(dataclasses.replace(SMALL_CONFIG, data=data))
+    assert str(caught.value) == (
+        "data.dev must be a manifest or None, got 'none'. To leave it out, write None with a capital N."
+    )
 
 
 def test_training_manifest_must_be_named(tmp_path: Path) -> None:

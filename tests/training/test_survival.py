@@ -23,6 +23,7 @@ from ds2_jax.parallel.mesh import data_mesh, replicate
 from ds2_jax.runs.checkpoints import Checkpoints
 from ds2_jax.runs.run_folder import best_step, last_step, saved_steps
 from tests.small_runs import SMALL_CONFIG, some_state, with_manifests, write_noise_manifest
+from tests.training.stand_ins import without_time_of_writing, written_test
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS = 4, 5
@@ -148,8 +149,10 @@ def assert_survives(folder: Path, name: str, kills: Sequence[tuple[str, int, flo
     assert history(run) == history(whole)
     assert [line["step"] for line in history(run) if "loss" in line] == list(range(1, EPOCHS * STEPS + 1))
     assert (saved_steps(run), best_step(run)) == (saved_steps(whole), best_step(whole))
-    for result in ("test.json", "test.jsonl", "calibration.json"):
-        assert (run / result).read_text() == (whole / result).read_text()
+    assert without_time_of_writing(run) == without_time_of_writing(whole)
+    lines, expected = (written_test(each).with_suffix(".jsonl").read_text() for each in (run, whole))
+    assert lines == expected
+    assert (run / "calibration.json").read_text() == (whole / "calibration.json").read_text()
     return found
 
 

@@ -1,6 +1,7 @@
 """Training learns, stops, continues, and leaves the files that it should."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import re
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,17 +26,20 @@ from ds2_jax.data.manifest import Utterance, read_manifest, write_manifest
 from ds2_jax.evaluation.results import Evaluation, Result
 from ds2_jax.evaluation.split_outputs import evaluate_split
 from ds2_jax.model import update
-from ds2_jax.parallel.mesh import data_mesh, replicate
+from ds2_jax.model.optimizer import learning_rate_schedule, make_optimizer
+from ds2_jax.parallel.mesh import data_mesh, parallel_train_step, replicate
 from ds2_jax.runs.checkpoints import Checkpoints
 from ds2_jax.runs.fitted import read_calibration
-from ds2_jax.runs.run_folder import best_step, load_config
+from ds2_jax.runs.run_folder import best_step, load_config, open_run, saved_steps
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training import train as train_lib
+from ds2_jax.training.remaining import describe_more_epochs, stops_early
 from ds2_jax.training.splits import read_splits
-from ds2_jax.training.train import stops_early, train
+from ds2_jax.training.train import train
 from tests.small_runs import SMALL_CONFIG, some_state, with_manifests, write_noise_manifest
-from tests.training.stand_ins import read_lines, without_compiling
+from tests.training.stand_ins import read_lines, without_compiling, without_time_of_writing, written_test
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 EPOCHS = 3
@@ -128,6 +132,34 @@ def test_nothing_compiles_after_the_first_epoch(trained: Trained) -> None:
     assert set(trained.compiled_later) <= {"jit(slice)", "jit(incremental_update)"}
 
 
+def lowered_step(config: Config) -> str:
+    """Returns the program of a run's training step, as text."""
+    tx = make_optimizer(config.optim, 3, 3 * config.epochs)
+    num_labels = Alphabet.of(config.data).size
+    step = functools.partial(update.train_step, config=config, num_labels=num_labels, tx=tx)
+    counts = np.full(8, 4000, np.int32)
+    batch = {"waveforms": np.zeros((8, 4000), np.float32), "num_samples": counts, "indices": counts}
+    batch |= {"labels": np.ones((8, 3), np.int32), "num_labels": np.full(8, 3, np.int32)}
+    given = update.step_arguments(config, 3)(1)
+    return parallel_train_step(step, data_mesh()).lower(some_state(config), batch, jnp.int32(0), given).as_text()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_seed_and_schedule_are_no_part_of_the_compiled_step(optimizer: Literal["adamw", "sgd"]) -> None:
+    augment = AugmentConfig(num_time_masks=1, time_mask_width=10)
+    optim = OptimConfig(optimizer=optimizer, learning_rate=1e-3, schedule="cosine", warmup_steps=2)
+    config = dataclasses.replace(SMALL_CONFIG, augment=augment, optim=optim)
+    other_optim = dataclasses.replace(optim, learning_rate=2e-3, schedule="exponential", anneal=0.9, warmup_steps=5)
+    other = dataclasses.replace(config, seed=9, epochs=7, optim=other_optim)
+    assert lowered_step(other) == lowered_step(config)
+    for each in (config, other):
+        schedule = learning_rate_schedule(each.optim, 3, 3 * each.epochs)
+        given = update.step_arguments(each, 3)
+        assert [given(step) for step in (0, 4)] == [
+            {"seed": each.seed, "learning_rate": schedule(jnp.int32(step))} for step in (0, 4)
+        ]
+
+
 def test_no_more_shapes_are_compiled_than_were_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,9 +191,15 @@ def test_metrics_are_logged_for_each_step_and_epoch(trained: Trained) -> None:
         assert line["num_samples"] == round(1.65 * 16_000)
         assert line["loss"] > 0
         assert line["grad_norm"] > 0
+    schedule = learning_rate_schedule(trained.config.optim, 1, EPOCHS)
+    assert [line["learning_rate"] for line in steps] == [float(schedule(step)) for step in range(EPOCHS)]
     epochs = [line for line in lines if "dev_wer" in line]
     assert [line["epoch"] for line in epochs] == [1, 2, 3]
     assert all({"dev_loss", "dev_cer", "dev_cer_with_spaces"} <= line.keys() for line in epochs)
+    for line, step in zip(epochs, steps, strict=True):  # an epoch has one step
+        assert (line["train_loss"], line["learning_rate"]) == (step["loss"], step["learning_rate"])
+    documented = (ROOT / "docs/training.md").read_text()
+    assert {name for line in lines for name in line if f"`{name}`" not in documented} == set()
     for line in epochs:  # 3 utterances of 0.5, 0.55 and 0.6 s in 8 rows of 61 frames
         padded = 61 * 160 - 1
         assert line["empty_share"] == 5 / 8
@@ -176,10 +214,12 @@ def test_metrics_are_logged_for_each_step_and_epoch(trained: Trained) -> None:
 
 def test_run_folder_holds_settings_and_test_results(trained: Trained) -> None:
     assert load_config(trained.run).model == trained.config.model
-    summary = json.loads((trained.run / "test.json").read_text())
+    summary = json.loads(written_test(trained.run).read_text())
     assert summary["utterances"] == 3
     assert summary["wer_counts"]["reference_length"] == 3
-    lines = read_lines(trained.run / "test.jsonl")
+    assert summary["provenance"]["manifest"] == str(trained.config.data.test)
+    assert len(summary["provenance"]["steps"]) == 2
+    lines = read_lines(written_test(trained.run).with_suffix(".jsonl"))
     assert sorted(line["reference"] for line in lines) == ["GO", "NO", "YES"]
 
 
@@ -227,7 +267,7 @@ def test_finished_run_tells_what_it_found(
     monkeypatch.setattr(train_lib, "fit", None)
     evaluation = train(trained.config, trained.run)
     assert evaluation is not None
-    assert evaluation.summary == json.loads((trained.run / "test.json").read_text())
+    assert evaluation.summary == json.loads(written_test(trained.run).read_text())
     assert {path: path.read_bytes() for path in trained.run.rglob("*") if path.is_file()} == before
     output = capsys.readouterr()
     assert f"{trained.run}: finished: 3 of 3 epochs\n" in output.err
@@ -246,14 +286,14 @@ def test_results_are_those_of_the_averaged_weights(trained: Trained) -> None:
     mesh = data_mesh()
     model = TrainedModel(trained.config, replicate(mean, mesh), mesh, trained.run)
     test = evaluate_split(model, split, model.decoder(), title="test")
-    assert test.loss == pytest.approx(json.loads((trained.run / "test.json").read_text())["loss"], rel=1e-5)
+    assert test.loss == pytest.approx(json.loads(written_test(trained.run).read_text())["loss"], rel=1e-5)
 
 
 def test_finished_run_without_test_results_is_evaluated(trained: Trained, tmp_path: Path) -> None:
     run = shutil.copytree(trained.run, tmp_path / "run")
-    (run / "test.json").unlink()
+    written_test(run).unlink()
     train(trained.config, run)
-    assert (run / "test.json").read_text() == (trained.run / "test.json").read_text()
+    assert without_time_of_writing(run) == without_time_of_writing(trained.run)
     assert len(list((run / "tensorboard").iterdir())) == 2  # the second holds the test's error rates
 
 
@@ -264,7 +304,7 @@ def test_without_dev_the_last_epoch_is_best(tmp_path: Path, monkeypatch: pytest.
     assert train(config, tmp_path / "run") is None
     with Checkpoints(tmp_path / "run", config) as checkpoints:
         assert checkpoints.best_step == checkpoints.latest_step == config.epochs
-    assert not (tmp_path / "run/test.json").exists()
+    assert not (tmp_path / "run/evaluations").exists()
 
 
 def evaluates_at(monkeypatch: pytest.MonkeyPatch, rates: Callable[[int], int]) -> None:
@@ -298,6 +338,54 @@ def test_training_stops_after_epochs_without_progress(
     with Checkpoints(tmp_path / "run", config) as checkpoints:
         assert checkpoints.best_step == best
         assert checkpoints.latest_step == min(best + 2, 6)
+
+
+def test_a_finished_run_goes_on_with_more_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_compiling(monkeypatch)
+    run = tmp_path / "run"
+    config = dataclasses.replace(with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path / "data")), epochs=2)
+    train(config, run)
+    first = written_test(run)
+    with pytest.raises(InputError, match="epochs: 2 in the run, 1 now"):
+        train(dataclasses.replace(config, epochs=1), run)
+    capsys.readouterr()
+    train(dataclasses.replace(config, epochs=4, patience=9), run)
+    told = capsys.readouterr().err
+    assert (
+        f"{run}: 4 epochs instead of 2; the constant schedule of the learning rate goes on as it was: 0.01 at the next "
+        "step, 3, and 0.01 at the last, 4\n"
+    ) in told
+    assert f"{run}: continuing after step 2\n" in told
+    assert load_config(run).epochs == 4
+    assert saved_steps(run)[-1] == 4
+    assert first.exists()
+    capsys.readouterr()
+    train(dataclasses.replace(config, epochs=4, patience=9), run)
+    assert f"{run}: finished: 4 of 4 epochs\n" in capsys.readouterr().err
+
+
+def test_the_schedule_of_more_epochs_is_told(tmp_path: Path) -> None:
+    optim = OptimConfig(learning_rate=1.0, schedule="cosine")
+    open_run(tmp_path, Config(epochs=2, optim=optim), overwrite=False)
+    assert describe_more_epochs(tmp_path, Config(epochs=4, optim=optim), num_steps=50) == ""  # nothing is trained yet
+    (tmp_path / "checkpoints/100").mkdir(parents=True)
+    assert describe_more_epochs(tmp_path, Config(epochs=2, optim=optim), num_steps=50) == ""
+    assert describe_more_epochs(tmp_path, Config(epochs=4, optim=optim), num_steps=50) == (
+        f"{tmp_path}: 4 epochs instead of 2; the cosine schedule of the learning rate is now that of 4 epochs, where "
+        "that of 2 had come to 0.000247: 0.5 at the next step, 101, and 6.17e-05 at the last, 200"
+    )
+
+
+def test_other_schedules_go_on_as_they_were(tmp_path: Path) -> None:
+    optim = OptimConfig(learning_rate=1.0, schedule="exponential", anneal=0.5)
+    open_run(tmp_path, Config(epochs=2, optim=optim), overwrite=False)
+    (tmp_path / "checkpoints/100").mkdir(parents=True)
+    assert describe_more_epochs(tmp_path, Config(epochs=4, optim=optim), num_steps=50) == (
+        f"{tmp_path}: 4 epochs instead of 2; the exponential schedule of the learning rate goes on as it was: 0.25 at "
+        "the next step, 101, and 0.125 at the last, 200"
+    )
 
 
 def test_unreadable_dev_recording_keeps_what_was_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,13 +441,13 @@ def test_real_speech_is_learned_evaluated_and_transcribed(
         optim=OptimConfig(learning_rate=3e-3, schedule="cosine", warmup_steps=10),
     )
     train(config, tmp_path / "run")
-    assert json.loads((tmp_path / "run/test.json").read_text())["wer"] == 0
+    assert json.loads(written_test(tmp_path / "run").read_text())["wer"] == 0
 
     run = (tmp_path / "run").rename(tmp_path / "moved")
     capsys.readouterr()
     assert cli.main(["evaluate", str(run), "--manifest", str(once)]) == 0
     assert "WER 0.00%" in capsys.readouterr().out
-    results = read_lines(run / f"evaluations/{tmp_path.name}-once.jsonl")
+    results = read_lines(written_test(run).with_suffix(".jsonl"))  # the same evaluation has the same name
     assert sorted(line["hypothesis"] for line in results) == list(WORDS)
 
     utterances = read_manifest(once)

@@ -14,7 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ds2_jax.training.watch import RecompilationAlarm, Watchdog
+from ds2_jax.config import Config, OptimConfig
+from ds2_jax.data.manifest import Utterance
+from ds2_jax.evaluation.results import Evaluation, Result
+from ds2_jax.training.watch import RecompilationAlarm, Watchdog, disappointments, doubts
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -184,3 +187,29 @@ def test_nothing_is_told_when_it_is_over(capsys: pytest.CaptureFixture[str]) -> 
     for size in (5, 6):
         step(0, batch_of(size), jnp.int32(0))
     assert capsys.readouterr().err == ""
+
+
+def settings(epochs: int, warmup_steps: int) -> Config:
+    return Config(epochs=epochs, optim=OptimConfig(warmup_steps=warmup_steps))
+
+
+def test_a_warm_up_that_never_ends_is_told() -> None:
+    assert doubts(settings(10, 180), num_steps=18) == []
+    assert doubts(settings(10, 300), num_steps=18) == [
+        "optim.warmup_steps is 300, but the training has 180 steps: the learning rate rises to 60% of its peak and "
+        "never falls. Lower --optim.warmup-steps, or raise --epochs."
+    ]
+
+
+def heard_as(hypothesis: str, reference: str = "GO ON") -> Evaluation:
+    return Evaluation([Result(Utterance(Path("a.wav"), 1.0, reference, "a"), reference, hypothesis)], 1.0, 0)
+
+
+def test_a_model_that_learnt_nothing_is_told_with_what_to_read() -> None:
+    [line] = disappointments(test=heard_as(""), dev=heard_as("GO ON"))
+    section = "A model that learns nothing"
+    assert line == f'the model has learnt little (WER 100%, CER 100% on test): see "{section}" in docs/training.md'
+    assert f"\n## {section}\n" in (ROOT / "docs/training.md").read_text()
+    assert disappointments(test=None, dev=heard_as("E"))[0].endswith(f'on dev): see "{section}" in docs/training.md')
+    for evaluation in (heard_as("GO IN"), heard_as("GOON"), heard_as("GO", reference=""), None):
+        assert disappointments(test=evaluation, dev=Evaluation([], 0.0, 0)) == []

@@ -25,6 +25,9 @@ from ds2_jax.system.numba_cache import kernel
 
 NODES, ACTIVES, FRAME, ASKING = range(4)
 """Indices into `Search.counts`: the numbers of nodes, active nodes, frames read, and nodes that wait for a score."""
+LETTERS = 5.0
+"""An unknown word of up to so many labels pays the penalty once, a longer one in proportion to its length. Otherwise
+one long unknown word is cheaper than the known words that it consists of."""
 DONE, ASKS, FULL = range(3)
 """Results of `advance`: all frames are read, or the nodes in `asking` need a score, or the trie has no room."""
 
@@ -236,7 +239,7 @@ def _scores_of_child(
             if rules.closed:
                 pending = -np.inf
             elif rules.space >= 0:  # otherwise the label's own score contains the penalty
-                pending -= rules.unknown_penalty
+                pending -= rules.unknown_penalty * max(1.0, (depth + 1) / LETTERS)
     return settled, pending
 
 

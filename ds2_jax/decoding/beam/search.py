@@ -1,6 +1,8 @@
 """Prefix beam search: finds the most likely texts of an utterance, optionally with a language model and hot words."""
 
 import copy
+import functools
+import itertools
 import math
 from typing import NamedTuple
 
@@ -58,7 +60,7 @@ class BeamSearch:
     """
 
     def __init__(self, alphabet: Alphabet, options: DecodingOptions, model: LanguageModel | None = None) -> None:
-        self._num_labels = alphabet.size
+        self._alphabet, self._num_labels = alphabet, alphabet.size
         self._model = model
         spelt = spell(options.hot_words, alphabet)
         self._hot_words = automaton(spelt, alphabet)
@@ -100,6 +102,15 @@ class BeamSearch:
         progress = self.start()
         progress.read(log_probs)
         return progress.hypotheses(num_best)
+
+    def knows(self, word: str) -> bool:
+        """Whether the language model or the hot words have a word; True without a language model of words."""
+        return word in self._known if self._rules.scored and self._rules.space > 0 else True
+
+    @functools.cached_property
+    def _known(self) -> frozenset[str]:
+        labels, starts = self._vocabulary.labels.tolist(), self._vocabulary.starts.tolist()
+        return frozenset(self._alphabet.decode(labels[start:end]) for start, end in itertools.pairwise(starts))
 
     def weighted(self, alpha: float, beta: float) -> "BeamSearch":
         """Returns this search with other weights. Both share the vocabulary, because building it is slow."""
@@ -220,7 +231,8 @@ class PartialSearch:
         numbers = np.where(known, self._vocabulary.ids[words], UNKNOWN)
         scores, states = self._model.score(nodes["state"][asking], numbers)
         scores = self._scale * scores + self._beta
-        nodes["word_score"][asking] = np.where(known, scores, scores - self._rules.unknown_penalty)
+        penalties = self._rules.unknown_penalty * np.maximum(1.0, nodes["length"][asking] / kernel.LETTERS)
+        nodes["word_score"][asking] = np.where(known, scores, scores - penalties)
         nodes["word_state"][asking] = states
 
     def _score_words(self) -> None:

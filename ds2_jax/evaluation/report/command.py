@@ -11,7 +11,7 @@ from ds2_jax.evaluation.report.page import page
 from ds2_jax.evaluation.report.utterance import Illustrator
 from ds2_jax.evaluation.report.worst import Example
 from ds2_jax.system.errors import InputError
-from ds2_jax.system.files import write_text, writing
+from ds2_jax.system.files import make_writable, write_text
 
 NUM_UTTERANCES = 20
 """The number of worst utterances on the page. At 16 kHz, one of 3 s takes 0.2 MB and one of 30 s takes 1.6 MB, so the
@@ -22,12 +22,11 @@ def make_folder(folder: Path) -> None:
     """Makes the folder of a report. Call it before the evaluation, so that a failure does not waste its work.
 
     Raises:
-        InputError: there is a file at this path, or the folder cannot be made.
+        InputError: there is a file at this path, or the folder cannot be made or written.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--report must be a folder, got {folder}, which is a file. Give another --report.")
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_writable(folder)
 
 
 def write_report(

@@ -115,7 +115,8 @@ def make_again(failed: FailedStep, run: Path) -> Replay:
     before = jax.device_get(state)  # the step reuses the memory of `state`
     step = functools.partial(update_lib.train_step, config=config, num_labels=alphabet.size, tx=tx)
     train_step = parallel_train_step(step, mesh, config.parallel)
-    _, metrics, _ = train_step(state, failed.batch, jnp.int32(failed.epoch))
+    given = update_lib.step_arguments(config, failed.steps_per_epoch)(failed.step - 1)
+    _, metrics, _ = train_step(state, failed.batch, jnp.int32(failed.epoch), given=given)
     return Replay(failed, config, mesh, before, float(metrics["loss"]), float(metrics["grad_norm"]))
 
 

@@ -220,6 +220,47 @@ def test_an_unknown_word_pays_at_once_and_only_once() -> None:
     assert found.labels == [b, b]
 
 
+def test_known_words_are_not_glued_to_a_long_unknown_one() -> None:
+    alphabet = Alphabet("AB ")
+    words = ("ABAB", "BABA", "AABB", "BBAA")
+    model = ToyModel(*words)
+    model.log10 = dict.fromkeys(model.log10, -3.0)
+    frames = alphabet.encode(" ".join(words))
+    probs = np.full((2 * len(frames), alphabet.size), 1e-6)
+    for place, label in enumerate(frames):  # a blank after every label; the space is a little less likely than none
+        probs[2 * place, label] = 0.45 if label == 3 else 1.0
+        probs[2 * place, 0] = 0.55 if label == 3 else 1e-6
+        probs[2 * place + 1, 0] = 1.0
+    log_probs = np.log(probs / probs.sum(1, keepdims=True)).astype(np.float32)
+    search = BeamSearch(alphabet, DecodingOptions(lm=LM), model)
+    assert alphabet.decode(search(log_probs)[0].labels) == " ".join(words)
+    free = BeamSearch(alphabet, DecodingOptions(lm=LM, unknown_penalty=0.0), model)
+    assert alphabet.decode(free(log_probs)[0].labels) == "".join(words)
+
+
+@pytest.mark.parametrize(("text", "penalty"), [("B", 2.0), ("BBBBB", 2.0), ("BABABABAB", 3.6)])
+def test_the_penalty_of_an_unknown_word_grows_with_its_length(text: str, penalty: float) -> None:
+    frames = [label for letter in text for label in (ALPHABET.encode(letter)[0], 0)]
+    log_probs = one_hot(frames, ALPHABET.size)
+    with_penalty, without = (
+        BeamSearch(ALPHABET, with_model(unknown_penalty=each), MODEL)(log_probs)[0].score for each in (2.0, 0.0)
+    )
+    assert without - with_penalty == pytest.approx(penalty)
+
+
+def test_words_of_the_model_and_hot_words_are_known() -> None:
+    options = with_model(hot_word=("BB=1",))
+    search = BeamSearch(ALPHABET, options, MODEL).weighted(1.0, 0.0)
+    assert [word for word in ("A", "AB", "BAB", "BB", "AA", "B", "ABBA") if search.knows(word)] == [
+        "A",
+        "AB",
+        "BAB",
+        "BB",
+    ]
+    assert BeamSearch(ALPHABET, UNPRUNED).knows("ABBA")  # without a model nothing is unknown
+    assert BeamSearch(SPACELESS, with_model(), CHARACTERS).knows("ABC")  # its words are characters
+
+
 def test_what_is_settled_counts_in_pruning_where_labels_are_words() -> None:
     log_probs = np.log(np.array([[0.05, 0.9, 0.03, 0.02], [0.45, 0.02, 0.5, 0.03]], np.float32))
     options = with_model(beam_threshold=2.0, alpha=0.0, beta=5.0)

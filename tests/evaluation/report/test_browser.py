@@ -130,3 +130,15 @@ def test_browser_has_nothing_to_complain_of_and_fetches_nothing(browser: Browser
     assert browser.evaluate("document.title") == "Evaluation of run"
     browser.evaluate("console.error('seen')")  # checks that errors are noticed at all
     assert len(browser.complaints) == 1
+
+
+@pytest.mark.parametrize("width", [1250, 1100, 500])
+def test_browser_shows_the_counts_beside_long_words(browser: Browser, width: int) -> None:
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+    hidden = browser.evaluate("""
+        document.querySelectorAll("#words td.name .words, #words th.name .words").forEach(
+          word => { word.textContent = "INTERNATIONALISATION"; });
+        [...document.querySelectorAll("#words .scroller")].map(box => box.scrollWidth - box.clientWidth)
+    """)
+    assert hidden
+    assert max(hidden) <= 0

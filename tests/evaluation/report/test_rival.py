@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ds2_jax.data.manifest import Utterance
+from ds2_jax.evaluation.provenance import Provenance
 from ds2_jax.evaluation.report.rival import Rival, compare, read_rival
 from ds2_jax.evaluation.results import Evaluation, Result, write_evaluation
 from ds2_jax.system.errors import InputError
@@ -29,6 +30,24 @@ def test_an_earlier_evaluation_is_read_whatever_its_order(tmp_path: Path) -> Non
     }
     comparison = compare(OURS, rival, MANIFEST)
     assert (comparison.against, comparison.difference, comparison.equal) == (str(path), 0, 1)
+
+
+def made_of(digest: str) -> Provenance:
+    return Provenance("/a/test.jsonl", digest * 64, [1], "0" * 64, {}, "")
+
+
+def test_results_of_another_manifest_are_not_compared(tmp_path: Path) -> None:
+    written = Evaluation(OURS, 1.0, 0, provenance=made_of("1"))
+    path = write_evaluation(tmp_path, "a-test-11111111", written)
+    assert read_rival(path.with_suffix(".json")) == read_rival(path)
+    compare(OURS, read_rival(path), MANIFEST, made_of("1"))
+    with pytest.raises(InputError) as caught:
+        compare(OURS, read_rival(path), MANIFEST, made_of("2"))
+    assert str(caught.value) == (
+        f"--against must be of the manifest test.jsonl (digest 22222222), got {path}, made of /a/test.jsonl (digest "
+        "11111111), with other durations or transcripts. Evaluate the other run on test.jsonl with the same "
+        "transcripts."
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 from ds2_jax import cli
 from ds2_jax.model.optimizer import make_optimizer
-from ds2_jax.model.update import TrainState, train_step
+from ds2_jax.model.update import TrainState, step_arguments, train_step
 from ds2_jax.parallel.mesh import data_mesh, parallel_train_step, replicate
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.checkpoints import Checkpoints
@@ -97,7 +97,8 @@ def train_directly(failed: FailedStep) -> tuple[float, float]:
     tx = make_optimizer(CONFIG.optim, failed.steps_per_epoch, failed.steps_per_epoch * CONFIG.epochs)
     step = functools.partial(train_step, config=CONFIG, num_labels=NUM_LABELS, tx=tx)
     state = replicate(dataclasses.replace(some_state(CONFIG), step=jnp.int32(STEP - 1)), mesh)
-    _, metrics, _ = parallel_train_step(step, mesh)(state, failed.batch, jnp.int32(failed.epoch))
+    given = step_arguments(CONFIG, failed.steps_per_epoch)(failed.step - 1)
+    _, metrics, _ = parallel_train_step(step, mesh)(state, failed.batch, jnp.int32(failed.epoch), given=given)
     return float(metrics["loss"]), float(metrics["grad_norm"])
 
 
