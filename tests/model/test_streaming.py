@@ -38,7 +38,12 @@ def weights(config: Config, dtype: str = "float32") -> Any:
     """Draws weights and statistics that are not those of a new model."""
     rng = np.random.default_rng(0)
     variables = init_variables(config, NUM_LABELS)
-    stats = jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape), variables["batch_stats"])
+
+    def draw(path: Any, leaf: jax.Array) -> np.ndarray:
+        """Means stay small: with larger ones the activations would be zero, and nothing would read the input."""
+        return rng.normal(0, 0.05, leaf.shape) if path[-1].key == "mean" else rng.uniform(0.5, 1.5, leaf.shape)
+
+    stats = jax.tree_util.tree_map_with_path(draw, variables["batch_stats"])
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), {**variables, "batch_stats": stats})
 
 
@@ -102,7 +107,8 @@ def test_steps_give_the_whole_in_float64() -> None:
         for num_frames in (1, 4):
             parts = streamed(CONFIG, *rows, num_frames, "float64")
             for own, expected in zip(parts, whole(CONFIG, *rows, "float64"), strict=True):
-                np.testing.assert_allclose(own, expected, rtol=0, atol=1e-12)
+                # The model converts the inputs of its products to float32.
+                np.testing.assert_allclose(own, expected, rtol=0, atol=1e-8)
     weights.cache_clear()
 
 
