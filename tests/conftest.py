@@ -1,6 +1,7 @@
 """Settings for all tests: eight simulated devices, strict shapes, repeatable examples, and no silent skips."""
 
 import atexit
+import ctypes.util
 import logging
 import os
 import shutil
@@ -24,8 +25,9 @@ from ds2_jax.system import logs
 ROOT = Path(__file__).resolve().parent.parent
 NO_AN4 = "the AN4 archive is not there; DS2_JAX_AN4 names it"
 NO_CHROMIUM = "Chromium is not there; apt-get install chromium"
+NO_PORTAUDIO = "PortAudio is not there; apt-get install libportaudio2"
 NO_FFMPEG = "ffmpeg is not there; apt-get install ffmpeg"
-ALLOWED_SKIPS = (NO_AN4,) if os.environ.get("CI") else (NO_AN4, NO_CHROMIUM, NO_FFMPEG)
+ALLOWED_SKIPS = (NO_AN4,) if os.environ.get("CI") else (NO_AN4, NO_CHROMIUM, NO_FFMPEG, NO_PORTAUDIO)
 """The only allowed reasons to skip a test; any other skip is a failure. CI has every program."""
 
 atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"])
@@ -55,6 +57,13 @@ def ffmpeg() -> None:
     """Skips the test if ffmpeg is not installed."""
     if shutil.which("ffmpeg") is None:
         pytest.skip(NO_FFMPEG)
+
+
+@pytest.fixture
+def portaudio() -> None:
+    """Skips the test if PortAudio is not installed."""
+    if ctypes.util.find_library("portaudio") is None:
+        pytest.skip(NO_PORTAUDIO)
 
 
 @pytest.fixture

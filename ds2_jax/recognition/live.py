@@ -3,6 +3,7 @@
 import logging
 import queue
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -61,7 +62,7 @@ def live(
     endpoints: Endpoints,
     decoding: DecodingOptions,
 ) -> int:
-    """Recognises a microphone, a pipe or a file while it is heard. Returns 0.
+    """Recognises a microphone, a pipe or a file while it is heard. Returns 0, after Ctrl-C too.
 
     Args:
         run: the folder of a training run.
@@ -85,7 +86,8 @@ def live(
     logger.info(f"hearing {source.name}; {describe(config)}")
     stream = recogniser.stream(source.sample_rate, endpoints)
     screen = Screen(output_format)
-    error = None
+    error: InputError | None = None
+    stopped: interrupts.Stopped | None = None
     started, computing = time.perf_counter(), 0.0
     try:
         with interrupts.deferred(lambda: "", task="finishing the last words"):
@@ -94,9 +96,11 @@ def live(
                     began = time.perf_counter()
                     screen.show(stream.feed(block))
                     computing += time.perf_counter() - began
-            except InputError as stopped:  # a microphone that is gone, a file that is damaged
-                error = stopped
+            except InputError as failed:  # a microphone that is gone, or a damaged file
+                error = failed
             screen.show(stream.finish())
+    except interrupts.Stopped as signalled:
+        stopped = signalled
     finally:
         source.close()
     screen.close(stream.seconds)
@@ -105,6 +109,8 @@ def live(
     logger.info(f"{seconds:.1f} s of audio in {elapsed:.1f} s, computing for {computing:.1f} s{factor}")
     if error is not None:
         raise error
+    if stopped is not None and stopped.number != signal.SIGINT:
+        raise stopped
     return 0
 
 
