@@ -102,9 +102,7 @@ def _sounddevice() -> Any:
         import sounddevice
     except ImportError as error:
         advice = "Install it: pip install sounddevice."
-        raise InputError(
-            f"A microphone must be heard through the package sounddevice, got: {error}. {advice}"
-        ) from None
+        raise InputError(f"A microphone needs the package sounddevice, got: {error}. {advice}") from None
     except OSError as error:  # PortAudio is missing
         advice = "Install it, on Debian: apt-get install libportaudio2."
         raise InputError(f"A microphone needs PortAudio, got: {error}. {advice}") from None
