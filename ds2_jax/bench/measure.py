@@ -29,6 +29,9 @@ PRODUCT_SIDE = 4096
 """Rows and columns of the matrices (64 MiB each) whose product shows the speed of the machine."""
 UTTERANCE_FRAMES = 501
 """Frames of an utterance of 5 s."""
+STREAMS_AT_ONCE = (1, 4, 16, 64, 256)
+LIVE_SECONDS, LIVE_WARM_UP = 16.0, 0.64
+"""Seconds of a stream that are timed, and that compile before."""
 FOLDER_SECONDS = [1.5, 14.8, 3.1, 7.4, 5.6, 2.2, 11.9, 9.3, 4.4, 12.7, 6.5, 8.1]
 """Durations of the files in the folder that is transcribed."""
 
@@ -183,6 +186,35 @@ def useful_flops(kind: Literal["train", "forward"], size: Size) -> float:
     return count(size.config, Alphabet(size.config.data.alphabet).size, size.frames_of_rows)
 
 
+def measure_live(name: str, size: Size | None, options: Options) -> Row:
+    """Measures recognising streams that come in chunks: one, and more at once."""
+    logger.info(f"measuring {name}")
+    row = Row(name, 0.0, runs=options.runs)
+    with Child("ds2_jax.bench.live_child") as process:
+        process.ask("load", size=None if size is None else size.to_json())
+        factors: dict[int, float] = {}
+        for num_streams in STREAMS_AT_ONCE:
+            process.ask("run", num_streams=num_streams, seconds=LIVE_WARM_UP)
+            found = [process.ask("run", num_streams=num_streams, seconds=LIVE_SECONDS) for _ in range(options.runs)]
+            times = [each["seconds"] / each["audio_seconds"] for each in found]
+            factors[num_streams] = statistics.median(times)
+            if num_streams == 1:
+                row.times, rounds = times, sorted(each for one in found for each in one["rounds"])
+            if factors[num_streams] > 1:  # more would not run in real time
+                break
+        row.peak_mib = process.ask("peak_memory")
+    row.seconds = factors[1]
+    best = max(factors, key=lambda number: number / factors[number])
+    at_once = int(best / factors[best])
+    row.values = {"real_time_factors": factors, "streams_at_once": at_once}
+    row.remarks = [
+        f"real-time factor of one stream {factors[1]:.3f}; a chunk of 320 ms takes "
+        f"{1000 * statistics.median(rounds):.0f} ms (95 %: {1000 * rounds[int(0.95 * len(rounds))]:.0f} ms)",
+        f"{at_once} streams at once in real time, in steps of {best}",
+    ]
+    return row
+
+
 def measure_pipeline(options: Options) -> Row:
     """Measures epochs of planning, decoding and padding. Each perturbation begins with an epoch that is not timed."""
     logger.info("measuring the pipeline")
@@ -265,7 +297,7 @@ def _answer(name: str, answer: dict[str, float]) -> str:
 
 
 def measure_all(options: Options, machine: Machine) -> list[Row]:
-    """Makes the measurements of train, forward, pipeline and transcribe that `options` names, in this order."""
+    """Makes the measurements of train, forward, pipeline, transcribe and live that `options` names, in this order."""
     rows: list[Row] = []
     kinds: tuple[Literal["train", "forward"], ...] = ("train", "forward")
     for kind in kinds:
@@ -273,4 +305,8 @@ def measure_all(options: Options, machine: Machine) -> list[Row]:
             rows += [measure_step(kind, name, size, options, machine) for name, size in steps_to_measure(options, kind)]
     others: dict[str, Callable[[Options], Row]] = {"pipeline": measure_pipeline, "transcribe": measure_transcribe}
     rows += [function(options) for name, function in others.items() if name in options.work]
+    if "live" in options.work:
+        sizes = [parse_size(text, options.batch_size, options.frames) for text in options.sizes]
+        named = {f"live {size.num_layers} x {size.hidden_size}": size for size in sizes}
+        rows += [measure_live(name, size, options) for name, size in {"live an4_live": None, **named}.items()]
     return rows

@@ -11,7 +11,7 @@ import tyro
 from ds2_jax.config import Config, ModelConfig
 from ds2_jax.system.checks import require
 
-Work = Literal["train", "forward", "pipeline", "transcribe", "decode", "scaling", "librispeech"]
+Work = Literal["train", "forward", "pipeline", "transcribe", "live", "decode", "scaling", "librispeech"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Options:
     """The measurements to make."""
     sizes: tuple[str, ...] = ("5x1024", "3x512")
     """Sizes of the bidirectional LSTMs that train and forward measure, as LAYERSxUNITS. The first size is also used for
-    the forward pass of a single utterance of 5 s, for transcribe and for librispeech."""
+    the forward pass of a single utterance of 5 s, for transcribe and for librispeech. live measures models of these
+    sizes that run forward only, and that of configs/an4_live.py."""
     batch_size: int = 16
     """Utterances in a batch of train and forward."""
     frames: int = 457

@@ -1,0 +1,65 @@
+"""A child process that recognises streams, several at once, with untrained weights."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ds2_jax.bench import child, speech
+from ds2_jax.bench.options import Size
+from ds2_jax.bench.work import make_variables
+from ds2_jax.config import Config, FeatureConfig
+from ds2_jax.config.load import find_config, load_config
+from ds2_jax.decoding.decoder import make_decoder
+from ds2_jax.parallel.mesh import data_mesh
+from ds2_jax.recognition.endpoints import ENDPOINTS
+from ds2_jax.recognition.streaming import Streams
+from ds2_jax.runs.trained import TrainedModel
+from ds2_jax.text.alphabet import Alphabet
+
+CHUNK_SECONDS = 0.32
+"""Seconds of sound that come at once, as from a network."""
+
+
+def live_config(size: Size | None) -> Config:
+    """The default configuration with a forward model of this size; None for configs/an4_live.py."""
+    if size is None:
+        return load_config(find_config(Path("an4_live")))
+    model = dataclasses.replace(size.config.model, bidirectional=False)
+    return dataclasses.replace(size.config, model=model, features=FeatureConfig(normalisation="running"))
+
+
+def main() -> None:
+    """Serves requests: load, then run and peak_memory."""
+    loaded: list[Streams] = []
+
+    def load(size: dict[str, Any] | None) -> None:
+        config = live_config(None if size is None else Size(**size))
+        variables = make_variables(config, Alphabet.of(config.data).size)
+        model = TrainedModel(config, variables, data_mesh(jax.local_devices()[:1]))
+        loaded.append(Streams(model, make_decoder(config)))
+
+    def run(num_streams: int, seconds: float) -> dict[str, Any]:
+        """Feeds streams, chunk by chunk. The first chunk, which compiles, is not timed."""
+        rate = loaded[0].config.features.sample_rate
+        size = round(CHUNK_SECONDS * rate)
+        waveform = speech.utterance(seconds + CHUNK_SECONDS, seed=0)
+        streams = [loaded[0].open(rate, ENDPOINTS) for _ in range(num_streams)]
+        own = [np.roll(waveform, 1000 * i) for i in range(num_streams)]
+        rounds = []
+        for start in range(0, len(waveform) - size + 1, size):
+            began = time.perf_counter()
+            loaded[0].feed({stream: each[start : start + size] for stream, each in zip(streams, own, strict=True)})
+            rounds.append(time.perf_counter() - began)
+        for stream in streams:
+            stream.close()
+        return {"seconds": sum(rounds[1:]), "audio_seconds": (len(rounds) - 1) * CHUNK_SECONDS, "rounds": rounds[1:]}
+
+    child.serve({"load": load, "run": run, "peak_memory": child.peak_memory})
+
+
+if __name__ == "__main__":
+    main()
