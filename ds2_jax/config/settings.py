@@ -66,12 +66,8 @@ class FeatureConfig:
             mels_of_bin = math.log1p(self.sample_rate / self.fft_length / MEL_BREAK)
             most = math.ceil(2 * math.log1p(self.sample_rate / 2 / MEL_BREAK) / mels_of_bin - 1) - 1
             require(1 <= self.num_mels <= most, "features.num_mels", f"be 0 (off) to {most}", self.num_mels)
-        require(
-            self.window_stride <= self.prior_seconds <= 3600,
-            "features.prior_seconds",
-            "be between features.window_stride and 3600 seconds",
-            self.prior_seconds,
-        )
+        rule = "be positive and at most 3600 seconds"
+        require(0 < self.prior_seconds <= 3600, "features.prior_seconds", rule, self.prior_seconds)
 
     @property
     def needs_statistics(self) -> bool:

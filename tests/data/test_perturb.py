@@ -228,7 +228,7 @@ def test_sounds_must_be_whole_files(tmp_path: Path) -> None:
     write_noise(tmp_path / "a.wav")
     row = '{"audio": "a.wav", "duration": 0.2, "transcript": "", "offset": 0.1}'
     (tmp_path / "noise.jsonl").write_text(f"{row}\n")
-    rule = "perturb.noise must list whole files, without offset, in line 1, got '.*'. Cut the segment into its own"
+    rule = "perturb.noise must list whole files, without offset, in line 1, got .*. Cut the segment into its own"
     with pytest.raises(InputError, match=f"^{rule}"):
         find_sounds(tmp_path / "noise.jsonl", "perturb.noise")
 

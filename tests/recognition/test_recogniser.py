@@ -164,7 +164,9 @@ def test_a_long_recording_is_never_in_memory_as_a_whole(
     recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        piece_outputs, "_run", lambda _, waveforms: [np.zeros((len(x) // 640 + 1, 29), np.float32) for x in waveforms]
+        piece_outputs,
+        "log_probs_of",
+        lambda _, waveforms: [np.zeros((len(x) // 640 + 1, 29), np.float32) for x in waveforms],
     )
     monkeypatch.setattr(piece_outputs, "EVENTS_AT_ONCE", 8)
 
