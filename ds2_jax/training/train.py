@@ -48,7 +48,8 @@ from ds2_jax.training.saving import Saver
 from ds2_jax.training.splits import list_problems, make_stream, read_splits
 from ds2_jax.training.statistics import with_statistics
 from ds2_jax.training.updates import Updates
-from ds2_jax.training.watch import RecompilationAlarm, Watchdog, disappointments, doubts
+from ds2_jax.training.watch import RecompilationAlarm, disappointments, doubts
+from ds2_jax.training.watchdog import Watchdog
 
 logger = logging.getLogger(__package__)
 

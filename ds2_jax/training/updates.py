@@ -16,7 +16,7 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.training.progress import MetricLog, Progress
 from ds2_jax.training.replay.batch_file import FailedStep, replay_hint, write_batch
 from ds2_jax.training.saving import Saver
-from ds2_jax.training.watch import Watchdog
+from ds2_jax.training.watchdog import Watchdog
 
 
 class Update(NamedTuple):

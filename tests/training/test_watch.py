@@ -17,12 +17,13 @@ import pytest
 from ds2_jax.config import Config, OptimConfig
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.evaluation.results import Evaluation, Result
-from ds2_jax.training.watch import RecompilationAlarm, Watchdog, disappointments, doubts
+from ds2_jax.training.watch import RecompilationAlarm, disappointments, doubts
+from ds2_jax.training.watchdog import Watchdog
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import ctypes, os, sys, time
-from ds2_jax.training.watch import Watchdog
+from ds2_jax.training.watchdog import Watchdog
 
 def sleeper(seconds):
     time.sleep(seconds)
