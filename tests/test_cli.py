@@ -363,7 +363,7 @@ def test_what_the_system_refuses_is_said_plainly(
     assert run_cli(capsys, "prepare", "an4") == (code, message)
 
 
-@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+@pytest.mark.parametrize("platform", ["cuda", pytest.param("nonsense", marks=pytest.mark.slow)])
 def test_a_platform_that_is_not_there_is_one_line(platform: str, config_file: Path, tmp_path: Path) -> None:
     manifest = write_noise_manifest(tmp_path)
     words = ["--config", str(config_file), "--data.train", str(manifest), "--workdir", str(tmp_path / "run")]

@@ -50,8 +50,10 @@ def clicks(path: Path) -> tuple[list[float], Timeline]:
     return [timeline.time(start / RATE) for start in starts.tolist()], timeline
 
 
-@pytest.mark.parametrize("late", [2.0, 7.0])
-@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".mov", ".webm", ".ts", ".m2ts", ".flv"])
+@pytest.mark.parametrize(
+    ("suffix", "late"),
+    [(suffix, 2.0) for suffix in (".mkv", ".mp4", ".mov", ".webm", ".ts", ".m2ts", ".flv")] + [(".ts", 7.0)],
+)
 def test_sound_that_begins_later_than_the_picture(tmp_path: Path, suffix: str, late: float) -> None:
     found, timeline = clicks(film(tmp_path, suffix, late=late) if suffix != ".flv" else flash(tmp_path, late))
     assert found == pytest.approx([late + 0.5, late + 1.5], abs=FRAME)
@@ -66,8 +68,10 @@ def flash(tmp_path: Path, late: float) -> Path:
     return path
 
 
-@pytest.mark.parametrize("gap", [3.0, 15.0, 1800.0])
-@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".mov", ".webm", ".ts"])
+@pytest.mark.parametrize(
+    ("suffix", "gap"),
+    [(suffix, 3.0) for suffix in (".mkv", ".mp4", ".mov", ".webm")] + [(".ts", 3.0), (".ts", 15.0), (".mkv", 1800.0)],
+)
 def test_gaps_in_the_sound_move_what_follows(tmp_path: Path, suffix: str, gap: float) -> None:
     path = film(tmp_path, suffix, late=1.0, gap=gap)
     found, _ = clicks(path)
@@ -126,7 +130,7 @@ SMIL = '<smil><body><audio src="{url}"/></body></smil>'
 ATTACKS = {"m3u8": PLAYLIST, "ffconcat": CONCAT, "mpd": MPD, "sdp": SDP, "smil": SMIL}
 
 
-@pytest.mark.parametrize("name", ["upload.bin", "a.wav", "a.mp3", "a.mp4", "a.ogg", "a.m3u8", "a.mpd", "a.sdp", "a"])
+@pytest.mark.parametrize("name", ["upload.bin", "a.mp3", "a.mp4", "a.m3u8"])
 @pytest.mark.parametrize("kind", ATTACKS)
 def test_no_file_makes_ffmpeg_open_another(
     tmp_path: Path, kind: str, name: str, monkeypatch: pytest.MonkeyPatch

@@ -90,6 +90,20 @@ def test_all_other_work_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 
 @pytest.mark.slow
+def test_streams_are_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(measure, "STREAMS_AT_ONCE", (1, 4))
+    monkeypatch.setattr(measure, "LIVE_SECONDS", 3.2)
+    rows = {row["work"]: row for row in run_bench(capsys, "live")["rows"]}
+    assert rows.keys() == {"live an4_live", "live 1 x 8"}
+    for row in rows.values():
+        factors = row["values"]["real_time_factors"]
+        assert row["seconds"] == factors["1"] > 0
+        best = max(number / factor for number, factor in ((1, factors["1"]), (4, factors.get("4", math.inf))))
+        assert row["values"]["streams_at_once"] == int(best)
+        assert "streams at once in real time" in row["remarks"][1]
+
+
+@pytest.mark.slow
 def test_growth_is_measured() -> None:
     growths = scaling.measure_scaling(1, Size(1, 8, 2, 21), factors=(1, 2))
     assert {growth.axis: growth.values for growth in growths} == {
