@@ -10,6 +10,7 @@ import tyro
 
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config
+from ds2_jax.config.live import can_stream, describe
 from ds2_jax.evaluation.error_rates import ErrorCount
 from ds2_jax.evaluation.provenance import DIGITS
 from ds2_jax.evaluation.report.bootstrap import Bootstrap
@@ -87,6 +88,9 @@ def summary(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS]) -> in
         names = list(map(str, folders))
     finished = [read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
     tell_other_settings(finished)
+    for run in finished:
+        if can_stream(run.config):
+            logger.info(f"{run.name}: live, {describe(run.config)}")
     tables = []
     for section in make_sections(finished):
         having = {row.run.folder for row in section.rows}

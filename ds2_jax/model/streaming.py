@@ -27,11 +27,6 @@ MORE = 2**30
 """Number of frames of a recording whose end is not known."""
 
 
-def can_stream(config: Config) -> bool:
-    """Whether the model of a configuration can run on a stream."""
-    return not config.model.bidirectional and config.features.needs_statistics
-
-
 @dataclasses.dataclass(frozen=True)
 class Delays:
     """How many frames behind the newest samples each stage is, and what it keeps of its input.
@@ -68,14 +63,6 @@ def delays(config: Config, output_frames: int) -> Delays:
     return Delays(
         output_frames * model.time_reduction, spectrogram, (convs[0], convs[1]), (contexts[0], contexts[1]), output
     )
-
-
-def look_ahead_seconds(config: Config) -> float:
-    """Returns how many seconds of sound behind the middle of an output frame its log-probabilities depend on."""
-    model, stride = config.model, config.features.window_stride
-    first, second = model.time_kernels
-    reach = first // 2 + second // 2 * model.time_strides[0] + (model.lookahead_context - 1) * model.time_reduction
-    return config.features.window_size / 2 + reach * stride
 
 
 class StreamState(NamedTuple):

@@ -17,14 +17,14 @@ from ds2_jax.audio.microphone import Microphone
 from ds2_jax.audio.pcm import SampleFormat, read_pcm
 from ds2_jax.audio.reading import read_blocks
 from ds2_jax.config import Config
+from ds2_jax.config.live import describe
 from ds2_jax.decoding.options import DecodingOptions
-from ds2_jax.model.streaming import can_stream, look_ahead_seconds
 from ds2_jax.recognition.endpoints import Endpoints
 from ds2_jax.recognition.formats import LiveFormat, LiveWriter
 from ds2_jax.recognition.inputs import STANDARD_INPUT
 from ds2_jax.recognition.outputs import open_stdout
 from ds2_jax.recognition.recogniser import Recogniser
-from ds2_jax.recognition.streaming import STEP_SECONDS, Event, FinalText, PartialText
+from ds2_jax.recognition.streaming import Event, FinalText, PartialText
 from ds2_jax.system import interrupts
 from ds2_jax.system.errors import InputError
 
@@ -112,17 +112,6 @@ def live(
     if stopped is not None and stopped.number != signal.SIGINT:
         raise stopped
     return 0
-
-
-def describe(config: Config) -> str:
-    """Says how far a model's text is behind the speech, or what a model costs that cannot stream."""
-    if can_stream(config):
-        ahead = 1000 * (look_ahead_seconds(config) + STEP_SECONDS)
-        return f"text comes {ahead:.0f} ms behind the speech, with {1000 * config.seconds_per_frame:.0f} ms a frame"
-    return (
-        "this model needs the whole segment, so the open one is recognised again as it grows, which takes some ten "
-        "times as long; configs/an4_live.py shows how to train one that does not"
-    )
 
 
 def _open(

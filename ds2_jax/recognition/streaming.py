@@ -17,9 +17,9 @@ import soxr
 from ds2_jax.audio.arrays import scaled_samples
 from ds2_jax.audio.waveform import check_amplitudes
 from ds2_jax.config import Config
+from ds2_jax.config.live import STEP_SECONDS, can_stream
 from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.hypothesis import Word
-from ds2_jax.model.streaming import can_stream
 from ds2_jax.recognition.endpoints import Endpoints
 from ds2_jax.recognition.stream_parts import GrowingPart, Part, StepwisePart, Work
 from ds2_jax.recognition.stream_steps import StreamSteps
@@ -27,8 +27,6 @@ from ds2_jax.recognition.transcript import Segment, shifted
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.errors import InputError
 
-STEP_SECONDS = 0.16
-"""Seconds of sound that are recognised at once: short for quick text, long for many streams at once."""
 LOUD_SECONDS = 30.0
 """The loud level is the highest of the steps of so many seconds."""
 QUIET = 18.0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ds2_jax import cli
-from ds2_jax.config import Config, DataConfig
+from ds2_jax.config import Config, DataConfig, FeatureConfig, ModelConfig
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.decoding.options import GREEDY
 from ds2_jax.evaluation.provenance import Provenance
@@ -89,6 +89,15 @@ def rows(capsys: pytest.CaptureFixture[str], *runs: Path) -> tuple[list[list[str
     output = capsys.readouterr()
     lines = [line for line in output.out.splitlines() if line.startswith("| ") and "| --- |" not in line]
     return [line.strip("| ").split(" | ") for line in lines if not line.startswith("| run |")], output.err
+
+
+def test_a_run_that_can_stream_tells_how_far_it_is_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    features, model = FeatureConfig(normalisation="running"), ModelConfig(bidirectional=False)
+    run = write_run(tmp_path / "live", heard=ONE_WRONG, features=features, model=model)
+    assert cli.main(["summary", str(run)]) == 0
+    # Half a window, half of both kernels and 19 frames of 20 ms ahead, and a step.
+    behind = 10 + 50 + 100 + 19 * 20 + 160
+    assert f"live: live, text comes {behind} ms behind the speech, with 20 ms a frame" in capsys.readouterr().err
 
 
 def test_one_run_has_no_mean(first: Path, capsys: pytest.CaptureFixture[str]) -> None:

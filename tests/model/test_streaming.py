@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ds2_jax.config import Config, FeatureConfig, ModelConfig
+from ds2_jax.config.live import can_stream, look_ahead_seconds
 from ds2_jax.model import streaming
 from ds2_jax.model.features import RunningSums, Statistics, normalise_running
 from ds2_jax.model.inference import infer, init_variables
@@ -117,7 +118,7 @@ def test_text_depends_on_no_sample_behind_the_look_ahead() -> None:
         waveforms, num_samples = recordings("float64")
         waveforms, num_samples = waveforms[:1], num_samples[:1]
         frame = 5
-        reach = frame * CONFIG.model.time_reduction * 160 + round(streaming.look_ahead_seconds(CONFIG) * 16_000)
+        reach = frame * CONFIG.model.time_reduction * 160 + round(look_ahead_seconds(CONFIG) * 16_000)
         [expected] = whole(CONFIG, waveforms, num_samples, "float64")
         for start, same in ((reach, True), (reach - 200, False)):
             other = waveforms.copy()
@@ -173,6 +174,6 @@ def test_silence_of_hours_makes_noise_no_louder_than_ten_times() -> None:
 
 
 def test_only_a_forward_model_without_future_streams() -> None:
-    assert streaming.can_stream(CONFIG)
-    assert not streaming.can_stream(changed(bidirectional=True))
-    assert not streaming.can_stream(changed(normalisation="bins"))
+    assert can_stream(CONFIG)
+    assert not can_stream(changed(bidirectional=True))
+    assert not can_stream(changed(normalisation="bins"))

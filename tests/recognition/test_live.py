@@ -17,8 +17,8 @@ import soundfile
 
 from ds2_jax import cli
 from ds2_jax.audio.microphone import Microphone
+from ds2_jax.config.live import describe
 from ds2_jax.recognition.endpoints import Endpoints
-from ds2_jax.recognition.live import describe
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.streaming import FinalText
 from ds2_jax.recognition.transcript import Transcript
@@ -173,6 +173,7 @@ def test_a_microphone_is_heard_through_portaudio(run: Path, talk: Path, tmp_path
 MISSING = """
 import sys
 from ds2_jax.audio.microphone import Microphone
+from ds2_jax.config.live import describe
 from ds2_jax.system.errors import InputError
 try:
     Microphone(None if sys.argv[1] == "default" else sys.argv[1], 16000)
