@@ -22,7 +22,10 @@ from tests.small_runs import SMALL_CONFIG, write_noise_manifest, write_untrained
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = {"librispeech": "librispeech", "tedlium": "tedlium", "commonvoice": "common-voice", "voxforge": "voxforge"}
 """The corpus that `prepare` makes for each configuration."""
-QUICK = "--model.num-layers 1 --model.hidden-size 8 --model.dtype bfloat16 --data.batch-seconds 3".split()
+QUICK = (
+    "--model.num-layers 1 --model.hidden-size 8 --model.channels 2 2 --model.dtype bfloat16 --data.batch-seconds 3"
+    " --model.frequency-kernels 3 3 --model.time-kernels 3 3"
+).split()
 """Options with which the step compiles fast for a few seconds of audio."""
 
 
