@@ -32,6 +32,12 @@ CONFIG = dataclasses.replace(
     features=dataclasses.replace(SMALL_CONFIG.features, normalisation="running"),
     model=dataclasses.replace(SMALL_CONFIG.model, bidirectional=False, lookahead_context=3),
 )
+HEEDING = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+"""A command that heeds Ctrl-C even if these tests run with it ignored."""
 ENDPOINTS = ("--pause", "0.3", "--no-labels", "0.6", "--longest", "2")
 
 
@@ -150,18 +156,21 @@ def test_a_microphone_is_heard_through_portaudio(run: Path, talk: Path, tmp_path
     expected = [event for event in stream.feed(samples) if isinstance(event, FinalText)]
     assert len(expected) >= 3
     environment = asound(tmp_path, np.concatenate([samples, np.zeros(600 * RATE)]))
-    command = [sys.executable, str(ROOT / "main.py"), "live", str(run), "--device", "mic", "--format", "json"]
+    words = [str(ROOT / "main.py"), "live", str(run), "--device", "mic", "--format", "json"]
     process = subprocess.Popen(
-        [*command, "--pause", "0.3", "--no-labels", "0.6", "--longest", "1"],
+        [sys.executable, "-c", HEEDING, *words, "--pause", "0.3", "--no-labels", "0.6", "--longest", "1"],
         env=os.environ | environment | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert process.stdout is not None
-    lines = [json.loads(process.stdout.readline()) for _ in expected]
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        lines = [json.loads(process.stdout.readline()) for _ in expected]
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 0
     assert "hearing mic" in errors
     assert "interrupted: finishing the last words" in errors
