@@ -101,7 +101,7 @@ def second_flac(path: Source) -> int:
     libFLAC ends at the number of samples that the first stream's header states.
     """
     with contents(path) as data:
-        offset = data.find(b"fLaC", 4)
+        offset = data.find(b"fLaC", data.find(b"fLaC") + 4)  # tags may stand in front of the first
         while offset >= 0 and data[offset + 4 : offset + 8] not in (b"\0\0\0\x22", b"\x80\0\0\x22"):  # STREAMINFO
             offset = data.find(b"fLaC", offset + 1)
     return max(0, offset)

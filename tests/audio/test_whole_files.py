@@ -194,6 +194,8 @@ def test_frames_are_those_that_libsndfile_counts(tmp_path: Path, rate: int, chan
 def test_joined_flac_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.flac", tone())
     data = path.read_bytes()
+    path.write_bytes(id3(50) + data)
+    assert len(heard(path)) == 8000
     path.write_bytes(data + data)
     with pytest.raises(InputError, match=rf"a\.flac must hold one FLAC stream, got another at byte {len(data)}\."):
         read_audio(path, RATE)
