@@ -12,6 +12,7 @@ from typing import IO
 
 import numpy as np
 
+from ds2_jax.audio.joined import check_single
 from ds2_jax.audio.parts import AudioBytes, Source
 from ds2_jax.audio.sndfile import UnknownFormatError
 from ds2_jax.audio.timeline import Timeline
@@ -75,8 +76,9 @@ def open_audio(
         ffmpeg finds a fault.
 
     Raises:
-        InputError: ffmpeg is not installed, does not know the format, or finds no sound.
+        InputError: ffmpeg is not installed, does not know the format, or finds no sound; or another file follows.
     """
+    check_single(source)
     program = shutil.which("ffmpeg")
     if program is None:
         raise _without_program(source, reason)

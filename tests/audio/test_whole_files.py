@@ -201,6 +201,36 @@ def test_joined_flac_is_refused(tmp_path: Path) -> None:
         read_audio(path, RATE)
 
 
+@pytest.mark.parametrize("audio_format", ["CAF", "AIFF"])
+def test_joined_files_that_libsndfile_reads_in_part_are_refused(tmp_path: Path, audio_format: str) -> None:
+    path = tmp_path / "a"
+    soundfile.write(path, tone(), RATE, "PCM_16", format=audio_format)
+    joined_is_refused(path)
+
+
+@pytest.mark.usefixtures("ffmpeg")
+@pytest.mark.parametrize("name", ["a.m4a", "a.mov", "a.flv", "a.tta", "a.wma", "alac.caf"])
+def test_joined_files_that_ffmpeg_reads_in_part_are_refused(tmp_path: Path, name: str) -> None:
+    options = ("-c:a", "alac") if name == "alac.caf" else ("-ar", "44100")
+    joined_is_refused(converted(write(tmp_path / "source.wav", tone()), name, *options))
+
+
+@pytest.mark.usefixtures("ffmpeg")
+def test_joined_fragments_are_read(tmp_path: Path) -> None:
+    fragments = ("-c:a", "aac", "-movflags", "frag_keyframe+empty_moov")
+    path = converted(write(tmp_path / "source.wav", tone()), "a.mp4", *fragments)
+    path.write_bytes(path.read_bytes() * 2)
+    assert len(read_audio(path, RATE)) >= 8000
+
+
+def joined_is_refused(path: Path) -> None:
+    assert len(read_audio(path, RATE)) > 0.45 * RATE  # ffmpeg drops the first frame of WMA
+    data = path.read_bytes()
+    path.write_bytes(data + data)
+    with pytest.raises(InputError, match=f"must hold one recording, got another at byte {len(data)}. Divide it there"):
+        read_audio(path, RATE)
+
+
 def converted(source: Path, name: str, *options: str) -> Path:
     path = source.parent / name
     command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-i", str(source), *options, str(path)]
