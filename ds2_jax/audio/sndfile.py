@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 
 from ds2_jax.audio import headers, mp3
+from ds2_jax.audio.joined import check_single
 from ds2_jax.audio.parts import AudioBytes, Parts, Source, num_bytes
 from ds2_jax.audio.waveform import MAX_RATE, MAX_VALUES, MIN_RATE, block_samples, unusable
 from ds2_jax.system.errors import InputError
@@ -180,6 +181,7 @@ def _check_length(source: Source, file: soundfile.SoundFile) -> None:
     if file.format == "FLAC" and (offset := headers.second_flac(source)):
         # ffmpeg 5.1 leaves out the last block of the first stream.
         raise InputError(f"{source} must hold one FLAC stream, got another at byte {offset}. Divide it there.")
+    check_single(source)
     if file.format not in CHECKED_FORMATS and (fault := headers.logged_fault(file.extra_info)):
         raise unusable(source, "be undamaged audio", fault)
     if file.frames <= 0:
@@ -237,7 +239,7 @@ def decode(opened: Opened, start: int, num_samples: int, dtype: str) -> np.ndarr
     try:
         if start:
             _skip(file, start - before)
-            if (position := file.tell()) > file.frames:  # happens in damaged MP3s
+            if file.seekable() and (position := file.tell()) > file.frames:  # happens in damaged MP3s
                 raise unusable(
                     source, f"end after the {file.frames} samples that its header states", f"sample {position}"
                 )
@@ -252,8 +254,8 @@ def decode(opened: Opened, start: int, num_samples: int, dtype: str) -> np.ndarr
 
 
 def _skip(file: soundfile.SoundFile, num_samples: int) -> None:
-    """Goes to a sample of a newly opened file. In Ogg Vorbis, this decodes all earlier samples."""
-    if file.subtype != "VORBIS":
+    """Goes to a sample of a newly opened file. In Ogg Vorbis and GSM, this decodes all earlier samples."""
+    if file.subtype != "VORBIS" and file.seekable():
         file.seek(num_samples)
         return
     # libsndfile 1.2.2 crashes when it seeks in a Vorbis stream with damaged codebooks. Decoding does not crash.
