@@ -136,14 +136,9 @@ def _sound_file(opened: Source | Parts) -> soundfile.SoundFile:
 
 
 def _open_bytes(data: bytes) -> soundfile.SoundFile:
-    try:
-        return soundfile.SoundFile(io.BytesIO(data))
-    except soundfile.LibsndfileError:
-        # libsndfile recognises some MP3 files only by the file's suffix. Bytes have no suffix. libsndfile recognises
-        # them once the leading tag is removed.
-        if not (tag_bytes := mp3.id3_bytes(data[:10])):
-            raise
-        return soundfile.SoundFile(io.BytesIO(data[tag_bytes:]))
+    # libsndfile recognises some MP3 files behind a tag only by the file's suffix, which bytes do not have. Of a WAV
+    # file behind a tag, it reads too little from memory.
+    return soundfile.SoundFile(io.BytesIO(data[mp3.id3_bytes(data[:10]) :]))
 
 
 def _check_file(path: Path) -> None:

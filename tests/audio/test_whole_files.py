@@ -55,6 +55,14 @@ def test_chunks_behind_the_sound_are_no_sound(tmp_path: Path, behind: bytes) -> 
 
 
 @pytest.mark.usefixtures("no_ffmpeg")
+def test_a_tag_before_the_header_of_wav(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    waveform = wav(path, None)
+    path.write_bytes(id3(50) + path.read_bytes())
+    np.testing.assert_array_equal(waveform, heard(path))
+
+
+@pytest.mark.usefixtures("no_ffmpeg")
 def test_two_wav_files_are_joined(tmp_path: Path) -> None:
     """The second one's header is heard as a click of a millisecond."""
     waveform = wav(tmp_path / "a.wav", None)
@@ -99,6 +107,22 @@ def test_other_formats_with_an_old_size(tmp_path: Path, audio_format: str, place
     place = data.index(b"SSND") + 4 if place is None else place
     data[place : place + 4] = (1000).to_bytes(4, "big")
     path.write_bytes(data)
+    np.testing.assert_array_equal(expected, heard(path)[:8000])
+
+
+@pytest.mark.usefixtures("no_ffmpeg")
+@pytest.mark.parametrize("stated", [-1, 0, 4, 1000])
+@pytest.mark.parametrize(("audio_format", "name", "before"), [("CAF", b"data", 4), ("RF64", b"ds64", 16)])
+def test_formats_with_sizes_of_64_bits(
+    tmp_path: Path, audio_format: str, name: bytes, before: int, stated: int
+) -> None:
+    path = tmp_path / "a"
+    soundfile.write(path, tone(), RATE, "PCM_16", format=audio_format)
+    expected = read_audio(path, RATE)
+    data = bytearray(path.read_bytes())
+    place = data.index(name) + before
+    size = struct.pack(">q" if audio_format == "CAF" else "<q", stated)
+    path.write_bytes(data[:place] + size + data[place + 8 :])
     np.testing.assert_array_equal(expected, heard(path)[:8000])
 
 
