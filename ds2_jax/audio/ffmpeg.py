@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 
 from ds2_jax.audio.joined import check_single
-from ds2_jax.audio.parts import AudioBytes, Source
+from ds2_jax.audio.parts import AudioBytes, Parts, Source, num_bytes
 from ds2_jax.audio.sndfile import UnknownFormatError
 from ds2_jax.audio.timeline import Timeline
 from ds2_jax.audio.waveform import MAX_RATE, MIN_RATE, block_samples
@@ -83,9 +83,11 @@ def open_audio(
     if program is None:
         raise _without_program(source, reason)
     with contextlib.ExitStack() as stack:
-        if isinstance(source, AudioBytes):
+        if isinstance(source, AudioBytes) or reason.ranges:
             path = stack.enter_context(temporary_folder()) / "audio"
-            path.write_bytes(source.data)
+            ranges = reason.ranges or [(0, num_bytes(source))]
+            with Parts(source, b"", ranges) as sound, path.open("wb") as file:
+                shutil.copyfileobj(sound, file)
         else:
             path = source
         messages = stack.enter_context(tempfile.TemporaryFile())

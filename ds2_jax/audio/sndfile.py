@@ -9,7 +9,7 @@ import contextlib
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +35,15 @@ WAV_SIZE_UNKNOWN = 0x7FFFF000
 
 
 class UnknownFormatError(InputError):
-    """libsndfile cannot read the file, or not all of it, but the file may be whole."""
+    """libsndfile cannot read the file, or not all of it, but the file may be whole.
+
+    Attributes:
+        ranges: start and end of the parts that hold the sound, in bytes; empty if they are not known.
+    """
+
+    def __init__(self, message: str, ranges: Sequence[tuple[int, int]] = ()) -> None:
+        super().__init__(message)
+        self.ranges = ranges
 
 
 class Opened(NamedTuple):
@@ -85,12 +93,13 @@ def open_audio(source: Source) -> Iterator[Opened]:
 
 def _mp3_parts(source: Source, frames: mp3.Frames, num_samples: int) -> Parts | None:
     """Returns an MP3 with a right header in front, if libsndfile would read only a part of it."""
-    if frames.changes:
+    if frames.changes and not frames.damage:
         rule = "keep its sample rate and channels to the end"
-        raise UnknownFormatError(f"{source} must {rule}, got an MP3 in which they change. Install ffmpeg to read it.")
+        message = f"{source} must {rule}, got an MP3 in which they change. Install ffmpeg to read it."
+        raise UnknownFormatError(message, frames.ranges)
     # The header's own frame may be counted.
     whole = num_samples >= frames.num_samples if frames.stated is None else frames.num_frames <= frames.stated + 1
-    if whole:
+    if whole and not frames.changes:
         return None
     if frames.damage:
         raise unusable(source, "be an undamaged MP3", frames.damage)

@@ -191,6 +191,19 @@ def test_mp3s_that_differ_are_not_read_in_part(tmp_path: Path) -> None:
         read_audio(path, RATE)
 
 
+@pytest.mark.usefixtures("ffmpeg")
+@pytest.mark.parametrize(("rate", "channels"), [(RATE, 2), (44_100, 1), (48_000, 2)])
+def test_mp3s_that_differ_are_read_through_ffmpeg(tmp_path: Path, rate: int, channels: int) -> None:
+    """ffmpeg takes a tag between them for damage."""
+    first = mp3(tmp_path / "a.mp3", "CONSTANT").read_bytes()
+    soundfile.write(tmp_path / "b.mp3", tone(1, rate, channels), rate, format="MP3")
+    path = tmp_path / "c.mp3"
+    path.write_bytes(id3(50) + first + id3(500) + (tmp_path / "b.mp3").read_bytes())
+    waveform = read_audio(path, RATE)
+    assert len(waveform) > RATE * audio_duration(tmp_path / "a.mp3") + RATE
+    assert np.abs(waveform[-RATE // 2 : -RATE // 4]).max() > 0.3
+
+
 @pytest.mark.usefixtures("no_ffmpeg")
 def test_mp3s_joined_with_damage_between_them_are_refused(tmp_path: Path) -> None:
     data = mp3(tmp_path / "a.mp3", "CONSTANT").read_bytes()
