@@ -12,7 +12,8 @@ from typing import IO
 
 import numpy as np
 
-from ds2_jax.audio.parts import AudioBytes, Source
+from ds2_jax.audio.joined import check_single
+from ds2_jax.audio.parts import AudioBytes, Parts, Source, num_bytes
 from ds2_jax.audio.sndfile import UnknownFormatError
 from ds2_jax.audio.timeline import Timeline
 from ds2_jax.audio.waveform import MAX_RATE, MIN_RATE, block_samples
@@ -35,6 +36,8 @@ FORMATS = (
     " w64 wav wtv wv xwma"
 ).split()
 """Formats of ffmpeg that hold the sound themselves. Others, such as playlists, name files or addresses to open."""
+CLOCKLESS = frozenset("aac ac3 amr amrnb amrwb dts dtshd eac3 gsm loas mlp mp3 mpc mpc8 truehd".split())
+"""Formats without times. ffmpeg derives them from the first frame, which is wrong where the rate changes."""
 MAX_BLOCK = 2**28
 """The largest allocation in bytes that a file's header may cause in ffmpeg. ffmpeg's own limit is 2 GiB."""
 MAX_MEMORY = 2**32
@@ -47,9 +50,12 @@ STEP = 0.05
 """Seconds. ffmpeg prints where the file's clock and the number of samples have moved apart by more than this."""
 # For every frame, register 0 is the time at which it should begin and register 1 the number of samples before it. Where
 # its time differs, both are printed; then the time counts on from there. Samples that have no time are taken as due.
+# Where the rate or the channels change, ffmpeg makes these filters anew, and they count from 0 again. So the first
+# frame of each is printed too, and all are resampled to the first rate. The times go on without those of the frames
+# (0/0), which the output does not need, because it must not see them start again.
 CLOCK = (
-    "aselect=e='if(gt(abs(pts-ld(0)),{step}*sample_rate),print(ld(1),16)*0+print(pts,16)*0+st(0,pts)*0,0)"
-    "+st(0,ld(0)+samples_n)*0+st(1,ld(1)+samples_n)*0+1',asetpts=N"
+    "aresample,aselect=e='if(not(n)*not(isnan(pts))+gt(abs(pts-ld(0)),{step}*sample_rate),"
+    "print(ld(1),16)*0+print(pts,16)*0+st(0,pts)*0,0)+st(0,ld(0)+samples_n)*0+st(1,ld(1)+samples_n)*0+1',asetpts=0/0"
 )
 NUMBER = re.compile(r"-?\d+\.\d{6}")
 
@@ -70,15 +76,18 @@ def open_audio(
         ffmpeg finds a fault.
 
     Raises:
-        InputError: ffmpeg is not installed, does not know the format, or finds no sound.
+        InputError: ffmpeg is not installed, does not know the format, or finds no sound; or another file follows.
     """
+    check_single(source)
     program = shutil.which("ffmpeg")
     if program is None:
         raise _without_program(source, reason)
     with contextlib.ExitStack() as stack:
-        if isinstance(source, AudioBytes):
+        if isinstance(source, AudioBytes) or reason.ranges:
             path = stack.enter_context(temporary_folder()) / "audio"
-            path.write_bytes(source.data)
+            ranges = reason.ranges or [(0, num_bytes(source))]
+            with Parts(source, b"", ranges) as sound, path.open("wb") as file:
+                shutil.copyfileobj(sound, file)
         else:
             path = source
         messages = stack.enter_context(tempfile.TemporaryFile())
@@ -127,7 +136,9 @@ class _Decoding:
         self._path, self._name, self._timeline = path, name, timeline
         self._rest, self._numbers, self._errors = "", list[float](), list[str]()
         self._start: float | None = None  # the file's time at which a player starts
-        self._num_said = 0
+        self._has_clock = True
+        self._num_said = self._num_read = 0
+        self._counted_from = 0.0  # seconds of sound at which ffmpeg began to count
         header = self._pipe.read(AU_HEADER.size)
         if len(header) < AU_HEADER.size:
             self._check()
@@ -143,6 +154,7 @@ class _Decoding:
         while data := self._pipe.read(block_samples(self._num_channels) * frame):
             self._listen()
             samples = np.frombuffer(data[: len(data) // frame * frame], ">f4")
+            self._num_read += len(samples) // self._num_channels
             yield samples.reshape(-1, self._num_channels).astype(np.float32)
         self._check()
 
@@ -160,16 +172,22 @@ class _Decoding:
             self._start = float(found[2] or 0.0)
             if length := re.fullmatch(r"(\d+):(\d+):([\d.]+)", found[1]):
                 self._timeline.length = int(length[1]) * 3600 + int(length[2]) * 60 + float(length[3])
+        elif found := re.match(r"\[info\] Input #0, ([\w,]+), from", line):
+            self._has_clock = found[1] not in CLOCKLESS
         elif NUMBER.fullmatch(number := line.removeprefix("[error] ")):
             self._numbers.append(float(number))
-            if len(self._numbers) % 2 == 0:
-                num_samples, time = self._numbers[-2:]
-                # ffmpeg counts anew if the number of channels or the rate changes.
-                if len(self._numbers) == 2 or num_samples > self._numbers[-4]:
-                    file_time = time / self.file_rate - (self._start or 0.0)
-                    self._timeline.add(num_samples / self.file_rate, file_time, self._name)
+            if len(self._numbers) % 2 == 0 and self._has_clock:
+                self._place(*self._numbers[-2:])
         elif found := re.match(r"(?:\[[^\]]* @ 0x[0-9a-f]+\] )?\[(?:error|fatal|panic)\] (.*)", line):
             self._errors.append(found[1].replace(f"file:{self._path}: ", "").strip())
+
+    def _place(self, num_samples: float, time: float) -> None:
+        """Notes the time, in samples of the file's clock, at which a sample should begin."""
+        file_time = time / self.file_rate - (self._start or 0.0)
+        if num_samples == 0 and len(self._numbers) > 2:  # the rate or the channels have changed
+            self._counted_from = max(self._num_read / self.file_rate, self._timeline.sound(file_time))
+        elif num_samples or abs(file_time) > STEP:
+            self._timeline.add(self._counted_from + num_samples / self.file_rate, file_time, self._name)
 
     def _check(self) -> None:
         """Waits until ffmpeg ends.

@@ -15,6 +15,7 @@ OGG_PAGE = struct.Struct("<4sxB8xII4sB")  # "OggS", flags, stream, page number, 
 OGG_FIRST = 2  # flag of a stream's first page
 OGG_LAST = 4  # flag of a stream's last page
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+LARGEST = 1 << 60  # a size that nobody writes
 SMALLEST_CHUNK = 8  # bytes: name and size
 # Chunks that hold no sound and often stand beside it. One of them is recognised even if it is cut short.
 METADATA_CHUNKS = frozenset(
@@ -101,7 +102,7 @@ def second_flac(path: Source) -> int:
     libFLAC ends at the number of samples that the first stream's header states.
     """
     with contents(path) as data:
-        offset = data.find(b"fLaC", 4)
+        offset = data.find(b"fLaC", data.find(b"fLaC") + 4)  # tags may stand in front of the first
         while offset >= 0 and data[offset + 4 : offset + 8] not in (b"\0\0\0\x22", b"\x80\0\0\x22"):  # STREAMINFO
             offset = data.find(b"fLaC", offset + 1)
     return max(0, offset)
@@ -117,10 +118,13 @@ def with_sound_behind(path: Source, file_format: str) -> Parts | None:
         file_format: libsndfile's name of the format.
 
     Returns:
-        The file up to the end of the sound; None if the header is right, or for formats other than WAV, AIFF and AU.
+        The file up to the end of the sound; None if the header is right, or for formats other than WAV, RF64, AIFF,
+        CAF and AU.
     """
     with open_binary(path) as file:
-        if file_format in ("WAV", "WAVEX"):
+        if file_format == "CAF":
+            return _caf_with_sound_behind(path, file, num_bytes(path))
+        if file_format in ("WAV", "WAVEX", "RF64"):
             return _wav_with_sound_behind(path, file, num_bytes(path))
         if file_format == "AIFF":
             return _aiff_with_sound_behind(path, file, num_bytes(path))
@@ -128,14 +132,18 @@ def with_sound_behind(path: Source, file_format: str) -> Parts | None:
 
 
 def with_plain_chunks(path: Source) -> Parts | None:
-    """Returns a WAV file with nothing but the chunks that describe and hold the sound.
+    """Returns a WAV file with nothing but the chunks that describe and hold the sound, or a CAF file with its size.
 
-    libsndfile finds no sound behind a chunk whose odd size is not filled up, and is lost if another file follows.
+    libsndfile finds no sound behind a chunk whose odd size is not filled up, and is lost if another file follows. It
+    does not know the size -1 of CAF, which stands for all that follows.
 
     Returns:
-        The file up to the end of the sound; None if it is no WAV file, or lacks one of the chunks.
+        The file up to the end of the sound; None if it is another file, or lacks one of the chunks.
     """
     with open_binary(path) as file:
+        if file.read(4) == b"caff":
+            return _caf_with_sound_behind(path, file, num_bytes(path))
+        file.seek(0)
         found = _wav_sound(file, num_bytes(path))
         return None if found is None else _plain_wav(path, found)
 
@@ -149,15 +157,19 @@ class _WavSound(NamedTuple):
 
 
 def _wav_sound(file: BinaryIO, end: int) -> _WavSound | None:
-    head, about = file.read(12), b""
-    if not head.startswith((b"RIFF", b"RIFX")) or head[8:] != b"WAVE":
+    head, about, large = file.read(12), b"", 0
+    if not head.startswith((b"RIFF", b"RIFX", b"RF64")) or head[8:] != b"WAVE":
         return None
     order = ">" if head.startswith(b"RIFX") else "<"
     for name, stated, start in _chunks(file, 12, order):
         if name in (b"fmt ", b"fact"):
             file.seek(start - SMALLEST_CHUNK)
             about += file.read(SMALLEST_CHUNK + stated) + bytes(stated % 2)
+        if name == b"ds64":
+            file.seek(start + 8)
+            large = min(int.from_bytes(file.read(8), "little"), LARGEST)
         if name == b"data":
+            stated = large if head.startswith(b"RF64") else stated
             size = stated
             while not _only_chunks(file, start + size, end, order):
                 size += 1 << 32
@@ -172,6 +184,7 @@ def _plain_wav(path: Source, sound: _WavSound) -> Parts:
     ranges = [(start, min(start + size, num_bytes(path)))]
     if size < 1 << 32:
         order = ">" if head.startswith(b"RIFX") else "<"
+        head = head.replace(b"RF64", b"RIFF")
         return Parts(path, head + about + struct.pack(order + "4sI", b"data", size), ranges)
     ds64 = struct.pack("<4sIQQQI", b"ds64", 28, size + start, size, 0, 0)
     return Parts(path, b"RF64" + b"\xff" * 4 + b"WAVE" + ds64 + about + b"data" + b"\xff" * 4, ranges)
@@ -197,6 +210,26 @@ def _aiff_with_sound_behind(path: Source, file: BinaryIO, end: int) -> Parts | N
     head = bytearray(file.read(start))
     head[4:8] = head[common + 2 : common + 6] = head[start - 4 : start] = bytes(4)  # libsndfile reads to the end then
     return Parts(path, bytes(head), [(start, end)])
+
+
+def _caf_with_sound_behind(path: Source, file: BinaryIO, end: int) -> Parts | None:
+    start, offset = 0, 8
+    file.seek(offset)
+    while len(header := file.read(12)) == 12:
+        name, size = struct.unpack(">4sq", header)
+        offset += 12
+        if name == b"data" and not start:
+            start = offset
+            if size > end - offset:  # cut short
+                return None
+        if not re.fullmatch(rb"[ -~]{4}", name) or not 0 <= size <= end - offset:
+            break  # this is sound
+        offset += size
+        file.seek(offset)
+    else:
+        return None
+    file.seek(0)
+    return Parts(path, file.read(start - 8) + struct.pack(">q", end - start), [(start, end)]) if start else None
 
 
 def _au_with_sound_behind(path: Source, file: BinaryIO, end: int) -> Parts | None:

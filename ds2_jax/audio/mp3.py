@@ -30,8 +30,7 @@ class Frames(NamedTuple):
         stated: the number of frames that the first Xing or Info header states; None without it.
         header: the four bytes at the start of the first frame.
         damage: bytes between frames that are neither a frame nor a tag, described; "" if there are none.
-        changes: whether the version, the sample rate or the number of channels changes; the frames after it are left
-            out.
+        changes: whether the version, the sample rate or the number of channels changes.
     """
 
     start: int
@@ -66,7 +65,7 @@ def _find(data: bytes | mmap.mmap) -> Frames | None:
     offset = start = num_frames = 0
     ranges: list[tuple[int, int]] = []
     first: _Frame | None = None
-    header, stated, damage = b"", None, ""
+    header, stated, damage, changes = b"", None, "", False
     while offset < len(data):
         frame = _frame(data[offset : offset + 4])
         if frame is None:
@@ -80,8 +79,7 @@ def _find(data: bytes | mmap.mmap) -> Frames | None:
             continue
         if first is None:
             first, start, header = frame, offset, data[offset : offset + 4]
-        if frame.kind != first.kind:
-            return Frames(start, ranges, num_frames, first.num_samples, stated, header, damage, True)
+        changes |= frame.kind != first.kind
         place, end = offset + 4 + frame.side_bytes, offset + frame.size
         if data[place : place + 4] in (b"Xing", b"Info"):
             if not ranges and stated is None and data[place + 7] & 1:
@@ -93,7 +91,7 @@ def _find(data: bytes | mmap.mmap) -> Frames | None:
         offset = end
     if first is None:
         return None
-    return Frames(start, ranges, num_frames, first.num_samples, stated, header, damage, False)
+    return Frames(start, ranges, num_frames, first.num_samples, stated, header, damage, changes)
 
 
 def _next_frame(data: bytes | mmap.mmap, offset: int) -> int:

@@ -12,7 +12,7 @@ from ds2_jax.system.errors import InputError
 
 
 def read_segment(path: Path | str, start: float, duration: float) -> tuple[np.ndarray, int]:
-    """Reads a segment of a recording as `read_samples` does. Only Ogg Vorbis is decoded from its start.
+    """Reads a segment of a recording as `read_samples` does. Only Ogg Vorbis and GSM are decoded from their start.
 
     Args:
         path: the audio file.

@@ -9,7 +9,7 @@ import contextlib
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 
 from ds2_jax.audio import headers, mp3
+from ds2_jax.audio.joined import check_single
 from ds2_jax.audio.parts import AudioBytes, Parts, Source, num_bytes
 from ds2_jax.audio.waveform import MAX_RATE, MAX_VALUES, MIN_RATE, block_samples, unusable
 from ds2_jax.system.errors import InputError
@@ -34,7 +35,15 @@ WAV_SIZE_UNKNOWN = 0x7FFFF000
 
 
 class UnknownFormatError(InputError):
-    """libsndfile cannot read the file, or not all of it, but the file may be whole."""
+    """libsndfile cannot read the file, or not all of it, but the file may be whole.
+
+    Attributes:
+        ranges: start and end of the parts that hold the sound, in bytes; empty if they are not known.
+    """
+
+    def __init__(self, message: str, ranges: Sequence[tuple[int, int]] = ()) -> None:
+        super().__init__(message)
+        self.ranges = ranges
 
 
 class Opened(NamedTuple):
@@ -84,12 +93,13 @@ def open_audio(source: Source) -> Iterator[Opened]:
 
 def _mp3_parts(source: Source, frames: mp3.Frames, num_samples: int) -> Parts | None:
     """Returns an MP3 with a right header in front, if libsndfile would read only a part of it."""
-    if frames.changes:
+    if frames.changes and not frames.damage:
         rule = "keep its sample rate and channels to the end"
-        raise UnknownFormatError(f"{source} must {rule}, got an MP3 in which they change. Install ffmpeg to read it.")
+        message = f"{source} must {rule}, got an MP3 in which they change. Install ffmpeg to read it."
+        raise UnknownFormatError(message, frames.ranges)
     # The header's own frame may be counted.
     whole = num_samples >= frames.num_samples if frames.stated is None else frames.num_frames <= frames.stated + 1
-    if whole:
+    if whole and not frames.changes:
         return None
     if frames.damage:
         raise unusable(source, "be an undamaged MP3", frames.damage)
@@ -135,14 +145,9 @@ def _sound_file(opened: Source | Parts) -> soundfile.SoundFile:
 
 
 def _open_bytes(data: bytes) -> soundfile.SoundFile:
-    try:
-        return soundfile.SoundFile(io.BytesIO(data))
-    except soundfile.LibsndfileError:
-        # libsndfile recognises some MP3 files only by the file's suffix. Bytes have no suffix. libsndfile recognises
-        # them once the leading tag is removed.
-        if not (tag_bytes := mp3.id3_bytes(data[:10])):
-            raise
-        return soundfile.SoundFile(io.BytesIO(data[tag_bytes:]))
+    # libsndfile recognises some MP3 files behind a tag only by the file's suffix, which bytes do not have. Of a WAV
+    # file behind a tag, it reads too little from memory.
+    return soundfile.SoundFile(io.BytesIO(data[mp3.id3_bytes(data[:10]) :]))
 
 
 def _check_file(path: Path) -> None:
@@ -180,6 +185,7 @@ def _check_length(source: Source, file: soundfile.SoundFile) -> None:
     if file.format == "FLAC" and (offset := headers.second_flac(source)):
         # ffmpeg 5.1 leaves out the last block of the first stream.
         raise InputError(f"{source} must hold one FLAC stream, got another at byte {offset}. Divide it there.")
+    check_single(source)
     if file.format not in CHECKED_FORMATS and (fault := headers.logged_fault(file.extra_info)):
         raise unusable(source, "be undamaged audio", fault)
     if file.frames <= 0:
@@ -237,7 +243,7 @@ def decode(opened: Opened, start: int, num_samples: int, dtype: str) -> np.ndarr
     try:
         if start:
             _skip(file, start - before)
-            if (position := file.tell()) > file.frames:  # happens in damaged MP3s
+            if file.seekable() and (position := file.tell()) > file.frames:  # happens in damaged MP3s
                 raise unusable(
                     source, f"end after the {file.frames} samples that its header states", f"sample {position}"
                 )
@@ -252,8 +258,8 @@ def decode(opened: Opened, start: int, num_samples: int, dtype: str) -> np.ndarr
 
 
 def _skip(file: soundfile.SoundFile, num_samples: int) -> None:
-    """Goes to a sample of a newly opened file. In Ogg Vorbis, this decodes all earlier samples."""
-    if file.subtype != "VORBIS":
+    """Goes to a sample of a newly opened file. In Ogg Vorbis and GSM, this decodes all earlier samples."""
+    if file.subtype != "VORBIS" and file.seekable():
         file.seek(num_samples)
         return
     # libsndfile 1.2.2 crashes when it seeks in a Vorbis stream with damaged codebooks. Decoding does not crash.

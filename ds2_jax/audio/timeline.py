@@ -49,6 +49,10 @@ class Timeline:
         self._sound.append(sound)
         self._offsets.append(offset)
 
+    def sound(self, file: float) -> float:
+        """Returns the second of the sound at the file's time `file`, in seconds, if no gap follows the last one."""
+        return file + self._not_followed - self._offsets[-1]
+
     def time(self, sound: float) -> float:
         """Returns the file's time, in seconds, of second `sound` of the sound, as a start of something."""
         return self._at(bisect.bisect_right(self._sound, sound + 1e-9) - 1, sound)

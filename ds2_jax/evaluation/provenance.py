@@ -89,10 +89,11 @@ class Provenance:
     def name(self) -> str:
         """The name of the result's files: MANIFEST+LM-DIGEST, MANIFEST+beam-DIGEST or MANIFEST-DIGEST.
 
-        The digest is that of the manifest, the weights, the decoding options and the language model. So other results
-        have other files, and the same evaluation replaces its own.
+        The digest is that of the manifest and its path, the weights, the decoding options and the language model. So
+        other results have other files, and the same evaluation replaces its own. The path belongs to it because a copy
+        of a set with noise has the same ids, durations and transcripts.
         """
-        made_by = [self.manifest_digest, self.weights_digest or self.steps, *self.how]
+        made_by = [self.manifest, self.manifest_digest, self.weights_digest or self.steps, *self.how]
         found = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
         return f"{manifest_name(Path(self.manifest))}{self._suffix}-{found[:DIGITS]}"
 

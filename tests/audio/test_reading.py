@@ -17,7 +17,10 @@ from ds2_jax.audio.reading import (
     audio_duration,
     lossless_flac,
     read_audio,
+    read_excerpt,
+    read_samples,
 )
+from ds2_jax.audio.segment import read_segment
 from ds2_jax.system.errors import InputError
 from tests.audio.recordings import RATE, assert_refused, cut, tone, write, write_sphere
 
@@ -187,3 +190,12 @@ def test_sphere_of_an4(tmp_path: Path, an4_archive: Path) -> None:
     assert checksum is not None
     assert int(samples.view("<u2").sum()) % 2**16 == int(checksum[1])  # the publisher's checksum over all samples
     np.testing.assert_array_equal(read_audio(tmp_path / "a.sph", RATE), samples / np.float32(2**15))
+
+
+def test_segments_of_a_coding_that_cannot_seek(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone(), RATE, "GSM610")
+    whole, _ = read_samples(path)
+    samples, rate = read_segment(path, 0.2, 0.1)
+    assert rate == RATE
+    np.testing.assert_array_equal(samples, whole[3200:4800])
+    assert read_excerpt(path, RATE, 1600, 0.5).shape == (1600,)

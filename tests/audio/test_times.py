@@ -96,6 +96,33 @@ def test_a_clock_that_is_set_back_is_told(tmp_path: Path, caplog: pytest.LogCapt
     assert any("the clock goes back by" in record.message for record in caplog.records)
 
 
+FORMATS = {".ts": ("-c:a", "aac"), ".aac": (), ".ac3": (), ".mka": ("-c:a", "ac3")}
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(48_000, 2), (44_100, 1), (44_100, 6)])
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_sound_whose_rate_or_channels_change(tmp_path: Path, suffix: str, rate: int, channels: int) -> None:
+    """So it is in broadcasts."""
+    paths = [tmp_path / f"{part}{suffix}" for part in "ab"]
+    for path, form, start in zip(paths, [(48_000, 1), (rate, channels)], [0, 2.05], strict=True):
+        layout = ("-ar", form[0], "-ac", form[1], *FORMATS[suffix])
+        run("-i", click(tmp_path), *layout, *(("-output_ts_offset", start) if suffix == ".ts" else ()), path)
+    joined = tmp_path / f"joined{suffix}"
+    joined.write_bytes(b"".join(path.read_bytes() for path in paths))
+    found, _ = clicks(joined)
+    assert found == pytest.approx([0.5, 1.5, 2.55, 3.55], abs=FRAME)
+
+
+def test_gaps_behind_a_change_of_channels(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.ts", tmp_path / "second.ts"
+    run("-i", click(tmp_path), "-ac", 2, "-c:a", "aac", first)
+    shift = ["-af", "asetnsamples=n=160,asetpts=PTS+if(gte(T\\,1.0)\\,3/TB\\,0)"]
+    run("-i", click(tmp_path), "-c:a", "aac", *shift, "-output_ts_offset", 33 * 0.064, second)  # 33 frames
+    first.write_bytes(first.read_bytes() + second.read_bytes())
+    found, _ = clicks(first)
+    assert found == pytest.approx([0.5, 1.5, 2.612, 6.612], abs=FRAME)
+
+
 def test_files_without_a_clock_begin_at_0(tmp_path: Path) -> None:
     for name in ("a.m4a", "a.wma", "a.aac", "a.oga", "a.mka"):
         run("-i", click(tmp_path), *(("-c:a", "flac") if name == "a.oga" else ()), tmp_path / name)

@@ -55,6 +55,14 @@ def test_chunks_behind_the_sound_are_no_sound(tmp_path: Path, behind: bytes) -> 
 
 
 @pytest.mark.usefixtures("no_ffmpeg")
+def test_a_tag_before_the_header_of_wav(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    waveform = wav(path, None)
+    path.write_bytes(id3(50) + path.read_bytes())
+    np.testing.assert_array_equal(waveform, heard(path))
+
+
+@pytest.mark.usefixtures("no_ffmpeg")
 def test_two_wav_files_are_joined(tmp_path: Path) -> None:
     """The second one's header is heard as a click of a millisecond."""
     waveform = wav(tmp_path / "a.wav", None)
@@ -99,6 +107,22 @@ def test_other_formats_with_an_old_size(tmp_path: Path, audio_format: str, place
     place = data.index(b"SSND") + 4 if place is None else place
     data[place : place + 4] = (1000).to_bytes(4, "big")
     path.write_bytes(data)
+    np.testing.assert_array_equal(expected, heard(path)[:8000])
+
+
+@pytest.mark.usefixtures("no_ffmpeg")
+@pytest.mark.parametrize("stated", [-1, 0, 4, 1000])
+@pytest.mark.parametrize(("audio_format", "name", "before"), [("CAF", b"data", 4), ("RF64", b"ds64", 16)])
+def test_formats_with_sizes_of_64_bits(
+    tmp_path: Path, audio_format: str, name: bytes, before: int, stated: int
+) -> None:
+    path = tmp_path / "a"
+    soundfile.write(path, tone(), RATE, "PCM_16", format=audio_format)
+    expected = read_audio(path, RATE)
+    data = bytearray(path.read_bytes())
+    place = data.index(name) + before
+    size = struct.pack(">q" if audio_format == "CAF" else "<q", stated)
+    path.write_bytes(data[:place] + size + data[place + 8 :])
     np.testing.assert_array_equal(expected, heard(path)[:8000])
 
 
@@ -167,6 +191,19 @@ def test_mp3s_that_differ_are_not_read_in_part(tmp_path: Path) -> None:
         read_audio(path, RATE)
 
 
+@pytest.mark.usefixtures("ffmpeg")
+@pytest.mark.parametrize(("rate", "channels"), [(RATE, 2), (44_100, 1), (48_000, 2)])
+def test_mp3s_that_differ_are_read_through_ffmpeg(tmp_path: Path, rate: int, channels: int) -> None:
+    """ffmpeg takes a tag between them for damage."""
+    first = mp3(tmp_path / "a.mp3", "CONSTANT").read_bytes()
+    soundfile.write(tmp_path / "b.mp3", tone(1, rate, channels), rate, format="MP3")
+    path = tmp_path / "c.mp3"
+    path.write_bytes(id3(50) + first + id3(500) + (tmp_path / "b.mp3").read_bytes())
+    waveform = read_audio(path, RATE)
+    assert len(waveform) > RATE * audio_duration(tmp_path / "a.mp3") + RATE
+    assert np.abs(waveform[-RATE // 2 : -RATE // 4]).max() > 0.3
+
+
 @pytest.mark.usefixtures("no_ffmpeg")
 def test_mp3s_joined_with_damage_between_them_are_refused(tmp_path: Path) -> None:
     data = mp3(tmp_path / "a.mp3", "CONSTANT").read_bytes()
@@ -194,8 +231,40 @@ def test_frames_are_those_that_libsndfile_counts(tmp_path: Path, rate: int, chan
 def test_joined_flac_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.flac", tone())
     data = path.read_bytes()
+    path.write_bytes(id3(50) + data)
+    assert len(heard(path)) == 8000
     path.write_bytes(data + data)
     with pytest.raises(InputError, match=rf"a\.flac must hold one FLAC stream, got another at byte {len(data)}\."):
+        read_audio(path, RATE)
+
+
+@pytest.mark.parametrize("audio_format", ["CAF", "AIFF"])
+def test_joined_files_that_libsndfile_reads_in_part_are_refused(tmp_path: Path, audio_format: str) -> None:
+    path = tmp_path / "a"
+    soundfile.write(path, tone(), RATE, "PCM_16", format=audio_format)
+    joined_is_refused(path)
+
+
+@pytest.mark.usefixtures("ffmpeg")
+@pytest.mark.parametrize("name", ["a.m4a", "a.mov", "a.flv", "a.tta", "a.wma", "alac.caf"])
+def test_joined_files_that_ffmpeg_reads_in_part_are_refused(tmp_path: Path, name: str) -> None:
+    options = ("-c:a", "alac") if name == "alac.caf" else ("-ar", "44100")
+    joined_is_refused(converted(write(tmp_path / "source.wav", tone()), name, *options))
+
+
+@pytest.mark.usefixtures("ffmpeg")
+def test_joined_fragments_are_read(tmp_path: Path) -> None:
+    fragments = ("-c:a", "aac", "-movflags", "frag_keyframe+empty_moov")
+    path = converted(write(tmp_path / "source.wav", tone()), "a.mp4", *fragments)
+    path.write_bytes(path.read_bytes() * 2)
+    assert len(read_audio(path, RATE)) >= 8000
+
+
+def joined_is_refused(path: Path) -> None:
+    assert len(read_audio(path, RATE)) > 0.45 * RATE  # ffmpeg drops the first frame of WMA
+    data = path.read_bytes()
+    path.write_bytes(data + data)
+    with pytest.raises(InputError, match=f"must hold one recording, got another at byte {len(data)}. Divide it there"):
         read_audio(path, RATE)
 
 
