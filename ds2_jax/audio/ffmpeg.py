@@ -138,6 +138,7 @@ class _Decoding:
         self._start: float | None = None  # the file's time at which a player starts
         self._has_clock = True
         self._num_said = self._num_read = 0
+        self._num_tracks, self._counting = 0, True
         self._counted_from = 0.0  # seconds of sound at which ffmpeg began to count
         header = self._pipe.read(AU_HEADER.size)
         if len(header) < AU_HEADER.size:
@@ -174,6 +175,10 @@ class _Decoding:
                 self._timeline.length = int(length[1]) * 3600 + int(length[2]) * 60 + float(length[3])
         elif found := re.match(r"\[info\] Input #0, ([\w,]+), from", line):
             self._has_clock = found[1] not in CLOCKLESS
+        elif line.startswith("[info] Stream mapping"):  # the streams of the output follow
+            self._timeline.num_tracks, self._counting = max(1, self._num_tracks), False
+        elif self._counting and re.match(r"\[info\]\s+Stream #0:\S+ Audio: ", line):
+            self._num_tracks += 1
         elif NUMBER.fullmatch(number := line.removeprefix("[error] ")):
             self._numbers.append(float(number))
             if len(self._numbers) % 2 == 0 and self._has_clock:

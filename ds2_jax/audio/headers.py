@@ -17,6 +17,8 @@ OGG_LAST = 4  # flag of a stream's last page
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 LARGEST = 1 << 60  # a size that nobody writes
 SMALLEST_CHUNK = 8  # bytes: name and size
+MOST_PADDING = 1 << 16
+ID3V1_BYTES = 128
 # Chunks that hold no sound and often stand beside it. One of them is recognised even if it is cut short.
 METADATA_CHUNKS = frozenset(
     {b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"cue ", b"smpl", b"PEAK", b"fact", b"JUNK", b"PAD ", b"FLLR"}
@@ -256,7 +258,12 @@ def _chunks(file: BinaryIO, offset: int, order: str) -> Iterator[tuple[bytes, in
 
 
 def _only_chunks(file: BinaryIO, offset: int, end: int, order: str) -> bool:
-    """Whether nothing but chunks follows from `offset`, or less than a chunk. The last one may be cut short."""
+    """Whether no sound follows from `offset`: chunks, of which the last may be cut short, an ID3v1 tag, or padding."""
+    if 0 < end - offset <= MOST_PADDING:
+        file.seek(offset)
+        rest = file.read(end - offset)
+        if not rest.strip(b"\0") or (rest.startswith(b"TAG") and len(rest) == ID3V1_BYTES):
+            return True
     for start in {offset, offset + offset % 2}:  # the byte that fills up an odd size may be missing
         if end - start < SMALLEST_CHUNK:
             return True

@@ -5,6 +5,7 @@ libsndfile decodes what it can, ffmpeg the rest if it is installed; soxr resampl
 
 import contextlib
 import io
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from ds2_jax.audio.sndfile import UnknownFormatError
 from ds2_jax.audio.timeline import Timeline
 from ds2_jax.audio.waveform import MAX_VALUES, check_amplitudes, to_waveform, waveform_blocks
 from ds2_jax.system.errors import InputError
+
+logger = logging.getLogger(__package__)
 
 # Suffixes to look for in folders. A file that you name may have any suffix.
 AUDIO_SUFFIXES = frozenset(
@@ -66,6 +69,11 @@ def read_blocks(path: Path | str, sample_rate: int, timeline: Timeline | None = 
     """
     with _open_blocks(_source(path), timeline) as (file_rate, blocks):
         yield from waveform_blocks(blocks, file_rate, sample_rate, str(path))
+    if timeline is not None and timeline.num_tracks > 1:
+        logger.warning(
+            f"{path}: only the first of {timeline.num_tracks} audio tracks is read. "
+            "Take out another: ffmpeg -i OLD -map 0:a:1 NEW.flac."
+        )
 
 
 def read_samples(path: Path | str | AudioBytes) -> tuple[np.ndarray, int]:

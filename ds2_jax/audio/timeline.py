@@ -24,6 +24,8 @@ class Timeline:
         self._not_followed = 0.0
         self.length = 0.0
         """Seconds of the file, its picture included; 0 if it is not known."""
+        self.num_tracks = 1
+        """Number of audio tracks, of which the first is read."""
 
     def add(self, sound: float, file: float, name: str) -> None:
         """States that second `sound` of the sound is second `file` of the file, in rising order of `sound`.

@@ -183,6 +183,20 @@ def test_the_attacks_would_work_without_the_list(tmp_path: Path, monkeypatch: py
         assert len(read_audio(Path("upload.bin"), RATE)) >= RATE
 
 
+def test_other_audio_tracks_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = click(tmp_path)
+    run("-i", source, "-i", source, "-map", "0:a", "-map", "1:a", "-c:a", "pcm_s16le", tmp_path / "two.mkv")
+    clicks(tmp_path / "two.mkv")
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path}/two.mkv: only the first of 2 audio tracks is read. "
+        "Take out another: ffmpeg -i OLD -map 0:a:1 NEW.flac."
+    ]
+    caplog.clear()
+    run("-i", source, "-c:a", "pcm_s16le", tmp_path / "one.mkv")
+    clicks(tmp_path / "one.mkv")
+    assert not caplog.records
+
+
 def test_a_picture_is_no_sound(tmp_path: Path) -> None:
     run("-f", "lavfi", "-i", "color=size=16x16", "-frames:v", "1", tmp_path / "a.png")
     with pytest.raises(InputError, match=r"a\.png must be a recording in a format that is read"):

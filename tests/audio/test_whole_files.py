@@ -49,7 +49,10 @@ def test_wav_whose_recorder_crashed(tmp_path: Path, stated: int, subtype: str) -
 
 
 @pytest.mark.usefixtures("no_ffmpeg")
-@pytest.mark.parametrize("behind", [CHUNK, CHUNK * 2, CHUNK[:10], b"\0", b"LIST", b"id3 \xff\xff\0\0ID3"])
+@pytest.mark.parametrize(
+    "behind",
+    [CHUNK, CHUNK * 2, CHUNK[:10], b"\0", b"LIST", b"id3 \xff\xff\0\0ID3", bytes(3000), b"TAG".ljust(128, b"x")],
+)
 def test_chunks_behind_the_sound_are_no_sound(tmp_path: Path, behind: bytes) -> None:
     np.testing.assert_array_equal(wav(tmp_path / "a.wav", None, behind), heard(tmp_path / "a.wav"))
 
