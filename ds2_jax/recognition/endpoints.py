@@ -10,7 +10,7 @@ class Endpoints:
     """When a segment ends, in seconds. Source: the rules of Kaldi and sherpa."""
 
     no_speech: float = 5.0
-    """A segment without text ends, and is forgotten, after this."""
+    """A segment without text ends in the first pause of the signal after this, and is forgotten."""
     pause: float = 0.8
     """A segment with text ends after so long a pause of both the signal and the model's labels."""
     no_labels: float = 1.6

@@ -31,6 +31,8 @@ LOUD_SECONDS = 30.0
 """The loud level is the highest of the steps of so many seconds."""
 QUIET = 18.0
 """dB. A step that is so far below the loud level is a pause of the signal."""
+QUIET_BEFORE = 0.5
+"""Seconds of pause of the signal before a segment without text may end."""
 
 
 class PartialText(NamedTuple):
@@ -209,11 +211,14 @@ class Stream:
     def _ends(self) -> bool:
         """Whether the segment ends here."""
         rules, length = self._endpoints, self._length / self._rate
+        if length >= rules.longest:
+            return True
         if self._constant or not self._part.has_text:
-            return length >= min(rules.no_speech, rules.longest)
+            # A word that has just begun has no text yet.
+            return length >= rules.no_speech and (self._constant or self._quiet >= QUIET_BEFORE * self._rate)
         blank = self._part.trailing_blanks * self._streams.config.seconds_per_frame
         pause = min(blank, self._quiet / self._rate)
-        return length >= rules.longest or blank >= rules.no_labels or pause >= rules.pause
+        return blank >= rules.no_labels or pause >= rules.pause
 
     def _end_segment(self) -> Work:
         """Finds the final text of the segment and begins another."""

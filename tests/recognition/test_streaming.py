@@ -21,6 +21,7 @@ from ds2_jax.model.features import log_spectrogram, normalise_running
 from ds2_jax.model.inference import infer, make_model, statistics_of
 from ds2_jax.recognition.endpoints import Endpoints
 from ds2_jax.recognition.recogniser import Recogniser
+from ds2_jax.recognition.stream_parts import StepwisePart
 from ds2_jax.recognition.stream_steps import StepInput, StreamSteps
 from ds2_jax.recognition.streaming import Event, FinalText, PartialText, Streams
 from ds2_jax.system.errors import InputError
@@ -229,6 +230,29 @@ def test_endpoints(recogniser: Recogniser) -> None:
     assert events_of(recogniser, [silence]) == []
     with pytest.raises(InputError, match=r"^pause must be a positive number of seconds, got 0"):
         Endpoints(pause=0)
+
+
+def test_a_segment_without_text_does_not_end_in_a_word(recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model writes nothing here, so the signal alone decides."""
+    monkeypatch.setattr(StepwisePart, "has_text", property(lambda _: False))
+    begun: list[float] = []
+    begin = StepwisePart.begin
+
+    def noted(part: StepwisePart) -> None:
+        begun.append(0.0)
+        begin(part)
+
+    monkeypatch.setattr(StepwisePart, "begin", noted)
+    rules = dataclasses.replace(NO_ENDPOINTS, no_speech=1.0)
+    for waveform, ends in (
+        (np.concatenate([noise(1.9, 1), 0.01 * noise(2.0, 2)]), True),  # speech, then a pause
+        (noise(3.9, 1), False),
+        (np.concatenate([0.01 * noise(0.8, 2), noise(1.2, 1)]), False),  # speech begins before the time is over
+    ):
+        stream = recogniser.stream(RATE, rules)
+        begun.clear()
+        stream.feed(waveform.astype(np.float32))
+        assert bool(begun) == ends
 
 
 @pytest.mark.parametrize("rate", [8_000, 44_100])
