@@ -1,6 +1,7 @@
 """Hears a microphone through PortAudio (the package sounddevice)."""
 
 import contextlib
+import logging
 import queue
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from ds2_jax.system.errors import InputError
+
+logger = logging.getLogger(__package__)
 
 BLOCK_SECONDS = 0.04
 SECONDS_AHEAD = 60.0
@@ -71,11 +74,6 @@ class Microphone:
                 self._blocks.put(block, timeout=0.1)
                 return
 
-    @property
-    def num_lost(self) -> int:
-        """How often samples were lost because the machine was busy."""
-        return self._lost
-
     def blocks(self) -> Iterator[np.ndarray]:
         """Yields [S] float32 as it is heard, without end.
 
@@ -92,9 +90,13 @@ class Microphone:
                 ) from None
 
     def close(self) -> None:
-        """Closes the device."""
+        """Closes the device. Logs how often it lost samples, because the text was too far behind the speech."""
         self._closed = True
         self._stream.close(ignore_errors=True)
+        if self._lost:
+            logger.warning(
+                f"{self.name}: samples were lost {self._lost:,} times. Use a smaller model, or stop other work."
+            )
 
 
 def _sounddevice() -> Any:

@@ -36,8 +36,8 @@ class FeatureConfig:
     bins and are narrow at low frequencies, like the ear's. 0: use the bins."""
     normalisation: Literal["utterance", "bins", "running", "global"] = "utterance"
     """utterance: subtract the mean of the utterance's log spectrogram. bins: subtract the mean of each bin, which
-    removes most of the effect of microphone and room. running: as bins, but a frame counts only what came before it,
-    for live recognition. global: subtract the training set's mean of each bin. All then divide by one standard
+    removes most of the effect of microphone and room. running: as bins, but over the frames up to each one, for live
+    recognition. global: subtract the training set's mean of each bin. All then divide by one standard
     deviation for all bins."""
     prior_seconds: float = 3.0
     """With running normalisation, the mean and deviation of the training set count as so many seconds of audio that

@@ -16,6 +16,7 @@ import numpy as np
 from ds2_jax.audio.microphone import Microphone
 from ds2_jax.audio.pcm import SampleFormat, read_pcm
 from ds2_jax.audio.reading import read_blocks
+from ds2_jax.audio.timeline import Timeline
 from ds2_jax.config import Config
 from ds2_jax.config.live import describe
 from ds2_jax.decoding.options import DecodingOptions
@@ -25,6 +26,7 @@ from ds2_jax.recognition.inputs import STANDARD_INPUT
 from ds2_jax.recognition.outputs import open_stdout
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.streaming import Event, FinalText, PartialText
+from ds2_jax.recognition.transcript import in_file
 from ds2_jax.system import interrupts
 from ds2_jax.system.errors import InputError
 
@@ -42,12 +44,14 @@ class Source(NamedTuple):
         name: for the user.
         sample_rate: in Hz.
         blocks: the samples, as they come.
+        timeline: the file's times of the sound.
         close: ends it.
     """
 
     name: str
     sample_rate: int
     blocks: Iterator[np.ndarray]
+    timeline: Timeline
     close: Callable[[], None] = lambda: None
 
 
@@ -85,7 +89,7 @@ def live(
     open_stdout()
     logger.info(f"hearing {source.name}; {describe(config)}")
     stream = recogniser.stream(source.sample_rate, endpoints)
-    screen = Screen(output_format)
+    screen = Screen(output_format, source.timeline)
     error: InputError | None = None
     stopped: interrupts.Stopped | None = None
     started, computing = time.perf_counter(), 0.0
@@ -103,7 +107,7 @@ def live(
         stopped = signalled
     finally:
         source.close()
-    screen.close(stream.seconds)
+    screen.close(source.timeline.end_time(stream.seconds))
     seconds, elapsed = stream.seconds, time.perf_counter() - started
     factor = f" (real-time factor {computing / seconds:.3f}, compiling included)" if seconds else ""
     logger.info(f"{seconds:.1f} s of audio in {elapsed:.1f} s, computing for {computing:.1f} s{factor}")
@@ -125,14 +129,15 @@ def _open(
     rate = config.features.sample_rate
     if audio is None:
         microphone = Microphone(device, rate)
-        return Source(microphone.name, microphone.sample_rate, microphone.blocks(), microphone.close)
+        return Source(microphone.name, microphone.sample_rate, microphone.blocks(), Timeline(), microphone.close)
     if audio == STANDARD_INPUT:
         if sys.stdin is None or sys.stdin.isatty():
             raise InputError("AUDIO - must be samples on standard input, got none. Pipe them in, or leave - out.")
         pcm = read_pcm(sys.stdin.buffer, sample_rate, sample_format)
-        return Source("standard input", pcm.sample_rate, pcm.blocks)
-    blocks = read_blocks(audio, rate)
-    return Source(str(audio), rate, _at_speed_of_speech(blocks, rate) if realtime else blocks)
+        return Source("standard input", pcm.sample_rate, pcm.blocks, Timeline())
+    timeline = Timeline()
+    blocks = read_blocks(audio, rate, timeline)
+    return Source(str(audio), rate, _at_speed_of_speech(blocks, rate) if realtime else blocks, timeline)
 
 
 def _at_speed_of_speech(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
@@ -172,8 +177,8 @@ def _ahead(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 class Screen:
     """Shows texts: on a terminal as they come, with what may change dimmed; elsewhere when a segment has ended."""
 
-    def __init__(self, output_format: LiveFormat) -> None:
-        self._writer = LiveWriter(output_format)
+    def __init__(self, output_format: LiveFormat, timeline: Timeline) -> None:
+        self._writer, self._timeline = LiveWriter(output_format), timeline
         self._interactive = output_format == "txt" and sys.stdout.isatty()
         sys.stdout.write(self._writer.head)
 
@@ -181,7 +186,9 @@ class Screen:
         """Shows what is new."""
         for event in events:
             if isinstance(event, FinalText):
-                sys.stdout.write((ERASE if self._interactive else "") + self._writer.segment(event.segment))
+                sys.stdout.write(
+                    (ERASE if self._interactive else "") + self._writer.segment(in_file(event.segment, self._timeline))
+                )
             elif self._interactive:
                 sys.stdout.write(ERASE + _on_one_line(event))
         if events:

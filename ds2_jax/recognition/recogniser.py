@@ -16,13 +16,12 @@ from ds2_jax.audio.waveform import MAX_RATE, MIN_RATE
 from ds2_jax.config import Config
 from ds2_jax.config.frames import conv_output_lengths, count_frames
 from ds2_jax.decoding.alignment import align_labels
-from ds2_jax.decoding.hypothesis import Word
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.parallel.mesh import data_mesh
 from ds2_jax.recognition.endpoints import ENDPOINTS, Endpoints
 from ds2_jax.recognition.piece_outputs import End, NamedBlocks, PieceOutput, join, piece_outputs
 from ds2_jax.recognition.streaming import FinalText, Stream, Streams
-from ds2_jax.recognition.transcript import Segment, Transcript, shifted
+from ds2_jax.recognition.transcript import Segment, Transcript, in_file, shifted
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError, shorten
@@ -318,20 +317,7 @@ class Recogniser:
         """Makes a transcript with the times of the file from segments with those of the sound."""
         timeline = recording.timeline
         duration = max(timeline.end_time(sound_seconds), timeline.length)
-        return Transcript(recording.audio, duration, [_in_file(each, timeline) for each in decoded], sound_seconds)
+        return Transcript(recording.audio, duration, [in_file(each, timeline) for each in decoded], sound_seconds)
 
     def _seconds(self, end: End) -> float:
         return end.num_samples / self.config.features.sample_rate
-
-
-def _in_file(segment: Segment, timeline: Timeline) -> Segment:
-    """Replaces times of the sound by those of the file."""
-
-    def moved(word: Word) -> Word:
-        start, end = timeline.span(word.start, word.end)
-        shift = start - word.start
-        characters = (each._replace(start=each.start + shift, end=each.end + shift) for each in word.characters)
-        return word._replace(start=start, end=end, characters=tuple(characters))
-
-    readings = [reading._replace(words=tuple(map(moved, reading.words))) for reading in segment.readings]
-    return Segment(timeline.time(segment.start), timeline.end_time(segment.end), readings)

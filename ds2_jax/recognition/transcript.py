@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ds2_jax.audio.timeline import Timeline
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
 
 
@@ -64,3 +65,16 @@ def shifted(reading: Hypothesis, start: float, end: float) -> Hypothesis:
 
     words = (moved(word)._replace(characters=tuple(map(moved, word.characters))) for word in reading.words)
     return reading._replace(words=tuple(words))
+
+
+def in_file(segment: Segment, timeline: Timeline) -> Segment:
+    """Replaces times of the sound by those of the file."""
+
+    def moved(word: Word) -> Word:
+        start, end = timeline.span(word.start, word.end)
+        shift = start - word.start
+        characters = (each._replace(start=each.start + shift, end=each.end + shift) for each in word.characters)
+        return word._replace(start=start, end=end, characters=tuple(characters))
+
+    readings = [reading._replace(words=tuple(map(moved, reading.words))) for reading in segment.readings]
+    return Segment(timeline.time(segment.start), timeline.end_time(segment.end), readings)

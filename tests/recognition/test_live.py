@@ -6,10 +6,12 @@ import itertools
 import json
 import os
 import pty
+import queue
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -224,7 +226,7 @@ def test_a_missing_library_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_microphone_that_gives_nothing_any_more_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     microphone = Microphone.__new__(Microphone)
     monkeypatch.setattr("ds2_jax.audio.microphone.SECONDS_OF_SILENCE", 0.1)
-    microphone.name, microphone._blocks = "mic", __import__("queue").Queue()
+    microphone.name, microphone._blocks = "mic", queue.Queue()
     with pytest.raises(InputError, match=r"^mic must give samples, got none for 0 s\. Connect it again"):
         next(microphone.blocks())
 
@@ -240,6 +242,28 @@ def test_what_was_said_before_an_error_is_written(
     output = capsys.readouterr()
     assert output.out.splitlines()[0] == expected.segments[0].readings[0].text
     assert "error: The stream must hold samples of at most 1e+06" in output.err
+
+
+@pytest.mark.usefixtures("ffmpeg")
+def test_times_are_those_of_the_film(run: Path, talk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = tmp_path / "film.mkv"
+    picture = ["-f", "lavfi", "-i", "color=size=16x16:rate=5:duration=9"]
+    sound = ["-itsoffset", "3", "-i", str(talk), "-c:a", "pcm_s16le", str(film)]
+    subprocess.run(["ffmpeg", "-nostdin", "-loglevel", "error", *picture, *sound], check=True)
+    assert cli.main(["live", str(run), str(film), "--format", "json"]) == 0
+    first = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert first["start"] == pytest.approx(Recogniser(run).transcribe(film).segments[0].start, abs=0.001)
+    assert first["words"][0]["start"] >= first["start"] - 0.001
+    assert first["start"] == pytest.approx(3, abs=0.01)
+
+
+def test_samples_that_a_microphone_lost_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    microphone = Microphone.__new__(Microphone)
+    microphone.name, microphone._closed, microphone._lost = "mic", False, 0
+    microphone._blocks, microphone._stream = queue.Queue(), SimpleNamespace(close=lambda **_: None)
+    microphone._heard(np.zeros((4, 1), np.float32), 4, None, SimpleNamespace(input_overflow=True))
+    microphone.close()
+    assert "mic: samples were lost 1 times." in caplog.text
 
 
 def test_what_a_model_costs_is_told() -> None:

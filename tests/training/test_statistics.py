@@ -18,7 +18,7 @@ from ds2_jax.parallel.mesh import data_mesh
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training.statistics import measure, with_statistics
-from tests.small_runs import RATE, SMALL_CONFIG, noise, write_noise_manifest
+from tests.small_runs import SMALL_CONFIG, noise, write_noise_manifest
 
 CONFIG = dataclasses.replace(
     SMALL_CONFIG,
@@ -58,6 +58,3 @@ def test_recordings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     split = Split([Utterance(tmp_path / "gone.wav", 1.0, "A", "gone")], Alphabet.of(CONFIG.data))
     with pytest.raises(InputError, match=r"^data\.train must hold recordings with sound, got none that can be read"):
         measure(CONFIG, split)
-
-
-assert CONFIG.features.sample_rate == RATE
