@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ds2_jax.config.settings import MEL_BREAK, FeatureConfig
+from ds2_jax.config.feature_settings import MEL_BREAK, FeatureConfig
 
 
 def mel_bands(config: FeatureConfig) -> np.ndarray:

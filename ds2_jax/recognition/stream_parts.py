@@ -1,7 +1,7 @@
 """Recognises the segments of a stream, one after the other: step by step, or again and again as they grow."""
 
+import abc
 from collections.abc import Generator
-from typing import Protocol
 
 import numpy as np
 
@@ -20,48 +20,66 @@ Work = Generator[StepInput, np.ndarray, None]
 """Asks for steps of the model and gets log-probabilities [T', V]. The caller makes the steps of all streams at once."""
 
 
-class Part(Protocol):
-    """Recognises one segment after the other."""
+class Part(abc.ABC):
+    """Recognises one segment after the other. `begin` comes before each.
+
+    Args:
+        decoder: decodes the segments.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._decoding: StreamDecoder = decoder.start()
+        self._num_samples = 0
 
     def begin(self) -> None:
         """Begins a segment."""
+        self._decoding, self._num_samples = self._decoder.start(), 0
 
+    @abc.abstractmethod
     def hear(self, samples: np.ndarray) -> Work:
         """Recognises the next samples [S] float32: those of a step, or fewer at the end of the stream."""
 
+    @abc.abstractmethod
     def end(self) -> Work:
         """Recognises what is left of the segment."""
 
     def partial(self) -> tuple[str, str]:
         """Returns the text that is final and the text that may change."""
+        final, open_ = self._decoding.partial()
+        return final, open_
 
     @property
     def has_text(self) -> bool:
         """Whether the model has written anything."""
+        return self._decoding.has_text
 
     @property
     def trailing_blanks(self) -> int:
         """Output frames at the end for which the model has written nothing."""
+        return self._decoding.trailing_blanks
 
     def readings(self, duration: float) -> list[Hypothesis]:
         """Returns the readings of the segment, which has ended and has this duration in seconds."""
+        return self._decoding.finish(duration)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - only some parts have a place
         """Frees the stream's place."""
 
 
-class StepwisePart:
+class StepwisePart(Part):
     """Recognises segments step by step, with a model that can stream."""
 
     def __init__(self, steps: StreamSteps, decoder: Decoder) -> None:
-        self._steps, self._decoder = steps, decoder
+        super().__init__(decoder)
+        self._steps = steps
         self._slot: int | None = steps.open()
-        self.begin()
+        self._num_steps = 0
 
     def begin(self) -> None:
         """See `Part`."""
-        self._decoding: StreamDecoder = self._decoder.start()
-        self._num_samples = self._num_steps = 0
+        super().begin()
+        self._num_steps = 0
 
     def hear(self, samples: np.ndarray) -> Work:
         """See `Part`."""
@@ -83,25 +101,6 @@ class StepwisePart:
         self._num_steps += 1
         self._decoding.read(log_probs[max(0, -first) : max(0, behind)])
 
-    def partial(self) -> tuple[str, str]:
-        """See `Part`."""
-        final, open_ = self._decoding.partial()
-        return final, open_
-
-    @property
-    def has_text(self) -> bool:
-        """See `Part`."""
-        return self._decoding.has_text
-
-    @property
-    def trailing_blanks(self) -> int:
-        """See `Part`."""
-        return self._decoding.trailing_blanks
-
-    def readings(self, duration: float) -> list[Hypothesis]:
-        """See `Part`."""
-        return self._decoding.finish(duration)
-
     def close(self) -> None:
         """See `Part`."""
         if self._slot is not None:
@@ -109,18 +108,19 @@ class StepwisePart:
         self._slot = None
 
 
-class GrowingPart:
+class GrowingPart(Part):
     """Recognises the open segment again as it grows, with any model. Nothing is final before the end."""
 
     def __init__(self, model: TrainedModel, decoder: Decoder) -> None:
-        self._model, self._decoder = model, decoder
-        self.begin()
+        super().__init__(decoder)
+        self._model = model
+        self._samples: list[np.ndarray] = []
+        self._num_recognised = 0
 
     def begin(self) -> None:
         """See `Part`."""
-        self._samples: list[np.ndarray] = []
-        self._num_samples = self._num_recognised = 0
-        self._recognised = self._decoder.start()
+        super().begin()
+        self._samples, self._num_recognised = [], 0
 
     def hear(self, samples: np.ndarray) -> Work:
         """See `Part`."""
@@ -138,28 +138,11 @@ class GrowingPart:
         yield from ()
 
     def _recognise(self) -> None:
-        self._recognised = self._decoder.start()
+        self._decoding = self._decoder.start()
         [log_probs] = log_probs_of(self._model, [np.concatenate(self._samples)])
-        self._recognised.read(log_probs)
+        self._decoding.read(log_probs)
         self._num_recognised = self._num_samples
 
     def partial(self) -> tuple[str, str]:
         """See `Part`."""
-        return "", "".join(self._recognised.partial())
-
-    @property
-    def has_text(self) -> bool:
-        """See `Part`."""
-        return self._recognised.has_text
-
-    @property
-    def trailing_blanks(self) -> int:
-        """See `Part`."""
-        return self._recognised.trailing_blanks
-
-    def readings(self, duration: float) -> list[Hypothesis]:
-        """See `Part`."""
-        return self._recognised.finish(duration)
-
-    def close(self) -> None:
-        """See `Part`."""
+        return "", "".join(self._decoding.partial())
