@@ -9,11 +9,13 @@ import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-os.environ["JAX_PLATFORMS"] = "cpu"  # these five must be set before JAX or TensorFlow is imported
+os.environ["JAX_PLATFORMS"] = "cpu"  # these must be set before JAX or TensorFlow is imported
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 # The tests of a process share compiled programs, and neither read nor fill the caches of the user.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ds2_jax-compiled-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".pytest_cache/numba"))
 
 import hypothesis
@@ -42,8 +44,9 @@ hypothesis.settings.load_profile("ds2_jax")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the file with the longest test first: at the end, one of the two processes would wait for it."""
-    items.sort(key=lambda item: item.path.name != "test_survival.py")
+    """Puts the longest files first: at the end, one of the two processes would wait for them."""
+    longest = ["test_survival.py", "test_train.py", "test_mesh.py"]
+    items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
 
 
 @pytest.fixture(scope="session")
