@@ -10,6 +10,14 @@ MEL_BREAK = 700.0
 """Hz below which the mel scale is nearly linear: mel(f) = 2595 log10(1 + f / 700), as in HTK."""
 
 
+FLOOR = 1e-5
+"""Added to the energy of a mel band before its logarithm. It lies 30 dB above the rounding noise of 16-bit samples and
+below the background noise of a room."""
+LEAST_VARIANCE = 0.01
+"""Running normalisation takes no variance below this share of the training set's, so that hours of silence do not make
+a whisper of noise loud."""
+
+
 @dataclasses.dataclass(frozen=True)
 class FeatureConfig:
     """How spectrograms are computed from waveforms."""

@@ -1,5 +1,7 @@
 """What a configuration means for live recognition, without JAX."""
 
+import dataclasses
+
 from ds2_jax.config.settings import Config
 
 STEP_SECONDS = 0.16
@@ -17,6 +19,44 @@ def look_ahead_seconds(config: Config) -> float:
     first, second = model.time_kernels
     reach = first // 2 + second // 2 * model.time_strides[0] + (model.lookahead_context - 1) * model.time_reduction
     return config.features.window_size / 2 + reach * stride
+
+
+@dataclasses.dataclass(frozen=True)
+class Delays:
+    """How many frames behind the newest samples each stage is, and what it keeps of its input.
+
+    A step takes S samples, or K frames. After step j (from 0), stage i has given its frames up to
+    (j + 1) * K / strides - delay, without that one.
+
+    Attributes:
+        frames: K, input frames of a step.
+        spectrogram: delay in input frames.
+        convs: delay of each convolution in its output frames.
+        contexts: input frames that each convolution keeps.
+        output: delay in output frames.
+    """
+
+    frames: int
+    spectrogram: int
+    convs: tuple[int, int]
+    contexts: tuple[int, int]
+    output: int
+
+
+def delays(config: Config, output_frames: int) -> Delays:
+    """Computes the delays of steps that give `output_frames` frames."""
+    model, size, hop = config.model, config.features.window_length, config.features.hop_length
+    before = spectrogram = -(-(size - size // 2) // hop) - 1  # a window reaches so many strides beyond its middle
+    convs, contexts = [], []
+    for taps, stride in zip(model.time_kernels, model.time_strides, strict=True):
+        delay = max(0, -(-max(before + taps // 2 + 1 - stride, before - taps // 2) // stride))
+        convs.append(delay)
+        contexts.append(delay * stride + taps // 2 - before)
+        before = delay
+    output = before + model.lookahead_context - 1
+    return Delays(
+        output_frames * model.time_reduction, spectrogram, (convs[0], convs[1]), (contexts[0], contexts[1]), output
+    )
 
 
 def describe(config: Config) -> str:

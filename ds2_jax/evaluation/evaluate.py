@@ -24,7 +24,8 @@ from ds2_jax.evaluation.results import Evaluation, Result
 from ds2_jax.evaluation.split_outputs import evaluate_split
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import run_decoder, with_tuned
-from ds2_jax.runs.trained import TrainedModel, weights_of
+from ds2_jax.runs.trained import TrainedModel
+from ds2_jax.runs.weights import weights_of
 from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.system.files import make_writable
 from ds2_jax.system.program import command

@@ -8,16 +8,10 @@ import jax.numpy as jnp
 import scipy.signal
 
 from ds2_jax.config import FeatureConfig
+from ds2_jax.config.feature_settings import FLOOR, LEAST_VARIANCE
 from ds2_jax.config.frames import count_frames
 from ds2_jax.config.mel_bands import mel_bands
 from ds2_jax.model.masks import mask_from_lengths
-
-FLOOR = 1e-5
-"""Added to the energy of a mel band before its logarithm. It lies 30 dB above the rounding noise of 16-bit samples and
-below the background noise of a room."""
-LEAST_VARIANCE = 0.01
-"""Running normalisation takes no variance below this share of the training set's, so that hours of silence do not make
-a whisper of noise loud."""
 
 
 def without_statistics(config: FeatureConfig) -> FeatureConfig:

@@ -7,7 +7,6 @@ before the start of a recording, or behind its end, is zero at every stage, as i
 Streaming needs a model that runs forward only, and a normalisation that needs no future.
 """
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 
 from ds2_jax.config import Config
 from ds2_jax.config.frames import conv_output_lengths, count_frames
+from ds2_jax.config.live import delays
 from ds2_jax.model import features
 from ds2_jax.model.conv import strided_conv
 from ds2_jax.model.features import RunningSums
@@ -25,44 +25,6 @@ from ds2_jax.model.recurrent import NUM_STATES, RecurrentWeights, recurrent_step
 EPSILON = 1e-5  # of MaskedBatchNorm
 MORE = 2**30
 """Number of frames of a recording whose end is not known."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Delays:
-    """How many frames behind the newest samples each stage is, and what it keeps of its input.
-
-    A step takes S samples, or K frames. After step j (from 0), stage i has given its frames up to
-    (j + 1) * K / strides - delay, without that one.
-
-    Attributes:
-        frames: K, input frames of a step.
-        spectrogram: delay in input frames.
-        convs: delay of each convolution in its output frames.
-        contexts: input frames that each convolution keeps.
-        output: delay in output frames.
-    """
-
-    frames: int
-    spectrogram: int
-    convs: tuple[int, int]
-    contexts: tuple[int, int]
-    output: int
-
-
-def delays(config: Config, output_frames: int) -> Delays:
-    """Computes the delays of steps that give `output_frames` frames."""
-    model, size, hop = config.model, config.features.window_length, config.features.hop_length
-    before = spectrogram = -(-(size - size // 2) // hop) - 1  # a window reaches so many strides beyond its middle
-    convs, contexts = [], []
-    for taps, stride in zip(model.time_kernels, model.time_strides, strict=True):
-        delay = max(0, -(-max(before + taps // 2 + 1 - stride, before - taps // 2) // stride))
-        convs.append(delay)
-        contexts.append(delay * stride + taps // 2 - before)
-        before = delay
-    output = before + model.lookahead_context - 1
-    return Delays(
-        output_frames * model.time_reduction, spectrogram, (convs[0], convs[1]), (contexts[0], contexts[1]), output
-    )
 
 
 class StreamState(NamedTuple):

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from ds2_jax.data.manifest import read_text
+from ds2_jax.engines.engine import EngineName
 from ds2_jax.recognition.formats import Format, render
 from ds2_jax.recognition.outputs import open_stdout
 from ds2_jax.recognition.recogniser import Recogniser
@@ -18,11 +19,19 @@ other utterances had less or could not be aligned, and 2 of 117 right ones. With
 had."""
 
 
-def print_alignment(run: Path, audio: Path, text: str, output_format: Format, *, ignore_punctuation: bool) -> int:
+def print_alignment(
+    run: Path,
+    audio: Path,
+    text: str,
+    output_format: Format,
+    *,
+    ignore_punctuation: bool,
+    engine: EngineName | None = None,
+) -> int:
     """Prints when each word and character of `text`, or of the file that it names, is said. Returns 0."""
     is_file = os.path.isfile(text) or text.lower().endswith(TEXT_SUFFIX)  # noqa: PTH113 - a text may be too long
     words = read_text(Path(text)) if is_file else text
-    transcript = Recogniser(run).align(audio, words, ignore_punctuation=ignore_punctuation)
+    transcript = Recogniser(run, engine=engine).align(audio, words, ignore_punctuation=ignore_punctuation)
     if transcript.confidence < UNLIKELY:
         logger.warning(
             f"warning: {audio}: the text may not be what is said, or the model does not know such speech: its mean "

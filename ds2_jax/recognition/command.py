@@ -7,6 +7,7 @@ import tyro
 
 from ds2_jax.audio.pcm import SampleFormat
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.engines.engine import EngineName
 from ds2_jax.recognition.endpoints import ENDPOINTS, Endpoints
 from ds2_jax.recognition.formats import Format, LiveFormat
 
@@ -16,6 +17,8 @@ FORMATS = tyro.conf.arg(help_behavior_hint="(default: txt; repeat it for several
 LIVE_AUDIO = tyro.conf.arg(metavar="[AUDIO]", help_behavior_hint="(default: the microphone)")
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+ENGINE = tyro.conf.arg(help_behavior_hint="(default: jax if JAX can use an accelerator, otherwise onnx)")
+Engine = Annotated[EngineName | None, ENGINE]
 
 
 def transcribe(
@@ -24,12 +27,13 @@ def transcribe(
     format: Annotated[tuple[Format, ...], tyro.conf.UseAppendAction, FORMATS] = (),  # noqa: A002 - the option's name
     output_dir: Path | None = None,
     resume: bool = False,
+    engine: Engine = None,
     decoding: Annotated[DecodingOptions, tyro.conf.arg(name="")] = GREEDY,
 ) -> int:
     """Write what is said in recordings, as text, subtitles or tables with times and confidences.
 
     Args:
-        run: Folder of a training run.
+        run: Folder of a training run, or a folder or file that export wrote.
         audio: Recordings, folders of them, quoted patterns, or - for standard input. The formats are WAV, FLAC, Ogg,
             MP3, AIFF, Sphere and more; with ffmpeg also m4a and video. In folders, links are followed and hidden files
             are skipped.
@@ -40,13 +44,13 @@ def transcribe(
             recordings.
         resume: Skip recordings whose results are in --output-dir already, even if another run or other settings made
             them.
+        engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
         decoding: How to decode.
     """
     from ds2_jax.recognition.transcribe import transcribe as transcribe_files
-    from ds2_jax.system.compilation import enable_cache
 
-    enable_cache()
-    return transcribe_files(run, audio, format or ("txt",), output_dir, resume, decoding)
+    _prepare(engine)
+    return transcribe_files(run, audio, format or ("txt",), output_dir, resume, decoding, engine)
 
 
 def live(
@@ -57,6 +61,7 @@ def live(
     sample_rate: int | None = None,
     sample_format: SampleFormat = "s16le",
     realtime: bool = False,
+    engine: Engine = None,
     endpoints: Annotated[Endpoints, tyro.conf.arg(name="")] = ENDPOINTS,
     decoding: Annotated[DecodingOptions, tyro.conf.arg(name="")] = GREEDY,
 ) -> int:
@@ -65,7 +70,7 @@ def live(
     On a terminal, words appear as they are said; those that may still change are dimmed.
 
     Args:
-        run: Folder of a training run.
+        run: Folder of a training run, or a folder or file that export wrote.
         audio: Leave it out to hear the microphone. - for standard input: WAV, or samples without a header. Or a file.
         format: What is written when a segment has ended. txt: a line. json: an object a line, with words, times and
             confidences. srt, vtt: subtitles.
@@ -73,14 +78,14 @@ def live(
         sample_rate: Sample rate in Hz of samples on standard input that have no header.
         sample_format: Their coding, by ffmpeg's names. They have one channel.
         realtime: Read a file at the speed of speech, not as fast as possible.
+        engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
         endpoints: When a segment ends.
         decoding: How to decode.
     """
     from ds2_jax.recognition.live import live as hear
-    from ds2_jax.system.compilation import enable_cache
 
-    enable_cache()
-    return hear(run, audio, format, device, sample_rate, sample_format, realtime, endpoints, decoding)
+    _prepare(engine)
+    return hear(run, audio, format, device, sample_rate, sample_format, realtime, endpoints, decoding, engine)
 
 
 def align(
@@ -89,11 +94,12 @@ def align(
     text: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")],
     format: Format = "json",  # noqa: A002 - the option's name
     ignore_punctuation: bool = False,
+    engine: Engine = None,
 ) -> int:
     """Print when each word and character of a known text is said in a recording. A text that hardly fits is reported.
 
     Args:
-        run: Folder of a training run.
+        run: Folder of a training run, or a folder or file that export wrote.
         audio: A recording of any length, in any format that transcribe reads.
         text: What is said in it: the words (in quotes), or the name of a file that holds them. Case and punctuation are
             changed to fit the model's alphabet, as in training (data.case, data.remove).
@@ -101,9 +107,18 @@ def align(
             the word, or of the text, at these places.
         ignore_punctuation: Leave out punctuation that the alphabet lacks. Digits and other characters that are read
             aloud are still refused.
+        engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
     """
     from ds2_jax.recognition.align import print_alignment
-    from ds2_jax.system.compilation import enable_cache
 
-    enable_cache()
-    return print_alignment(run, audio, text, format, ignore_punctuation=ignore_punctuation)
+    _prepare(engine)
+    return print_alignment(run, audio, text, format, ignore_punctuation=ignore_punctuation, engine=engine)
+
+
+def _prepare(engine: EngineName | None) -> None:
+    from ds2_jax.runs.model import default_engine
+
+    if (engine or default_engine()) == "jax":
+        from ds2_jax.system.compilation import enable_cache  # this import loads JAX
+
+        enable_cache()

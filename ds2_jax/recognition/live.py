@@ -20,6 +20,7 @@ from ds2_jax.audio.timeline import Timeline
 from ds2_jax.config import Config
 from ds2_jax.config.live import describe
 from ds2_jax.decoding.options import DecodingOptions
+from ds2_jax.engines.engine import EngineName
 from ds2_jax.recognition.endpoints import Endpoints
 from ds2_jax.recognition.formats import LiveFormat, LiveWriter
 from ds2_jax.recognition.inputs import STANDARD_INPUT
@@ -65,6 +66,7 @@ def live(
     realtime: bool,
     endpoints: Endpoints,
     decoding: DecodingOptions,
+    engine: EngineName | None = None,
 ) -> int:
     """Recognises a microphone, a pipe or a file while it is heard. Returns 0, after Ctrl-C too.
 
@@ -78,12 +80,13 @@ def live(
         realtime: whether to read a file at the speed of speech.
         endpoints: when a segment ends.
         decoding: the decoding options.
+        engine: what runs the model; see `recogniser.load`.
 
     Raises:
         InputError: the run or the audio cannot be read, or a microphone cannot be opened or gives no samples any more.
             What was said before is written first.
     """
-    recogniser = Recogniser(run, decoding)
+    recogniser = Recogniser(run, decoding, engine)
     config = recogniser.config
     source = _open(audio, device, sample_rate, sample_format, realtime, config)
     open_stdout()
@@ -109,7 +112,7 @@ def live(
         source.close()
     screen.close(source.timeline.end_time(stream.seconds))
     seconds, elapsed = stream.seconds, time.perf_counter() - started
-    factor = f" (real-time factor {computing / seconds:.3f}, compiling included)" if seconds else ""
+    factor = f" (real-time factor {computing / seconds:.3f})" if seconds else ""
     logger.info(f"{seconds:.1f} s of audio in {elapsed:.1f} s, computing for {computing:.1f} s{factor}")
     if error is not None:
         raise error

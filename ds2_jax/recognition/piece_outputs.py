@@ -17,7 +17,7 @@ from ds2_jax.audio.timeline import Timeline
 from ds2_jax.config import Config
 from ds2_jax.recognition import segments
 from ds2_jax.recognition.segments import Piece
-from ds2_jax.runs.trained import TrainedModel
+from ds2_jax.runs.model import Model
 from ds2_jax.system.errors import InputError
 
 BATCH_SIZE = 8
@@ -55,9 +55,7 @@ class End(NamedTuple):
     error: InputError | None = None
 
 
-def piece_outputs(
-    model: TrainedModel, recordings: Iterable[NamedBlocks]
-) -> Iterator[tuple[NamedBlocks, PieceOutput | End]]:
+def piece_outputs(model: Model, recordings: Iterable[NamedBlocks]) -> Iterator[tuple[NamedBlocks, PieceOutput | End]]:
     """Runs a model over recordings.
 
     Yields:
@@ -75,7 +73,7 @@ def join(outputs: Sequence[PieceOutput]) -> np.ndarray:
     return segments.join(*zip(*outputs, strict=True))
 
 
-def log_probs_of(model: TrainedModel, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+def log_probs_of(model: Model, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Computes the log-probabilities [T', V] float32 of waveforms [S] float32, in batches of similar length."""
     sample_rate = model.config.features.sample_rate
     results: dict[int, np.ndarray] = {}

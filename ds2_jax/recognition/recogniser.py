@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from ds2_jax.audio.arrays import array_blocks
@@ -15,14 +14,13 @@ from ds2_jax.audio.timeline import Timeline
 from ds2_jax.audio.waveform import MAX_RATE, MIN_RATE
 from ds2_jax.config import Config
 from ds2_jax.config.frames import conv_output_lengths, count_frames
-from ds2_jax.decoding.alignment import align_labels
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
-from ds2_jax.parallel.mesh import data_mesh
+from ds2_jax.engines.engine import EngineName
 from ds2_jax.recognition.endpoints import ENDPOINTS, Endpoints
 from ds2_jax.recognition.piece_outputs import End, NamedBlocks, PieceOutput, join, piece_outputs
 from ds2_jax.recognition.streaming import FinalText, Stream, Streams
 from ds2_jax.recognition.transcript import Segment, Transcript, in_file, shifted
-from ds2_jax.runs.trained import TrainedModel
+from ds2_jax.runs.model import Model
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.text.alphabet import Alphabet, is_punctuation
@@ -43,6 +41,7 @@ def load(
     hot_words: Mapping[str, float] | None = None,
     num_best: int = 1,
     beam_width: int | None = None,
+    engine: EngineName | None = None,
 ) -> "Recogniser":
     """Opens a trained model for recognition.
 
@@ -50,7 +49,7 @@ def load(
     greedily.
 
     Args:
-        run: the folder of a training run.
+        run: the folder of a training run, or a folder or file that `export` wrote.
         lm: an n-gram language model: an ARPA file, plain or gzipped, or a KenLM binary.
         alpha: the weight of the language model's log-probabilities; by default the value that `lm tune` found for this
             run and language model, else 0.5.
@@ -58,6 +57,8 @@ def load(
         hot_words: words or phrases to favour, and the nats added for each.
         num_best: the number of readings for each segment.
         beam_width: the number of prefixes that beam search keeps; by default 128.
+        engine: "onnx" for ONNX Runtime, the fastest on a CPU, or "jax"; by default "jax" if JAX can use an accelerator,
+            otherwise "onnx".
 
     Returns:
         A recogniser. You can use it many times, and from several threads.
@@ -75,24 +76,25 @@ def load(
     options = DecodingOptions(
         None if lm is None else Path(lm), alpha, beta, hot_word=boosts, num_best=num_best, beam_width=beam_width
     )
-    return Recogniser(Path(run), options)
+    return Recogniser(Path(run), options, engine)
 
 
 class Recogniser:
-    """A trained model, ready to recognise speech on the first local device.
+    """A trained model, ready to recognise speech.
 
     You can call its methods from several threads at once.
 
     Args:
-        run: the folder of a training run.
+        run: the folder of a training run, or a folder or file that `export` wrote.
         decoding: the decoding options.
+        engine: what runs the model; see `load`.
 
     Raises:
         InputError: see `load`.
     """
 
-    def __init__(self, run: Path, decoding: DecodingOptions = GREEDY) -> None:
-        self._model = TrainedModel.load(run, data_mesh(jax.local_devices()[:1]))
+    def __init__(self, run: Path, decoding: DecodingOptions = GREEDY, engine: EngineName | None = None) -> None:
+        self._model = Model(run, engine)
         self.config: Config = self._model.config
         self._decode = self._model.decoder(decoding)
         self._decoding = threading.Lock()  # language models keep state between frames
@@ -223,6 +225,8 @@ class Recogniser:
             >>> [word.text for word in recogniser.align("talk.wav", "go left").words]
             ['GO', 'LEFT']
         """
+        from ds2_jax.decoding.alignment import align_labels  # this import loads Numba
+
         alphabet = self._model.alphabet
         if ignore_punctuation:
             alphabet = alphabet.without_punctuation(text)

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.ndimage
 
 from ds2_jax.audio.waveform import is_constant
 from ds2_jax.config import Config
@@ -207,7 +206,9 @@ def _silent(levels: np.ndarray, loudness: deque[float], grid: _Grid) -> tuple[np
         loudness.append(float(np.quantile(levels[sounding], LOUD_QUANTILE)))
     loud = max(loudness, default=-np.inf)
     floor = np.where(sounding, np.maximum(levels, loud - SILENT - STEADY), np.inf)
-    quietest = scipy.ndimage.minimum_filter1d(floor, 2 * grid.frames(STEADY_AROUND) + 1)
+    around = grid.frames(STEADY_AROUND)
+    padded = np.pad(floor, around, constant_values=np.inf)
+    quietest = np.lib.stride_tricks.sliding_window_view(padded, 2 * around + 1).min(axis=1)
     silent: np.ndarray = ~sounding | (levels <= np.minimum(quietest + STEADY, loud - QUIET))
     return silent, levels <= loud - FAINT
 

@@ -10,7 +10,7 @@ from ds2_jax.decoding.hypothesis import Hypothesis
 from ds2_jax.decoding.stream import StreamDecoder
 from ds2_jax.recognition.piece_outputs import log_probs_of
 from ds2_jax.recognition.stream_steps import StepInput, StreamSteps
-from ds2_jax.runs.trained import TrainedModel
+from ds2_jax.runs.model import Model
 
 GROWTH = 0.125
 """A segment is recognised again when it has grown by this share, and by at least LEAST_GROWTH seconds."""
@@ -111,7 +111,7 @@ class StepwisePart(Part):
 class GrowingPart(Part):
     """Recognises the open segment again as it grows, with any model. Nothing is final before the end."""
 
-    def __init__(self, model: TrainedModel, decoder: Decoder) -> None:
+    def __init__(self, model: Model, decoder: Decoder) -> None:
         super().__init__(decoder)
         self._model = model
         self._samples: list[np.ndarray] = []

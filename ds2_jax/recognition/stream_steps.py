@@ -1,23 +1,15 @@
 """Runs the model on many streams at once, each at its own place."""
 
-import functools
 import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ds2_jax.config import Config
 from ds2_jax.config.frames import conv_output_lengths, count_frames
-from ds2_jax.model import streaming
-from ds2_jax.model.streaming import StreamState
-from ds2_jax.runs.trained import TrainedModel
-from ds2_jax.system.compilation import compiler_options
+from ds2_jax.config.live import delays
+from ds2_jax.runs.model import Model
 
-BATCH_SIZES = (1, 4, 16, 64, 256)
-"""Rows of a step. Each size is compiled once."""
 FIRST_CAPACITY = 16
 
 
@@ -39,42 +31,35 @@ class StepInput(NamedTuple):
 
 
 class StreamSteps:
-    """The states of streams, and the compiled step.
+    """The places of streams, and the step of the model.
 
     Args:
         model: a model that can stream.
         num_frames: output frames of a step.
     """
 
-    def __init__(self, model: TrainedModel, num_frames: int) -> None:
+    def __init__(self, model: Model, num_frames: int) -> None:
         self.config, self.frames = model.config, num_frames
         features = model.config.features
         self.samples = self.frames * model.config.model.time_reduction * features.hop_length
         """Samples of a step."""
-        self.delay = streaming.delays(model.config, self.frames).output
-        self._variables = model.variables
-        self._states = streaming.start(model.config, FIRST_CAPACITY + 1)  # the last row takes what nobody needs
-        self._free = list(range(FIRST_CAPACITY))[::-1]
-        self._lock = threading.Lock()
-        options: dict[str, Any] = {"compiler_options": compiler_options(), "donate_argnums": (1,)}
-        self._step = jax.jit(functools.partial(_step, config=model.config), **options)
-
-    @property
-    def capacity(self) -> int:
+        self.delay = delays(model.config, self.frames).output
+        self._steps = model.steps(num_frames)
+        self.capacity = FIRST_CAPACITY
         """Number of streams for which there is a place."""
-        return len(self._states.steps) - 1
+        self._steps.grow(self.capacity)
+        self._free = list(range(self.capacity))[::-1]
+        self._lock = threading.Lock()
 
     def open(self) -> int:
         """Gives a place to a new stream."""
         with self._lock:
             if not self._free:
-                old = self.capacity
-                more = streaming.start(self.config, old)
-                self._states = jax.tree.map(lambda a, b: jnp.concatenate([a[:old], b, a[old:]]), self._states, more)
-                self._free = list(range(old, 2 * old))[::-1]
+                self._free = list(range(self.capacity, 2 * self.capacity))[::-1]
+                self.capacity *= 2
+                self._steps.grow(self.capacity)
             slot = self._free.pop()
-            fresh = streaming.start(self.config, 1)
-            self._states = jax.tree.map(lambda all_, new: all_.at[slot].set(new[0]), self._states, fresh)
+            self._steps.clear(slot)
             return slot
 
     def close(self, slot: int) -> None:
@@ -99,38 +84,9 @@ class StreamSteps:
             [T', V] float32 for each, log-probabilities of T' = `frames` output frames, of which the first is
             `delay` frames before the first of these samples.
         """
-        results: list[np.ndarray] = []
+        slots, samples, num_samples, begins = zip(*inputs, strict=True)
         with self._lock:
-            while len(results) < len(inputs):
-                rest = len(inputs) - len(results)
-                size = next((each for each in BATCH_SIZES if each >= rest), BATCH_SIZES[-1])
-                part = inputs[len(results) : len(results) + size]
-                slots = np.full(size, self.capacity, np.int32)
-                samples = np.zeros((size, self.samples), np.float32)
-                num_samples, begins = np.full(size, -1, np.int32), np.zeros(size, bool)
-                for row, each in enumerate(part):
-                    slots[row], samples[row], num_samples[row], begins[row] = each
-                self._states, log_probs = self._step(self._variables, self._states, slots, samples, num_samples, begins)
-                results.extend(np.asarray(log_probs)[: len(part)])
-        return results
-
-
-def _step(
-    variables: Any,
-    states: StreamState,
-    slots: jax.Array,
-    samples: jax.Array,
-    num_samples: jax.Array,
-    begins: jax.Array,
-    *,
-    config: Config,
-) -> tuple[StreamState, jax.Array]:
-    """Makes a step of the streams at `slots`, [B] int32."""
-    own = jax.tree.map(lambda each: each[slots], states)
-    fresh = streaming.start(config, len(slots))._replace(sums=own.sums)
-
-    def choose(new: jax.Array, old: jax.Array) -> jax.Array:
-        return jnp.where(begins.reshape(-1, *(1,) * (old.ndim - 1)), new, old)
-
-    own, log_probs = streaming.step(variables, jax.tree.map(choose, fresh, own), samples, num_samples, config=config)
-    return jax.tree.map(lambda all_, new: all_.at[slots].set(new), states, own), log_probs
+            log_probs = self._steps.run(
+                np.array(slots, np.int32), np.stack(samples), np.array(num_samples, np.int32), np.array(begins)
+            )
+        return list(log_probs)

@@ -17,14 +17,14 @@ import soxr
 from ds2_jax.audio.arrays import scaled_samples
 from ds2_jax.audio.waveform import check_amplitudes
 from ds2_jax.config import Config
-from ds2_jax.config.live import STEP_SECONDS, can_stream
+from ds2_jax.config.live import STEP_SECONDS
 from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.hypothesis import Word
 from ds2_jax.recognition.endpoints import Endpoints
 from ds2_jax.recognition.stream_parts import GrowingPart, Part, StepwisePart, Work
 from ds2_jax.recognition.stream_steps import StreamSteps
 from ds2_jax.recognition.transcript import Segment, shifted
-from ds2_jax.runs.trained import TrainedModel
+from ds2_jax.runs.model import Model
 from ds2_jax.system.errors import InputError
 
 LOUD_SECONDS = 30.0
@@ -248,12 +248,12 @@ class Streams:
         step_seconds: seconds of sound that are recognised at once.
     """
 
-    def __init__(self, model: TrainedModel, decoder: Decoder, step_seconds: float = STEP_SECONDS) -> None:
+    def __init__(self, model: Model, decoder: Decoder, step_seconds: float = STEP_SECONDS) -> None:
         self.config: Config = model.config
         self._model, self._decoder = model, decoder
         frame = self.config.model.time_reduction * self.config.features.hop_length
         self.step_samples = max(1, round(step_seconds * self.config.features.sample_rate / frame)) * frame
-        self.steps = StreamSteps(model, self.step_samples // frame) if can_stream(self.config) else None
+        self.steps = StreamSteps(model, self.step_samples // frame) if model.can_stream else None
 
     def open(self, sample_rate: int, endpoints: Endpoints) -> Stream:
         """Opens a stream; see `Stream`."""

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from ds2_jax.audio.timeline import Timeline
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.engines.engine import EngineName
 from ds2_jax.recognition.formats import Format
 from ds2_jax.recognition.inputs import STANDARD_INPUT, AudioFile, find_audio, read_input_blocks, save_standard_input
 from ds2_jax.recognition.outputs import Output, open_stdout
@@ -28,6 +29,7 @@ def transcribe(
     output_dir: Path | None = None,
     resume: bool = False,
     decoding: DecodingOptions = GREEDY,
+    engine: EngineName | None = None,
 ) -> int:
     """Writes the transcripts of recordings, shows a progress bar and logs the speed.
 
@@ -39,6 +41,7 @@ def transcribe(
         output_dir: folder for the files NAME.FORMAT, one for each recording and format; None for standard output.
         resume: whether to skip recordings whose files all exist, even if another run or other settings made them.
         decoding: the decoding options.
+        engine: what runs the model; see `recogniser.load`.
 
     Returns:
         The exit code: 1 if a recording could not be transcribed, else 0.
@@ -55,7 +58,7 @@ def transcribe(
         return 0
     open_stdout()
     started = time.perf_counter()
-    recogniser = Recogniser(run, decoding)
+    recogniser = Recogniser(run, decoding, engine)
     load_seconds = time.perf_counter() - started
     with temporary_folder() as folder:
         piped = any(file.path == STANDARD_INPUT for file in files)
@@ -92,7 +95,7 @@ def _transcribe(
     elapsed = time.perf_counter() - started
     logger.info(
         f"{_files(len(files) - failed)}, {seconds:.1f} s of audio in {elapsed:.1f} s"
-        + (f" (real-time factor {elapsed / seconds:.3f}, compiling included)" if seconds else "")
+        + (f" (real-time factor {elapsed / seconds:.3f})" if seconds else "")
         + f"; model loaded in {load_seconds:.1f} s"
         + (f"; {_files(failed)} failed" if failed else "")
     )

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ds2_jax.runs.checksums import checksums
 from ds2_jax.system.errors import InputError
 
 NUM_EXAMPLES = 3
@@ -51,6 +50,8 @@ def _sum(meta: Mapping[str, Any]) -> str:
 
 def check_sums(folder: Path, meta: Mapping[str, Any], restored: Any) -> None:
     """Raises DamagedCheckpointError if an array differs from the one that was saved."""
+    from ds2_jax.runs.checksums import checksums  # this import loads JAX
+
     saved = meta.get("sha256")
     if saved is None:  # older runs have none
         return

@@ -9,7 +9,7 @@ from ds2_jax.config import Config
 from ds2_jax.decoding.calibration import UNCALIBRATED, Calibration
 from ds2_jax.decoding.decoder import Decoder, make_decoder
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, GREEDY, DecodingOptions
-from ds2_jax.runs.run_folder import CALIBRATION, TUNED, best_step
+from ds2_jax.runs.run_folder import CALIBRATION, CHECKPOINTS, TUNED, best_step
 from ds2_jax.system.checks import build, check_fields, require
 from ds2_jax.system.errors import NO_JSON, InputError, advice_for
 from ds2_jax.system.files import write_text
@@ -51,7 +51,7 @@ def read_calibration(run: Path) -> Calibration:
             f"{path} must hold the calibration of a run, got: {reason}. {advice_for(error, advice)}"
         ) from error
     best = best_step(run)
-    if calibration.step != best:
+    if calibration.step != best and (run / CHECKPOINTS).is_dir():
         logger.warning(
             f"{path} was fitted to step {calibration.step}, but "
             f"{'the run has no checkpoint' if best is None else f'the best checkpoint is that of step {best}'}: "

@@ -28,6 +28,8 @@ NOTHING = {LOCK, "lost+found"}
 UNFINISHED = "*.json*.[0-9]*.new"
 """Files that a process leaves if it is killed while it replaces another file."""
 CHECKPOINTS = "checkpoints"
+GRAPHS = "onnx"
+"""Folder of the graphs of the best weights for ONNX Runtime."""
 METRICS = "metrics/metrics"
 """File in the folder of a checkpoint: its step and dev WER, written after its evaluation."""
 CALIBRATION = "calibration.json"
@@ -39,7 +41,7 @@ TUNING = "tuning"
 TUNED = "decoding.json"
 
 CONTENTS = (
-    *(CHECKPOINTS, "tensorboard", EVALUATIONS, "profile", "replay", TUNING),
+    *(CHECKPOINTS, GRAPHS, "tensorboard", EVALUATIONS, "profile", "replay", TUNING),
     *(METRIC_LOG, f"{OLDER_TEST}*", "skipped_*.jsonl"),
     *(CALIBRATION, TUNED, CONFIG, UNFINISHED),
 )

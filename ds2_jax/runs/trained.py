@@ -2,25 +2,20 @@
 
 import copy
 import functools
-import hashlib
-import json
 from pathlib import Path
 from typing import Any, Self
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from ds2_jax.config import Config
 from ds2_jax.decoding.decoder import Decoder, make_decoder
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
-from ds2_jax.model.inference import eval_step, infer
+from ds2_jax.model.inference import eval_step
 from ds2_jax.parallel.mesh import data_mesh, parallel_eval_step, row_layout
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.checkpoints import load_variables
-from ds2_jax.runs.damage import read_meta
 from ds2_jax.runs.fitted import run_decoder
-from ds2_jax.system.compilation import compiler_options
 from ds2_jax.text.alphabet import Alphabet
 
 
@@ -42,7 +37,6 @@ class TrainedModel:
         """The rows of a batch that each device of this process computes."""
         settings: dict[str, Any] = {"config": config, "num_labels": self.alphabet.size}
         self._score = parallel_eval_step(functools.partial(eval_step, **settings), mesh, config.parallel)
-        self._log_probs = jax.jit(functools.partial(_log_probs, **settings), compiler_options=compiler_options())
 
     @classmethod
     def load(cls, run: Path, mesh: Mesh | None = None) -> Self:
@@ -76,41 +70,3 @@ class TrainedModel:
         """Computes log-probabilities and losses of this process's rows of a batch; see `model.inference.eval_step`."""
         scores: dict[str, Any] = self._score(self.variables, batch)
         return scores
-
-    def log_probs(self, waveforms: np.ndarray, num_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Computes the log-probabilities of waveforms; each new shape is compiled once.
-
-        Args:
-            waveforms: [B, S] float32, samples in [-1, 1].
-            num_samples: [B] int32, valid samples.
-
-        Returns:
-            log_probs [B, T', V] float32, natural logarithms, and output_lengths [B] int32, valid frames.
-        """
-        log_probs, output_lengths = self._log_probs(self.variables, waveforms, num_samples)
-        return np.asarray(log_probs), np.asarray(output_lengths)
-
-
-def _log_probs(
-    variables: Any, waveforms: jax.Array, num_samples: jax.Array, **settings: Any
-) -> tuple[jax.Array, jax.Array]:
-    logits, output_lengths = infer(variables, waveforms, num_samples, **settings)
-    return jax.nn.log_softmax(logits), output_lengths
-
-
-def weights_of(run: Path, config: Config) -> tuple[list[int], str]:
-    """Identifies the weights that `TrainedModel.load` reads: their steps, the best first, and a SHA-256.
-
-    The digest is made of the sums in the checkpoints, so no array is read. It is "" if an older version of this package
-    saved the checkpoints without sums.
-
-    Raises:
-        InputError: the metadata of a checkpoint cannot be read.
-    """
-    steps = run_folder.best_steps(run, config.checkpoint.average)
-    prefixes = ("average.",) if config.optim.ema_decay else ("params.", "batch_stats.")
-    sums = [read_meta(run / run_folder.CHECKPOINTS / str(step)).get("sha256") for step in steps]
-    if not all(sums):
-        return steps, ""
-    weights = [{name: each for name, each in found.items() if name.startswith(prefixes)} for found in sums if found]
-    return steps, hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()

@@ -46,11 +46,16 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InputError: the file cannot be written.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes bytes; see `write_text`."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            new.write_text(text, encoding="utf-8", newline="\n")
+            new.write_bytes(content)
             new.replace(path)
         finally:
             new.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ds2_jax.config import FeatureConfig
+from ds2_jax.config.feature_settings import FLOOR
 from ds2_jax.config.mel_bands import frequencies, mel_bands
 from ds2_jax.model import features
 from ds2_jax.system.errors import InputError
@@ -51,7 +52,7 @@ def librosa_spectrogram(waveform: np.ndarray, config: FeatureConfig) -> np.ndarr
     bands = librosa.filters.mel(
         sr=config.sample_rate, n_fft=config.fft_length, n_mels=config.num_mels, htk=True, norm=None, dtype=np.float64
     )
-    return np.log(bands @ np.abs(transform) ** 2 + features.FLOOR).T
+    return np.log(bands @ np.abs(transform) ** 2 + FLOOR).T
 
 
 def padded(waveforms: list[np.ndarray], size: int, filler: float = np.nan) -> tuple[jax.Array, jax.Array]:

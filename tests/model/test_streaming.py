@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ds2_jax.config import Config, FeatureConfig, ModelConfig
-from ds2_jax.config.live import can_stream, look_ahead_seconds
+from ds2_jax.config.live import can_stream, delays, look_ahead_seconds
 from ds2_jax.model import streaming
 from ds2_jax.model.features import RunningSums, Statistics, normalise_running
 from ds2_jax.model.inference import infer, init_variables
@@ -59,7 +59,7 @@ def streamed(
 ) -> list[np.ndarray]:
     """Runs the rows as streams, in steps of so many output frames."""
     size = num_frames * config.model.time_reduction * config.features.hop_length
-    delay = streaming.delays(config, num_frames).output
+    delay = delays(config, num_frames).output
     num_steps = -(-waveforms.shape[1] // size) + -(-delay // num_frames) + 1
     padded = np.pad(waveforms, ((0, 0), (0, num_steps * size - waveforms.shape[1])))
     state, outputs = streaming.start(config, len(waveforms), jnp.dtype(dtype)), []

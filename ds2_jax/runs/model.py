@@ -1,0 +1,218 @@
+"""Opens a trained model for recognition: a run, the folder that `export` wrote, or one of its files.
+
+With the engine "onnx" this loads neither JAX nor Orbax, except when the graph of a run is made for the first time.
+"""
+
+import hashlib
+import importlib.util
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ds2_jax import config as config_lib
+from ds2_jax.config import Config
+from ds2_jax.config.live import can_stream
+from ds2_jax.decoding.decoder import Decoder
+from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.engines import safetensors
+from ds2_jax.engines.engine import Engine, EngineName, Steps
+from ds2_jax.engines.onnx_file import check_graph
+from ds2_jax.runs import run_folder
+from ds2_jax.runs.fitted import run_decoder
+from ds2_jax.runs.weights import weights_of
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import write_bytes
+from ds2_jax.text.alphabet import Alphabet
+
+logger = logging.getLogger(__package__)
+
+WHOLE, STREAMING, WEIGHTS = "model.onnx", "streaming.onnx", "model.safetensors"
+"""Files of an exported model: the graph of whole utterances, that of a step, and the weights."""
+GRAPH_VERSION = 1
+"""Changes if `engines.graph` writes another graph for the same weights, so that kept graphs are made again."""
+
+
+class Model:
+    """A trained model that is ready to recognise speech.
+
+    Args:
+        path: a run, an exported folder, or a .onnx or .safetensors file.
+        engine: what runs it; by default `default_engine`.
+
+    Attributes:
+        config: settings of the run.
+        can_stream: whether it can recognise a stream step by step.
+
+    Raises:
+        InputError: there is no model at this path, it is damaged, or the engine cannot run it.
+    """
+
+    def __init__(self, path: Path, engine: EngineName | None = None) -> None:
+        self.path = path
+        self.config: Config = read_config(path)
+        self.alphabet = Alphabet.of(self.config.data)
+        self.engine_name: EngineName = engine or default_engine()
+        self.can_stream = can_stream(self.config) and (self.engine_name == "jax" or _has_step(path))
+        self._engine = _jax_engine(path, self.config) if self.engine_name == "jax" else _onnx_engine(path, self.config)
+
+    def decoder(self, options: DecodingOptions = GREEDY) -> Decoder:
+        """Makes the decoder of this model, with its calibration and tuned weights.
+
+        Raises:
+            InputError: see `run_decoder`.
+        """
+        return run_decoder(self.config, self.path, options)
+
+    def log_probs(self, waveforms: np.ndarray, num_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Computes log-probabilities; see `engines.engine.Engine`."""
+        return self._engine.log_probs(waveforms, num_samples)
+
+    def steps(self, num_frames: int) -> Steps:
+        """Prepares steps of so many output frames; see `engines.engine.Engine`."""
+        return self._engine.steps(num_frames)
+
+
+def default_engine() -> EngineName:
+    """Returns "jax" if JAX is installed with support of an accelerator and may use it, otherwise "onnx"."""
+    accelerated = any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu"))
+    return "jax" if accelerated and os.environ.get("JAX_PLATFORMS", "") != "cpu" else "onnx"
+
+
+def read_config(path: Path) -> Config:
+    """Reads the settings of the model at a path; see `Model`.
+
+    Raises:
+        InputError: there is no model at this path, or its settings are damaged.
+    """
+    if not path.is_file():
+        return run_folder.load_config(path)
+    is_weights = path.suffix == ".safetensors"
+    metadata = safetensors.read_metadata(path) if is_weights else check_graph(_read(path), str(path))
+    if "config" not in metadata:
+        raise InputError(f"{path} must be a model that `export` wrote, got a file without its settings.")
+    try:
+        return config_lib.from_json(metadata["config"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def read_variables(path: Path, config: Config) -> Any:
+    """Reads params and batch_stats of the model at a path, as JAX or NumPy arrays.
+
+    Raises:
+        InputError: there are no weights at this path, or they are damaged or of other shapes.
+    """
+    import jax  # the reader of checkpoints and the shapes of a model need it
+
+    from ds2_jax.model.inference import init_variables
+    from ds2_jax.parallel.mesh import data_mesh
+    from ds2_jax.runs.checkpoints import load_variables
+
+    if (path / run_folder.CHECKPOINTS).is_dir() or (path.is_dir() and not (path / WEIGHTS).exists()):
+        return load_variables(path, config, data_mesh(jax.local_devices()[:1]))
+    if path.suffix == ".onnx":
+        raise InputError(f"--engine must be onnx for {path}, got jax. Give the folder that holds its {WEIGHTS}.")
+    file = path / WEIGHTS if path.is_dir() else path
+    shapes = jax.eval_shape(lambda: init_variables(config, Alphabet.of(config.data).size))
+    return safetensors.like(shapes, safetensors.read(file)[0], file)
+
+
+def _has_step(path: Path) -> bool:
+    """Whether there is a graph of a step, or what it can be made from."""
+    return path.suffix != ".onnx" or not path.is_file()
+
+
+def _jax_engine(path: Path, config: Config) -> Engine:
+    from ds2_jax.engines.jax import JaxEngine  # this import loads JAX
+
+    return JaxEngine(config, read_variables(path, config), Alphabet.of(config.data).size)
+
+
+def _onnx_engine(path: Path, config: Config) -> Engine:
+    from ds2_jax.engines.onnx import OnnxEngine
+
+    def streaming_file(output_frames: int) -> bytes:  # noqa: ARG001 - the file is for the usual number
+        return _read(path / STREAMING)
+
+    if path.suffix == ".onnx" and path.is_file():
+        return OnnxEngine(str(path), lambda: _read(path), streaming_file)
+    if path.is_dir() and not (path / run_folder.CHECKPOINTS).is_dir() and (path / WHOLE).exists():
+        return OnnxEngine(str(path / WHOLE), lambda: _read(path / WHOLE), streaming_file)
+    graphs = _Graphs(path, config)
+    return OnnxEngine(str(path), graphs.whole, graphs.streaming)
+
+
+class _Graphs:
+    """Makes the graphs of a run, and keeps them beside its checkpoints."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self._path, self._config = path, config
+        self._digest = ""
+        if (path / run_folder.CHECKPOINTS).is_dir():
+            weights = weights_of(path, config)[1]
+            settings = f"{GRAPH_VERSION} {weights} {config_lib.to_json(config)}"
+            self._digest = hashlib.sha256(settings.encode()).hexdigest()[:16] if weights else ""
+
+    def whole(self) -> bytes:
+        return self._kept("whole", None)
+
+    def streaming(self, output_frames: int) -> bytes:
+        return self._kept(f"step{output_frames}", output_frames)
+
+    def _kept(self, kind: str, output_frames: int | None) -> bytes:
+        """Reads a graph that was kept, or makes it.
+
+        A sum behind the graph tells whether it is whole.
+        """
+        file = self._path / run_folder.GRAPHS / f"{kind}-{self._digest}.onnx"
+        if self._digest and file.is_file():
+            content = _read(file)
+            content, found = content[:-32], content[-32:]
+            if hashlib.sha256(content).digest() == found:
+                return content
+            logger.warning(f"{file} is damaged and made again")
+        graph = self._make(output_frames)
+        if self._digest:
+            try:
+                write_bytes(file, graph + hashlib.sha256(graph).digest())
+            except InputError as error:
+                logger.warning(f"the model is converted again at each start: {error}")
+            else:
+                for older in file.parent.glob(f"{kind}-*.onnx"):
+                    if older != file:
+                        older.unlink(missing_ok=True)
+        return graph
+
+    def _make(self, output_frames: int | None) -> bytes:
+        try:
+            from ds2_jax.engines import graph
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"{self._path} must be a model with graphs for ONNX Runtime, got one without, and the package onnx is "
+                "missing, which makes them. Install it: pip install onnx"
+            ) from error
+        logger.info(f"{self._path}: converting for ONNX Runtime, once")
+        if self._path.is_file():
+            variables: Any = safetensors.as_tree(safetensors.read(self._path)[0])
+        elif (self._path / run_folder.CHECKPOINTS).is_dir() or not (self._path / WEIGHTS).exists():
+            variables = read_variables(self._path, self._config)
+        else:
+            variables = safetensors.as_tree(safetensors.read(self._path / WEIGHTS)[0])
+        try:
+            if output_frames is None:
+                model = graph.whole(self._config, variables)
+            else:
+                model = graph.streaming(self._config, variables, output_frames)
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            raise InputError(f"{self._path} must hold the weights of its settings, got others: {error}.") from error
+        return bytes(model.SerializeToString())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} must be readable, got: {error.strerror}. Export the model again.") from error
