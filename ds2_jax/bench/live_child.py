@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from ds2_jax.bench import child, speech
@@ -14,10 +13,10 @@ from ds2_jax.bench.work import make_variables
 from ds2_jax.config import Config, FeatureConfig
 from ds2_jax.config.load import find_config, load_config
 from ds2_jax.decoding.decoder import make_decoder
-from ds2_jax.parallel.mesh import data_mesh
+from ds2_jax.engines.engine import EngineName
 from ds2_jax.recognition.endpoints import ENDPOINTS
 from ds2_jax.recognition.streaming import Streams
-from ds2_jax.runs.trained import TrainedModel
+from ds2_jax.runs.model import Model, jax_engine, onnx_engine
 from ds2_jax.text.alphabet import Alphabet
 
 CHUNK_SECONDS = 0.32
@@ -36,11 +35,11 @@ def main() -> None:
     """Serves requests: load, then run and peak_memory."""
     loaded: list[Streams] = []
 
-    def load(size: dict[str, Any] | None) -> None:
+    def load(size: dict[str, Any] | None, engine: EngineName) -> None:
         config = live_config(None if size is None else Size(**size))
         variables = make_variables(config, Alphabet.of(config.data).size)
-        model = TrainedModel(config, variables, data_mesh(jax.local_devices()[:1]))
-        loaded.append(Streams(model, make_decoder(config)))
+        make_engine = jax_engine if engine == "jax" else onnx_engine
+        loaded.append(Streams(Model(config, make_engine(config, variables)), make_decoder(config)))
 
     def run(num_streams: int, seconds: float) -> dict[str, Any]:
         """Feeds streams, chunk by chunk. The first chunk, which compiles, is not timed."""

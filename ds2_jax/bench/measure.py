@@ -6,11 +6,12 @@ import logging
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ds2_jax.bench import costs
 from ds2_jax.bench.child import Child
 from ds2_jax.bench.options import Options, Size, parse_size
+from ds2_jax.engines.engine import EngineName
 from ds2_jax.system.interrupts import temporary_folder
 from ds2_jax.text.alphabet import Alphabet
 
@@ -186,12 +187,12 @@ def useful_flops(kind: Literal["train", "forward"], size: Size) -> float:
     return count(size.config, Alphabet(size.config.data.alphabet).size, size.frames_of_rows)
 
 
-def measure_live(name: str, size: Size | None, options: Options) -> Row:
+def measure_live(name: str, size: Size | None, engine: EngineName, options: Options) -> Row:
     """Measures recognising streams that come in chunks: one, and more at once."""
     logger.info(f"measuring {name}")
     row = Row(name, 0.0, runs=options.runs)
     with Child("ds2_jax.bench.live_child") as process:
-        process.ask("load", size=None if size is None else size.to_json())
+        process.ask("load", size=None if size is None else size.to_json(), engine=engine)
         factors: dict[int, float] = {}
         for num_streams in STREAMS_AT_ONCE:
             process.ask("run", num_streams=num_streams, seconds=LIVE_WARM_UP)
@@ -308,5 +309,9 @@ def measure_all(options: Options, machine: Machine) -> list[Row]:
     if "live" in options.work:
         sizes = [parse_size(text, options.batch_size, options.frames) for text in options.sizes]
         named = {f"live {size.num_layers} x {size.hidden_size}": size for size in sizes}
-        rows += [measure_live(name, size, options) for name, size in {"live an4_live": None, **named}.items()]
+        rows += [
+            measure_live(f"{name}, {engine}", size, engine, options)
+            for name, size in {"live an4_live": None, **named}.items()
+            for engine in get_args(EngineName)
+        ]
     return rows

@@ -33,7 +33,13 @@ class Steps(Protocol):
 
 
 class Engine(Protocol):
-    """Runs a model."""
+    """Runs a model.
+
+    Attributes:
+        compiles: whether each new shape takes a compilation, so that few shapes should be used.
+    """
+
+    compiles: bool
 
     def log_probs(self, waveforms: np.ndarray, num_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Computes the log-probabilities of waveforms. No row affects another.

@@ -29,7 +29,7 @@ GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
 OPERATORS = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
 
 Tree = Mapping[str, Any]
-Value = str | np.ndarray
+Value = str | np.ndarray | np.generic
 
 
 class Graph:
@@ -56,18 +56,14 @@ class Graph:
         self._nodes.append(helper.make_node(operator, given, names, name=names[0], **attributes))
         return names[0] if outputs == 1 else names
 
-    def constant(self, values: np.ndarray, name: str = "") -> str:
-        """Adds an array; equal small arrays are stored once."""
-        values = np.ascontiguousarray(values)
-        key = (
-            values.dtype.str,
-            values.shape,
-            values.tobytes() if values.size < 64 else str(len(self._weights)).encode(),
-        )
-        if name or key not in self._constants:
-            name = name or f"constant_{len(self._weights)}"
-            self._constants[key] = name
-            self._weights.append(numpy_helper.from_array(values, name))
+    def constant(self, values: np.ndarray | np.generic) -> str:
+        """Adds an array and returns its name. Equal small arrays are stored once."""
+        values = np.ascontiguousarray(values).reshape(np.shape(values))
+        content = values.tobytes() if values.size < 64 else str(len(self._weights)).encode()
+        key = values.dtype.str, values.shape, content
+        if key not in self._constants:
+            self._constants[key] = f"constant_{len(self._weights)}"
+            self._weights.append(numpy_helper.from_array(values, self._constants[key]))
         return self._constants[key]
 
     def model(

@@ -26,6 +26,8 @@ class JaxEngine:
         num_labels: number of labels, blank included.
     """
 
+    compiles = True
+
     def __init__(self, config: Config, variables: Any, num_labels: int) -> None:
         self._config, self._variables = config, variables
         run = functools.partial(_log_probs, config=config, num_labels=num_labels)

@@ -24,6 +24,8 @@ class OnnxEngine:
         streaming: gives the graph that `graph.streaming` makes for a number of output frames.
     """
 
+    compiles = False
+
     def __init__(self, name: str, whole: Callable[[], bytes], streaming: Callable[[int], bytes]) -> None:
         self._name, self._whole, self._streaming = name, whole, streaming
 
@@ -75,7 +77,8 @@ class OnnxSteps:
         outputs = dict(zip(self._outputs, _run(self._session, inputs, self._name), strict=True))
         for name, each in self._state.items():
             each[slots] = outputs[f"next_{name}"]
-        return outputs["log_probs"]
+        log_probs: np.ndarray = outputs["log_probs"]
+        return log_probs
 
 
 def _session(model: bytes, name: str) -> onnxruntime.InferenceSession:

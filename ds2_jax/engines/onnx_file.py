@@ -27,6 +27,8 @@ EXTERNAL_DATA, DATA_LOCATION = 13, 14  # of TensorProto
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
+Value = memoryview | int
+
 
 def check_graph(content: bytes, name: str) -> dict[str, str]:
     """Checks that a file holds nothing but operators and weights that this package writes.
@@ -47,12 +49,12 @@ def check_graph(content: bytes, name: str) -> dict[str, str]:
             f"{name} must be a model that `export` wrote, got {shorten(got)}. Export it again, or use another file."
         )
 
-    def check_tensor(tensor: memoryview) -> None:
+    def check_tensor(tensor: Value) -> None:
         for number, value in _fields(tensor):
             if number == EXTERNAL_DATA or (number == DATA_LOCATION and value):
                 raise refuse("weights in another file")
 
-    def check_node(node: memoryview) -> None:
+    def check_node(node: Value) -> None:
         for number, value in _fields(node):
             if number == OP_TYPE and _text(value) not in OPERATORS:
                 raise refuse(f"the operator {_text(value)!r}")
@@ -90,13 +92,13 @@ def check_graph(content: bytes, name: str) -> dict[str, str]:
     return metadata
 
 
-def _text(value: memoryview | bytes | int) -> str:
+def _text(value: Value | bytes) -> str:
     if isinstance(value, int):
         raise TypeError("a number instead of a text")
     return bytes(value).decode("utf-8")
 
 
-def _fields(message: memoryview | int) -> Iterator[tuple[int, "memoryview | int"]]:
+def _fields(message: Value) -> Iterator[tuple[int, Value]]:
     """Yields the number and the value of each field of a message.
 
     Raises:

@@ -22,6 +22,7 @@ from ds2_jax.decoding.hypothesis import (
     word_slices,
 )
 from ds2_jax.decoding.word_times import word_times
+from ds2_jax.engines.engine import EngineName
 from ds2_jax.evaluation.provenance import manifest_name
 from ds2_jax.evaluation.reliability import reliability, right_words
 from ds2_jax.evaluation.split_outputs import UtteranceOutput, split_outputs
@@ -29,6 +30,7 @@ from ds2_jax.evaluation.time_errors import TimeErrors, gather, time_errors
 from ds2_jax.parallel.processes import is_primary
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import write_calibration
+from ds2_jax.runs.model import read_config
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import make_writable
@@ -56,19 +58,18 @@ class BestPath(NamedTuple):
     spans: Sequence[LabelSpan]
 
 
-def calibrate(run: Path, manifest: Path | None) -> None:
+def calibrate(run: Path, manifest: Path | None, engine: EngineName = "jax") -> None:
     """Fits the calibration of a run to `manifest`, or to the run's dev split."""
-    config = run_folder.load_config(run)
+    config = read_config(run)
     path = manifest or unseen_dev(config.data)
     if path is None:
         raise InputError(
             "--manifest must be given, got none: the run has no dev split, or trained on it. Add --manifest FILE."
         )
     split = read_split(path, config, Alphabet.of(config.data), prune=False)
-    model = TrainedModel.load(run)
-    make_writable(run)  # now, because running the model may take long
-    step = run_folder.best_step(run)
-    assert step is not None, "TrainedModel.load found no checkpoint"
+    model = TrainedModel.load(run, engine=engine)
+    make_writable(run_folder.home(run))  # now, because running the model may take long
+    step = run_folder.best_step(run) or 0  # an exported model has no steps
     calibrate_model(model, split, step, manifest_name(manifest) if manifest else "dev")
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.engines.engine import EngineName
 from ds2_jax.system.checks import require
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -16,43 +17,49 @@ def evaluate(
     manifest: Path | None = None,
     report: Path | None = None,
     against: Path | None = None,
+    engine: EngineName = "jax",
     decoding: Annotated[DecodingOptions, tyro.conf.arg(name="")] = GREEDY,
 ) -> int:
     """Print the word and character error rates of a run's best checkpoint, and list every utterance in a file.
 
     Args:
-        run: Folder of a training run.
+        run: Folder of a training run, or a folder or file that export wrote.
         manifest: Manifest or tfds:NAME#SPLIT to evaluate; by default the run's test split. The results are written to
             RUN/evaluations, the worst utterances first.
         report: Folder for a report: index.html, which shows and plays the worst utterances, and report.json.
         against: Folder of another run, which is decoded in the same way, or an earlier evaluation (a .jsonl of
             RUN/evaluations). The difference between the error rates is printed with its interval.
+        engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
         decoding: How to decode.
     """
     from ds2_jax.evaluation.evaluate import evaluate as evaluate_run
     from ds2_jax.system.compilation import enable_cache
 
     enable_cache()
-    evaluate_run(run, manifest, decoding, report_folder=report, against=against)
+    evaluate_run(run, manifest, decoding, report_folder=report, against=against, engine=engine)
     return 0
 
 
-def calibrate(run: Run, manifest: Path | None = None) -> int:
+def calibrate(run: Run, manifest: Path | None = None, engine: EngineName = "jax") -> int:
     """Fit a run's confidences and word times to its dev split or another manifest; training does so at the end.
 
     Args:
-        run: Folder of a training run. The result is saved there in calibration.json.
+        run: Folder of a training run, or a folder or file that export wrote. The result is saved there in
+            calibration.json.
         manifest: Manifest or tfds:NAME#SPLIT to fit to; by default the run's dev split.
+        engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
     """
     from ds2_jax.evaluation.calibrate import calibrate as calibrate_run
     from ds2_jax.system.compilation import enable_cache
 
     enable_cache()
-    calibrate_run(run, manifest)
+    calibrate_run(run, manifest, engine)
     return 0
 
 
-def tune(run: Run, lm: Annotated[Path, tyro.conf.arg(metavar="FILE")], trials: int = 100) -> int:
+def tune(
+    run: Run, lm: Annotated[Path, tyro.conf.arg(metavar="FILE")], trials: int = 100, engine: EngineName = "jax"
+) -> int:
     """Find the weights of a language model that give the fewest word errors on a run's dev split.
 
     alpha, from 0 to 3, is the weight of the language model. beta, from -1 to 5 nats, is added for each word. The model
@@ -62,13 +69,14 @@ def tune(run: Run, lm: Annotated[Path, tyro.conf.arg(metavar="FILE")], trials: i
     weights.
 
     Args:
-        run: Folder of a training run.
+        run: Folder of a training run, or a folder or file that export wrote.
         lm: Language model: an ARPA file, plain or gzipped, or a KenLM binary.
         trials: Number of pairs of weights to try, including those of earlier calls.
+        engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
     """
     require(trials >= 1, "--trials", "be at least 1", trials)
     from ds2_jax.evaluation.tune import tune as tune_weights
     from ds2_jax.system.compilation import enable_cache
 
     enable_cache()
-    return tune_weights(run, lm, trials)
+    return tune_weights(run, lm, trials, engine)

@@ -14,6 +14,7 @@ from ds2_jax.data.skipped import Skipped
 from ds2_jax.data.splits import Split, read_split
 from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.engines.engine import EngineName
 from ds2_jax.evaluation.account import print_and_write
 from ds2_jax.evaluation.provenance import Provenance
 from ds2_jax.evaluation.report.command import NUM_UTTERANCES, make_folder, write_report
@@ -24,6 +25,7 @@ from ds2_jax.evaluation.results import Evaluation, Result
 from ds2_jax.evaluation.split_outputs import evaluate_split
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import run_decoder, with_tuned
+from ds2_jax.runs.model import read_config
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.runs.weights import weights_of
 from ds2_jax.system.errors import InputError, shorten
@@ -44,6 +46,7 @@ def evaluate(
     *,
     report_folder: Path | None = None,
     against: Path | None = None,
+    engine: EngineName = "jax",
 ) -> Evaluation:
     """Evaluates the best checkpoint of a run and writes the results into the run folder.
 
@@ -54,12 +57,13 @@ def evaluate(
         report_folder: folder for a report as an HTML page and as JSON; None for no report.
         against: what to compare with: the folder of another run, which is decoded in the same way, or the .jsonl or
             .json of an earlier evaluation; None for no comparison.
+        engine: what computes the log-probabilities.
 
     Raises:
         InputError: the run or the manifest is missing or damaged, audio cannot be read, results cannot be written, or
             the evaluation to compare with has other utterances.
     """
-    config = run_folder.load_config(run)
+    config = read_config(run)
     manifest = manifest or split_manifests(config.data, build=False).test
     if manifest is None:
         raise InputError("--manifest must be given, got none: the run names no data.test. Add --manifest FILE.")
@@ -68,12 +72,14 @@ def evaluate(
         raise InputError(
             f"{manifest.absolute()} must be a manifest to evaluate, got a folder or nothing at this path. {advice}"
         )
-    opened = _open(run, manifest, decoding)
-    results = run / run_folder.EVALUATIONS
+    opened = _open(run, manifest, decoding, engine)
+    results = run_folder.home(run) / run_folder.EVALUATIONS
     make_writable(results)  # now, because decoding may take long
     if report_folder is not None:
         make_folder(report_folder)
-    rival = _rival(against, opened, manifest, decoding) if against else None  # read now: the file may be replaced below
+    rival = (
+        _rival(against, opened, manifest, decoding, engine) if against else None
+    )  # read now: the file may be replaced below
     listed = results / f"{opened.provenance.name}_skipped.jsonl"
     listed.unlink(missing_ok=True)
     worst = Worst(NUM_UTTERANCES)
@@ -143,31 +149,31 @@ class _Opened(NamedTuple):
         )
 
 
-def _open(run: Path, manifest: Path, decoding: DecodingOptions) -> _Opened:
+def _open(run: Path, manifest: Path, decoding: DecodingOptions, engine: EngineName) -> _Opened:
     """Loads the best weights of a run, reads a manifest, and makes the decoder."""
-    config = run_folder.load_config(run)
+    config = read_config(run)
     split = read_split(manifest, config, Alphabet.of(config.data), prune=False)
     if decoding.lm:
         decoding = with_tuned(decoding, run)
     decoder = run_decoder(config, run, decoding)
-    model = TrainedModel.load(run)
+    model = TrainedModel.load(run, engine=engine)
     provenance = Provenance.of(manifest, split, weights_of(run, config), decoding)
     return _Opened(model, split, decoder, provenance)
 
 
-def _rival(against: Path, ours: _Opened, manifest: Path, decoding: DecodingOptions) -> Rival:
+def _rival(against: Path, ours: _Opened, manifest: Path, decoding: DecodingOptions, engine: EngineName) -> Rival:
     """Reads the results to compare with, or evaluates the other run without writing to its folder.
 
     Raises:
         InputError: the results cannot be read, or are of other utterances.
     """
-    if against.is_file():
+    if against.is_file() and against.suffix not in (".onnx", ".safetensors"):
         rival = read_rival(against)
         if ours.model.config.data.on_bad_utterance == "error":  # otherwise only decoding shows which are left out
             check_comparable(ours.references, rival, manifest, ours.provenance)
         return rival
     try:
-        run_folder.load_config(against)
+        read_config(against)
     except InputError as error:
         advice = "Give --against the folder of a run, or a .jsonl of its evaluations folder."
         raise InputError(f"--against: {error} {advice}") from error
@@ -175,5 +181,5 @@ def _rival(against: Path, ours: _Opened, manifest: Path, decoding: DecodingOptio
     def tell(problem: Problem) -> None:
         logger.warning(f"{against}: left out {problem.id} ({problem.reason}: {problem.detail})")
 
-    theirs = _open(against, manifest, decoding)
+    theirs = _open(against, manifest, decoding, engine)
     return Rival(str(against), theirs.evaluate(on_problem=tell).results)

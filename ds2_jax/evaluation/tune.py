@@ -23,11 +23,13 @@ from ds2_jax.decoding.decoder import make_decoder
 from ds2_jax.decoding.ngram.cache import digest_of
 from ds2_jax.decoding.ngram.model import NGramModel, load
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, DecodingOptions
+from ds2_jax.engines.engine import EngineName
 from ds2_jax.evaluation.error_rates import ErrorCount, char_errors, word_errors
 from ds2_jax.evaluation.split_outputs import split_outputs
 from ds2_jax.evaluation.tune_picture import Surface, draw_surface
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import Tuned, write_tuned
+from ds2_jax.runs.model import read_config
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system import interrupts
 from ds2_jax.system.checks import build, require
@@ -123,13 +125,14 @@ class SplitOutputs:
         return sum((word_errors(*pair) for pair in pairs), start=ErrorCount()), sum(characters, start=ErrorCount())
 
 
-def tune(run: Path, lm: Path, trials: int) -> int:
+def tune(run: Path, lm: Path, trials: int, engine: EngineName = "jax") -> int:
     """Finds the weights of a language model and saves them in the run.
 
     Args:
         run: the folder of a training run.
         lm: an n-gram language model.
         trials: the number of trials, including earlier ones.
+        engine: what computes the log-probabilities.
 
     Returns:
         The exit code 0.
@@ -139,7 +142,7 @@ def tune(run: Path, lm: Path, trials: int) -> int:
             read or does not fit the run; or a file of results is damaged or cannot be written.
     """
     require_optuna()
-    config = run_folder.load_config(run)
+    config = read_config(run)
     manifest = unseen_dev(config.data)
     if manifest is None:
         raise InputError(
@@ -148,18 +151,18 @@ def tune(run: Path, lm: Path, trials: int) -> int:
         )
     alphabet = Alphabet.of(config.data)
     split = read_split(manifest, config, alphabet, prune=False)
-    step = run_folder.best_step(run)
+    step = run_folder.best_step(run) or 0  # an exported model has no steps
     model = load(lm)
     digest = digest_of(lm)
     options = DecodingOptions(lm=lm)
     search = BeamSearch(alphabet, options, model)
     conditions = {"lm": digest, "split": splits.digest(split), "checkpoint": step, "options": rules_of(options)}
-    folder = run / run_folder.TUNING / f"{lm.name}-{digest[:12]}"
+    folder = run_folder.home(run) / run_folder.TUNING / f"{lm.name}-{digest[:12]}"
     make_writable(folder)  # now, because running the model may take long
     study = read_trials(folder / "trials.jsonl", conditions)
     heard = None
     if study is None or len(study.trials) < trials:
-        heard = hear(run, config, split)
+        heard = hear(run, config, split, engine)
         study = study or Trials(folder / "trials.jsonl", conditions | without_model(heard, config, alphabet), [])
     told = study.conditions
     print(f"{manifest}: {len(split.utterances):,} utterances, {told['words']:,} words")
@@ -191,13 +194,13 @@ def rules_of(options: DecodingOptions) -> dict[str, Any]:
     return found
 
 
-def hear(run: Path, config: Config, split: Split) -> SplitOutputs:
+def hear(run: Path, config: Config, split: Split, engine: EngineName = "jax") -> SplitOutputs:
     """Runs the best checkpoint over a split.
 
     Raises:
         InputError: there is no checkpoint, or an audio file cannot be read and data.on_bad_utterance is "error".
     """
-    model = TrainedModel.load(run)
+    model = TrainedModel.load(run, engine=engine)
     skipped: list[str] = []
     outputs = split_outputs(
         model,
@@ -376,4 +379,4 @@ def describe(study: Trials, run: Path, lm: Path) -> Iterator[str]:
         yield f"  {' and '.join(ends)} at the end of the range that was tried: better values may lie beyond"
     yield f"trials: {study.path}"
     yield f"picture: {picture_of(study)}"
-    yield f"saved in {run / run_folder.TUNED}. To use them: {command('evaluate', run, '--lm', lm)}"
+    yield f"saved in {run_folder.home(run) / run_folder.TUNED}. To use them: {command('evaluate', run, '--lm', lm)}"

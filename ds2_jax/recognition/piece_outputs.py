@@ -79,9 +79,10 @@ def log_probs_of(model: Model, waveforms: Sequence[np.ndarray]) -> list[np.ndarr
     results: dict[int, np.ndarray] = {}
     order = sorted(range(len(waveforms)), key=lambda i: -len(waveforms[i]))
     while order:
-        padded_samples = _padded_samples(len(waveforms[order[0]]), sample_rate)
+        longest = len(waveforms[order[0]])
+        padded_samples = _padded_samples(longest, sample_rate) if model.compiles else longest
         alone = len(order) == 1 or BATCH_SIZE * padded_samples > BATCH_SECONDS * sample_rate
-        num_rows = 1 if alone else BATCH_SIZE  # only two batch sizes, because every shape is compiled
+        num_rows = 1 if alone else BATCH_SIZE if model.compiles else min(BATCH_SIZE, len(order))
         rows, order = order[:num_rows], order[num_rows:]
         batch = np.zeros((num_rows, padded_samples), np.float32)
         num_samples = np.zeros(num_rows, np.int32)

@@ -20,7 +20,7 @@ from ds2_jax.recognition.endpoints import ENDPOINTS, Endpoints
 from ds2_jax.recognition.piece_outputs import End, NamedBlocks, PieceOutput, join, piece_outputs
 from ds2_jax.recognition.streaming import FinalText, Stream, Streams
 from ds2_jax.recognition.transcript import Segment, Transcript, in_file, shifted
-from ds2_jax.runs.model import Model
+from ds2_jax.runs.model import open_model
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.text.alphabet import Alphabet, is_punctuation
@@ -94,7 +94,7 @@ class Recogniser:
     """
 
     def __init__(self, run: Path, decoding: DecodingOptions = GREEDY, engine: EngineName | None = None) -> None:
-        self._model = Model(run, engine)
+        self._model = open_model(run, engine)
         self.config: Config = self._model.config
         self._decode = self._model.decoder(decoding)
         self._decoding = threading.Lock()  # language models keep state between frames

@@ -9,7 +9,7 @@ from ds2_jax.config import Config
 from ds2_jax.decoding.calibration import UNCALIBRATED, Calibration
 from ds2_jax.decoding.decoder import Decoder, make_decoder
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, GREEDY, DecodingOptions
-from ds2_jax.runs.run_folder import CALIBRATION, CHECKPOINTS, TUNED, best_step
+from ds2_jax.runs.run_folder import CALIBRATION, TUNED, best_step, home, is_exported
 from ds2_jax.system.checks import build, check_fields, require
 from ds2_jax.system.errors import NO_JSON, InputError, advice_for
 from ds2_jax.system.files import write_text
@@ -20,7 +20,7 @@ logger = logging.getLogger(__package__)
 
 def write_calibration(run: Path, calibration: Calibration) -> Path:
     """Writes a calibration into the folder of its run and returns the file."""
-    path = run / CALIBRATION
+    path = home(run) / CALIBRATION
     write_text(path, json.dumps(dataclasses.asdict(calibration), indent=2) + "\n")
     return path
 
@@ -35,7 +35,7 @@ def read_calibration(run: Path) -> Calibration:
     Raises:
         InputError: the file is damaged or cannot be read.
     """
-    path = run / CALIBRATION
+    path = home(run) / CALIBRATION
     if not path.exists():
         return UNCALIBRATED
     advice = f"Fit it again: {command('calibrate', run)}"
@@ -51,7 +51,7 @@ def read_calibration(run: Path) -> Calibration:
             f"{path} must hold the calibration of a run, got: {reason}. {advice_for(error, advice)}"
         ) from error
     best = best_step(run)
-    if calibration.step != best and (run / CHECKPOINTS).is_dir():
+    if calibration.step != best and not is_exported(run):
         logger.warning(
             f"{path} was fitted to step {calibration.step}, but "
             f"{'the run has no checkpoint' if best is None else f'the best checkpoint is that of step {best}'}: "
@@ -93,7 +93,7 @@ def read_tuned(run: Path) -> dict[str, Tuned]:
     Raises:
         InputError: the file is damaged.
     """
-    path = run / TUNED
+    path = home(run) / TUNED
     if not path.is_file():
         return {}
     try:
@@ -112,7 +112,7 @@ def write_tuned(run: Path, digest: str, tuned: Tuned) -> None:
         InputError: the existing file is damaged, or the file cannot be written.
     """
     rows = {name: dataclasses.asdict(each) for name, each in (read_tuned(run) | {digest: tuned}).items()}
-    write_text(run / TUNED, json.dumps(rows, indent=2) + "\n")
+    write_text(home(run) / TUNED, json.dumps(rows, indent=2) + "\n")
 
 
 def with_tuned(options: DecodingOptions, run: Path) -> DecodingOptions:

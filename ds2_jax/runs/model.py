@@ -8,55 +8,55 @@ import importlib.util
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config
 from ds2_jax.config.live import can_stream
-from ds2_jax.decoding.decoder import Decoder
+from ds2_jax.decoding.decoder import Decoder, make_decoder
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.engines import safetensors
 from ds2_jax.engines.engine import Engine, EngineName, Steps
 from ds2_jax.engines.onnx_file import check_graph
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import run_decoder
+from ds2_jax.runs.run_folder import STREAMING, WEIGHTS, WHOLE
 from ds2_jax.runs.weights import weights_of
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_bytes
 from ds2_jax.text.alphabet import Alphabet
 
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
 logger = logging.getLogger(__package__)
 
-WHOLE, STREAMING, WEIGHTS = "model.onnx", "streaming.onnx", "model.safetensors"
-"""Files of an exported model: the graph of whole utterances, that of a step, and the weights."""
 GRAPH_VERSION = 1
 """Changes if `engines.graph` writes another graph for the same weights, so that kept graphs are made again."""
 
 
 class Model:
-    """A trained model that is ready to recognise speech.
+    """A trained model that is ready to recognise speech; see `open_model`.
 
     Args:
-        path: a run, an exported folder, or a .onnx or .safetensors file.
-        engine: what runs it; by default `default_engine`.
+        config: settings of the run.
+        engine: runs the model.
+        path: where calibration and tuned weights lie.
+        has_step: whether the engine can run a step.
 
     Attributes:
-        config: settings of the run.
-        can_stream: whether it can recognise a stream step by step.
-
-    Raises:
-        InputError: there is no model at this path, it is damaged, or the engine cannot run it.
+        can_stream: whether the model can recognise a stream step by step.
+        compiles: see `engines.engine.Engine`.
     """
 
-    def __init__(self, path: Path, engine: EngineName | None = None) -> None:
-        self.path = path
-        self.config: Config = read_config(path)
-        self.alphabet = Alphabet.of(self.config.data)
-        self.engine_name: EngineName = engine or default_engine()
-        self.can_stream = can_stream(self.config) and (self.engine_name == "jax" or _has_step(path))
-        self._engine = _jax_engine(path, self.config) if self.engine_name == "jax" else _onnx_engine(path, self.config)
+    def __init__(self, config: Config, engine: Engine, path: Path | None = None, *, has_step: bool = True) -> None:
+        self.config, self.path = config, path
+        self.alphabet = Alphabet.of(config.data)
+        self.can_stream = has_step and can_stream(config)
+        self._engine = engine
+        self.compiles = engine.compiles
 
     def decoder(self, options: DecodingOptions = GREEDY) -> Decoder:
         """Makes the decoder of this model, with its calibration and tuned weights.
@@ -64,7 +64,7 @@ class Model:
         Raises:
             InputError: see `run_decoder`.
         """
-        return run_decoder(self.config, self.path, options)
+        return run_decoder(self.config, self.path, options) if self.path else make_decoder(self.config, options)
 
     def log_probs(self, waveforms: np.ndarray, num_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Computes log-probabilities; see `engines.engine.Engine`."""
@@ -73,6 +73,23 @@ class Model:
     def steps(self, num_frames: int) -> Steps:
         """Prepares steps of so many output frames; see `engines.engine.Engine`."""
         return self._engine.steps(num_frames)
+
+
+def open_model(path: Path, engine: EngineName | None = None) -> Model:
+    """Opens a trained model.
+
+    Args:
+        path: a run, an exported folder, or a .onnx or .safetensors file.
+        engine: what runs it; by default `default_engine`.
+
+    Raises:
+        InputError: there is no model at this path, it is damaged, or the engine cannot run it.
+    """
+    config = read_config(path)
+    if (engine or default_engine()) == "jax":
+        return Model(config, jax_engine(config, read_variables(path, config)), path)
+    has_step = not (path.is_file() and path.suffix == ".onnx")
+    return Model(config, _onnx_engine(path, config), path, has_step=has_step)
 
 
 def default_engine() -> EngineName:
@@ -99,8 +116,8 @@ def read_config(path: Path) -> Config:
         raise InputError(f"{path}: {error}") from error
 
 
-def read_variables(path: Path, config: Config) -> Any:
-    """Reads params and batch_stats of the model at a path, as JAX or NumPy arrays.
+def read_variables(path: Path, config: Config, mesh: "Mesh | None" = None) -> Any:
+    """Reads params and batch_stats of the model at a path onto every device of a mesh, by default one.
 
     Raises:
         InputError: there are no weights at this path, or they are damaged or of other shapes.
@@ -108,27 +125,36 @@ def read_variables(path: Path, config: Config) -> Any:
     import jax  # the reader of checkpoints and the shapes of a model need it
 
     from ds2_jax.model.inference import init_variables
-    from ds2_jax.parallel.mesh import data_mesh
+    from ds2_jax.parallel.mesh import data_mesh, replicate
     from ds2_jax.runs.checkpoints import load_variables
 
-    if (path / run_folder.CHECKPOINTS).is_dir() or (path.is_dir() and not (path / WEIGHTS).exists()):
-        return load_variables(path, config, data_mesh(jax.local_devices()[:1]))
+    mesh = mesh or data_mesh(jax.local_devices()[:1])
+    if not run_folder.is_exported(path):
+        return load_variables(path, config, mesh)
     if path.suffix == ".onnx":
         raise InputError(f"--engine must be onnx for {path}, got jax. Give the folder that holds its {WEIGHTS}.")
     file = path / WEIGHTS if path.is_dir() else path
     shapes = jax.eval_shape(lambda: init_variables(config, Alphabet.of(config.data).size))
-    return safetensors.like(shapes, safetensors.read(file)[0], file)
+    return replicate(safetensors.like(shapes, safetensors.read(file)[0], file), mesh)
 
 
-def _has_step(path: Path) -> bool:
-    """Whether there is a graph of a step, or what it can be made from."""
-    return path.suffix != ".onnx" or not path.is_file()
-
-
-def _jax_engine(path: Path, config: Config) -> Engine:
+def jax_engine(config: Config, variables: Any) -> Engine:
+    """Makes an engine of weights, params and batch_stats."""
     from ds2_jax.engines.jax import JaxEngine  # this import loads JAX
 
-    return JaxEngine(config, read_variables(path, config), Alphabet.of(config.data).size)
+    return JaxEngine(config, variables, Alphabet.of(config.data).size)
+
+
+def onnx_engine(config: Config, variables: Any) -> Engine:
+    """Makes an engine of weights, params and batch_stats as NumPy arrays."""
+    from ds2_jax.engines import graph
+    from ds2_jax.engines.onnx import OnnxEngine
+
+    return OnnxEngine(
+        "The model",
+        lambda: graph.whole(config, variables).SerializeToString(),
+        lambda output_frames: graph.streaming(config, variables, output_frames).SerializeToString(),
+    )
 
 
 def _onnx_engine(path: Path, config: Config) -> Engine:
@@ -139,7 +165,7 @@ def _onnx_engine(path: Path, config: Config) -> Engine:
 
     if path.suffix == ".onnx" and path.is_file():
         return OnnxEngine(str(path), lambda: _read(path), streaming_file)
-    if path.is_dir() and not (path / run_folder.CHECKPOINTS).is_dir() and (path / WHOLE).exists():
+    if run_folder.is_exported(path) and (path / WHOLE).is_file():
         return OnnxEngine(str(path / WHOLE), lambda: _read(path / WHOLE), streaming_file)
     graphs = _Graphs(path, config)
     return OnnxEngine(str(path), graphs.whole, graphs.streaming)
@@ -151,7 +177,7 @@ class _Graphs:
     def __init__(self, path: Path, config: Config) -> None:
         self._path, self._config = path, config
         self._digest = ""
-        if (path / run_folder.CHECKPOINTS).is_dir():
+        if not run_folder.is_exported(path):
             weights = weights_of(path, config)[1]
             settings = f"{GRAPH_VERSION} {weights} {config_lib.to_json(config)}"
             self._digest = hashlib.sha256(settings.encode()).hexdigest()[:16] if weights else ""
@@ -195,12 +221,11 @@ class _Graphs:
                 "missing, which makes them. Install it: pip install onnx"
             ) from error
         logger.info(f"{self._path}: converting for ONNX Runtime, once")
-        if self._path.is_file():
-            variables: Any = safetensors.as_tree(safetensors.read(self._path)[0])
-        elif (self._path / run_folder.CHECKPOINTS).is_dir() or not (self._path / WEIGHTS).exists():
-            variables = read_variables(self._path, self._config)
+        if run_folder.is_exported(self._path):
+            file = self._path if self._path.is_file() else self._path / WEIGHTS
+            variables: Any = safetensors.as_tree(safetensors.read(file)[0])
         else:
-            variables = safetensors.as_tree(safetensors.read(self._path / WEIGHTS)[0])
+            variables = read_variables(self._path, self._config)
         try:
             if output_frames is None:
                 model = graph.whole(self._config, variables)

@@ -30,6 +30,8 @@ UNFINISHED = "*.json*.[0-9]*.new"
 CHECKPOINTS = "checkpoints"
 GRAPHS = "onnx"
 """Folder of the graphs of the best weights for ONNX Runtime."""
+WHOLE, STREAMING, WEIGHTS = "model.onnx", "streaming.onnx", "model.safetensors"
+"""Files of an exported model: the graph of whole utterances, that of a step of a stream, and the weights."""
 METRICS = "metrics/metrics"
 """File in the folder of a checkpoint: its step and dev WER, written after its evaluation."""
 CALIBRATION = "calibration.json"
@@ -204,6 +206,17 @@ def _check_plain(folder: Path) -> None:
             with contextlib.suppress(OSError):  # a file that was deleted meanwhile, or a broken link
                 if not stat.S_ISREG(path.stat().st_mode):
                     raise InputError(f"{folder} must hold files and folders, got the pipe or device {path}. Delete it.")
+
+
+def home(model: Path) -> Path:
+    """Returns the folder of a model's results and of what was fitted to it: its own, or that of its file."""
+    return model.parent if model.is_file() else model
+
+
+def is_exported(model: Path) -> bool:
+    """Whether a model is a file or a folder that `export` wrote, and no run."""
+    files = (model / WHOLE, model / WEIGHTS)
+    return model.is_file() or (not (model / CHECKPOINTS).is_dir() and any(file.is_file() for file in files))
 
 
 def saved_steps(folder: Path) -> list[int]:

@@ -5,17 +5,19 @@ import functools
 from pathlib import Path
 from typing import Any, Self
 
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from ds2_jax.config import Config
 from ds2_jax.decoding.decoder import Decoder, make_decoder
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.engines.engine import EngineName
+from ds2_jax.model.ctc import ctc_losses
 from ds2_jax.model.inference import eval_step
 from ds2_jax.parallel.mesh import data_mesh, parallel_eval_step, row_layout
-from ds2_jax.runs import run_folder
-from ds2_jax.runs.checkpoints import load_variables
 from ds2_jax.runs.fitted import run_decoder
+from ds2_jax.runs.model import Model, open_model, read_config, read_variables
 from ds2_jax.text.alphabet import Alphabet
 
 
@@ -39,18 +41,23 @@ class TrainedModel:
         self._score = parallel_eval_step(functools.partial(eval_step, **settings), mesh, config.parallel)
 
     @classmethod
-    def load(cls, run: Path, mesh: Mesh | None = None) -> Self:
+    def load(cls, run: Path, mesh: Mesh | None = None, engine: EngineName = "jax") -> Self:
         """Loads the best weights of a run.
 
         Args:
-            run: folder of the run.
+            run: folder of the run, or a folder or file that `export` wrote.
             mesh: the devices that share the rows of a batch; by default all.
+            engine: what computes the log-probabilities.
 
         Raises:
             InputError: the folder is not a run, or its checkpoint is missing, damaged or of other settings.
         """
-        config, mesh = run_folder.load_config(run), mesh or data_mesh()
-        return cls(config, load_variables(run, config, mesh), mesh, run)
+        config, mesh = read_config(run), mesh or data_mesh()
+        if engine == "jax":
+            return cls(config, read_variables(run, config, mesh), mesh, run)
+        model = cls(config, {}, mesh, run)
+        model._score = functools.partial(_score_by_engine, open_model(run, engine))
+        return model
 
     def with_variables(self, variables: Any) -> Self:
         """Returns a model with other weights that shares the compiled programs."""
@@ -70,3 +77,17 @@ class TrainedModel:
         """Computes log-probabilities and losses of this process's rows of a batch; see `model.inference.eval_step`."""
         scores: dict[str, Any] = self._score(self.variables, batch)
         return scores
+
+
+def _score_by_engine(model: Model, _: Any, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Does what `model.inference.eval_step` does, with log-probabilities of another engine."""
+    log_probs, output_lengths = model.log_probs(batch["waveforms"], batch["num_samples"])
+    arguments = map(jnp.asarray, (log_probs, output_lengths.astype(np.int32), batch["labels"], batch["num_labels"]))
+    losses, alignable = ctc_losses(*arguments)
+    return {
+        "log_probs": log_probs,
+        "output_lengths": output_lengths,
+        "losses": np.asarray(losses),
+        "alignable": np.asarray(alignable),
+        "indices": batch["indices"],
+    }

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import hashlib
 import logging
 import os
 import tempfile
@@ -59,6 +60,19 @@ def write_bytes(path: Path, content: bytes) -> None:
             new.replace(path)
         finally:
             new.unlink(missing_ok=True)
+
+
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} must be readable, got: {error.strerror}. Correct this and try again.") from error
 
 
 def search(folder: Path) -> list[Path]:

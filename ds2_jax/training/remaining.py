@@ -13,7 +13,7 @@ from ds2_jax.model.optimizer import learning_rate_schedule
 from ds2_jax.parallel.processes import is_primary
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.checkpoints import Checkpoints
-from ds2_jax.runs.trained import weights_of
+from ds2_jax.runs.weights import weights_of
 
 logger = logging.getLogger(__package__)
 

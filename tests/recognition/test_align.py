@@ -48,7 +48,7 @@ def aligned(*words: object, capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.fixture
 def loaded(recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives the command a model that is loaded and compiled."""
-    monkeypatch.setattr(align_lib, "Recogniser", lambda run: recogniser)
+    monkeypatch.setattr(align_lib, "Recogniser", lambda run, engine: recogniser)
     monkeypatch.setattr(compilation, "enable_cache", lambda: None)  # a change of settings compiles again
 
 
@@ -96,7 +96,7 @@ def test_a_text_that_hardly_fits_is_reported(
     for frame, label in ((3, g), (6, o)):
         probs[frame, [0, label]] = [1 - 0.001 * (ALPHABET.size - 2) - probability, probability]
     monkeypatch.setattr(recogniser, "_log_probs", lambda recording: (np.log(probs), 1.0))
-    monkeypatch.setattr(align_lib, "Recogniser", lambda run: recogniser)
+    monkeypatch.setattr(align_lib, "Recogniser", lambda run, engine: recogniser)
     assert align_lib.print_alignment(Path(), audio, "go", "json", ignore_punctuation=False) == 0
     printed = capsys.readouterr()
     assert f'"confidence": {probability}' in printed.out

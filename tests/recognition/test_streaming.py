@@ -4,7 +4,7 @@ import dataclasses
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +17,19 @@ from hypothesis import strategies as st
 
 import ds2_jax
 from ds2_jax.decoding.options import DecodingOptions
-from ds2_jax.model.features import log_spectrogram, normalise_running
+from ds2_jax.engines.engine import EngineName
+from ds2_jax.engines.jax import JaxSteps
+from ds2_jax.engines.onnx import STATISTICS, OnnxSteps
+from ds2_jax.model.features import RunningSums, log_spectrogram, normalise_running
 from ds2_jax.model.inference import infer, make_model, statistics_of
 from ds2_jax.recognition.endpoints import Endpoints
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.stream_parts import StepwisePart
 from ds2_jax.recognition.stream_steps import StepInput, StreamSteps
 from ds2_jax.recognition.streaming import Event, FinalText, PartialText, Streams
+from ds2_jax.runs.model import read_variables
 from ds2_jax.system.errors import InputError
-from tests.small_runs import RATE, SMALL_CONFIG, noise, write_untrained_run
+from tests.small_runs import RATE, SMALL_CONFIG, noise, some_state, write_untrained_run
 
 CONFIG = dataclasses.replace(
     SMALL_CONFIG,
@@ -38,10 +42,24 @@ SHORT = Endpoints(no_speech=0.5, pause=0.2, no_labels=0.4, longest=1.5)
 
 @pytest.fixture(scope="module")
 def recogniser(tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
-    recogniser = Recogniser(write_untrained_run(tmp_path_factory.mktemp("runs") / "live", CONFIG))
-    model = recogniser._model
-    model.variables = {**model.variables, "params": jax.tree.map(lambda leaf: 4 * leaf, model.variables["params"])}
-    return recogniser  # drawn weights alone hardly depend on their input
+    state = some_state(CONFIG)
+    params = jax.tree.map(lambda leaf: 4 * leaf, state.params)  # drawn weights alone hardly depend on their input
+    state = dataclasses.replace(state, params=params)
+    return Recogniser(write_untrained_run(tmp_path_factory.mktemp("runs") / "live", CONFIG, state))
+
+
+@pytest.fixture(scope="module")
+def with_jax(recogniser: Recogniser) -> Recogniser:
+    return Recogniser(path_of(recogniser), engine="jax")
+
+
+def path_of(recogniser: Recogniser) -> Path:
+    assert recogniser._model.path is not None
+    return recogniser._model.path
+
+
+def variables_of(recogniser: Recogniser) -> Any:
+    return read_variables(path_of(recogniser), recogniser.config)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +121,7 @@ def whole(recogniser: Recogniser, waveform: np.ndarray) -> np.ndarray:
     config = recogniser.config
     labels = recogniser._model.alphabet.size
     logits, _ = infer(
-        recogniser._model.variables,
+        variables_of(recogniser),
         jnp.asarray(waveform[None]),
         jnp.array([len(waveform)]),
         config=config,
@@ -112,8 +130,23 @@ def whole(recogniser: Recogniser, waveform: np.ndarray) -> np.ndarray:
     return np.asarray(jax.nn.log_softmax(logits))[0]
 
 
-def test_a_segment_is_one_pass_begun_with_the_statistics_of_the_stream(recogniser: Recogniser) -> None:
-    steps, variables = recogniser._streams.steps, recogniser._model.variables
+@pytest.mark.parametrize("engine", get_args(EngineName))
+def test_both_engines_give_the_same(engine: EngineName, recogniser: Recogniser, with_jax: Recogniser) -> None:
+    own = recogniser if engine == "onnx" else with_jax
+    found, expected = finals(events_of(own, [talk()])), finals(events_of(recogniser, [talk()]))
+    assert len(found) >= 2
+    assert [(each.text, each.time) for each in found] == [(each.text, each.time) for each in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.confidence == pytest.approx(other.confidence, abs=1e-4)
+        assert [(word.start, word.end) for word in one.words] == [(word.start, word.end) for word in other.words]
+
+
+@pytest.mark.parametrize("engine", get_args(EngineName))
+def test_a_segment_is_one_pass_begun_with_the_statistics_of_the_stream(
+    engine: EngineName, recogniser: Recogniser, with_jax: Recogniser
+) -> None:
+    variables = variables_of(recogniser)
+    steps = (recogniser if engine == "onnx" else with_jax)._streams.steps
     assert steps is not None
     first, second = noise(1.0, 1), 0.2 * noise(0.9, 2)
     slot = steps.open()
@@ -121,7 +154,7 @@ def test_a_segment_is_one_pass_begun_with_the_statistics_of_the_stream(recognise
     steps.close(slot)
     slot = steps.open()
     passed(steps, slot, first)
-    sums = jax.tree.map(lambda each: each[slot : slot + 1], steps._states.sums)
+    sums = sums_of(steps, slot)
     found = np.concatenate(passed(steps, slot, second))
     config, statistics = recogniser.config, statistics_of(variables["batch_stats"])
     assert statistics is not None
@@ -134,6 +167,18 @@ def test_a_segment_is_one_pass_begun_with_the_statistics_of_the_stream(recognise
     expected = np.asarray(jax.nn.log_softmax(logits))[0, : steps.num_frames(len(second))]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     assert np.abs(alone - expected).max() > 1e-3, "the statistics must matter here"
+
+
+def sums_of(steps: StreamSteps, slot: int) -> RunningSums:
+    """Reads the statistics of a stream."""
+    own = steps._steps
+    if isinstance(own, JaxSteps):
+        found: RunningSums = jax.tree.map(lambda each: each[slot : slot + 1], own._states.sums)
+        return found
+    assert isinstance(own, OnnxSteps)
+    frames, sums, squares = (own._state[name][slot : slot + 1] for name in STATISTICS)
+    pairs = (np.stack([each, np.zeros_like(each)], axis=1).astype(np.float32) for each in (sums, squares))
+    return RunningSums(jnp.asarray(frames, jnp.int32), *map(jnp.asarray, pairs))
 
 
 def passed(steps: StreamSteps, slot: int, waveform: np.ndarray) -> list[np.ndarray]:
@@ -208,7 +253,7 @@ def test_more_streams_than_there_are_places(recogniser: Recogniser) -> None:
 
 def test_final_text_never_changes(recogniser: Recogniser) -> None:
     for options in (DecodingOptions(), DecodingOptions(beam_width=8)):
-        own = Recogniser(recogniser._model.run, options) if options.beam else recogniser  # type: ignore[arg-type]
+        own = Recogniser(path_of(recogniser), options) if options.beam else recogniser
         shown = ""
         events = events_of(own, np.array_split(talk(), 60))
         assert any(isinstance(event, PartialText) for event in events)
