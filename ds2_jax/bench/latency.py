@@ -6,7 +6,8 @@ from pathlib import Path
 import optax
 import soundfile
 
-from ds2_jax.bench import child, speech
+from ds2_jax.audio import made_speech
+from ds2_jax.bench import child
 from ds2_jax.bench.compile_counts import Programs
 from ds2_jax.bench.options import Size
 from ds2_jax.model.update import init_state
@@ -29,8 +30,8 @@ def write_audio(folder: Path, seconds: list[float]) -> None:
     """Writes FLAC files of the given durations, all with different contents."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, duration in enumerate(seconds):
-        samples = speech.utterance(duration, seed=index)
-        soundfile.write(folder / f"{index:02d}.flac", samples, speech.SAMPLE_RATE, subtype="PCM_16")
+        samples = made_speech.utterance(duration, seed=index)
+        soundfile.write(folder / f"{index:02d}.flac", samples, made_speech.SAMPLE_RATE, subtype="PCM_16")
 
 
 def main() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ds2_jax.bench import child, speech
+from ds2_jax.audio import made_speech
+from ds2_jax.bench import child
 from ds2_jax.bench.options import Size
 from ds2_jax.bench.work import make_variables
 from ds2_jax.config import Config, FeatureConfig
@@ -45,7 +46,7 @@ def main() -> None:
         """Feeds streams, chunk by chunk. The first chunk, which compiles, is not timed."""
         rate = loaded[0].config.features.sample_rate
         size = round(CHUNK_SECONDS * rate)
-        waveform = speech.utterance(seconds + CHUNK_SECONDS, seed=0)
+        waveform = made_speech.utterance(seconds + CHUNK_SECONDS, seed=0)
         streams = [loaded[0].open(rate, ENDPOINTS) for _ in range(num_streams)]
         own = [np.roll(waveform, 1000 * i) for i in range(num_streams)]
         rounds = []

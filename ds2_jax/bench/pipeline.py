@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ds2_jax.bench import child, speech
+from ds2_jax.audio import made_speech
+from ds2_jax.bench import child
 from ds2_jax.bench.costs import librispeech_durations
 from ds2_jax.config import Config, DataConfig, PerturbConfig
 from ds2_jax.config.settings import ENGLISH
@@ -27,10 +28,10 @@ def write_corpus(folder: Path, minutes: float) -> list[Utterance]:
         durations += missing / count
     utterances = []
     for index, duration in enumerate(durations.tolist()):
-        samples = speech.utterance(duration, seed=index)
+        samples = made_speech.utterance(duration, seed=index)
         path = folder / f"{index:04d}.flac"
-        soundfile.write(path, samples, speech.SAMPLE_RATE, subtype="PCM_16")
-        utterances.append(Utterance(path, len(samples) / speech.SAMPLE_RATE, "A", f"{index:04d}"))
+        soundfile.write(path, samples, made_speech.SAMPLE_RATE, subtype="PCM_16")
+        utterances.append(Utterance(path, len(samples) / made_speech.SAMPLE_RATE, "A", f"{index:04d}"))
     return utterances
 
 
@@ -41,13 +42,13 @@ def write_sounds(folder: Path) -> tuple[Path, Path]:
     for each in (noise, responses):
         each.mkdir()
     for index in range(8):
-        samples = generator.normal(0, 0.1, 30 * speech.SAMPLE_RATE)
-        soundfile.write(noise / f"{index}.flac", samples, speech.SAMPLE_RATE, subtype="PCM_16")
-    decay = np.exp(-np.arange(speech.SAMPLE_RATE // 2) / (0.1 * speech.SAMPLE_RATE))
+        samples = generator.normal(0, 0.1, 30 * made_speech.SAMPLE_RATE)
+        soundfile.write(noise / f"{index}.flac", samples, made_speech.SAMPLE_RATE, subtype="PCM_16")
+    decay = np.exp(-np.arange(made_speech.SAMPLE_RATE // 2) / (0.1 * made_speech.SAMPLE_RATE))
     for index in range(4):
         response = decay * generator.normal(0, 0.1, len(decay))
         response[0] = 1
-        soundfile.write(responses / f"{index}.flac", response / 2, speech.SAMPLE_RATE, subtype="PCM_16")
+        soundfile.write(responses / f"{index}.flac", response / 2, made_speech.SAMPLE_RATE, subtype="PCM_16")
     return noise, responses
 
 

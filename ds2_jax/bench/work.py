@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ds2_jax.bench import child, speech
+from ds2_jax.audio import made_speech
+from ds2_jax.bench import child
 from ds2_jax.bench.compile_counts import Programs
 from ds2_jax.bench.options import Size
 from ds2_jax.config import Config
@@ -106,7 +107,7 @@ def make_batch(size: Size) -> dict[str, np.ndarray]:
     num_samples = np.array(size.frames_of_rows, np.int32) * hop - 1  # the largest number that gives these frames
     waveforms = np.zeros((len(num_samples), num_samples.max()), np.float32)
     for row, count in enumerate(num_samples.tolist()):
-        waveforms[row, :count] = speech.utterance(count / rate, seed=row)
+        waveforms[row, :count] = made_speech.utterance(count / rate, seed=row)
     num_labels = np.maximum(1, num_samples * LABELS_PER_SECOND // rate).astype(np.int32)
     rng = np.random.default_rng(0)
     labels = rng.integers(1, Alphabet(config.data.alphabet).size, (len(num_samples), num_labels.max()), np.int32)

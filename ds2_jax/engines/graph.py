@@ -7,7 +7,9 @@ weights next to it. Time is the last axis up to the recurrent layers, and the fi
 
 import functools
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -458,3 +460,24 @@ def stream_state(config: Config) -> dict[str, tuple[tuple[int, ...], Any]]:
     if model.lookahead_context > 1:
         shapes["outputs"] = ((model.lookahead_context - 1, model.hidden_size), np.float32)
     return shapes
+
+
+def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Stores the weights of LSTM operators in 8 bits; their inputs are quantised at run time.
+
+    The convolutions stay as they are. Their scale would be that of the whole batch, so that rows would affect each
+    other.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    add_metadata(model, {"onnx.quant.pre_process": "onnxruntime.quant"})  # otherwise it advises to simplify the graph
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        quantize_dynamic(model, path, op_types_to_quantize=["LSTM"], weight_type=QuantType.QInt8)
+        return onnx.load(path)
+
+
+def add_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
+    """Sets the metadata of a model."""
+    del model.metadata_props[:]
+    helper.set_model_props(model, dict(metadata))

@@ -1,10 +1,13 @@
 """Computes normalised log spectrograms from waveforms, for training, evaluation and transcription alike."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import scipy.signal
 
 from ds2_jax.config import FeatureConfig
@@ -19,7 +22,21 @@ def without_statistics(config: FeatureConfig) -> FeatureConfig:
     return dataclasses.replace(config, normalisation="bins") if config.needs_statistics else config
 
 
-def log_spectrogram(waveforms: jax.Array, num_samples: jax.Array, config: FeatureConfig) -> tuple[jax.Array, jax.Array]:
+Transform = Callable[[jax.Array, int], jax.Array]
+"""Computes the first half of the discrete Fourier transform of real [..., W] float, padded to a length."""
+
+
+def fourier_product(windows: jax.Array, length: int) -> jax.Array:
+    """Computes what `jnp.fft.rfft` computes, as a product of matrices."""
+    angles = 2 * np.pi / length * np.outer(np.arange(windows.shape[-1]), np.arange(length // 2 + 1))
+    real, imaginary = (jnp.asarray(part, windows.dtype) for part in (np.cos(angles), -np.sin(angles)))
+    product = functools.partial(jnp.matmul, windows, precision="highest")
+    return jax.lax.complex(product(real), product(imaginary))
+
+
+def log_spectrogram(
+    waveforms: jax.Array, num_samples: jax.Array, config: FeatureConfig, transform: Transform = jnp.fft.rfft
+) -> tuple[jax.Array, jax.Array]:
     """Computes log1p of the magnitude of the short-time Fourier transform.
 
     Frames are centred, and samples past both ends of a waveform count as 0. With `num_mels` it computes the logarithm
@@ -30,6 +47,7 @@ def log_spectrogram(waveforms: jax.Array, num_samples: jax.Array, config: Featur
         waveforms: [B, S] float, samples in [-1, 1]. Values at or past `num_samples` are ignored.
         num_samples: [B] int32, valid samples; 0 for an empty row.
         config: sample rate, window, stride and mel bands.
+        transform: see `Transform`.
 
     Returns:
         spectrograms: [B, T, F] float of the waveforms' type, T = 1 + S // hop; zeros past `num_frames`.
@@ -47,18 +65,19 @@ def log_spectrogram(waveforms: jax.Array, num_samples: jax.Array, config: Featur
     left = size // 2
     right = (max_frames - 1 + hops_in_window) * hop - left - max_samples
     padded = jax.lax.pad(waveforms, jnp.zeros((), waveforms.dtype), ((0, 0, 0), (left, right, 0)))
-    spectrograms = spectra(padded, config)
+    spectrograms = spectra(padded, config, transform)
     num_frames = count_frames(num_samples, hop)
     mask = mask_from_lengths(num_frames, max_frames)
     return jnp.where(mask[..., None], spectrograms, 0), num_frames
 
 
-def spectra(samples: jax.Array, config: FeatureConfig) -> jax.Array:
+def spectra(samples: jax.Array, config: FeatureConfig, transform: Transform = jnp.fft.rfft) -> jax.Array:
     """Computes the log spectrum of each window that starts at a multiple of the stride.
 
     Args:
         samples: [B, P] float, where P is a multiple of the stride.
         config: see `log_spectrogram`.
+        transform: see `Transform`.
 
     Returns:
         [B, T, F] float of the type of `samples`; T is P / stride, less the whole strides that a window covers beyond
@@ -66,12 +85,12 @@ def spectra(samples: jax.Array, config: FeatureConfig) -> jax.Array:
     """
     size, hop = config.window_length, config.hop_length
     hops_in_window = -(-size // hop)
-    hops = samples.reshape(len(samples), -1, hop)
+    hops = samples.reshape(samples.shape[0], -1, hop)
     num_frames = hops.shape[1] - hops_in_window + 1
     # Overlapping frames are concatenated from shifted slices of whole hops. This needs no gather.
     frames = jnp.concatenate([hops[:, i : i + num_frames] for i in range(hops_in_window)], axis=-1)[..., :size]
     window = jnp.asarray(scipy.signal.get_window(config.window, size, fftbins=True), samples.dtype)
-    transforms = jnp.fft.rfft(frames * window[None, None, :], config.fft_length)
+    transforms = transform(frames * window[None, None, :], config.fft_length)
     if not config.num_mels:
         return jnp.log1p(jnp.abs(transforms))
     bands = jnp.asarray(mel_bands(config), samples.dtype)
@@ -192,7 +211,11 @@ def normalise(
 
 
 def extract_features(
-    waveforms: jax.Array, num_samples: jax.Array, config: FeatureConfig, statistics: Statistics | None = None
+    waveforms: jax.Array,
+    num_samples: jax.Array,
+    config: FeatureConfig,
+    statistics: Statistics | None = None,
+    transform: Transform = jnp.fft.rfft,
 ) -> tuple[jax.Array, jax.Array]:
     """Computes the model's input: normalised log spectrograms.
 
@@ -201,14 +224,14 @@ def extract_features(
     (silence, or the offset of a dead microphone) gives zeros. "running" and "global" need the `statistics` of the
     training set.
     """
-    spectrograms, num_frames = log_spectrogram(waveforms, num_samples, config)
+    spectrograms, num_frames = log_spectrogram(waveforms, num_samples, config, transform)
     if config.needs_statistics:
         if statistics is None:
             raise ValueError(f"statistics must be given with {config.normalisation} normalisation, got None.")
         mask = mask_from_lengths(num_frames, spectrograms.shape[1])
         if config.normalisation == "global":
             return normalise_global(spectrograms, mask, statistics), num_frames
-        before = RunningSums.zeros(len(spectrograms), config.num_bins, spectrograms.dtype)
+        before = RunningSums.zeros(spectrograms.shape[0], config.num_bins, spectrograms.dtype)
         return normalise_running(spectrograms, mask, statistics, before, config)[0], num_frames
     valid = mask_from_lengths(num_samples, waveforms.shape[1])
     constant = jnp.where(valid, waveforms == waveforms[:, :1], True).all(1)

@@ -43,7 +43,13 @@ def statistics_of(batch_stats: Any) -> features.Statistics | None:
 
 
 def infer(
-    variables: dict[str, Any], waveforms: jax.Array, num_samples: jax.Array, *, config: Config, num_labels: int
+    variables: dict[str, Any],
+    waveforms: jax.Array,
+    num_samples: jax.Array,
+    *,
+    config: Config,
+    num_labels: int,
+    transform: features.Transform = jnp.fft.rfft,
 ) -> tuple[jax.Array, jax.Array]:
     """Computes logits from waveforms with the running statistics. Evaluation and transcription share this function.
 
@@ -53,12 +59,13 @@ def infer(
         num_samples: [B] int32, valid samples.
         config: the run's configuration.
         num_labels: number of labels, blank included (V).
+        transform: see `features.Transform`.
 
     Returns:
         logits [B, T', V] float32 and output_lengths [B] int32.
     """
     statistics = statistics_of(variables["batch_stats"])
-    spectrograms, num_frames = features.extract_features(waveforms, num_samples, config.features, statistics)
+    spectrograms, num_frames = features.extract_features(waveforms, num_samples, config.features, statistics, transform)
     model = make_model(config, num_labels)
     # The type that Flax gives `apply` covers calls that also return changed variables. This call does not.
     return cast(tuple[jax.Array, jax.Array], model.apply(variables, spectrograms, num_frames))

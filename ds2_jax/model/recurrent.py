@@ -306,7 +306,7 @@ def _scan(step: Callable[[State, Any], tuple[State, Any]], start: State, frames:
     `jax.lax.scan` copies its output buffers from one array of zeros, which stays in memory through all layers. So this
     function makes the buffers.
     """
-    num_frames = len(jax.tree.leaves(frames)[0])
+    num_frames = jax.tree.leaves(frames)[0].shape[0]
     outputs = jax.eval_shape(step, start, jax.tree.map(lambda frame: frame[0], frames))[1]
     zeros = jax.tree.map(lambda output: jnp.zeros((), output.dtype), outputs)
     zeros, frames = jax.lax.optimization_barrier((zeros, frames))

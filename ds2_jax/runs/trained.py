@@ -55,9 +55,14 @@ class TrainedModel:
         config, mesh = read_config(run), mesh or data_mesh()
         if engine == "jax":
             return cls(config, read_variables(run, config, mesh), mesh, run)
-        model = cls(config, {}, mesh, run)
-        model._score = functools.partial(_score_by_engine, open_model(run, engine))
-        return model
+        return cls.by_engine(open_model(run, engine), mesh)
+
+    @classmethod
+    def by_engine(cls, model: Model, mesh: Mesh | None = None) -> Self:
+        """Makes a model whose log-probabilities an engine computes."""
+        trained = cls(model.config, {}, mesh or data_mesh(), model.path)
+        trained._score = functools.partial(_score_by_engine, model)
+        return trained
 
     def with_variables(self, variables: Any) -> Self:
         """Returns a model with other weights that shares the compiled programs."""

@@ -10,7 +10,8 @@ import pytest
 import soundfile
 
 from ds2_jax import cli
-from ds2_jax.bench import measure, report, scaling, speech
+from ds2_jax.audio import made_speech
+from ds2_jax.bench import measure, report, scaling
 from ds2_jax.bench.child import Child, peak_memory
 from ds2_jax.bench.measure import Machine, Row
 from ds2_jax.bench.options import Options, Size, parse_size
@@ -205,12 +206,12 @@ def test_peak_memory_is_this_processs() -> None:
 
 
 def test_made_speech_is_seeded_distinct_and_as_dense_as_speech(tmp_path: Path) -> None:
-    one, again, other = speech.utterance(6.0, 1), speech.utterance(6.0, 1), speech.utterance(6.0, 2)
+    one, again, other = made_speech.utterance(6.0, 1), made_speech.utterance(6.0, 1), made_speech.utterance(6.0, 2)
     np.testing.assert_array_equal(one, again)
     assert len(one) == len(other) == 96_000
     assert np.abs(one).max() <= 1
     assert abs(np.corrcoef(one, other)[0, 1]) < 0.1
     for index, samples in enumerate((one, other)):
         path = tmp_path / f"{index}.flac"
-        soundfile.write(path, samples, speech.SAMPLE_RATE, subtype="PCM_16")
+        soundfile.write(path, samples, made_speech.SAMPLE_RATE, subtype="PCM_16")
         assert 0.35 < path.stat().st_size / (2 * len(samples)) < 0.7

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from ds2_jax.audio import made_speech
 from ds2_jax.audio.reading import read_audio, read_excerpt
-from ds2_jax.bench import speech
 from ds2_jax.config import PerturbConfig
 from ds2_jax.data.perturb import (
     Perturbation,
@@ -78,7 +78,7 @@ def test_tempo_moves_what_is_said_in_proportion() -> None:
 
 
 def test_tempo_and_speed_together_have_the_length_that_the_plan_is_told() -> None:
-    waveform = speech.utterance(1.7, seed=0)
+    waveform = made_speech.utterance(1.7, seed=0)
     for speed, tempo in ((0.9, 0.85), (1.0931, 1.1417), (0.93, 1.07)):
         changed = perturb(waveform, RATE, Perturbation(speed=speed, tempo=tempo))
         assert len(changed) == shortened(len(waveform), speed * tempo)
@@ -95,7 +95,7 @@ def test_gain_is_in_decibels() -> None:
 def test_noise_reaches_its_ratio(tmp_path: Path, seconds: float, rate: int) -> None:
     path = tmp_path / "noise.flac"
     soundfile.write(path, np.random.default_rng(0).normal(0, 0.05, round(seconds * rate)), rate)
-    waveform = speech.utterance(1.0, seed=0)
+    waveform = made_speech.utterance(1.0, seed=0)
     for position in (0.0, 0.31, 0.999):
         for snr in (-5.0, 12.3, 40.0):
             change = Perturbation(noise=path, noise_position=position, noise_snr=snr)
@@ -112,7 +112,7 @@ def test_silent_noise_and_silent_speech_stay_finite() -> None:
 
 
 def test_reverberation_convolves_without_delay_and_keeps_the_power() -> None:
-    waveform = speech.utterance(1.0, seed=0)
+    waveform = made_speech.utterance(1.0, seed=0)
     response = np.zeros(RATE // 2, np.float32)
     response[100], response[100 + RATE // 10] = 0.8, 0.4  # the direct sound, and an echo a tenth of a second later
     echoed = reverberate(waveform, response)

@@ -1,0 +1,43 @@
+"""Declares the command `export`. Slow modules are imported only after the options have been checked."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ds2_jax.system.checks import require
+
+Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+Target = Literal["sherpa-onnx", "onnx-asr", "transformers.js"]
+
+
+def export(
+    run: Run,
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")],
+    int8: bool = False,
+    format: Literal["onnx", "stablehlo"] = "onnx",  # noqa: A002 - the option's name
+    for_: Annotated[Target | None, tyro.conf.arg(name="for", help_behavior_hint="(default: this package)")] = None,
+    manifest: Path | None = None,
+) -> int:
+    """Write a trained model into a folder that other programs can use, and prove that it gives the same text.
+
+    The folder holds model.safetensors and config.json, from which training can go on; model.onnx, from waveforms to
+    log-probabilities; for a model that can stream, streaming.onnx, a step with its state; the calibration; and
+    README.md, a model card to complete. Every command takes such a folder as RUN, and a .onnx or .safetensors file
+    alone.
+
+    Args:
+        run: Folder of a training run, or a folder or .safetensors file that export wrote.
+        out: Folder to write. It must be empty or not exist.
+        int8: Store the recurrent layers' weights in 8 bits: a third of the size. LSTM only.
+        format: onnx, or stablehlo: model.stablehlo for JAX on any platform, and model.mlir for other compilers.
+        for_: Write the folder that this program reads.
+        manifest: Manifest or tfds:NAME#SPLIT on which the written model is compared with the run; by default the run's
+            test split. Without either, the comparison takes speech-like signals.
+    """
+    require(format == "onnx" or not (int8 or for_), "--format", "be onnx with --int8 or --for", format)
+    from ds2_jax.exchange.export import export as export_model
+    from ds2_jax.system.compilation import enable_cache
+
+    enable_cache()
+    return export_model(run, out, int8=int8, stablehlo=format == "stablehlo", target=for_, manifest=manifest)

@@ -1,0 +1,112 @@
+"""Runs the command `export`: writes a trained model for other programs, and compares what it wrote with the run."""
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ds2_jax import config as config_lib
+from ds2_jax.config import Config
+from ds2_jax.config.live import STEP_SECONDS, can_stream, describe
+from ds2_jax.engines import graph, safetensors
+from ds2_jax.exchange import card, layouts, proof
+from ds2_jax.exchange.command import Target
+from ds2_jax.runs import run_folder
+from ds2_jax.runs.model import Model, jax_engine, open_model, read_config, read_variables
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import make_writable, write_bytes, write_text
+
+logger = logging.getLogger(__package__)
+
+
+def export(run: Path, out: Path, *, int8: bool, stablehlo: bool, target: Target | None, manifest: Path | None) -> int:
+    """Writes a model, and proves that it gives what the run gives.
+
+    Args:
+        run: the folder of a training run, or what an earlier export wrote.
+        out: the folder to write.
+        int8: whether to quantise the recurrent layers.
+        stablehlo: whether to write StableHLO instead of ONNX.
+        target: the program that shall read the folder; None for this package.
+        manifest: what to compare on; see `proof.compare`.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        InputError: the run cannot be read, the folder has files or cannot be written, the model has no such form, or
+            the written model disagrees with the run.
+    """
+    config = read_config(run)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out must be an empty or new folder, got {out}. Give another, or empty it.")
+    if int8 and config.model.rnn_type != "lstm":
+        raise InputError(
+            f"--int8 must have LSTM layers, got a model of {config.model.rnn_type} layers, which ONNX Runtime does not "
+            "quantise. Leave it out."
+        )
+    variables = jax.device_get(read_variables(run, config))
+    make_writable(out)
+    manifest = manifest or proof.test_manifest(config)
+    public = without_places(config)
+    if stablehlo:
+        from ds2_jax.exchange import stablehlo as stablehlo_lib
+
+        files = stablehlo_lib.write(public, variables, out)
+        written = Model(config, stablehlo_lib.StableHloEngine(out, config), has_step=False)
+    elif target:
+        files = layouts.write(target, public, variables, out, int8=int8, level=proof.level(config, manifest))
+        written = Model(config, layouts.LayoutEngine(target, out, config), has_step=False)
+    else:
+        files = _write_own(run, public, variables, out, int8=int8)
+        written = open_model(out, "onnx")
+    reference = Model(config, jax_engine(config, variables))
+    found = proof.compare(reference, written, manifest, same_waveform=target != "sherpa-onnx")
+    for line in found.lines:
+        print(line)
+    write_text(
+        out / "README.md", card.text(run, config, variables, found, target=target, int8=int8, name=out.resolve().name)
+    )
+    for file in [*files, out / "README.md"]:
+        print(f"{file}  {file.stat().st_size / 1e6:,.1f} MB")
+    if fault := found.fault(int8=int8):
+        raise InputError(f"{out} must give what {run} gives, got {fault}. Do not use it; please report this.")
+    return 0
+
+
+def without_places(config: Config) -> Config:
+    """Removes the paths of this machine from settings; a model that is published must not tell them."""
+    none = dict.fromkeys(("archive", "train", "dev", "test", "corpus"))
+    data = dataclasses.replace(config.data, root=Path("datasets"), **none)  # type: ignore[arg-type]
+    perturb = dataclasses.replace(config.perturb, responses=None, noise=None)
+    return dataclasses.replace(config, data=data, perturb=perturb)
+
+
+def _write_own(run: Path, config: Config, variables: Any, out: Path, *, int8: bool) -> list[Path]:
+    """Writes the folder that this package reads."""
+    fitted = [run_folder.CALIBRATION, run_folder.TUNED]
+    texts = {run_folder.CONFIG: config_lib.to_json(config) + "\n"}
+    for name in fitted:
+        if (file := run_folder.home(run) / name).is_file():
+            texts[name] = file.read_text(encoding="utf-8")
+    metadata = {"config": json.dumps(json.loads(texts[run_folder.CONFIG]))}
+    if run_folder.CALIBRATION in texts:
+        metadata["calibration"] = texts[run_folder.CALIBRATION]
+    graphs = {run_folder.WHOLE: graph.whole(config, variables)}
+    if can_stream(config):
+        frame = config.model.time_reduction * config.features.hop_length
+        frames = max(1, round(STEP_SECONDS * config.features.sample_rate / frame))
+        graphs[run_folder.STREAMING] = graph.streaming(config, variables, frames)
+        logger.info(describe(config))
+    for name, text in texts.items():
+        write_text(out / name, text)
+    write_bytes(out / run_folder.WEIGHTS, safetensors.to_bytes(variables, metadata))
+    for name, model in graphs.items():
+        if int8:
+            model = graph.quantised(model)
+        graph.add_metadata(model, metadata)
+        write_bytes(out / name, model.SerializeToString())
+    return [out / name for name in (*texts, run_folder.WEIGHTS, *graphs)]
