@@ -84,7 +84,7 @@ def _flat(tree: Any, prefix: str) -> list[tuple[str, np.ndarray]]:
         return [pair for name, each in tree.items() for pair in _flat(each, f"{prefix}{name}.")]
     if isinstance(tree, list | tuple):
         return [pair for i, each in enumerate(tree) for pair in _flat(each, f"{prefix}{i}.")]
-    return [(prefix.removesuffix("."), np.ascontiguousarray(tree))]
+    return [(prefix.removesuffix("."), np.asarray(tree, order="C"))]
 
 
 def as_tree(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
