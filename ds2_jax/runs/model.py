@@ -19,7 +19,7 @@ from ds2_jax.decoding.decoder import Decoder, make_decoder
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.engines import safetensors
 from ds2_jax.engines.engine import Engine, EngineName, Steps
-from ds2_jax.engines.onnx_file import check_graph
+from ds2_jax.engines.metadata import read_metadata
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import run_decoder
 from ds2_jax.runs.run_folder import STREAMING, WEIGHTS, WHOLE
@@ -106,8 +106,7 @@ def read_config(path: Path) -> Config:
     """
     if not path.is_file():
         return run_folder.load_config(path)
-    is_weights = path.suffix == ".safetensors"
-    metadata = safetensors.read_metadata(path) if is_weights else check_graph(_read(path), str(path))
+    metadata = read_metadata(path)
     if "config" not in metadata:
         raise InputError(f"{path} must be a model that `export` wrote, got a file without its settings.")
     try:
