@@ -15,8 +15,8 @@ from ds2_jax.config import Config
 from ds2_jax.decoding.calibration import UNCALIBRATED
 from ds2_jax.engines import graph
 from ds2_jax.exchange import layouts
-from ds2_jax.exchange.command import Target
 from ds2_jax.exchange.export import without_places
+from ds2_jax.exchange.target import Target
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import read_calibration
 from ds2_jax.runs.model import open_model, read_config, read_variables
