@@ -220,9 +220,9 @@ def make_environment(folder: Path, file: str) -> Path:
     """Makes an environment that holds only the packages of a file, without pip. Returns its Python."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     python = folder / "bin/python"
-    install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "-r", file]
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "-r", file]
     subprocess.run(install, cwd=ROOT, check=True)
-    subprocess.run([sys.executable, "-m", "pip", "--python", python, "check"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "--python", str(python), "check"], check=True)
     return python
 
 
@@ -234,7 +234,7 @@ def mebibytes(folder: Path) -> float:
 def run_in(python: Path, words: Sequence[object]) -> tuple[int, str, str]:
     """Runs a program in an environment. Returns exit code, standard output and standard error."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [python, *map(str, words)]
+    command = [str(python), *map(str, words)]
     process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     return process.returncode, process.stdout, process.stderr
 
