@@ -7,10 +7,8 @@ import jax
 import numpy as np
 import soundfile
 
-from ds2_jax.config import Config, DataConfig, ModelConfig, OptimConfig, to_json
-from ds2_jax.config.live import STEP_SECONDS, can_stream
+from ds2_jax.config import Config, DataConfig, ModelConfig, OptimConfig
 from ds2_jax.data.manifest import Utterance, write_manifest
-from ds2_jax.engines import graph, safetensors
 from ds2_jax.model.optimizer import make_optimizer
 from ds2_jax.model.update import TrainState, init_state
 from ds2_jax.runs import run_folder
@@ -88,20 +86,4 @@ def write_untrained_run(folder: Path, config: Config, state: TrainState | None =
     with Checkpoints(folder, config) as checkpoints:
         checkpoints.save(state or some_state(config))
         checkpoints.record(0, 1.0)
-    return folder
-
-
-def write_exported(folder: Path, config: Config, state: TrainState) -> Path:
-    """Writes a model as a folder that `export` could have written: settings, graphs and weights."""
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    graphs = {run_folder.WHOLE: graph.whole(config, variables)}
-    if can_stream(config):
-        graphs[run_folder.STREAMING] = graph.streaming(
-            config, variables, round(STEP_SECONDS / config.seconds_per_frame)
-        )
-    folder.mkdir(parents=True)
-    (folder / run_folder.CONFIG).write_text(to_json(config))
-    (folder / run_folder.WEIGHTS).write_bytes(safetensors.to_bytes(variables, {"config": to_json(config)}))
-    for name, model in graphs.items():
-        (folder / name).write_bytes(model.SerializeToString())
     return folder
