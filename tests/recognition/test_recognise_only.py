@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import os
@@ -16,12 +17,14 @@ import numpy as np
 import pytest
 import soundfile
 
+import ds2_jax
 from ds2_jax import cli
 from ds2_jax.config import Config
 from ds2_jax.exchange.export import _write_own
 from ds2_jax.model.update import TrainState
 from ds2_jax.recognition.recogniser import Recogniser
-from ds2_jax.system.packages import ALL, FILES, RECOGNISE, RECOGNISE_LM
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.packages import ALL, FILES, RECOGNISE, RECOGNISE_LM, explained
 from tests.small_runs import RATE, SMALL_CONFIG, noise, some_state, write_untrained_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,6 +157,27 @@ def test_the_smaller_files_pin_the_same_versions(file: str) -> None:
     assert set(lines) < set((ROOT / ALL).read_text().splitlines())
 
 
+def test_other_missing_modules_stay_errors_of_this_project() -> None:
+    for name in ("ds2_jax.gone", "numbatic", None):
+        with pytest.raises(ModuleNotFoundError), explained():
+            raise ModuleNotFoundError("gone", name=name)
+    with pytest.raises(InputError, match="must have the package numba, "), explained():
+        raise ModuleNotFoundError("gone", name="numba.core.types")
+
+
+def test_the_library_explains_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str, *_: object) -> None:
+        raise ModuleNotFoundError("gone", name=name)
+
+    recogniser = Recogniser(folder / "whole")
+    monkeypatch.setattr(recogniser, "_log_probs", functools.partial(missing, "numba"))
+    with pytest.raises(InputError, match=RECOGNISE_LM):
+        recogniser.align(folder / "short.wav", "GO")
+    monkeypatch.setattr("ds2_jax.runs.model.jax_engine", functools.partial(missing, "jax"))
+    with pytest.raises(InputError, match=ALL):
+        ds2_jax.load(folder / "whole", engine="jax")
+
+
 PROGRAM = """
 import contextlib, importlib, io, json, sys
 
@@ -164,6 +188,7 @@ class Without:
 
 absent, commands = json.load(sys.stdin)
 sys.meta_path.insert(0, Without())
+import ds2_jax
 from ds2_jax import cli
 
 for command in cli.COMMANDS.values():  # as --help does
