@@ -24,6 +24,7 @@ from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import run_decoder
 from ds2_jax.runs.run_folder import STREAMING, WEIGHTS, WHOLE
 from ds2_jax.runs.weights import weights_of
+from ds2_jax.system import packages
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_bytes
 from ds2_jax.text.alphabet import Alphabet
@@ -211,14 +212,10 @@ class _Graphs:
                         older.unlink(missing_ok=True)
         return graph
 
+    @packages.explained()
     def _make(self, output_frames: int | None) -> bytes:
-        try:
-            from ds2_jax.engines import graph
-        except ModuleNotFoundError as error:
-            raise InputError(
-                f"{self._path} must be a model with graphs for ONNX Runtime, got one without, and the package onnx is "
-                "missing, which makes them. Install it: pip install onnx"
-            ) from error
+        from ds2_jax.engines import graph
+
         logger.info(f"{self._path}: converting for ONNX Runtime, once")
         if run_folder.is_exported(self._path):
             file = self._path if self._path.is_file() else self._path / WEIGHTS
