@@ -7,7 +7,7 @@ recordings. The results come back in the order of the recordings.
 import concurrent.futures
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,7 +95,7 @@ def log_probs_of(model: Model, waveforms: Sequence[np.ndarray]) -> list[np.ndarr
     return [results[i] for i in range(len(waveforms))]
 
 
-def cut_recording(recording: NamedBlocks, config: Config) -> Iterator[Piece | End]:
+def cut_recording(recording: NamedBlocks, config: Config) -> Generator[Piece | End, None, None]:
     """Reads a recording and yields its pieces, then its end."""
     num_samples = 0
 

@@ -146,7 +146,7 @@ class Recogniser:
             return
         assembly = None
         for recording, event in piece_outputs(self._model, recordings):
-            assembly = assembly or Assembly(recording, self.config, self._decode_segment)
+            assembly = assembly or Assembly(recording, self.config, self.decode_segment)
             assembly.add(event)
             if isinstance(event, End):
                 yield event.error or assembly.transcript(event)
@@ -325,7 +325,8 @@ class Recogniser:
             log_probs[start : start + len(joined)] = joined
         return log_probs, self._seconds(end)
 
-    def _decode_segment(self, log_probs: np.ndarray, seconds: float) -> Sequence[Hypothesis]:
+    def decode_segment(self, log_probs: np.ndarray, seconds: float) -> Sequence[Hypothesis]:
+        """Decodes log-probabilities [T', V] float32 of a segment of so many seconds; the best reading comes first."""
         with self._decoding:
             return self._decode(log_probs, seconds)
 
