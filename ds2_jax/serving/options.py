@@ -62,7 +62,8 @@ class Access:
                 f"--host must be {LOCAL[0]} without keys, got {self.host}. "
                 "Add --api-key-file FILE, or --no-key to let everybody in."
             )
-        require(not (self.no_key and self.api_key_file), "--no-key", "be used without --api-key-file", "both")
+        both = self.no_key and self.api_key_file is not None
+        require(not both, "--no-key", "be used without --api-key-file", str(self.api_key_file), "Leave out one.")
 
     def keys(self) -> tuple[str, ...]:
         """Reads the keys; none are needed if there are none.
@@ -78,7 +79,7 @@ class Access:
             reason = getattr(error, "strerror", None) or "bytes that are not UTF-8"
             raise InputError(f"--api-key-file must be a file of keys, got {reason}. Correct it.") from error
         keys = tuple(line.strip() for line in lines if line.strip())
-        require(bool(keys), "--api-key-file", "hold a key, one a line", "none")
+        require(bool(keys), "--api-key-file", "hold at least one key", len(keys), "Write one key a line.")
         return keys
 
 

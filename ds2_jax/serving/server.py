@@ -98,7 +98,7 @@ def open_models(runs: Sequence[Path], decoding: DecodingOptions, engine: EngineN
     Raises:
         InputError: a model cannot be opened, none is named, or two have one name.
     """
-    require(bool(runs), "RUN", "name at least one model", "none", "Add the folder of a run.")
+    require(bool(runs), "RUN", "name at least one model", len(runs), "Add the folder of a run.")
     models: dict[str, Recogniser] = {}
     for run in runs:
         name = run.resolve().name

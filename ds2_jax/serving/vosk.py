@@ -169,12 +169,12 @@ class Live:
 
     async def finish(self) -> dict[str, Any]:
         """Ends the stream; returns its last words. Samples that follow begin another, whose times go on."""
-        finals = []
-        if self._stream is not None:
-            finals = self._noted(await self._ask("finish", NO_SAMPLES))
-            self._offset += self._stream.seconds
-            self._stream, self._partial = None, ""
-        return self._result(finals)
+        if self._stream is None:
+            return self._result([])
+        answer = self._result(self._noted(await self._ask("finish", NO_SAMPLES)))
+        self._offset += self._stream.seconds
+        self._stream, self._partial = None, ""
+        return answer
 
     def close(self) -> None:
         """Gives up the stream."""
