@@ -151,8 +151,8 @@ def check_graph(content: bytes, name: str) -> dict[str, str]:
             elif schema is _ENTRY:
                 metadata[_string(fields, 1)] = _string(fields, 2)
         if not any(schema is _GRAPH for schema, _ in messages):
-            raise _Refused("no graph")
-    except _Refused as error:
+            raise _RefusedError("no graph")
+    except _RefusedError as error:
         raise InputError(
             f"{name} must be a model that `export` wrote, got {shorten(str(error))}. "
             "Export it again, or use another file."
@@ -160,7 +160,7 @@ def check_graph(content: bytes, name: str) -> dict[str, str]:
     return metadata
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """Why a file is refused."""
 
 
@@ -172,24 +172,28 @@ def _check_node(fields: dict[int, list[Value]]) -> None:
     if (domain, operator) in QUANTISED:
         return
     if domain not in ("", "ai.onnx"):
-        raise _Refused(f"the operator {operator!r} of {domain!r}")
+        raise _RefusedError(f"the operator {operator!r} of {domain!r}")
     if operator not in OPERATORS:
-        raise _Refused(f"the operator {operator!r}")
+        raise _RefusedError(f"the operator {operator!r}")
 
 
 def _check_tensor(fields: dict[int, list[Value]]) -> None:
     if any(fields.get(14, [])):
-        raise _Refused("weights in another file")
+        raise _RefusedError("weights in another file")
     if any(kind not in DATA_TYPES for kind in fields.get(2, [])):
-        raise _Refused(f"weights of the type {fields[2][0]}")
+        raise _RefusedError(f"weights of the type {fields[2][0]}")
     shape: list[int] = []
     for each in fields.get(1, []):
         shape += [each] if isinstance(each, int) else _packed(each)
         if len(shape) > MAX_RANK:
-            raise _Refused(f"weights with more than {MAX_RANK} axes")
-    size = sum(len(each) if isinstance(each, memoryview) else 1 for number in (4, 5, 7, 9, 10) for each in fields.get(number, []))
+            raise _RefusedError(f"weights with more than {MAX_RANK} axes")
+    size = sum(
+        len(each) if isinstance(each, memoryview) else 1
+        for number in (4, 5, 7, 9, 10)
+        for each in fields.get(number, [])
+    )
     if math.prod(shape) > size:  # each takes a byte or more
-        raise _Refused(f"weights of the shape {shape} in {size} bytes")
+        raise _RefusedError(f"weights of the shape {shape} in {size} bytes")
 
 
 def _messages(
@@ -203,18 +207,18 @@ def _messages(
         left: how many fields there may still be, in a list that is counted down.
 
     Raises:
-        _Refused: the message is cut or damaged, or holds a field that it must not.
+        _RefusedError: the message is cut or damaged, or holds a field that it must not.
     """
     found: dict[int, list[Value]] = {}
     for number, kind, value in _fields(message):
         left[0] -= 1
         if left[0] < 0:
-            raise _Refused(f"more than {MAX_FIELDS} fields")
+            raise _RefusedError(f"more than {MAX_FIELDS} fields")
         field = schema.get(number)
         if field is None or kind not in field.kinds:
-            raise _Refused(_DAMAGED if field else f"field {number}, which no such model has")
+            raise _RefusedError(_DAMAGED if field else f"field {number}, which no such model has")
         if number in found and not field.is_repeated:
-            raise _Refused(f"two fields {field.name!r}")
+            raise _RefusedError(f"two fields {field.name!r}")
         found.setdefault(number, []).append(value)
         if field.message and isinstance(value, memoryview):
             yield from _messages(value, field.message, left)
@@ -226,7 +230,7 @@ def _string(fields: dict[int, list[Value]], number: int) -> str:
     try:
         return str(value, "utf-8") if isinstance(value, memoryview) else str(value)
     except UnicodeDecodeError as error:
-        raise _Refused(_DAMAGED) from error
+        raise _RefusedError(_DAMAGED) from error
 
 
 def _packed(values: memoryview) -> list[int]:
@@ -242,7 +246,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, Value]]:
     """Yields the number, the wire type and the value of each field of a message.
 
     Raises:
-        _Refused: the message is cut or damaged.
+        _RefusedError: the message is cut or damaged.
     """
     place, end = 0, len(message)
     while place < end:
@@ -257,9 +261,9 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, Value]]:
         elif kind in (FIXED64, FIXED32):
             length = 8 if kind == FIXED64 else 4
         else:
-            raise _Refused(_DAMAGED)
+            raise _RefusedError(_DAMAGED)
         if length > end - place:
-            raise _Refused("a file that is cut or damaged")
+            raise _RefusedError("a file that is cut or damaged")
         yield key >> 3, kind, message[place : place + length]
         place += length
 
@@ -275,4 +279,4 @@ def _varint(message: memoryview, place: int) -> tuple[int, int]:
         number |= (byte & 127) << shift
         if byte < 128:
             return number, place
-    raise _Refused("a file that is cut or damaged")
+    raise _RefusedError("a file that is cut or damaged")

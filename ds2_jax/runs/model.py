@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,14 @@ import numpy as np
 
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config
+from ds2_jax.config.frames import conv_output_lengths, count_frames
 from ds2_jax.config.live import can_stream
 from ds2_jax.decoding.decoder import Decoder, make_decoder
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.engines import safetensors
 from ds2_jax.engines.engine import Engine, EngineName, Steps
 from ds2_jax.engines.onnx_file import check_graph
+from ds2_jax.engines.shapes import weight_shapes
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import run_decoder
 from ds2_jax.runs.run_folder import STREAMING, WEIGHTS, WHOLE
@@ -35,6 +38,9 @@ logger = logging.getLogger(__package__)
 
 GRAPH_VERSION = 1
 """Changes if `engines.graph` writes another graph for the same weights, so that kept graphs are made again."""
+
+MAX_BYTES = 2**31
+"""The length of a graph; Protocol Buffers allow no more."""
 
 
 class Model:
@@ -67,12 +73,51 @@ class Model:
         return run_decoder(self.config, self.path, options) if self.path else make_decoder(self.config, options)
 
     def log_probs(self, waveforms: np.ndarray, num_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Computes log-probabilities; see `engines.engine.Engine`."""
-        return self._engine.log_probs(waveforms, num_samples)
+        """Computes log-probabilities; see `engines.engine.Engine`.
+
+        Raises:
+            InputError: the model gives none, or of another alphabet or number of frames than its settings say.
+        """
+        log_probs, output_lengths = self._engine.log_probs(waveforms, num_samples)
+        frames = count_frames(num_samples, self.config.features.hop_length)
+        frames = conv_output_lengths(frames, self.config.model.time_reduction)
+        if output_lengths.shape != frames.shape or (output_lengths != frames).any():
+            raise self._refused(f"other numbers of frames than {frames[:3].tolist()}")
+        self._check(log_probs, (len(waveforms), max(frames, default=0)))
+        return log_probs, output_lengths
 
     def steps(self, num_frames: int) -> Steps:
         """Prepares steps of so many output frames; see `engines.engine.Engine`."""
-        return self._engine.steps(num_frames)
+        return _CheckedSteps(self._engine.steps(num_frames), lambda out, rows: self._check(out, (rows, num_frames)))
+
+    def _check(self, log_probs: np.ndarray, least: tuple[int, int]) -> None:
+        """Checks that there are log-probabilities of so many rows and at least so many frames."""
+        (rows, frames), labels = least, self.alphabet.size
+        shape = log_probs.shape
+        if len(shape) != 3 or shape[0] != rows or shape[1] < frames or shape[2] != labels:
+            raise self._refused(f"the shape {list(shape)} instead of {[rows, frames, labels]}")
+        highest = np.max(log_probs, initial=-np.inf)
+        if not highest <= 1e-3:  # NaN is not either
+            raise self._refused(f"{highest}")
+
+    def _refused(self, got: str) -> InputError:
+        return InputError(
+            f"{self.path or 'The model'} must give log-probabilities of its settings and its alphabet, got {got}. "
+            "Export it again, or use another model."
+        )
+
+
+class _CheckedSteps:
+    """Steps whose log-probabilities are checked; see `engines.engine.Steps`."""
+
+    def __init__(self, steps: Steps, check: Callable[[np.ndarray, int], None]) -> None:
+        self._steps, self._check = steps, check
+        self.grow, self.clear = steps.grow, steps.clear
+
+    def run(self, slots: np.ndarray, samples: np.ndarray, num_samples: np.ndarray, begins: np.ndarray) -> np.ndarray:
+        log_probs = self._steps.run(slots, samples, num_samples, begins)
+        self._check(log_probs, len(slots))
+        return log_probs
 
 
 def open_model(path: Path, engine: EngineName | None = None) -> Model:
@@ -124,7 +169,6 @@ def read_variables(path: Path, config: Config, mesh: "Mesh | None" = None) -> An
     """
     import jax  # the reader of checkpoints and the shapes of a model need it
 
-    from ds2_jax.model.inference import init_variables
     from ds2_jax.parallel.mesh import data_mesh, replicate
     from ds2_jax.runs.checkpoints import load_variables
 
@@ -133,9 +177,12 @@ def read_variables(path: Path, config: Config, mesh: "Mesh | None" = None) -> An
         return load_variables(path, config, mesh)
     if path.suffix == ".onnx":
         raise InputError(f"--engine must be onnx for {path}, got jax. Give the folder that holds its {WEIGHTS}.")
+    return replicate(_exported_variables(path, config), mesh)
+
+
+def _exported_variables(path: Path, config: Config) -> Any:
     file = path / WEIGHTS if path.is_dir() else path
-    shapes = jax.eval_shape(lambda: init_variables(config, Alphabet.of(config.data).size))
-    return replicate(safetensors.like(shapes, safetensors.read(file)[0], file), mesh)
+    return safetensors.read(file, weight_shapes(config, Alphabet.of(config.data).size))
 
 
 def jax_engine(config: Config, variables: Any) -> Engine:
@@ -152,6 +199,8 @@ def onnx_engine(config: Config, variables: Any) -> Engine:
 
     return OnnxEngine(
         "The model",
+        config,
+        Alphabet.of(config.data).size,
         lambda: graph.whole(config, variables).SerializeToString(),
         lambda output_frames: graph.streaming(config, variables, output_frames).SerializeToString(),
     )
@@ -163,12 +212,14 @@ def _onnx_engine(path: Path, config: Config) -> Engine:
     def streaming_file(output_frames: int) -> bytes:  # noqa: ARG001 - the file is for the usual number
         return _read(path / STREAMING)
 
+    num_labels = Alphabet.of(config.data).size
     if path.suffix == ".onnx" and path.is_file():
-        return OnnxEngine(str(path), lambda: _read(path), streaming_file)
+        return OnnxEngine(str(path), config, num_labels, lambda: _read(path), streaming_file)
     if run_folder.is_exported(path) and (path / WHOLE).is_file():
-        return OnnxEngine(str(path / WHOLE), lambda: _read(path / WHOLE), streaming_file)
+        names = str(path / WHOLE), str(path / STREAMING)
+        return OnnxEngine(names[0], config, num_labels, lambda: _read(path / WHOLE), streaming_file, names[1])
     graphs = _Graphs(path, config)
-    return OnnxEngine(str(path), graphs.whole, graphs.streaming)
+    return OnnxEngine(str(path), config, num_labels, graphs.whole, graphs.streaming)
 
 
 class _Graphs:
@@ -222,8 +273,7 @@ class _Graphs:
             ) from error
         logger.info(f"{self._path}: converting for ONNX Runtime, once")
         if run_folder.is_exported(self._path):
-            file = self._path if self._path.is_file() else self._path / WEIGHTS
-            variables: Any = safetensors.as_tree(safetensors.read(file)[0])
+            variables: Any = _exported_variables(self._path, self._config)
         else:
             variables = read_variables(self._path, self._config)
         try:
@@ -238,6 +288,8 @@ class _Graphs:
 
 def _read(path: Path) -> bytes:
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise InputError(f"{path} must be at most {MAX_BYTES} bytes long, got {size}. Export the model again.")
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} must be readable, got: {error.strerror}. Export the model again.") from error
