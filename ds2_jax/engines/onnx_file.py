@@ -24,9 +24,9 @@ QUANTISED = {("com.microsoft", "DynamicQuantizeLSTM")}
 """Domain and name of the operator that quantising adds."""
 DATA_TYPES = {1, 2, 3, 6, 7, 9, 11}
 """float, uint8, int8, int32, int64, bool and double, as numbers of TensorProto.DataType."""
-MAX_FIELDS = 1_000_000
-"""Fields in a file, so that checking it takes a second at most. A model of ten layers has some 3,000."""
-MAX_RANK = 8
+MAX_FIELDS = 100_000
+"""Fields in a file, so that checking it takes a second at most. A model of ten layers has some 5,000."""
+MAX_RANK, MAX_AXIS = 8, 2**31
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
@@ -38,7 +38,7 @@ class Field(NamedTuple):
 
     Attributes:
         name: name of the field in onnx.proto.
-        kinds: wire types.
+        kinds: wire types; none for a field that must not occur.
         is_repeated: whether there may be several.
         message: fields of the message that it holds, by number.
     """
@@ -55,6 +55,11 @@ def _number(name: str) -> Field:
 
 def _text(name: str, *, is_repeated: bool = False) -> Field:
     return Field(name, (BYTES,), is_repeated)
+
+
+def _none(**numbers: int) -> dict[int, Field]:
+    """Names fields that must not occur, for the errors. Fields that are not listed must not occur either."""
+    return {number: Field(name, ()) for name, number in numbers.items()}
 
 
 def _list(name: str, kind: int = VARINT) -> Field:
@@ -76,6 +81,7 @@ _TENSOR = {
     10: _list("double_data", FIXED64),
     12: _text("doc_string"),
     14: _number("data_location"),
+    **_none(string_data=6, external_data=13),
 }
 _ATTRIBUTE = {
     1: _text("name"),
@@ -87,6 +93,7 @@ _ATTRIBUTE = {
     9: _text("strings", is_repeated=True),
     13: _text("doc_string"),
     20: _number("type"),
+    **_none(t=5, g=6, tensors=10, graphs=11, tp=14, type_protos=15, sparse_tensor=22, sparse_tensors=23),
 }
 _NODE = {
     1: _text("input", is_repeated=True),
@@ -110,6 +117,7 @@ _GRAPH = {
     11: _message("input", _VALUE_INFO, is_repeated=True),
     12: _message("output", _VALUE_INFO, is_repeated=True),
     13: _message("value_info", _VALUE_INFO, is_repeated=True),
+    **_none(quantization_annotation=14, sparse_initializer=15),
 }
 _ENTRY = {1: _text("key"), 2: _text("value")}
 _OPSET = {1: _text("domain"), 2: _number("version")}
@@ -123,6 +131,7 @@ SCHEMA = {
     7: _message("graph", _GRAPH),
     8: _message("opset_import", _OPSET, is_repeated=True),
     14: _message("metadata_props", _ENTRY, is_repeated=True),
+    **_none(training_info=20, functions=25),
 }
 """The fields of ModelProto that may occur, and those of the messages in it."""
 
@@ -192,7 +201,7 @@ def _check_tensor(fields: dict[int, list[Value]]) -> None:
         for number in (4, 5, 7, 9, 10)
         for each in fields.get(number, [])
     )
-    if math.prod(shape) > size:  # each takes a byte or more
+    if math.prod(shape) > size or max(shape, default=0) > MAX_AXIS:  # each number takes a byte or more
         raise _RefusedError(f"weights of the shape {shape} in {size} bytes")
 
 
@@ -216,7 +225,8 @@ def _messages(
             raise _RefusedError(f"more than {MAX_FIELDS} fields")
         field = schema.get(number)
         if field is None or kind not in field.kinds:
-            raise _RefusedError(_DAMAGED if field else f"field {number}, which no such model has")
+            refused = field is None or not field.kinds
+            raise _RefusedError(f"{field.name if field else number} as a field" if refused else _DAMAGED)
         if number in found and not field.is_repeated:
             raise _RefusedError(f"two fields {field.name!r}")
         found.setdefault(number, []).append(value)

@@ -7,7 +7,6 @@ import hashlib
 import importlib.util
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,17 +82,20 @@ class Model:
         frames = conv_output_lengths(frames, self.config.model.time_reduction)
         if output_lengths.shape != frames.shape or (output_lengths != frames).any():
             raise self._refused(f"other numbers of frames than {frames[:3].tolist()}")
-        self._check(log_probs, (len(waveforms), max(frames, default=0)))
+        self.check(log_probs, len(waveforms), max(frames, default=0))
         return log_probs, output_lengths
 
     def steps(self, num_frames: int) -> Steps:
         """Prepares steps of so many output frames; see `engines.engine.Engine`."""
-        return _CheckedSteps(self._engine.steps(num_frames), lambda out, rows: self._check(out, (rows, num_frames)))
+        return self._engine.steps(num_frames)
 
-    def _check(self, log_probs: np.ndarray, least: tuple[int, int]) -> None:
-        """Checks that there are log-probabilities of so many rows and at least so many frames."""
-        (rows, frames), labels = least, self.alphabet.size
-        shape = log_probs.shape
+    def check(self, log_probs: np.ndarray, rows: int, frames: int) -> None:
+        """Checks what an engine gives.
+
+        Raises:
+            InputError: these are no log-probabilities of so many rows, at least so many frames, and this alphabet.
+        """
+        shape, labels = log_probs.shape, self.alphabet.size
         if len(shape) != 3 or shape[0] != rows or shape[1] < frames or shape[2] != labels:
             raise self._refused(f"the shape {list(shape)} instead of {[rows, frames, labels]}")
         highest = np.max(log_probs, initial=-np.inf)
@@ -105,19 +107,6 @@ class Model:
             f"{self.path or 'The model'} must give log-probabilities of its settings and its alphabet, got {got}. "
             "Export it again, or use another model."
         )
-
-
-class _CheckedSteps:
-    """Steps whose log-probabilities are checked; see `engines.engine.Steps`."""
-
-    def __init__(self, steps: Steps, check: Callable[[np.ndarray, int], None]) -> None:
-        self._steps, self._check = steps, check
-        self.grow, self.clear = steps.grow, steps.clear
-
-    def run(self, slots: np.ndarray, samples: np.ndarray, num_samples: np.ndarray, begins: np.ndarray) -> np.ndarray:
-        log_probs = self._steps.run(slots, samples, num_samples, begins)
-        self._check(log_probs, len(slots))
-        return log_probs
 
 
 def open_model(path: Path, engine: EngineName | None = None) -> Model:
@@ -149,16 +138,21 @@ def read_config(path: Path) -> Config:
     Raises:
         InputError: there is no model at this path, or its settings are damaged.
     """
-    if not path.is_file():
-        return run_folder.load_config(path)
+    try:
+        config = config_lib.from_json(_metadata(path)) if path.is_file() else run_folder.load_config(path)
+        Alphabet.of(config.data)
+    except InputError as error:
+        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
+    return config
+
+
+def _metadata(path: Path) -> str:
+    """Reads the settings, as JSON, from the metadata of a file."""
     is_weights = path.suffix == ".safetensors"
     metadata = safetensors.read_metadata(path) if is_weights else check_graph(_read(path), str(path))
     if "config" not in metadata:
         raise InputError(f"{path} must be a model that `export` wrote, got a file without its settings.")
-    try:
-        return config_lib.from_json(metadata["config"])
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    return metadata["config"]
 
 
 def read_variables(path: Path, config: Config, mesh: "Mesh | None" = None) -> Any:
@@ -277,10 +271,11 @@ class _Graphs:
         else:
             variables = read_variables(self._path, self._config)
         try:
-            if output_frames is None:
-                model = graph.whole(self._config, variables)
-            else:
-                model = graph.streaming(self._config, variables, output_frames)
+            with np.errstate(all="ignore"):  # `Model.check` finds what comes of numbers that are too large
+                if output_frames is None:
+                    model = graph.whole(self._config, variables)
+                else:
+                    model = graph.streaming(self._config, variables, output_frames)
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise InputError(f"{self._path} must hold the weights of its settings, got others: {error}.") from error
         return bytes(model.SerializeToString())
