@@ -152,6 +152,7 @@ def _metadata(path: Path) -> str:
     metadata = safetensors.read_metadata(path) if is_weights else check_graph(_read(path), str(path))
     if "config" not in metadata:
         raise InputError(f"{path} must be a model that `export` wrote, got a file without its settings.")
+    run_folder.check_length(path, len(metadata["config"]))
     return metadata["config"]
 
 

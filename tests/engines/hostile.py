@@ -293,7 +293,8 @@ def other_settings() -> dict[str, str | None]:
         "no JSON": "{",
         "a list": "[]",
         "deep": "[" * 100_000,
-        "large": json.dumps({**tree, "a" * 3_000_000: 1}),
+        "a long name": json.dumps({**tree, "a" * 3_000_000: 1}),
+        "large": "[" + "[]," * 2_000_000 + "[]]",
         "a long number": '{"seed": ' + "9" * 10_000 + "}",
         "another alphabet": having("data", alphabet="ABC "),
         "a huge alphabet": having("data", alphabet="".join(map(chr, range(0x4E00, 0x9FA5)))),
@@ -394,3 +395,19 @@ def other_weights() -> dict[str, bytes]:
         "a negative variance": holding(-1.0, "batch_stats", "head_norm", "var"),
         "too large to compute": changing(grow),
     }
+
+
+def step_with(output: str, by: float) -> bytes:
+    """Makes a step that gives another number of rows of its state, or multiplies its log-probabilities."""
+
+    def change(proto: onnx.ModelProto) -> None:
+        last = next(node for node in proto.graph.node if node.output[0] == output)
+        value, place = last.input[0], list(proto.graph.node).index(last)
+        if output == "log_probs":
+            proto.graph.initializer.append(_constant("by", np.float32(by)))
+            proto.graph.node.insert(place, _node("Mul", [value, "by"]))
+        else:
+            proto.graph.node.insert(place, _node("Concat", [value, value], axis=0))
+        _given(proto, output, "new")
+
+    return changed(change, step())
