@@ -24,6 +24,10 @@ MEMORY = max(2**30, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 
 Values = dict[str, tuple[tuple[int | None, ...], Any]]
 """Shape and type of the inputs or outputs of a graph by name. None is any number."""
 
+UNSAFE = ["ConstantFolding", "GatherSliceToSplitFusion"]
+"""Optimisers that take memory before a graph runs: for huge constants, and for each place of an axis that is sliced.
+Without them our graphs are as fast."""
+
 _ARENA = threading.Lock()
 """Held from setting the memory of the next session until that session is made."""
 
@@ -138,7 +142,7 @@ def _session(graph: bytes, name: str, inputs: Values, outputs: Values) -> onnxru
                 graph,
                 options,
                 providers=["CPUExecutionProvider"],
-                disabled_optimizers=["ConstantFolding"],  # it would compute huge constants, and gains no time
+                disabled_optimizers=UNSAFE,
             )
     except Exception as error:  # ONNX Runtime has no public base class of its errors
         raise _refused(name, error) from error

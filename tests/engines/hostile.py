@@ -205,6 +205,11 @@ def too_large() -> dict[str, bytes]:
             _node(operator, inputs, "large"), first, _node("Add", ["one", value]), place=np.int64(0), **values
         )
 
+    def reshape(proto: onnx.ModelProto) -> None:
+        for tensor in proto.graph.initializer:
+            if tensor.name in {node.input[1] for node in proto.graph.node if node.op_type == "Reshape"}:
+                tensor.CopyFrom(_constant(tensor.name, np.array([3 * 10**9, 0, 6])))
+
     doubled = [_node("Concat", [f"x{i}" if i else value] * 2, f"x{i + 1}", axis=1) for i in range(45)]
     return {
         "shape": claim(TOO_MANY),
@@ -235,6 +240,7 @@ def too_large() -> dict[str, bytes]:
             a=np.ones((1, 1), np.float32),
             size=np.array([10**6, 1]),
         ),
+        "large reshape": changed(reshape),
         "doubled 45 times": computing(*doubled, _node("Identity", ["x45"])),
     }
 

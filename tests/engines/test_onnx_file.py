@@ -1,5 +1,6 @@
 """Damaged, foreign and hostile .onnx files are refused by name, and nothing outside is read."""
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -92,13 +93,15 @@ def test_terabytes_are_refused(name: str, tmp_path: Path) -> None:
     assert any(words in found for words in ("weights", "half of this machine's memory", "ONNX Runtime", "outputs"))
 
 
-def test_constants_are_not_computed_on_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["large range", "large reshape"])
+def test_opening_computes_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.onnx"
-    path.write_bytes(hostile.too_large()["large range"])
+    path.write_bytes(hostile.too_large()[name])
     monkeypatch.setattr(engine, "MEMORY", 2**34)
     started = time.process_time()
-    engine.OnnxEngine("a", hostile.CONFIG, 4, path.read_bytes, lambda _: b"")._session  # noqa: B018 - opens the graph
-    assert time.process_time() - started < 2
+    with contextlib.suppress(InputError):
+        engine.OnnxEngine("a", hostile.CONFIG, 4, path.read_bytes, lambda _: b"")._session  # noqa: B018 - opens it
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize("name", hostile.other_values())

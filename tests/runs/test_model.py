@@ -90,7 +90,9 @@ def test_what_is_no_file_is_refused_unread(kind: str, name: str, exported: Path)
 def test_settings_that_are_too_long_are_refused(exported: Path) -> None:
     with (exported / "config.json").open("r+b") as file:
         file.truncate(2**40)
-    assert f"{exported / 'config.json'} must hold settings of at most 4194304 bytes, got 1099511627776." in refusal(exported)
+    assert f"{exported / 'config.json'} must hold settings of at most 4194304 bytes, got 1099511627776." in refusal(
+        exported
+    )
 
 
 def test_a_step_of_another_model_is_refused(exported: Path) -> None:
