@@ -15,7 +15,7 @@ from ds2_jax.runs.model import open_model
 from ds2_jax.system.errors import InputError
 from tests.engines import hostile
 
-FILES = {
+FILES: dict[str, Callable[[], bytes]] = {
     "config.json": lambda: config_lib.to_json(hostile.CONFIG).encode(),
     "model.onnx": hostile.whole,
     "streaming.onnx": hostile.step,
