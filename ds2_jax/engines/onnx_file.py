@@ -9,6 +9,7 @@ Source: onnx/onnx.proto (the numbers of the fields) and Protocol Buffers' wire f
 
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from ds2_jax.system.errors import InputError, shorten
@@ -26,6 +27,8 @@ DATA_TYPES = {1, 2, 3, 6, 7, 9, 11}
 """float, uint8, int8, int32, int64, bool and double, as numbers of TensorProto.DataType."""
 MAX_FIELDS = 100_000
 """Fields in a file, so that checking it takes a second at most. A model of ten layers has some 5,000."""
+MAX_BYTES = 2**31
+"""The length of a file; Protocol Buffers allow no more."""
 MAX_RANK, MAX_AXIS = 8, 2**31
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -134,6 +137,20 @@ SCHEMA = {
     **_none(training_info=20, functions=25),
 }
 """The fields of ModelProto that may occur, and those of the messages in it."""
+
+
+def read_graph(path: Path) -> bytes:
+    """Reads an .onnx file.
+
+    Raises:
+        InputError: the file cannot be read, or is longer than any such file.
+    """
+    try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise InputError(f"{path} must be at most {MAX_BYTES} bytes long, got {size}. Export the model again.")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} must be readable, got: {error.strerror}. Export the model again.") from error
 
 
 def check_graph(content: bytes, name: str) -> dict[str, str]:

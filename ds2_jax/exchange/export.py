@@ -1,7 +1,6 @@
 """Runs the command `export`: writes a trained model for other programs, and compares what it wrote with the run."""
 
 import dataclasses
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from ds2_jax.config import Config
 from ds2_jax.config.live import STEP_SECONDS, can_stream, describe
 from ds2_jax.engines import graph, safetensors
 from ds2_jax.exchange import card, layouts, proof
-from ds2_jax.exchange.command import Target
+from ds2_jax.exchange.target import Target
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.model import Model, jax_engine, open_model, read_config, read_variables
 from ds2_jax.system.errors import InputError
@@ -92,9 +91,7 @@ def _write_own(run: Path, config: Config, variables: Any, out: Path, *, int8: bo
     for name in fitted:
         if (file := run_folder.home(run) / name).is_file():
             texts[name] = file.read_text(encoding="utf-8")
-    metadata = {"config": json.dumps(json.loads(texts[run_folder.CONFIG]))}
-    if run_folder.CALIBRATION in texts:
-        metadata["calibration"] = texts[run_folder.CALIBRATION]
+    metadata = {"config" if name == run_folder.CONFIG else name: each for name, each in texts.items()}
     graphs = {run_folder.WHOLE: graph.whole(config, variables)}
     if can_stream(config):
         frame = config.model.time_reduction * config.features.hop_length

@@ -20,12 +20,14 @@ from ds2_jax.decoding.decoder import Decoder, make_decoder
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.engines import safetensors
 from ds2_jax.engines.engine import Engine, EngineName, Steps
-from ds2_jax.engines.onnx_file import check_graph
+from ds2_jax.engines.metadata import read_metadata
+from ds2_jax.engines.onnx_file import read_graph
 from ds2_jax.engines.shapes import weight_shapes
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import run_decoder
 from ds2_jax.runs.run_folder import STREAMING, WEIGHTS, WHOLE
 from ds2_jax.runs.weights import weights_of
+from ds2_jax.system import packages
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_bytes
 from ds2_jax.text.alphabet import Alphabet
@@ -37,9 +39,6 @@ logger = logging.getLogger(__package__)
 
 GRAPH_VERSION = 1
 """Changes if `engines.graph` writes another graph for the same weights, so that kept graphs are made again."""
-
-MAX_BYTES = 2**31
-"""The length of a graph; Protocol Buffers allow no more."""
 
 
 class Model:
@@ -139,17 +138,16 @@ def read_config(path: Path) -> Config:
         InputError: there is no model at this path, or its settings are damaged.
     """
     try:
-        config = config_lib.from_json(_metadata(path)) if path.is_file() else run_folder.load_config(path)
+        config = config_lib.from_json(_settings(path)) if path.is_file() else run_folder.load_config(path)
         Alphabet.of(config.data)
     except InputError as error:
         raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
     return config
 
 
-def _metadata(path: Path) -> str:
+def _settings(path: Path) -> str:
     """Reads the settings, as JSON, from the metadata of a file."""
-    is_weights = path.suffix == ".safetensors"
-    metadata = safetensors.read_metadata(path) if is_weights else check_graph(_read(path), str(path))
+    metadata = read_metadata(path)
     if "config" not in metadata:
         raise InputError(f"{path} must be a model that `export` wrote, got a file without its settings.")
     run_folder.check_length(path, len(metadata["config"]))
@@ -205,14 +203,14 @@ def _onnx_engine(path: Path, config: Config) -> Engine:
     from ds2_jax.engines.onnx import OnnxEngine
 
     def streaming_file(output_frames: int) -> bytes:  # noqa: ARG001 - the file is for the usual number
-        return _read(path / STREAMING)
+        return read_graph(path / STREAMING)
 
     num_labels = Alphabet.of(config.data).size
     if path.suffix == ".onnx" and path.is_file():
-        return OnnxEngine(str(path), config, num_labels, lambda: _read(path), streaming_file)
+        return OnnxEngine(str(path), config, num_labels, lambda: read_graph(path), streaming_file)
     if run_folder.is_exported(path) and (path / WHOLE).is_file():
         names = str(path / WHOLE), str(path / STREAMING)
-        return OnnxEngine(names[0], config, num_labels, lambda: _read(path / WHOLE), streaming_file, names[1])
+        return OnnxEngine(names[0], config, num_labels, lambda: read_graph(path / WHOLE), streaming_file, names[1])
     graphs = _Graphs(path, config)
     return OnnxEngine(str(path), config, num_labels, graphs.whole, graphs.streaming)
 
@@ -241,7 +239,7 @@ class _Graphs:
         """
         file = self._path / run_folder.GRAPHS / f"{kind}-{self._digest}.onnx"
         if self._digest and file.is_file():
-            content = _read(file)
+            content = read_graph(file)
             content, found = content[:-32], content[-32:]
             if hashlib.sha256(content).digest() == found:
                 return content
@@ -258,14 +256,10 @@ class _Graphs:
                         older.unlink(missing_ok=True)
         return graph
 
+    @packages.explained()
     def _make(self, output_frames: int | None) -> bytes:
-        try:
-            from ds2_jax.engines import graph
-        except ModuleNotFoundError as error:
-            raise InputError(
-                f"{self._path} must be a model with graphs for ONNX Runtime, got one without, and the package onnx is "
-                "missing, which makes them. Install it: pip install onnx"
-            ) from error
+        from ds2_jax.engines import graph
+
         logger.info(f"{self._path}: converting for ONNX Runtime, once")
         if run_folder.is_exported(self._path):
             variables: Any = _exported_variables(self._path, self._config)
@@ -280,12 +274,3 @@ class _Graphs:
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise InputError(f"{self._path} must hold the weights of its settings, got others: {error}.") from error
         return bytes(model.SerializeToString())
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise InputError(f"{path} must be at most {MAX_BYTES} bytes long, got {size}. Export the model again.")
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} must be readable, got: {error.strerror}. Export the model again.") from error

@@ -104,8 +104,8 @@ def test_steps_give_the_whole(model: dict[str, Any], features: dict[str, Any], n
     waveforms = batch() * (np.arange(LENGTHS[0]) < LENGTHS[:, None])
     delay = delays(config, num_frames).output
     wanted, lengths = expected(config, variables)
-    outputs = []
-    while sum(map(np.size, outputs)) < (wanted.shape[1] + delay) * len(LENGTHS) * NUM_LABELS:
+    outputs: list[np.ndarray] = []
+    while len(outputs) * num_frames < wanted.shape[1] + delay:
         start = len(outputs) * size
         samples = np.zeros((len(LENGTHS), size), np.float32)
         samples[:, : max(0, LENGTHS[0] - start)] = waveforms[:, start : start + size]

@@ -12,10 +12,13 @@ import pytest
 import ds2_jax
 from ds2_jax import cli
 from ds2_jax.config import Config
+from ds2_jax.decoding.calibration import UNCALIBRATED
 from ds2_jax.engines import graph
 from ds2_jax.exchange import layouts
 from ds2_jax.exchange.export import without_places
+from ds2_jax.exchange.target import Target
 from ds2_jax.runs import run_folder
+from ds2_jax.runs.fitted import read_calibration
 from ds2_jax.runs.model import open_model, read_config, read_variables
 from ds2_jax.runs.weights import weights_of
 from ds2_jax.system.errors import InputError
@@ -119,6 +122,11 @@ def test_calibration_travels(run: Path, tmp_path: Path) -> None:
     finally:
         (run / run_folder.CALIBRATION).unlink()
     assert (tmp_path / "out" / run_folder.CALIBRATION).read_text() == saved
+    wanted = read_calibration(tmp_path / "out")
+    assert wanted != UNCALIBRATED
+    for name in ("model.onnx", "model.safetensors"):  # each alone
+        alone = (tmp_path / "out" / name).rename(tmp_path / name)
+        assert read_calibration(alone) == wanted
 
 
 def test_a_forward_model_streams_from_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +145,7 @@ def test_a_forward_model_streams_from_the_folder(tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize("target", layouts.LAYOUTS)
-def test_folders_of_other_programs(target: layouts.Target, run: Path, tmp_path: Path) -> None:
+def test_folders_of_other_programs(target: Target, run: Path, tmp_path: Path) -> None:
     """The programs themselves are in test_consumers.py."""
     out = tmp_path / "out"
     assert cli.main(["export", str(run), "--out", str(out), "--for", target]) == 0
