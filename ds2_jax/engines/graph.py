@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config
 from ds2_jax.config.feature_settings import FLOOR, LEAST_VARIANCE, FeatureConfig
-from ds2_jax.config.live import delays
+from ds2_jax.config.live import delays, stream_state
 from ds2_jax.config.mel_bands import mel_bands
 
 OPSET, IR_VERSION = 17, 8
@@ -434,32 +434,6 @@ def _float(values: np.ndarray) -> np.ndarray:
 
 def _value(name: str, dtype: Any, *shape: int | str) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
-
-
-def stream_state(config: Config) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Lists the arrays of the state between two steps: the shape without the axis B, and the type, of each name."""
-    model, features, places = config.model, config.features, delays(config, 1)
-    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-        "steps": ((), np.int64),
-        "samples_before": ((features.window_length // 2 + places.spectrogram * features.hop_length,), np.float32),
-    }
-    if features.normalisation == "running":
-        shapes |= {
-            "frames_before": ((), np.int64),
-            "sums": ((features.num_bins,), np.float64),
-            "squares": ((), np.float64),
-        }
-    bins, channels = features.num_bins, (1, model.channels[0])
-    for i in range(2):
-        shapes[f"conv_{i}"] = ((channels[i], bins, places.contexts[i]), np.float32)
-        bins = -(-bins // model.frequency_strides[i])
-    for i in range(model.num_layers):
-        shapes[f"hidden_{i}"] = ((model.hidden_size,), np.float32)
-        if model.rnn_type == "lstm":
-            shapes[f"cell_{i}"] = ((model.hidden_size,), np.float32)
-    if model.lookahead_context > 1:
-        shapes["outputs"] = ((model.lookahead_context - 1, model.hidden_size), np.float32)
-    return shapes
 
 
 def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
