@@ -13,7 +13,7 @@ import ds2_jax
 from ds2_jax import cli
 from ds2_jax.config import Config
 from ds2_jax.decoding.calibration import UNCALIBRATED
-from ds2_jax.engines import graph
+from ds2_jax.engines import stages
 from ds2_jax.exchange import layouts
 from ds2_jax.exchange.export import without_places
 from ds2_jax.exchange.target import Target
@@ -179,7 +179,7 @@ def test_int8_is_smaller_and_for_lstm_only(run: Path, tmp_path: Path, capsys: py
 def test_a_model_that_disagrees_is_refused(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(graph, "EPSILON", 0.5)  # of batch normalisation
+    monkeypatch.setattr(stages, "EPSILON", 0.5)  # of batch normalisation
     assert cli.main(["export", str(run), "--out", str(tmp_path / "out")]) == 1
     assert "must give what" in capsys.readouterr().err
 
