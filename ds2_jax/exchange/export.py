@@ -10,7 +10,7 @@ import jax
 
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config
-from ds2_jax.config.live import STEP_SECONDS, can_stream, describe
+from ds2_jax.config.live import STEP_SECONDS, can_stream, delays, describe
 from ds2_jax.engines import graph, safetensors
 from ds2_jax.exchange import card, layouts, proof
 from ds2_jax.exchange.command import Target
@@ -18,6 +18,7 @@ from ds2_jax.runs import run_folder
 from ds2_jax.runs.model import Model, jax_engine, open_model, read_config, read_variables
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import make_writable, write_bytes, write_text
+from ds2_jax.text.alphabet import Alphabet
 
 logger = logging.getLogger(__package__)
 
@@ -77,6 +78,20 @@ def export(run: Path, out: Path, *, int8: bool, stablehlo: bool, target: Target 
     return 0
 
 
+def client_facts(config: Config, frame: int) -> dict[str, str]:
+    """Lists what a program that knows nothing of this package needs beside the graph; docs/export.md describes it.
+
+    Args:
+        config: settings of the run.
+        frame: samples of an output frame.
+    """
+    return {
+        "sample_rate": str(config.features.sample_rate),
+        "frame_samples": str(frame),
+        "labels": json.dumps(["", *Alphabet.of(config.data).characters]),
+    }
+
+
 def without_places(config: Config) -> Config:
     """Removes the paths of this machine from settings; a model that is published must not tell them."""
     none = dict.fromkeys(("archive", "train", "dev", "test", "corpus"))
@@ -95,11 +110,13 @@ def _write_own(run: Path, config: Config, variables: Any, out: Path, *, int8: bo
     metadata = {"config": json.dumps(json.loads(texts[run_folder.CONFIG]))}
     if run_folder.CALIBRATION in texts:
         metadata["calibration"] = texts[run_folder.CALIBRATION]
-    graphs = {run_folder.WHOLE: graph.whole(config, variables)}
+    frame = config.model.time_reduction * config.features.hop_length  # samples
+    graphs, facts = {run_folder.WHOLE: graph.whole(config, variables)}, client_facts(config, frame)
+    steps: dict[str, str] = {}
     if can_stream(config):
-        frame = config.model.time_reduction * config.features.hop_length
         frames = max(1, round(STEP_SECONDS * config.features.sample_rate / frame))
         graphs[run_folder.STREAMING] = graph.streaming(config, variables, frames)
+        steps = {"step_samples": str(frames * frame), "delay_frames": str(delays(config, frames).output)}
         logger.info(describe(config))
     for name, text in texts.items():
         write_text(out / name, text)
@@ -107,6 +124,6 @@ def _write_own(run: Path, config: Config, variables: Any, out: Path, *, int8: bo
     for name, model in graphs.items():
         if int8:
             model = graph.quantised(model)
-        graph.add_metadata(model, metadata)
+        graph.add_metadata(model, metadata | facts | (steps if name == run_folder.STREAMING else {}))
         write_bytes(out / name, model.SerializeToString())
     return [out / name for name in (*texts, run_folder.WEIGHTS, *graphs)]

@@ -200,7 +200,7 @@ def _transformers(labels: list[str], config: Config) -> dict[str, str]:
         "normalizer": None,
         "pre_tokenizer": None,
         "post_processor": None,
-        "decoder": {"type": "CTC", "pad_token": "<pad>", "word_delimiter_token": "|", "cleanup": False},
+        "decoder": {"type": "CTC", "pad_token": "<pad>", "word_delimiter_token": "|", "cleanup": True},
         "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<pad>"},
     }
     model = {

@@ -19,13 +19,16 @@ from ds2_jax.text.alphabet import Alphabet
 PLATFORMS = ("cpu", "cuda", "tpu")
 ARTEFACT, TEXT = "model.stablehlo", "model.mlir"
 """The file that `jax.export.deserialize` reads, and the text that other compilers read."""
+LONGEST_TEXT = 30.0
+"""Most seconds of the waveforms that the text takes: a compiler plans its memory for all of them."""
 
 
 def write(config: Config, variables: Any, out: Path) -> list[Path]:
     """Writes the model with its weights.
 
     The function takes waveforms [B, S] float32 and num_samples [B] int32, where S is a multiple of an output frame's
-    samples, and gives log_probs [B, T', V] float32 and output_lengths [B] int32.
+    samples, and gives log_probs [B, T', V] float32 and output_lengths [B] int32. In the text, B is 1 and S is that of
+    `text_samples`: IREE 3.13 refuses StableHLO whose sizes are not known, and code for several platforms.
 
     Returns:
         The files.
@@ -36,8 +39,16 @@ def write(config: Config, variables: Any, out: Path) -> list[Path]:
     waveforms = jax.ShapeDtypeStruct((rows, samples), jnp.float32)
     exported = jax_export.export(jax.jit(run), platforms=PLATFORMS)(waveforms, jax.ShapeDtypeStruct((rows,), jnp.int32))
     write_bytes(out / ARTEFACT, bytes(exported.serialize()))
-    write_text(out / TEXT, exported.mlir_module())
+    one = jax.ShapeDtypeStruct((1, text_samples(config)), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
+    write_text(out / TEXT, jax.jit(run).trace(*one).lower(lowering_platforms=PLATFORMS[:1]).as_text())
     return [out / ARTEFACT, out / TEXT]
+
+
+def text_samples(config: Config) -> int:
+    """Returns the samples that the text takes: as many as the longest utterance of training, at most 30 s."""
+    frame = config.model.time_reduction * config.features.hop_length
+    seconds = min(config.data.max_duration, LONGEST_TEXT)
+    return max(1, round(seconds * config.features.sample_rate / frame)) * frame
 
 
 class StableHloEngine:
