@@ -69,7 +69,10 @@ def export(run: Path, out: Path, *, int8: bool, stablehlo: bool, target: Target 
     for line in found.lines:
         print(line)
     write_text(
-        out / "README.md", card.text(run, config, variables, found, target=target, int8=int8, name=out.resolve().name)
+        out / "README.md",
+        card.text(
+            run, config, variables, found, kind="stablehlo" if stablehlo else target, int8=int8, name=out.resolve().name
+        ),
     )
     for file in [*files, out / "README.md"]:
         print(f"{file}  {file.stat().st_size / 1e6:,.1f} MB")
