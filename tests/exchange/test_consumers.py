@@ -36,7 +36,7 @@ from tests.small_runs import RATE, SMALL_CONFIG, some_state, write_untrained_run
 pytestmark = pytest.mark.slow
 
 DOCS = (ROOT / "docs/export.md").read_text(encoding="utf-8")
-NUM_RECORDINGS = 3
+NUM_RECORDINGS = 4
 CONFIG = dataclasses.replace(SMALL_CONFIG, model=dataclasses.replace(SMALL_CONFIG.model, hidden_size=32))
 CLOSE = 1e-4
 """Largest difference in log-probability, as a share of the largest of them."""
