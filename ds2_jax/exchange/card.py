@@ -12,8 +12,8 @@ from ds2_jax.config import Config
 from ds2_jax.config.live import can_stream, describe
 from ds2_jax.data.manifest import read_manifest
 from ds2_jax.evaluation.results import read_evaluation
-from ds2_jax.exchange.command import Target
 from ds2_jax.exchange.proof import Comparison
+from ds2_jax.exchange.targets import Target
 from ds2_jax.runs import run_folder
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.markdown import table

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ds2_jax.exchange.targets import Target
 from ds2_jax.system.checks import require
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-Target = Literal["sherpa-onnx", "onnx-asr", "transformers.js"]
 
 
 def export(

@@ -37,7 +37,13 @@ def write(config: Config, variables: Any, out: Path) -> list[Path]:
     frame = config.model.time_reduction * config.features.hop_length
     rows, samples = jax_export.symbolic_shape(f"b, {frame}*k")
     waveforms = jax.ShapeDtypeStruct((rows, samples), jnp.float32)
-    exported = jax_export.export(jax.jit(run), platforms=PLATFORMS)(waveforms, jax.ShapeDtypeStruct((rows,), jnp.int32))
+    num_samples = jax.ShapeDtypeStruct((rows,), jnp.int32)
+    before = jax.config.values["jax_traceback_in_locations_limit"]
+    jax.config.update("jax_traceback_in_locations_limit", 0)  # no paths of this machine
+    try:
+        exported = jax_export.export(jax.jit(run), platforms=PLATFORMS)(waveforms, num_samples)
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", before)
     write_bytes(out / ARTEFACT, bytes(exported.serialize()))
     one = jax.ShapeDtypeStruct((1, text_samples(config)), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
     write_text(out / TEXT, jax.jit(run).trace(*one).lower(lowering_platforms=PLATFORMS[:1]).as_text())
