@@ -13,7 +13,7 @@ from ds2_jax.config.live import can_stream, describe
 from ds2_jax.data.manifest import read_manifest
 from ds2_jax.evaluation.results import read_evaluation
 from ds2_jax.exchange.proof import Comparison
-from ds2_jax.exchange.targets import Target
+from ds2_jax.exchange.target import Target
 from ds2_jax.runs import run_folder
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.markdown import table

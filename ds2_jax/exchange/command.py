@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ds2_jax.exchange.targets import Target
+from ds2_jax.exchange.target import Target
 from ds2_jax.system.checks import require
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]

@@ -13,7 +13,7 @@ from ds2_jax.config import Config
 from ds2_jax.config.live import STEP_SECONDS, can_stream, delays, describe
 from ds2_jax.engines import graph, safetensors
 from ds2_jax.exchange import card, layouts, proof
-from ds2_jax.exchange.targets import Target
+from ds2_jax.exchange.target import Target
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.model import Model, jax_engine, open_model, read_config, read_variables
 from ds2_jax.system.errors import InputError

@@ -17,7 +17,7 @@ from onnx import helper
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config
 from ds2_jax.engines import graph
-from ds2_jax.exchange.targets import Target
+from ds2_jax.exchange.target import Target
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_bytes, write_text
 from ds2_jax.text.alphabet import Alphabet

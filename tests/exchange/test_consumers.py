@@ -28,7 +28,7 @@ from ds2_jax.engines import graph
 from ds2_jax.exchange import card
 from ds2_jax.exchange.export import export
 from ds2_jax.exchange.layouts import LayoutEngine
-from ds2_jax.exchange.targets import Target
+from ds2_jax.exchange.target import Target
 from ds2_jax.runs.model import jax_engine, read_variables
 from tests.conftest import NO_NPM, ROOT
 from tests.small_runs import RATE, SMALL_CONFIG, some_state, write_untrained_run

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ds2_jax.exchange import layouts
-from ds2_jax.exchange.targets import Target
+from ds2_jax.exchange.target import Target
 from ds2_jax.system.errors import InputError
 from tests.small_runs import SMALL_CONFIG
 

@@ -1,4 +1,4 @@
-"""Names the programs for which `export` writes a folder."""
+"""The programs for which `export` writes a folder. Importing this loads nothing."""
 
 from typing import Literal
 
