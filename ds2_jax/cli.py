@@ -20,7 +20,7 @@ import tyro
 
 from ds2_jax.config import Config, load_config
 from ds2_jax.corpora import CORPORA
-from ds2_jax.system import logs, platforms
+from ds2_jax.system import logs, packages, platforms
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.interrupts import Stopped
 from ds2_jax.system.program import program
@@ -100,6 +100,8 @@ GROUPS = {
 }
 DEFAULT = "train"
 """The command if the user names none."""
+RECOGNITION = ("transcribe", "live", "align")
+"""Commands that need only the packages of requirements-recognise*.txt."""
 HELP = (["--help"], ["-h"])
 REST = "beam_options"
 """The parameter that receives all words after `--` as one string."""
@@ -167,7 +169,9 @@ def _run(words: list[str]) -> int:
     if words[0] in GROUPS and words[1:] in HELP:
         print(_group_usage(words[0]), end="")
         return 0
-    result = parse(*_find(words))()
+    name, rest = _find(words)
+    with packages.explained(None if name in RECOGNITION else name):
+        result = parse(name, rest)()
     if isinstance(result, Path):
         print(result)
         return 0

@@ -10,6 +10,7 @@ from ds2_jax.audio import made_speech
 from ds2_jax.bench import child
 from ds2_jax.bench.compile_counts import Programs
 from ds2_jax.bench.options import Size
+from ds2_jax.engines.engine import EngineName
 from ds2_jax.model.update import init_state
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.runs import run_folder
@@ -39,9 +40,9 @@ def main() -> None:
     loaded: list[Recogniser] = []
     programs = Programs()
 
-    def load(run: str) -> float:
+    def load(run: str, engine: EngineName) -> float:
         started = time.perf_counter()
-        loaded.append(Recogniser(Path(run)))
+        loaded.append(Recogniser(Path(run), engine=engine))
         return time.perf_counter() - started
 
     def transcribe(folder: str) -> dict[str, float]:

@@ -4,7 +4,7 @@ import dataclasses
 import importlib.util
 import logging
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, get_args
 
@@ -250,12 +250,13 @@ def measure_pipeline(options: Options) -> Row:
     return row
 
 
-def measure_transcribe(options: Options) -> Row:
+def measure_transcribe(engine: EngineName, options: Options) -> Row:
     """Measures transcribing a file of 5 s and a folder, in a first process, in a second process, and when warm."""
     size = dataclasses.replace(parse_size(options.sizes[0], 1, UTTERANCE_FRAMES))
     logger.info(f"measuring transcribe {size.num_layers} x {size.hidden_size}")
     processes: list[dict[str, Any]] = []
-    row = Row(f"transcribe {size.num_layers} x {size.hidden_size}, a file of 5 s", 0.0, runs=options.runs)
+    name = f"transcribe {size.num_layers} x {size.hidden_size}, a file of 5 s, {engine}"
+    row = Row(name, 0.0, runs=options.runs)
     with compilation_cache() as environment, temporary_folder() as folder:
         run, one, many = (str(folder / name) for name in ("run", "one", "many"))
         with Child("ds2_jax.bench.latency") as maker:
@@ -264,7 +265,10 @@ def measure_transcribe(options: Options) -> Row:
             maker.ask("write_audio", folder=many, seconds=FOLDER_SECONDS)
         for _ in range(2):
             with Child("ds2_jax.bench.latency", environment) as process:
-                found = {"load_seconds": process.ask("load", run=run), "first": process.ask("transcribe", folder=one)}
+                found = {
+                    "load_seconds": process.ask("load", run=run, engine=engine),
+                    "first": process.ask("transcribe", folder=one),
+                }
                 warm = [process.ask("transcribe", folder=one) for _ in range(options.runs)]
                 found |= {"warm": warm, "folder_first": process.ask("transcribe", folder=many)}
                 found["folder_again"] = process.ask("transcribe", folder=many)
@@ -304,8 +308,10 @@ def measure_all(options: Options, machine: Machine) -> list[Row]:
     for kind in kinds:
         if kind in options.work:
             rows += [measure_step(kind, name, size, options, machine) for name, size in steps_to_measure(options, kind)]
-    others: dict[str, Callable[[Options], Row]] = {"pipeline": measure_pipeline, "transcribe": measure_transcribe}
-    rows += [function(options) for name, function in others.items() if name in options.work]
+    if "pipeline" in options.work:
+        rows.append(measure_pipeline(options))
+    if "transcribe" in options.work:
+        rows += [measure_transcribe(engine, options) for engine in get_args(EngineName)]
     if "live" in options.work:
         sizes = [parse_size(text, options.batch_size, options.frames) for text in options.sizes]
         named = {f"live {size.num_layers} x {size.hidden_size}": size for size in sizes}
@@ -314,4 +320,29 @@ def measure_all(options: Options, machine: Machine) -> list[Row]:
             for name, size in {"live an4_live": None, **named}.items()
             for engine in get_args(EngineName)
         ]
+        if options.run:
+            rows += [measure_latency(options, number) for number in (1, 16)]
     return rows
+
+
+def measure_latency(options: Options, num_streams: int) -> Row:
+    """Measures how far the text of `options.run` is behind the speech of its test split."""
+    logger.info(f"measuring the latency of {options.run}, {num_streams} at once")
+    run, manifest, lm = (None if path is None else str(path) for path in (options.run, options.manifest, options.lm))
+    with Child("ds2_jax.bench.live_latency") as process:
+        found = process.ask("measure", run=run, manifest=manifest, lm=lm, num_streams=num_streams)
+        peak_mib = process.ask("peak_memory")
+    endpoints = found["endpoint"]
+    row = Row(f"live {options.run}, {num_streams} at once", statistics.median(endpoints), peak_mib=peak_mib, runs=1)
+    row.times, row.values = endpoints, found
+    named = {"first": "first partial text after the first word began", "words": "each word after its end"}
+    for kind, about in (named | {"final": "final text after the last word's end"}).items():
+        heard, computing = (sorted(each) for each in zip(*found[kind], strict=True))
+        row.remarks.append(f"{about}: {_half_and_95(heard)} of sound, {_half_and_95(computing)} of computing")
+    row.remarks.append(f"final text after its endpoint was found: {_half_and_95(sorted(endpoints))}")
+    row.remarks.append(f"{found['unstable']:.1%} of the words changed after they had been shown")
+    return row
+
+
+def _half_and_95(seconds: list[float]) -> str:
+    return f"{1000 * seconds[len(seconds) // 2]:.0f} ms (95 %: {1000 * seconds[int(0.95 * len(seconds))]:.0f})"

@@ -7,7 +7,6 @@ import numpy as np
 
 from ds2_jax.config import Config
 from ds2_jax.decoding.calibration import UNCALIBRATED, Calibration
-from ds2_jax.decoding.confidence import NUM_READINGS, posteriors, with_posteriors
 from ds2_jax.decoding.greedy import greedy_decode
 from ds2_jax.decoding.hypothesis import Hypothesis, LabelSpan, make_hypothesis
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
@@ -69,9 +68,10 @@ class Decoder:
         self, search: "PartialSearch | None", log_probs: np.ndarray, duration: float | None
     ) -> list[Hypothesis]:
         """Makes the hypotheses of an utterance that `search` has read; without a search, decodes it greedily."""
-        if search is None:
+        if search is None:  # needs neither Numba nor RapidFuzz
             return [self.hypothesis(greedy_decode(log_probs), log_probs, duration)]
         from ds2_jax.decoding.alignment import align_labels
+        from ds2_jax.decoding.confidence import NUM_READINGS, posteriors, with_posteriors
 
         found = search.hypotheses(max(self._num_best, NUM_READINGS))
         if not found:

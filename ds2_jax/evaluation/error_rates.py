@@ -8,8 +8,6 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 
-from rapidfuzz.distance import Levenshtein
-
 
 @dataclasses.dataclass(frozen=True)
 class ErrorCount:
@@ -63,5 +61,7 @@ def char_errors(reference: str, hypothesis: str, *, spaces: bool) -> ErrorCount:
 
 
 def _count(reference: Sequence[str], hypothesis: Sequence[str]) -> ErrorCount:
+    from rapidfuzz.distance import Levenshtein  # tables of error rates do without it
+
     kinds = collections.Counter(edit.tag for edit in Levenshtein.editops(reference, hypothesis))
     return ErrorCount(kinds["replace"], kinds["delete"], kinds["insert"], len(reference))

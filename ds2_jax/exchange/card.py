@@ -99,7 +99,7 @@ def text(run: Path, config: Config, variables: Any, found: Comparison, *, kind: 
         f"# {name}\n\nA Deep Speech 2 speech recogniser, trained and exported with ds2_jax {VERSION} on "
         f"{datetime.date.today().isoformat()}.",
         "\n".join(f"* {fact}" for fact in facts),
-        f"## Use\n\n```{language}\n{use}\n```",
+        f"## Use with {kind or 'ds2_jax'}\n\n```{language}\n{use}\n```",
         "## Data\n\n" + "\n".join(_data(config)),
         "## Error rates\n\n" + _rates(run, found),
         "## Comparison with the run it comes from\n\n" + "\n".join(f"* {line}" for line in found.lines),

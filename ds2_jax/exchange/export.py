@@ -110,9 +110,7 @@ def _write_own(run: Path, config: Config, variables: Any, out: Path, *, int8: bo
     for name in fitted:
         if (file := run_folder.home(run) / name).is_file():
             texts[name] = file.read_text(encoding="utf-8")
-    metadata = {"config": json.dumps(json.loads(texts[run_folder.CONFIG]))}
-    if run_folder.CALIBRATION in texts:
-        metadata["calibration"] = texts[run_folder.CALIBRATION]
+    metadata = {"config" if name == run_folder.CONFIG else name: each for name, each in texts.items()}
     frame = config.model.time_reduction * config.features.hop_length  # samples
     graphs, facts = {run_folder.WHOLE: graph.whole(config, variables)}, client_facts(config, frame)
     steps: dict[str, str] = {}

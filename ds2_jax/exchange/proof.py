@@ -55,8 +55,8 @@ class Comparison(NamedTuple):
 
     @property
     def lines(self) -> list[str]:
-        """Describes the comparison."""
-        found = [f"compared on {self.where}: {self.same_texts} of {self.num_utterances} texts are the same"]
+        """Describes the comparison, without the place of the manifest."""
+        found = [f"compared on {Path(self.where).name}: {self.same_texts} of {self.num_utterances} texts are the same"]
         if self.difference is not None:
             found.append(f"largest difference in log-probability: {self.difference:.1e}")
         if self.streamed is not None:
@@ -138,10 +138,12 @@ def _pairs(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, str | None]]:
     """Yields the log-probabilities of both models, and the transcript, for each utterance."""
     if manifest is None:
-        for waveform in _made(reference.config):
-            batch = waveform[None], np.array([len(waveform)], np.int32)
-            one, other = (each.log_probs(*batch)[0][0] for each in (reference, written))
-            yield one, other, None
+        waveforms = list(_made(reference.config))
+        batch = np.stack([np.pad(each, (0, len(waveforms[-1]) - len(each))) for each in waveforms])
+        num_samples = np.array([len(each) for each in waveforms], np.int32)
+        (ones, lengths), (others, _) = (each.log_probs(batch, num_samples) for each in (reference, written))
+        for one, other, length in zip(ones, others, lengths, strict=True):
+            yield one[:length], other[:length], None
         return
     split = read_split(manifest, reference.config, reference.alphabet, prune=False)
     models = [TrainedModel.by_engine(each) for each in (reference, written)]
@@ -176,10 +178,9 @@ def _streamed(reference: Model, written: Model, manifest: Path | None) -> float:
 
 
 def _made(config: Config) -> Iterator[np.ndarray]:
-    """Makes utterances of 2 to 9 s at the model's sample rate."""
+    """Makes utterances of 2 to 9 s, if played at the model's sample rate."""
     for seed in range(NUM_MADE):
-        waveform = made_speech.utterance((2 + seed) * made_speech.SAMPLE_RATE / config.features.sample_rate, seed)
-        yield waveform
+        yield made_speech.utterance((2 + seed) * config.features.sample_rate / made_speech.SAMPLE_RATE, seed)
 
 
 def _waveforms(split: Split, config: Config) -> Iterator[np.ndarray]:

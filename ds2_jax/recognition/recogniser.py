@@ -21,6 +21,7 @@ from ds2_jax.recognition.piece_outputs import End, NamedBlocks, PieceOutput, joi
 from ds2_jax.recognition.streaming import FinalText, Stream, Streams
 from ds2_jax.recognition.transcript import Segment, Transcript, in_file, shifted
 from ds2_jax.runs.model import open_model
+from ds2_jax.system import packages
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.text.alphabet import Alphabet, is_punctuation
@@ -93,6 +94,7 @@ class Recogniser:
         InputError: see `load`.
     """
 
+    @packages.explained()
     def __init__(self, run: Path, decoding: DecodingOptions = GREEDY, engine: EngineName | None = None) -> None:
         self._model = open_model(run, engine)
         self.config: Config = self._model.config
@@ -200,6 +202,7 @@ class Recogniser:
         """
         return self._log_probs(self._named_blocks(audio, sample_rate))[0]
 
+    @packages.explained()
     def align(
         self, audio: Audio, text: str, sample_rate: int | None = None, *, ignore_punctuation: bool = False
     ) -> Transcript:

@@ -9,6 +9,7 @@ from ds2_jax.config import Config
 from ds2_jax.decoding.calibration import UNCALIBRATED, Calibration
 from ds2_jax.decoding.decoder import Decoder, make_decoder
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, GREEDY, DecodingOptions
+from ds2_jax.engines.metadata import read_metadata
 from ds2_jax.runs.run_folder import CALIBRATION, TUNED, best_step, home, is_exported
 from ds2_jax.system.checks import build, check_fields, require
 from ds2_jax.system.errors import NO_JSON, InputError, advice_for
@@ -36,11 +37,15 @@ def read_calibration(run: Path) -> Calibration:
         InputError: the file is damaged or cannot be read.
     """
     path = home(run) / CALIBRATION
-    if not path.exists():
-        return UNCALIBRATED
     advice = f"Fit it again: {command('calibrate', run)}"
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists():
+            text = path.read_text(encoding="utf-8")
+        elif run.is_file() and (kept := read_metadata(run).get(path.name)):
+            path, text = run, kept
+        else:
+            return UNCALIBRATED
+        tree = json.loads(text)
         names = {field.name for field in dataclasses.fields(Calibration)}
         require(isinstance(tree, dict), "The calibration", "be a JSON object", tree)
         require(names <= tree.keys(), "The calibration", f"have {', '.join(sorted(names))}", sorted(tree))

@@ -74,10 +74,12 @@ def test_the_pipeline_is_measured_on_own_recordings(tmp_path: Path, capsys: pyte
 def test_all_other_work_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(measure, "UTTERANCE_FRAMES", 31)
     result = run_bench(capsys, "forward", "transcribe", "pipeline", "librispeech", "--minutes", "0.5")
-    batch, alone, pipeline, transcribe = result["rows"]
+    batch, alone, pipeline, with_onnx, transcribe = result["rows"]
     assert batch["work"] == "forward 1 x 8, 2 x 21 frames"
     assert alone["work"] == "forward 1 x 8, 1 x 31 frames"
     assert pipeline["values"]["audio_seconds"] >= 30
+    assert with_onnx["work"] == "transcribe 1 x 8, a file of 5 s, onnx"
+    assert with_onnx["values"]["second_process"]["first"]["compiled"] == 0
     first, second = (transcribe["values"][f"{name}_process"] for name in ("first", "second"))
     assert first["first"]["compiled"] == 1
     assert second["first"] == {"seconds": second["first"]["seconds"], "compiled": 0, "from_cache": 1}
@@ -95,7 +97,7 @@ def test_streams_are_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.setattr(measure, "STREAMS_AT_ONCE", (1, 4))
     monkeypatch.setattr(measure, "LIVE_SECONDS", 3.2)
     rows = {row["work"]: row for row in run_bench(capsys, "live")["rows"]}
-    assert rows.keys() == {"live an4_live", "live 1 x 8"}
+    assert rows.keys() == {f"live {name}, {engine}" for name in ("an4_live", "1 x 8") for engine in ("onnx", "jax")}
     for row in rows.values():
         factors = row["values"]["real_time_factors"]
         assert row["seconds"] == factors["1"] > 0
