@@ -158,7 +158,7 @@ def test_folders_of_other_programs(target: Target, run: Path, tmp_path: Path) ->
     assert f"## Use with {target}" in (out / "README.md").read_text()
 
 
-def test_stablehlo_takes_any_number_of_rows_and_samples(
+def test_stablehlo_gives_the_same_and_its_text_is_plain(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["export", str(run), "--out", str(tmp_path / "out"), "--format", "stablehlo"]) == 0
@@ -166,7 +166,7 @@ def test_stablehlo_takes_any_number_of_rows_and_samples(
     text = (tmp_path / "out/model.mlir").read_text()
     assert "custom_call" not in text
     assert "stablehlo.fft" not in text  # other compilers refuse a length that is no power of two
-    assert "tensor<?x?xf32>" in text
+    assert "tensor<?" not in text  # IREE refuses sizes that are not known
 
 
 def test_int8_is_smaller_and_for_lstm_only(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
