@@ -15,6 +15,7 @@ from ds2_jax.engines import graph, safetensors
 from ds2_jax.exchange import card, layouts, proof
 from ds2_jax.exchange.target import Target
 from ds2_jax.runs import run_folder
+from ds2_jax.runs.fitted import read_tuned
 from ds2_jax.runs.model import Model, jax_engine, open_model, read_config, read_variables
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import make_writable, write_bytes, write_text
@@ -105,11 +106,12 @@ def without_places(config: Config) -> Config:
 
 def _write_own(run: Path, config: Config, variables: Any, out: Path, *, int8: bool) -> list[Path]:
     """Writes the folder that this package reads."""
-    fitted = [run_folder.CALIBRATION, run_folder.TUNED]
     texts = {run_folder.CONFIG: config_lib.to_json(config) + "\n"}
-    for name in fitted:
-        if (file := run_folder.home(run) / name).is_file():
-            texts[name] = file.read_text(encoding="utf-8")
+    if (file := run_folder.home(run) / run_folder.CALIBRATION).is_file():
+        texts[run_folder.CALIBRATION] = file.read_text(encoding="utf-8")
+    if tuned := read_tuned(run):  # a digest identifies the language model, so its place is not needed
+        rows = {digest: {**dataclasses.asdict(each), "lm": Path(each.lm).name} for digest, each in tuned.items()}
+        texts[run_folder.TUNED] = json.dumps(rows, indent=2) + "\n"
     metadata = {"config" if name == run_folder.CONFIG else name: each for name, each in texts.items()}
     frame = config.model.time_reduction * config.features.hop_length  # samples
     graphs, facts = {run_folder.WHOLE: graph.whole(config, variables)}, client_facts(config, frame)

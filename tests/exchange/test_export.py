@@ -18,7 +18,7 @@ from ds2_jax.exchange import layouts
 from ds2_jax.exchange.export import without_places
 from ds2_jax.exchange.target import Target
 from ds2_jax.runs import run_folder
-from ds2_jax.runs.fitted import read_calibration
+from ds2_jax.runs.fitted import Tuned, read_calibration, read_tuned, write_tuned
 from ds2_jax.runs.model import open_model, read_config, read_variables
 from ds2_jax.runs.weights import weights_of
 from ds2_jax.system.errors import InputError
@@ -88,9 +88,15 @@ def test_weights_and_settings_are_kept_bit_for_bit(run: Path, exported: Path) ->
     jax.tree.map(np.testing.assert_array_equal, read_variables(exported, config), read_variables(run, config))
 
 
-def test_no_path_of_this_machine_is_written(run: Path, exported: Path) -> None:
+def test_no_path_of_this_machine_is_written(run: Path, tmp_path: Path) -> None:
     """A published model must not tell where its owner keeps data."""
-    for file in exported.rglob("*"):
+    write_tuned(run, "a" * 64, Tuned(str(run.parent / "lm.arpa"), 0.5, 1.0, 0.1, 0.05, 3, 0))
+    try:
+        assert cli.main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
+    finally:
+        (run / run_folder.TUNED).unlink()
+    assert [each.lm for each in read_tuned(tmp_path / "out").values()] == ["lm.arpa"]
+    for file in (tmp_path / "out").rglob("*"):
         assert str(run.parent).encode() not in file.read_bytes(), file
 
 
