@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -95,7 +96,9 @@ def test_no_path_of_this_machine_is_written(run: Path, tmp_path: Path) -> None:
         assert cli.main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
     finally:
         (run / run_folder.TUNED).unlink()
-    assert [each.lm for each in read_tuned(tmp_path / "out").values()] == ["lm.arpa"]
+    alone = shutil.copy(tmp_path / "out/model.onnx", tmp_path)
+    for model in (tmp_path / "out", Path(alone)):
+        assert [each.lm for each in read_tuned(model).values()] == ["lm.arpa"]
     for file in (tmp_path / "out").rglob("*"):
         assert str(run.parent).encode() not in file.read_bytes(), file
 
