@@ -217,7 +217,7 @@ def train_on(capsys: pytest.CaptureFixture[str], config_file: Path, manifest: Pa
 def test_bad_manifests_are_named(config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = tmp_path / "train.jsonl"
     message = train_on(capsys, config_file, manifest)
-    assert f"error: {manifest} must be a readable file, got: No such file or directory." in message
+    assert f"error: data.train {manifest} must be a readable file, got: No such file or directory." in message
     manifest.touch()
     message = train_on(capsys, config_file, manifest)
     assert f"error: {manifest} must hold at least one utterance, got 'an empty manifest'." in message

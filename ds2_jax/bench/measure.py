@@ -320,4 +320,29 @@ def measure_all(options: Options, machine: Machine) -> list[Row]:
             for name, size in {"live an4_live": None, **named}.items()
             for engine in get_args(EngineName)
         ]
+        if options.run:
+            rows += [measure_latency(options, number) for number in (1, 16)]
     return rows
+
+
+def measure_latency(options: Options, num_streams: int) -> Row:
+    """Measures how far the text of `options.run` is behind the speech of its test split."""
+    logger.info(f"measuring the latency of {options.run}, {num_streams} at once")
+    run, manifest, lm = (None if path is None else str(path) for path in (options.run, options.manifest, options.lm))
+    with Child("ds2_jax.bench.live_latency") as process:
+        found = process.ask("measure", run=run, manifest=manifest, lm=lm, num_streams=num_streams)
+        peak_mib = process.ask("peak_memory")
+    endpoints = found["endpoint"]
+    row = Row(f"live {options.run}, {num_streams} at once", statistics.median(endpoints), peak_mib=peak_mib, runs=1)
+    row.times, row.values = endpoints, found
+    named = {"first": "first partial text after the first word began", "words": "each word after its end"}
+    for kind, about in (named | {"final": "final text after the last word's end"}).items():
+        heard, computing = (sorted(each) for each in zip(*found[kind], strict=True))
+        row.remarks.append(f"{about}: {_half_and_95(heard)} of sound, {_half_and_95(computing)} of computing")
+    row.remarks.append(f"final text after its endpoint was found: {_half_and_95(sorted(endpoints))}")
+    row.remarks.append(f"{found['unstable']:.1%} of the words changed after they had been shown")
+    return row
+
+
+def _half_and_95(seconds: list[float]) -> str:
+    return f"{1000 * seconds[len(seconds) // 2]:.0f} ms (95 %: {1000 * seconds[int(0.95 * len(seconds))]:.0f})"

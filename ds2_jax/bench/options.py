@@ -38,7 +38,8 @@ class Options:
     """Your own recordings. pipeline reads them instead of synthetic audio, librispeech plans them instead of
     LibriSpeech, and decode decodes them instead of the run's test split."""
     run: Path | None = None
-    """Run whose model computes the outputs for decode. By default they are synthetic, and error rates mean nothing."""
+    """Run whose model computes the outputs for decode. By default they are synthetic, and error rates mean nothing.
+    live also measures how far this run's text is behind the speech of its test split."""
     lm: Path | None = None
     """Language model of decode. The default is a 3-gram model of the run's training transcripts."""
     peak_gigaflops: float | None = None

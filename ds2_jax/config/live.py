@@ -1,6 +1,9 @@
 """What a configuration means for live recognition, without JAX."""
 
 import dataclasses
+from typing import Any
+
+import numpy as np
 
 from ds2_jax.config.settings import Config
 
@@ -57,6 +60,32 @@ def delays(config: Config, output_frames: int) -> Delays:
     return Delays(
         output_frames * model.time_reduction, spectrogram, (convs[0], convs[1]), (contexts[0], contexts[1]), output
     )
+
+
+def stream_state(config: Config) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Lists the arrays of the state between two steps: the shape without the axis B, and the type, of each name."""
+    model, features, places = config.model, config.features, delays(config, 1)
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+        "steps": ((), np.int64),
+        "samples_before": ((features.window_length // 2 + places.spectrogram * features.hop_length,), np.float32),
+    }
+    if features.normalisation == "running":
+        shapes |= {
+            "frames_before": ((), np.int64),
+            "sums": ((features.num_bins,), np.float64),
+            "squares": ((), np.float64),
+        }
+    bins, channels = features.num_bins, (1, model.channels[0])
+    for i in range(2):
+        shapes[f"conv_{i}"] = ((channels[i], bins, places.contexts[i]), np.float32)
+        bins = -(-bins // model.frequency_strides[i])
+    for i in range(model.num_layers):
+        shapes[f"hidden_{i}"] = ((model.hidden_size,), np.float32)
+        if model.rnn_type == "lstm":
+            shapes[f"cell_{i}"] = ((model.hidden_size,), np.float32)
+    if model.lookahead_context > 1:
+        shapes["outputs"] = ((model.lookahead_context - 1, model.hidden_size), np.float32)
+    return shapes
 
 
 def describe(config: Config) -> str:

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from ds2_jax.engines import safetensors
-from ds2_jax.engines.onnx_file import check_graph
-from ds2_jax.system.errors import InputError
+from ds2_jax.engines.onnx_file import check_graph, read_graph
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -15,8 +14,4 @@ def read_metadata(path: Path) -> dict[str, str]:
     """
     if path.suffix == ".safetensors":
         return safetensors.read_metadata(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} must be readable, got: {error.strerror}. Export the model again.") from error
-    return check_graph(content, str(path))
+    return check_graph(read_graph(path), str(path))

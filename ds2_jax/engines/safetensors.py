@@ -1,12 +1,16 @@
 """Weights in a .safetensors file, which holds arrays and texts, but no code."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ds2_jax.system.errors import InputError, shorten
+
+MAX_HEADER = 8 * 2**20
+"""Bytes of names, shapes and metadata in a file, so that reading them takes a second at most. Ours take some 10,000."""
 
 
 def to_bytes(variables: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
@@ -21,62 +25,69 @@ def to_bytes(variables: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes
     return save(dict(_flat(variables, "")), metadata=dict(metadata))
 
 
-def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Reads a .safetensors file.
+def read(path: Path, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
+    """Reads weights from a .safetensors file.
+
+    Args:
+        path: the file.
+        shapes: name and shape of each array. They are compared with the file's before an array is read, so that
+            reading takes no more memory than the file is long.
 
     Returns:
-        The arrays by name, and the metadata.
+        The arrays, float32, as a tree: parts of a name between dots are keys, and numbers are places in tuples.
+
+    Raises:
+        InputError: the file is missing, cut, damaged, or of another format; or an array is missing, is not expected,
+            has another shape or type, or holds NaN, infinity or a negative variance.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    with _opened(path) as file:
+        others = set(file.keys())
+        for name, shape in shapes:
+            found = file.get_slice(name) if name in others else None
+            got = "none" if found is None else f"{list(found.get_shape())} {found.get_dtype()}"
+            if found is None or tuple(found.get_shape()) != shape or found.get_dtype() != "F32":
+                raise InputError(f"{path} must hold {name} as {list(shape)} F32, got {got}. Export the model again.")
+            others.remove(name)
+            arrays[name] = file.get_tensor(name)
+    if others:
+        raise InputError(
+            f"{path} must hold the weights of its settings and no others, got {shorten(min(others))}. "
+            "Export the model again."
+        )
+    for name, array in arrays.items():
+        least = array.min() if array.size else 0.0
+        if not np.isfinite(array).all() or (name.endswith(".var") and least < 0):
+            rule = "numbers of 0 or more" if name.endswith(".var") else "finite numbers"
+            raise InputError(f"{path} must hold {rule} in {name}, got others. Export the model again.")
+    return _as_tree(arrays)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Reads the metadata of a .safetensors file without its arrays.
 
     Raises:
         InputError: the file is missing, cut, damaged, or of another format.
     """
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Opens a file, and turns what the library raises into an InputError that names it."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+        if size > MAX_HEADER:
+            raise ValueError(f"a header of {size} bytes")
+        with safe_open(path, framework="numpy") as opened:
+            yield opened
+    except (OSError, SafetensorError, ValueError, MemoryError) as error:
         reason = shorten(str(error)).rstrip(".")
         raise InputError(f"{path} must hold weights as safetensors, got: {reason}. Export it again.") from error
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """Reads the metadata of a .safetensors file without its arrays; see `read`."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return file.metadata() or {}
-    except (OSError, SafetensorError, ValueError) as error:
-        reason = shorten(str(error)).rstrip(".")
-        raise InputError(f"{path} must hold weights as safetensors, got: {reason}. Export it again.") from error
-
-
-def like(tree: Any, arrays: Mapping[str, np.ndarray], path: Path, prefix: str = "") -> Any:
-    """Arranges arrays as a tree.
-
-    Args:
-        tree: mappings and tuples with shapes and types, such as `jax.eval_shape` gives.
-        arrays: arrays by name.
-        path: the file, for errors.
-        prefix: what the names begin with.
-
-    Raises:
-        InputError: an array is missing, or has another shape or type.
-    """
-    if isinstance(tree, Mapping):
-        return {name: like(each, arrays, path, f"{prefix}{name}.") for name, each in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(like(each, arrays, path, f"{prefix}{i}.") for i, each in enumerate(tree))
-    name = prefix.removesuffix(".")
-    found = arrays.get(name)
-    got = "none" if found is None else f"{list(found.shape)} {found.dtype}"
-    if found is None or found.shape != tree.shape or found.dtype != tree.dtype:
-        raise InputError(
-            f"{path} must hold {name} as {list(tree.shape)} {tree.dtype}, got {got}. Export the model again."
-        )
-    return found
 
 
 def _flat(tree: Any, prefix: str) -> list[tuple[str, np.ndarray]]:
@@ -87,8 +98,7 @@ def _flat(tree: Any, prefix: str) -> list[tuple[str, np.ndarray]]:
     return [(prefix.removesuffix("."), np.asarray(tree, order="C"))]
 
 
-def as_tree(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Arranges arrays by their names: parts between dots are keys, and numbers are places."""
+def _as_tree(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for name, array in arrays.items():
         *path, last = name.split(".")

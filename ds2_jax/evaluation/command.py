@@ -5,9 +5,13 @@ from typing import Annotated
 
 import tyro
 
+from ds2_jax.config.places import is_tfds
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.engines.engine import EngineName
+from ds2_jax.runs.model import read_config
 from ds2_jax.system.checks import require
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import check_is_readable
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
@@ -32,6 +36,7 @@ def evaluate(
         engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
         decoding: How to decode.
     """
+    check_files(run, manifest)
     from ds2_jax.evaluation.evaluate import evaluate as evaluate_run
     from ds2_jax.system.compilation import enable_cache
 
@@ -49,6 +54,7 @@ def calibrate(run: Run, manifest: Path | None = None, engine: EngineName = "jax"
         manifest: Manifest or tfds:NAME#SPLIT to fit to; by default the run's dev split.
         engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
     """
+    check_files(run, manifest)
     from ds2_jax.evaluation.calibrate import calibrate as calibrate_run
     from ds2_jax.system.compilation import enable_cache
 
@@ -75,8 +81,24 @@ def tune(
         engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
     """
     require(trials >= 1, "--trials", "be at least 1", trials)
+    check_files(run)
+    check_is_readable(lm, "--lm")
     from ds2_jax.evaluation.tune import tune as tune_weights
     from ds2_jax.system.compilation import enable_cache
 
     enable_cache()
     return tune_weights(run, lm, trials, engine)
+
+
+def check_files(run: Path, manifest: Path | None = None) -> None:
+    """Checks that a model and a manifest exist, before anything slow is imported.
+
+    Raises:
+        InputError: one of them does not exist.
+    """
+    read_config(run)
+    if manifest is not None and not is_tfds(manifest) and not manifest.is_file():
+        advice = "Give the path of a manifest: --manifest FILE."
+        raise InputError(
+            f"{manifest.absolute()} must be a manifest to evaluate, got a folder or nothing at this path. {advice}"
+        )

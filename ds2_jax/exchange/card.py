@@ -1,8 +1,9 @@
 """Writes the model card of an exported model from what its run knows."""
 
 import datetime
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -19,31 +20,44 @@ from ds2_jax.system.markdown import table
 from ds2_jax.system.program import VERSION
 from ds2_jax.text.alphabet import Alphabet
 
-EXAMPLES = {
+Kind = Target | Literal["stablehlo"] | None
+
+EXAMPLES: Mapping[Kind, str] = {
     None: """python -m ds2_jax transcribe {name} recording.wav""",
+    "stablehlo": """import jax, soundfile
+import numpy as np
+
+model = jax.export.deserialize(bytearray(open("{name}/model.stablehlo", "rb").read()))
+samples, rate = soundfile.read("recording.wav", dtype="float32")  # {rate} Hz
+padded = np.pad(samples, (0, -len(samples) % {frame}))  # to whole output frames
+log_probs, num_frames = model.call(padded[None], np.array([len(samples)], np.int32))""",
     "sherpa-onnx": """import sherpa_onnx, soundfile
-recognizer = sherpa_onnx.OfflineRecognizer.from_omnilingual_asr_ctc(
-    model="{name}/model.onnx", tokens="{name}/tokens.txt"
-)
+
+model, tokens = "{name}/model.onnx", "{name}/tokens.txt"
+recognizer = sherpa_onnx.OfflineRecognizer.from_omnilingual_asr_ctc(model=model, tokens=tokens)
 samples, rate = soundfile.read("recording.wav", dtype="float32")
 stream = recognizer.create_stream()
 stream.accept_waveform(rate, samples)
 recognizer.decode_stream(stream)
 print(stream.result.text)""",
-    "onnx-asr": """import onnx_asr
+    "onnx-asr": """import onnx_asr  # newer than 0.12.0
+
 model = onnx_asr.load_model("wav2vec2-ctc", "{name}")
 print(model.recognize("recording.wav"))""",
-    "transformers.js": """import {{ env, pipeline }} from "@huggingface/transformers";
-env.localModelPath = ".";
+    "transformers.js": """import fs from "node:fs";
+import {{ env, pipeline }} from "@huggingface/transformers";
+
+env.localModelPath = "./";
 const recognise = await pipeline("automatic-speech-recognition", "{name}", {{ dtype: "fp32", device: "cpu" }});
-console.log(await recognise(samples));  // Float32Array of {rate} Hz""",
+const bytes = new Uint8Array(fs.readFileSync("recording.wav")); // {rate} Hz, 16 bits, one channel
+const samples = Float32Array.from(new Int16Array(bytes.buffer, 44), (x) => x / 32768);
+const result = await recognise(samples);
+console.log(result.text);""",
 }
-LANGUAGES = {None: "sh", "transformers.js": "js"}
+LANGUAGES: Mapping[Kind, str] = {None: "sh", "transformers.js": "js"}
 
 
-def text(
-    run: Path, config: Config, variables: Any, found: Comparison, *, target: Target | None, int8: bool, name: str
-) -> str:
+def text(run: Path, config: Config, variables: Any, found: Comparison, *, kind: Kind, int8: bool, name: str) -> str:
     """Writes README.md: what the model is, how to use it, what it was trained on, and its error rates.
 
     Args:
@@ -51,7 +65,7 @@ def text(
         config: its settings.
         variables: params and batch_stats.
         found: the comparison of the written model with the run.
-        target: the program that reads the folder; None for this package.
+        kind: the program that reads the folder, or stablehlo; None for this package.
         int8: whether the recurrent layers are quantised.
         name: name of the model.
     """
@@ -78,14 +92,14 @@ def text(
             *("    metrics:", "    - type: wer", f"      value: {100 * wer:.2f}"),
         ]
     head.append("---")
-    language = LANGUAGES.get(target, "python")
-    use = EXAMPLES[target].format(name=name, rate=config.features.sample_rate)
+    language = LANGUAGES.get(kind, "python")
+    use = example(kind, config, name)
     parts = [
         "\n".join(head),
         f"# {name}\n\nA Deep Speech 2 speech recogniser, trained and exported with ds2_jax {VERSION} on "
         f"{datetime.date.today().isoformat()}.",
         "\n".join(f"* {fact}" for fact in facts),
-        f"## Use with {target or 'ds2_jax'}\n\n```{language}\n{use}\n```",
+        f"## Use with {kind or 'ds2_jax'}\n\n```{language}\n{use}\n```",
         "## Data\n\n" + "\n".join(_data(config)),
         "## Error rates\n\n" + _rates(run, found),
         "## Comparison with the run it comes from\n\n" + "\n".join(f"* {line}" for line in found.lines),
@@ -93,6 +107,12 @@ def text(
         "and which it does not. -->",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def example(kind: Kind, config: Config, name: str) -> str:
+    """Writes how the folder `name` is used."""
+    frame = config.model.time_reduction * config.features.hop_length
+    return EXAMPLES[kind].format(name=name, rate=config.features.sample_rate, frame=frame)
 
 
 def _data(config: Config) -> list[str]:

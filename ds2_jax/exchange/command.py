@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ds2_jax.exchange.target import Target
+from ds2_jax.runs.model import read_config
 from ds2_jax.system.checks import require
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -36,6 +37,7 @@ def export(
             test split. Without either, the comparison takes speech-like signals.
     """
     require(format == "onnx" or not (int8 or for_), "--format", "be onnx with --int8 or --for", format)
+    read_config(run)
     from ds2_jax.exchange.export import export as export_model
     from ds2_jax.system.compilation import enable_cache
 

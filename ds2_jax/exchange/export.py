@@ -1,6 +1,7 @@
 """Runs the command `export`: writes a trained model for other programs, and compares what it wrote with the run."""
 
 import dataclasses
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,16 @@ import jax
 
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config
-from ds2_jax.config.live import STEP_SECONDS, can_stream, describe
+from ds2_jax.config.live import STEP_SECONDS, can_stream, delays, describe
 from ds2_jax.engines import graph, safetensors
 from ds2_jax.exchange import card, layouts, proof
 from ds2_jax.exchange.target import Target
 from ds2_jax.runs import run_folder
+from ds2_jax.runs.fitted import read_tuned
 from ds2_jax.runs.model import Model, jax_engine, open_model, read_config, read_variables
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import make_writable, write_bytes, write_text
+from ds2_jax.text.alphabet import Alphabet
 
 logger = logging.getLogger(__package__)
 
@@ -67,13 +70,30 @@ def export(run: Path, out: Path, *, int8: bool, stablehlo: bool, target: Target 
     for line in found.lines:
         print(line)
     write_text(
-        out / "README.md", card.text(run, config, variables, found, target=target, int8=int8, name=out.resolve().name)
+        out / "README.md",
+        card.text(
+            run, config, variables, found, kind="stablehlo" if stablehlo else target, int8=int8, name=out.resolve().name
+        ),
     )
     for file in [*files, out / "README.md"]:
         print(f"{file}  {file.stat().st_size / 1e6:,.1f} MB")
     if fault := found.fault(int8=int8):
         raise InputError(f"{out} must give what {run} gives, got {fault}. Do not use it; please report this.")
     return 0
+
+
+def client_facts(config: Config, frame: int) -> dict[str, str]:
+    """Lists what a program that knows nothing of this package needs beside the graph; docs/export.md describes it.
+
+    Args:
+        config: settings of the run.
+        frame: samples of an output frame.
+    """
+    return {
+        "sample_rate": str(config.features.sample_rate),
+        "frame_samples": str(frame),
+        "labels": json.dumps(["", *Alphabet.of(config.data).characters]),
+    }
 
 
 def without_places(config: Config) -> Config:
@@ -86,17 +106,20 @@ def without_places(config: Config) -> Config:
 
 def _write_own(run: Path, config: Config, variables: Any, out: Path, *, int8: bool) -> list[Path]:
     """Writes the folder that this package reads."""
-    fitted = [run_folder.CALIBRATION, run_folder.TUNED]
     texts = {run_folder.CONFIG: config_lib.to_json(config) + "\n"}
-    for name in fitted:
-        if (file := run_folder.home(run) / name).is_file():
-            texts[name] = file.read_text(encoding="utf-8")
+    if (file := run_folder.home(run) / run_folder.CALIBRATION).is_file():
+        texts[run_folder.CALIBRATION] = file.read_text(encoding="utf-8")
+    if tuned := read_tuned(run):  # a digest identifies the language model, so its place is not needed
+        rows = {digest: {**dataclasses.asdict(each), "lm": Path(each.lm).name} for digest, each in tuned.items()}
+        texts[run_folder.TUNED] = json.dumps(rows, indent=2) + "\n"
     metadata = {"config" if name == run_folder.CONFIG else name: each for name, each in texts.items()}
-    graphs = {run_folder.WHOLE: graph.whole(config, variables)}
+    frame = config.model.time_reduction * config.features.hop_length  # samples
+    graphs, facts = {run_folder.WHOLE: graph.whole(config, variables)}, client_facts(config, frame)
+    steps: dict[str, str] = {}
     if can_stream(config):
-        frame = config.model.time_reduction * config.features.hop_length
         frames = max(1, round(STEP_SECONDS * config.features.sample_rate / frame))
         graphs[run_folder.STREAMING] = graph.streaming(config, variables, frames)
+        steps = {"step_samples": str(frames * frame), "delay_frames": str(delays(config, frames).output)}
         logger.info(describe(config))
     for name, text in texts.items():
         write_text(out / name, text)
@@ -104,6 +127,6 @@ def _write_own(run: Path, config: Config, variables: Any, out: Path, *, int8: bo
     for name, model in graphs.items():
         if int8:
             model = graph.quantised(model)
-        graph.add_metadata(model, metadata)
+        graph.add_metadata(model, metadata | facts | (steps if name == run_folder.STREAMING else {}))
         write_bytes(out / name, model.SerializeToString())
     return [out / name for name in (*texts, run_folder.WEIGHTS, *graphs)]

@@ -26,6 +26,8 @@ SHERPA_FRAME = 0.02
 """Seconds of an output frame in sherpa-onnx, which this model class cannot change."""
 EPSILON = 1e-5
 """Keeps the level of silence finite, as in sherpa-onnx."""
+ONLY_RATE = 16_000
+"""Sample rate to which sherpa-onnx and onnx-asr resample, whatever the model."""
 
 
 class Layout(NamedTuple):
@@ -69,6 +71,12 @@ def write(target: Target, config: Config, variables: Any, out: Path, *, int8: bo
         InputError: the program cannot take this model.
     """
     layout = LAYOUTS[target]
+    rate = config.features.sample_rate
+    if target != "transformers.js" and rate != ONLY_RATE:
+        raise InputError(
+            f"--for {target} must have a model of {ONLY_RATE} Hz, to which {target} resamples, got one of {rate} Hz. "
+            "Leave it out."
+        )
     labels = list(Alphabet.of(config.data).characters)
     if target == "sherpa-onnx":
         texts = {"tokens.txt": _vocabulary(labels)}
@@ -200,7 +208,7 @@ def _transformers(labels: list[str], config: Config) -> dict[str, str]:
         "normalizer": None,
         "pre_tokenizer": None,
         "post_processor": None,
-        "decoder": {"type": "CTC", "pad_token": "<pad>", "word_delimiter_token": "|", "cleanup": False},
+        "decoder": {"type": "CTC", "pad_token": "<pad>", "word_delimiter_token": "|", "cleanup": True},
         "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<pad>"},
     }
     model = {

@@ -91,7 +91,17 @@ def cut(blocks: Iterable[np.ndarray], config: Config) -> Iterator[Piece]:
     """
     hop = config.features.hop_length
     grid = _Grid(config.features.sample_rate, hop, hop * config.model.time_reduction)
-    source = _find_silence(blocks, grid)
+    first: list[np.ndarray] = []
+    num_samples, blocks = 0, iter(blocks)
+    while num_samples <= WHOLE * grid.sample_rate:  # silence matters only in longer recordings
+        block = next(blocks, None)
+        if block is None:
+            if num_samples and not is_constant(whole := np.concatenate(first)):
+                yield Piece(0, 0, whole)
+            return
+        first.append(block)
+        num_samples += len(block)
+    source = _find_silence(itertools.chain(first, blocks), grid)
     samples, silent, faint = np.zeros(0, np.float32), np.zeros(0, bool), np.zeros(0, bool)
     start, overlap, ended = 0, 0, False
     while True:
@@ -102,10 +112,6 @@ def cut(blocks: Iterable[np.ndarray], config: Config) -> Iterator[Piece]:
             num_frames += len(read[-1][1])
             ended = not len(read[-1][1])
         samples, silent, faint = (np.concatenate(parts) for parts in zip(*read, strict=True))
-        if ended and not start and len(samples) <= WHOLE * grid.sample_rate:
-            if not is_constant(samples):
-                yield Piece(0, 0, samples)
-            return
         silent = _without_clicks(silent, grid)
         if ended and silent.all():
             return

@@ -44,7 +44,7 @@ class StreamSteps:
         self.samples = self.frames * model.config.model.time_reduction * features.hop_length
         """Samples of a step."""
         self.delay = delays(model.config, self.frames).output
-        self._steps = model.steps(num_frames)
+        self._model, self._steps = model, model.steps(num_frames)
         self.capacity = FIRST_CAPACITY
         """Number of streams for which there is a place."""
         self._steps.grow(self.capacity)
@@ -83,10 +83,14 @@ class StreamSteps:
         Returns:
             [T', V] float32 for each, log-probabilities of T' = `frames` output frames, of which the first is
             `delay` frames before the first of these samples.
+
+        Raises:
+            InputError: see `Model.check`.
         """
         slots, samples, num_samples, begins = zip(*inputs, strict=True)
         with self._lock:
             log_probs = self._steps.run(
                 np.array(slots, np.int32), np.stack(samples), np.array(num_samples, np.int32), np.array(begins)
             )
+        self._model.check(log_probs, len(inputs), self.frames)
         return list(log_probs)

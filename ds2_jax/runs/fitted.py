@@ -39,11 +39,7 @@ def read_calibration(run: Path) -> Calibration:
     path = home(run) / CALIBRATION
     advice = f"Fit it again: {command('calibrate', run)}"
     try:
-        if path.exists():
-            text = path.read_text(encoding="utf-8")
-        elif run.is_file() and (kept := read_metadata(run).get(path.name)):
-            path, text = run, kept
-        else:
+        if (text := _fitted_text(run, CALIBRATION)) is None:
             return UNCALIBRATED
         tree = json.loads(text)
         names = {field.name for field in dataclasses.fields(Calibration)}
@@ -64,6 +60,14 @@ def read_calibration(run: Path) -> Calibration:
         )
         return UNCALIBRATED
     return calibration
+
+
+def _fitted_text(run: Path, name: str) -> str | None:
+    """Reads what was fitted: the file in the model's folder, or else what the model's file carries."""
+    path = home(run) / name
+    if path.exists():
+        return path.read_text(encoding="utf-8")
+    return read_metadata(run).get(name) if run.is_file() else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +103,10 @@ def read_tuned(run: Path) -> dict[str, Tuned]:
         InputError: the file is damaged.
     """
     path = home(run) / TUNED
-    if not path.is_file():
-        return {}
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        if (text := _fitted_text(run, TUNED)) is None:
+            return {}
+        rows = json.loads(text)
         require(isinstance(rows, dict), "The file", "be a JSON object", rows)
         return {digest: build(Tuned, row, f"{digest[:8]}.") for digest, row in rows.items()}
     except (OSError, TypeError, InputError, *NO_JSON) as error:

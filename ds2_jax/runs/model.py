@@ -14,12 +14,15 @@ import numpy as np
 
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config
+from ds2_jax.config.frames import conv_output_lengths, count_frames
 from ds2_jax.config.live import can_stream
 from ds2_jax.decoding.decoder import Decoder, make_decoder
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.engines import safetensors
 from ds2_jax.engines.engine import Engine, EngineName, Steps
 from ds2_jax.engines.metadata import read_metadata
+from ds2_jax.engines.onnx_file import read_graph
+from ds2_jax.engines.shapes import weight_shapes
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import run_decoder
 from ds2_jax.runs.run_folder import STREAMING, WEIGHTS, WHOLE
@@ -68,12 +71,41 @@ class Model:
         return run_decoder(self.config, self.path, options) if self.path else make_decoder(self.config, options)
 
     def log_probs(self, waveforms: np.ndarray, num_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Computes log-probabilities; see `engines.engine.Engine`."""
-        return self._engine.log_probs(waveforms, num_samples)
+        """Computes log-probabilities; see `engines.engine.Engine`.
+
+        Raises:
+            InputError: the model gives none, or of another alphabet or number of frames than its settings say.
+        """
+        log_probs, output_lengths = self._engine.log_probs(waveforms, num_samples)
+        frames = count_frames(num_samples, self.config.features.hop_length)
+        frames = conv_output_lengths(frames, self.config.model.time_reduction)
+        if output_lengths.shape != frames.shape or (output_lengths != frames).any():
+            raise self._refused(f"other numbers of frames than {frames[:3].tolist()}")
+        self.check(log_probs, len(waveforms), max(frames, default=0))
+        return log_probs, output_lengths
 
     def steps(self, num_frames: int) -> Steps:
         """Prepares steps of so many output frames; see `engines.engine.Engine`."""
         return self._engine.steps(num_frames)
+
+    def check(self, log_probs: np.ndarray, rows: int, frames: int) -> None:
+        """Checks what an engine gives.
+
+        Raises:
+            InputError: these are no log-probabilities of so many rows, at least so many frames, and this alphabet.
+        """
+        shape, labels = log_probs.shape, self.alphabet.size
+        if len(shape) != 3 or shape[0] != rows or shape[1] < frames or shape[2] != labels:
+            raise self._refused(f"the shape {list(shape)} instead of {[rows, frames, labels]}")
+        highest = np.max(log_probs, initial=-np.inf)
+        if not highest <= 1e-3:  # NaN is not either
+            raise self._refused(f"{highest}")
+
+    def _refused(self, got: str) -> InputError:
+        return InputError(
+            f"{self.path or 'The model'} must give log-probabilities of its settings and its alphabet, got {got}. "
+            "Export it again, or use another model."
+        )
 
 
 def open_model(path: Path, engine: EngineName | None = None) -> Model:
@@ -105,15 +137,21 @@ def read_config(path: Path) -> Config:
     Raises:
         InputError: there is no model at this path, or its settings are damaged.
     """
-    if not path.is_file():
-        return run_folder.load_config(path)
+    try:
+        config = config_lib.from_json(_settings(path)) if path.is_file() else run_folder.load_config(path)
+        Alphabet.of(config.data)
+    except InputError as error:
+        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
+    return config
+
+
+def _settings(path: Path) -> str:
+    """Reads the settings, as JSON, from the metadata of a file."""
     metadata = read_metadata(path)
     if "config" not in metadata:
         raise InputError(f"{path} must be a model that `export` wrote, got a file without its settings.")
-    try:
-        return config_lib.from_json(metadata["config"])
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    run_folder.check_length(path, len(metadata["config"]))
+    return metadata["config"]
 
 
 def read_variables(path: Path, config: Config, mesh: "Mesh | None" = None) -> Any:
@@ -124,7 +162,6 @@ def read_variables(path: Path, config: Config, mesh: "Mesh | None" = None) -> An
     """
     import jax  # the reader of checkpoints and the shapes of a model need it
 
-    from ds2_jax.model.inference import init_variables
     from ds2_jax.parallel.mesh import data_mesh, replicate
     from ds2_jax.runs.checkpoints import load_variables
 
@@ -133,9 +170,12 @@ def read_variables(path: Path, config: Config, mesh: "Mesh | None" = None) -> An
         return load_variables(path, config, mesh)
     if path.suffix == ".onnx":
         raise InputError(f"--engine must be onnx for {path}, got jax. Give the folder that holds its {WEIGHTS}.")
+    return replicate(_exported_variables(path, config), mesh)
+
+
+def _exported_variables(path: Path, config: Config) -> Any:
     file = path / WEIGHTS if path.is_dir() else path
-    shapes = jax.eval_shape(lambda: init_variables(config, Alphabet.of(config.data).size))
-    return replicate(safetensors.like(shapes, safetensors.read(file)[0], file), mesh)
+    return safetensors.read(file, weight_shapes(config, Alphabet.of(config.data).size))
 
 
 def jax_engine(config: Config, variables: Any) -> Engine:
@@ -152,6 +192,8 @@ def onnx_engine(config: Config, variables: Any) -> Engine:
 
     return OnnxEngine(
         "The model",
+        config,
+        Alphabet.of(config.data).size,
         lambda: graph.whole(config, variables).SerializeToString(),
         lambda output_frames: graph.streaming(config, variables, output_frames).SerializeToString(),
     )
@@ -161,14 +203,16 @@ def _onnx_engine(path: Path, config: Config) -> Engine:
     from ds2_jax.engines.onnx import OnnxEngine
 
     def streaming_file(output_frames: int) -> bytes:  # noqa: ARG001 - the file is for the usual number
-        return _read(path / STREAMING)
+        return read_graph(path / STREAMING)
 
+    num_labels = Alphabet.of(config.data).size
     if path.suffix == ".onnx" and path.is_file():
-        return OnnxEngine(str(path), lambda: _read(path), streaming_file)
+        return OnnxEngine(str(path), config, num_labels, lambda: read_graph(path), streaming_file)
     if run_folder.is_exported(path) and (path / WHOLE).is_file():
-        return OnnxEngine(str(path / WHOLE), lambda: _read(path / WHOLE), streaming_file)
+        names = str(path / WHOLE), str(path / STREAMING)
+        return OnnxEngine(names[0], config, num_labels, lambda: read_graph(path / WHOLE), streaming_file, names[1])
     graphs = _Graphs(path, config)
-    return OnnxEngine(str(path), graphs.whole, graphs.streaming)
+    return OnnxEngine(str(path), config, num_labels, graphs.whole, graphs.streaming)
 
 
 class _Graphs:
@@ -195,7 +239,7 @@ class _Graphs:
         """
         file = self._path / run_folder.GRAPHS / f"{kind}-{self._digest}.onnx"
         if self._digest and file.is_file():
-            content = _read(file)
+            content = read_graph(file)
             content, found = content[:-32], content[-32:]
             if hashlib.sha256(content).digest() == found:
                 return content
@@ -218,22 +262,15 @@ class _Graphs:
 
         logger.info(f"{self._path}: converting for ONNX Runtime, once")
         if run_folder.is_exported(self._path):
-            file = self._path if self._path.is_file() else self._path / WEIGHTS
-            variables: Any = safetensors.as_tree(safetensors.read(file)[0])
+            variables: Any = _exported_variables(self._path, self._config)
         else:
             variables = read_variables(self._path, self._config)
         try:
-            if output_frames is None:
-                model = graph.whole(self._config, variables)
-            else:
-                model = graph.streaming(self._config, variables, output_frames)
+            with np.errstate(all="ignore"):  # `Model.check` finds what comes of numbers that are too large
+                if output_frames is None:
+                    model = graph.whole(self._config, variables)
+                else:
+                    model = graph.streaming(self._config, variables, output_frames)
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise InputError(f"{self._path} must hold the weights of its settings, got others: {error}.") from error
         return bytes(model.SerializeToString())
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} must be readable, got: {error.strerror}. Export the model again.") from error

@@ -22,6 +22,8 @@ from ds2_jax.system.files import write_text, writing
 logger = logging.getLogger(__package__)
 
 CONFIG = "config.json"
+MAX_CONFIG = 4 * 2**20
+"""Bytes of the settings. Even an alphabet of all characters is shorter."""
 LOCK = "lock"
 NOTHING = {LOCK, "lost+found"}
 """Names that the folder of a new run may contain; lost+found lies at the root of a file system."""
@@ -187,6 +189,7 @@ def load_config(folder: Path) -> Config:
     if not path.is_file():
         raise InputError(f"RUN must be the folder of a training run, got {folder}, which has no {CONFIG}.")
     _check_plain(folder)
+    check_length(path, path.stat().st_size)
     try:
         text = path.read_text(encoding="utf-8")
         config = config_lib.from_json(text)
@@ -197,6 +200,11 @@ def load_config(folder: Path) -> Config:
     except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}") from error
     return config
+
+
+def check_length(path: Path, length: int) -> None:
+    """Raises InputError if the settings in a file are so long that reading them would take much memory."""
+    require(length <= MAX_CONFIG, str(path), f"hold settings of at most {MAX_CONFIG} bytes", length, "Restore it.")
 
 
 def _check_plain(folder: Path) -> None:

@@ -61,7 +61,13 @@ def build(kind: Any, value: Any, where: str) -> Any:
         require(isinstance(value, dict), field, f"be an object ({kind.__name__})", value)
         known = typing.get_type_hints(kind)
         for name in value:
-            require(name in known, f"{where}{name}", "be a known setting", name, "Was the run made by a newer version?")
+            require(
+                name in known,
+                f"{where}{shorten(name)}",
+                "be a known setting",
+                name,
+                "Was the run made by a newer version?",
+            )
         return kind(**value)  # `__post_init__` checks its fields
     if origin is Literal:
         right = any(value == each and type(value) is type(each) for each in arguments)

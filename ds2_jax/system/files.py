@@ -62,6 +62,20 @@ def write_bytes(path: Path, content: bytes) -> None:
             new.unlink(missing_ok=True)
 
 
+def check_is_readable(path: Path, name: str = "") -> None:
+    """Tries to open a file, so that a command with a wrong path fails before anything slow is imported.
+
+    Raises:
+        InputError: the file cannot be opened; `name` stands before its path in the message.
+    """
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        told = f"{name} {path}".strip()
+        raise InputError(f"{told} must be a readable file, got: {error.strerror}. Correct the path.") from error
+
+
 def file_digest(path: Path) -> str:
     """Returns the SHA-256 of a file.
 

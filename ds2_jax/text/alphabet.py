@@ -1,5 +1,6 @@
 """Maps characters to CTC labels and back, and normalises transcripts for training, evaluation and `data check`."""
 
+import collections
 import dataclasses
 import functools
 import re
@@ -40,7 +41,7 @@ class Alphabet:
 
     def __post_init__(self) -> None:
         require(bool(self.characters), "data.alphabet", "hold at least one character", self.characters)
-        repeated = sorted({c for c in self.characters if self.characters.count(c) > 1})
+        repeated = sorted(c for c, count in collections.Counter(self.characters).items() if count > 1)
         require(not repeated, "data.alphabet", "hold each character once", self.characters, f"Repeated: {repeated}.")
         nfc = unicodedata.is_normalized("NFC", self.characters)
         require(nfc, "data.alphabet", "be in Unicode's composed form (NFC)", self.characters)

@@ -7,8 +7,10 @@ from typing import Annotated
 import tyro
 
 from ds2_jax.config import Config
+from ds2_jax.config.places import is_tfds
 from ds2_jax.parallel.cluster import ALONE, ClusterOptions
 from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import check_is_readable
 
 DEFAULTS = Config()
 
@@ -39,6 +41,11 @@ def train(
         raise InputError("--config must name a configuration file, got none. Try --config quickstart.")
     if dry_run and cluster.distributed:
         raise InputError("--dry-run must run in one process, got --distributed. Leave one of them out.")
+    data = settings.data
+    for name in ("archive", "train", "dev", "test"):
+        path = getattr(data, name)
+        if path is not None and not is_tfds(path):
+            check_is_readable(path, f"data.{name}")
     from ds2_jax.parallel.processes import joined
     from ds2_jax.runs import run_folder
     from ds2_jax.system.compilation import enable_cache
@@ -69,6 +76,7 @@ def replay(
         file: RUN/replay/step-K.npz, which training saved before it stopped.
         run: folder of the run, which holds the checkpoint of the step before; by default the RUN of the file's path.
     """
+    check_is_readable(file, "FILE")
     from ds2_jax.training.replay.command import replay as replay_step
 
     return replay_step(file, run)

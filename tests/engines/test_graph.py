@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from ds2_jax.config import Config, FeatureConfig, ModelConfig
-from ds2_jax.config.live import delays
+from ds2_jax.config.live import delays, stream_state
 from ds2_jax.engines import graph
 from ds2_jax.model.inference import infer, init_variables
 from tests.small_runs import SMALL, noise
@@ -98,7 +98,7 @@ def test_steps_give_the_whole(model: dict[str, Any], features: dict[str, Any], n
     config = config_of(model, features)
     variables = draw_variables(config)
     step = session(graph.streaming(config, variables, num_frames))
-    shapes = graph.stream_state(config)
+    shapes = stream_state(config)
     state = {name: np.zeros((len(LENGTHS), *shape), dtype) for name, (shape, dtype) in shapes.items()}
     size = num_frames * config.model.time_reduction * config.features.hop_length
     waveforms = batch() * (np.arange(LENGTHS[0]) < LENGTHS[:, None])

@@ -85,7 +85,7 @@ def test_channels_that_cancel_are_told(
     caplog.clear()
     soundfile.write(path, np.stack([noise(1.0), np.zeros(RATE)], 1), RATE)
     assert recogniser.transcribe(path).segments
-    assert not caplog.text
+    assert "cancel" not in caplog.text
 
 
 @pytest.mark.usefixtures("ffmpeg")

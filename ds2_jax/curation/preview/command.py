@@ -8,8 +8,10 @@ from typing import Annotated
 import tyro
 
 from ds2_jax.config import AugmentConfig, Config, PerturbConfig, load_config
+from ds2_jax.config.places import is_tfds
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import check_is_readable
 
 logger = logging.getLogger(__package__)
 
@@ -60,6 +62,9 @@ def preview(
     Returns:
         1 if a recording could not be read, else 0.
     """
+    for path in (source, noise):
+        if path is not None and not is_tfds(path):
+            check_is_readable(path)
     settings = load_config(config) if config else Config()
     seed = settings.seed if seed is None else seed
     settings = dataclasses.replace(settings, seed=seed, perturb=perturb, augment=augment)
