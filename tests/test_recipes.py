@@ -129,7 +129,9 @@ def test_missing_manifests_name_the_command_that_makes_them(
     words = [word for option in given.items() for word in option]
     code, _, err = run_cli(capsys, "--config", ROOT / f"configs/{name}.py", "--dry-run", *words)
     assert code == 1
-    assert err == f"error: {path} must be a readable file, got: No such file or directory. Correct the path.\n"
+    assert (
+        err == f"error: data.train {path} must be a readable file, got: No such file or directory. Correct the path.\n"
+    )
 
 
 @pytest.fixture

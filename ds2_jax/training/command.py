@@ -6,8 +6,9 @@ from typing import Annotated
 
 import tyro
 
-from ds2_jax.config import Config
+from ds2_jax.config import Config, DataConfig
 from ds2_jax.config.places import is_tfds
+from ds2_jax.corpora import split_manifests
 from ds2_jax.parallel.cluster import ALONE, ClusterOptions
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import check_is_readable
@@ -41,11 +42,7 @@ def train(
         raise InputError("--config must name a configuration file, got none. Try --config quickstart.")
     if dry_run and cluster.distributed:
         raise InputError("--dry-run must run in one process, got --distributed. Leave one of them out.")
-    data = settings.data
-    for name in ("archive", "train", "dev", "test"):
-        path = getattr(data, name)
-        if path is not None and not is_tfds(path):
-            check_is_readable(path, f"data.{name}")
+    _check_files(settings.data)
     from ds2_jax.parallel.processes import joined
     from ds2_jax.runs import run_folder
     from ds2_jax.system.compilation import enable_cache
@@ -62,6 +59,19 @@ def train(
     with joined(cluster, functools.partial(run_folder.prospects, folder, overwrite)):
         train_run(settings, folder, overwrite, steps)
     return 0
+
+
+def _check_files(data: DataConfig) -> None:
+    """Checks that the manifests or the archive exist, before anything slow is imported.
+
+    Raises:
+        InputError: one does not exist.
+    """
+    manifests = split_manifests(data, build=False)._asdict()
+    needed = {"archive": data.archive} if data.corpus and not manifests["train"].is_file() else {}
+    for name, path in (needed if data.corpus else manifests).items():
+        if path is not None and not is_tfds(path):
+            check_is_readable(path, f"data.{name}")
 
 
 def replay(
