@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import openai
 
@@ -11,13 +12,13 @@ client = openai.OpenAI(base_url=f"{url}/v1", api_key="key", max_retries=0)
 got: dict[str, object] = {"models": [model.id for model in client.models.list()]}
 
 
-def create(**options: object) -> object:
+def create(**options: Any) -> Any:
     """Transcribes the file with the model `whole`."""
     with Path(audio).open("rb") as file:
         return client.audio.transcriptions.create(**{"model": "whole", "file": file} | options)
 
 
-def checked(answer: object) -> object:
+def checked(answer: Any) -> Any:
     """Validates an answer strictly against the type that the package ships; returns it as JSON."""
     content = answer.model_dump(mode="json", exclude_unset=True)
     type(answer).model_validate(content, strict=True)
@@ -33,7 +34,8 @@ got["words"] = [word.word for word in words.words]
 got["logprobs"] = [each.token for each in create(include=["logprobs"]).logprobs]
 got["events"] = [checked(event) for event in create(stream=True)]
 got["hot"] = create(extra_body={"keywords": ["CU"]}).text
-for name, options in {"model": {"model": "other"}, "audio": {"file": ("a.wav", b"no audio")}}.items():
+wrong: dict[str, dict[str, Any]] = {"model": {"model": "other"}, "audio": {"file": ("a.wav", b"no audio")}}
+for name, options in wrong.items():
     try:
         create(**options)
     except openai.APIStatusError as error:
