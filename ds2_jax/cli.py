@@ -48,6 +48,9 @@ COMMANDS = {
     "transcribe": Command("recognition.command:transcribe", "transcripts of audio and video: text, subtitles, tables"),
     "live": Command("recognition.command:live", "text while someone speaks: a microphone, a pipe or a file"),
     "align": Command("recognition.command:align", "when each word and character of a known text is said"),
+    "serve": Command(
+        "serving.command:serve", "recognition for other programs: OpenAI's API and vosk's, over a network"
+    ),
     "calibrate": Command("evaluation.command:calibrate", "fit confidences and word times; training does so at the end"),
     "export": Command("exchange.command:export", "write a model for other programs: ONNX, safetensors, StableHLO"),
     "replay": Command("training.command:replay", "repeat a step whose loss was not finite, and show the cause"),

@@ -113,10 +113,10 @@ def _shown(recogniser: Recogniser, waveforms: list[np.ndarray]) -> list[list[Sho
             if start < len(each)
         }
         began = time.perf_counter()
-        events = recogniser._streams.feed(chunks)
+        events = recogniser.streams.feed(chunks)
         note(events, time.perf_counter() - began)
     began = time.perf_counter()
-    events = recogniser._streams.finish(streams)
+    events = recogniser.streams.finish(streams)
     note(events, time.perf_counter() - began)
     return [shown[stream] for stream in streams]
 

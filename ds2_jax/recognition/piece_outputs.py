@@ -7,7 +7,7 @@ recordings. The results come back in the order of the recordings.
 import concurrent.futures
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,7 +61,7 @@ def piece_outputs(model: Model, recordings: Iterable[NamedBlocks]) -> Iterator[t
     Yields:
         For each recording in order: its pieces in order, then its end, each with the recording.
     """
-    events = _read_ahead((recording, _pieces(recording, model.config)) for recording in recordings)
+    events = _read_ahead((recording, cut_recording(recording, model.config)) for recording in recordings)
     while group := list(itertools.islice(events, EVENTS_AT_ONCE)):
         log_probs = iter(log_probs_of(model, [event.waveform for _, event in group if isinstance(event, Piece)]))
         for recording, event in group:
@@ -95,7 +95,8 @@ def log_probs_of(model: Model, waveforms: Sequence[np.ndarray]) -> list[np.ndarr
     return [results[i] for i in range(len(waveforms))]
 
 
-def _pieces(recording: NamedBlocks, config: Config) -> Iterator[Piece | End]:
+def cut_recording(recording: NamedBlocks, config: Config) -> Generator[Piece | End, None, None]:
+    """Reads a recording and yields its pieces, then its end."""
     num_samples = 0
 
     def counted() -> Iterator[np.ndarray]:

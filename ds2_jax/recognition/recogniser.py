@@ -1,5 +1,6 @@
 """Recognises recordings of any length with a trained model, without TensorFlow."""
 
+import dataclasses
 import functools
 import itertools
 import threading
@@ -14,12 +15,15 @@ from ds2_jax.audio.timeline import Timeline
 from ds2_jax.audio.waveform import MAX_RATE, MIN_RATE
 from ds2_jax.config import Config
 from ds2_jax.config.frames import conv_output_lengths, count_frames
+from ds2_jax.decoding.decoder import Decoder
+from ds2_jax.decoding.hypothesis import Hypothesis
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.engines.engine import EngineName
+from ds2_jax.recognition.assembly import Assembly, make_transcript
 from ds2_jax.recognition.endpoints import ENDPOINTS, Endpoints
-from ds2_jax.recognition.piece_outputs import End, NamedBlocks, PieceOutput, join, piece_outputs
+from ds2_jax.recognition.piece_outputs import End, NamedBlocks, PieceOutput, join, log_probs_of, piece_outputs
 from ds2_jax.recognition.streaming import FinalText, Stream, Streams
-from ds2_jax.recognition.transcript import Segment, Transcript, in_file, shifted
+from ds2_jax.recognition.transcript import Segment, Transcript
 from ds2_jax.runs.model import open_model
 from ds2_jax.system import packages
 from ds2_jax.system.checks import require
@@ -98,6 +102,7 @@ class Recogniser:
     def __init__(self, run: Path, decoding: DecodingOptions = GREEDY, engine: EngineName | None = None) -> None:
         self._model = open_model(run, engine)
         self.config: Config = self._model.config
+        self._decoding_options = decoding
         self._decode = self._model.decoder(decoding)
         self._decoding = threading.Lock()  # language models keep state between frames
 
@@ -136,21 +141,16 @@ class Recogniser:
 
     def transcribe_blocks(self, recordings: Iterable[NamedBlocks]) -> Iterator[Transcript | InputError]:
         """Recognises recordings that come in blocks; yields a transcript or an error for each, in order."""
-        if self._streams.steps:
+        if self.streams.steps:
             yield from self._transcribe_streams(recordings)
             return
-        decoded: list[Segment] = []
-        stretch: list[PieceOutput] = []
+        assembly = None
         for recording, event in piece_outputs(self._model, recordings):
-            if isinstance(event, PieceOutput) and event.piece.overlap:
-                stretch.append(event)
-                continue
-            if stretch:
-                decoded.append(self._segment(stretch))
-            stretch = [event] if isinstance(event, PieceOutput) else []
+            assembly = assembly or Assembly(recording, self.config, self.decode_segment)
+            assembly.add(event)
             if isinstance(event, End):
-                yield event.error or self._transcript(recording, self._seconds(event), decoded)
-                decoded = []
+                yield event.error or assembly.transcript(event)
+                assembly = None
 
     def stream(self, sample_rate: int | None = None, endpoints: Endpoints = ENDPOINTS) -> Stream:
         """Opens a stream that is recognised while its samples come.
@@ -175,11 +175,26 @@ class Recogniser:
         rate = self.config.features.sample_rate if sample_rate is None else sample_rate
         rule = f"be a whole number of Hz, {MIN_RATE} to {MAX_RATE}"
         require(MIN_RATE <= rate <= MAX_RATE and int(rate) == rate, "sample_rate", rule, rate)
-        return self._streams.open(int(rate), endpoints)
+        return self.streams.open(int(rate), endpoints)
 
     @functools.cached_property
-    def _streams(self) -> Streams:
+    def streams(self) -> Streams:
+        """The streams of this model, for a caller that feeds many of them together."""
         return Streams(self._model, self._decode)
+
+    def piece_log_probs(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Runs the model on pieces of recordings; see `log_probs_of`."""
+        return log_probs_of(self._model, waveforms)
+
+    def decoder(self, hot_words: Mapping[str, float]) -> Decoder:
+        """Makes a decoder like that of this recogniser, with more hot words and their boosts in nats.
+
+        Raises:
+            InputError: a hot word is empty, is named twice, or needs characters that the alphabet lacks.
+        """
+        options = self._decoding_options
+        more = (f"{word}={boost}" for word, boost in hot_words.items() if word not in options.hot_words)
+        return self._model.decoder(dataclasses.replace(options, hot_word=(*options.hot_word, *more)))
 
     def log_probs(self, audio: Audio, sample_rate: int | None = None) -> np.ndarray:
         """Computes the model's log-probabilities for a recording of any length, on one grid of frames.
@@ -252,7 +267,7 @@ class Recogniser:
         except InputError as error:
             raise InputError(f"{recording.audio}: {error}") from error
         reading = self._decode.hypothesis(spans, log_probs, duration, a_character=True)
-        return self._transcript(recording, duration, [Segment(0.0, duration, [reading])])
+        return make_transcript(recording, duration, [Segment(0.0, duration, [reading])])
 
     def _transcribe_streams(self, recordings: Iterable[NamedBlocks]) -> Iterator[Transcript | InputError]:
         """Recognises recordings as streams, several at once."""
@@ -272,12 +287,12 @@ class Recogniser:
                         errors[stream] = error
                         stream.close()
                 ended = [stream for stream in blocks if stream not in fed]
-                events = self._streams.feed(fed) | self._streams.finish([each for each in ended if each not in errors])
+                events = self.streams.feed(fed) | self.streams.finish([each for each in ended if each not in errors])
                 for stream, own_events in events.items():
                     found[stream] += (event.segment for event in own_events if isinstance(event, FinalText))
                 blocks = {stream: blocks[stream] for stream in fed}
             for stream, recording in zip(streams, group, strict=True):
-                yield errors.get(stream) or self._transcript(recording, stream.seconds, found[stream])
+                yield errors.get(stream) or make_transcript(recording, stream.seconds, found[stream])
 
     def _named_blocks(self, audio: Audio, sample_rate: int | None) -> NamedBlocks:
         rate = self.config.features.sample_rate
@@ -310,21 +325,10 @@ class Recogniser:
             log_probs[start : start + len(joined)] = joined
         return log_probs, self._seconds(end)
 
-    def _segment(self, stretch: Sequence[PieceOutput]) -> Segment:
-        """Decodes overlapping pieces as one segment."""
-        first, last = stretch[0].piece, stretch[-1].piece
-        sample_rate, seconds_per_frame = self.config.features.sample_rate, self.config.seconds_per_frame
-        start = first.start * seconds_per_frame
-        end = last.start * seconds_per_frame + len(last.waveform) / sample_rate
+    def decode_segment(self, log_probs: np.ndarray, seconds: float) -> Sequence[Hypothesis]:
+        """Decodes log-probabilities [T', V] float32 of a segment of so many seconds; the best reading comes first."""
         with self._decoding:
-            readings = self._decode(join(stretch), end - start)
-        return Segment(start, end, [shifted(reading, start, end) for reading in readings])
-
-    def _transcript(self, recording: NamedBlocks, sound_seconds: float, decoded: Sequence[Segment]) -> Transcript:
-        """Makes a transcript with the times of the file from segments with those of the sound."""
-        timeline = recording.timeline
-        duration = max(timeline.end_time(sound_seconds), timeline.length)
-        return Transcript(recording.audio, duration, [in_file(each, timeline) for each in decoded], sound_seconds)
+            return self._decode(log_probs, seconds)
 
     def _seconds(self, end: End) -> float:
         return end.num_samples / self.config.features.sample_rate

@@ -255,9 +255,10 @@ class Streams:
         self.step_samples = max(1, round(step_seconds * self.config.features.sample_rate / frame)) * frame
         self.steps = StreamSteps(model, self.step_samples // frame) if model.can_stream else None
 
-    def open(self, sample_rate: int, endpoints: Endpoints) -> Stream:
-        """Opens a stream; see `Stream`."""
-        part = StepwisePart(self.steps, self._decoder) if self.steps else GrowingPart(self._model, self._decoder)
+    def open(self, sample_rate: int, endpoints: Endpoints, decoder: Decoder | None = None) -> Stream:
+        """Opens a stream, with a decoder of its own if one is given; see `Stream`."""
+        decoder = decoder or self._decoder
+        part = StepwisePart(self.steps, decoder) if self.steps else GrowingPart(self._model, decoder)
         return Stream(self, part, sample_rate, endpoints)
 
     def feed(self, samples: Mapping[Stream, np.ndarray]) -> dict[Stream, list[Event]]:

@@ -146,7 +146,7 @@ def test_a_segment_is_one_pass_begun_with_the_statistics_of_the_stream(
     engine: EngineName, recogniser: Recogniser, with_jax: Recogniser
 ) -> None:
     variables = variables_of(recogniser)
-    steps = (recogniser if engine == "onnx" else with_jax)._streams.steps
+    steps = (recogniser if engine == "onnx" else with_jax).streams.steps
     assert steps is not None
     first, second = noise(1.0, 1), 0.2 * noise(0.9, 2)
     slot = steps.open()

@@ -1,0 +1,100 @@
+"""Lets requests in: the host that they name, where they come from, and their key."""
+
+import hashlib
+import hmac
+import ipaddress
+import socket
+from collections.abc import Callable, Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from ds2_jax.serving.errors import RequestError
+
+OPEN = ("/health", "/ready")
+"""Paths that need no key."""
+WHILE_DRAINING = (*OPEN, "/metrics")
+"""Paths that are answered while the server drains."""
+
+
+class Guard:
+    """Refuses requests before an application sees them, and adds headers to every response.
+
+    Args:
+        app: the application.
+        keys: API keys; with none, everybody may come in.
+        hosts: names of this server besides addresses, localhost and the name of the machine.
+        draining: whether new requests are refused.
+    """
+
+    def __init__(
+        self, app: ASGIApp, keys: Iterable[str] = (), hosts: Iterable[str] = (), draining: Callable[[], bool] = bool
+    ) -> None:
+        self._app, self._draining = app, draining
+        self._digests = [_digest(key) for key in keys]
+        self._hosts = {"localhost", socket.gethostname().lower(), *(host.lower() for host in hosts)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves a connection (ASGI)."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        async def guarded(message: Message) -> None:
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                headers = MutableHeaders(scope=message)
+                headers["x-content-type-options"] = "nosniff"
+                headers["cache-control"] = "no-store"
+            await send(message)
+
+        try:
+            self._check(Headers(scope=scope), scope["path"])
+        except RequestError as error:
+            if scope["type"] == "websocket":
+                await WebSocket(scope, receive, guarded).send_denial_response(error.response())
+            else:
+                await error.response()(scope, receive, guarded)
+            return
+        await self._app(scope, receive, guarded)
+
+    def _check(self, headers: Headers, path: str) -> None:
+        host = headers.get("host", "")
+        if not self._is_ours(host):
+            advice = "Use the server's address, or start it with --allowed-host NAME."
+            raise RequestError(403, f"Host must be a name of this server, got {host[:100]!r}. {advice}", code="host")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            message = "Origin must be this server, got another page's. Other pages may not use it."
+            raise RequestError(403, message, code="origin")
+        if self._digests and path not in OPEN and not self._has_key(headers.get("authorization", "")):
+            advice = "Send one of the server's keys: Authorization: Bearer KEY."
+            raise RequestError(401, f"The API key must be known, got another or none. {advice}", code="invalid_api_key")
+        if self._draining() and path not in WHILE_DRAINING:
+            raise RequestError(503, "The server must be running to be used, got one that stops. Try again later.")
+
+    def _is_ours(self, host: str) -> bool:
+        """Whether a Host header names this server. A page of another server can name only its own name here."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        if name in self._hosts:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    def _has_key(self, authorization: str) -> bool:
+        kind, _, key = authorization.partition(" ")
+        own = _digest(key.strip())
+        # All keys are compared, each in constant time, so that the time tells nothing about a key.
+        same = sum(hmac.compare_digest(own, digest) for digest in self._digests)
+        return kind.lower() == "bearer" and same > 0
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,166 @@
+"""Decides which pieces of which requests the model runs next.
+
+The request with the least audio left comes first, so that a short one does not wait for a long one. A request that
+waits gains on the others, so that many short ones do not keep a long one waiting for ever.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from ds2_jax.recognition.piece_outputs import BATCH_SIZE, End
+from ds2_jax.recognition.segments import Piece
+
+BATCH_SECONDS = 30.0
+"""Seconds of audio in a batch, with padding, unless one piece is longer. A short request that comes meanwhile waits for
+the batch to end."""
+SHORTEST, LONGEST = 0.5, 1.25
+"""Lengths of the pieces of a batch, as shares of that of its first one: padding costs time, and so do many batches."""
+UNREAD_SECONDS = 60.0
+"""What counts as left of a recording that has not been read to its end, besides the pieces that wait."""
+AGEING = 30.0
+"""A request that has waited for a second is treated as if it had so many seconds of audio less."""
+READ_AHEAD = 8
+"""Pieces of a request that may wait; more are read when half of them have been taken."""
+
+Waiting = Piece | End | Exception
+
+
+class Work(Protocol):
+    """What is done with the pieces of a recording. All but the constructor is called by the model thread.
+
+    Attributes:
+        repeatable: whether `run` can be called again for the same pieces after an error.
+    """
+
+    repeatable: bool
+
+    def run(self, pieces: "Sequence[tuple[Job, Piece]]") -> Sequence[Any]:
+        """Runs the model on pieces of several jobs of this group; returns a result for each."""
+
+    def hand(self, piece: Piece, result: Any) -> None:
+        """Takes the result for a piece of this recording; pieces come in order."""
+
+    def end(self, end: End) -> None:
+        """Takes the end of the recording: every piece has been run."""
+
+    def close(self) -> None:
+        """Frees what it holds."""
+
+
+class Job:
+    """A recording that waits for the model.
+
+    Args:
+        group: jobs of the same group can share a batch.
+        sample_rate: sample rate of the pieces in Hz.
+        pieces: reads the recording; the last one is its end.
+        work: what is done with them.
+        fail: is told about an error that ends the job.
+        now: the time in seconds.
+
+    Attributes:
+        waiting: pieces that have been read.
+        read: whether all of the recording has been read.
+        reading: whether a thread reads it.
+        cancelled: whether nobody waits for the result any more, or it has been given.
+        served: when a piece was taken last, in seconds.
+    """
+
+    def __init__(
+        self,
+        group: object,
+        sample_rate: int,
+        pieces: Generator[Piece | End, None, None],
+        work: Work,
+        fail: Callable[[Exception], None],
+        now: float,
+    ) -> None:
+        self.group, self.work, self.fail = group, work, fail
+        self.pieces = pieces
+        self.waiting: deque[Waiting] = deque()
+        self.read = self.reading = self.cancelled = False
+        self.served = now
+        self._sample_rate = sample_rate
+
+    def seconds(self, piece: Piece) -> float:
+        """Returns the length of a piece in seconds."""
+        return len(piece.waveform) / self._sample_rate
+
+    def score(self, now: float) -> float:
+        """Returns the seconds of audio that are left, less the bonus for waiting. The lowest comes first."""
+        left = sum(self.seconds(each) for each in self.waiting if isinstance(each, Piece))
+        return left + (0.0 if self.read else UNREAD_SECONDS) - AGEING * (now - self.served)
+
+
+class Batch(NamedTuple):
+    """What the model thread does next.
+
+    Attributes:
+        pieces: pieces of one group.
+        ends: jobs of which every piece has been run, or that failed, and how they end.
+        dropped: jobs that were cancelled.
+    """
+
+    pieces: list[tuple[Job, Piece]]
+    ends: list[tuple[Job, End | Exception]]
+    dropped: list[Job]
+
+
+class Scheduler:
+    """The jobs that wait. The caller holds a lock around every method, and where it changes a job."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    def add(self, job: Job) -> None:
+        """Adds a job."""
+        self.jobs.append(job)
+
+    def has_work(self) -> bool:
+        """Whether `take` has something to give."""
+        return any(job.waiting or job.cancelled for job in self.jobs)
+
+    def take(self, now: float) -> Batch:
+        """Takes the next batch, and forgets the jobs that have ended.
+
+        Pieces of one job are taken in order.
+        """
+        dropped = [job for job in self.jobs if job.cancelled]
+        self.jobs = [job for job in self.jobs if not job.cancelled]
+        ends: list[tuple[Job, End | Exception]] = []
+        for job in self.jobs:
+            if job.waiting and not isinstance(first := job.waiting[0], Piece):
+                ends.append((job, first))
+                job.waiting.clear()
+        ended = {job for job, _ in ends}
+        self.jobs = [job for job in self.jobs if job not in ended]
+        return Batch(self._pieces(now), ends, dropped)
+
+    def _pieces(self, now: float) -> list[tuple[Job, Piece]]:
+        ready = sorted((job for job in self.jobs if job.waiting), key=lambda job: job.score(now))
+        if not ready:
+            return []
+        first = ready[0]
+        lead = _next_piece(first)
+        assert lead is not None
+        longest = shortest = first.seconds(lead)
+        taken: list[tuple[Job, Piece]] = []
+        for job in ready:
+            while job.group == first.group and len(taken) < BATCH_SIZE and (piece := _next_piece(job)) is not None:
+                seconds = job.seconds(piece)
+                padded = max(longest, seconds) * (len(taken) + 1)
+                similar = SHORTEST * shortest <= seconds <= LONGEST * shortest
+                if taken and not (similar and padded <= BATCH_SECONDS):
+                    break
+                longest = max(longest, seconds)
+                taken.append((job, piece))
+                job.waiting.popleft()
+                job.served = now
+        return taken
+
+
+def _next_piece(job: Job) -> Piece | None:
+    if job.waiting and isinstance(piece := job.waiting[0], Piece):
+        return piece
+    return None

@@ -1,0 +1,19 @@
+"""The models that the tests of serving share."""
+
+import pytest
+
+from ds2_jax.recognition.recogniser import Recogniser
+from tests.serving.servers import LIVE_CONFIG, talkative
+from tests.small_runs import SMALL_CONFIG
+
+
+@pytest.fixture(scope="session")
+def recogniser(tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
+    """A model that hears a recording as a whole."""
+    return talkative(tmp_path_factory.mktemp("runs") / "whole", SMALL_CONFIG)
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
+    """A model that can stream."""
+    return talkative(tmp_path_factory.mktemp("runs") / "live", LIVE_CONFIG)

@@ -1,0 +1,132 @@
+"""Recordings that share the model thread get the texts of `transcribe`, and an error fails only its own."""
+
+import queue
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ds2_jax.audio.timeline import Timeline
+from ds2_jax.recognition.piece_outputs import NamedBlocks
+from ds2_jax.recognition.recogniser import Recogniser
+from ds2_jax.recognition.transcript import Segment, Transcript
+from ds2_jax.serving.model_thread import ModelThread
+from ds2_jax.serving.recordings import Result, make_job
+from ds2_jax.serving.scheduler import READ_AHEAD, Job
+from ds2_jax.system.errors import InputError
+from tests.serving.servers import talk
+from tests.small_runs import RATE
+
+SECONDS = (1.0, 3.0, 3.1, 3.2, 48.0, 0.4, 90.0, 5.0)
+
+
+@pytest.fixture
+def thread() -> Iterator[ModelThread]:
+    thread = ModelThread()
+    yield thread
+    thread.close()
+
+
+def start(
+    thread: ModelThread, recogniser: Recogniser, blocks: Iterator[np.ndarray]
+) -> tuple[Job, "queue.Queue[Result]"]:
+    results: queue.Queue[Result] = queue.Queue()
+    job = make_job(recogniser, NamedBlocks(Path("a"), blocks, Timeline()), results.put, time.monotonic())
+    thread.submit(job)
+    return job, results
+
+
+def rest(results: "queue.Queue[Result]") -> tuple[list[Segment], Result]:
+    segments: list[Segment] = []
+    while isinstance(result := results.get(timeout=60), Segment):
+        segments.append(result)
+    return segments, result
+
+
+@pytest.mark.parametrize("name", ["recogniser", "live"])
+def test_many_at_once_give_the_texts_of_transcribe(
+    thread: ModelThread, name: str, request: pytest.FixtureRequest
+) -> None:
+    recogniser: Recogniser = request.getfixturevalue(name)
+    sounds = [talk(seconds, i) for i, seconds in enumerate(SECONDS)]
+    batches: list[float] = []
+    thread._observe_batch = batches.append
+    begun = [start(thread, recogniser, iter(np.array_split(sound, 5)))[1] for sound in sounds]
+    for sound, results in zip(sounds, begun, strict=True):
+        segments, transcript = rest(results)
+        expected = recogniser.transcribe(sound, RATE)
+        assert isinstance(transcript, Transcript)
+        assert (transcript.text, transcript.duration) == (expected.text, expected.duration)
+        assert [each.start for each in transcript.segments] == [each.start for each in expected.segments]
+        assert " ".join(each.readings[0].text for each in segments if each.readings[0].text) == expected.text
+    assert len({recogniser.transcribe(sound, RATE).text for sound in sounds}) == len(sounds)
+    assert max(batches) > 1
+
+
+def failing(error: Exception) -> Iterator[np.ndarray]:
+    yield talk(40.0, 1)
+    raise error
+
+
+def test_errors_of_reading_fail_only_their_recording(thread: ModelThread, recogniser: Recogniser) -> None:
+    good = start(thread, recogniser, iter([talk(3.0, 0)]))[1]
+    for error in (InputError("cut short"), ZeroDivisionError("a bug")):
+        bad = start(thread, recogniser, failing(error))[1]
+        assert rest(bad)[1] is error
+    assert isinstance(rest(good)[1], Transcript)
+    assert thread.num_waiting == 0
+
+
+def test_a_piece_on_which_the_model_fails_fails_only_its_recording(
+    thread: ModelThread, recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = recogniser.piece_log_probs
+
+    def fail_on_loud(waveforms: list[np.ndarray]) -> list[np.ndarray]:
+        if any(abs(waveform).max() > 0.6 for waveform in waveforms):
+            raise MemoryError
+        return run(waveforms)
+
+    monkeypatch.setattr(recogniser, "piece_log_probs", fail_on_loud)
+    begun = [start(thread, recogniser, iter([scale * talk(3.0, 0)]))[1] for scale in (1.0, 1.5, 1.0)]
+    kinds = [type(rest(results)[1]) for results in begun]
+    assert kinds == [Transcript, MemoryError, Transcript]
+
+
+def test_a_client_that_goes_away_drops_its_pieces_and_its_reading(thread: ModelThread, recogniser: Recogniser) -> None:
+    closed = []
+
+    def endless() -> Iterator[np.ndarray]:
+        try:
+            for i in range(10_000):
+                yield talk(40.0, i)
+        finally:
+            closed.append(True)
+
+    job, results = start(thread, recogniser, endless())
+    results.get(timeout=60)
+    thread.cancel(job)
+    deadline = time.monotonic() + 10
+    while not closed or thread.num_waiting:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not job.waiting
+
+
+def test_little_of_a_long_recording_is_read_ahead(thread: ModelThread, recogniser: Recogniser) -> None:
+    num_read = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal num_read
+        for i in range(200):
+            num_read += 1
+            yield talk(20.0, i)
+
+    recording = NamedBlocks(Path("a"), counted(), Timeline())
+    job = make_job(recogniser, recording, lambda _: None, time.monotonic())
+    job.reading = True
+    thread._read(job)
+    assert len(job.waiting) == READ_AHEAD
+    assert num_read < 5 * READ_AHEAD
