@@ -33,10 +33,12 @@ class Command(NamedTuple):
         place: MODULE:FUNCTION below `ds2_jax`. The parameters of the function are the options, and its docstring is the
             help. The function returns the exit code, or a path to print. The module imports nothing slow, such as JAX.
         about: one line for the list of commands.
+        more_words: MODULE:FUNCTION, of the function and its words, that returns options from elsewhere, as words.
     """
 
     place: str
     about: str
+    more_words: str | None = None
 
 
 COMMANDS = {
@@ -49,7 +51,9 @@ COMMANDS = {
     "live": Command("recognition.command:live", "text while someone speaks: a microphone, a pipe or a file"),
     "align": Command("recognition.command:align", "when each word and character of a known text is said"),
     "serve": Command(
-        "serving.command:serve", "recognition for other programs: OpenAI's API and vosk's, over a network"
+        "serving.command:serve",
+        "recognition for other programs: OpenAI's API and vosk's, over a network",
+        more_words="serving.settings:more_words",
     ),
     "calibrate": Command("evaluation.command:calibrate", "fit confidences and word times; training does so at the end"),
     "export": Command("exchange.command:export", "write a model for other programs: ONNX, safetensors, StableHLO"),
@@ -241,8 +245,9 @@ def parse(name: str, words: Sequence[str]) -> Callable[[], int | Path]:
         A function that runs the command. The command does not run here, because tyro would report its errors as errors
         of the command line.
     """
-    module, _, attribute = COMMANDS[name].place.partition(":")
-    function = getattr(importlib.import_module(f"ds2_jax.{module}"), attribute)
+    function = _load(COMMANDS[name].place)
+    if (more_words := COMMANDS[name].more_words) and not {*words} & {"--help", "-h"}:
+        words = [*_load(more_words)(function, words), *words]
     parameters = dict(inspect.signature(function).parameters)
     if REST in parameters and "--" in words:
         mark = words.index("--")
@@ -263,6 +268,12 @@ def parse(name: str, words: Sequence[str]) -> Callable[[], int | Path]:
             print(f"Did you mean {', '.join(guesses)}?", file=sys.stderr)
         raise
     return command
+
+
+def _load(place: str) -> Callable[..., Any]:
+    module, _, attribute = place.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(f"ds2_jax.{module}"), attribute)
+    return function
 
 
 def _help_of(function: Callable[..., Any]) -> str:

@@ -8,15 +8,23 @@ from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from ds2_jax.serving.errors import RequestError
+from ds2_jax.serving.observe import route_path
 
 OPEN = ("/health", "/ready")
 """Paths that need no key."""
 WHILE_DRAINING = (*OPEN, "/metrics")
 """Paths that are answered while the server drains."""
+PREFLIGHT = {
+    "access-control-allow-methods": "GET, POST",
+    "access-control-allow-headers": "*, authorization",  # browsers do not count it to *
+    "access-control-max-age": "600",
+}
+"""What pages of named origins may send."""
 
 
 class Guard:
@@ -26,13 +34,20 @@ class Guard:
         app: the application.
         keys: API keys; with none, everybody may come in.
         hosts: names of this server besides addresses, localhost and the name of the machine.
+        origins: other origins whose pages may use the server.
         draining: whether new requests are refused.
     """
 
     def __init__(
-        self, app: ASGIApp, keys: Iterable[str] = (), hosts: Iterable[str] = (), draining: Callable[[], bool] = bool
+        self,
+        app: ASGIApp,
+        keys: Iterable[str] = (),
+        hosts: Iterable[str] = (),
+        origins: Iterable[str] = (),
+        draining: Callable[[], bool] = bool,
     ) -> None:
         self._app, self._draining = app, draining
+        self._origins = frozenset(origins)
         self._digests = [_digest(key) for key in keys]
         self._hosts = {"localhost", socket.gethostname().lower(), *(host.lower() for host in hosts)}
 
@@ -42,15 +57,27 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+
         async def guarded(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
-                headers = MutableHeaders(scope=message)
-                headers["x-content-type-options"] = "nosniff"
-                headers["cache-control"] = "no-store"
+                own = MutableHeaders(scope=message)
+                own["x-content-type-options"] = "nosniff"
+                own["cache-control"] = "no-store"
+                if self._origins:
+                    own.add_vary_header("origin")
+                if origin in self._origins:
+                    own["access-control-allow-origin"] = origin
+                    own["access-control-expose-headers"] = "x-request-id, retry-after"
             await send(message)
 
         try:
-            self._check(Headers(scope=scope), scope["path"])
+            self._check_place(headers)
+            if scope["type"] == "http" and origin in self._origins and _is_preflight(scope, headers):
+                await Response(status_code=204, headers=PREFLIGHT)(scope, receive, guarded)
+                return
+            self._check_turn(headers, route_path(scope))
         except RequestError as error:
             if scope["type"] == "websocket":
                 await WebSocket(scope, receive, guarded).send_denial_response(error.response())
@@ -59,15 +86,17 @@ class Guard:
             return
         await self._app(scope, receive, guarded)
 
-    def _check(self, headers: Headers, path: str) -> None:
+    def _check_place(self, headers: Headers) -> None:
         host = headers.get("host", "")
         if not self._is_ours(host):
             advice = "Use the server's address, or start it with --allowed-host NAME."
             raise RequestError(403, f"Host must be a name of this server, got {host[:100]!r}. {advice}", code="host")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
-            message = "Origin must be this server, got another page's. Other pages may not use it."
-            raise RequestError(403, message, code="origin")
+        if origin is not None and origin not in self._origins and not _is_same(origin, host):
+            advice = "Other pages may use it if it is started with --allow-origin ORIGIN."
+            raise RequestError(403, f"Origin must be this server, got another page's. {advice}", code="origin")
+
+    def _check_turn(self, headers: Headers, path: str) -> None:
         if self._digests and path not in OPEN and not self._has_key(headers.get("authorization", "")):
             advice = "Send one of the server's keys: Authorization: Bearer KEY."
             raise RequestError(401, f"The API key must be known, got another or none. {advice}", code="invalid_api_key")
@@ -94,6 +123,18 @@ class Guard:
         # All keys are compared, each in constant time, so that the time tells nothing about a key.
         same = sum(hmac.compare_digest(own, digest) for digest in self._digests)
         return kind.lower() == "bearer" and same > 0
+
+
+def _is_same(origin: str, host: str) -> bool:
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:
+        return False
+
+
+def _is_preflight(scope: Scope, headers: Headers) -> bool:
+    """Whether a browser asks what a page may send. It sends no key with that."""
+    return bool(scope["method"] == "OPTIONS" and "access-control-request-method" in headers)
 
 
 def _digest(key: str) -> bytes:

@@ -16,6 +16,7 @@ import numpy as np
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.segments import Piece
 from ds2_jax.recognition.streaming import Event, Stream
+from ds2_jax.serving.metrics import Metrics
 from ds2_jax.serving.scheduler import READ_AHEAD, Job, Scheduler, Waiting
 
 logger = logging.getLogger(__package__)
@@ -45,16 +46,11 @@ class ModelThread:
     """Runs the models for recordings and live streams.
 
     Args:
-        observe_batch: is told the number of pieces of each batch.
-        observe_seconds: is told the seconds of audio of each batch.
+        metrics: what counts its work.
     """
 
-    def __init__(
-        self,
-        observe_batch: Callable[[float], object] = lambda _: None,
-        observe_seconds: Callable[[float], object] = lambda _: None,
-    ) -> None:
-        self._observe_batch, self._observe_seconds = observe_batch, observe_seconds
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._changed = threading.Condition()
         self._scheduler = Scheduler()
         self._live: list[LiveCommand] = []
@@ -90,8 +86,20 @@ class ModelThread:
     def command(self, command: LiveCommand) -> None:
         """Asks for something for a live stream. A stream's commands are done in order."""
         with self._changed:
-            self._live.append(command)
+            self._live.append(command._replace(done=self._timed(command)))
             self._changed.notify()
+
+    def _timed(self, command: LiveCommand) -> Callable[[Sequence[Event] | Exception], None]:
+        """Measures how long a command takes, with its waiting."""
+        started = time.monotonic()
+
+        def done(result: Sequence[Event] | Exception) -> None:
+            if command.kind != "close":
+                kind = "step" if command.kind == "feed" else "final"
+                self._metrics.latency.labels(kind).observe(time.monotonic() - started)
+            command.done(result)
+
+        return done
 
     def close(self) -> None:
         """Ends the thread. What waits is not done."""
@@ -142,9 +150,13 @@ class ModelThread:
                 if self._closing:
                     return
                 commands = self._next_commands()
-                batch = self._scheduler.take(time.monotonic())
+                now = time.monotonic()
+                batch = self._scheduler.take(now)
                 for job in {job for job, _ in batch.pieces}:
                     self._read_more(job)
+                    if not job.begun:
+                        job.begun = True
+                        self._metrics.queueing.observe(now - job.created)
             self._run_live(commands)
             for job in batch.dropped:
                 _close(job)
@@ -178,8 +190,8 @@ class ModelThread:
                 for job in {job for job, _ in pieces}:
                     self._fail(job, error)
             return
-        self._observe_batch(len(pieces))
-        self._observe_seconds(sum(job.seconds(piece) for job, piece in pieces))
+        self._metrics.batches.observe(len(pieces))
+        self._metrics.audio.inc(sum(job.seconds(piece) for job, piece in pieces))
         for (job, piece), result in zip(pieces, results, strict=True):
             if not job.cancelled:
                 try:
@@ -201,9 +213,13 @@ class ModelThread:
                     command.stream.close()
                     command.done([])
             fed = [command for command in own if command.kind == "feed"]
+            before = sum(each.stream.seconds for each in own)
             _run_together(fed, lambda: recogniser.streams.feed({each.stream: each.samples for each in fed}))  # noqa: B023
             ended = [command for command in own if command.kind == "finish"]
             _run_together(ended, lambda: recogniser.streams.finish([each.stream for each in ended]))  # noqa: B023
+            self._metrics.audio.inc(sum(each.stream.seconds for each in own) - before)
+            if fed:
+                self._metrics.steps.observe(len(fed))
 
 
 def _run_together(commands: Iterable[LiveCommand], run: Callable[[], dict[Stream, list[Event]]]) -> None:

@@ -64,6 +64,8 @@ class Job:
         read: whether all of the recording has been read.
         reading: whether a thread reads it.
         cancelled: whether nobody waits for the result any more, or it has been given.
+        created: when it came, in seconds.
+        begun: whether a piece has been taken.
         served: when a piece was taken last, in seconds.
     """
 
@@ -79,8 +81,8 @@ class Job:
         self.group, self.work, self.fail = group, work, fail
         self.pieces = pieces
         self.waiting: deque[Waiting] = deque()
-        self.read = self.reading = self.cancelled = False
-        self.served = now
+        self.read = self.reading = self.cancelled = self.begun = False
+        self.created = self.served = now
         self._sample_rate = sample_rate
 
     def seconds(self, piece: Piece) -> float:

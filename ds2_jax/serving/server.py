@@ -4,20 +4,17 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Generator, Sequence
-from pathlib import Path
+from collections.abc import Generator, Mapping
 
-import numpy as np
 import uvicorn
 from starlette.types import ASGIApp
 
-from ds2_jax.decoding.options import DecodingOptions
-from ds2_jax.engines.engine import EngineName
-from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.serving.app import make_app
-from ds2_jax.serving.options import Access, Limits
+from ds2_jax.serving.models import open_models
+from ds2_jax.serving.observe import log_as_json
+from ds2_jax.serving.options import Access, Limits, Log, Network
 from ds2_jax.serving.service import Service
-from ds2_jax.system.checks import require
+from ds2_jax.serving.settings import ModelSettings
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.interrupts import deferred, requested, temporary_folder
 
@@ -37,50 +34,48 @@ class Server(uvicorn.Server):
         yield
 
 
-def serve(
-    runs: Sequence[Path],
-    port: int,
-    decoding: DecodingOptions,
-    engine: EngineName | None,
-    access: Access,
-    limits: Limits,
-) -> int:
+def serve(settings: Mapping[str, ModelSettings], network: Network, access: Access, limits: Limits, log: Log) -> int:
     """Serves models until a signal comes, then finishes what has begun.
 
     Args:
-        runs: trained models; the last part of a path is the model's name.
-        port: the port to listen on.
-        decoding: how to decode.
-        engine: what runs the models.
+        settings: trained models by name.
+        network: how clients reach the server.
         access: who may connect.
         limits: bounds of what clients may ask for.
+        log: what is logged of requests.
 
     Raises:
-        InputError: a model cannot be opened, two have one name, or the port cannot be had.
+        InputError: a model cannot be opened, the certificate cannot be used, or the port cannot be had.
         Stopped: a signal came.
     """
     keys = access.keys()
+    if log.log_format == "json":
+        log_as_json()
     started = time.perf_counter()
-    models = open_models(runs, decoding, engine)
+    models = open_models(settings, limits.max_streams + limits.max_requests)
     with temporary_folder() as folder, deferred(lambda: "", task="finishing the requests that have begun"):
         service = Service(models, folder, limits)
-        app = make_app(service, keys, (access.host, *access.allowed_host))
-        config = server_config(app, access.host, port)
+        app = make_app(service, keys, (access.host, *access.allowed_host), network.allow_origin, log)
         try:
-            asyncio.run(_run(Server(config), service, started))
+            server = Server(server_config(app, access.host, network))
+            asyncio.run(_run(server, service, started))
         except SystemExit as error:  # uvicorn leaves so if it cannot listen
-            raise InputError(f"--port must be free on {access.host}, got {port}. Choose another.") from error
+            raise InputError(f"--port must be free on {access.host}, got {network.port}. Choose another.") from error
         finally:
             service.close()
     return 0
 
 
-def server_config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
-    """Makes the settings of the HTTP server."""
-    return uvicorn.Config(
+def server_config(app: ASGIApp, host: str, network: Network) -> uvicorn.Config:
+    """Makes the settings of the HTTP server.
+
+    Raises:
+        InputError: the certificate cannot be used.
+    """
+    config = uvicorn.Config(
         app,
         host,
-        port,
+        network.port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -89,25 +84,17 @@ def server_config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
         ws_max_size=MESSAGE_BYTES,
         ws_ping_interval=None,  # a busy server must not close a healthy stream; --idle-seconds finds dead ones
         timeout_graceful_shutdown=5,
+        root_path=network.root_path,
+        forwarded_allow_ips=network.forwarded_allow_ips,
+        ssl_certfile=network.certificate,
+        ssl_keyfile=network.certificate_key,
     )
-
-
-def open_models(runs: Sequence[Path], decoding: DecodingOptions, engine: EngineName | None) -> dict[str, Recogniser]:
-    """Opens models and runs each once, so that the first request does not wait.
-
-    Raises:
-        InputError: a model cannot be opened, none is named, or two have one name.
-    """
-    require(bool(runs), "RUN", "name at least one model", len(runs), "Add the folder of a run.")
-    models: dict[str, Recogniser] = {}
-    for run in runs:
-        name = run.resolve().name
-        require(name not in models, "RUN", "have a name of its own", name, "Copy or link it under another name.")
-        recogniser = Recogniser(run, decoding, engine)
-        rate = recogniser.config.features.sample_rate
-        recogniser.transcribe(np.random.default_rng(0).uniform(-0.1, 0.1, rate).astype(np.float32), rate)
-        models[name] = recogniser
-    return models
+    try:
+        config.load()
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        advice = "Give a certificate and its private key, without a password, in PEM format."
+        raise InputError(f"--certificate must be usable, got: {error}. {advice}") from error
+    return config
 
 
 async def _run(server: Server, service: Service, started: float) -> None:
@@ -116,7 +103,8 @@ async def _run(server: Server, service: Service, started: float) -> None:
         await asyncio.sleep(0.01)
     if server.started:
         host, port = server.servers[0].sockets[0].getsockname()[:2]
-        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "https" if server.config.is_ssl else "http"
+        address = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         names = ", ".join(service.models)
         logger.info(f"ready after {time.perf_counter() - started:.1f} s: {address}/v1 serves {names}")
     while not serving.done() and not requested():

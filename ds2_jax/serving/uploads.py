@@ -15,6 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from ds2_jax.serving.errors import RequestError, wrong
+from ds2_jax.serving.observe import record
 from ds2_jax.serving.options import Limits
 
 MAX_FIELDS = 200
@@ -52,6 +53,7 @@ async def received(request: Request, folder: Path, limits: Limits) -> AsyncItera
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise wrong("file", "be a file", "none", "Send the recording as a part of multipart/form-data.")
+        record().file = file.filename
         try:
             path = await run_in_threadpool(_save, file.file, folder)
         except OSError as error:

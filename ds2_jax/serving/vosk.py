@@ -25,6 +25,7 @@ from ds2_jax.recognition.streaming import Event, FinalText, PartialText, Stream
 from ds2_jax.recognition.transcript import Segment
 from ds2_jax.serving.errors import RequestError
 from ds2_jax.serving.model_thread import LiveCommand
+from ds2_jax.serving.observe import record
 from ds2_jax.serving.service import Service
 from ds2_jax.system.errors import NO_JSON
 
@@ -172,6 +173,7 @@ class Live:
         if self._stream is None:
             return self._result([])
         answer = self._result(self._noted(await self._ask("finish", NO_SAMPLES)))
+        record().audio_seconds += self._stream.seconds
         self._offset += self._stream.seconds
         self._stream, self._partial = None, ""
         return answer
@@ -180,6 +182,7 @@ class Live:
         """Gives up the stream."""
         if self._stream is not None:
             assert self._recogniser is not None
+            record().audio_seconds += self._stream.seconds
             close = LiveCommand(self._recogniser, self._stream, "close", NO_SAMPLES, lambda _: None)
             self._service.thread.command(close)
 
@@ -204,6 +207,7 @@ class Live:
         for event in events:
             if isinstance(event, FinalText):
                 finals.append(event.segment)
+                record().heard(event.text)
                 self._partial = ""
             elif isinstance(event, PartialText):
                 self._partial = event.final + event.open

@@ -16,11 +16,13 @@ import pytest
 import requests
 
 from ds2_jax.audio.reading import read_audio
+from ds2_jax.decoding.options import GREEDY
 from ds2_jax.recognition.formats import to_srt, to_vtt
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.serving import uploads
+from ds2_jax.serving.models import named
 from ds2_jax.serving.options import Access, Limits
-from ds2_jax.serving.server import open_models
+from ds2_jax.serving.settings import ModelSettings
 from ds2_jax.system.errors import InputError
 from tests.serving.servers import Running, running, write_talk
 from tests.small_runs import RATE
@@ -407,4 +409,4 @@ def test_limits_are_positive_and_models_have_names_of_their_own(tmp_path: Path) 
     with pytest.raises(InputError, match=r"^--max-streams must be more than 0, got 0"):
         Limits(max_streams=0)
     with pytest.raises(InputError, match=r"^RUN must name at least one model, got 0"):
-        open_models([], decoding=None, engine=None)  # type: ignore[arg-type]
+        named([], [], {}, ModelSettings(Path(), None, GREEDY))

@@ -12,6 +12,7 @@ from ds2_jax.audio.timeline import Timeline
 from ds2_jax.recognition.piece_outputs import NamedBlocks
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.transcript import Segment, Transcript
+from ds2_jax.serving.metrics import Metrics
 from ds2_jax.serving.model_thread import ModelThread
 from ds2_jax.serving.recordings import Result, make_job
 from ds2_jax.serving.scheduler import READ_AHEAD, Job
@@ -24,7 +25,7 @@ SECONDS = (1.0, 3.0, 3.1, 3.2, 48.0, 0.4, 90.0, 5.0)
 
 @pytest.fixture
 def thread() -> Iterator[ModelThread]:
-    thread = ModelThread()
+    thread = ModelThread(Metrics())
     yield thread
     thread.close()
 
@@ -47,12 +48,12 @@ def rest(results: "queue.Queue[Result]") -> tuple[list[Segment], Result]:
 
 @pytest.mark.parametrize("name", ["recogniser", "live"])
 def test_many_at_once_give_the_texts_of_transcribe(
-    thread: ModelThread, name: str, request: pytest.FixtureRequest
+    thread: ModelThread, name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recogniser: Recogniser = request.getfixturevalue(name)
     sounds = [talk(seconds, i) for i, seconds in enumerate(SECONDS)]
     batches: list[float] = []
-    thread._observe_batch = batches.append
+    monkeypatch.setattr(thread._metrics.batches, "observe", batches.append)
     begun = [start(thread, recogniser, iter(np.array_split(sound, 5)))[1] for sound in sounds]
     for sound, results in zip(sounds, begun, strict=True):
         segments, transcript = rest(results)
