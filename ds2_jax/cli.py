@@ -84,6 +84,9 @@ COMMANDS = {
     "lm build": Command("lm.build:build", "build an n-gram model from text files or manifests, as an ARPA file"),
     "lm tune": Command("evaluation.command:tune", "tune the weights of a language model for a run, on its dev split"),
     "bench": Command("bench.command:bench", "measure speed and memory, next to PyTorch if it is installed"),
+    "bench serve": Command(
+        "bench.serve_command:bench_serve", "measure a server: throughput, latency and live streams at once"
+    ),
 }
 """Commands by name; a name is one word or two."""
 
@@ -186,7 +189,7 @@ def _run(words: list[str]) -> int:
 
 
 def _usage() -> str:
-    rows = {name: each.about for name, each in COMMANDS.items() if " " not in name}
+    rows = {name: each.about for name, each in COMMANDS.items() if name.split()[0] not in GROUPS}
     rows |= {f"{name} {each.kind}": f"{each.about}; {name} --help lists them" for name, each in GROUPS.items()}
     return f"""\
 usage: {program()} [COMMAND] ...
@@ -223,7 +226,8 @@ def _find(words: Sequence[str]) -> tuple[str, Sequence[str]]:
     first, *rest = words
     _require_one_of("COMMAND", dict.fromkeys(name.split()[0] for name in COMMANDS), first)
     if first not in GROUPS:
-        return first, rest
+        both = " ".join(words[:2])
+        return (both, rest[1:]) if both in COMMANDS else (first, rest)
     second = rest[0] if rest else None
     _require_one_of(GROUPS[first].kind, _members(first), second, f"{first} ")
     return f"{first} {second}", rest[1:]

@@ -66,7 +66,7 @@ def test_the_command_line_comes_first_then_the_environment_then_the_file(
     found = options()
     assert (found["access"].allowed_host, found["model"]) == (("d", "e f"), ("x=runs/x", "y=runs/y"))
     assert found["settings"] == file
-    with pytest.raises(InputError, match="^--host must be 127.0.0.1 without keys, got 0.0.0.0."):
+    with pytest.raises(InputError, match=r"^--host must be 127\.0\.0\.1 without keys, got 0\.0\.0\.0\."):
         options("--no-no-key")
 
 
