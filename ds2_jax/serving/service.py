@@ -19,7 +19,7 @@ from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.transcript import Segment, Transcript
 from ds2_jax.serving.errors import RequestError
 from ds2_jax.serving.metrics import Metrics
-from ds2_jax.serving.model_thread import ModelThread
+from ds2_jax.serving.model_thread import ModelThreads
 from ds2_jax.serving.observe import record
 from ds2_jax.serving.options import Limits
 from ds2_jax.serving.recordings import Result, make_job
@@ -59,7 +59,7 @@ class Service:
         self.draining = False
         self.num_requests = self.num_streams = 0
         self.metrics = Metrics(lambda: self.num_requests)
-        self.thread = ModelThread(self.metrics)
+        self.thread = ModelThreads(self.metrics)
 
     @property
     def default(self) -> str:

@@ -13,7 +13,7 @@ from ds2_jax.recognition.piece_outputs import NamedBlocks
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.transcript import Segment, Transcript
 from ds2_jax.serving.metrics import Metrics
-from ds2_jax.serving.model_thread import ModelThread
+from ds2_jax.serving.model_thread import ModelThreads
 from ds2_jax.serving.recordings import Result, make_job
 from ds2_jax.serving.scheduler import READ_AHEAD, Job
 from ds2_jax.system.errors import InputError
@@ -24,14 +24,14 @@ SECONDS = (1.0, 3.0, 3.1, 3.2, 48.0, 0.4, 90.0, 5.0)
 
 
 @pytest.fixture
-def thread() -> Iterator[ModelThread]:
-    thread = ModelThread(Metrics())
+def thread() -> Iterator[ModelThreads]:
+    thread = ModelThreads(Metrics())
     yield thread
     thread.close()
 
 
 def start(
-    thread: ModelThread, recogniser: Recogniser, blocks: Iterator[np.ndarray]
+    thread: ModelThreads, recogniser: Recogniser, blocks: Iterator[np.ndarray]
 ) -> tuple[Job, "queue.Queue[Result]"]:
     results: queue.Queue[Result] = queue.Queue()
     job = make_job(recogniser, NamedBlocks(Path("a"), blocks, Timeline()), results.put, time.monotonic())
@@ -48,7 +48,7 @@ def rest(results: "queue.Queue[Result]") -> tuple[list[Segment], Result]:
 
 @pytest.mark.parametrize("name", ["recogniser", "live"])
 def test_many_at_once_give_the_texts_of_transcribe(
-    thread: ModelThread, name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    thread: ModelThreads, name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recogniser: Recogniser = request.getfixturevalue(name)
     sounds = [talk(seconds, i) for i, seconds in enumerate(SECONDS)]
@@ -71,7 +71,7 @@ def failing(error: Exception) -> Iterator[np.ndarray]:
     raise error
 
 
-def test_errors_of_reading_fail_only_their_recording(thread: ModelThread, recogniser: Recogniser) -> None:
+def test_errors_of_reading_fail_only_their_recording(thread: ModelThreads, recogniser: Recogniser) -> None:
     good = start(thread, recogniser, iter([talk(3.0, 0)]))[1]
     for error in (InputError("cut short"), ZeroDivisionError("a bug")):
         bad = start(thread, recogniser, failing(error))[1]
@@ -81,7 +81,7 @@ def test_errors_of_reading_fail_only_their_recording(thread: ModelThread, recogn
 
 
 def test_a_piece_on_which_the_model_fails_fails_only_its_recording(
-    thread: ModelThread, recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch
+    thread: ModelThreads, recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = recogniser.piece_log_probs
 
@@ -96,7 +96,7 @@ def test_a_piece_on_which_the_model_fails_fails_only_its_recording(
     assert kinds == [Transcript, MemoryError, Transcript]
 
 
-def test_a_client_that_goes_away_drops_its_pieces_and_its_reading(thread: ModelThread, recogniser: Recogniser) -> None:
+def test_a_client_that_goes_away_drops_its_pieces_and_its_reading(thread: ModelThreads, recogniser: Recogniser) -> None:
     closed = []
 
     def endless() -> Iterator[np.ndarray]:
@@ -116,7 +116,7 @@ def test_a_client_that_goes_away_drops_its_pieces_and_its_reading(thread: ModelT
     assert not job.waiting
 
 
-def test_little_of_a_long_recording_is_read_ahead(thread: ModelThread, recogniser: Recogniser) -> None:
+def test_little_of_a_long_recording_is_read_ahead(thread: ModelThreads, recogniser: Recogniser) -> None:
     num_read = 0
 
     def counted() -> Iterator[np.ndarray]:
