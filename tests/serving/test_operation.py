@@ -2,8 +2,10 @@
 
 import json
 import logging
+import re
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from ds2_jax.system.errors import InputError
 from tests.serving.servers import Running, running, talk, write_talk
 from tests.small_runs import RATE
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = "https://talk.example"
 
 
@@ -174,19 +177,36 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return paths
 
 
-def test_tls(live: Recogniser, audio: Path, tmp_path: Path) -> None:
+def test_the_command_speaks_tls_and_logs_json(live: Recogniser, audio: Path, tmp_path: Path) -> None:
     own, key = certificate(tmp_path)
-    with running({"live": live}, tmp_path / "uploads", network=Network(0, own, key)) as server:
-        url = f"https://localhost:{server.port}"
+    settings = tmp_path / "serve.toml"
+    settings.write_text(f"port = 0\nlog-format = 'json'\n[model.talk]\nrun = '{live._model.path}'\nengine = 'onnx'\n")
+    words = [sys.executable, "main.py", "serve", "--settings", str(settings), "--certificate", str(own)]
+    environment = {"PATH": "/usr/bin:/bin", "DS2_JAX_SERVE_CERTIFICATE_KEY": str(key)}
+    process = subprocess.Popen(words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        ready = r"ready after .* s: https://127\.0\.0\.1:(\d+)/v1 serves talk"
+        while not (found := re.fullmatch(ready, json.loads(process.stderr.readline())["message"])):
+            assert process.poll() is None
+        url = f"https://localhost:{found[1]}"
         with pytest.raises(requests.exceptions.SSLError):
             requests.get(url, timeout=60)
         with audio.open("rb") as file:
             answer = requests.post(f"{url}/transcribe", files={"file": file}, verify=str(own), timeout=60)
         assert answer.json() == {"status": "OK", "transcription": live.transcribe(audio).text}
         trusted = ssl.create_default_context(cafile=own)
-        with connect(f"wss://localhost:{server.port}/vosk", ssl=trusted) as socket:
+        with connect(f"wss://localhost:{found[1]}/vosk", ssl=trusted) as socket:
             socket.send('{"eof": 1}')
             assert json.loads(socket.recv()) == {"text": ""}
+        process.terminate()
+        assert process.wait(30) == 143
+    finally:
+        process.kill()
+        rest = process.communicate()[1].splitlines()
+    requested = [json.loads(line) for line in rest if '"route"' in line]
+    assert [each.get("model") for each in requested] == ["talk", None]
+    assert [each["route"] for each in requested] == ["/transcribe", "/vosk"]
 
 
 def test_a_certificate_that_cannot_be_used_is_told(live: Recogniser, tmp_path: Path) -> None:
