@@ -14,7 +14,7 @@ from ds2_jax.recognition.formats import to_srt, to_vtt
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.transcript import Segment, Transcript
 from ds2_jax.serving.errors import RequestError, wrong
-from ds2_jax.serving.service import Service, unless_gone
+from ds2_jax.serving.service import GoneError, Service, unless_gone
 from ds2_jax.serving.transcripts import logprobs, usage, verbose
 from ds2_jax.serving.uploads import Upload, received
 from ds2_jax.text.alphabet import Alphabet
@@ -166,7 +166,8 @@ class EventStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - see ASGI
         """Sends the response (ASGI)."""
         async with self._stack, contextlib.aclosing(self._events):
-            await unless_gone(self._request, lambda: self.stream_response(send))
+            with contextlib.suppress(GoneError):  # there is nobody to whom the response would be ended
+                await unless_gone(self._request, lambda: self.stream_response(send))
 
 
 async def _events(

@@ -10,9 +10,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ds2_jax.serving.app import make_app
+from ds2_jax.serving.connections import bounded_connections
 from ds2_jax.serving.models import open_models
 from ds2_jax.serving.observe import log_as_json
-from ds2_jax.serving.options import Access, Limits, Log, Network
+from ds2_jax.serving.options import DEFAULTS, Access, Limits, Log, Network
 from ds2_jax.serving.service import Service
 from ds2_jax.serving.settings import ModelSettings
 from ds2_jax.system.errors import InputError
@@ -57,7 +58,7 @@ def serve(settings: Mapping[str, ModelSettings], network: Network, access: Acces
         service = Service(models, folder, limits)
         app = make_app(service, keys, (access.host, *access.allowed_host), network.allow_origin, log)
         try:
-            server = Server(server_config(app, access.host, network))
+            server = Server(server_config(app, access.host, network, limits))
             asyncio.run(_run(server, service, started))
         except SystemExit as error:  # uvicorn leaves so if it cannot listen
             raise InputError(f"--port must be free on {access.host}, got {network.port}. Choose another.") from error
@@ -66,7 +67,7 @@ def serve(settings: Mapping[str, ModelSettings], network: Network, access: Acces
     return 0
 
 
-def server_config(app: ASGIApp, host: str, network: Network) -> uvicorn.Config:
+def server_config(app: ASGIApp, host: str, network: Network, limits: Limits = DEFAULTS) -> uvicorn.Config:
     """Makes the settings of the HTTP server.
 
     Raises:
@@ -79,6 +80,7 @@ def server_config(app: ASGIApp, host: str, network: Network) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        http=bounded_connections(limits.idle_seconds),
         lifespan="off",
         ws="websockets-sansio",
         ws_max_size=MESSAGE_BYTES,

@@ -99,7 +99,9 @@ def running(
     """Runs a server in a thread."""
     folder.mkdir(exist_ok=True)
     service = Service(models, folder, limits)
-    server = Server(server_config(make_app(service, keys, hosts, network.allow_origin, log), "127.0.0.1", network))
+    server = Server(
+        server_config(make_app(service, keys, hosts, network.allow_origin, log), "127.0.0.1", network, limits)
+    )
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
     while not server.started:
