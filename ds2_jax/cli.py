@@ -110,7 +110,7 @@ GROUPS = {
 }
 DEFAULT = "train"
 """The command if the user names none."""
-RECOGNITION = ("transcribe", "live", "align")
+RECOGNITION = ("transcribe", "live", "align", "serve")
 """Commands that need only the packages of requirements-recognise*.txt."""
 HELP = (["--help"], ["-h"])
 REST = "beam_options"

@@ -56,7 +56,7 @@ def serve(
             raise
         raise InputError(
             f"serve must have the package {error.name}, got an environment without it. "
-            "Install it: pip install 'ds2_jax[serve]', or the pins of requirements-dev.txt."
+            "Install it: pip install 'ds2_jax[serve]', or pip install -r requirements-serve.txt to recognise alone."
         ) from error
     models = named(runs, model, tables, usual)
     _prepare([each.engine for each in models.values()])
