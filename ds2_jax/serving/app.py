@@ -14,6 +14,7 @@ from ds2_jax.serving import deepspeech, openai
 from ds2_jax.serving.errors import RequestError
 from ds2_jax.serving.guard import Guard
 from ds2_jax.serving.observe import CLIENT_GONE, Observed
+from ds2_jax.serving.openapi import document
 from ds2_jax.serving.options import LOG, Log
 from ds2_jax.serving.service import GoneError, Service
 from ds2_jax.serving.vosk import vosk
@@ -45,6 +46,7 @@ def make_app(
         Route("/health", _health),
         Route("/ready", _ready),
         Route("/metrics", _metrics),
+        Route("/openapi.json", _openapi),
         WebSocketRoute("/vosk", vosk),
     ]
     paths = [route.path for route in routes if isinstance(route, Route | WebSocketRoute)]
@@ -76,6 +78,10 @@ async def _metrics(request: Request) -> Response:
     return Response(request.app.state.service.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
+async def _openapi(request: Request) -> Response:
+    return JSONResponse(document(request.scope.get("root_path", "")))
+
+
 async def _refused(request: Request, error: Exception) -> Response:  # noqa: ARG001
     assert isinstance(error, RequestError)
     return error.response()
@@ -84,7 +90,9 @@ async def _refused(request: Request, error: Exception) -> Response:  # noqa: ARG
 async def _not_found(request: Request, error: Exception) -> Response:  # noqa: ARG001
     assert isinstance(error, HTTPException)
     message = f"The request must fit one of the server's URLs, got: {error.detail}. Correct the URL or the method."
-    return RequestError(error.status_code, message).response()
+    response = RequestError(error.status_code, message).response()
+    response.headers.update(error.headers or {})  # such as Allow
+    return response
 
 
 async def _gone(request: Request, error: Exception) -> Response:  # noqa: ARG001

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Generator, Mapping
 
@@ -109,6 +110,9 @@ async def _run(server: Server, service: Service, started: float) -> None:
         address = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         names = ", ".join(service.models)
         logger.info(f"ready after {time.perf_counter() - started:.1f} s: {address}/v1 serves {names}")
+    if service.limits.hot_word_boost:
+        # It may take half a minute, which a request without hot words need not wait for.
+        threading.Thread(target=service.prepare_hot_words, name="hot words", daemon=True).start()
     while not serving.done() and not requested():
         await asyncio.sleep(POLL_SECONDS)
     await drain(service)

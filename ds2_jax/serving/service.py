@@ -168,6 +168,12 @@ class Service:
         finally:
             self.thread.cancel(job)
 
+    def prepare_hot_words(self) -> None:
+        """Decodes with a hot word once, which compiles beam search or loads it from the cache."""
+        for recogniser in self.models.values():
+            letter = Alphabet.of(recogniser.config.data).characters.strip()[0]
+            _ready_decoder(recogniser, {letter: self.limits.hot_word_boost})
+
     def close(self) -> None:
         """Ends the thread of the models."""
         self.thread.close()
