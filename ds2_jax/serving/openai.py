@@ -97,6 +97,9 @@ def read_fields(upload: Upload, alphabet: Alphabet) -> Wanted:
     for each in granularities:
         if each not in GRANULARITIES:
             raise wrong("timestamp_granularities", "be word or segment", _shown(each), "Correct it.")
+    for each in (include := upload.fields.get("include", [])):
+        if each != "logprobs":
+            raise wrong("include", "be logprobs", _shown(each), "Correct it.")
     _check_temperature(upload.field("temperature"))
     stream = (upload.field("stream") or "false").lower()
     if stream not in ("true", "false", "1", "0"):
@@ -105,7 +108,7 @@ def read_fields(upload: Upload, alphabet: Alphabet) -> Wanted:
     return Wanted(
         response_format,
         granularities,
-        "logprobs" in upload.fields.get("include", ()),
+        bool(include),
         stream in ("true", "1"),
         language and language[:LONGEST_LANGUAGE],
         _hot_words(upload, alphabet),
