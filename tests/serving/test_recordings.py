@@ -1,8 +1,9 @@
 """Recordings that share the model thread get the texts of `transcribe`, and an error fails only its own."""
 
 import queue
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ from ds2_jax.recognition.piece_outputs import NamedBlocks
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.transcript import Segment, Transcript
 from ds2_jax.serving.metrics import Metrics
-from ds2_jax.serving.model_thread import ModelThreads
+from ds2_jax.serving.model_thread import LiveCommand, ModelThreads
 from ds2_jax.serving.recordings import Result, make_job
-from ds2_jax.serving.scheduler import READ_AHEAD, Job
+from ds2_jax.serving.scheduler import READ_AHEAD, SHORT_SECONDS, Job
 from ds2_jax.system.errors import InputError
 from tests.serving.servers import talk
-from tests.small_runs import RATE
+from tests.small_runs import RATE, noise
 
 SECONDS = (1.0, 3.0, 3.1, 3.2, 48.0, 0.4, 90.0, 5.0)
 
@@ -131,3 +132,32 @@ def test_little_of_a_long_recording_is_read_ahead(thread: ModelThreads, recognis
     thread._read(job)
     assert len(job.waiting) == READ_AHEAD
     assert num_read < 5 * READ_AHEAD
+
+
+def test_neither_a_short_recording_nor_a_live_stream_waits_for_a_long_piece(
+    thread: ModelThreads, recogniser: Recogniser, live: Recogniser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, blocked, run = threading.Event(), threading.Event(), recogniser.piece_log_probs
+
+    def slow(waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        if max(map(len, waveforms)) > SHORT_SECONDS * RATE:
+            begun.set()
+            assert blocked.wait(30)
+        return run(waveforms)
+
+    monkeypatch.setattr(recogniser, "piece_log_probs", slow)
+    long, short = noise(30.0), talk(3.0, 2)
+    waiting = start(thread, recogniser, iter([long]))[1]
+    assert begun.wait(30)
+    for _ in range(3):
+        text = rest(start(thread, recogniser, iter([short]))[1])[1]
+        assert isinstance(text, Transcript)
+        assert text.text == recogniser.transcribe(short, RATE).text
+    events: queue.Queue[object] = queue.Queue()
+    stream = live.stream(RATE)
+    thread.command(LiveCommand(live, stream, "feed", short, events.put))
+    assert isinstance(events.get(timeout=30), list)
+    assert waiting.empty()
+    blocked.set()
+    assert isinstance(rest(waiting)[1], Transcript)
+    stream.close()

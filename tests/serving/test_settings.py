@@ -9,7 +9,7 @@ import pytest
 from ds2_jax import cli
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.serving.models import _lengths, named
-from ds2_jax.serving.options import Network
+from ds2_jax.serving.options import Access, Network
 from ds2_jax.serving.settings import ModelSettings, read_models
 from ds2_jax.system.errors import InputError
 
@@ -153,6 +153,24 @@ def test_the_network_is_checked(tmp_path: Path) -> None:
             Network(**fields)
         assert str(raised.value).startswith(message)
     assert Network(root_path="/a/b-c", allow_origin=("https://a.example:8443",)).port == 8000
+
+
+def test_another_host_needs_keys_or_an_explicit_no(tmp_path: Path) -> None:
+    message = (
+        r"^--host must be 127\.0\.0\.1 without keys, got 0\.0\.0\.0\. "
+        r"Add --api-key-file FILE, or --no-key to let everybody in\.$"
+    )
+    with pytest.raises(InputError, match=message):
+        Access("0.0.0.0")
+    assert Access("0.0.0.0", no_key=True).keys() == ()
+    path = tmp_path / "keys"
+    with pytest.raises(InputError, match=r"^--api-key-file must be a file of keys, got No such file"):
+        Access("0.0.0.0", path).keys()
+    path.write_text("\n")
+    with pytest.raises(InputError, match=r"^--api-key-file must hold at least one key, got 0"):
+        Access("0.0.0.0", path).keys()
+    path.write_text("one\n two \n")
+    assert Access("0.0.0.0", path).keys() == ("one", "two")
 
 
 def test_all_lengths_are_warmed() -> None:
