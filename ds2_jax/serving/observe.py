@@ -1,5 +1,6 @@
 """Counts and logs every request, and gives each an id, which the response names too."""
 
+import asyncio
 import contextvars
 import dataclasses
 import json
@@ -14,6 +15,7 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ds2_jax.serving.errors import RequestError
 from ds2_jax.serving.metrics import Metrics
 from ds2_jax.serving.options import Log
 from ds2_jax.system.logs import PACKAGE
@@ -99,6 +101,11 @@ class Observed:
         started = time.monotonic()
         try:
             await self._app(scope, receive, observed)
+        except asyncio.CancelledError:
+            # Uvicorn cancels what is not finished when the server ends, and would log and answer it as its own error.
+            if scope["type"] == "http" and own.status == CLIENT_GONE:
+                message = "The server must run to the end of the request, got one that stops. Send it again."
+                await RequestError(503, message).response()(scope, receive, observed)
         finally:
             self._note(scope, own, time.monotonic() - started)
 

@@ -234,6 +234,27 @@ def test_a_full_disk_is_told_and_small_files_still_work(live: Recogniser, tmp_pa
         process.communicate()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", ["true", "false"])
+def test_requests_that_outlast_the_server_are_told_to_try_again(
+    recogniser: Recogniser, tmp_path: Path, audio: Path, stream: str, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    blocked = threading.Event()
+    monkeypatch.setattr(recogniser, "piece_log_probs", lambda _: [blocked.wait(30)])
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        with running({"whole": recogniser}, tmp_path / "uploads") as server:
+            asked = pool.submit(server.post, audio, stream=stream)
+            while not server.service.thread.num_waiting:
+                time.sleep(0.01)
+            threading.Timer(6, blocked.set).start()  # after the 5 s that uvicorn waits
+        if stream == "true":
+            with pytest.raises(requests.exceptions.ChunkedEncodingError):
+                asked.result()
+        else:
+            assert (asked.result().status_code, "retry-after" in asked.result().headers) == (503, True)
+    assert "Traceback" not in caplog.text
+
+
 FIELDS = (
     b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nlive\r\n'
     b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\ngo left\r\n'
