@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from ds2_jax.audio.parts import Parts, Source, contents, num_bytes, open_binary
+from ds2_jax.audio.parts import Parts, Source, num_bytes, open_binary
 
 # A program that writes AIFF into a pipe does not know the size. sox writes this value, ffmpeg 0 or -1.
 SIZE_UNKNOWN = 0x7F000000
@@ -98,18 +98,6 @@ def logged_fault(log: str) -> str:
     return "a file cut short" if "truncated" in log else ""
 
 
-def second_flac(path: Source) -> int:
-    """Returns the byte at which another FLAC stream starts behind the first; 0 if there is none.
-
-    libFLAC ends at the number of samples that the first stream's header states.
-    """
-    with contents(path) as data:
-        offset = data.find(b"fLaC", data.find(b"fLaC") + 4)  # tags may stand in front of the first
-        while offset >= 0 and data[offset + 4 : offset + 8] not in (b"\0\0\0\x22", b"\x80\0\0\x22"):  # STREAMINFO
-            offset = data.find(b"fLaC", offset + 1)
-    return max(0, offset)
-
-
 def with_sound_behind(path: Source, file_format: str) -> Parts | None:
     """Returns a file with a right header if sound follows behind the end that the header states.
 
@@ -156,6 +144,7 @@ class _WavSound(NamedTuple):
     start: int
     stated: int  # bytes
     size: int  # bytes, at most `stated` if no sound follows behind
+    others: list[tuple[int, int]]  # start and end of further chunks of sound
 
 
 def _wav_sound(file: BinaryIO, end: int) -> _WavSound | None:
@@ -177,13 +166,25 @@ def _wav_sound(file: BinaryIO, end: int) -> _WavSound | None:
                 size += 1 << 32
                 if start + size > end:
                     size = end - start
-            return _WavSound(head, about, start, stated, size)
+            return _WavSound(head, about, start, stated, size, _more_data(file, start + size + size % 2, end, order))
     return None
 
 
+def _more_data(file: BinaryIO, offset: int, end: int, order: str) -> list[tuple[int, int]]:
+    """Lists start and end of further chunks of sound from `offset`."""
+    if offset >= end:
+        return []
+    return [
+        (start, min(start + size, end))
+        for name, size, start in _chunks(file, offset, order)
+        if name == b"data" and start < end
+    ]
+
+
 def _plain_wav(path: Source, sound: _WavSound) -> Parts:
-    head, about, start, _, size = sound
-    ranges = [(start, min(start + size, num_bytes(path)))]
+    head, about, start, _, size, others = sound
+    ranges = [(start, min(start + size, num_bytes(path))), *others]
+    size += sum(end - start for start, end in others)
     if size < 1 << 32:
         order = ">" if head.startswith(b"RIFX") else "<"
         head = head.replace(b"RF64", b"RIFF")
@@ -194,7 +195,7 @@ def _plain_wav(path: Source, sound: _WavSound) -> Parts:
 
 def _wav_with_sound_behind(path: Source, file: BinaryIO, end: int) -> Parts | None:
     found = _wav_sound(file, end)
-    return None if found is None or found.size <= found.stated else _plain_wav(path, found)
+    return None if found is None or (found.size <= found.stated and not found.others) else _plain_wav(path, found)
 
 
 def _aiff_with_sound_behind(path: Source, file: BinaryIO, end: int) -> Parts | None:
