@@ -2,7 +2,6 @@
 
 import re
 import struct
-import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
@@ -11,10 +10,6 @@ from ds2_jax.audio.parts import Parts, Source, num_bytes, open_binary
 # A program that writes AIFF into a pipe does not know the size. sox writes this value, ffmpeg 0 or -1.
 SIZE_UNKNOWN = 0x7F000000
 SPHERE_MAX_HEADER_BYTES = 1 << 16
-OGG_PAGE = struct.Struct("<4sxB8xII4sB")  # "OggS", flags, stream, page number, checksum, number of segments
-OGG_FIRST = 2  # flag of a stream's first page
-OGG_LAST = 4  # flag of a stream's last page
-REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 LARGEST = 1 << 60  # a size that nobody writes
 SMALLEST_CHUNK = 8  # bytes: name and size
 MOST_PADDING = 1 << 16
@@ -25,7 +20,6 @@ METADATA_CHUNKS = frozenset(
 )
 KNOWN_CHUNKS = METADATA_CHUNKS | {b"fmt ", b"data", b"COMM", b"SSND"}
 FILE_STARTS = frozenset({b"RIFF", b"RIFX", b"RF64", b"FORM"})
-OGG_CHAINED = "a second stream"
 
 
 def wav_data_bytes(path: Source) -> tuple[int, int]:
@@ -44,44 +38,6 @@ def sphere_sample_count(path: Source) -> int | None:
         header, _, _ = file.read(SPHERE_MAX_HEADER_BYTES).partition(b"end_head")
     found = re.search(rb"^sample_count -i (\d+)", header, re.MULTILINE)
     return int(found[1]) if found else None
-
-
-def ogg_fault(path: Source) -> str:
-    """Reads an Ogg file to its end and describes the first fault of its pages; "" if there is none.
-
-    Source: RFC 3533, section 6.
-    """
-    with open_binary(path) as file:
-        data = file.read()
-    offset, flags, stream, expected = 0, 0, None, None
-    while header := data[offset : offset + OGG_PAGE.size]:
-        if len(header) < OGG_PAGE.size:
-            return "a file cut short"
-        capture, flags, serial, number, checksum, num_segments = OGG_PAGE.unpack(header)
-        end = offset + OGG_PAGE.size + num_segments
-        end += sum(data[offset + OGG_PAGE.size : end])
-        if capture != b"OggS":
-            return f"something other than a page at byte {offset}"
-        if end > len(data):
-            return "a file cut short"
-        if _ogg_checksum(data[offset:end]) != checksum:
-            return f"a damaged page at byte {offset}"
-        if stream not in (None, serial) or (flags & OGG_FIRST and offset):
-            return f"{OGG_CHAINED} at byte {offset}"
-        if expected not in (None, number):
-            return f"a page missing before byte {offset}"
-        offset, stream, expected = end, serial, number + 1
-    return "" if flags & OGG_LAST else "a file cut short"
-
-
-def _ogg_checksum(page: bytes) -> bytes:
-    """Computes Ogg's CRC-32, where the checksum's own four bytes count as zero.
-
-    zlib's CRC-32 gives it if the bits of each byte are reversed before and after, and zlib's two inversions are undone.
-    """
-    blank = page[:22] + bytes(4) + page[26:]
-    reverse = zlib.crc32(blank.translate(REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return reverse.to_bytes(4, "big").translate(REVERSED_BITS)
 
 
 def logged_fault(log: str) -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from ds2_jax.audio import flac, headers, mp3
+from ds2_jax.audio import flac, headers, mp3, ogg
 from ds2_jax.audio.cut import check_not_cut
 from ds2_jax.audio.joined import another_recording, check_single
 from ds2_jax.audio.parts import AudioBytes, Parts, Source, num_bytes
@@ -40,11 +40,12 @@ class UnknownFormatError(InputError):
 
     Attributes:
         ranges: start and end of the parts that hold the sound, in bytes; empty if they are not known.
+        links: the recordings of a chain, one after the other; empty if the file is no chain.
     """
 
-    def __init__(self, message: str, ranges: Sequence[tuple[int, int]] = ()) -> None:
+    def __init__(self, message: str, ranges: Sequence[tuple[int, int]] = (), links: Sequence[AudioBytes] = ()) -> None:
         super().__init__(message)
-        self.ranges = ranges
+        self.ranges, self.links = ranges, links
 
 
 class Opened(NamedTuple):
@@ -128,7 +129,8 @@ def _open(source: Source, opened: Source | Parts, stack: contextlib.ExitStack) -
             rule = "be undamaged WAV, FLAC, Ogg, MP3, Sphere, AIFF or similar audio"
             raise unusable(source, rule, f"a file libsndfile cannot open ({error.error_string})") from error
         rule = "be WAV, FLAC, Ogg, MP3, Sphere, AIFF or similar audio that libsndfile reads"
-        raise UnknownFormatError(f"{source} must {rule}, got: {error.error_string}") from error
+        message = f"{source} must {rule}, got: {error.error_string}"
+        raise UnknownFormatError(message, links=ogg.links(source)) from error
 
 
 def _recognisable(source: Source, code: int) -> Parts | None:
@@ -187,9 +189,10 @@ def _check_length(source: Source, file: soundfile.SoundFile) -> None:
             raise unusable(source, f"hold the {promised} bytes of audio that its header states", f"{held}")
     if file.format == "NIST" and (sample_count := headers.sphere_sample_count(source)) not in (None, file.frames):
         raise unusable(source, f"hold the {sample_count} samples that its header states", f"{file.frames}")
-    if file.format == "OGG" and (fault := headers.ogg_fault(source)):
-        if fault.startswith(headers.OGG_CHAINED):
-            raise UnknownFormatError(f"{source} must hold one Ogg stream, got {fault}. Install ffmpeg to read it.")
+    if file.format == "OGG" and (fault := ogg.fault(source)):
+        if fault.startswith(ogg.SECOND):
+            message = f"{source} must hold one Ogg stream, got {fault}. Install ffmpeg to read it."
+            raise UnknownFormatError(message, links=ogg.links(source))
         raise unusable(source, "hold one undamaged Ogg stream", fault)
     if file.format == "FLAC" and (offset := flac.second_flac(source)):
         # ffmpeg 5.1 leaves out the last block of the first stream.

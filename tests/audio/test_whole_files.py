@@ -317,12 +317,27 @@ def test_what_libsndfile_does_not_support_is_read_through_ffmpeg(
         read_audio(path, RATE)
 
 
+@pytest.mark.usefixtures("no_ffmpeg")
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_chained_ogg_is_read_to_its_end(tmp_path: Path, subtype: str) -> None:
+    first, second = (write(tmp_path / f"{name}.ogg", tone(name), RATE, subtype) for name in (2, 3))
+    expected = np.concatenate([heard(first), heard(second), heard(first)])
+    path = tmp_path / "chain.ogg"
+    path.write_bytes(first.read_bytes() + second.read_bytes() + first.read_bytes())
+    np.testing.assert_array_equal(heard(path), expected)
+    other = write(tmp_path / "other.ogg", tone(1, channels=2), RATE, subtype)
+    path.write_bytes(first.read_bytes() + other.read_bytes())
+    with pytest.raises(InputError, match="must keep its sample rate and channels to the end, got streams that differ"):
+        read_audio(path, RATE)
+
+
 @pytest.mark.usefixtures("ffmpeg")
-def test_chained_ogg_is_read_to_its_end(tmp_path: Path) -> None:
-    data = write(tmp_path / "a.ogg", tone(2)).read_bytes()
-    path = tmp_path / "b.ogg"
-    path.write_bytes(data + data)
-    assert len(heard(path)) == pytest.approx(4 * RATE, abs=0.05 * RATE)
+@pytest.mark.parametrize(("name", "options"), [("a.spx", ("-c:a", "libspeex")), ("a.oga", ("-c:a", "flac"))])
+def test_a_chain_that_ffmpeg_reads(tmp_path: Path, name: str, options: tuple[str, ...]) -> None:
+    path = converted(write(tmp_path / "source.wav", tone(2)), name, *options)
+    expected = heard(path)
+    path.write_bytes(path.read_bytes() * 2)
+    np.testing.assert_allclose(heard(path), np.tile(expected, 2), atol=1e-6)
 
 
 @pytest.mark.usefixtures("ffmpeg")
