@@ -71,11 +71,13 @@ def translate(checkpoint: Checkpoint, path: Path, edges: Edges | None = None) ->
     """
     weights = _Weights(checkpoint, path)
     described = _describe(checkpoint.content, path)
-    model = _model(weights, path)
-    features = _features(described, edges, path)
     characters, order = _alphabet(described.labels, path)
-    config = Config(data=DataConfig(alphabet=characters), features=features, model=model)
-    Alphabet.of(config.data)  # checks it
+    try:
+        model, features = _model(weights, path), _features(described, edges, path)
+        config = Config(data=DataConfig(alphabet=characters), features=features, model=model)
+        Alphabet.of(config.data)  # checks it
+    except InputError as error:  # settings do not know where they come from
+        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
     arrays = _arrays(weights, config, order)
     if rest := weights.unused():
         rule = "hold the weights of DeepSpeech 2 and no others"
