@@ -102,7 +102,7 @@ def without_places(config: Config) -> Config:
     none = dict.fromkeys(("archive", "train", "dev", "test", "corpus"))
     data = dataclasses.replace(config.data, root=Path("datasets"), **none)  # type: ignore[arg-type]
     perturb = dataclasses.replace(config.perturb, responses=None, noise=None)
-    return dataclasses.replace(config, data=data, perturb=perturb)
+    return dataclasses.replace(config, data=data, perturb=perturb, init_from=None)
 
 
 def _write_own(run: Path, config: Config, variables: Any, out: Path, *, int8: bool) -> list[Path]:

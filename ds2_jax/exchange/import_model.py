@@ -15,9 +15,6 @@ from ds2_jax.system.files import file_digest, make_writable
 
 logger = logging.getLogger(__package__)
 
-ORIGIN = "origin.json"
-"""The file that says what a model was made of."""
-
 
 def import_model(file: Path, out: Path, edges: Edges | None) -> int:
     """Writes a folder that every command takes as RUN.
@@ -37,13 +34,16 @@ def import_model(file: Path, out: Path, edges: Edges | None) -> int:
         raise InputError(f"--out must be an empty or new folder, got {out}. Give another, or empty it.")
     imported = translate(pytorch.read(file), file, edges)
     make_writable(out)
+    config = imported.config
     origin = {
         "file": file.name,
         "sha256": file_digest(file),
         "made_by": f"deepspeech.pytorch {imported.version}",
     }
-    config = imported.config
-    texts = {run_folder.CONFIG: config_lib.to_json(config) + "\n", ORIGIN: json.dumps(origin, indent=2) + "\n"}
+    texts = {
+        run_folder.CONFIG: config_lib.to_json(config) + "\n",
+        run_folder.ORIGIN: json.dumps(origin, indent=2) + "\n",
+    }
     written = write_folder(texts, config, safetensors.as_tree(imported.arrays), out, int8=False)
     print(describe(imported))
     for each in written:

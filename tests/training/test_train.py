@@ -134,7 +134,7 @@ def test_nothing_compiles_after_the_first_epoch(trained: Trained) -> None:
 
 def lowered_step(config: Config) -> str:
     """Returns the program of a run's training step, as text."""
-    tx = make_optimizer(config.optim, 3, 3 * config.epochs)
+    tx = make_optimizer(config, 3, 3 * config.epochs)
     num_labels = Alphabet.of(config.data).size
     step = functools.partial(update.train_step, config=config, num_labels=num_labels, tx=tx)
     counts = np.full(8, 4000, np.int32)
