@@ -77,10 +77,10 @@ def _graph_claims() -> Sequence[bytes]:
 
 
 def _weight_claims() -> Sequence[bytes]:
-    from tests.engines import hostile
+    from tests.engines import hostile, hostile_weights
 
     settings = [hostile.with_settings(each)[1] for each in (hostile.other_settings() | hostile.other_sizes()).values()]
-    return [*_hostile("other_weights")(), *settings]
+    return [*hostile_weights.other_weights().values(), *settings]
 
 
 def _seeds(name: str) -> Callable[[], Sequence[bytes]]:
