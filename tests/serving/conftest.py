@@ -17,3 +17,9 @@ def recogniser(tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
 def live(tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
     """A model that can stream."""
     return talkative(tmp_path_factory.mktemp("runs") / "live", LIVE_CONFIG)
+
+
+@pytest.fixture(scope="session")
+def pausing(tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
+    """A model that can stream and writes nothing in the pauses of `talk`."""
+    return talkative(tmp_path_factory.mktemp("runs") / "pausing", LIVE_CONFIG, pause_label=17)
