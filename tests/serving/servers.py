@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import requests
 import soundfile
+import soxr
 import uvicorn
 
 from ds2_jax.config import Config
@@ -54,9 +55,9 @@ def talk(seconds: float, seed: int) -> np.ndarray:
     return samples
 
 
-def write_talk(path: Path, seconds: float, seed: int) -> Path:
+def write_talk(path: Path, seconds: float, seed: int, sample_rate: int = RATE) -> Path:
     """Writes such noise as a WAV file."""
-    soundfile.write(path, talk(seconds, seed), RATE)
+    soundfile.write(path, soxr.resample(talk(seconds, seed), RATE, sample_rate), sample_rate)
     return path
 
 
