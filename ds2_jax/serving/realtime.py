@@ -21,7 +21,7 @@ from ds2_jax.audio.g711 import decode_alaw, decode_ulaw
 from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.hypothesis import Word
 from ds2_jax.recognition.streaming import Event, FinalText, PartialText
-from ds2_jax.serving.errors import RequestError, wrong
+from ds2_jax.serving.errors import RequestError, shown, wrong
 from ds2_jax.serving.hot_words import hot_words
 from ds2_jax.serving.live import Line, LiveStream, StreamError, converse
 from ds2_jax.serving.realtime_settings import Settings
@@ -137,7 +137,7 @@ class Session:
             await self._send("input_audio_buffer.cleared")
         else:
             known = ", ".join((*UPDATES, *(f"input_audio_buffer.{each}" for each in ("append", "commit", "clear"))))
-            raise wrong("type", f"be one of {known}", repr(kind)[:100], "This server only transcribes.")
+            raise wrong("type", f"be one of {known}", shown(kind), "This server only transcribes.")
 
     async def _update(self, session: Any) -> None:
         """Takes settings, which count for the audio that comes next."""
@@ -155,7 +155,7 @@ class Session:
         try:
             content = base64.b64decode(audio, validate=True)
         except (TypeError, ValueError, binascii.Error) as error:
-            raise wrong("audio", "be base64", repr(audio)[:20], "Encode the bytes of the samples.") from error
+            raise wrong("audio", "be base64", shown(audio), "Encode the bytes of the samples.") from error
         if self._settings.audio_format == "audio/pcmu":
             return decode_ulaw(content)
         if self._settings.audio_format == "audio/pcma":
@@ -242,19 +242,20 @@ class Session:
 
     async def _commit_item(self, end: float) -> float:
         """Tells that the turn is an item now; returns its length in seconds."""
-        item, previous = self._turn.item, self._previous_item
+        previous = self._previous_item
         await self._send_of_item("input_audio_buffer.committed", previous_item_id=previous)
+        item = {"id": self._turn.item, "object": "realtime.item", "type": "message", "status": "completed"}
         content = [{"type": "input_audio", "transcript": None}]
-        shown = {"id": item, "object": "realtime.item", "type": "message", "status": "completed", "role": "user"}
         for kind in ("created",) if self._beta else ("added", "done"):
-            await self._send(f"conversation.item.{kind}", previous_item_id=previous, item=shown | {"content": content})
+            event = f"conversation.item.{kind}"
+            await self._send(event, previous_item_id=previous, item=item | {"role": "user", "content": content})
         seconds = end - self._turn_start
-        self._previous_item, self._turn_start = item, end
+        self._previous_item, self._turn_start = self._turn.item, end
         return seconds
 
     async def _show_settings(self, change: str) -> None:
         kind = f"transcription_session.{change}" if self._beta else f"session.{change}"
-        await self._send(kind, session=self._settings.shown(self._name, beta=self._beta))
+        await self._send(kind, session=self._settings.described(self._name, beta=self._beta))
 
     async def _send_of_item(self, kind: str, **content: Any) -> None:
         await self._send(kind, item_id=self._turn.item, **content)

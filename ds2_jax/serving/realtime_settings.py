@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ds2_jax.recognition.endpoints import ENDPOINTS, Endpoints
-from ds2_jax.serving.errors import wrong
+from ds2_jax.serving.errors import shown, wrong
 
 RATES = {"audio/pcm": 24000, "audio/pcmu": 8000, "audio/pcma": 8000}
 """Sample rates in Hz by format."""
@@ -80,7 +80,7 @@ class Settings:
         """
         session = _object(session, "session")
         if (kind := session.get("type", "transcription")) != "transcription":
-            raise wrong("session.type", "be transcription", _shown(kind), "This server only transcribes.")
+            raise wrong("session.type", "be transcription", shown(kind), "This server only transcribes.")
         audio = _object(session.get("audio"), "session.audio")
         given = {new: session[old] for old, new in BETA_NAMES.items() if old in session}
         given |= _object(audio.get("input"), "session.audio.input")
@@ -95,7 +95,7 @@ class Settings:
             changes["logprobs"] = LOGPROBS in _texts(session["include"], "session.include")
         return dataclasses.replace(self, **changes)
 
-    def shown(self, number: str, *, beta: bool) -> dict[str, Any]:
+    def described(self, number: str, *, beta: bool) -> dict[str, Any]:
         """Writes the settings in effect.
 
         Args:
@@ -131,10 +131,10 @@ def _format(value: Any) -> str:
     else:
         name, rate = BETA_FORMATS.get(value, value) if isinstance(value, str) else value, None
     if not isinstance(name, str) or name not in RATES:
-        raise wrong("session.audio.input.format", f"be one of {', '.join(RATES)}", _shown(name), "Correct it.")
+        raise wrong("session.audio.input.format", f"be one of {', '.join(RATES)}", shown(name), "Correct it.")
     if rate not in (None, RATES[name]):
         rule = f"be {RATES[name]} for {name}"
-        raise wrong("session.audio.input.format.rate", rule, _shown(rate), "Resample the audio.")
+        raise wrong("session.audio.input.format.rate", rule, shown(rate), "Resample the audio.")
     return name
 
 
@@ -144,7 +144,7 @@ def _transcription(value: Any) -> dict[str, Any]:
     for name in ("model", "prompt"):
         text = given.get(name)
         if not (text is None or isinstance(text, str)):
-            raise wrong(f"{place}.{name}", "be a text", _shown(text), "Correct it.")
+            raise wrong(f"{place}.{name}", "be a text", shown(text), "Correct it.")
         if text is not None:
             changes[name] = text
     if "keywords" in given:
@@ -158,7 +158,7 @@ def _vad(value: Any) -> ServerVad | None:
     place = "session.audio.input.turn_detection"
     given = _object(value, place)
     if (kind := given.get("type", "server_vad")) not in ("server_vad", "semantic_vad"):
-        raise wrong(f"{place}.type", "be server_vad or semantic_vad", _shown(kind), "null lets the client commit.")
+        raise wrong(f"{place}.type", "be server_vad or semantic_vad", shown(kind), "null lets the client commit.")
     milliseconds = {
         field.name: _milliseconds(given[field.name], f"{place}.{field.name}")
         for field in dataclasses.fields(ServerVad)
@@ -171,7 +171,7 @@ def _vad(value: Any) -> ServerVad | None:
 
 def _milliseconds(value: Any, place: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise wrong(place, "be a number of milliseconds", _shown(value), "Correct it.")
+        raise wrong(place, "be a number of milliseconds", shown(value), "Correct it.")
     return int(min(value, MOST_MS))
 
 
@@ -179,7 +179,7 @@ def _object(value: Any, place: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise wrong(place, "be an object", _shown(value), "Correct it.")
+        raise wrong(place, "be an object", shown(value), "Correct it.")
     return value
 
 
@@ -187,9 +187,5 @@ def _texts(value: Any, place: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
-        raise wrong(place, "be a list of texts", _shown(value), "Correct it.")
+        raise wrong(place, "be a list of texts", shown(value), "Correct it.")
     return tuple(value)
-
-
-def _shown(value: object) -> str:
-    return repr(value)[:100]

@@ -166,6 +166,16 @@ def test_text_that_will_not_change_comes_before_the_commit(client: Client, live:
     assert text_of(finals(live, content)).startswith(early)
 
 
+def test_an_update_that_changes_nothing_does_not_cut(client: Client, live: Recogniser) -> None:
+    content = pcm(4.0, 1)
+    client.update(turn_detection=None)
+    for half in (content[: 2 * RATE * 2], content[2 * RATE * 2 :]):
+        client.append(half)
+        client.update(turn_detection=None)
+    client.send("input_audio_buffer.commit")
+    assert client.until(COMPLETED)[-1]["transcript"] == text_of(finals(live, content))
+
+
 def test_server_vad_ends_turns_at_pauses(client: Client, pausing: Recogniser) -> None:
     content = pcm(14.0, 3)
     vad = {"type": "server_vad", "threshold": 0.3, "silence_duration_ms": 700, "prefix_padding_ms": 100}
@@ -330,6 +340,13 @@ def test_an_error_leaves_the_session_as_it_was(
     assert error["type"] == "invalid_request_error"
     assert " must " in error["message"]
     assert client.update() == client.first["session"]["audio"]["input"] | {"include": []}
+
+
+@pytest.mark.parametrize("depth", [100, 900, 960, 990, 100_000])
+def test_what_a_client_wrote_can_be_shown(client: Client, depth: int) -> None:
+    client.socket.send('{"type": ' + "[" * depth + "]" * depth + ', "event_id": "\\ud800"}')
+    assert client.error()["event_id"] in ("\ud800", None)
+    assert client.update()["transcription"]["model"] == "live"
 
 
 def test_a_stream_that_fails_ends_its_turn_alone(
