@@ -137,7 +137,7 @@ def test_a_session_begins_with_the_settings_in_effect(client: Client) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["live", "whole"])
+@pytest.mark.parametrize("name", ["live", "pausing", "whole"])
 def test_a_committed_turn_has_the_text_of_a_stream(client: Client, name: str, request: pytest.FixtureRequest) -> None:
     model: Recogniser = request.getfixturevalue("recogniser" if name == "whole" else name)
     assert client.update(turn_detection=None, transcription={"model": name})["turn_detection"] is None
@@ -187,6 +187,8 @@ def test_server_vad_ends_turns_at_pauses(client: Client, pausing: Recogniser) ->
     turns = [client.until(COMPLETED) for _ in expected[:-1]] + [client.committed()]
     assert [turn[-1]["transcript"] for turn in turns] == [each.text for each in expected]
     items = [turn[-1]["item_id"] for turn in turns]
+    client.append(bytes(2 * RATE) + pcm(1.0, 1))  # a second of silence first
+    assert 14_900 <= client.until("input_audio_buffer.speech_started")[-1]["audio_start_ms"] < 16_000
     ends = [0]
     for index, (turn, segment) in enumerate(zip(turns, expected, strict=True)):
         kinds = [each["type"] for each in turn if each["type"] != DELTA]

@@ -70,6 +70,16 @@ def test_a_turn_ends_at_its_pause_or_where_the_stream_would_anyway() -> None:
     assert updated(turn_detection={"silence_duration_ms": 2000}).endpoints == Endpoints(pause=2.0, no_labels=4.0)
 
 
+def test_a_value_too_deep_to_be_shown_is_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(
+        RequestError, match=r"^session must be an object, got a list that is nested too deeply\. Correct"
+    ):
+        PLAIN.updated(deep)
+
+
 INPUTS = JSON | st.fixed_dictionaries(
     {},
     optional={
