@@ -21,7 +21,7 @@ class Limits:
     max_megabytes: float = 100.0
     """Largest upload, in megabytes."""
     max_seconds: float = 7200.0
-    """Longest recording, in seconds."""
+    """Longest recording, and longest turn of a Realtime client that commits its turns, in seconds."""
     max_requests: int = 64
     """Recordings that may be uploaded, wait and be recognised at once. Further ones get status 429."""
     max_streams: int = 100
