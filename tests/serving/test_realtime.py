@@ -1,82 +1,33 @@
 """OpenAI's Realtime transcription, message by message."""
 
-import base64
 import json
-import socket
-import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
-from websockets.sync.connection import Connection
 
 from ds2_jax.audio.g711 import decode_alaw, decode_ulaw
-from ds2_jax.decoding.decoder import Decoder
-from ds2_jax.recognition.endpoints import ENDPOINTS, Endpoints
+from ds2_jax.recognition.endpoints import Endpoints
 from ds2_jax.recognition.recogniser import Recogniser
-from ds2_jax.recognition.streaming import FinalText
 from ds2_jax.serving.options import Limits
-from tests.serving.servers import Running, running, talk
-
-RATE = 24_000
-DELTA, COMPLETED, FAILED = (
-    f"conversation.item.input_audio_transcription.{name}" for name in ("delta", "completed", "failed")
+from tests.serving.realtime_client import (
+    COMMITTED,
+    COMPLETED,
+    DELTA,
+    FAILED,
+    RATE,
+    Client,
+    Message,
+    connected,
+    deltas,
+    finals,
+    pcm,
+    refused,
+    text_of,
+    updating,
 )
-COMMITTED = ["input_audio_buffer.committed", "conversation.item.added", "conversation.item.done", COMPLETED]
-Message = dict[str, Any]
-
-
-class Client:
-    """A client that has read the first event."""
-
-    def __init__(self, socket: Connection) -> None:
-        self.socket = socket
-        self.first = self.receive()
-
-    def receive(self) -> Message:
-        event: Message = json.loads(self.socket.recv(timeout=30))
-        assert event["event_id"].startswith("event_")
-        return event
-
-    def until(self, kind: str) -> list[Message]:
-        """Receives events up to one of a kind."""
-        events = [self.receive()]
-        while events[-1]["type"] != kind:
-            assert events[-1]["type"] != "error", events[-1]
-            events.append(self.receive())
-        return events
-
-    def send(self, kind: str, **fields: Any) -> None:
-        self.socket.send(json.dumps({"type": kind, **fields}))
-
-    def update(self, **inputs: Any) -> Message:
-        """Changes settings; returns those in effect."""
-        include = inputs.pop("include", None)
-        session = {"type": "transcription", "audio": {"input": inputs}} | ({"include": include} if include else {})
-        self.send("session.update", session=session)
-        session = self.until("session.updated")[-1]["session"]
-        assert session["audio"]["input"]["noise_reduction"] is None
-        inputs_in_effect: Message = session["audio"]["input"] | {"include": session["include"]}
-        return inputs_in_effect
-
-    def append(self, content: bytes, size: int = 9600) -> None:
-        for start in range(0, len(content), size):
-            self.send("input_audio_buffer.append", audio=base64.b64encode(content[start : start + size]).decode())
-
-    def committed(self) -> list[Message]:
-        self.send("input_audio_buffer.commit")
-        return self.until(COMPLETED)
-
-    def error(self) -> Message:
-        event = self.receive()
-        assert event["type"] == "error"
-        assert event["error"].keys() == {"type", "message", "code", "param", "event_id"}
-        error: Message = event["error"]
-        return error
+from tests.serving.servers import Running, running
 
 
 @pytest.fixture(scope="module")
@@ -90,39 +41,10 @@ def server(
         server.wait_until_idle()
 
 
-def connected(server: Running, query: str = "?intent=transcription", **options: Any) -> Connection:
-    return connect(f"ws://127.0.0.1:{server.port}/v1/realtime{query}", **options)
-
-
 @pytest.fixture
 def client(server: Running) -> Iterator[Client]:
     with connected(server) as connection:
         yield Client(connection)
-
-
-def pcm(seconds: float, seed: int) -> bytes:
-    samples = np.interp(np.arange(0, seconds, 1 / RATE), np.arange(0, seconds, 1 / 16_000), talk(seconds, seed))
-    return (samples * 32767).astype("<i2").tobytes()
-
-
-def finals(
-    recogniser: Recogniser,
-    samples: bytes | np.ndarray,
-    endpoints: Endpoints = ENDPOINTS,
-    rate: int = RATE,
-    decoder: Decoder | None = None,
-) -> list[FinalText]:
-    stream = recogniser.streams.open(rate, endpoints, decoder)
-    samples = np.frombuffer(samples, "<i2") if isinstance(samples, bytes) else samples
-    return [event for event in stream.feed(samples) + stream.finish() if isinstance(event, FinalText)]
-
-
-def text_of(segments: list[FinalText]) -> str:
-    return " ".join(each.text for each in segments)
-
-
-def deltas(events: list[Message]) -> list[str]:
-    return [each["delta"] for each in events if each["type"] == DELTA]
 
 
 def test_a_session_begins_with_the_settings_in_effect(client: Client) -> None:
@@ -298,10 +220,6 @@ def test_the_names_of_the_beta_are_understood(server: Running, live: Recogniser,
         assert events[-1]["transcript"] == text_of(finals(live, content))
 
 
-def updating(**inputs: Any) -> Message:
-    return {"type": "session.update", "session": {"audio": {"input": inputs}}}
-
-
 @pytest.mark.parametrize(
     ("message", "param", "code"),
     [
@@ -372,95 +290,7 @@ def test_a_stream_that_fails_ends_its_turn_alone(
     assert completed["item_id"] != failed["item_id"]
 
 
-def test_browsers_get_the_subprotocol_and_send_the_key_in_it(live: Recogniser, tmp_path: Path) -> None:
-    with running({"live": live}, tmp_path / "uploads", keys=["key"]) as server:
-        with connected(server, subprotocols=["realtime", "openai-insecure-api-key.key"]) as connection:
-            assert connection.subprotocol == "realtime"
-        assert refused(server) == 401
-        assert refused(server, subprotocols=["realtime", "openai-insecure-api-key.other"]) == 401
-
-
-def refused(server: Running, query: str = "", **options: Any) -> int:
-    with pytest.raises(InvalidStatus) as error, connected(server, query, **options):
-        pass
-    return error.value.response.status_code
-
-
 def test_an_unknown_model_is_refused(server: Running) -> None:
     assert refused(server, "?model=gpt-realtime") == 404
     with connected(server, "?model=whole") as connection:
         assert Client(connection).first["session"]["audio"]["input"]["transcription"]["model"] == "whole"
-
-
-def closed(client: Client) -> tuple[int, str]:
-    with pytest.raises(ConnectionClosed) as error:
-        client.until("the end")
-    assert error.value.rcvd is not None
-    return error.value.rcvd.code, error.value.rcvd.reason
-
-
-def test_turns_messages_idle_time_and_streams_are_bounded(live: Recogniser, tmp_path: Path) -> None:
-    limits = Limits(max_seconds=2.0, max_streams=1, idle_seconds=0.4)
-    with running({"live": live}, tmp_path / "uploads", limits) as server:
-        with connected(server) as connection:
-            client = Client(connection)
-            assert refused(server) == 429
-            client.update(turn_detection=None)
-            client.append(bytes(4 * RATE), 4 * RATE)
-            client.append(bytes(2))
-            assert client.error()["code"] == "turn_too_long"
-            assert client.committed()[-1]["usage"]["seconds"] == 2.0
-            client.append(bytes(2 * RATE))
-            assert closed(client) == (1008, "nothing came for 0.4 s")
-        server.wait_until_idle()
-        with connected(server) as connection:
-            client = Client(connection)
-            client.append(bytes(2**22), 2**22)
-            assert closed(client)[0] == 1009
-        server.wait_until_idle()
-        with connected(server) as connection:
-            client = Client(connection)
-            client.append(pcm(1.0, 1))
-            connection.socket.close()  # goes away without a word
-        server.wait_until_idle()
-
-
-def test_a_client_that_does_not_read_is_given_up(live: Recogniser, tmp_path: Path) -> None:
-    content = json.dumps(updating(transcription={"prompt": "7" * 50_000})).encode()  # the answer has it, too
-    frame = struct.pack(">BBHI", 0x81, 0x80 | 126, len(content), 0) + content
-    head = (
-        "GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    with running({"live": live}, tmp_path / "uploads", Limits(idle_seconds=0.4)) as server:
-        with socket.create_connection(("127.0.0.1", server.port)) as client:
-            client.sendall(head.encode())
-            assert client.recv(100).startswith(b"HTTP/1.1 101 ")
-            client.settimeout(0.2)
-            with pytest.raises(TimeoutError):
-                client.sendall(1000 * frame)
-            server.wait_until_idle()
-        server.wait_until_idle()
-
-
-def test_hours_of_silence_are_no_turn(live: Recogniser, tmp_path: Path) -> None:
-    with (
-        running({"live": live}, tmp_path / "uploads", Limits(max_seconds=2.0)) as server,
-        connected(server) as connection,
-    ):
-        client = Client(connection)
-        client.append(bytes(2 * 9 * RATE), 2 * RATE)
-        client.append(pcm(3.0, 1))
-        completed = client.committed()[-1]
-        assert completed["transcript"]
-        assert completed["usage"]["seconds"] < 4.0
-
-
-def test_a_server_that_stops_closes_its_sessions(live: Recogniser, tmp_path: Path) -> None:
-    with running({"live": live}, tmp_path / "uploads") as server:
-        connection = connected(server)
-        client = Client(connection)
-        client.append(pcm(1.0, 1))
-        client.until(DELTA)
-    assert closed(client)[0] == 1012
-    assert server.service.num_streams == 0
