@@ -30,8 +30,9 @@ NO_CHECKPOINTS = "checkpoints of deepspeech.pytorch are not there; DS2_JAX_CHECK
 NO_CHROMIUM = "Chromium is not there; apt-get install chromium"
 NO_PORTAUDIO = "PortAudio is not there; apt-get install libportaudio2"
 NO_NPM = "npm is not there; apt-get install npm"
+NO_PYTHON312 = "Python 3.12 is not there; wyoming-openai needs it"
 NO_FFMPEG = "ffmpeg is not there; apt-get install ffmpeg"
-NO_DATA, NO_PROGRAM = (NO_AN4, NO_CHECKPOINTS), (NO_CHROMIUM, NO_FFMPEG, NO_NPM, NO_PORTAUDIO)
+NO_DATA, NO_PROGRAM = (NO_AN4, NO_CHECKPOINTS), (NO_CHROMIUM, NO_FFMPEG, NO_NPM, NO_PORTAUDIO, NO_PYTHON312)
 ALLOWED_SKIPS = NO_DATA if os.environ.get("CI") else (*NO_DATA, *NO_PROGRAM)
 """The only allowed reasons to skip a test; any other skip is a failure. CI has every program."""
 

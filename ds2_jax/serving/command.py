@@ -28,7 +28,7 @@ def serve(
     limits: Annotated[Limits, tyro.conf.arg(name="")] = DEFAULTS,
     decoding: Annotated[DecodingOptions, tyro.conf.arg(name="")] = GREEDY,
 ) -> int:
-    """Serve models over HTTP and WebSocket: OpenAI's transcription API, vosk's protocol, and deepspeech.pytorch's.
+    """Serve models to clients of OpenAI's API (recordings and Realtime), of vosk-server and of deepspeech.pytorch.
 
     Args:
         runs: Folders of training runs, or folders or files that export wrote. The last part of a path is the model's

@@ -1,8 +1,11 @@
 """The models that the tests of serving share."""
 
+from pathlib import Path
+
 import pytest
 
 from ds2_jax.recognition.recogniser import Recogniser
+from tests.environments import install_python
 from tests.serving.servers import LIVE_CONFIG, talkative
 from tests.small_runs import SMALL_CONFIG
 
@@ -17,3 +20,15 @@ def recogniser(tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
 def live(tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
     """A model that can stream."""
     return talkative(tmp_path_factory.mktemp("runs") / "live", LIVE_CONFIG)
+
+
+@pytest.fixture(scope="session")
+def pausing(tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
+    """A model that can stream and writes nothing in the pauses of `talk`."""
+    return talkative(tmp_path_factory.mktemp("runs") / "pausing", LIVE_CONFIG, pause_label=17)
+
+
+@pytest.fixture(scope="session")
+def openai_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter that has the package `openai` and what its Realtime needs."""
+    return install_python(tmp_path_factory.mktemp("openai"), "openai[realtime]==3.57.0", "SpeechRecognition==3.17.0")
