@@ -13,9 +13,12 @@ from starlette.websockets import WebSocket
 
 from ds2_jax.serving.errors import RequestError
 
-OPEN = ("/health", "/ready")
+PROBES = ("/health", "/ready")
+OPEN = (*PROBES, "/")
 """Paths that need no key."""
-WHILE_DRAINING = (*OPEN, "/metrics")
+OPEN_FOLDER = "/page/"
+"""The files of the page at / need none either."""
+WHILE_DRAINING = (*PROBES, "/metrics")
 """Paths that are answered while the server drains."""
 
 
@@ -68,7 +71,7 @@ class Guard:
         if origin is not None and urlsplit(origin).netloc != host:
             message = "Origin must be this server, got another page's. Other pages may not use it."
             raise RequestError(403, message, code="origin")
-        if self._digests and path not in OPEN and not self._has_key(headers.get("authorization", "")):
+        if self._digests and not _is_open(path) and not self._has_key(headers.get("authorization", "")):
             advice = "Send one of the server's keys: Authorization: Bearer KEY."
             raise RequestError(401, f"The API key must be known, got another or none. {advice}", code="invalid_api_key")
         if self._draining() and path not in WHILE_DRAINING:
@@ -94,6 +97,10 @@ class Guard:
         # All keys are compared, each in constant time, so that the time tells nothing about a key.
         same = sum(hmac.compare_digest(own, digest) for digest in self._digests)
         return kind.lower() == "bearer" and same > 0
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith(OPEN_FOLDER)
 
 
 def _digest(key: str) -> bytes:
