@@ -20,6 +20,9 @@ OPEN_FOLDER = "/page/"
 """The files of the page at / need none either."""
 WHILE_DRAINING = (*PROBES, "/metrics")
 """Paths that are answered while the server drains."""
+KEY_PROTOCOL = "openai-insecure-api-key."
+"""What a browser's subprotocol with a key begins with: its WebSockets cannot send other headers. Source: OpenAI's
+Realtime API."""
 
 
 class Guard:
@@ -53,7 +56,7 @@ class Guard:
             await send(message)
 
         try:
-            self._check(Headers(scope=scope), scope["path"])
+            self._check(Headers(scope=scope), scope["path"], scope.get("subprotocols", ()))
         except RequestError as error:
             if scope["type"] == "websocket":
                 await WebSocket(scope, receive, guarded).send_denial_response(error.response())
@@ -62,7 +65,7 @@ class Guard:
             return
         await self._app(scope, receive, guarded)
 
-    def _check(self, headers: Headers, path: str) -> None:
+    def _check(self, headers: Headers, path: str, subprotocols: Iterable[str]) -> None:
         host = headers.get("host", "")
         if not self._is_ours(host):
             advice = "Use the server's address, or start it with --allowed-host NAME."
@@ -71,7 +74,9 @@ class Guard:
         if origin is not None and urlsplit(origin).netloc != host:
             message = "Origin must be this server, got another page's. Other pages may not use it."
             raise RequestError(403, message, code="origin")
-        if self._digests and not _is_open(path) and not self._has_key(headers.get("authorization", "")):
+        keys = [headers.get("authorization", "")]
+        keys += [f"Bearer {each.removeprefix(KEY_PROTOCOL)}" for each in subprotocols if each.startswith(KEY_PROTOCOL)]
+        if self._digests and not _is_open(path) and not any(map(self._has_key, keys)):
             advice = "Send one of the server's keys: Authorization: Bearer KEY."
             raise RequestError(401, f"The API key must be known, got another or none. {advice}", code="invalid_api_key")
         if self._draining() and path not in WHILE_DRAINING:
@@ -105,3 +110,8 @@ def _is_open(path: str) -> bool:
 
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+async def accept(socket: WebSocket, protocol: str) -> None:
+    """Accepts a WebSocket, with the subprotocol if the client offers it: browsers drop a connection that chooses none."""
+    await socket.accept(protocol if protocol in socket.scope["subprotocols"] else None)

@@ -24,6 +24,7 @@ from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.streaming import Event, FinalText, PartialText, Stream
 from ds2_jax.recognition.transcript import Segment
 from ds2_jax.serving.errors import RequestError
+from ds2_jax.serving.guard import accept
 from ds2_jax.serving.model_thread import LiveCommand
 from ds2_jax.serving.service import Service
 from ds2_jax.system.errors import NO_JSON
@@ -58,7 +59,7 @@ async def vosk(socket: WebSocket) -> None:
     service: Service = socket.app.state.service
     try:
         with service.live_stream():
-            await socket.accept()
+            await accept(socket, "vosk")
             await _serve(socket, service)
     except RequestError as error:
         await socket.send_denial_response(error.response())

@@ -206,6 +206,24 @@ def test_streams_are_bounded_and_idle_ones_end(live: Recogniser, tmp_path: Path)
             time.sleep(0.01)
 
 
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        (["vosk", "openai-insecure-api-key.key"], "vosk"),
+        (["openai-insecure-api-key.other", "openai-insecure-api-key.key", "openai-beta.v1"], None),
+    ],
+)
+def test_browsers_send_the_key_as_a_subprotocol(
+    live: Recogniser, tmp_path: Path, offered: list[str], chosen: str | None
+) -> None:
+    with running({"live": live}, tmp_path / "uploads", keys=["first", "key"]) as server:
+        with client_of(server, subprotocols=offered) as client:
+            assert client.subprotocol == chosen
+            assert ended(client) == {"text": ""}
+        for wrong in ("vosk", "key", "openai-insecure-api-key.", "openai-insecure-api-key.ke", "Bearer.key"):
+            assert refused(server, subprotocols=["vosk", wrong]) == 401
+
+
 def test_keys_hosts_and_origins_hold_for_websockets(live: Recogniser, tmp_path: Path) -> None:
     with running({"live": live}, tmp_path / "uploads", keys=["key"]) as server:
         good = {"Authorization": "Bearer key"}
