@@ -29,9 +29,9 @@ LIVE_CONFIG = dataclasses.replace(
 )
 
 
-def talkative(folder: Path, config: Config) -> Recogniser:
+def talkative(folder: Path, config: Config, seed: int = 2) -> Recogniser:
     """Makes an untrained model that writes another text for each `talk`."""
-    state = some_state(config, seed=2)
+    state = some_state(config, seed=seed)
     params = jax.tree.map(lambda leaf: 8 * leaf, state.params)
     return Recogniser(write_untrained_run(folder, config, dataclasses.replace(state, params=params)))
 

@@ -22,6 +22,12 @@ export function clock(seconds) {
   return `${hours ? `${hours}:${two(minutes)}` : minutes}:${two(whole % 60)}`;
 }
 
+/** Sums up a transcript in words. */
+export function summary({ duration, words }) {
+  const found = words.length ? `${words.length} ${words.length === 1 ? "word" : "words"}` : "no speech found";
+  return `${clock(duration)}, ${found}`;
+}
+
 export class Card {
   /**
    * @param {HTMLElement} place where the card is put, as the first

@@ -1,6 +1,6 @@
 // Files: chosen or dropped, then transcribed one after the other.
 
-import { Card, clock } from "./card.js";
+import { Card, summary } from "./card.js";
 import { announce } from "./messages.js";
 import { FileSound } from "./sound.js";
 
@@ -69,10 +69,8 @@ async function transcribe(server, { file, card, model, keywords, abort }) {
   try {
     const transcript = await server.transcribe(file, fields, onProgress, abort.signal);
     card.fill(transcript);
-    const count = transcript.words.length;
-    const found = count ? `${count} ${count === 1 ? "word" : "words"}` : "no speech found";
-    card.state(`${clock(transcript.duration)}, ${found}`, "done");
-    announce(`${file.name}: ${found}. ${transcript.text}`);
+    card.state(summary(transcript), "done");
+    announce(`${file.name}: ${summary(transcript)}. ${transcript.text}`);
   } catch (problem) {
     if (problem.kind === "cancelled") return;
     card.state("Not transcribed", "done");

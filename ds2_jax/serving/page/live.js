@@ -39,8 +39,9 @@ export class Live extends EventTarget {
     this.unanswered = 0; // samples in blocks that the server has not answered
     this.sizes = [];
     this.socket = null;
-    this.ended = false;
     this.stopping = false;
+    this.deaf = false; // the microphone is closed
+    this.ended = false;
   }
 
   /**
@@ -50,6 +51,7 @@ export class Live extends EventTarget {
   async start({ deviceId, model, keywords }) {
     try {
       await this.#openMicrophone(deviceId);
+      if (this.ended) return; // the user stopped it meanwhile
       const socket = await this.server.stream();
       if (this.ended) return socket.close();
       this.socket = socket;
@@ -59,7 +61,7 @@ export class Live extends EventTarget {
       socket.send(JSON.stringify({ config }));
       for (const block of this.waiting.splice(0)) this.#send(block);
     } catch (error) {
-      this.#end(error instanceof Problem ? error : new Problem("failed", String(error)));
+      this.#end(error);
     }
   }
 
@@ -67,6 +69,7 @@ export class Live extends EventTarget {
   stop() {
     if (this.stopping) return;
     this.stopping = true;
+    this.timeout = setTimeout(() => this.#end(new Problem("lost")), 1000 * (LAST_WORDS_SECONDS + this.#lag()));
     if (this.node) this.node.port.postMessage("stop");
     else this.#end(null);
   }
@@ -79,6 +82,7 @@ export class Live extends EventTarget {
     this.media = await navigator.mediaDevices.getUserMedia({ audio }).catch((error) => {
       throw new Problem(MICROPHONE_KINDS[error.name] ?? "microphone_busy");
     });
+    if (this.ended) return this.#closeTracks();
     this.media.getAudioTracks()[0].onended = () => this.#end(new Problem("unplugged"));
     await this.resumed;
     await this.context.audioWorklet.addModule(new URL("worklet.js", import.meta.url));
@@ -111,7 +115,6 @@ export class Live extends EventTarget {
     this.#closeMicrophone();
     if (!this.socket) return this.#end(null);
     this.socket.send('{"eof": 1}');
-    this.timeout = setTimeout(() => this.#end(new Problem("lost")), 1000 * (LAST_WORDS_SECONDS + this.#lag()));
   }
 
   #lag() {
@@ -140,12 +143,18 @@ export class Live extends EventTarget {
   }
 
   #closeMicrophone() {
+    if (this.deaf) return;
+    this.deaf = true;
+    this.#closeTracks();
+    this.context.close();
+    this.#tell("level", 0);
+  }
+
+  #closeTracks() {
     for (const track of this.media?.getTracks() ?? []) {
       track.onended = null;
       track.stop();
     }
-    if (this.context.state !== "closed") this.context.close();
-    this.#tell("level", 0);
   }
 
   #end(problem) {

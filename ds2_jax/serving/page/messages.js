@@ -13,6 +13,8 @@ const MESSAGES = {
   key_characters: "This key holds characters that a browser cannot send. Ask for another key, of letters and digits.",
   no_model: "The server no longer has this model. Reload the page.",
   hot_words: "The model cannot write one of the hot words. Change it, then try again.",
+  // the page
+  page: "The page made an error. Reload it, then try again.",
   // files
   empty: "The file is empty.",
   too_large: ({ max_megabytes: most }) =>
@@ -30,12 +32,14 @@ const MESSAGES = {
   unplugged: "The microphone was disconnected. The text so far is kept below.",
 };
 
-/** Returns the text of a problem, with what the server says if that tells more. */
+/** Returns the text of a problem. */
 export function explain(problem) {
-  const message = MESSAGES[problem.kind] ?? MESSAGES.failed;
+  if (!problem.kind) console.error(problem);
+  const message = MESSAGES[problem.kind ?? "page"];
   return typeof message === "function" ? message(problem.values) : message;
 }
 
+/** Problems for which the words of the server tell more. */
 const HELPFUL = new Set(["refused", "hot_words", "unreadable", "failed"]);
 
 /** Shows a problem in an element of class `problem`; hides the element if there is none. */

@@ -1,6 +1,6 @@
 // The button, the microphones and the level meter: speech that becomes text while it comes.
 
-import { Card, clock } from "./card.js";
+import { Card, clock, summary } from "./card.js";
 import { Live, microphones } from "./live.js";
 import { announce, show } from "./messages.js";
 
@@ -95,7 +95,7 @@ function follow(live, card) {
     if (open) card.add({ text: open, start: before, end: seconds }, []); // the connection was lost before its end
     card.open("", "");
     card.transcript.duration = seconds;
-    card.state(`${clock(seconds)}, ${card.transcript.text ? `${card.transcript.words.length} words` : "no speech found"}`, "done");
+    card.state(summary(card.transcript), "done");
   });
 }
 
