@@ -113,5 +113,5 @@ def _digest(key: str) -> bytes:
 
 
 async def accept(socket: WebSocket, protocol: str) -> None:
-    """Accepts a WebSocket, with the subprotocol if the client offers it: browsers drop a connection that chooses none."""
+    """Accepts a WebSocket, with the subprotocol if it is offered: browsers drop a connection if none is chosen."""
     await socket.accept(protocol if protocol in socket.scope["subprotocols"] else None)

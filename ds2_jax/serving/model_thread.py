@@ -7,12 +7,13 @@ recordings. Results go to callbacks, which must not block.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ds2_jax.decoding.hypothesis import Word
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.segments import Piece
 from ds2_jax.recognition.streaming import Event, Stream
@@ -29,16 +30,16 @@ class LiveCommand(NamedTuple):
     Attributes:
         recogniser: the model of the stream.
         stream: the stream.
-        kind: feed it, finish it, or give it up.
+        kind: feed it, finish it, find the words of its open segment, or give it up.
         samples: [S] int16 to feed.
-        done: gets the events, or the error that ended the stream.
+        done: gets the events or the words, or the error that ended the stream.
     """
 
     recogniser: Recogniser
     stream: Stream
-    kind: Literal["feed", "finish", "close"]
+    kind: Literal["feed", "finish", "words", "close"]
     samples: np.ndarray
-    done: Callable[[Sequence[Event] | Exception], None]
+    done: Callable[[Sequence[Event] | Sequence[Word] | Exception], None]
 
 
 class ModelThread:
@@ -200,13 +201,18 @@ class ModelThread:
                 if command.kind == "close":
                     command.stream.close()
                     command.done([])
+            for command in own:
+                if command.kind == "words":
+                    _run_together([command], lambda: {command.stream: command.stream.open_words()})  # noqa: B023
             fed = [command for command in own if command.kind == "feed"]
             _run_together(fed, lambda: recogniser.streams.feed({each.stream: each.samples for each in fed}))  # noqa: B023
             ended = [command for command in own if command.kind == "finish"]
             _run_together(ended, lambda: recogniser.streams.finish([each.stream for each in ended]))  # noqa: B023
 
 
-def _run_together(commands: Iterable[LiveCommand], run: Callable[[], dict[Stream, list[Event]]]) -> None:
+def _run_together(
+    commands: Iterable[LiveCommand], run: Callable[[], Mapping[Stream, list[Event] | Sequence[Word]]]
+) -> None:
     if not commands:
         return
     try:

@@ -14,6 +14,7 @@ from ds2_jax.recognition.formats import to_srt, to_vtt
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.transcript import Segment, Transcript
 from ds2_jax.serving.errors import RequestError, wrong
+from ds2_jax.serving.hot_words import hot_words
 from ds2_jax.serving.service import Service, unless_gone
 from ds2_jax.serving.transcripts import logprobs, usage, verbose
 from ds2_jax.serving.uploads import Upload, received
@@ -108,7 +109,7 @@ def read_fields(upload: Upload, alphabet: Alphabet) -> Wanted:
         "logprobs" in upload.fields.get("include", ()),
         stream in ("true", "1"),
         language and language[:LONGEST_LANGUAGE],
-        _hot_words(upload, alphabet),
+        hot_words(upload.field("prompt") or "", upload.fields.get("keywords", ()), alphabet),
     )
 
 
@@ -119,16 +120,6 @@ def _check_temperature(temperature: str | None) -> None:
         right = False
     if not right:
         raise wrong("temperature", "be 0 to 1", _shown(temperature), "It has no effect; leave it out.")
-
-
-def _hot_words(upload: Upload, alphabet: Alphabet) -> list[str]:
-    """Lists the keywords, and those words of the prompt that the model can write."""
-    prompt = (upload.field("prompt") or "").split()
-    words = [each.strip() for each in upload.fields.get("keywords", ()) if each.strip()]
-    words += [each.strip(".,;:!?\"'()") for each in prompt]
-    named = {alphabet.normalise(each): each for each in reversed(words)}
-    keywords = {each.strip() for each in upload.fields.get("keywords", ())}
-    return [each for key, each in named.items() if key and (each in keywords or not alphabet.unknown(each))]
 
 
 def _shown(value: object) -> str:
@@ -187,7 +178,8 @@ async def _events(
 
 
 def _done(transcript: Transcript, wanted: Wanted) -> dict[str, Any]:
-    done: dict[str, Any] = {"type": "transcript.text.done", "text": transcript.text, "usage": usage(transcript)}
+    # The type of this event allows a usage in tokens only.
+    done: dict[str, Any] = {"type": "transcript.text.done", "text": transcript.text}
     if wanted.logprobs:
         done["logprobs"] = logprobs(transcript.words)
     return done
