@@ -23,7 +23,7 @@ export async function microphones() {
 /**
  * A live stream.
  *
- * Events: "level" (0 to 1), "partial" ({stable, changing}), "result" ({words, text}), "lag" (seconds of sound that wait, if many),
+ * Events: "level" (0 to 1), "partial" ({stable, changing}), "result" ({words, text}, which may be empty), "lag" (seconds of sound that wait, if many),
  * "end" (a problem, or null). A result's words have start and end in seconds from the start of the recording.
  */
 export class Live extends EventTarget {
@@ -126,16 +126,17 @@ export class Live extends EventTarget {
     if ("partial" in answer) {
       const stable = answer.stable ?? "";
       this.#tell("partial", { stable, changing: answer.partial.slice(stable.length) });
-    } else if (answer.text) {
-      const words = answer.result.map(({ word, start, end, conf }) => ({ word, start, end, confidence: conf }));
-      this.#tell("result", { words, text: answer.text });
+      return;
     }
+    const words = (answer.result ?? []).map(({ word, start, end, conf }) => ({ word, start, end, confidence: conf }));
+    this.#tell("result", { words, text: answer.text });
   }
 
   async #closed({ code, reason }) {
     if (this.ended) return;
     if (this.stopping && code === 1000) return this.#end(null);
     if (code === 1003) return this.#end(new Problem(reason.includes("keywords") ? "hot_words" : "refused", reason));
+    if (code === 1011) return this.#end(new Problem("failed", reason));
     await this.server.models().then(
       () => this.#end(new Problem("lost")),
       (problem) => this.#end(problem.kind === "unreachable" ? new Problem("lost") : problem),

@@ -86,6 +86,7 @@ function follow(live, card) {
   live.addEventListener("partial", ({ detail: { stable, changing } }) => show(stable, changing));
   live.addEventListener("result", ({ detail: { words, text } }) => {
     show("", "");
+    if (!words.length) return;
     card.add({ text, start: words[0].start, end: words.at(-1).end }, words);
     announce(text);
   });
