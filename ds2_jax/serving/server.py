@@ -118,7 +118,8 @@ async def _run(server: Server, service: Service, started: float) -> None:
         host, port = server.servers[0].sockets[0].getsockname()[:2]
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         names = ", ".join(service.models)
-        logger.info(f"ready after {time.perf_counter() - started:.1f} s: {address}/v1 serves {names}")
+        seconds = time.perf_counter() - started
+        logger.info(f"ready after {seconds:.1f} s: {address}/v1 serves {names}; the page is {address}/")
     while not serving.done() and not requested():
         await asyncio.sleep(POLL_SECONDS)
     await drain(service)

@@ -130,8 +130,8 @@ def test_a_click_on_a_word_of_a_file_plays_it(
         browser.evaluate("""
             window.times = [];
             for (const name of ["play", "pause"]) {
-              const method = HTMLMediaElement.prototype[name];
-              HTMLMediaElement.prototype[name] = function () { times.push(this.currentTime); return method.call(this); };
+              const kind = HTMLMediaElement.prototype, method = kind[name];
+              kind[name] = function () { times.push(this.currentTime); return method.call(this); };
             }""")
         browser.evaluate("document.querySelector('.time').focus()")
         for _ in range(4):
@@ -264,6 +264,57 @@ def test_what_is_wrong_with_a_file_is_told(wordy: Recogniser, browser: Browser, 
         assert part in problem
 
 
+def test_a_file_that_is_gone_is_told(wordy: Recogniser, browser: Browser, spoken: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone.wav"
+    shutil.copy(spoken, gone)
+    with running({"wordy": wordy}, tmp_path / "uploads") as server:
+        open_page(browser, server.url)
+        server.service.num_requests = DEFAULTS.max_requests
+        drop(browser, gone)
+        until(browser, "document.querySelector('.card .problem').textContent.includes('busy')")
+        server.service.num_requests = 0
+        gone.unlink()
+        browser.evaluate("document.querySelector('.card .again').click()")
+        until(browser, "document.querySelector('.card .problem').textContent.includes('cannot read this')")
+        drop(browser, tmp_path)  # a folder
+        until(browser, "document.querySelector('.card .problem').textContent.includes('folders')")
+
+
+def test_stopping_before_the_microphone_opens_closes_it(wordy: Recogniser, browser: Browser, tmp_path: Path) -> None:
+    with running({"wordy": wordy}, tmp_path / "uploads") as server:
+        open_page(browser, server.url)
+        browser.evaluate(f"""
+            const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+            const allowed = new Promise((resolve) => (window.allow = resolve));
+            navigator.mediaDevices.getUserMedia = async (wanted) => {{
+              await allowed;
+              return (window.media = await open(wanted));
+            }};
+            {RECORD}.click();
+            {RECORD}.click();""")
+        until(browser, f"{RECORD}.dataset.state === 'idle'")
+        browser.evaluate("allow()")
+        until(browser, "window.media?.getTracks().every((each) => each.readyState === 'ended')")
+        speak(browser, 2)
+        finish(browser)
+        server.wait_until_idle()
+        assert browser.complaints == []
+
+
+def test_the_last_half_hour_of_a_talk_is_kept(wordy: Recogniser, browser: Browser, tmp_path: Path) -> None:
+    with running({"wordy": wordy}, tmp_path / "uploads") as server:
+        open_page(browser, server.url)
+        found = browser.evaluate("""
+            import("/page/sound.js").then(({ Recording }) => {
+              const recording = new Recording(10);
+              for (let second = 0; second < 1860; second++) recording.add(new Int16Array(10).fill(second));
+              const kept = recording.blocks.length;
+              const samples = (from, to) => [...recording.samples(from, to)].map((each) => 32768 * each);
+              return [recording.seconds, kept, samples(1790.8, 1791.2), samples(58, 59), samples(1859.5, 1900)];
+            })""")
+    assert found == [1860, 1800, [1790, 1790, 1791, 1791], [], [1859] * 5]
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
@@ -298,7 +349,9 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 RIGHT_TO_LEFT = """
     import("/page/card.js").then(({ Card }) => {
       const card = new Card(document.querySelector("#cards"), "تسجيل".repeat(30) + ".wav", {}, {});
-      const words = [1, 0.7, 0.2].map((confidence, at) => ({ word: "كلمة", start: at, end: at + 1, confidence }));
+      const texts = ["كلمة", "<b>b</b>", "كلمة"];
+      const confidences = [1, 0.7, 0.2];
+      const words = texts.map((word, at) => ({ word, start: at, end: at + 1, confidence: confidences[at] }));
       card.fill({ text: "", duration: 3, words, segments: [{ text: "", start: 0, end: 3 }] });
       card.state("0:03, 3 words", "done");
       card.open("stable ", "changing");
@@ -331,6 +384,9 @@ def test_the_page_is_accessible_and_fits_narrow_screens(
         speak(browser, 30)
         assert violations() == []
         browser.evaluate(RIGHT_TO_LEFT)
+        classes = browser.evaluate("[...document.querySelectorAll('.card:first-child .word')].map((e) => e.className)")
+        assert classes == ["word", "word unsure", "word doubtful"]
+        assert browser.evaluate("document.querySelector('.card b')") is None
         assert violations() == []
         ground, ink = browser.evaluate(
             "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"

@@ -33,7 +33,7 @@ export class Card {
    * @param {HTMLElement} place where the card is put, as the first
    * @param {string} name of the recording
    * @param {{play(from: number, to: number, signal: AbortSignal): Promise<void>, close?(): void}} sound
-   * @param {{remove(): void, again?(): void}} actions what the buttons do, besides
+   * @param {{stop?(): void, remove?(): void, again?(): void}} actions what the buttons do, besides
    */
   constructor(place, name, sound, actions) {
     this.element = document.querySelector("#card").content.cloneNode(true).firstElementChild;
@@ -45,8 +45,10 @@ export class Card {
     this.text.setAttribute("aria-label", `Words of ${name}. Arrow keys move, Enter plays a word.`);
     this.text.addEventListener("keydown", (event) => this.#move(event));
     this.text.addEventListener("click", (event) => this.#click(event.target.closest("button")));
+    if (!navigator.clipboard) this.find('[data-format="copy"]').remove(); // on http pages, except localhost
     this.find(".remove").addEventListener("click", () => {
-      actions.remove();
+      if (this.phase === "live") return actions.stop();
+      actions.remove?.();
       this.remove();
     });
     this.find(".again").addEventListener("click", () => actions.again());
@@ -59,14 +61,17 @@ export class Card {
   }
 
   remove() {
+    const next = this.element.nextElementSibling?.querySelector(".remove");
+    const hadFocus = this.element.contains(document.activeElement);
     this.sound.close?.();
     this.element.remove();
+    if (hadFocus) (next ?? document.getElementById("choose")).focus();
   }
 
   /**
    * Shows how far the work is.
    * @param {string} text
-   * @param {"busy" | "done"} phase whether the button cancels or removes
+   * @param {"live" | "busy" | "done"} phase whether the button stops, cancels or removes
    * @param {number?} fraction of a progress bar; -1 for one without an end
    */
   state(text, phase, fraction = null) {
@@ -76,8 +81,9 @@ export class Card {
     progress.setAttribute("aria-label", `${text}: ${this.name}`);
     if (fraction === -1) progress.removeAttribute("value");
     else progress.value = fraction ?? 0;
+    this.phase = phase;
     const button = this.find(".remove");
-    button.textContent = phase === "busy" ? "Cancel" : "Remove";
+    button.textContent = { live: "Stop", busy: "Cancel", done: "Remove" }[phase];
     button.setAttribute("aria-label", `${button.textContent} ${this.name}`);
   }
 
@@ -148,19 +154,17 @@ export class Card {
 
   /** Moves the focus: Tab enters the words at one place, so that it need not pass all of them. */
   #move(event) {
-    const all = [...this.text.querySelectorAll("button")];
-    const forwards = getComputedStyle(event.target.parentElement).direction === "rtl" ? "ArrowLeft" : "ArrowRight";
-    const backwards = forwards === "ArrowLeft" ? "ArrowRight" : "ArrowLeft";
-    const index = all.indexOf(event.target);
-    const rows = all.filter((each) => each.className === "time");
-    const row = rows.findLastIndex((each) => all.indexOf(each) <= index);
+    const row = event.target.closest(".segment");
+    const [own, before, after] = [row, row.previousElementSibling, row.nextElementSibling].map(buttons);
+    const at = own.indexOf(event.target);
+    const isRtl = getComputedStyle(row.querySelector("p")).direction === "rtl";
     const to = {
-      [forwards]: all[index + 1],
-      [backwards]: all[index - 1],
-      ArrowDown: rows[row + 1],
-      ArrowUp: event.target === rows[row] ? rows[row - 1] : rows[row],
-      Home: all[0],
-      End: all.at(-1),
+      [isRtl ? "ArrowLeft" : "ArrowRight"]: own[at + 1] ?? after[0],
+      [isRtl ? "ArrowRight" : "ArrowLeft"]: own[at - 1] ?? before.at(-1),
+      ArrowDown: after[0],
+      ArrowUp: at ? own[0] : before[0],
+      Home: buttons(this.text.firstElementChild)[0],
+      End: buttons(this.text.lastElementChild).at(-1),
     }[event.key];
     if (!to) return;
     event.preventDefault();
@@ -189,6 +193,8 @@ export class Card {
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   }
 }
+
+const buttons = (row) => [...(row?.querySelectorAll("button") ?? [])];
 
 function button(className, text, { start, end }) {
   const element = document.createElement("button");

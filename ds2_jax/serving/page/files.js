@@ -5,7 +5,7 @@ import { announce } from "./messages.js";
 import { FileSound } from "./sound.js";
 
 const element = (id) => document.getElementById(id);
-const HOPELESS = new Set(["empty", "too_large", "too_long", "unreadable"]); // another try would end in the same way
+const HOPELESS = new Set(["empty", "unreadable_file", "too_large", "too_long", "unreadable"]); // another try would end in the same way
 
 /**
  * Lets the user choose and drop files.
@@ -70,7 +70,7 @@ async function transcribe(server, { file, card, model, keywords, abort }) {
     const transcript = await server.transcribe(file, fields, onProgress, abort.signal);
     card.fill(transcript);
     card.state(summary(transcript), "done");
-    announce(`${file.name}: ${summary(transcript)}. ${transcript.text}`);
+    announce(`${file.name}: ${summary(transcript)}`);
   } catch (problem) {
     if (problem.kind === "cancelled") return;
     card.state("Not transcribed", "done");

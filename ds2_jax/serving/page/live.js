@@ -51,7 +51,7 @@ export class Live extends EventTarget {
   async start({ deviceId, model, keywords }) {
     try {
       await this.#openMicrophone(deviceId);
-      if (this.ended) return; // the user stopped it meanwhile
+      if (this.ended) return;
       const socket = await this.server.stream();
       if (this.ended) return socket.close();
       this.socket = socket;
@@ -60,6 +60,7 @@ export class Live extends EventTarget {
       const config = { sample_rate: this.recording.rate, model, words: true, keywords };
       socket.send(JSON.stringify({ config }));
       for (const block of this.waiting.splice(0)) this.#send(block);
+      if (this.deaf) this.#finish(); // the user stopped it meanwhile
     } catch (error) {
       this.#end(error);
     }
@@ -113,8 +114,7 @@ export class Live extends EventTarget {
 
   #finish() {
     this.#closeMicrophone();
-    if (!this.socket) return this.#end(null);
-    this.socket.send('{"eof": 1}');
+    this.socket?.send('{"eof": 1}'); // or `start` sends it
   }
 
   #lag() {

@@ -17,6 +17,7 @@ const MESSAGES = {
   page: "The page made an error. Reload it, then try again.",
   // files
   empty: "The file is empty.",
+  unreadable_file: "The browser cannot read this. Choose the file again; folders must be opened first.",
   too_large: ({ max_megabytes: most }) =>
     `The file is too large${most ? `: the server takes up to ${most} MB` : ""}. Send it in parts, or as FLAC or MP3.`,
   too_long: "The recording is too long for this server. Send it in parts.",

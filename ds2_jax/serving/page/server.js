@@ -49,6 +49,9 @@ export class Server {
       return await this.#withKey((key) => upload(form, key, onProgress, signal));
     } catch (error) {
       if (!(error instanceof Problem) || error.kind !== "unreachable") throw error;
+      await file.slice(0, 1).arrayBuffer().catch(() => {
+        throw new Problem("unreadable_file");
+      });
       // A server that refuses a file closes the connection, and the browser may not see why.
       await this.models();
       throw new Problem("cut_off");
@@ -63,14 +66,15 @@ export class Server {
     const protocols = this.key ? ["vosk", `openai-insecure-api-key.${this.key}`] : ["vosk"];
     const socket = new WebSocket(address, protocols);
     socket.binaryType = "arraybuffer";
-    await new Promise((resolve, reject) => {
-      socket.onopen = resolve;
-      socket.onclose = reject;
-    }).catch(async () => {
-      await this.models(); // a WebSocket does not say why it was refused; this says so, except:
-      throw new Problem("busy");
+    const opened = await new Promise((resolve) => {
+      socket.onopen = () => resolve(true);
+      socket.onclose = () => resolve(false);
     });
-    return socket;
+    if (opened) return socket;
+    const { key } = this;
+    await this.models(); // a WebSocket does not say why it was refused; this does, unless there are too many
+    if (this.key === key) throw new Problem("busy");
+    return this.stream();
   }
 
   async #get(path, key) {

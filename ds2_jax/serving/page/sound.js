@@ -22,7 +22,7 @@ export class Recording {
   add(block) {
     this.blocks.push(block);
     this.length += block.length;
-    while (this.length - this.blocks[0].length > KEPT_SECONDS * this.rate) {
+    while (this.length - this.blocks[0].length >= KEPT_SECONDS * this.rate) {
       const [first] = this.blocks.splice(0, 1);
       this.start += first.length;
       this.length -= first.length;
@@ -92,6 +92,7 @@ export class FileSound {
 
   /** Frees the file. */
   close() {
+    this.audio?.pause();
     if (this.audio) URL.revokeObjectURL(this.audio.src);
   }
 }

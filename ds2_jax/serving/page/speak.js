@@ -7,6 +7,8 @@ import { announce, show } from "./messages.js";
 const element = (id) => document.getElementById(id);
 const SILENCE_SECONDS = 4; // without any level, after which the user is told
 
+const NEAR_PIXELS = 160; // about four lines
+
 /**
  * Lets the user speak.
  * @param {import("./server.js").Server} server
@@ -16,13 +18,18 @@ const SILENCE_SECONDS = 4; // without any level, after which the user is told
 export function takeSpeech(server, choices, ready) {
   let live = null;
 
+  function stop() {
+    look("stopping");
+    live.stop();
+  }
+
   async function start() {
     show(element("speak-problem"), null);
     const own = new Live(server); // in the click itself
     live = own;
     look("starting");
-    const card = new Card(element("cards"), `Live, ${now()}`, own.recording, { remove: () => own.stop() });
-    card.state("Starting", "busy");
+    const card = new Card(element("cards"), `Live, ${now()}`, own.recording, { stop });
+    card.state("Starting", "live");
     follow(own, card);
     own.addEventListener("end", ({ detail: problem }) => {
       live = null;
@@ -34,11 +41,7 @@ export function takeSpeech(server, choices, ready) {
     else own.stop();
   }
 
-  element("record").addEventListener("click", () => {
-    if (!live) return start();
-    look("stopping");
-    live.stop();
-  });
+  element("record").addEventListener("click", () => (live ? stop() : start()));
   navigator.mediaDevices?.addEventListener("devicechange", listDevices);
   listDevices();
 }
@@ -66,22 +69,24 @@ function follow(live, card) {
     heard = performance.now();
     look("listening");
     listDevices();
+    card.element.scrollIntoView({ block: "nearest" });
   });
   live.addEventListener("level", ({ detail: level }) => {
     if (level) heard = performance.now();
     showLevel(level);
-    card.state(clock(live.recording.seconds), "busy");
+    card.state(clock(live.recording.seconds), "live");
     if (element("record").dataset.state !== "listening") return;
     const silent = performance.now() - heard > 1000 * SILENCE_SECONDS;
     element("record-hint").textContent = silent ? "No sound comes from the microphone. Is it muted?" : LOOKS.listening[1];
   });
   live.addEventListener("lag", ({ detail: seconds }) => {
-    card.state(`${clock(live.recording.seconds)}, the server is ${Math.round(seconds)} s behind`, "busy");
+    card.state(`${clock(live.recording.seconds)}, the server is ${Math.round(seconds)} s behind`, "live");
   });
   let open = "";
   const show = (stable, changing) => {
     open = stable + changing;
     card.open(stable, changing);
+    keepInView(card.element);
   };
   live.addEventListener("partial", ({ detail: { stable, changing } }) => show(stable, changing));
   live.addEventListener("result", ({ detail: { words, text } }) => {
@@ -98,6 +103,12 @@ function follow(live, card) {
     card.transcript.duration = seconds;
     card.state(summary(card.transcript), "done");
   });
+}
+
+/** Scrolls as the text grows, unless the user has scrolled away from its end. */
+function keepInView(card) {
+  const below = card.getBoundingClientRect().bottom - window.innerHeight;
+  if (below > 0 && below < NEAR_PIXELS) window.scrollBy(0, below + 16);
 }
 
 function now() {
