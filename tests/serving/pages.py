@@ -14,6 +14,9 @@ from tests.conftest import NO_CHROMIUM
 
 SECONDS = 20.0
 """How long a test waits for the page."""
+RECORD = "document.querySelector('#record')"
+PROBLEM = "document.querySelector('#speak-problem:not([hidden])')?.textContent ?? ''"
+"""What went wrong with live speech."""
 
 
 def chromium() -> str:
@@ -92,3 +95,18 @@ def downloads(browser: Browser, folder: Path, card: int = 1) -> Iterator[Path]:
             assert time.monotonic() < deadline, f"no {kind} came"
             time.sleep(0.02)
         yield found[0]
+
+
+def speak(browser: Browser, num_answers: int) -> None:
+    """Starts the microphone, and waits for so many answers of the server."""
+    before = len(browser.received)
+    browser.evaluate(f"{RECORD}.click()")
+    until(browser, f"{RECORD}.dataset.state === 'listening'")
+    while len(browser.received) < before + num_answers:
+        browser.evaluate("1")
+
+
+def finish(browser: Browser) -> None:
+    """Stops the microphone, and waits for the last words."""
+    browser.evaluate(f"{RECORD}.click()")
+    until(browser, f"{RECORD}.dataset.state === 'idle'")

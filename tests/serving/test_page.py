@@ -16,13 +16,7 @@ from ds2_jax.serving.options import Limits
 from ds2_jax.serving.page_files import FOLDER
 from tests.browser import Browser
 from tests.serving.pages import chromium, done, downloads, drop, open_page, words
-from tests.serving.servers import LIVE_CONFIG, running, talkative, write_talk
-
-
-@pytest.fixture(scope="module")
-def wordy(tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
-    """A model that can stream and writes many words."""
-    return talkative(tmp_path_factory.mktemp("runs") / "wordy", LIVE_CONFIG, seed=11)
+from tests.serving.servers import running, write_talk
 
 
 @pytest.fixture(scope="module")
