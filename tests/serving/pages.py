@@ -102,7 +102,9 @@ def speak(browser: Browser, num_answers: int) -> None:
     before = len(browser.received)
     browser.evaluate(f"{RECORD}.click()")
     until(browser, f"{RECORD}.dataset.state === 'listening'")
+    deadline = time.monotonic() + SECONDS
     while len(browser.received) < before + num_answers:
+        assert time.monotonic() < deadline, f"{len(browser.received) - before} of {num_answers} answers came"
         browser.evaluate("1")
 
 

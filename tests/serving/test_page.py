@@ -102,4 +102,6 @@ def test_subtitles_of_the_page_are_those_of_transcribe(
         written = "asked.map((each) => [toSrt(each), toVtt(each)])"
         script = f"import('/page/subtitles.js').then(({{ toSrt, toVtt }}) => {written})"
         got = browser.evaluate(f"((asked) => {script})({json.dumps(asked)})")
+        clocks = browser.evaluate("import('/page/card.js').then(({ clock }) => [0, 59.9, 60, 3600, 37230].map(clock))")
     assert got == [[to_srt(each), to_vtt(each)] for each in transcripts]
+    assert clocks == ["0:00", "0:59", "1:00", "1:00:00", "10:20:30"]

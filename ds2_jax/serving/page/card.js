@@ -7,11 +7,11 @@ import { bySegment, toSrt, toVtt } from "./subtitles.js";
 
 const SURE = 0.8;
 const DOUBTFUL = 0.5;
-const WRITERS = {
-  txt: (transcript) => `${transcript.text}\n`,
-  json: (transcript) => `${JSON.stringify(transcript, null, 2)}\n`,
-  srt: toSrt,
-  vtt: toVtt,
+const FORMATS = {
+  txt: { type: "text/plain", write: (transcript) => `${transcript.text}\n` },
+  srt: { type: "application/x-subrip", write: toSrt },
+  vtt: { type: "text/vtt", write: toVtt },
+  json: { type: "application/json", write: (transcript) => `${JSON.stringify(transcript, null, 2)}\n` },
 };
 
 /** Writes seconds as 1:02 or 1:02:03. */
@@ -146,7 +146,8 @@ export class Card {
     try {
       await play(this.sound, Number(target.dataset.start), Number(target.dataset.end));
     } catch (error) {
-      if (error.name !== "AbortError") this.problem(new Problem(error.message === "gone" ? "gone" : "unplayable"));
+      if (error.name === "AbortError") return; // another word was chosen
+      this.problem(error instanceof Problem ? error : new Problem("unplayable"));
     } finally {
       target.classList.remove("playing");
     }
@@ -181,13 +182,16 @@ export class Card {
     const { format } = target.dataset;
     if (!format) return;
     if (format === "copy") {
-      await navigator.clipboard.writeText(this.transcript.text);
-      target.textContent = "Copied";
+      await navigator.clipboard.writeText(this.transcript.text).then(
+        () => (target.textContent = "Copied"),
+        () => this.problem(new Problem("no_copy")),
+      );
       setTimeout(() => (target.textContent = "Copy"), 1500);
       return;
     }
+    const { write, type } = FORMATS[format];
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([WRITERS[format](this.transcript)], { type: "text/plain" }));
+    link.href = URL.createObjectURL(new Blob([write(this.transcript)], { type }));
     link.download = `${this.name.replace(/\.[a-z]\w{1,4}$/i, "")}.${format}`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);

@@ -5,7 +5,8 @@ import { announce } from "./messages.js";
 import { FileSound } from "./sound.js";
 
 const element = (id) => document.getElementById(id);
-const HOPELESS = new Set(["empty", "unreadable_file", "too_large", "too_long", "unreadable"]); // another try would end in the same way
+/** Problems for which another try would end in the same way. */
+const HOPELESS = new Set(["empty", "unreadable_file", "too_large", "too_long", "unreadable"]);
 
 /**
  * Lets the user choose and drop files.

@@ -23,8 +23,9 @@ export async function microphones() {
 /**
  * A live stream.
  *
- * Events: "level" (0 to 1), "partial" ({stable, changing}), "result" ({words, text}, which may be empty), "lag" (seconds of sound that wait, if many),
- * "end" (a problem, or null). A result's words have start and end in seconds from the start of the recording.
+ * Events: "open" (the microphone), "level" (0 to 1), "partial" ({stable, changing}), "result" ({words, text}, which may
+ * be empty), "lag" (seconds of sound that wait, if many), "end" (a problem, or null). A result's words have start and
+ * end in seconds from the start of the recording.
  */
 export class Live extends EventTarget {
   /** Called in a click, or Safari's audio stays silent. */

@@ -8,12 +8,13 @@ const MESSAGES = {
   failed: "The server made an error. Try again; its log has the reason.",
   refused: "The server did not take this.",
   full: "The server has no space left for the file. Try again later.",
-  lost: "The connection to the server was lost. The text so far is kept below.",
+  lost: "The connection to the server was lost. Any text so far is kept below.",
   key: "The server needs a key.",
   key_characters: "This key holds characters that a browser cannot send. Ask for another key, of letters and digits.",
   no_model: "The server no longer has this model. Reload the page.",
   hot_words: "The model cannot write one of the hot words. Change it, then try again.",
   // the page
+  no_copy: "The browser does not allow copying. Download the text instead.",
   page: "The page made an error. Reload it, then try again.",
   // files
   empty: "The file is empty.",
@@ -30,7 +31,7 @@ const MESSAGES = {
   not_allowed: "The browser does not let this page use the microphone. Allow it beside the address, then try again.",
   no_microphone: "No microphone was found. Connect one, then try again.",
   microphone_busy: "The microphone cannot be opened. Another program may be using it.",
-  unplugged: "The microphone was disconnected. The text so far is kept below.",
+  unplugged: "The microphone was disconnected. Any text so far is kept below.",
 };
 
 /** Returns the text of a problem. */

@@ -114,6 +114,7 @@ export class Server {
 /** Sends a form. XMLHttpRequest tells how much has been sent; `fetch` does not. */
 function upload(form, key, onProgress, signal) {
   return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(new Problem("cancelled")); // while the key was asked for
     const request = new XMLHttpRequest();
     request.open("POST", url("v1/audio/transcriptions"));
     if (key) request.setRequestHeader("Authorization", `Bearer ${key}`);

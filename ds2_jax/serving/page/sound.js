@@ -1,5 +1,7 @@
 // Sound that can be played from one time to another: recorded live, or a file.
 
+import { Problem } from "./server.js";
+
 const KEPT_SECONDS = 30 * 60;
 const MARGIN = 0.06; // seconds played before and after a word, because its times are not exact
 
@@ -48,7 +50,7 @@ export class Recording {
   /** Plays from one time to another, in seconds. Resolves at the end. */
   async play(from, to, signal) {
     const samples = this.samples(from, to);
-    if (!samples.length) throw new Error("gone");
+    if (!samples.length) throw new Problem("gone");
     const context = new AudioContext();
     try {
       await context.resume();

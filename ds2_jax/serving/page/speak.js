@@ -6,7 +6,6 @@ import { announce, show } from "./messages.js";
 
 const element = (id) => document.getElementById(id);
 const SILENCE_SECONDS = 4; // without any level, after which the user is told
-
 const NEAR_PIXELS = 160; // about four lines
 
 /**
@@ -35,7 +34,7 @@ export function takeSpeech(server, choices, ready) {
       live = null;
       look("idle");
       show(element("speak-problem"), problem);
-      if (problem && !card.transcript.text) card.remove();
+      if (!card.transcript.text && (problem || !own.recording.seconds)) card.remove();
     });
     if (await ready()) await own.start({ deviceId: element("device").value, ...choices() });
     else own.stop();
@@ -52,6 +51,7 @@ const LOOKS = {
   listening: ["Stop", "Listening"],
   stopping: ["Finishing", "The last words are coming."],
 };
+const NO_SOUND = "No sound comes from the microphone. Is it muted?";
 
 function look(state) {
   const [label, hint] = LOOKS[state];
@@ -76,8 +76,8 @@ function follow(live, card) {
     showLevel(level);
     card.state(clock(live.recording.seconds), "live");
     if (element("record").dataset.state !== "listening") return;
-    const silent = performance.now() - heard > 1000 * SILENCE_SECONDS;
-    element("record-hint").textContent = silent ? "No sound comes from the microphone. Is it muted?" : LOOKS.listening[1];
+    const isSilent = performance.now() - heard > 1000 * SILENCE_SECONDS;
+    element("record-hint").textContent = isSilent ? NO_SOUND : LOOKS.listening[1];
   });
   live.addEventListener("lag", ({ detail: seconds }) => {
     card.state(`${clock(live.recording.seconds)}, the server is ${Math.round(seconds)} s behind`, "live");
@@ -102,6 +102,7 @@ function follow(live, card) {
     card.open("", "");
     card.transcript.duration = seconds;
     card.state(summary(card.transcript), "done");
+    announce(summary(card.transcript));
   });
 }
 

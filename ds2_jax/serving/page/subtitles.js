@@ -108,7 +108,7 @@ function shownUntil(start, lastEnd, columns, following, isLast) {
   return Math.min(end, following, start + MAX_SECONDS);
 }
 
-/** Divides the pieces at the lowest cost, from the end to the start; returns the first piece of each cue, then the end. */
+/** Divides the pieces at the lowest cost, from the end to the start; returns each cue's first piece, then the end. */
 function bestBounds(pieces, duration) {
   const count = pieces.length;
   const ends = [0];
