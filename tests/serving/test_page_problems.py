@@ -136,6 +136,22 @@ def test_stopping_before_the_microphone_opens_closes_it(wordy: Recogniser, brows
         assert browser.complaints == []
 
 
+def test_sound_that_does_not_start_is_told(wordy: Recogniser, browser: Browser, tmp_path: Path) -> None:
+    # So does Firefox on a computer without a loudspeaker.
+    with running({"wordy": wordy}, tmp_path / "uploads") as server:
+        open_page(browser, server.url)
+        browser.evaluate(f"""
+            const started = new Promise((resolve) => (window.begin = resolve));
+            AudioContext.prototype.resume = () => started;
+            {RECORD}.click()""")
+        assert "sound does not start" in until(browser, PROBLEM)
+        browser.evaluate(f"{RECORD}.click()")
+        until(browser, f"{RECORD}.dataset.state === 'starting'")
+        browser.evaluate(f"{RECORD}.click(); begin()")
+        browser.evaluate("new Promise((resolve) => setTimeout(resolve, 300))")
+        assert browser.evaluate(f"{RECORD}.dataset.state") == "idle"
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [

@@ -6,6 +6,7 @@ import { isPlaying, Recording } from "./sound.js";
 const SILENT_DB = -60; // the left end of the level meter
 const SLOW_SECONDS = 3; // sound that may wait for the server before the user is told
 const LAST_WORDS_SECONDS = 15;
+const START_SECONDS = 5;
 
 const MICROPHONE_KINDS = {
   NotAllowedError: "not_allowed",
@@ -86,8 +87,10 @@ export class Live extends EventTarget {
     });
     if (this.ended) return this.#closeTracks();
     this.media.getAudioTracks()[0].onended = () => this.#end(new Problem("unplugged"));
-    await this.resumed;
+    const tooLate = new Promise((resolve) => setTimeout(resolve, 1000 * START_SECONDS, "too late"));
+    if ((await Promise.race([this.resumed, tooLate])) === "too late") throw new Problem("no_output");
     await this.context.audioWorklet.addModule(new URL("worklet.js", import.meta.url));
+    if (this.ended) return;
     this.node = new AudioWorkletNode(this.context, "capture");
     this.node.port.onmessage = (event) => this.#hear(event.data);
     this.context.createMediaStreamSource(this.media).connect(this.node).connect(this.context.destination);

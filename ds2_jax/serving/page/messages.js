@@ -31,6 +31,7 @@ const MESSAGES = {
   not_allowed: "The browser does not let this page use the microphone. Allow it beside the address, then try again.",
   no_microphone: "No microphone was found. Connect one, then try again.",
   microphone_busy: "The microphone cannot be opened. Another program may be using it.",
+  no_output: "The browser's sound does not start. Connect headphones or a loudspeaker, then try again.", // Firefox
   unplugged: "The microphone was disconnected. Any text so far is kept below.",
 };
 
