@@ -29,8 +29,11 @@ NO_AN4 = "the AN4 archive is not there; DS2_JAX_AN4 names it"
 NO_CHROMIUM = "Chromium is not there; apt-get install chromium"
 NO_PORTAUDIO = "PortAudio is not there; apt-get install libportaudio2"
 NO_NPM = "npm is not there; apt-get install npm"
+NO_PYTHON312 = "Python 3.12 is not there; wyoming-openai needs it"
 NO_FFMPEG = "ffmpeg is not there; apt-get install ffmpeg"
-ALLOWED_SKIPS = (NO_AN4,) if os.environ.get("CI") else (NO_AN4, NO_CHROMIUM, NO_FFMPEG, NO_NPM, NO_PORTAUDIO)
+ALLOWED_SKIPS = (
+    (NO_AN4,) if os.environ.get("CI") else (NO_AN4, NO_CHROMIUM, NO_FFMPEG, NO_NPM, NO_PORTAUDIO, NO_PYTHON312)
+)
 """The only allowed reasons to skip a test; any other skip is a failure. CI has every program."""
 
 QUICK_XLA_FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"

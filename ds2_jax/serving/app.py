@@ -15,6 +15,7 @@ from ds2_jax.serving import deepspeech, openai, page_files
 from ds2_jax.serving.errors import RequestError
 from ds2_jax.serving.guard import Guard
 from ds2_jax.serving.metrics import Metrics
+from ds2_jax.serving.realtime import realtime
 from ds2_jax.serving.service import GoneError, Service
 from ds2_jax.serving.vosk import vosk
 
@@ -40,6 +41,7 @@ def make_app(service: Service, keys: Iterable[str] = (), hosts: Iterable[str] = 
         Route("/health", _health),
         Route("/ready", _ready),
         Route("/metrics", _metrics),
+        WebSocketRoute("/v1/realtime", realtime),
         WebSocketRoute("/vosk", vosk),
         *page_files.routes(),
     ]

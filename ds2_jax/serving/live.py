@@ -74,7 +74,8 @@ class Line:
         Raises:
             WebSocketDisconnect: the client has gone, or does not read.
         """
-        text = json.dumps(answer, ensure_ascii=False)
+        # Half a surrogate pair, which an answer may have from a client, becomes what JSON writes for it.
+        text = json.dumps(answer, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
         try:
             await asyncio.wait_for(self._socket.send_text(text), self._patience)
         except (TimeoutError, WebSocketDisconnected) as error:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import socket
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.serving.app import make_app
 from ds2_jax.serving.options import Access, Limits
 from ds2_jax.serving.service import Service
+from ds2_jax.serving.vosk import VoskPort
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.interrupts import deferred, requested, temporary_folder
@@ -62,17 +64,30 @@ def serve(
     keys = access.keys()
     started = time.perf_counter()
     models = open_models(runs, decoding, engine)
-    with temporary_folder() as folder, deferred(lambda: "", task="finishing the requests that have begun"):
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(temporary_folder())
+        stack.enter_context(deferred(lambda: "", task="finishing the requests that have begun"))
+        sockets = [stack.enter_context(_listen("--port", access.host, port))]
         service = Service(models, folder, limits)
-        app = make_app(service, keys, (access.host, *access.allowed_host))
-        config = server_config(app, access.host, port)
-        try:
-            asyncio.run(_run(Server(config), service, started))
-        except SystemExit as error:  # uvicorn leaves so if it cannot listen
-            raise InputError(f"--port must be free on {access.host}, got {port}. Choose another.") from error
-        finally:
-            service.close()
+        stack.callback(service.close)
+        app: ASGIApp = make_app(service, keys, (access.host, *access.allowed_host))
+        if access.vosk_port is not None:
+            sockets.append(stack.enter_context(_listen("--vosk-port", access.host, access.vosk_port)))
+            app = VoskPort(app, sockets[-1].getsockname()[1])
+        asyncio.run(_run(Server(server_config(app, access.host, port)), sockets, service, started))
     return 0
+
+
+def _listen(option: str, host: str, port: int) -> socket.socket:
+    """Opens a port.
+
+    Raises:
+        InputError: it cannot be had.
+    """
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise InputError(f"{option} must be free on {host}, got {port}. Choose another.") from error
 
 
 def server_config(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
@@ -110,16 +125,17 @@ def open_models(runs: Sequence[Path], decoding: DecodingOptions, engine: EngineN
     return models
 
 
-async def _run(server: Server, service: Service, started: float) -> None:
-    serving = asyncio.create_task(server.serve())
+async def _run(server: Server, sockets: list[socket.socket], service: Service, started: float) -> None:
+    serving = asyncio.create_task(server.serve(sockets))
     while not (serving.done() or server.started):
         await asyncio.sleep(0.01)
     if server.started:
-        host, port = server.servers[0].sockets[0].getsockname()[:2]
+        host, port = sockets[0].getsockname()[:2]
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         names = ", ".join(service.models)
+        vosk = f", and vosk's clients on port {sockets[1].getsockname()[1]}" if len(sockets) > 1 else ""
         seconds = time.perf_counter() - started
-        logger.info(f"ready after {seconds:.1f} s: {address}/v1 serves {names}; the page is {address}/")
+        logger.info(f"ready after {seconds:.1f} s: {address}/v1 serves {names}{vosk}; the page is {address}/")
     while not serving.done() and not requested():
         await asyncio.sleep(POLL_SECONDS)
     await drain(service)

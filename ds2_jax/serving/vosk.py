@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from ds2_jax.audio.waveform import MAX_RATE, MIN_RATE
@@ -53,6 +54,24 @@ class Settings:
 async def vosk(socket: WebSocket) -> None:
     """Serves a live stream."""
     await converse(socket, "vosk", VoskTalk)
+
+
+class VoskPort:
+    """Lets every WebSocket of one port speak vosk's protocol: clients of vosk-server give no path.
+
+    Args:
+        app: the application.
+        port: the port.
+    """
+
+    def __init__(self, app: ASGIApp, port: int) -> None:
+        self._app, self._port = app, port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves a connection (ASGI)."""
+        if scope["type"] == "websocket" and scope["server"][1] == self._port:
+            scope = {**scope, "path": "/vosk"}
+        await self._app(scope, receive, send)
 
 
 class VoskTalk:

@@ -7,6 +7,7 @@ import pytest
 
 from ds2_jax.recognition.recogniser import Recogniser
 from tests.browser import Browser
+from tests.environments import install_python
 from tests.serving.pages import chromium, microphone
 from tests.serving.servers import LIVE_CONFIG, talkative, write_talk
 from tests.small_runs import SMALL_CONFIG
@@ -41,3 +42,15 @@ def browser(spoken: Path) -> Iterator[Browser]:
     """A browser with a microphone that plays a file."""
     with Browser(chromium(), *microphone(spoken)) as browser:
         yield browser
+
+
+@pytest.fixture(scope="session")
+def pausing(tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
+    """A model that can stream and writes nothing in the pauses of `talk`."""
+    return talkative(tmp_path_factory.mktemp("runs") / "pausing", LIVE_CONFIG, pause_label=17)
+
+
+@pytest.fixture(scope="session")
+def openai_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter that has the package `openai` and what its Realtime needs."""
+    return install_python(tmp_path_factory.mktemp("openai"), "openai[realtime]==3.57.0", "SpeechRecognition==3.17.0")

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.serving.options import DEFAULTS, Limits
 from tests.browser import Browser
-from tests.conftest import NO_NPM
+from tests.environments import install_node
 from tests.serving.pages import PROBLEM, RECORD, done, drop, finish, open_page, press, speak, until, words
 from tests.serving.servers import running, write_talk
 
@@ -175,12 +174,7 @@ def test_what_is_wrong_with_the_microphone_is_told(
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The source of axe-core."""
-    if shutil.which("npm") is None:
-        pytest.skip(NO_NPM)
-    folder = tmp_path_factory.mktemp("axe")
-    (folder / "package.json").write_text("{}")
-    subprocess.run(["npm", "install", "--no-fund", "--no-audit", AXE], cwd=folder, check=True, capture_output=True)
-    return (folder / "node_modules/axe-core/axe.min.js").read_text()
+    return (install_node(tmp_path_factory.mktemp("axe"), AXE) / "axe-core/axe.min.js").read_text()
 
 
 RIGHT_TO_LEFT = """
