@@ -18,6 +18,14 @@ from tests.serving.servers import running, write_talk
 pytestmark = pytest.mark.slow
 
 
+def best_correlation(waveform: np.ndarray, window: np.ndarray) -> float:
+    """Finds the place [S] of a waveform that is most like a window; returns their correlation."""
+    size = 2 ** int(np.ceil(np.log2(len(waveform) + len(window))))
+    products = np.fft.irfft(np.fft.rfft(waveform, size) * np.conj(np.fft.rfft(window, size)))
+    at = int(np.argmax(products[: len(waveform) - len(window)]))
+    return float(np.corrcoef(waveform[at : at + len(window)], window)[0, 1])
+
+
 def test_words_come_while_they_are_spoken(wordy: Recogniser, browser: Browser, spoken: Path, tmp_path: Path) -> None:
     with running({"wordy": wordy}, tmp_path / "uploads") as server:
         open_page(browser, server.url)
@@ -42,14 +50,14 @@ def test_words_come_while_they_are_spoken(wordy: Recogniser, browser: Browser, s
     assert len(finals) > 3  # the untrained model hears every other start of the file as another text
     assert summary == f"0:{len(sent) // rate:02}, {len(finals)} words"
 
-    # The microphone of Chromium plays the file at another rate, after a start that is not exact.
+    # The microphone of Chromium plays the file at another rate, from a start that is not exact, and may skip when busy.
     waveform, file_rate = soundfile.read(spoken, dtype="float32")
-    heard = soxr.resample(sent.astype(np.float32), rate, file_rate)
-    length = len(heard) // 2
-    window = heard[len(heard) - length :]
-    correlation = np.fft.irfft(np.fft.rfft(waveform, 2**19) * np.conj(np.fft.rfft(window, 2**19)))
-    at = int(np.argmax(correlation[: len(waveform) - length]))
-    assert np.corrcoef(waveform[at : at + length], window)[0, 1] > 0.95
+    played = soxr.resample(waveform, file_rate, rate)
+    size = rate // 2
+    windows = [sent[start : start + size].astype(np.float32) for start in range(0, len(sent) - size, size)]
+    likeness = [best_correlation(played, window) for window in windows if window.std() > 100]  # without pauses
+    assert len(likeness) > 4
+    assert np.median(likeness) > 0.99
     assert browser.complaints == []
     allowed = (server.url, server.url.replace("http", "ws"))
     assert browser.requests
