@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ds2_jax.serving import deepspeech, openai
+from ds2_jax.serving import deepspeech, openai, page_files
 from ds2_jax.serving.errors import RequestError
 from ds2_jax.serving.guard import Guard
 from ds2_jax.serving.metrics import Metrics
@@ -43,6 +43,7 @@ def make_app(service: Service, keys: Iterable[str] = (), hosts: Iterable[str] = 
         Route("/metrics", _metrics),
         WebSocketRoute("/v1/realtime", realtime),
         WebSocketRoute("/vosk", vosk),
+        *page_files.routes(),
     ]
     app = Starlette(
         routes=routes,

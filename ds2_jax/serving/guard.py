@@ -13,9 +13,12 @@ from starlette.websockets import WebSocket
 
 from ds2_jax.serving.errors import RequestError
 
-OPEN = ("/health", "/ready")
+PROBES = ("/health", "/ready")
+OPEN = (*PROBES, "/")
 """Paths that need no key."""
-WHILE_DRAINING = (*OPEN, "/metrics")
+OPEN_FOLDER = "/page/"
+"""The files of the page at / need none either."""
+WHILE_DRAINING = (*PROBES, "/metrics")
 """Paths that are answered while the server drains."""
 KEY_PROTOCOL = "openai-insecure-api-key."
 """What a browser's subprotocol with a key begins with: its WebSockets cannot send other headers. Source: OpenAI's
@@ -73,7 +76,7 @@ class Guard:
             raise RequestError(403, message, code="origin")
         keys = [headers.get("authorization", "")]
         keys += [f"Bearer {each.removeprefix(KEY_PROTOCOL)}" for each in subprotocols if each.startswith(KEY_PROTOCOL)]
-        if self._digests and path not in OPEN and not any(map(self._has_key, keys)):
+        if self._digests and not _is_open(path) and not any(map(self._has_key, keys)):
             advice = "Send one of the server's keys: Authorization: Bearer KEY."
             raise RequestError(401, f"The API key must be known, got another or none. {advice}", code="invalid_api_key")
         if self._draining() and path not in WHILE_DRAINING:
@@ -99,6 +102,10 @@ class Guard:
         # All keys are compared, each in constant time, so that the time tells nothing about a key.
         same = sum(hmac.compare_digest(own, digest) for digest in self._digests)
         return kind.lower() == "bearer" and same > 0
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith(OPEN_FOLDER)
 
 
 def _digest(key: str) -> bytes:

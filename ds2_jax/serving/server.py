@@ -134,7 +134,8 @@ async def _run(server: Server, sockets: list[socket.socket], service: Service, s
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         names = ", ".join(service.models)
         vosk = f", and vosk's clients on port {sockets[1].getsockname()[1]}" if len(sockets) > 1 else ""
-        logger.info(f"ready after {time.perf_counter() - started:.1f} s: {address}/v1 serves {names}{vosk}")
+        seconds = time.perf_counter() - started
+        logger.info(f"ready after {seconds:.1f} s: {address}/v1 serves {names}{vosk}; the page is {address}/")
     while not serving.done() and not requested():
         await asyncio.sleep(POLL_SECONDS)
     await drain(service)

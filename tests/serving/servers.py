@@ -30,9 +30,9 @@ LIVE_CONFIG = dataclasses.replace(
 )
 
 
-def talkative(folder: Path, config: Config, pause_label: int = 0) -> Recogniser:
+def talkative(folder: Path, config: Config, pause_label: int = 0, seed: int = 2) -> Recogniser:
     """Makes an untrained model that writes another text for each `talk`. The label is exchanged with blank."""
-    state = some_state(config, seed=2)
+    state = some_state(config, seed=seed)
     params = jax.tree.map(lambda leaf: 8 * leaf, state.params)
     order = list(range(params["head"].shape[1]))
     order[0], order[pause_label] = pause_label, 0
