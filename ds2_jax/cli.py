@@ -56,6 +56,7 @@ COMMANDS = {
         more_words="serving.settings:more_words",
     ),
     "calibrate": Command("evaluation.command:calibrate", "fit confidences and word times; training does so at the end"),
+    "import": Command("exchange.command:import_", "make a model of a checkpoint of deepspeech.pytorch"),
     "export": Command("exchange.command:export", "write a model for other programs: ONNX, safetensors, StableHLO"),
     "replay": Command("training.command:replay", "repeat a step whose loss was not finite, and show the cause"),
     **{

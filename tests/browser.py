@@ -1,5 +1,6 @@
 """Controls headless Chromium over a pipe with its DevTools protocol, without another package."""
 
+import base64
 import json
 import os
 import select
@@ -28,14 +29,22 @@ def find_chromium() -> str | None:
 class Browser:
     """A page in Chromium; a context manager.
 
+    Args:
+        chromium: path of Chromium.
+        options: further options of its command line.
+
     Attributes:
         complaints: errors and warnings on the page's console, and errors of its scripts.
-        requests: addresses that the page requested, except data URLs.
+        requests: addresses that the page requested, except data URLs; WebSockets too.
+        sent: binary messages that the page sent over WebSockets.
+        received: text messages that it got over WebSockets.
     """
 
-    def __init__(self, chromium: str) -> None:
+    def __init__(self, chromium: str, *options: str) -> None:
         self.complaints: list[str] = []
         self.requests: list[str] = []
+        self.sent: list[bytes] = []
+        self.received: list[str] = []
         self._replies: dict[int, dict[str, Any]] = {}
         self._loaded = False
         self._buffer = b""
@@ -45,7 +54,7 @@ class Browser:
         self._from, theirs_out = os.pipe()
         shell = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'  # Chromium expects its pipes at these descriptors
         self._process = subprocess.Popen(
-            ["/bin/bash", "-c", shell, "bash", chromium, *OPTIONS, f"--user-data-dir={self._profile.name}"],
+            ["/bin/bash", "-c", shell, "bash", chromium, *OPTIONS, *options, f"--user-data-dir={self._profile.name}"],
             pass_fds=(theirs_in, theirs_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -69,10 +78,10 @@ class Browser:
         self._process.wait()
         self._profile.cleanup()
 
-    def open(self, path: Path) -> None:
-        """Opens a file and waits until it is loaded."""
+    def open(self, page: Path | str) -> None:
+        """Opens a file or an address and waits until it is loaded."""
         self._loaded = False
-        self.call("Page.navigate", url=path.absolute().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.absolute().as_uri())
         while not self._loaded:
             self._read()
 
@@ -118,7 +127,11 @@ class Browser:
         method, parameters = message["method"], message.get("params", {})
         if method == "Page.loadEventFired":
             self._loaded = True
-        elif method == "Runtime.exceptionThrown":
+        else:
+            self._note(method, parameters)
+
+    def _note(self, method: str, parameters: dict[str, Any]) -> None:
+        if method == "Runtime.exceptionThrown":
             self.complaints.append(str(parameters["exceptionDetails"]))
         elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"):
             self.complaints.append(str(parameters["args"]))
@@ -126,3 +139,9 @@ class Browser:
             self.complaints.append(str(parameters["entry"]))
         elif method == "Network.requestWillBeSent" and not parameters["request"]["url"].startswith("data:"):
             self.requests.append(parameters["request"]["url"])
+        elif method == "Network.webSocketCreated":
+            self.requests.append(parameters["url"])
+        elif method == "Network.webSocketFrameSent" and parameters["response"]["opcode"] == 2:
+            self.sent.append(base64.b64decode(parameters["response"]["payloadData"]))
+        elif method == "Network.webSocketFrameReceived" and parameters["response"]["opcode"] == 1:
+            self.received.append(parameters["response"]["payloadData"])

@@ -26,11 +26,14 @@ from ds2_jax.system import logs
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_AN4 = "the AN4 archive is not there; DS2_JAX_AN4 names it"
+NO_CHECKPOINTS = "checkpoints of deepspeech.pytorch are not there; DS2_JAX_CHECKPOINTS names their folder"
 NO_CHROMIUM = "Chromium is not there; apt-get install chromium"
 NO_PORTAUDIO = "PortAudio is not there; apt-get install libportaudio2"
 NO_NPM = "npm is not there; apt-get install npm"
+NO_PYTHON312 = "Python 3.12 is not there; wyoming-openai needs it"
 NO_FFMPEG = "ffmpeg is not there; apt-get install ffmpeg"
-ALLOWED_SKIPS = (NO_AN4,) if os.environ.get("CI") else (NO_AN4, NO_CHROMIUM, NO_FFMPEG, NO_NPM, NO_PORTAUDIO)
+NO_DATA, NO_PROGRAM = (NO_AN4, NO_CHECKPOINTS), (NO_CHROMIUM, NO_FFMPEG, NO_NPM, NO_PORTAUDIO, NO_PYTHON312)
+ALLOWED_SKIPS = NO_DATA if os.environ.get("CI") else (*NO_DATA, *NO_PROGRAM)
 """The only allowed reasons to skip a test; any other skip is a failure. CI has every program."""
 
 QUICK_XLA_FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
@@ -48,6 +51,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first: at the end, one of the two processes would wait for them."""
     longest = ["test_survival.py", "test_train.py", "test_mesh.py"]
     items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
+
+
+@pytest.fixture(scope="session")
+def original_checkpoints() -> list[Path]:
+    """Checkpoints that deepspeech.pytorch's own code wrote, each beside an .npz of what its model gave."""
+    folder = Path(os.environ.get("DS2_JAX_CHECKPOINTS", ROOT.parent / "shared/checkpoints"))
+    found = sorted(path for path in folder.glob("*") if path.suffix in (".pth", ".ckpt"))
+    if not found:
+        pytest.skip(NO_CHECKPOINTS)
+    return found
 
 
 @pytest.fixture(scope="session")

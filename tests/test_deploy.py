@@ -22,7 +22,7 @@ from ds2_jax import cli
 from ds2_jax.curation.pack import name_splits
 from ds2_jax.decoding.options import GREEDY
 from ds2_jax.parallel.processes import LOST
-from ds2_jax.serving.guard import OPEN
+from ds2_jax.serving.guard import PROBES
 from ds2_jax.serving.metrics import Metrics
 from ds2_jax.serving.options import Limits
 from ds2_jax.serving.settings import ModelSettings, read_models
@@ -158,7 +158,7 @@ def test_the_serving_pods_use_what_the_server_has(tmp_path: Path) -> None:
     assert found["Service"]["metadata"]["name"] in access.allowed_host
     assert network.port == container["ports"][0]["containerPort"] == found["Service"]["spec"]["ports"][0]["port"]
     probes = {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}
-    assert probes == set(OPEN)
+    assert probes == set(PROBES)
     pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod["terminationGracePeriodSeconds"] >= pause + limits.drain_seconds + 10
     uploads = next(each["emptyDir"]["sizeLimit"] for each in pod["volumes"] if each["name"] == mounts["/tmp"])

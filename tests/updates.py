@@ -100,7 +100,7 @@ def update(mesh: Mesh | None, optimizer: Optimizer, dtype: str, num_steps: int) 
     """
     config = make_config(optimizer)
     num_labels = Alphabet(config.data.alphabet).size
-    tx = make_optimizer(config.optim, 1, num_steps)
+    tx = make_optimizer(config, 1, num_steps)
     step = functools.partial(update_lib.train_step, config=config, num_labels=num_labels, tx=tx)
     layout = ONE_DEVICE if mesh is None else row_layout(mesh)
     batches = [make_rows(layout.rows(indices), dtype) for indices in PLAN]

@@ -12,6 +12,7 @@ from typing import IO
 
 import numpy as np
 
+from ds2_jax.audio.cut import check_not_cut
 from ds2_jax.audio.joined import check_single
 from ds2_jax.audio.parts import AudioBytes, Parts, Source, num_bytes
 from ds2_jax.audio.sndfile import UnknownFormatError
@@ -57,6 +58,7 @@ CLOCK = (
     "aresample,aselect=e='if(not(n)*not(isnan(pts))+gt(abs(pts-ld(0)),{step}*sample_rate),"
     "print(ld(1),16)*0+print(pts,16)*0+st(0,pts)*0,0)+st(0,ld(0)+samples_n)*0+st(1,ld(1)+samples_n)*0+1',asetpts=0/0"
 )
+NOT_KNOWN = re.compile("Format not on whitelist|Invalid data found when processing input")
 NUMBER = re.compile(r"-?\d+\.\d{6}")
 
 
@@ -79,6 +81,7 @@ def open_audio(
         InputError: ffmpeg is not installed, does not know the format, or finds no sound; or another file follows.
     """
     check_single(source)
+    check_not_cut(source)
     program = shutil.which("ffmpeg")
     if program is None:
         raise _without_program(source, reason)
@@ -136,7 +139,7 @@ class _Decoding:
         self._path, self._name, self._timeline = path, name, timeline
         self._rest, self._numbers, self._errors = "", list[float](), list[str]()
         self._start: float | None = None  # the file's time at which a player starts
-        self._has_clock = True
+        self._is_known, self._has_clock = False, True
         self._num_said = self._num_read = 0
         self._num_tracks, self._counting = 0, True
         self._counted_from = 0.0  # seconds of sound at which ffmpeg began to count
@@ -174,7 +177,7 @@ class _Decoding:
             if length := re.fullmatch(r"(\d+):(\d+):([\d.]+)", found[1]):
                 self._timeline.length = int(length[1]) * 3600 + int(length[2]) * 60 + float(length[3])
         elif found := re.match(r"\[info\] Input #0, ([\w,]+), from", line):
-            self._has_clock = found[1] not in CLOCKLESS
+            self._is_known, self._has_clock = True, found[1] not in CLOCKLESS
         elif line.startswith("[info] Stream mapping"):  # the streams of the output follow
             self._timeline.num_tracks, self._counting = max(1, self._num_tracks), False
         elif self._counting and re.match(r"\[info\]\s+Stream #0:\S+ Audio: ", line):
@@ -206,9 +209,9 @@ class _Decoding:
             self._hear(self._rest)
         if any("matches no streams" in each for each in self._errors):
             raise InputError(f"{self._name} must hold sound, got none. Replace the file.")
-        if any("Format not on whitelist" in each for each in self._errors):
+        if not self._is_known and self._errors and NOT_KNOWN.search(self._errors[0]):
             rule = "be a recording in a format that is read"
-            got = "another format, a playlist or samples without a header"
+            got = "another format, a playlist, samples without a header or a damaged header"
             advice = "Convert it; ffmpeg must be told the coding of samples: ffmpeg -f s16le -ar RATE -i OLD NEW.wav."
             raise InputError(f"{self._name} must {rule}, got {got}. {advice}")
         if code or self._errors:

@@ -2,19 +2,14 @@
 
 import re
 import struct
-import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from ds2_jax.audio.parts import Parts, Source, contents, num_bytes, open_binary
+from ds2_jax.audio.parts import Parts, Source, num_bytes, open_binary
 
 # A program that writes AIFF into a pipe does not know the size. sox writes this value, ffmpeg 0 or -1.
 SIZE_UNKNOWN = 0x7F000000
 SPHERE_MAX_HEADER_BYTES = 1 << 16
-OGG_PAGE = struct.Struct("<4sxB8xII4sB")  # "OggS", flags, stream, page number, checksum, number of segments
-OGG_FIRST = 2  # flag of a stream's first page
-OGG_LAST = 4  # flag of a stream's last page
-REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 LARGEST = 1 << 60  # a size that nobody writes
 SMALLEST_CHUNK = 8  # bytes: name and size
 MOST_PADDING = 1 << 16
@@ -25,7 +20,6 @@ METADATA_CHUNKS = frozenset(
 )
 KNOWN_CHUNKS = METADATA_CHUNKS | {b"fmt ", b"data", b"COMM", b"SSND"}
 FILE_STARTS = frozenset({b"RIFF", b"RIFX", b"RF64", b"FORM"})
-OGG_CHAINED = "a second stream"
 
 
 def wav_data_bytes(path: Source) -> tuple[int, int]:
@@ -46,44 +40,6 @@ def sphere_sample_count(path: Source) -> int | None:
     return int(found[1]) if found else None
 
 
-def ogg_fault(path: Source) -> str:
-    """Reads an Ogg file to its end and describes the first fault of its pages; "" if there is none.
-
-    Source: RFC 3533, section 6.
-    """
-    with open_binary(path) as file:
-        data = file.read()
-    offset, flags, stream, expected = 0, 0, None, None
-    while header := data[offset : offset + OGG_PAGE.size]:
-        if len(header) < OGG_PAGE.size:
-            return "a file cut short"
-        capture, flags, serial, number, checksum, num_segments = OGG_PAGE.unpack(header)
-        end = offset + OGG_PAGE.size + num_segments
-        end += sum(data[offset + OGG_PAGE.size : end])
-        if capture != b"OggS":
-            return f"something other than a page at byte {offset}"
-        if end > len(data):
-            return "a file cut short"
-        if _ogg_checksum(data[offset:end]) != checksum:
-            return f"a damaged page at byte {offset}"
-        if stream not in (None, serial) or (flags & OGG_FIRST and offset):
-            return f"{OGG_CHAINED} at byte {offset}"
-        if expected not in (None, number):
-            return f"a page missing before byte {offset}"
-        offset, stream, expected = end, serial, number + 1
-    return "" if flags & OGG_LAST else "a file cut short"
-
-
-def _ogg_checksum(page: bytes) -> bytes:
-    """Computes Ogg's CRC-32, where the checksum's own four bytes count as zero.
-
-    zlib's CRC-32 gives it if the bits of each byte are reversed before and after, and zlib's two inversions are undone.
-    """
-    blank = page[:22] + bytes(4) + page[26:]
-    reverse = zlib.crc32(blank.translate(REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return reverse.to_bytes(4, "big").translate(REVERSED_BITS)
-
-
 def logged_fault(log: str) -> str:
     """Reads in libsndfile's log whether a file lacks data (AIFF, AU, CAF, MAT4, RF64, SVX, VOC, W64, WVE).
 
@@ -96,18 +52,6 @@ def logged_fault(log: str) -> str:
         if int(held) + 1 < int(promised) < SIZE_UNKNOWN:  # the padding byte of an odd chunk may be missing
             return f"{held} bytes of {promised}"
     return "a file cut short" if "truncated" in log else ""
-
-
-def second_flac(path: Source) -> int:
-    """Returns the byte at which another FLAC stream starts behind the first; 0 if there is none.
-
-    libFLAC ends at the number of samples that the first stream's header states.
-    """
-    with contents(path) as data:
-        offset = data.find(b"fLaC", data.find(b"fLaC") + 4)  # tags may stand in front of the first
-        while offset >= 0 and data[offset + 4 : offset + 8] not in (b"\0\0\0\x22", b"\x80\0\0\x22"):  # STREAMINFO
-            offset = data.find(b"fLaC", offset + 1)
-    return max(0, offset)
 
 
 def with_sound_behind(path: Source, file_format: str) -> Parts | None:
@@ -156,6 +100,7 @@ class _WavSound(NamedTuple):
     start: int
     stated: int  # bytes
     size: int  # bytes, at most `stated` if no sound follows behind
+    others: list[tuple[int, int]]  # start and end of further chunks of sound
 
 
 def _wav_sound(file: BinaryIO, end: int) -> _WavSound | None:
@@ -177,13 +122,25 @@ def _wav_sound(file: BinaryIO, end: int) -> _WavSound | None:
                 size += 1 << 32
                 if start + size > end:
                     size = end - start
-            return _WavSound(head, about, start, stated, size)
+            return _WavSound(head, about, start, stated, size, _more_data(file, start + size + size % 2, end, order))
     return None
 
 
+def _more_data(file: BinaryIO, offset: int, end: int, order: str) -> list[tuple[int, int]]:
+    """Lists start and end of further chunks of sound from `offset`."""
+    if offset >= end:
+        return []
+    return [
+        (start, min(start + size, end))
+        for name, size, start in _chunks(file, offset, order)
+        if name == b"data" and start < end
+    ]
+
+
 def _plain_wav(path: Source, sound: _WavSound) -> Parts:
-    head, about, start, _, size = sound
-    ranges = [(start, min(start + size, num_bytes(path)))]
+    head, about, start, _, size, others = sound
+    ranges = [(start, min(start + size, num_bytes(path))), *others]
+    size += sum(end - start for start, end in others)
     if size < 1 << 32:
         order = ">" if head.startswith(b"RIFX") else "<"
         head = head.replace(b"RF64", b"RIFF")
@@ -194,7 +151,7 @@ def _plain_wav(path: Source, sound: _WavSound) -> Parts:
 
 def _wav_with_sound_behind(path: Source, file: BinaryIO, end: int) -> Parts | None:
     found = _wav_sound(file, end)
-    return None if found is None or found.size <= found.stated else _plain_wav(path, found)
+    return None if found is None or (found.size <= found.stated and not found.others) else _plain_wav(path, found)
 
 
 def _aiff_with_sound_behind(path: Source, file: BinaryIO, end: int) -> Parts | None:

@@ -16,6 +16,9 @@ STARTS = re.compile(
     rb"|0&\xb2u\x8ef\xcf\x11\xa6\xd9\x00\xaa\x00b\xcel",  # WMA and WMV
     re.DOTALL,
 )
+AUDIO_STARTS = re.compile(
+    rb"(?:RIFF|RIFX|RF64)....WAVE|fLaC[\x00\x80]\x00\x00\x22|OggS\x00\x02|NIST_1A\n|" + STARTS.pattern, re.DOTALL
+)
 LARGE = 1  # an MP4 box of which the size follows
 
 
@@ -25,6 +28,13 @@ def check_single(source: Source) -> None:
         offset = _second_mp4(data) if data[4:8] == b"ftyp" else _second(data)
     if offset:
         raise InputError(f"{source} must hold one recording, got another at byte {offset}. Divide it there.")
+
+
+def another_recording(source: Source, start: int) -> int:
+    """Returns the byte at which a recording starts in a file, from `start`; 0 if there is none."""
+    with contents(source) as data:
+        found = AUDIO_STARTS.search(data, start)
+    return found.start() if found else 0
 
 
 def _second(data: bytes | mmap.mmap) -> int:

@@ -82,11 +82,13 @@ class Parts(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Reads at most as many bytes as the buffer holds; returns their number."""
-        data = self._part(len(buffer))
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+        """Reads as many bytes as the buffer holds, or those that are left; returns their number."""
+        filled = 0
+        while data := self._part(len(buffer) - filled):  # libsndfile takes fewer bytes for the end of the file
+            buffer[filled : filled + len(data)] = data
+            filled += len(data)
+            self._position += len(data)
+        return filled
 
     def _part(self, size: int) -> bytes:
         """Returns at most `size` bytes at the position, from one part."""

@@ -83,7 +83,7 @@ def read_samples(path: Path | str | AudioBytes) -> tuple[np.ndarray, int]:
         with sndfile.open_audio(source) as opened:
             samples, file_rate = sndfile.read_whole(opened), opened.file.samplerate
     except UnknownFormatError as error:
-        with ffmpeg.open_audio(source, error, Timeline()) as (file_rate, blocks):
+        with _open_otherwise(source, error, Timeline()) as (file_rate, blocks):
             samples = _joined(blocks, source)
     check_amplitudes(samples, str(source))
     return samples, file_rate
@@ -106,9 +106,36 @@ def _open_blocks(source: Source, timeline: Timeline | None = None) -> Iterator[t
         try:
             opened = stack.enter_context(sndfile.open_audio(source))
         except UnknownFormatError as error:
-            yield stack.enter_context(ffmpeg.open_audio(source, error, timeline or Timeline()))
+            yield stack.enter_context(_open_otherwise(source, error, timeline or Timeline()))
         else:
             yield opened.file.samplerate, sndfile.sample_blocks(opened)
+
+
+@contextlib.contextmanager
+def _open_otherwise(
+    source: Source, error: UnknownFormatError, timeline: Timeline
+) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
+    """Opens a recording that libsndfile does not read: with ffmpeg, or each link of a chain by itself."""
+    if not error.links:
+        with ffmpeg.open_audio(source, error, timeline) as opened:
+            yield opened
+        return
+    with _open_blocks(error.links[0]) as (file_rate, first):
+
+        def blocks() -> Iterator[np.ndarray]:
+            num_channels = 0
+            for block in first:
+                num_channels = block.shape[1]
+                yield block
+            for link in error.links[1:]:
+                with _open_blocks(link) as (rate, others):
+                    for block in others:
+                        if (rate, block.shape[1]) != (file_rate, num_channels or block.shape[1]):
+                            rule = "keep its sample rate and channels to the end"
+                            raise InputError(f"{source} must {rule}, got streams that differ. Divide it.")
+                        yield block
+
+        yield file_rate, blocks()
 
 
 def read_excerpt(path: Path | str, sample_rate: int, num_samples: int, position: float) -> np.ndarray:

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from ds2_jax.audio import headers, mp3
-from ds2_jax.audio.joined import check_single
+from ds2_jax.audio import flac, headers, mp3, ogg
+from ds2_jax.audio.cut import check_not_cut
+from ds2_jax.audio.joined import another_recording, check_single
 from ds2_jax.audio.parts import AudioBytes, Parts, Source, num_bytes
 from ds2_jax.audio.waveform import MAX_RATE, MAX_VALUES, MIN_RATE, block_samples, unusable
 from ds2_jax.system.errors import InputError
@@ -39,11 +40,12 @@ class UnknownFormatError(InputError):
 
     Attributes:
         ranges: start and end of the parts that hold the sound, in bytes; empty if they are not known.
+        links: the recordings of a chain, one after the other; empty if the file is no chain.
     """
 
-    def __init__(self, message: str, ranges: Sequence[tuple[int, int]] = ()) -> None:
+    def __init__(self, message: str, ranges: Sequence[tuple[int, int]] = (), links: Sequence[AudioBytes] = ()) -> None:
         super().__init__(message)
-        self.ranges = ranges
+        self.ranges, self.links = ranges, links
 
 
 class Opened(NamedTuple):
@@ -84,15 +86,23 @@ def open_audio(source: Source) -> Iterator[Opened]:
                 num_samples = file.frames
             elif frames.stated is None:
                 num_samples = frames.num_samples
-        elif (parts := headers.with_sound_behind(source, file.format)) is not None:
+        elif (parts := _with_sound_behind(source, file.format)) is not None:
             file = _open(source, parts, stack)
             num_samples = file.frames
         _check_length(source, file)
         yield Opened(source, file, num_samples)
 
 
+def _with_sound_behind(source: Source, file_format: str) -> Parts | None:
+    if file_format == "FLAC":
+        return flac.with_samples_behind(source)
+    return headers.with_sound_behind(source, file_format)
+
+
 def _mp3_parts(source: Source, frames: mp3.Frames, num_samples: int) -> Parts | None:
     """Returns an MP3 with a right header in front, if libsndfile would read only a part of it."""
+    if frames.ranges and (offset := another_recording(source, frames.ranges[-1][1])):
+        raise InputError(f"{source} must hold one recording, got another at byte {offset}. Divide it there.")
     if frames.changes and not frames.damage:
         rule = "keep its sample rate and channels to the end"
         message = f"{source} must {rule}, got an MP3 in which they change. Install ffmpeg to read it."
@@ -119,7 +129,8 @@ def _open(source: Source, opened: Source | Parts, stack: contextlib.ExitStack) -
             rule = "be undamaged WAV, FLAC, Ogg, MP3, Sphere, AIFF or similar audio"
             raise unusable(source, rule, f"a file libsndfile cannot open ({error.error_string})") from error
         rule = "be WAV, FLAC, Ogg, MP3, Sphere, AIFF or similar audio that libsndfile reads"
-        raise UnknownFormatError(f"{source} must {rule}, got: {error.error_string}") from error
+        message = f"{source} must {rule}, got: {error.error_string}"
+        raise UnknownFormatError(message, links=ogg.links(source)) from error
 
 
 def _recognisable(source: Source, code: int) -> Parts | None:
@@ -178,16 +189,18 @@ def _check_length(source: Source, file: soundfile.SoundFile) -> None:
             raise unusable(source, f"hold the {promised} bytes of audio that its header states", f"{held}")
     if file.format == "NIST" and (sample_count := headers.sphere_sample_count(source)) not in (None, file.frames):
         raise unusable(source, f"hold the {sample_count} samples that its header states", f"{file.frames}")
-    if file.format == "OGG" and (fault := headers.ogg_fault(source)):
-        if fault.startswith(headers.OGG_CHAINED):
-            raise UnknownFormatError(f"{source} must hold one Ogg stream, got {fault}. Install ffmpeg to read it.")
+    if file.format == "OGG" and (fault := ogg.fault(source)):
+        if fault.startswith(ogg.SECOND):
+            message = f"{source} must hold one Ogg stream, got {fault}. Install ffmpeg to read it."
+            raise UnknownFormatError(message, links=ogg.links(source))
         raise unusable(source, "hold one undamaged Ogg stream", fault)
-    if file.format == "FLAC" and (offset := headers.second_flac(source)):
+    if file.format == "FLAC" and (offset := flac.second_flac(source)):
         # ffmpeg 5.1 leaves out the last block of the first stream.
         raise InputError(f"{source} must hold one FLAC stream, got another at byte {offset}. Divide it there.")
     check_single(source)
     if file.format not in CHECKED_FORMATS and (fault := headers.logged_fault(file.extra_info)):
         raise unusable(source, "be undamaged audio", fault)
+    check_not_cut(source)
     if file.frames <= 0:
         raise unusable(source, "hold audio", f"{file.frames} samples")
     if file.frames >= 2**62:  # libsndfile's value for a FLAC stream of unknown length, from a pipe

@@ -112,7 +112,7 @@ def link_files(folder: Path, audio: Sequence[Path]) -> list[Path]:
         for index in range(NUM_FILES):
             samples = made_speech.utterance(FILE_SECONDS, seed=index)
             soundfile.write(folder / f"{index:04d}.wav", samples, made_speech.SAMPLE_RATE, subtype="PCM_16")
-    for index, (path, _) in enumerate(find_audio(audio) if audio else ()):
+    for index, path in enumerate(each.path for each in find_audio(audio)) if audio else ():
         (folder / f"{index:04d}{path.suffix}").symlink_to(path.resolve())
     return sorted(folder.iterdir())
 

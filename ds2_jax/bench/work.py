@@ -40,7 +40,7 @@ class Step:
         self._kind, self._config = kind, size.config
         self._batch = make_batch(size)
         num_labels = Alphabet(self._config.data.alphabet).size
-        tx = make_optimizer(self._config.optim, steps_per_epoch=1000, total_steps=70_000)
+        tx = make_optimizer(self._config, steps_per_epoch=1000, total_steps=70_000)
         if kind == "train":
             mesh = data_mesh()
             step = functools.partial(train_step, config=self._config, num_labels=num_labels, tx=tx)

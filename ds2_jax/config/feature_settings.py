@@ -30,7 +30,14 @@ class FeatureConfig:
     window_stride: float = 0.01
     """Seconds between frames."""
     window: Literal["hamming", "hann", "blackman", "bartlett"] = "hamming"
-    """Window function (periodic)."""
+    """Window function."""
+    symmetric_window: bool = False
+    """Use the symmetric form of the window function, as deepspeech.pytorch did up to v2.0, not the periodic one."""
+    edges: Literal["zeros", "reflected"] = "zeros"
+    """What the first and last windows hear outside the recording. zeros: nothing. reflected: the recording backwards,
+    as with librosa before 0.9, which models of deepspeech.pytorch were trained with."""
+    scale: float = 1.0
+    """Factor of the samples. Models of deepspeech.pytorch up to V2.1 heard 32768 / 32767 of them."""
     num_mels: int = 0
     """Number of bands, evenly spaced on the mel scale from 0 Hz to half the sample rate. They replace the FFT's
     bins and are narrow at low frequencies, like the ear's. 0: use the bins."""
@@ -68,6 +75,10 @@ class FeatureConfig:
             require(1 <= self.num_mels <= most, "features.num_mels", f"be 0 (off) to {most}", self.num_mels)
         rule = "be positive and at most 3600 seconds"
         require(0 < self.prior_seconds <= 3600, "features.prior_seconds", rule, self.prior_seconds)
+        require(0 < self.scale <= 2**31, "features.scale", "be positive and at most 2^31", self.scale)
+        if self.needs_statistics:  # the normalisations of models that stream: a stream does not know its end
+            rule = f"be zeros with {self.normalisation} normalisation"
+            require(self.edges == "zeros", "features.edges", rule, self.edges)
 
     @property
     def needs_statistics(self) -> bool:

@@ -238,6 +238,9 @@ class OptimConfig:
     """Factor of the exponential schedule, applied after each epoch."""
     warmup_steps: int = 0
     """Number of steps in which the learning rate rises to its peak: step i of n uses i/n of it."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each layer to the one below it, from the head down to the convolutions, which
+    count as one. With less than 1, lower layers change less: for weights from --init-from."""
     weight_decay: float = 1e-5
     """Strength of weight decay, which is decoupled for adamw and an L2 penalty for sgd."""
     momentum: float = 0.9
@@ -265,7 +268,8 @@ class OptimConfig:
     def __post_init__(self) -> None:
         check_fields(self, "optim.", may_be_infinite=("clip_norm",))
         require(self.learning_rate > 0, "optim.learning_rate", "be positive", self.learning_rate)
-        require(0 < self.anneal <= 1, "optim.anneal", "be in (0, 1]", self.anneal)
+        for field in ("anneal", "layer_decay"):
+            require(0 < getattr(self, field) <= 1, f"optim.{field}", "be in (0, 1]", getattr(self, field))
         require(self.accumulate >= 1, "optim.accumulate", "be at least 1", self.accumulate)
         for field in ("warmup_steps", "weight_decay", "clip_norm"):
             require(getattr(self, field) >= 0, f"optim.{field}", "be 0 or more", getattr(self, field))
@@ -304,6 +308,12 @@ class Config:
     """Number of passes over the training utterances."""
     patience: int = 0
     """Stop after this many epochs without a better dev WER. 0: train all epochs."""
+    init_from: Path | None = None
+    """Begin with the weights of this run, exported folder or .safetensors file instead of drawn ones. Characters that
+    both alphabets have keep their weights. Continuing a run does not read it again."""
+    freeze: Literal["none", "conv", "recurrent"] = "none"
+    """What does not learn. conv: the convolutions and their normalisation. recurrent: these, the recurrent layers and
+    the lookahead. Running statistics follow the data all the same."""
     parallel: Literal["shard_map", "pmap"] = "shard_map"
     """How a step uses several devices. Both give the same numbers."""
     rematerialise: bool = False

@@ -24,6 +24,7 @@ from ds2_jax.data.length_table import TfdsRecord, file_states, format_table, tab
 from ds2_jax.data.manifest import NUM_EXAMPLES, Problem, Utterance, count_reasons
 from ds2_jax.data.splits import read_utterances
 from ds2_jax.data.tfds import TfdsSplit, is_data_set, library
+from ds2_jax.system import beam
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import NO_JSON, InputError, shorten
 
@@ -88,9 +89,7 @@ def pack(
         if beam_runner is None:
             write_shards(tasks, num_workers)
         else:
-            from ds2_jax.curation.pack_beam import run
-
-            run(tasks, beam_runner, shlex.split(beam_options))
+            beam.run(write_shard, tasks, beam_runner, shlex.split(beam_options))
         finish(folder, tasks, source, on_bad_utterance)
     print("\n".join(f"tfds:{out}#{split}" for split in named))
     return 0

@@ -134,7 +134,7 @@ class Problem:
     detail: str
 
 
-def read_manifest(path: Path) -> list[Utterance]:
+def read_manifest(path: Path, *, transcribed: bool = True) -> list[Utterance]:
     """Reads a manifest in one of three formats, which it recognises by the content.
 
     * Our format is JSON Lines with `audio`, `transcript`, and optionally `duration`, `offset`, `id`, `speaker` and
@@ -152,6 +152,11 @@ def read_manifest(path: Path) -> list[Utterance]:
     instead of a file; `splits.read_utterances` opens it. An utterance without an id is named after its audio file, with
     a number if that name is taken.
 
+    Args:
+        path: the manifest.
+        transcribed: whether the recordings have transcripts. Without, the transcripts of lines that lack them are "",
+            and durations that the manifest lacks are NaN, except those of segments.
+
     Raises:
         InputError: the file does not exist, has no utterance or is not JSON; a key is missing or has the wrong type; a
             line has keys of both formats; a duration is not a number of seconds up to an hour; an offset is not a
@@ -166,9 +171,9 @@ def read_manifest(path: Path) -> list[Utterance]:
     if isinstance(document, dict) and "samples" in document:
         utterances = _read_samples(path, document)
     else:
-        utterances = _read_lines(path, text)
+        utterances = _read_lines(path, text, transcribed)
     require(bool(utterances), str(path), "hold at least one utterance", "an empty manifest", "Write it again.")
-    return _with_durations(path, utterances)
+    return _with_durations(path, utterances, transcribed)
 
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
@@ -214,7 +219,7 @@ def read_text(path: Path) -> str:
         raise InputError(f"{name} must be a readable file, got: {error.strerror}. Correct the path.") from error
 
 
-def _read_lines(path: Path, text: str) -> list[Utterance]:
+def _read_lines(path: Path, text: str, transcribed: bool) -> list[Utterance]:
     """Reads the utterances of JSON Lines in our or in NeMo's format."""
     utterances: list[Utterance] = []
     lines: dict[str, int] = {}
@@ -228,7 +233,7 @@ def _read_lines(path: Path, text: str) -> list[Utterance]:
             goes_on = isinstance(error, json.JSONDecodeError) and error.pos >= len(line.rstrip()) > 0
             advice = "Write each object on a line of its own: jq -c . OLD > NEW" if goes_on else str(error)
             raise InputError(f"{where} must be a JSON object, got {shorten(repr(line))}. {advice}.") from error
-        utterance = dataclasses.replace(_utterance(row, where, path.parent), place=f"line {number}")
+        utterance = dataclasses.replace(_utterance(row, where, path.parent, transcribed), place=f"line {number}")
         if utterance.id:
             first = lines.setdefault(utterance.id, number)
             require(first == number, f"{where}: id", f"differ from the id of line {first}", utterance.id, "Rename one.")
@@ -236,12 +241,13 @@ def _read_lines(path: Path, text: str) -> list[Utterance]:
     return _name(utterances)
 
 
-def _utterance(row: Row, where: str, folder: Path) -> Utterance:
+def _utterance(row: Row, where: str, folder: Path, transcribed: bool) -> Utterance:
     """Reads the utterance of one line; its id is "" if the line has none."""
     require(isinstance(row, dict), where, "be a JSON object", row)
     nemo = "audio_filepath" in row
     audio = _string(row, "audio_filepath" if nemo else "audio", where)
-    transcript = _string(row, "text" if nemo else "transcript", where)
+    text = "text" if nemo else "transcript"
+    transcript = _string(row, text, where) if transcribed or row.get(text) is not None else ""
     for one, other in (("audio", "audio_filepath"), ("transcript", "text")):
         require(not {one, other} <= row.keys(), where, f"have one of {one} and {other}", "both", "Remove one.")
     duration, offset = (_seconds(row, key, where) for key in ("duration", "offset"))
@@ -297,9 +303,13 @@ def _read_samples(path: Path, document: Row) -> list[Utterance]:
     return _name(utterances)
 
 
-def _with_durations(path: Path, utterances: list[Utterance]) -> list[Utterance]:
-    """Reads the durations that are not in the manifest from the headers of the audio."""
-    missing = {utterance.audio: 0.0 for utterance in utterances if math.isnan(utterance.duration)}
+def _with_durations(path: Path, utterances: list[Utterance], transcribed: bool) -> list[Utterance]:
+    """Reads missing durations from the headers of the audio. Without transcripts, only segments need theirs."""
+
+    def lacking(utterance: Utterance) -> bool:
+        return math.isnan(utterance.duration) and (transcribed or utterance.offset is not None)
+
+    missing = {utterance.audio: 0.0 for utterance in utterances if lacking(utterance)}
     if not missing:
         return utterances
     with ThreadPoolExecutor() as pool:
@@ -313,7 +323,7 @@ def _with_durations(path: Path, utterances: list[Utterance]) -> list[Utterance]:
         missing = dict(zip(missing, lengths, strict=True))
     filled = []
     for utterance in utterances:
-        if math.isnan(utterance.duration):
+        if lacking(utterance):
             duration = max(missing[utterance.audio] - (utterance.offset or 0.0), 0.0)
             field = f"{path}, {utterance.place}: duration of {utterance.audio}"
             require(duration <= MAX_DURATION, field, f"be 0 to {MAX_DURATION} seconds", duration, "Cut the recording.")

@@ -96,13 +96,17 @@ def manifests_of(data: DataConfig) -> dict[str, Path]:
     return {name: path for name in names if (path := getattr(data, name)) is not None}
 
 
-def read_utterances(path: Path) -> list[Utterance]:
+def read_utterances(path: Path, *, transcribed: bool = True) -> list[Utterance]:
     """Reads a manifest, or the length table of a TensorFlow data set: tfds:NAME#SPLIT.
+
+    Args:
+        path: the manifest, or the name of the set.
+        transcribed: see `read_manifest`.
 
     Raises:
         InputError: the manifest or a set cannot be read.
     """
-    utterances = [] if is_tfds(path) else read_manifest(path)
+    utterances = [] if is_tfds(path) else read_manifest(path, transcribed=transcribed)
     if utterances and not any(is_tfds(utterance.audio) for utterance in utterances):
         return utterances
     from ds2_jax.data import length_table  # this import needs a second and many megabytes

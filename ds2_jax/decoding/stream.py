@@ -85,6 +85,10 @@ class StreamDecoder:
         final = self._text(labels[:num_final])
         return Partial(final, self._text(labels)[len(final) :])
 
+    def reading(self) -> Hypothesis:
+        """Returns the best hypothesis of the frames read so far, as if they were all. The utterance goes on."""
+        return self._finish(self._search, np.concatenate(self._parts), None)[0]
+
     def finish(self, duration: float | None = None) -> list[Hypothesis]:
         """Ends the utterance. Returns what `Decoder.__call__` gives for all frames together and this duration."""
         assert not self._finished, "the utterance is finished; start another StreamDecoder"

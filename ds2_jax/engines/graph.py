@@ -32,7 +32,10 @@ def whole(config: Config, variables: Tree) -> onnx.ModelProto:
     valid = g("Less", samples_axis, g("Unsqueeze", "num_samples", np.array([1])))  # [B, S]
     waveforms = g("Where", valid, "waveforms", np.float32(0))
     left = features.window_length // 2
-    spectra = stages.spectra(g, waveforms, features, (left, features.window_length - left))  # [B, F, T]
+    outside = left, features.window_length - left
+    if features.edges == "reflected":
+        waveforms, outside = stages.reflected(g, waveforms, outside), (0, 0)
+    spectra = stages.spectra(g, waveforms, features, outside)  # [B, F, T]
     length = g("Add", g("Div", "num_samples", np.int64(hop)), np.int64(1))
     length = g("Where", g("Greater", "num_samples", np.int64(0)), length, np.int64(0))
     mask = stages.mask(g, length, spectra, 2)  # [B, 1, T]

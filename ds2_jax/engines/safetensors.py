@@ -60,7 +60,7 @@ def read(path: Path, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str,
         if not np.isfinite(array).all() or (name.endswith(".var") and least < 0):
             rule = "numbers of 0 or more" if name.endswith(".var") else "finite numbers"
             raise InputError(f"{path} must hold {rule} in {name}, got others. Export the model again.")
-    return _as_tree(arrays)
+    return as_tree(arrays)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -98,7 +98,8 @@ def _flat(tree: Any, prefix: str) -> list[tuple[str, np.ndarray]]:
     return [(prefix.removesuffix("."), np.asarray(tree, order="C"))]
 
 
-def _as_tree(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def as_tree(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Makes a tree of arrays by name; see `read`."""
     tree: dict[str, Any] = {}
     for name, array in arrays.items():
         *path, last = name.split(".")

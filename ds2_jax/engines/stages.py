@@ -30,7 +30,8 @@ Tree = Mapping[str, Any]
 def spectra(g: Graph, waveforms: str, features: FeatureConfig, pads: tuple[int, int]) -> str:
     """Computes log spectra [B, F, T] of [B, S]; see `model.features.spectra`."""
     size, fft = features.window_length, features.fft_length
-    window = getattr(np, {"hann": "hanning"}.get(features.window, features.window))(size + 1)[:-1]
+    function = getattr(np, {"hann": "hanning"}.get(features.window, features.window))
+    window = features.scale * (function(size) if features.symmetric_window else function(size + 1)[:-1])
     angles = 2 * np.pi / fft * np.outer(np.arange(fft // 2 + 1), np.arange(size))
     kernels = np.concatenate([np.cos(angles), np.sin(angles)]) * window
     inputs = g("Unsqueeze", waveforms, np.array([1]))
@@ -41,6 +42,17 @@ def spectra(g: Graph, waveforms: str, features: FeatureConfig, pads: tuple[int, 
         return str(g("Log", g("Add", g("Sqrt", power), np.float32(1))))
     bands = mel_bands(features).astype(np.float32)
     return str(g("Log", g("Add", g("MatMul", bands, power), np.float32(FLOOR))))
+
+
+def reflected(g: Graph, waveforms: str, pads: tuple[int, int]) -> str:
+    """Continues waveforms at both ends; see `model.features.reflected`."""
+    num_samples = g("Gather", g("Shape", waveforms), np.int64(1))
+    places = g("Range", np.int64(-pads[0]), g("Add", num_samples, np.int64(pads[1])), np.int64(1))
+    last = g("Sub", g("Unsqueeze", "num_samples", np.array([1])), np.int64(1))
+    period = g("Max", g("Mul", last, np.int64(2)), np.int64(1))
+    places = g("Mod", g("Unsqueeze", places, np.array([0])), period)
+    places = g("Min", places, g("Sub", period, places))
+    return str(g("GatherElements", waveforms, g("Min", places, g("Max", last, np.int64(0))), axis=1))
 
 
 def constant(g: Graph, valid: str) -> str:

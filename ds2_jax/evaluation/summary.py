@@ -116,7 +116,7 @@ def make_sections(runs: Sequence[FinishedRun]) -> list[Section]:
             newest_first = sorted(paths, key=lambda path: _written(run.evaluations[path]), reverse=True)
             for age, path in enumerate(newest_first):
                 evaluation = run.evaluations[path]
-                title = _title(path, evaluation) + (", earlier weights" if age else "")
+                title = _title(path, evaluation) + _age(evaluation, run.evaluations[newest_first[0]], age)
                 name = run.name
                 if evaluation.provenance and len(paths) > 1:
                     name += f", step {', '.join(map(str, evaluation.provenance.steps))}"
@@ -127,6 +127,15 @@ def make_sections(runs: Sequence[FinishedRun]) -> list[Section]:
         section if titles.count(section.title) == 1 else section._replace(title=_longer(section))
         for section in found.values()
     ]
+
+
+def _age(evaluation: Evaluation, newest: Evaluation, age: int) -> str:
+    """Says what an evaluation has that is older than the newest of its kind; "" for the newest."""
+    if age == 0:
+        return ""
+    own, other = evaluation.provenance, newest.provenance
+    same = own is not None and other is not None and own.steps == other.steps
+    return ", earlier evaluation" if same else ", earlier weights"
 
 
 def _kind(path: Path, evaluation: Evaluation) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import tyro
 from ds2_jax.exchange.target import Target
 from ds2_jax.runs.model import read_config
 from ds2_jax.system.checks import require
+from ds2_jax.system.files import check_is_readable
 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
@@ -43,3 +44,24 @@ def export(
 
     enable_cache()
     return export_model(run, out, int8=int8, stablehlo=format == "stablehlo", target=for_, manifest=manifest)
+
+
+def import_(
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")],
+    edges: Literal["zeros", "reflected"] | None = None,
+) -> int:
+    """Make a model of a checkpoint of deepspeech.pytorch. Every command takes the result as RUN.
+
+    PyTorch is not needed, and nothing that the file contains is run.
+
+    Args:
+        file: Checkpoint of V3 (.ckpt), or package of v2.0 or V2.1 (.pth). v1 cannot be read: its model is another.
+        out: Folder to write. It must be empty or not exist.
+        edges: What the first and last frames of a recording hear outside it. Up to V2.1 librosa reflected the
+            recording, and since 2022 it hears silence. The default is what the version of the file suggests.
+    """
+    check_is_readable(file, "FILE")
+    from ds2_jax.exchange.import_model import import_model
+
+    return import_model(file, out, edges)

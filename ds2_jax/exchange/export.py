@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,17 +102,30 @@ def without_places(config: Config) -> Config:
     none = dict.fromkeys(("archive", "train", "dev", "test", "corpus"))
     data = dataclasses.replace(config.data, root=Path("datasets"), **none)  # type: ignore[arg-type]
     perturb = dataclasses.replace(config.perturb, responses=None, noise=None)
-    return dataclasses.replace(config, data=data, perturb=perturb)
+    return dataclasses.replace(config, data=data, perturb=perturb, init_from=None)
 
 
 def _write_own(run: Path, config: Config, variables: Any, out: Path, *, int8: bool) -> list[Path]:
-    """Writes the folder that this package reads."""
+    """Writes a folder with what is known of a run."""
     texts = {run_folder.CONFIG: config_lib.to_json(config) + "\n"}
     if (file := run_folder.home(run) / run_folder.CALIBRATION).is_file():
         texts[run_folder.CALIBRATION] = file.read_text(encoding="utf-8")
     if tuned := read_tuned(run):  # a digest identifies the language model, so its place is not needed
         rows = {digest: {**dataclasses.asdict(each), "lm": Path(each.lm).name} for digest, each in tuned.items()}
         texts[run_folder.TUNED] = json.dumps(rows, indent=2) + "\n"
+    return write_folder(texts, config, variables, out, int8=int8)
+
+
+def write_folder(texts: Mapping[str, str], config: Config, variables: Any, out: Path, *, int8: bool) -> list[Path]:
+    """Writes the folder that this package reads, and returns its files.
+
+    Args:
+        texts: contents of the text files by name, one of them the settings. Other files have them as metadata.
+        config: the settings.
+        variables: params and batch_stats, as NumPy arrays.
+        out: the folder.
+        int8: whether to quantise the recurrent layers.
+    """
     metadata = {"config" if name == run_folder.CONFIG else name: each for name, each in texts.items()}
     frame = config.model.time_reduction * config.features.hop_length  # samples
     graphs, facts = {run_folder.WHOLE: graph.whole(config, variables)}, client_facts(config, frame)

@@ -39,7 +39,8 @@ def log_spectrogram(
 ) -> tuple[jax.Array, jax.Array]:
     """Computes log1p of the magnitude of the short-time Fourier transform.
 
-    Frames are centred, and samples past both ends of a waveform count as 0. With `num_mels` it computes the logarithm
+    Frames are centred. Samples past both ends of a waveform count as 0, or are those of the reflected waveform, as
+    `config.edges` says. With `num_mels` it computes the logarithm
     of the energy in each mel band instead. A frame depends on its own samples only, so padding does not change a row's
     valid frames: they are equal bit for bit without mel bands, and within rounding with them.
 
@@ -53,7 +54,7 @@ def log_spectrogram(
         spectrograms: [B, T, F] float of the waveforms' type, T = 1 + S // hop; zeros past `num_frames`.
         num_frames: [B] int32, valid frames.
 
-    Source: librosa.stft(n_fft=320, hop_length=160, window="hamming", pad_mode="constant"); for mel bands
+    Source: librosa.stft(n_fft=320, hop_length=160, window="hamming", pad_mode="constant" or "reflect"); for mel bands
         librosa.filters.mel(htk=True, norm=None).
     """
     size, hop = config.window_length, config.hop_length
@@ -64,11 +65,29 @@ def log_spectrogram(
     hops_in_window = -(-size // hop)
     left = size // 2
     right = (max_frames - 1 + hops_in_window) * hop - left - max_samples
-    padded = jax.lax.pad(waveforms, jnp.zeros((), waveforms.dtype), ((0, 0, 0), (left, right, 0)))
+    if config.edges == "reflected":
+        padded = reflected(waveforms, num_samples, left, right)
+    else:
+        padded = jax.lax.pad(waveforms, jnp.zeros((), waveforms.dtype), ((0, 0, 0), (left, right, 0)))
     spectrograms = spectra(padded, config, transform)
     num_frames = count_frames(num_samples, hop)
     mask = mask_from_lengths(num_frames, max_frames)
     return jnp.where(mask[..., None], spectrograms, 0), num_frames
+
+
+def reflected(waveforms: jax.Array, num_samples: jax.Array, left: int, right: int) -> jax.Array:
+    """Continues each waveform at both ends with its reflection: [B, left + S + right], as `numpy.pad` does.
+
+    Args:
+        waveforms: [B, S] float.
+        num_samples: [B] int32, valid samples.
+        left: number of samples in front.
+        right: number of samples behind the longest waveform; shorter ones have more.
+    """
+    period = jnp.maximum(2 * (num_samples - 1), 1)[:, None]
+    places = jnp.arange(-left, waveforms.shape[1] + right)[None, :] % period
+    places = jnp.minimum(places, period - places) if waveforms.shape[1] > 1 else jnp.zeros_like(places)
+    return jnp.take_along_axis(waveforms, places, axis=1, mode="clip")
 
 
 def spectra(samples: jax.Array, config: FeatureConfig, transform: Transform = jnp.fft.rfft) -> jax.Array:
@@ -89,7 +108,8 @@ def spectra(samples: jax.Array, config: FeatureConfig, transform: Transform = jn
     num_frames = hops.shape[1] - hops_in_window + 1
     # Overlapping frames are concatenated from shifted slices of whole hops. This needs no gather.
     frames = jnp.concatenate([hops[:, i : i + num_frames] for i in range(hops_in_window)], axis=-1)[..., :size]
-    window = jnp.asarray(scipy.signal.get_window(config.window, size, fftbins=True), samples.dtype)
+    window = scipy.signal.get_window(config.window, size, fftbins=not config.symmetric_window)
+    window = jnp.asarray(config.scale * window, samples.dtype)
     transforms = transform(frames * window[None, None, :], config.fft_length)
     if not config.num_mels:
         return jnp.log1p(jnp.abs(transforms))

@@ -1,5 +1,6 @@
 """Declares the commands of recognition. Slow modules are imported only after the options have been checked."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.engines.engine import EngineName
 from ds2_jax.recognition.endpoints import ENDPOINTS, Endpoints
 from ds2_jax.recognition.formats import Format, LiveFormat
+from ds2_jax.system.checks import require
+from ds2_jax.system.errors import InputError
 
 AUDIO = tyro.conf.arg(metavar="AUDIO [AUDIO ...]", help_behavior_hint="(required)")  # `find_audio` checks this
 FORMATS = tyro.conf.arg(help_behavior_hint="(default: txt; repeat it for several, with --output-dir)")
@@ -27,6 +30,8 @@ def transcribe(
     format: Annotated[tuple[Format, ...], tyro.conf.UseAppendAction, FORMATS] = (),  # noqa: A002 - the option's name
     output_dir: Path | None = None,
     resume: bool = False,
+    beam_runner: str | None = None,
+    beam_options: str = "",
     engine: Engine = None,
     decoding: Annotated[DecodingOptions, tyro.conf.arg(name="")] = GREEDY,
 ) -> int:
@@ -36,7 +41,7 @@ def transcribe(
         run: Folder of a training run, or a folder or file that export wrote.
         audio: Recordings, folders of them, quoted patterns, or - for standard input. The formats are WAV, FLAC, Ogg,
             MP3, AIFF, Sphere and more; with ffmpeg also m4a and video. In folders, links are followed and hidden files
-            are skipped.
+            are skipped. A manifest (.jsonl) or tfds:NAME#SPLIT stands for its recordings, which need no transcripts.
         format: txt: one line for each recording, with its path in front if there are several. json: one object a line,
             with the times and confidences of words and characters. srt, vtt: subtitles. tsv: the subtitles as a table.
             ctm: one line for each word, for NIST's scoring tools.
@@ -44,13 +49,40 @@ def transcribe(
             recordings.
         resume: Skip recordings whose results are in --output-dir already, even if another run or other settings made
             them.
+        beam_runner: Transcribe a large archive with Apache Beam: DirectRunner, FlinkRunner, SparkRunner,
+            DataflowRunner. The results are JSON Lines in parts in --output-dir; a recording that cannot be read has a
+            line with its error. The same command continues after an interruption. Workers must see all files and
+            folders under the same names.
+        beam_options: Options of the Beam runner, as one string. You can write them after -- instead.
         engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
         decoding: How to decode.
     """
+    if beam_runner is not None:
+        return _transcribe_archive(run, audio, format, output_dir, beam_runner, beam_options, engine, decoding)
+    require(not beam_options, "--beam-options", "be used with --beam-runner", beam_options)
     from ds2_jax.recognition.transcribe import transcribe as transcribe_files
 
     _prepare(engine)
     return transcribe_files(run, audio, format or ("txt",), output_dir, resume, decoding, engine)
+
+
+def _transcribe_archive(
+    run: Path,
+    audio: tuple[Path, ...],
+    formats: tuple[Format, ...],
+    output_dir: Path | None,
+    runner: str,
+    options: str,
+    engine: EngineName | None,
+    decoding: DecodingOptions,
+) -> int:
+    if output_dir is None:
+        raise InputError("--output-dir must name a folder with --beam-runner, got none. Add --output-dir FOLDER.")
+    require(set(formats) <= {"json"}, "--format", "be json with --beam-runner", ", ".join(formats), "Leave it out.")
+    from ds2_jax.recognition.archive import transcribe_archive
+
+    _prepare(engine)
+    return transcribe_archive(run, audio, output_dir, decoding, engine, runner, shlex.split(options))
 
 
 def live(

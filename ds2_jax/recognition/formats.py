@@ -20,20 +20,21 @@ def to_txt(transcript: Transcript) -> str:
     return f"{transcript.text}\n"
 
 
-def to_json(transcript: Transcript) -> str:
+def to_json(transcript: Transcript, utterance_id: str = "") -> str:
     r"""Formats a transcript as a JSON object on one line (JSON Lines), in UTF-8.
 
-    `audio` names the file. `duration` is the length of the recording. `text` is everything that was recognised, and
-    `confidence` the probability that the least certain segment is right. Each of `words` has `word`, `start`, `end`,
-    `confidence` and `characters`; a character is a list of its text, start and end. Each of `segments`, the parts that
-    were decoded separately, has `start`, `end`, `text` and `confidence`. If the decoder gave several readings,
-    `readings` lists them, the best first, with `text`, `confidence` and `score` (nats, larger is better). Times are
-    seconds from the start of the recording. If the file's name is not valid UTF-8, all characters outside ASCII are
-    escaped, and its invalid bytes become \udc80 to \udcff.
+    `audio` names the file, and `id` the utterance if a manifest names it. `duration` is the length of the recording.
+    `text` is everything that was recognised, and `confidence` the probability that the least certain segment is right.
+    Each of `words` has `word`, `start`, `end`, `confidence` and `characters`; a character is a list of its text, start
+    and end. Each of `segments`, the parts that were decoded separately, has `start`, `end`, `text` and `confidence`. If
+    the decoder gave several readings, `readings` lists them, the best first, with `text`, `confidence` and `score`
+    (nats, larger is better). Times are seconds from the start of the recording. If the file's name is not valid UTF-8,
+    all characters outside ASCII are escaped, and its invalid bytes become \udc80 to \udcff.
     """
     name = str(transcript.audio)
     line = {
         "audio": name,
+        **({"id": utterance_id} if utterance_id else {}),
         "duration": round(transcript.duration, 3),
         "text": transcript.text,
         "confidence": round(transcript.confidence, 4),
@@ -139,22 +140,24 @@ def ctm_name(name: str) -> str:
     return re.sub(r"[\s;]", "_", name)
 
 
-def render(transcript: Transcript, output_format: Format, name: str) -> str:
+def render(transcript: Transcript, output_format: Format, name: str, utterance_id: str = "") -> str:
     """Writes a transcript in a format.
 
     Args:
         transcript: what was recognised.
         output_format: one of `Format`.
         name: name of the recording, which every line of CTM begins with.
+        utterance_id: what a manifest calls the recording; "" without a manifest. JSON states it.
     """
     if output_format == "ctm":
         return to_ctm(transcript, name)
+    if output_format == "json":
+        return to_json(transcript, utterance_id)
     return _WRITERS[output_format](transcript)
 
 
 _WRITERS: Mapping[str, Callable[[Transcript], str]] = {
     "txt": to_txt,
-    "json": to_json,
     "srt": to_srt,
     "vtt": to_vtt,
     "tsv": to_tsv,

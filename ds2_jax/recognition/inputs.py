@@ -16,6 +16,9 @@ import numpy as np
 from ds2_jax.audio.ffmpeg import FFMPEG_SUFFIXES
 from ds2_jax.audio.reading import AUDIO_SUFFIXES, read_blocks
 from ds2_jax.audio.timeline import Timeline
+from ds2_jax.config.places import is_tfds
+from ds2_jax.data.manifest import Utterance
+from ds2_jax.data.splits import read_utterances
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import search, writing
 
@@ -25,18 +28,24 @@ STANDARD_INPUT = Path("-")
 SUFFIXES = AUDIO_SUFFIXES | FFMPEG_SUFFIXES
 
 
+MANIFEST_SUFFIXES = frozenset({".jsonl", ".json"})
+
+
 class AudioFile(NamedTuple):
     """A recording to transcribe.
 
     Attributes:
-        path: the file, or STANDARD_INPUT.
+        path: the file, or STANDARD_INPUT; for a record of a TensorFlow data set, its name.
         name: the name of its results. For a file, it is the file's name; in a folder, the path below the folder; with a
             pattern, the path from the first part with a wildcard; for standard input, "stdin". Folders are separated by
-            "/". The suffix is left out, unless two names would be equal, such as those of a.wav and a.mp3.
+            "/". The suffix is left out, unless two names would be equal, such as those of a.wav and a.mp3. For an
+            utterance of a manifest, it is its id.
+        utterance: what a manifest says of it; None without a manifest.
     """
 
     path: Path
     name: str
+    utterance: Utterance | None = None
 
 
 def find_audio(paths: Sequence[Path]) -> list[AudioFile]:
@@ -46,13 +55,29 @@ def find_audio(paths: Sequence[Path]) -> list[AudioFile]:
     skipped, and a pattern matches them only if it contains their dot. Hidden and other files in the folders are counted
     in the log. Broken links are listed, so that reading them reports the error.
 
-    A path that does not exist is a pattern if it contains one of `*?[`; `**` stands for any number of folders.
+    A path that does not exist is a pattern if it contains one of `*?[`; `**` stands for any number of folders. A file
+    that ends in .jsonl or .json is a manifest, whose lines need no transcripts. tfds:NAME#SPLIT is a data set.
 
     Raises:
-        InputError: no path is given, one does not exist, a pattern matches nothing, or a folder holds no audio.
+        InputError: no path is given, one does not exist, a pattern matches nothing, a folder holds no audio, or a
+            manifest or data set cannot be read.
     """
     if not paths:
         raise InputError("AUDIO must name at least one file or folder, got none. Add it after RUN.")
+    manifests = [path for path in paths if is_manifest(path)]
+    return _find_files([path for path in paths if path not in manifests]) + [
+        AudioFile(utterance.audio, utterance.id, utterance)
+        for path in dict.fromkeys(manifests)
+        for utterance in read_utterances(path, transcribed=False)
+    ]
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether an argument names a manifest or a TensorFlow data set."""
+    return is_tfds(path) or path.suffix.lower() in MANIFEST_SUFFIXES
+
+
+def _find_files(paths: Sequence[Path]) -> list[AudioFile]:
     found: dict[str, tuple[Path, PurePath]] = {}
     for path in paths:
         for file, name in _find(path):
@@ -121,11 +146,17 @@ def save_standard_input(folder: Path) -> Path:
 
 
 def read_input_blocks(
-    path: Path, sample_rate: int, standard_input: Path | None, timeline: Timeline
+    file: AudioFile, sample_rate: int, standard_input: Path | None, timeline: Timeline
 ) -> Iterator[np.ndarray]:
-    """Reads a file as `read_blocks` does; for STANDARD_INPUT, the file that `save_standard_input` wrote."""
-    if path != STANDARD_INPUT:
-        yield from read_blocks(path, sample_rate, timeline)
+    """Reads a recording as `read_blocks` does; for STANDARD_INPUT, the file that `save_standard_input` wrote.
+
+    A segment, or a record of a data set, is one block.
+    """
+    if file.utterance is not None and (file.utterance.offset is not None or file.utterance.record is not None):
+        yield file.utterance.read(sample_rate)
+        return
+    if file.path != STANDARD_INPUT:
+        yield from read_blocks(file.path, sample_rate, timeline)
         return
     assert standard_input is not None
     try:

@@ -61,6 +61,9 @@ class Output:
                 return sorted(files, key=lambda file: os.fsencode(ctm_name(file.name)))
             return list(files)
         self._check_names({file: os.path.normcase(file.name) for file in files})
+        for file in files:  # an id of a manifest can be any text
+            if Path(file.name).is_absolute() or ".." in Path(file.name).parts:
+                raise InputError(f"id must be a name inside --output-dir, got {file.name}. Rename it in the manifest.")
         if os.path.exists(self.folder) and not self.folder.is_dir():  # noqa: PTH110 - the name may be too long
             raise InputError(f"--output-dir must be a folder, got the file {self.folder}. Give another.")
         with writing(self.folder):
@@ -104,17 +107,18 @@ class Output:
         Args:
             file: the recording.
             transcript: what was recognised in it.
-            with_path: whether lines of txt on standard output begin with the path and a tab.
+            with_path: whether lines of txt on standard output begin with the path, or the id in a manifest, and a tab.
 
         Raises:
             InputError: a file cannot be written.
         """
         for each in self.formats:
-            text = render(transcript, each, file.name)
+            text = render(transcript, each, file.name, file.utterance.id if file.utterance else "")
             if self.folder is not None:
                 write_text(self._place(file, each), text)
                 continue
             if each == "txt" and with_path:  # the path must not add a line or a tab
-                sys.stdout.write(str(file.path).translate({9: r"\t", 10: r"\n", 13: r"\r"}) + "\t")
+                shown = file.name if file.utterance else str(file.path)
+                sys.stdout.write(shown.translate({9: r"\t", 10: r"\n", 13: r"\r"}) + "\t")
             sys.stdout.write(text)
             sys.stdout.flush()

@@ -49,6 +49,10 @@ class Part(abc.ABC):
         final, open_ = self._decoding.partial()
         return final, open_
 
+    def reading(self) -> Hypothesis:
+        """Returns the best reading of what has been recognised of the segment, as if it ended there."""
+        return self._decoding.reading()
+
     @property
     def has_text(self) -> bool:
         """Whether the model has written anything."""

@@ -141,6 +141,18 @@ class Stream:
         """Recognises what is left. The stream cannot be fed any more. Returns and raises what `feed` does."""
         return self._streams.finish([self])[self]
 
+    def open_words(self) -> tuple[Word, ...]:
+        """Finds the words of the open segment, as if it ended here, with times from the start of the stream.
+
+        Raises:
+            InputError: another thread uses the stream.
+        """
+        with _used([self]):
+            if self._constant or not self._length:
+                return ()
+            start, end = (each / self._rate for each in (self._start, self._start + self._length))
+            return shifted(self._part.reading(), start, end).words
+
     def _take(self, samples: np.ndarray) -> None:
         """Checks samples and puts them, as a waveform at the model's rate, behind those that wait."""
         if self._finished:

@@ -77,7 +77,7 @@ def _transcribe(
 
     def opened(file: AudioFile) -> NamedBlocks:
         timeline = Timeline()
-        return NamedBlocks(file.path, read_input_blocks(file.path, sample_rate, standard_input, timeline), timeline)
+        return NamedBlocks(file.path, read_input_blocks(file, sample_rate, standard_input, timeline), timeline)
 
     started = time.perf_counter()
     seconds, failed = 0.0, 0

@@ -44,10 +44,13 @@ OLDER_TEST = "test.json"
 TUNING = "tuning"
 TUNED = "decoding.json"
 
+ORIGIN = "origin.json"
+"""What an imported model, or a run that began with other weights, was made of."""
+
 CONTENTS = (
     *(CHECKPOINTS, GRAPHS, "tensorboard", EVALUATIONS, "profile", "replay", TUNING),
     *(METRIC_LOG, f"{OLDER_TEST}*", "skipped_*.jsonl"),
-    *(CALIBRATION, TUNED, CONFIG, UNFINISHED),
+    *(CALIBRATION, TUNED, CONFIG, UNFINISHED, ORIGIN),
 )
 """Files and folders that `overwrite` deletes. The user's own files stay."""
 
@@ -63,6 +66,7 @@ PLACES = MAY_DIFFER | {
 change: each checkpoint contains a digest of the utterances."""
 
 ADDED_LATER = {
+    *("features.edges", "features.symmetric_window", "features.scale", "init_from", "freeze", "optim.layer_decay"),
     *("features.normalisation", "features.num_mels", "features.prior_seconds"),
     *("data.case", "data.remove", "data.train_on_dev", "perturb"),
     *("augment.frequency_mask_probability", "augment.time_mask_probability", "augment.time_mask_share"),

@@ -10,12 +10,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
-from ds2_jax.serving import deepspeech, openai
+from ds2_jax.serving import deepspeech, openai, page_files
 from ds2_jax.serving.errors import RequestError
 from ds2_jax.serving.guard import Guard
 from ds2_jax.serving.observe import CLIENT_GONE, Observed
 from ds2_jax.serving.openapi import document
 from ds2_jax.serving.options import LOG, Log
+from ds2_jax.serving.realtime import realtime
 from ds2_jax.serving.service import GoneError, Service
 from ds2_jax.serving.vosk import vosk
 
@@ -47,7 +48,9 @@ def make_app(
         Route("/ready", _ready),
         Route("/metrics", _metrics),
         Route("/openapi.json", _openapi),
+        WebSocketRoute("/v1/realtime", realtime),
         WebSocketRoute("/vosk", vosk),
+        *page_files.routes(),
     ]
     paths = [route.path for route in routes if isinstance(route, Route | WebSocketRoute)]
     app = Starlette(

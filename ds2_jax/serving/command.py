@@ -28,7 +28,7 @@ def serve(
     log: Annotated[Log, tyro.conf.arg(name="")] = LOG,
     decoding: Annotated[DecodingOptions, tyro.conf.arg(name="")] = GREEDY,
 ) -> int:
-    """Serve models over HTTP and WebSocket: OpenAI's transcription API, vosk's protocol, and deepspeech.pytorch's.
+    """Serve models to clients of OpenAI's API (recordings and Realtime), of vosk-server and of deepspeech.pytorch.
 
     Options can also come from a file (--settings) and from environment variables (DS2_JAX_SERVE_MAX_STREAMS for
     --max-streams). The command line comes first, then the environment, then the file.

@@ -39,3 +39,11 @@ class RequestError(Exception):
 def wrong(param: str, rule: str, value: object, advice: str) -> RequestError:
     """Makes the error of a field."""
     return RequestError(400, f"{param} must {rule}, got {value}. {advice}", param)
+
+
+def shown(value: object) -> str:
+    """Shows the beginning of a client's value in an error."""
+    try:
+        return repr(value)[:100]
+    except RecursionError:  # JSON can be read at depths at which `repr` fails
+        return f"a {type(value).__name__} that is nested too deeply"

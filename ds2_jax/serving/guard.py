@@ -15,9 +15,12 @@ from starlette.websockets import WebSocket
 from ds2_jax.serving.errors import RequestError
 from ds2_jax.serving.observe import route_path
 
-OPEN = ("/health", "/ready")
+PROBES = ("/health", "/ready")
+OPEN = (*PROBES, "/")
 """Paths that need no key."""
-WHILE_DRAINING = (*OPEN, "/metrics")
+OPEN_FOLDER = "/page/"
+"""The files of the page at / need none either."""
+WHILE_DRAINING = (*PROBES, "/metrics")
 """Paths that are answered while the server drains."""
 PREFLIGHT = {
     "access-control-allow-methods": "GET, POST",
@@ -25,6 +28,9 @@ PREFLIGHT = {
     "access-control-max-age": "600",
 }
 """What pages of named origins may send."""
+KEY_PROTOCOL = "openai-insecure-api-key."
+"""What a browser's subprotocol with a key begins with: its WebSockets cannot send other headers. Source: OpenAI's
+Realtime API."""
 
 
 class Guard:
@@ -77,7 +83,7 @@ class Guard:
             if scope["type"] == "http" and origin in self._origins and _is_preflight(scope, headers):
                 await Response(status_code=204, headers=PREFLIGHT)(scope, receive, guarded)
                 return
-            self._check_turn(headers, route_path(scope))
+            self._check_turn(headers, route_path(scope), scope.get("subprotocols", ()))
         except RequestError as error:
             if scope["type"] == "websocket":
                 await WebSocket(scope, receive, guarded).send_denial_response(error.response())
@@ -96,8 +102,10 @@ class Guard:
             advice = "Other pages may use it if it is started with --allow-origin ORIGIN."
             raise RequestError(403, f"Origin must be this server, got another page's. {advice}", code="origin")
 
-    def _check_turn(self, headers: Headers, path: str) -> None:
-        if self._digests and path not in OPEN and not self._has_key(headers.get("authorization", "")):
+    def _check_turn(self, headers: Headers, path: str, subprotocols: Iterable[str]) -> None:
+        keys = [headers.get("authorization", "")]
+        keys += [f"Bearer {each.removeprefix(KEY_PROTOCOL)}" for each in subprotocols if each.startswith(KEY_PROTOCOL)]
+        if self._digests and not _is_open(path) and not any(map(self._has_key, keys)):
             advice = "Send one of the server's keys: Authorization: Bearer KEY."
             raise RequestError(401, f"The API key must be known, got another or none. {advice}", code="invalid_api_key")
         if self._draining() and path not in WHILE_DRAINING:
@@ -137,5 +145,14 @@ def _is_preflight(scope: Scope, headers: Headers) -> bool:
     return bool(scope["method"] == "OPTIONS" and "access-control-request-method" in headers)
 
 
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith(OPEN_FOLDER)
+
+
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+async def accept(socket: WebSocket, protocol: str) -> None:
+    """Accepts a WebSocket, with the subprotocol if it is offered: browsers drop a connection if none is chosen."""
+    await socket.accept(protocol if protocol in socket.scope["subprotocols"] else None)

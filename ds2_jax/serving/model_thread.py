@@ -8,12 +8,13 @@ threads read the recordings. Results go to callbacks, which must not block.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ds2_jax.decoding.hypothesis import Word
 from ds2_jax.recognition.piece_outputs import End
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.segments import Piece
@@ -32,16 +33,16 @@ class LiveCommand(NamedTuple):
     Attributes:
         recogniser: the model of the stream.
         stream: the stream.
-        kind: feed it, finish it, or give it up.
+        kind: feed it, finish it, find the words of its open segment, or give it up.
         samples: [S] int16 to feed.
-        done: gets the events, or the error that ended the stream.
+        done: gets the events or the words, or the error that ended the stream.
     """
 
     recogniser: Recogniser
     stream: Stream
-    kind: Literal["feed", "finish", "close"]
+    kind: Literal["feed", "finish", "words", "close"]
     samples: np.ndarray
-    done: Callable[[Sequence[Event] | Exception], None]
+    done: Callable[[Sequence[Event] | Sequence[Word] | Exception], None]
 
 
 class ModelThreads:
@@ -95,13 +96,12 @@ class ModelThreads:
             self._live.append(command._replace(done=self._timed(command)))
             self._changed.notify_all()
 
-    def _timed(self, command: LiveCommand) -> Callable[[Sequence[Event] | Exception], None]:
+    def _timed(self, command: LiveCommand) -> Callable[[Sequence[Event] | Sequence[Word] | Exception], None]:
         """Measures how long a command takes, with its waiting."""
         started = time.monotonic()
 
-        def done(result: Sequence[Event] | Exception) -> None:
-            if command.kind != "close":
-                kind = "step" if command.kind == "feed" else "final"
+        def done(result: Sequence[Event] | Sequence[Word] | Exception) -> None:
+            if kind := {"feed": "step", "finish": "final"}.get(command.kind):
                 self._metrics.latency.labels(kind).observe(time.monotonic() - started)
             command.done(result)
 
@@ -239,6 +239,9 @@ class ModelThreads:
                 if command.kind == "close":
                     command.stream.close()
                     command.done([])
+            for command in own:
+                if command.kind == "words":
+                    _run_together([command], lambda: {command.stream: command.stream.open_words()})  # noqa: B023
             fed = [command for command in own if command.kind == "feed"]
             before = sum(each.stream.seconds for each in own)
             _run_together(fed, lambda: recogniser.streams.feed({each.stream: each.samples for each in fed}))  # noqa: B023
@@ -249,7 +252,9 @@ class ModelThreads:
                 self._metrics.steps.observe(len(fed))
 
 
-def _run_together(commands: Iterable[LiveCommand], run: Callable[[], dict[Stream, list[Event]]]) -> None:
+def _run_together(
+    commands: Iterable[LiveCommand], run: Callable[[], Mapping[Stream, list[Event] | Sequence[Word]]]
+) -> None:
     if not commands:
         return
     try:

@@ -24,7 +24,7 @@ logger = logging.getLogger(__package__)
 
 CLIENT_GONE = 499
 """The status that is counted for a client that went away, as nginx does."""
-PROBES = ("/health", "/ready", "/metrics")
+WATCHED = ("/health", "/ready", "/metrics")
 """Paths that are asked for all the time: they are counted, but logged only if they fail."""
 HEADS = ("http.response.start", "websocket.http.response.start", "websocket.accept")
 
@@ -115,7 +115,7 @@ class Observed:
         self._metrics.requests.labels(route, str(own.status)).inc()
         if scope["type"] == "http":  # a live stream takes as long as its client likes
             self._metrics.seconds.labels(route).observe(seconds)
-        if route in PROBES and own.status == 200:
+        if route in WATCHED and own.status == 200:
             return
         client = scope.get("client")
         fields: dict[str, Any] = {

@@ -13,7 +13,8 @@ from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.recognition.formats import to_srt, to_vtt
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.transcript import Segment, Transcript
-from ds2_jax.serving.errors import RequestError, wrong
+from ds2_jax.serving.errors import RequestError, shown, wrong
+from ds2_jax.serving.hot_words import hot_words
 from ds2_jax.serving.service import GoneError, Service, unless_gone
 from ds2_jax.serving.transcripts import logprobs, usage, verbose
 from ds2_jax.serving.uploads import Upload, received
@@ -92,18 +93,18 @@ def read_fields(upload: Upload, alphabet: Alphabet) -> Wanted:
         raise wrong("known_speaker_names", "be left out", "some", "The models do not tell speakers apart.")
     response_format = upload.field("response_format") or "json"
     if response_format not in FORMATS:
-        raise wrong("response_format", f"be one of {', '.join(FORMATS)}", _shown(response_format), "Correct it.")
+        raise wrong("response_format", f"be one of {', '.join(FORMATS)}", shown(response_format), "Correct it.")
     granularities = upload.fields.get("timestamp_granularities", ["segment"])
     for each in granularities:
         if each not in GRANULARITIES:
-            raise wrong("timestamp_granularities", "be word or segment", _shown(each), "Correct it.")
+            raise wrong("timestamp_granularities", "be word or segment", shown(each), "Correct it.")
     for each in (include := upload.fields.get("include", [])):
         if each != "logprobs":
-            raise wrong("include", "be logprobs", _shown(each), "Correct it.")
+            raise wrong("include", "be logprobs", shown(each), "Correct it.")
     _check_temperature(upload.field("temperature"))
     stream = (upload.field("stream") or "false").lower()
     if stream not in ("true", "false", "1", "0"):
-        raise wrong("stream", "be true or false", _shown(stream), "Correct it.")
+        raise wrong("stream", "be true or false", shown(stream), "Correct it.")
     language = upload.field("language")
     return Wanted(
         response_format,
@@ -111,7 +112,7 @@ def read_fields(upload: Upload, alphabet: Alphabet) -> Wanted:
         bool(include),
         stream in ("true", "1"),
         language and language[:LONGEST_LANGUAGE],
-        _hot_words(upload, alphabet),
+        hot_words(upload.field("prompt") or "", upload.fields.get("keywords", ()), alphabet),
     )
 
 
@@ -121,21 +122,7 @@ def _check_temperature(temperature: str | None) -> None:
     except ValueError:
         right = False
     if not right:
-        raise wrong("temperature", "be 0 to 1", _shown(temperature), "It has no effect; leave it out.")
-
-
-def _hot_words(upload: Upload, alphabet: Alphabet) -> list[str]:
-    """Lists the keywords, and those words of the prompt that the model can write."""
-    prompt = (upload.field("prompt") or "").split()
-    words = [each.strip() for each in upload.fields.get("keywords", ()) if each.strip()]
-    words += [each.strip(".,;:!?\"'()") for each in prompt]
-    named = {alphabet.normalise(each): each for each in reversed(words)}
-    keywords = {each.strip() for each in upload.fields.get("keywords", ())}
-    return [each for key, each in named.items() if key and (each in keywords or not alphabet.unknown(each))]
-
-
-def _shown(value: object) -> str:
-    return repr(value)[:100]
+        raise wrong("temperature", "be 0 to 1", shown(temperature), "It has no effect; leave it out.")
 
 
 def _answer(transcript: Transcript, wanted: Wanted) -> Response:
@@ -191,7 +178,8 @@ async def _events(
 
 
 def _done(transcript: Transcript, wanted: Wanted) -> dict[str, Any]:
-    done: dict[str, Any] = {"type": "transcript.text.done", "text": transcript.text, "usage": usage(transcript)}
+    # The type of this event allows a usage in tokens only.
+    done: dict[str, Any] = {"type": "transcript.text.done", "text": transcript.text}
     if wanted.logprobs:
         done["logprobs"] = logprobs(transcript.words)
     return done

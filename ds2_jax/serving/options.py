@@ -22,7 +22,7 @@ class Limits:
     max_megabytes: float = 100.0
     """Largest upload, in megabytes."""
     max_seconds: float = 7200.0
-    """Longest recording, in seconds."""
+    """Longest recording, and longest turn of a Realtime client that commits its turns, in seconds."""
     max_requests: int = 64
     """Recordings that may be uploaded, wait and be recognised at once. Further ones get status 429."""
     max_streams: int = 100
@@ -57,7 +57,11 @@ class Access:
     """A name under which clients reach the server, as it stands in their URL. Addresses and localhost are always
     allowed. You can repeat this option."""
 
+    vosk_port: Annotated[int | None, tyro.conf.arg(metavar="PORT")] = None
+    """A second port, for clients of vosk-server that connect without the path /vosk. vosk-server's own is 2700."""
+
     def __post_init__(self) -> None:
+        require(self.vosk_port is None or 0 <= self.vosk_port < 2**16, "--vosk-port", "be 0 to 65535", self.vosk_port)
         if self.host not in LOCAL and self.api_key_file is None and not self.no_key:
             raise InputError(
                 f"--host must be {LOCAL[0]} without keys, got {self.host}. "

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import socket
 import threading
 import time
 from collections.abc import Generator, Mapping
@@ -17,6 +18,7 @@ from ds2_jax.serving.observe import log_as_json
 from ds2_jax.serving.options import DEFAULTS, Access, Limits, Log, Network
 from ds2_jax.serving.service import Service
 from ds2_jax.serving.settings import ModelSettings
+from ds2_jax.serving.vosk import VoskPort
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.interrupts import deferred, requested, temporary_folder
 
@@ -55,17 +57,30 @@ def serve(settings: Mapping[str, ModelSettings], network: Network, access: Acces
         log_as_json()
     started = time.perf_counter()
     models = open_models(settings, limits.max_streams + limits.max_requests)
-    with temporary_folder() as folder, deferred(lambda: "", task="finishing the requests that have begun"):
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(temporary_folder())
+        stack.enter_context(deferred(lambda: "", task="finishing the requests that have begun"))
+        sockets = [stack.enter_context(_listen("--port", access.host, network.port))]
         service = Service(models, folder, limits)
+        stack.callback(service.close)
         app = make_app(service, keys, (access.host, *access.allowed_host), network.allow_origin, log)
-        try:
-            server = Server(server_config(app, access.host, network, limits))
-            asyncio.run(_run(server, service, started))
-        except SystemExit as error:  # uvicorn leaves so if it cannot listen
-            raise InputError(f"--port must be free on {access.host}, got {network.port}. Choose another.") from error
-        finally:
-            service.close()
+        if access.vosk_port is not None:
+            sockets.append(stack.enter_context(_listen("--vosk-port", access.host, access.vosk_port)))
+            app = VoskPort(app, sockets[-1].getsockname()[1])
+        asyncio.run(_run(Server(server_config(app, access.host, network, limits)), sockets, service, started))
     return 0
+
+
+def _listen(option: str, host: str, port: int) -> socket.socket:
+    """Opens a port.
+
+    Raises:
+        InputError: it cannot be had.
+    """
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise InputError(f"{option} must be free on {host}, got {port}. Choose another.") from error
 
 
 def server_config(app: ASGIApp, host: str, network: Network, limits: Limits = DEFAULTS) -> uvicorn.Config:
@@ -100,16 +115,18 @@ def server_config(app: ASGIApp, host: str, network: Network, limits: Limits = DE
     return config
 
 
-async def _run(server: Server, service: Service, started: float) -> None:
-    serving = asyncio.create_task(server.serve())
+async def _run(server: Server, sockets: list[socket.socket], service: Service, started: float) -> None:
+    serving = asyncio.create_task(server.serve(sockets))
     while not (serving.done() or server.started):
         await asyncio.sleep(0.01)
     if server.started:
-        host, port = server.servers[0].sockets[0].getsockname()[:2]
+        host, port = sockets[0].getsockname()[:2]
         scheme = "https" if server.config.is_ssl else "http"
         address = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         names = ", ".join(service.models)
-        logger.info(f"ready after {time.perf_counter() - started:.1f} s: {address}/v1 serves {names}")
+        vosk = f", and vosk's clients on port {sockets[1].getsockname()[1]}" if len(sockets) > 1 else ""
+        seconds = time.perf_counter() - started
+        logger.info(f"ready after {seconds:.1f} s: {address}/v1 serves {names}{vosk}; the page is {address}/")
     if service.limits.hot_word_boost:
         # It may take half a minute, which a request without hot words need not wait for.
         threading.Thread(target=service.prepare_hot_words, name="hot words", daemon=True).start()

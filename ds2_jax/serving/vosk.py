@@ -4,40 +4,38 @@ The client sends int16 samples in binary messages and gets one answer to each: {
 segment that has ended. {"config": {...}} gets no answer. {"eof": 1} gets the last words, then the server closes.
 {"reset": 1} gets the last words, and the stream goes on.
 
+Differs: a partial answer also has "stable", the beginning of the text that will not change. "keywords" of config are
+hot words. "phrase_list", a closed vocabulary in vosk-server, gives hot words too: other words can still be recognised.
+Phrases that the model cannot write, such as "[unk]", are ignored.
+
 Source: alphacep/vosk-server, websocket/asr_server.py.
 """
 
-import asyncio
-import contextlib
 import dataclasses
 import json
-import logging
 import struct
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from ds2_jax.audio.waveform import MAX_RATE, MIN_RATE
+from ds2_jax.decoding.decoder import Decoder
+from ds2_jax.decoding.hypothesis import Word
 from ds2_jax.recognition.recogniser import Recogniser
-from ds2_jax.recognition.streaming import Event, FinalText, PartialText, Stream
+from ds2_jax.recognition.streaming import Event, FinalText, PartialText
 from ds2_jax.recognition.transcript import Segment
 from ds2_jax.serving.errors import RequestError
-from ds2_jax.serving.model_thread import LiveCommand
-from ds2_jax.serving.observe import record
+from ds2_jax.serving.hot_words import hot_words
+from ds2_jax.serving.live import Line, LiveStream, ProtocolError, converse
 from ds2_jax.serving.service import Service
 from ds2_jax.system.errors import NO_JSON
-
-logger = logging.getLogger(__package__)
+from ds2_jax.text.alphabet import Alphabet
 
 DEFAULT_RATE = 8000
 """Hz, as in vosk-server."""
-SECONDS_AT_ONCE = 2.0
-"""A longer message is recognised in parts, so that other streams get their turn."""
-NO_SAMPLES = np.zeros(0, np.int16)
-POLICY, UNSUPPORTED = 1008, 1003
-"""Codes with which a WebSocket closes: the client broke a rule, or sent what is no message of this protocol."""
 
 
 @dataclasses.dataclass
@@ -46,94 +44,77 @@ class Settings:
 
     sample_rate: int | None = None
     words: bool = True
+    partial_words: bool = False
     max_alternatives: int = 0
     model: str | None = None
-
-
-class ProtocolError(Exception):
-    """A message that breaks the protocol. The text says which rule."""
+    keywords: tuple[str, ...] = ()
+    phrases: tuple[str, ...] = ()
 
 
 async def vosk(socket: WebSocket) -> None:
     """Serves a live stream."""
-    service: Service = socket.app.state.service
-    try:
-        with service.live_stream():
-            await socket.accept()
-            await _serve(socket, service)
-    except RequestError as error:
-        await socket.send_denial_response(error.response())
+    await converse(socket, "vosk", VoskTalk)
 
 
-async def _serve(socket: WebSocket, service: Service) -> None:
-    live = Live(service)
-    try:
-        while True:
-            message = await asyncio.wait_for(socket.receive(), service.limits.idle_seconds)
-            if message["type"] == "websocket.disconnect":
-                return
-            if (samples := message.get("bytes")) is not None:
-                await socket.send_text(_dumped(await live.hear(samples)))
-            elif await _command(socket, live, message.get("text") or ""):
-                return
-    except (WebSocketDisconnect, RuntimeError):  # Starlette raises the second if a client goes while it is answered
-        return
-    except TimeoutError:
-        await _close(socket, POLICY, f"nothing came for {service.limits.idle_seconds:g} s")
-    except ProtocolError as error:
-        await _close(socket, UNSUPPORTED, str(error))
-    finally:
-        live.close()
+class VoskPort:
+    """Lets every WebSocket of one port speak vosk's protocol: clients of vosk-server give no path.
+
+    Args:
+        app: the application.
+        port: the port.
+    """
+
+    def __init__(self, app: ASGIApp, port: int) -> None:
+        self._app, self._port = app, port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves a connection (ASGI)."""
+        if scope["type"] == "websocket" and scope["server"][1] == self._port:
+            scope = {**scope, "path": "/vosk"}
+        await self._app(scope, receive, send)
 
 
-async def _close(socket: WebSocket, code: int, reason: str) -> None:
-    with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-        await socket.close(code, reason)
+class VoskTalk:
+    """The stream of a client; see `live.Talk`.
 
+    Args:
+        service: the models.
+        line: where the answers go.
+    """
 
-async def _command(socket: WebSocket, live: "Live", text: str) -> bool:
-    """Does what a text message says; returns whether the stream has ended."""
-    try:
-        message = json.loads(text)
-    except NO_JSON as error:
-        raise ProtocolError("text messages must be JSON") from error
-    if not isinstance(message, dict):
-        raise ProtocolError("text messages must be JSON objects")
-    if "config" in message:
-        live.configure(message["config"])
-    elif "eof" in message:
-        await socket.send_text(_dumped(await live.finish()))
-        await _close(socket, 1000, "")
-        return True
-    elif "reset" in message:
-        await socket.send_text(_dumped(await live.finish()))
-    return False
-
-
-def _dumped(answer: dict[str, Any]) -> str:
-    return json.dumps(answer, ensure_ascii=False)
-
-
-class Live:
-    """The stream of a client."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, line: Line) -> None:
+        self._service, self._line = service, line
         self._settings = Settings()
         self._recogniser: Recogniser | None = None
-        self._stream: Stream | None = None
+        self._decoder: Decoder | None = None
+        self._stream: LiveStream | None = None
         self._rate = DEFAULT_RATE
         self._offset = 0.0
-        self._partial = ""
+        self._partial = ("", "")
         self._rest = b""
-        self._begun = False
 
-    def configure(self, config: Any) -> None:
-        """Takes settings. Rate and model count only before the first samples.
+    async def begin(self) -> None:
+        """See `live.Talk`."""
 
-        Raises:
-            ProtocolError: a value is wrong.
-        """
+    async def hear(self, message: bytes | str) -> bool:
+        """See `live.Talk`."""
+        if isinstance(message, bytes):
+            await self._line.send(await self._heard(message))
+            return True
+        command = _parsed(message)
+        if "config" in command:
+            self._configure(command["config"])
+        elif "eof" in command or "reset" in command:
+            await self._line.send(await self._ended())
+        return "eof" not in command
+
+    def close(self) -> None:
+        """See `live.Talk`."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def _configure(self, config: Any) -> None:
+        """Takes settings. Rate, model and hot words count only before the first samples."""
         if not isinstance(config, dict):
             raise ProtocolError("config must be an object")
         settings = self._settings
@@ -147,59 +128,54 @@ class Live:
                 raise ProtocolError("model must be the name of a model")
             settings.model = name
         settings.words = bool(config.get("words", settings.words))
+        settings.partial_words = bool(config.get("partial_words", settings.partial_words))
         if isinstance(most := config.get("max_alternatives"), int):
             settings.max_alternatives = max(0, most)
+        settings.keywords = _texts(config, "keywords", settings.keywords)
+        settings.phrases = _texts(config, "phrase_list", settings.phrases)
 
-    async def hear(self, content: bytes) -> dict[str, Any]:
+    async def _open(self, content: bytes) -> bytes:
+        """Opens the model for the first samples; returns them without a header."""
+        content, rate = _without_header(content)
+        self._rate = self._settings.sample_rate or rate or DEFAULT_RATE
+        self._recogniser = self._service.model(self._settings.model)
+        alphabet = Alphabet.of(self._recogniser.config.data)
+        phrases = [each for each in self._settings.phrases if not alphabet.unknown(each)]
+        words = hot_words("", [*self._settings.keywords, *phrases], alphabet)
+        try:
+            self._decoder = await self._service.decoder(self._recogniser, words)
+        except RequestError as error:
+            raise ProtocolError("keywords must be words that the model can write") from error
+        return content
+
+    async def _heard(self, content: bytes) -> dict[str, Any]:
         """Recognises samples; returns the answer."""
-        if not self._begun:
-            content, rate = _without_header(content)
-            self._rate = self._settings.sample_rate or rate or DEFAULT_RATE
-            self._recogniser = self._service.model(self._settings.model)
-            self._begun = True
+        if self._recogniser is None:
+            content = await self._open(content)
+        assert self._recogniser is not None
+        if self._stream is None:
+            self._stream = LiveStream(self._service, self._recogniser, self._rate, decoder=self._decoder)
         content = self._rest + content
         whole = len(content) // 2 * 2
-        samples, self._rest = np.frombuffer(content[:whole], "<i2"), content[whole:]
-        size = int(SECONDS_AT_ONCE * self._rate)
-        finals: list[Segment] = []
-        for start in range(0, len(samples), size):
-            finals += self._noted(await self._ask("feed", samples[start : start + size]))
-        if finals:
+        self._rest = content[whole:]
+        if finals := self._noted(await self._stream.feed(np.frombuffer(content[:whole], "<i2"))):
             return self._result(finals)
-        return {"partial": self._partial}
+        final, open_ = self._partial
+        answer: dict[str, Any] = {"partial": final + open_, "stable": final}
+        if self._settings.partial_words and answer["partial"]:
+            words = await self._stream.words()
+            answer["partial"] = " ".join(word.text for word in words)
+            answer["partial_result"] = self._words(words, with_confidence=True)
+        return answer
 
-    async def finish(self) -> dict[str, Any]:
+    async def _ended(self) -> dict[str, Any]:
         """Ends the stream; returns its last words. Samples that follow begin another, whose times go on."""
         if self._stream is None:
             return self._result([])
-        answer = self._result(self._noted(await self._ask("finish", NO_SAMPLES)))
-        record().audio_seconds += self._stream.seconds
+        answer = self._result(self._noted(await self._stream.finish()))
         self._offset += self._stream.seconds
-        self._stream, self._partial = None, ""
+        self._stream, self._partial = None, ("", "")
         return answer
-
-    def close(self) -> None:
-        """Gives up the stream."""
-        if self._stream is not None:
-            assert self._recogniser is not None
-            record().audio_seconds += self._stream.seconds
-            close = LiveCommand(self._recogniser, self._stream, "close", NO_SAMPLES, lambda _: None)
-            self._service.thread.command(close)
-
-    async def _ask(self, kind: Literal["feed", "finish"], samples: np.ndarray) -> Sequence[Event]:
-        """Lets the thread of the models do something."""
-        assert self._recogniser is not None
-        if self._stream is None:
-            self._stream = self._recogniser.stream(self._rate)
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Sequence[Event]] = loop.create_future()
-
-        def done(result: Sequence[Event] | Exception) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(_resolve, answer, result)
-
-        self._service.thread.command(LiveCommand(self._recogniser, self._stream, kind, samples, done))
-        return await answer
 
     def _noted(self, events: Sequence[Event]) -> list[Segment]:
         """Keeps the text of the open segment; returns the segments that have ended."""
@@ -207,10 +183,9 @@ class Live:
         for event in events:
             if isinstance(event, FinalText):
                 finals.append(event.segment)
-                record().heard(event.text)
-                self._partial = ""
+                self._partial = ("", "")
             elif isinstance(event, PartialText):
-                self._partial = event.final + event.open
+                self._partial = (event.final, event.open)
         return finals
 
     def _result(self, finals: Sequence[Segment]) -> dict[str, Any]:
@@ -228,17 +203,37 @@ class Live:
             answer["confidence"] = round(min((each.confidence for each in readings), default=1.0), 4)
         words = [word for reading in readings for word in reading.words]
         if self._settings.words and words:
-            answer["result"] = [
-                ({} if with_confidence else {"conf": round(word.confidence, 4)})
-                | {
-                    "start": round(word.start + self._offset, 3),
-                    "end": round(word.end + self._offset, 3),
-                    "word": word.text,
-                }
-                for word in words
-            ]
+            answer["result"] = self._words(words, with_confidence=not with_confidence)
         answer["text"] = " ".join(each.text for each in readings if each.text)
         return answer
+
+    def _words(self, words: Sequence[Word], *, with_confidence: bool) -> list[dict[str, Any]]:
+        return [
+            ({"conf": round(word.confidence, 4)} if with_confidence else {})
+            | {
+                "start": round(word.start + self._offset, 3),
+                "end": round(word.end + self._offset, 3),
+                "word": word.text,
+            }
+            for word in words
+        ]
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        message = json.loads(text)
+    except NO_JSON as error:
+        raise ProtocolError("text messages must be JSON") from error
+    if not isinstance(message, dict):
+        raise ProtocolError("text messages must be JSON objects")
+    return message
+
+
+def _texts(config: dict[str, Any], name: str, before: tuple[str, ...]) -> tuple[str, ...]:
+    texts = config.get(name, before)
+    if not (isinstance(texts, list | tuple) and all(isinstance(each, str) for each in texts)):
+        raise ProtocolError(f"{name} must be a list of texts")
+    return tuple(texts)
 
 
 def _combined(finals: Sequence[Segment], most: int) -> list[list[tuple[Segment, int]]]:
@@ -247,15 +242,6 @@ def _combined(finals: Sequence[Segment], most: int) -> list[list[tuple[Segment, 
     if len(finals) != 1:
         return [best]
     return [[(finals[0], index)] for index in range(min(most, len(finals[0].readings)))]
-
-
-def _resolve(answer: asyncio.Future[Any], result: Any) -> None:
-    if answer.done():  # the client has gone
-        return
-    if isinstance(result, Exception):
-        answer.set_exception(result)
-    else:
-        answer.set_result(result)
 
 
 def _without_header(content: bytes) -> tuple[bytes, int | None]:

@@ -185,7 +185,7 @@ def try_batch(
     for problem in problems:
         logger.info(f"left out: {problem.id} ({problem.reason}: {problem.detail})")
 
-    tx = make_optimizer(config.optim, steps_per_epoch=1, total_steps=1)
+    tx = make_optimizer(config, steps_per_epoch=1, total_steps=1)
     step = functools.partial(update_lib.train_step, config=config, num_labels=alphabet.size, tx=tx)
     train_step = parallel_train_step(step, mesh, config.parallel)
     state = replicate(init_state(config, alphabet.size, tx), mesh)

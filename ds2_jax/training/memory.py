@@ -55,7 +55,7 @@ def compiled_bytes(
         Bytes on each device: arguments, results and temporary arrays. With `parallel` pmap, the old state counts too,
         because pmap does not reuse its memory.
     """
-    tx = make_optimizer(config.optim, steps_per_epoch=1, total_steps=1)
+    tx = make_optimizer(config, steps_per_epoch=1, total_steps=1)
     of_device = functools.partial(train_step, config=config, num_labels=num_labels, tx=tx)
     step: Any = parallel_train_step(of_device, mesh)
     copies = NamedSharding(mesh, P())
@@ -142,7 +142,7 @@ def batch_seconds(config: Path, memory: float, devices: int) -> int:
 
 
 def _make_state(config: Config, num_labels: int) -> TrainState:
-    return init_state(config, num_labels, make_optimizer(config.optim, steps_per_epoch=1, total_steps=1))
+    return init_state(config, num_labels, make_optimizer(config, steps_per_epoch=1, total_steps=1))
 
 
 def _num_bytes(tree: Any) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from ds2_jax.evaluation.results import Evaluation
 from ds2_jax.parallel.processes import broadcast_from_primary, is_primary
 from ds2_jax.runs.run_folder import METRIC_LOG, read_metric_log
 from ds2_jax.system.files import write_text, writing
@@ -224,3 +225,12 @@ class MetricLog:
         for name, value in metrics.items():
             if isinstance(value, int | float):
                 self._board.add_scalar(name, value, step)
+
+
+def dev_text(dev: Evaluation) -> str:
+    """Describes the dev split in the line of an epoch; "" if there is no dev split."""
+    if not dev.results:
+        return ""
+    rates = "".join(f", {name.upper()} {dev.rates[name]:.2%}" for name in ("wer", "cer"))
+    left_out = f" ({dev.left_out} utterances left out)" if dev.left_out else ""
+    return f"; dev loss {dev.loss:.2f}{rates}{left_out}"

@@ -14,6 +14,7 @@ from ds2_jax.parallel.processes import is_primary
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.checkpoints import Checkpoints
 from ds2_jax.runs.weights import weights_of
+from ds2_jax.training import start
 
 logger = logging.getLogger(__package__)
 
@@ -30,8 +31,11 @@ def check_start(workdir: Path, config: Config, overwrite: bool, checkpoints: Che
     """Checks that a run can be started or continued. Writes nothing.
 
     Raises:
-        InputError: the folder cannot be used, or its run has other settings or utterances.
+        InputError: the folder cannot be used, its run has other settings or utterances, or a new run cannot begin with
+            the weights of `init_from`.
     """
+    if config.init_from is not None and (overwrite or run_folder.last_step(workdir) is None):
+        start.check(config)
     if is_primary():
         run_folder.check_run(workdir, config, overwrite)
         if not overwrite:

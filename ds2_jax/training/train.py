@@ -33,8 +33,9 @@ from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system import interrupts
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.training import start
 from ds2_jax.training.profile import Profile
-from ds2_jax.training.progress import MetricLog, Progress
+from ds2_jax.training.progress import MetricLog, Progress, dev_text
 from ds2_jax.training.remaining import (
     check_start,
     checkpoints_of,
@@ -227,6 +228,9 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
     made = int(state.step)
     if made:
         logger.info(f"{run.workdir}: continuing after step {made}")
+    elif config.init_from is not None:
+        state = start.with_weights(state, config, mesh, run.workdir)
+        start.tell_rates(model.with_variables(state.evaluated), run.splits["dev"], run.skipped)
     else:
         state = with_statistics(state, config, run.splits["train"], mesh)
     progress = Progress(config.features.sample_rate)
@@ -286,15 +290,6 @@ def warn(lines: Sequence[str]) -> None:
         logger.warning(line)
 
 
-def dev_text(dev: Evaluation) -> str:
-    """Describes the dev split in the line of an epoch; "" if there is no dev split."""
-    if not dev.results:
-        return ""
-    rates = "".join(f", {name.upper()} {dev.rates[name]:.2%}" for name in ("wer", "cer"))
-    left_out = f" ({dev.left_out} utterances left out)" if dev.left_out else ""
-    return f"; dev loss {dev.loss:.2f}{rates}{left_out}"
-
-
 def make_step(config: Config, num_steps: int, mesh: Mesh) -> tuple[TrainState, TrainStep]:
     """Makes the state before the first update, on every device, and the compiled training step.
 
@@ -304,7 +299,7 @@ def make_step(config: Config, num_steps: int, mesh: Mesh) -> tuple[TrainState, T
         mesh: the devices.
     """
     num_labels = Alphabet.of(config.data).size
-    tx = make_optimizer(config.optim, num_steps, num_steps * config.epochs)
+    tx = make_optimizer(config, num_steps, num_steps * config.epochs)
     state = replicate(init_state(config, num_labels, tx), mesh)
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     logger.info(f"model: {num_parameters:,} parameters on {mesh.size} x {jax.devices()[0].device_kind}")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -92,4 +93,11 @@ def write_mp3_without_length(path: Path, samples: np.ndarray, rate: int, mode: s
     sync = data[:2]
     assert b"Info" in data[:64] or b"Xing" in data[:64]
     path.write_bytes(data[data.index(sync, 64) :])
+    return path
+
+
+def converted(source: Path, name: str, *options: str) -> Path:
+    path = source.parent / name
+    command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-i", str(source), *options, str(path)]
+    subprocess.run(command, check=True)
     return path

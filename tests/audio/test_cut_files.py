@@ -119,8 +119,8 @@ def test_damaged_ogg(tmp_path: Path, subtype: str) -> None:
     ):
         path.write_bytes(spoiled)
         assert_refused(path, f"hold one undamaged Ogg stream, got {fault}. Replace the recording.$")
-    path.write_bytes(data + data)
-    assert_refused(path, f"hold one Ogg stream, got a second stream at byte {len(data)}. Install ffmpeg to read it")
+    path.write_bytes(data + data[:-100])
+    assert_refused(path, "hold one undamaged Ogg stream, got a file cut short")
 
 
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])

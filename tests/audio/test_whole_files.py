@@ -1,7 +1,6 @@
 """All the sound of a whole file is read, whatever its header, its tags or the files joined to it say."""
 
 import struct
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from ds2_jax.audio import mp3 as mp3_lib
 from ds2_jax.audio.parts import AudioBytes
 from ds2_jax.audio.reading import audio_duration, read_audio, read_blocks, read_excerpt
 from ds2_jax.system.errors import InputError
-from tests.audio.recordings import RATE, mp3, tone, write, write_sphere
+from tests.audio.recordings import RATE, converted, mp3, tone, write, write_sphere
 
 CHUNK = b"LIST" + struct.pack("<I", 4) + b"INFO"
 
@@ -231,6 +230,26 @@ def test_frames_are_those_that_libsndfile_counts(tmp_path: Path, rate: int, chan
 
 
 @pytest.mark.usefixtures("no_ffmpeg")
+def test_all_chunks_of_sound_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone())
+    data = path.read_bytes()
+    sound = data[data.index(b"data") :]
+    path.write_bytes(data + CHUNK + sound + CHUNK)
+    waveform = heard(path)
+    np.testing.assert_array_equal(waveform[:8000], waveform[8000:])
+    assert len(waveform) == 16_000
+
+
+@pytest.mark.parametrize("name", ["b.wav", "b.flac", "b.ogg", "b.sph", "b.aiff"])
+def test_another_recording_behind_an_mp3_is_refused(tmp_path: Path, name: str) -> None:
+    path = mp3(tmp_path / "a.mp3", "CONSTANT")
+    start = path.stat().st_size
+    path.write_bytes(path.read_bytes() + write(tmp_path / name, tone()).read_bytes())
+    with pytest.raises(InputError, match=rf"a\.mp3 must hold one recording, got another at byte {start}\."):
+        read_audio(path, RATE)
+
+
+@pytest.mark.usefixtures("no_ffmpeg")
 def test_joined_flac_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.flac", tone())
     data = path.read_bytes()
@@ -271,13 +290,6 @@ def joined_is_refused(path: Path) -> None:
         read_audio(path, RATE)
 
 
-def converted(source: Path, name: str, *options: str) -> Path:
-    path = source.parent / name
-    command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-i", str(source), *options, str(path)]
-    subprocess.run(command, check=True)
-    return path
-
-
 UNKNOWN_TO_LIBSNDFILE = {
     "a.oga": ("-c:a", "flac"),
     "a.wav": ("-c:a", "libmp3lame"),
@@ -305,12 +317,27 @@ def test_what_libsndfile_does_not_support_is_read_through_ffmpeg(
         read_audio(path, RATE)
 
 
+@pytest.mark.usefixtures("no_ffmpeg")
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_chained_ogg_is_read_to_its_end(tmp_path: Path, subtype: str) -> None:
+    first, second = (write(tmp_path / f"{name}.ogg", tone(name), RATE, subtype) for name in (2, 3))
+    expected = np.concatenate([heard(first), heard(second), heard(first)])
+    path = tmp_path / "chain.ogg"
+    path.write_bytes(first.read_bytes() + second.read_bytes() + first.read_bytes())
+    np.testing.assert_array_equal(heard(path), expected)
+    other = write(tmp_path / "other.ogg", tone(1, channels=2), RATE, subtype)
+    path.write_bytes(first.read_bytes() + other.read_bytes())
+    with pytest.raises(InputError, match="must keep its sample rate and channels to the end, got streams that differ"):
+        read_audio(path, RATE)
+
+
 @pytest.mark.usefixtures("ffmpeg")
-def test_chained_ogg_is_read_to_its_end(tmp_path: Path) -> None:
-    data = write(tmp_path / "a.ogg", tone(2)).read_bytes()
-    path = tmp_path / "b.ogg"
-    path.write_bytes(data + data)
-    assert len(heard(path)) == pytest.approx(4 * RATE, abs=0.05 * RATE)
+@pytest.mark.parametrize(("name", "options"), [("a.spx", ("-c:a", "libspeex")), ("a.oga", ("-c:a", "flac"))])
+def test_a_chain_that_ffmpeg_reads(tmp_path: Path, name: str, options: tuple[str, ...]) -> None:
+    path = converted(write(tmp_path / "source.wav", tone(2)), name, *options)
+    expected = heard(path)
+    path.write_bytes(path.read_bytes() * 2)
+    np.testing.assert_allclose(heard(path), np.tile(expected, 2), atol=1e-6)
 
 
 @pytest.mark.usefixtures("ffmpeg")

@@ -33,6 +33,7 @@ BOUND_BY_RULES: dict[tuple[type, str], st.SearchStrategy[Any]] = {
     (FeatureConfig, "window_size"): st.sampled_from([0.02, 0.025]),
     (FeatureConfig, "window_stride"): st.sampled_from([0.01, 0.005]),
     (FeatureConfig, "num_mels"): st.integers(0, 80),
+    (FeatureConfig, "normalisation"): st.sampled_from(["utterance", "bins"]),  # the others allow one kind of edges only
     (CheckpointConfig, "average"): st.integers(1, 1000),
     (DataConfig, "max_duration"): st.floats(1.0),  # infinity too
     (DataConfig, "num_workers"): st.integers(0, 1024),
@@ -108,6 +109,7 @@ def test_json_takes_whole_numbers_for_floats() -> None:
             lambda: FeatureConfig(window_stride=1e-12),
             "features.window_stride must be a whole number of samples at 16000 Hz, got 1e-12.",
         ),
+        (lambda: FeatureConfig(scale=0.0), "features.scale must be positive and at most 2^31, got 0.0."),
         (lambda: FeatureConfig(num_mels=-1), "features.num_mels must be 0 (off) to 114, got -1."),
         (lambda: CheckpointConfig(average=0), "checkpoint.average must be 1 to 1000, got 0."),
         (lambda: OptimConfig(ema_decay=1.0), "optim.ema_decay must be in [0, 1), got 1.0."),

@@ -100,6 +100,19 @@ def test_parts_of_any_size_give_what_the_whole_gives(
     assert stream.finish(duration) == decoders[name](log_probs, duration)
 
 
+@given(utterances(), st.integers(0, 40))
+def test_a_reading_on_the_way_is_that_of_the_frames_so_far(
+    decoders: Decoders, utterance: tuple[str, np.ndarray], num_read: int
+) -> None:
+    name, log_probs = utterance
+    decoder = decoders[name]
+    stream = decoder.start()
+    stream.read(log_probs[:num_read])
+    assert stream.reading() == decoder(log_probs[:num_read])[0]
+    stream.read(log_probs[num_read:])
+    assert stream.finish() == decoder(log_probs)
+
+
 @given(utterances())
 def test_final_text_only_grows_and_begins_all_later_text(decoders: Decoders, utterance: tuple[str, np.ndarray]) -> None:
     name, log_probs = utterance

@@ -28,6 +28,7 @@ VARIANTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (FORWARD | {"rnn_type": "gru", "lookahead_context": 1}, {"normalisation": "global", "window": "blackman"}),
     (FORWARD | {"rnn_type": "rnn"}, {"normalisation": "running", "num_mels": 40, "window_size": 0.025}),
     (FORWARD | {"time_reduction": 2}, {"normalisation": "bins", "window": "bartlett"}),
+    ({}, {"edges": "reflected", "symmetric_window": True, "scale": 1.5}),
 ]
 CAN_STREAM = [variant for variant in VARIANTS if variant[1].get("normalisation") in ("running", "global")]
 

@@ -14,7 +14,7 @@ from ds2_jax.model.inference import init_variables
 from ds2_jax.runs.model import open_model, read_config, read_variables
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
-from tests.engines import hostile
+from tests.engines import hostile, hostile_weights
 
 SHAPES = functools.partial(weight_shapes, hostile.CONFIG, Alphabet.of(hostile.CONFIG.data).size)
 
@@ -48,16 +48,16 @@ def test_shapes_are_those_of_the_model(recipe: str) -> None:
     assert {each.dtype for each in jax.tree.leaves(tree)} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize("name", hostile.other_weights())
+@pytest.mark.parametrize("name", hostile_weights.other_weights())
 def test_other_weights_are_refused(name: str, tmp_path: Path) -> None:
     if name != "too large to compute":
-        refusal(tmp_path / "a.safetensors", hostile.other_weights()[name])
+        refusal(tmp_path / "a.safetensors", hostile_weights.other_weights()[name])
 
 
 @pytest.mark.parametrize("engine", ["onnx", "jax"])
 def test_weights_that_give_no_probabilities_are_refused(engine: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    path.write_bytes(hostile.other_weights()["too large to compute"])
+    path.write_bytes(hostile_weights.other_weights()["too large to compute"])
     model = open_model(path, engine)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="must give log-probabilities of its settings and its alphabet, got nan"):
         model.log_probs(np.ones((1, 2000), np.float32), np.array([2000], np.int32))
@@ -66,7 +66,7 @@ def test_weights_that_give_no_probabilities_are_refused(engine: str, tmp_path: P
 def test_errors_name_the_array(tmp_path: Path) -> None:
     found = {
         name: refusal(tmp_path / "a.safetensors", content)
-        for name, content in hostile.other_weights().items()
+        for name, content in hostile_weights.other_weights().items()
         if name != "too large to compute"
     }
     assert "must hold params.head as [3, 4] F32, got [4, 3] F32." in found["another shape"]
@@ -86,7 +86,7 @@ def test_a_file_of_a_terabyte_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     size = 2**40
     path.write_bytes(
-        hostile.made_file(
+        hostile_weights.made_file(
             {"__metadata__": {}, "params.head": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}
         )
     )

@@ -122,6 +122,9 @@ def test_every_evaluation_has_a_table_and_those_who_lack_it_are_named(
     assert output.err == f"an4-dev is not in {first}: its table has only the other runs\n"
 
 
+BEAM: dict[str, Any] = vars(GREEDY) | {"hot_word": [], "lm": "/3-gram.arpa", "alpha": 0.5, "beta": 0.5}
+
+
 def with_provenance(name: str, steps: int = 8, written: str = "2030-01-01", **others: Any) -> Evaluation:
     values: dict[str, Any] = {
         "manifest": f"/{name}/test.jsonl",
@@ -143,14 +146,13 @@ def write_named(run: Path, *evaluations: Evaluation) -> None:
 def test_tables_follow_what_files_say_and_not_their_names(
     first: Path, second: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    beam: dict[str, Any] = vars(GREEDY) | {"hot_word": [], "lm": "/3-gram.arpa", "alpha": 0.5, "beta": 0.5}
     write_named(
         first,
         with_provenance("a/en"),
         with_provenance("b/en"),
-        with_provenance("a/en", decoding=beam, lm_digest="1" * 64),
-        with_provenance("a/en", decoding=beam, lm_digest="2" * 64),  # another model of the same name
-        with_provenance("a/en", decoding=beam | {"alpha": 0.6}, lm_digest="1" * 64),
+        with_provenance("a/en", decoding=BEAM, lm_digest="1" * 64),
+        with_provenance("a/en", decoding=BEAM, lm_digest="2" * 64),  # another model of the same name
+        with_provenance("a/en", decoding=BEAM | {"alpha": 0.6}, lm_digest="1" * 64),
     )
     write_named(second, with_provenance("a/en", manifest="/moved/en/test.jsonl", steps=9))
     assert summary((first, second)) == 0
@@ -176,6 +178,15 @@ def test_results_of_earlier_weights_have_a_table_of_their_own(
     names = [[line.split(" | ")[0] for line in table.splitlines()[4:]] for table in tables]
     assert names == [["| first, step 16", "| second", "| mean of 2 runs"], ["| first, step 8"]]
     assert [table.partition(":")[0] for table in tables] == ["en-test, greedy", "en-test, greedy, earlier weights"]
+
+
+def test_a_language_model_under_two_names(first: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_named(first, with_provenance("en", decoding=BEAM, lm_digest="1" * 64))
+    other = BEAM | {"lm": "/other.arpa"}
+    write_named(first, with_provenance("en", decoding=other, lm_digest="1" * 64, written="2030-01-02"))
+    assert summary((first,)) == 0
+    titles = [table.partition(":")[0] for table in capsys.readouterr().out.split("\n\n### ")[1:]]
+    assert titles[1].endswith("beta 0.5, earlier evaluation")
 
 
 def test_evaluation_is_enough_without_a_test_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,12 +4,11 @@ The model has drawn weights, so that its texts have double letters and spaces an
 """
 
 import dataclasses
+import functools
 import os
 import re
 import shutil
-import subprocess
 import sys
-import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,14 @@ from ds2_jax.exchange.export import export
 from ds2_jax.exchange.layouts import LayoutEngine
 from ds2_jax.exchange.target import Target
 from ds2_jax.runs.model import jax_engine, read_variables
-from tests.conftest import NO_NPM, ROOT
+from tests import environments
+from tests.conftest import ROOT
+from tests.environments import called
 from tests.small_runs import RATE, SMALL_CONFIG, some_state, write_untrained_run
 
 pytestmark = pytest.mark.slow
 
-DOCS = (ROOT / "docs/export.md").read_text(encoding="utf-8")
+examples = functools.partial(environments.examples, "export.md")
 NUM_RECORDINGS = 4
 CONFIG = dataclasses.replace(SMALL_CONFIG, model=dataclasses.replace(SMALL_CONFIG.model, hidden_size=32))
 CLOSE = 1e-4
@@ -47,13 +48,6 @@ LIVE = dataclasses.replace(
 )
 
 Environment = Callable[..., Path]
-
-
-def examples(heading: str) -> list[str]:
-    """Returns the fenced blocks below a heading of docs/export.md."""
-    section = re.split(r"^### ", DOCS, flags=re.MULTILINE)
-    (own,) = [each for each in section if each.startswith(heading + "\n")]
-    return re.findall(r"^```\w+\n(.*?)^```$", own, re.DOTALL | re.MULTILINE)
 
 
 def write_run(folder: Path, config: Config, waveforms: list[np.ndarray], *, extra: float) -> Path:
@@ -127,9 +121,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     def install(*packages: str) -> Path:
         folder = tmp_path_factory.mktemp("environment")
         folders.append(folder)
-        venv.create(folder, with_pip=True)
-        called(folder / "bin/python", "-m", "pip", "install", "--quiet", *packages, cwd=folder)
-        return folder / "bin/python"
+        return environments.install_python(folder, *packages)
 
     yield install
     for folder in folders:
@@ -139,22 +131,11 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
 @pytest.fixture(scope="module")
 def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Installs Node and its packages."""
-    if shutil.which("npm") is None:
-        pytest.skip(NO_NPM)
     folder = tmp_path_factory.mktemp("node")
-    (folder / "package.json").write_text('{"type": "module"}')
     packages = "node@26.10.0", "onnxruntime-web@1.30.0", "@huggingface/transformers@4.3.2"
     os.environ["ONNXRUNTIME_NODE_INSTALL"] = "skip"  # it would fetch CUDA's libraries
-    called("npm", "install", "--no-fund", "--no-audit", *packages, cwd=folder)
-    yield folder / "node_modules"
+    yield environments.install_node(folder, *packages)
     shutil.rmtree(folder)
-
-
-def called(*command: str | Path, cwd: Path) -> str:
-    """Runs a program and returns what it prints, with single spaces."""
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return " ".join(done.stdout.split())
 
 
 def heard(program: Path, code: str, folder: Path, waveforms: list[np.ndarray], name: str = "example.py") -> list[str]:

@@ -77,10 +77,10 @@ def _graph_claims() -> Sequence[bytes]:
 
 
 def _weight_claims() -> Sequence[bytes]:
-    from tests.engines import hostile
+    from tests.engines import hostile, hostile_weights
 
     settings = [hostile.with_settings(each)[1] for each in (hostile.other_settings() | hostile.other_sizes()).values()]
-    return [*_hostile("other_weights")(), *settings]
+    return [*hostile_weights.other_weights().values(), *settings]
 
 
 def _seeds(name: str) -> Callable[[], Sequence[bytes]]:
@@ -100,9 +100,36 @@ def _settings() -> Sequence[bytes]:
     return [config_lib.to_json(each).encode() for each in (hostile.CONFIG, again)]
 
 
+def _read_checkpoint(path: Path) -> None:
+    from ds2_jax.engines import pytorch
+    from ds2_jax.exchange.deepspeech_pytorch import translate
+
+    imported = accepted(path, lambda: translate(pytorch.read(path), path))
+    assert sum(array.size for array in imported.arrays.values()) < 10**6
+
+
+def _checkpoints(*names: str) -> Callable[[], Sequence[bytes]]:
+    def make() -> Sequence[bytes]:
+        from tests.exchange import checkpoints
+        from tests.golden import inputs
+
+        case = inputs.MODEL_CASES["bidirectional_lstm"]
+        return [checkpoints.CONTAINERS[name](case) for name in names]
+
+    return make
+
+
+def _hostile_checkpoints() -> Sequence[bytes]:
+    from tests.exchange import hostile_checkpoints
+
+    return [*hostile_checkpoints.all_of_them().values()]
+
+
 EXPORTED = {
     "graph": Target("model.onnx", _seeds("whole"), _read_file, _graph_claims),
     "graph of a step": Target("streaming.onnx", _seeds("step"), _read_step, _hostile("foreign")),
     "weights": Target("model.safetensors", _seeds("weights"), _read_file, _weight_claims),
     "settings of weights": Target("config.json", _settings, _read_settings),
+    "checkpoint": Target("model.ckpt", _checkpoints("V2.1", "V3"), _read_checkpoint, _hostile_checkpoints),
+    "older checkpoint": Target("model.pth", _checkpoints("v2.0"), _read_checkpoint),
 }

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import librosa
 import numpy as np
 import pytest
+import scipy.signal
 
 from ds2_jax.config import FeatureConfig
 from ds2_jax.config.feature_settings import FLOOR
@@ -93,6 +94,29 @@ def test_spectrogram_of_an_unpadded_waveform_is_librosas(size: int) -> None:
     expected = librosa_spectrogram(waveform, config)
     assert spectrograms.shape[1] == num_frames[0] == len(expected)
     assert_close(spectrograms[0], expected)
+
+
+@pytest.mark.parametrize("scale", [1.0, 32768 / 32767])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("window", WINDOWS)
+def test_spectrogram_of_older_recipes(window: str, symmetric: bool, scale: float) -> None:
+    """Reflected edges are NumPy's, the symmetric window is SciPy's."""
+    config = FeatureConfig(window=window, symmetric_window=symmetric, edges="reflected", scale=scale)  # type: ignore[arg-type]
+    size, hop = config.window_length, config.hop_length
+    waveforms = [noise(length) for length in (1, 2, 100, 161, 4000, 6399, 6400)]
+    spectrograms, num_frames = log_spectrogram(*padded(waveforms, 6400), config)
+    for row, waveform in enumerate(waveforms):
+        samples = np.pad(scale * waveform.astype(np.float64), size // 2, "reflect" if len(waveform) > 1 else "edge")
+        windows = np.lib.stride_tricks.sliding_window_view(samples, size)[::hop]
+        function = scipy.signal.get_window(window, size, fftbins=not symmetric)
+        expected = np.log1p(np.abs(np.fft.rfft(windows * function)))
+        assert num_frames[row] == len(expected)
+        assert_close(spectrograms[row, : len(expected)], expected)
+
+
+def test_a_stream_has_no_reflected_end() -> None:
+    with pytest.raises(InputError, match=r"^features\.edges must be zeros with running normalisation, got 'reflected'"):
+        FeatureConfig(normalisation="running", edges="reflected")
 
 
 @pytest.mark.parametrize(("sample_rate", "num_mels"), [(16_000, 64), (16_000, 1), (8_000, 40)])

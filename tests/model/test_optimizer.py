@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from ds2_jax.config import OptimConfig
+from ds2_jax.config import Config, OptimConfig
 from ds2_jax.model.optimizer import learning_rate_schedule, make_optimizer
 
 
@@ -43,7 +43,7 @@ def test_warm_up_rises_to_the_peak(schedule: Any) -> None:
 
 def follow(config: OptimConfig, grads: list[np.ndarray], start: np.ndarray) -> list[np.ndarray]:
     """Returns the parameters after each gradient, at a constant learning rate."""
-    tx = make_optimizer(dataclasses.replace(config, schedule="constant"), steps_per_epoch=1, total_steps=len(grads))
+    tx = make_optimizer(Config(optim=dataclasses.replace(config, schedule="constant")), 1, len(grads))
     params = {"kernel": jnp.asarray(start[:-1]), "bias": jnp.asarray(start[-1:])}
     state, path = tx.init(params), []
     for grad in grads:
@@ -98,7 +98,7 @@ def test_clipping_bounds_the_update(scale: float) -> None:
 
 def test_optimizer_follows_the_schedule() -> None:
     config = OptimConfig("sgd", learning_rate=1.0, anneal=0.5, weight_decay=0, momentum=0, clip_norm=0)
-    tx = make_optimizer(config, steps_per_epoch=2, total_steps=4)
+    tx = make_optimizer(Config(optim=config), steps_per_epoch=2, total_steps=4)
     state, sizes = tx.init(jnp.zeros(1)), []
     for _ in range(4):
         updates, state = tx.update(jnp.ones(1), state, jnp.zeros(1))

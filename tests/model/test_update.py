@@ -32,7 +32,7 @@ Arrays = dict[str, np.ndarray]
 
 @pytest.fixture(scope="module")
 def train_step() -> Any:
-    tx = make_optimizer(CONFIG.optim, 1, 1)
+    tx = make_optimizer(CONFIG, 1, 1)
     return jax.jit(functools.partial(update_lib.train_step, config=CONFIG, num_labels=NUM_LABELS, tx=tx))
 
 
@@ -172,7 +172,7 @@ def test_evaluation_reads_what_transcription_reads(eval_step: Any) -> None:
 
 
 def test_weights_follow_the_seed() -> None:
-    tx = make_optimizer(CONFIG.optim, 1, 1)
+    tx = make_optimizer(CONFIG, 1, 1)
     small = dataclasses.replace(CONFIG.model, num_layers=1, hidden_size=2)
     first, again, other = (
         init_state(dataclasses.replace(CONFIG, model=small, seed=seed), NUM_LABELS, tx) for seed in (0, 0, 1)

@@ -35,7 +35,7 @@ CONFIG = dataclasses.replace(
     optim=dataclasses.replace(SMALL_CONFIG.optim, learning_rate=0.1),
 )
 NUM_LABELS = Alphabet(CONFIG.data.alphabet).size
-TX = make_optimizer(CONFIG.optim, 1, 1)
+TX = make_optimizer(CONFIG, 1, 1)
 TRAIN_STEP = functools.partial(train_step, config=CONFIG, num_labels=NUM_LABELS, tx=TX)
 EVAL_STEP = functools.partial(eval_step, config=CONFIG, num_labels=NUM_LABELS)
 EPOCH = jnp.int32(3)

@@ -10,7 +10,7 @@ import pytest
 
 from ds2_jax.audio.reading import read_audio
 from ds2_jax.audio.timeline import Timeline
-from ds2_jax.recognition.inputs import STANDARD_INPUT, find_audio, read_input_blocks, save_standard_input
+from ds2_jax.recognition.inputs import STANDARD_INPUT, AudioFile, find_audio, read_input_blocks, save_standard_input
 from ds2_jax.system.errors import InputError
 from tests.small_runs import RATE, write_noise
 
@@ -123,7 +123,7 @@ class Pipe(io.TextIOWrapper):
 def piped(data: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     monkeypatch.setattr(sys, "stdin", Pipe(data))
     saved = save_standard_input(folder)
-    return np.concatenate(list(read_input_blocks(STANDARD_INPUT, RATE, saved, Timeline())))
+    return np.concatenate(list(read_input_blocks(AudioFile(STANDARD_INPUT, "stdin"), RATE, saved, Timeline())))
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff"])

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import requests
 import soundfile
+import soxr
 import uvicorn
 
 from ds2_jax.config import Config
@@ -30,10 +31,13 @@ LIVE_CONFIG = dataclasses.replace(
 )
 
 
-def talkative(folder: Path, config: Config) -> Recogniser:
-    """Makes an untrained model that writes another text for each `talk`."""
-    state = some_state(config, seed=2)
+def talkative(folder: Path, config: Config, pause_label: int = 0, seed: int = 2) -> Recogniser:
+    """Makes an untrained model that writes another text for each `talk`. The label is exchanged with blank."""
+    state = some_state(config, seed=seed)
     params = jax.tree.map(lambda leaf: 8 * leaf, state.params)
+    order = list(range(params["head"].shape[1]))
+    order[0], order[pause_label] = pause_label, 0
+    params["head"] = params["head"][:, order]
     return Recogniser(write_untrained_run(folder, config, dataclasses.replace(state, params=params)))
 
 
@@ -52,9 +56,9 @@ def talk(seconds: float, seed: int) -> np.ndarray:
     return samples
 
 
-def write_talk(path: Path, seconds: float, seed: int) -> Path:
+def write_talk(path: Path, seconds: float, seed: int, sample_rate: int = RATE) -> Path:
     """Writes such noise as a WAV file."""
-    soundfile.write(path, talk(seconds, seed), RATE)
+    soundfile.write(path, soxr.resample(talk(seconds, seed), RATE, sample_rate), sample_rate)
     return path
 
 

@@ -1,8 +1,6 @@
 """The real client of OpenAI, in an environment of its own."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,31 +8,25 @@ import pytest
 from ds2_jax.recognition.formats import to_srt, to_vtt
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.serving.options import Limits
+from tests.environments import called
 from tests.serving.servers import running, write_talk
 
 CLIENT = Path(__file__).with_name("openai_client.py")
-OPENAI = "openai==3.57.0"
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python that has the package."""
-    folder = tmp_path_factory.mktemp("openai")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    python = folder / "bin/python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", OPENAI], check=True)
-    return python
+COMPLETED = "conversation.item.input_audio_transcription.completed"
 
 
 @pytest.mark.slow
-def test_openais_client_gets_what_transcribe_gives(recogniser: Recogniser, tmp_path: Path, python: Path) -> None:
+def test_openais_client_gets_what_transcribe_gives(
+    recogniser: Recogniser, pausing: Recogniser, tmp_path: Path, openai_python: Path
+) -> None:
     audio = write_talk(tmp_path / "a.wav", 48.0, 5)
-    expected = recogniser.transcribe(audio)
-    with running({"whole": recogniser}, tmp_path / "uploads", Limits(hot_word_boost=30), keys=["key"]) as server:
-        output = subprocess.run([python, CLIENT, server.url, audio], capture_output=True, text=True, check=True).stdout
+    spoken = write_talk(tmp_path / "b.wav", 14.0, 3, 24_000)
+    expected, expected_live = recogniser.transcribe(audio), pausing.transcribe(spoken)
+    models = {"whole": recogniser, "live": pausing}
+    with running(models, tmp_path / "uploads", Limits(hot_word_boost=30), keys=["key"]) as server:
+        got = json.loads(called(openai_python, CLIENT, server.url, audio, spoken, cwd=tmp_path))
         server.wait_until_idle()
-    got = json.loads(output)
-    assert got["models"] == ["whole"]
+    assert got["models"] == ["whole", "live"]
     assert got["json"]["text"] == got["verbose_json"]["text"] == expected.text
     assert got["verbose_json"]["duration"] == 48.0
     assert [each["text"] for each in got["verbose_json"]["segments"]] == [
@@ -51,3 +43,15 @@ def test_openais_client_gets_what_transcribe_gives(recogniser: Recogniser, tmp_p
     assert got["wrong model"] == ["NotFoundError", "model_not_found", "model"]
     assert got["wrong audio"] == ["BadRequestError", "unreadable_audio", "file"]
     assert got["wrong key"] == "invalid_api_key"
+    assert got["at once"] == 3 * [expected.text]
+    texts = [each.readings[0].text for each in expected_live.segments]
+    assert len(texts) > 1
+    for name, turns in (("committed", [expected_live.text]), ("vad", texts)):
+        *events, error = got[name]
+        assert error["error"]["event_id"] == "empty"
+        completed = [each for each in events if each["type"] == COMPLETED]
+        assert [each["transcript"] for each in completed] == turns
+        assert ["".join(word["token"] for word in each["logprobs"]) for each in completed] == turns
+        for each in completed:
+            own = [event for event in events if event.get("item_id") == each["item_id"] and "delta" in event]
+            assert "".join(event["delta"] for event in own) == each["transcript"]

@@ -186,7 +186,7 @@ def test_the_command_speaks_tls_and_logs_json(live: Recogniser, audio: Path, tmp
     process = subprocess.Popen(words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
-        ready = r"ready after .* s: https://127\.0\.0\.1:(\d+)/v1 serves talk"
+        ready = r"ready after .* s: https://127\.0\.0\.1:(\d+)/v1 serves talk; the page is .*"
         while not (found := re.fullmatch(ready, json.loads(process.stderr.readline())["message"])):
             assert process.poll() is None
         url = f"https://localhost:{found[1]}"

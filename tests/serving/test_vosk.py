@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
+from ds2_jax.recognition.endpoints import ENDPOINTS
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.streaming import FinalText
 from ds2_jax.serving.options import Limits
@@ -26,8 +27,11 @@ EOF = '{"eof" : 1}'
 
 
 @pytest.fixture(scope="module")
-def server(recogniser: Recogniser, live: Recogniser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running({"live": live, "whole": recogniser}, tmp_path_factory.mktemp("uploads")) as server:
+def server(
+    recogniser: Recogniser, live: Recogniser, pausing: Recogniser, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    models = {"live": live, "whole": recogniser, "pausing": pausing}
+    with running(models, tmp_path_factory.mktemp("uploads")) as server:
         yield server
 
 
@@ -81,7 +85,81 @@ def test_partials_and_results_are_those_of_a_stream(server: Running, name: str, 
     assert [word["start"] for word in words] == [round(word.start, 3) for each in expected for word in each.words]
     assert all(word.keys() == {"conf", "start", "end", "word"} for word in words)
     assert any(answer.get("partial") for answer in answers)
-    assert all(answer.keys() == {"partial"} for answer in answers if "partial" in answer)
+    assert all(answer.keys() == {"partial", "stable"} for answer in answers if "partial" in answer)
+
+
+def test_what_is_stable_stays(server: Running, live: Recogniser) -> None:
+    by_beam = json.dumps({"config": {"sample_rate": RATE, "keywords": ["CU"]}})
+    for config in (CONFIG, by_beam):
+        with client_of(server) as client:
+            client.send(config)
+            answers = [*said(client, pcm(12.0, 3), 3200), ended(client)]
+        stable, seen = "", 0
+        for answer in answers:
+            if "text" in answer:
+                assert answer["text"].startswith(stable)
+                stable = ""
+            else:
+                assert answer["stable"].startswith(stable)
+                assert answer["partial"].startswith(answer["stable"])
+                stable = answer["stable"]
+                seen += bool(stable)
+        assert seen > 3
+
+
+def test_partial_words_have_times_that_stay(server: Running) -> None:
+    with client_of(server) as client:
+        client.send('{"config": {"sample_rate": 16000, "partial_words": true, "model": "pausing"}}')
+        said(client, pcm(2.0, 5))
+        client.send('{"reset" : 1}')
+        client.recv(timeout=30)
+        answers = said(client, pcm(12.0, 3))
+        assert any(answer.get("text") for answer in answers), "no segment has ended"
+        partial, last = answers[-1], ended(client)
+    words = partial["partial_result"]
+    assert " ".join(word["word"] for word in words) == partial["partial"] != ""
+    assert words[0].keys() == {"conf", "start", "end", "word"}
+    assert all(0 < word["conf"] <= 1 for word in words)
+    before = [(word["start"], word["word"]) for word in words[:-1]]  # the last word may go on
+    assert before == [(word["start"], word["word"]) for word in last["result"]][: len(before)]
+    assert words[0]["start"] >= 2.0 + 4.0
+
+
+def test_keywords_and_phrases_are_hot_words(live: Recogniser, tmp_path: Path) -> None:
+    content = pcm(3.0, 1)
+    boost = 30.0  # the drawn weights are sure of what they write
+    stream = live.streams.open(RATE, ENDPOINTS, live.decoder({"CU": boost}))
+    events = stream.feed(np.frombuffer(content, "<i2")) + stream.finish()
+    expected = " ".join(event.text for event in events if isinstance(event, FinalText))
+    with running({"live": live}, tmp_path / "uploads", Limits(hot_word_boost=boost)) as server:
+        found = []
+        for words in ({"keywords": ["cu"]}, {"phrase_list": ["cu", "[unk]", "7"]}, {}):
+            with client_of(server) as client:
+                client.send(json.dumps({"config": {"sample_rate": RATE, **words}}))
+                found.append(texts_of([*said(client, content), ended(client)]))
+    assert found[0] == found[1] == expected != found[2]
+
+
+def test_a_stream_that_fails_is_told_and_others_go_on(
+    server: Running, live: Recogniser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Any) -> Any:
+        raise RuntimeError("secret")
+
+    with client_of(server) as client:
+        client.send(CONFIG)
+        said(client, pcm(1.0, 0))
+        with monkeypatch.context() as patch:
+            patch.setattr(live.streams, "feed", broken)
+            client.send(pcm(1.0, 1))
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(timeout=30)
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1011, "the server could not recognise the stream")
+    server.wait_until_idle()
+    with client_of(server) as client:
+        client.send(CONFIG)
+        assert said(client, pcm(1.0, 0))
 
 
 def test_settings_may_come_late_and_change_what_is_written(server: Running, live: Recogniser) -> None:
@@ -120,7 +198,7 @@ def test_a_stream_without_sound_has_an_empty_text(server: Running) -> None:
     with client_of(server) as client:
         assert ended(client) == {"text": ""}
     with client_of(server) as client:
-        assert said(client, bytes(4000)) == [{"partial": ""}]
+        assert said(client, bytes(4000)) == [{"partial": "", "stable": ""}]
         assert ended(client) == {"text": ""}
 
 
@@ -166,6 +244,8 @@ def test_streams_at_once_get_their_own_texts(server: Running, live: Recogniser) 
         ('{"config": {"sample_rate": 1}}', "sample_rate must be 4000 to 768000"),
         ('{"config": {"sample_rate": NaN}}', "sample_rate must be 4000 to 768000"),
         ('{"config": {"model": "other"}}', "model must be the name of a model"),
+        ('{"config": {"keywords": "one"}}', "keywords must be a list of texts"),
+        ('{"config": {"phrase_list": [1]}}', "phrase_list must be a list of texts"),
         ("[" * 100_000, "text messages must be JSON"),
     ],
 )
@@ -204,6 +284,24 @@ def test_streams_are_bounded_and_idle_ones_end(live: Recogniser, tmp_path: Path)
         while len(steps._free) != steps.capacity:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        (["vosk", "openai-insecure-api-key.key"], "vosk"),
+        (["openai-insecure-api-key.other", "openai-insecure-api-key.key", "openai-beta.v1"], None),
+    ],
+)
+def test_browsers_send_the_key_as_a_subprotocol(
+    live: Recogniser, tmp_path: Path, offered: list[str], chosen: str | None
+) -> None:
+    with running({"live": live}, tmp_path / "uploads", keys=["first", "key"]) as server:
+        with client_of(server, subprotocols=offered) as client:
+            assert client.subprotocol == chosen
+            assert ended(client) == {"text": ""}
+        for wrong in ("vosk", "key", "openai-insecure-api-key.", "openai-insecure-api-key.ke", "Bearer.key"):
+            assert refused(server, subprotocols=["vosk", wrong]) == 401
 
 
 def test_keys_hosts_and_origins_hold_for_websockets(live: Recogniser, tmp_path: Path) -> None:

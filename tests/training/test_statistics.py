@@ -43,14 +43,14 @@ def test_they_are_those_of_all_frames(tmp_path: Path) -> None:
     together = np.concatenate(frames)
     np.testing.assert_allclose(found.mean, together.mean(0), rtol=1e-3, atol=1e-4)
     assert float(found.deviation) == pytest.approx(np.sqrt(together.var(0).mean()), rel=1e-3)
-    state = init_state(CONFIG, 29, make_optimizer(CONFIG.optim, 1, 1))
+    state = init_state(CONFIG, 29, make_optimizer(CONFIG, 1, 1))
     state = with_statistics(state, CONFIG, split, data_mesh(jax.devices()[:1]))
     np.testing.assert_array_equal(state.batch_stats[STATISTICS]["mean"], found.mean)
     np.testing.assert_array_equal(state.evaluated["batch_stats"][STATISTICS]["mean"], found.mean)
 
 
 def test_a_model_that_needs_none_measures_none(tmp_path: Path) -> None:
-    state = init_state(SMALL_CONFIG, 29, make_optimizer(SMALL_CONFIG.optim, 1, 1))
+    state = init_state(SMALL_CONFIG, 29, make_optimizer(SMALL_CONFIG, 1, 1))
     assert with_statistics(state, SMALL_CONFIG, Split([], Alphabet.of(SMALL_CONFIG.data)), data_mesh()) is state
 
 

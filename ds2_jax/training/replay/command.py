@@ -110,7 +110,7 @@ def make_again(failed: FailedStep, run: Path) -> Replay:
     if len(devices) < failed.num_devices:
         failed, devices = for_one_device(failed, config.optim.accumulate), devices[:1]
     mesh = data_mesh(devices[: failed.num_devices])
-    tx = make_optimizer(config.optim, failed.steps_per_epoch, failed.steps_per_epoch * config.epochs)
+    tx = make_optimizer(config, failed.steps_per_epoch, failed.steps_per_epoch * config.epochs)
     state = restore(run, config, failed.step - 1, functools.partial(init_state, config, alphabet.size, tx), mesh)
     before = jax.device_get(state)  # the step reuses the memory of `state`
     step = functools.partial(update_lib.train_step, config=config, num_labels=alphabet.size, tx=tx)

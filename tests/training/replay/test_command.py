@@ -94,7 +94,7 @@ def replayed(path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tup
 def train_directly(failed: FailedStep) -> tuple[float, float]:
     """Computes loss and gradient norm with the step of the training loop."""
     mesh = data_mesh(jax.devices()[:1])
-    tx = make_optimizer(CONFIG.optim, failed.steps_per_epoch, failed.steps_per_epoch * CONFIG.epochs)
+    tx = make_optimizer(CONFIG, failed.steps_per_epoch, failed.steps_per_epoch * CONFIG.epochs)
     step = functools.partial(train_step, config=CONFIG, num_labels=NUM_LABELS, tx=tx)
     state = replicate(dataclasses.replace(some_state(CONFIG), step=jnp.int32(STEP - 1)), mesh)
     given = step_arguments(CONFIG, failed.steps_per_epoch)(failed.step - 1)

@@ -61,7 +61,7 @@ def variables_of(state: TrainState) -> dict[str, Any]:
 
 
 def test_loss_and_gradient_are_those_of_the_step(mesh: jax.sharding.Mesh, diagnose: Any) -> None:
-    tx = make_optimizer(CONFIG.optim, 1, 1)
+    tx = make_optimizer(CONFIG, 1, 1)
     step = functools.partial(train_step, config=CONFIG, num_labels=NUM_LABELS, tx=tx)
     state = replicate(some_state(CONFIG), mesh)
     _, metrics, _ = parallel_train_step(step, mesh)(state, make_batch(), jnp.int32(EPOCH))

@@ -1,0 +1,117 @@
+"""Begins a training with the weights of another model."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from ds2_jax.config import Config
+from ds2_jax.data.skipped import Skipped
+from ds2_jax.data.splits import Split
+from ds2_jax.decoding.decoder import make_decoder
+from ds2_jax.evaluation.split_outputs import evaluate_split
+from ds2_jax.model.update import TrainState
+from ds2_jax.parallel.mesh import replicate
+from ds2_jax.parallel.processes import is_primary
+from ds2_jax.runs import run_folder
+from ds2_jax.runs.model import read_config, read_variables
+from ds2_jax.runs.trained import TrainedModel
+from ds2_jax.runs.weights import weights_of
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import write_text
+from ds2_jax.system.program import VERSION
+from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.training.progress import dev_text
+
+logger = logging.getLogger(__package__)
+
+FREE = {"model.dropout", "model.dtype"}
+"""Settings of features and model that may differ, because they change neither the shapes nor what weights mean."""
+UNUSED = {"model.lookahead_context"}
+"""Settings that a model in both directions does not use."""
+
+
+def check(config: Config) -> None:
+    """Checks that a training can begin with the weights of `config.init_from`.
+
+    Raises:
+        InputError: there is no model, or its features or sizes are others. The message lists them.
+    """
+    assert config.init_from is not None
+    source = read_config(config.init_from)
+    free = FREE | (UNUSED if config.model.bidirectional and source.model.bidirectional else set())
+    differing = [
+        f"  --{section}.{field.name.replace('_', '-')} must be {there!r}, got {here!r}"
+        for section in ("features", "model")
+        for field in dataclasses.fields(getattr(config, section))
+        if (here := getattr(getattr(config, section), field.name))
+        != (there := getattr(getattr(source, section), field.name))
+        and f"{section}.{field.name}" not in free
+    ]
+    if differing:
+        raise InputError(
+            f"--init-from {config.init_from} must have the features and sizes of this training, got others:\n"
+            + "\n".join(differing)
+            + "\nTake over its settings, or begin without it."
+        )
+
+
+def with_weights(state: TrainState, config: Config, mesh: Mesh, run: Path) -> TrainState:
+    """Replaces the drawn weights by those of another model, and notes in the run where they come from.
+
+    Args:
+        state: the state before the first update.
+        config: settings of the run, checked by `check`.
+        mesh: the devices of the state.
+        run: folder of the run.
+
+    Raises:
+        InputError: the weights cannot be read.
+    """
+    assert config.init_from is not None
+    source = read_config(config.init_from)
+    variables = jax.device_get(read_variables(config.init_from, source, mesh))
+    ours, theirs = Alphabet.of(config.data).characters, Alphabet.of(source.data).characters
+    head, kept = _head(jax.device_get(state.params["head"]), variables["params"]["head"], ours, theirs)
+    variables = replicate({**variables, "params": {**variables["params"], "head": head}}, mesh)
+    new = "".join(character for character in ours if character not in kept)
+    added = f", drawn for {new!r}" if new else ""
+    logger.info(f"weights of {config.init_from}; the head's are kept for {len(kept)} of {len(ours)} characters{added}")
+    if is_primary():
+        _note(config.init_from, source, run)
+    # The step reuses the memory of both, so the average needs arrays of its own.
+    average = jax.tree.map(jnp.copy, variables) if state.average else state.average
+    return dataclasses.replace(state, params=variables["params"], batch_stats=variables["batch_stats"], average=average)
+
+
+def tell_rates(model: TrainedModel, dev: Split, on_problem: Skipped | None) -> None:
+    """Logs the error rates of the dev split before the first update."""
+    rates = evaluate_split(model, dev, make_decoder(model.config), title="dev", on_problem=on_problem)
+    logger.info(f"before the first step{dev_text(rates) or ': there is no dev split to measure on'}")
+
+
+def _head(drawn: Any, other: Any, ours: str, theirs: str) -> tuple[Any, str]:
+    """Takes the columns of the blank and of common characters from another head [H, V]; also returns the characters."""
+    head = drawn.copy()
+    head[:, 0] = other[:, 0]
+    kept = "".join(character for character in ours if character in theirs)
+    for character in kept:
+        head[:, 1 + ours.index(character)] = other[:, 1 + theirs.index(character)]
+    return head, kept
+
+
+def _note(source: Path, config: Config, run: Path) -> None:
+    steps, digest = weights_of(source, config)
+    origin: Mapping[str, object] = {
+        "init_from": str(source),
+        "steps": steps,
+        "weights": digest,
+        "made_by": f"ds2_jax {VERSION}",
+    }
+    write_text(run / run_folder.ORIGIN, json.dumps(origin, indent=2) + "\n")
