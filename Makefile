@@ -12,7 +12,7 @@ INSTALL = { $(BIN)/pip install --quiet uv && $(BIN)/uv pip install --quiet --pyt
 
 AN4_RUNS := $(foreach seed,0 1 2,runs/an4_cpu-$(seed))
 
-.PHONY: help quickstart reproduce-an4 $(AN4_RUNS) test test-all soak check format lock
+.PHONY: help quickstart reproduce-an4 $(AN4_RUNS) test test-all soak soak-serve check format lock
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -41,6 +41,9 @@ test-all: check ## run the checks and all tests, which takes long
 
 soak: .venv/installed-dev ## train on AN4 for an hour with a kill every few minutes and other faults; continues where it stopped
 	$(BIN)/python -m tests.soak
+
+soak-serve: .venv/installed-dev ## use a server with 64 clients for an hour, some of them badly; every text must be right
+	$(BIN)/python -m tests.soak_serve
 
 check: .venv/installed-dev ## check formatting, lint, types and the direction of imports
 	$(BIN)/ruff format --check

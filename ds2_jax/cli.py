@@ -33,10 +33,12 @@ class Command(NamedTuple):
         place: MODULE:FUNCTION below `ds2_jax`. The parameters of the function are the options, and its docstring is the
             help. The function returns the exit code, or a path to print. The module imports nothing slow, such as JAX.
         about: one line for the list of commands.
+        more_words: MODULE:FUNCTION, of the function and its words, that returns options from elsewhere, as words.
     """
 
     place: str
     about: str
+    more_words: str | None = None
 
 
 COMMANDS = {
@@ -49,7 +51,9 @@ COMMANDS = {
     "live": Command("recognition.command:live", "text while someone speaks: a microphone, a pipe or a file"),
     "align": Command("recognition.command:align", "when each word and character of a known text is said"),
     "serve": Command(
-        "serving.command:serve", "recognition for other programs: OpenAI's API and vosk's, over a network"
+        "serving.command:serve",
+        "recognition for other programs: OpenAI's API and vosk's, over a network",
+        more_words="serving.settings:more_words",
     ),
     "calibrate": Command("evaluation.command:calibrate", "fit confidences and word times; training does so at the end"),
     "import": Command("exchange.command:import_", "make a model of a checkpoint of deepspeech.pytorch"),
@@ -81,6 +85,9 @@ COMMANDS = {
     "lm build": Command("lm.build:build", "build an n-gram model from text files or manifests, as an ARPA file"),
     "lm tune": Command("evaluation.command:tune", "tune the weights of a language model for a run, on its dev split"),
     "bench": Command("bench.command:bench", "measure speed and memory, next to PyTorch if it is installed"),
+    "bench serve": Command(
+        "bench.serve_command:bench_serve", "measure a server: throughput, latency and live streams at once"
+    ),
 }
 """Commands by name; a name is one word or two."""
 
@@ -104,7 +111,7 @@ GROUPS = {
 }
 DEFAULT = "train"
 """The command if the user names none."""
-RECOGNITION = ("transcribe", "live", "align")
+RECOGNITION = ("transcribe", "live", "align", "serve")
 """Commands that need only the packages of requirements-recognise*.txt."""
 HELP = (["--help"], ["-h"])
 REST = "beam_options"
@@ -183,7 +190,7 @@ def _run(words: list[str]) -> int:
 
 
 def _usage() -> str:
-    rows = {name: each.about for name, each in COMMANDS.items() if " " not in name}
+    rows = {name: each.about for name, each in COMMANDS.items() if name.split()[0] not in GROUPS}
     rows |= {f"{name} {each.kind}": f"{each.about}; {name} --help lists them" for name, each in GROUPS.items()}
     return f"""\
 usage: {program()} [COMMAND] ...
@@ -220,7 +227,8 @@ def _find(words: Sequence[str]) -> tuple[str, Sequence[str]]:
     first, *rest = words
     _require_one_of("COMMAND", dict.fromkeys(name.split()[0] for name in COMMANDS), first)
     if first not in GROUPS:
-        return first, rest
+        both = " ".join(words[:2])
+        return (both, rest[1:]) if both in COMMANDS else (first, rest)
     second = rest[0] if rest else None
     _require_one_of(GROUPS[first].kind, _members(first), second, f"{first} ")
     return f"{first} {second}", rest[1:]
@@ -242,8 +250,9 @@ def parse(name: str, words: Sequence[str]) -> Callable[[], int | Path]:
         A function that runs the command. The command does not run here, because tyro would report its errors as errors
         of the command line.
     """
-    module, _, attribute = COMMANDS[name].place.partition(":")
-    function = getattr(importlib.import_module(f"ds2_jax.{module}"), attribute)
+    function = _load(COMMANDS[name].place)
+    if (more_words := COMMANDS[name].more_words) and not {*words} & {"--help", "-h"}:
+        words = [*_load(more_words)(function, words), *words]
     parameters = dict(inspect.signature(function).parameters)
     if REST in parameters and "--" in words:
         mark = words.index("--")
@@ -264,6 +273,12 @@ def parse(name: str, words: Sequence[str]) -> Callable[[], int | Path]:
             print(f"Did you mean {', '.join(guesses)}?", file=sys.stderr)
         raise
     return command
+
+
+def _load(place: str) -> Callable[..., Any]:
+    module, _, attribute = place.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(f"ds2_jax.{module}"), attribute)
+    return function
 
 
 def _help_of(function: Callable[..., Any]) -> str:

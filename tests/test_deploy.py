@@ -20,7 +20,12 @@ from packaging.specifiers import SpecifierSet
 
 from ds2_jax import cli
 from ds2_jax.curation.pack import name_splits
+from ds2_jax.decoding.options import GREEDY
 from ds2_jax.parallel.processes import LOST
+from ds2_jax.serving.guard import PROBES
+from ds2_jax.serving.metrics import Metrics
+from ds2_jax.serving.options import Limits
+from ds2_jax.serving.settings import ModelSettings, read_models
 from tests.commands import parse_only
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,13 +75,13 @@ def test_the_image_holds_what_its_context_does() -> None:
     assert copied == context
     assert all((ROOT / source).exists() for source in copied)
     installed = [rest.split()[-1] for name, rest in instructions() if name == "RUN" and "pip install" in rest]
-    assert installed == ["requirements.txt", "deploy/requirements-cuda12.txt"]
+    assert installed == ["requirements.txt", "deploy/requirements-cuda12.txt", "requirements-serve.txt"]
     assert set(installed) <= copied
 
 
 def test_the_image_has_a_variant_for_each_accelerator() -> None:
     stages = [rest.split() for name, rest in instructions() if name == "FROM"]
-    assert [stage[-1] for stage in stages] == ["cpu", "cuda12", "${ACCELERATOR}"]
+    assert [stage[-1] for stage in stages] == ["cpu", "cuda12", "serve", "${ACCELERATOR}"]
     assert ("ARG", "ACCELERATOR=cpu") in instructions()
     version = re.fullmatch(r"python:(3\.11\.\d+)-slim-bookworm", stages[0][0])
     assert version
@@ -89,6 +94,30 @@ def test_the_image_runs_the_commands_as_a_user() -> None:
     assert user == ("USER", "1000")
     assert entry == ("ENTRYPOINT", '["python", "main.py"]')
     assert command == ("CMD", '["--help"]')
+
+
+def test_the_serving_image_serves_as_a_user_and_holds_what_it_runs() -> None:
+    steps = instructions()
+    start = steps.index(("FROM", "python:3.11.15-slim-bookworm AS serve"))
+    end = next(index for index in range(start + 1, len(steps)) if steps[index][0] == "FROM")
+    own = dict(steps[start:end])
+    assert (own["USER"], own["EXPOSE"], own["CMD"]) == ("1000", "8000", '["--help"]')
+    assert own["ENTRYPOINT"] == '["python", "main.py", "serve"]'
+    copied = {word for name, rest in steps[start:end] if name == "COPY" for word in rest.split()}
+    needed = set(
+        re.findall(r"^-r (\S+)", "".join((ROOT / each).read_text() for each in copied if "serve" in each), re.M)
+    )
+    assert needed == {"requirements-recognise-lm.txt"}
+    assert {"requirements-recognise.txt", "requirements-recognise-lm.txt", "main.py", "ds2_jax"} <= copied
+
+
+def test_the_pins_of_the_server_are_those_of_the_tests() -> None:
+    served, tested = pins(ROOT / "requirements-serve.txt"), pins(ROOT / "requirements-dev.txt")
+    tested |= pins(ROOT / "requirements.txt")
+    assert all(served[name].specifier == tested[name].specifier for name in served)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extra = {Requirement(each).name for each in project["project"]["optional-dependencies"]["serve"]}
+    assert set(project["dependency-groups"]["recognise-serve"]) == extra <= served.keys()
 
 
 def run_tool(*words: str | Path) -> str:
@@ -104,9 +133,44 @@ def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
 
 
 @pytest.mark.parametrize("version", ["1.33.0", "1.37.0"])
-def test_the_manifests_are_valid_by_kubernetes_own_schemas(version: str) -> None:
-    printed = run_tool("kubernetes-validate", "--strict", "-k", version, DEPLOY / "kubernetes.yaml")
-    assert printed.count("passed for resource") == 3
+@pytest.mark.parametrize(("file", "number"), [("kubernetes.yaml", 3), ("kubernetes-serve.yaml", 5)])
+def test_the_manifests_are_valid_by_kubernetes_own_schemas(file: str, number: int, version: str) -> None:
+    printed = run_tool("kubernetes-validate", "--strict", "-k", version, DEPLOY / file)
+    assert printed.count("passed for resource") == number
+
+
+def test_the_serving_pods_use_what_the_server_has(tmp_path: Path) -> None:
+    """The settings are options, the probes are paths, and a pod has the time that draining takes."""
+    found = {each["kind"]: each for each in yaml.safe_load_all((DEPLOY / "kubernetes-serve.yaml").read_text())}
+    pod = found["Deployment"]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    mounts = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+    settings = tmp_path / "serve.toml"
+    settings.write_text(found["ConfigMap"]["data"]["serve.toml"])
+    (argument,) = container["args"]
+    assert argument == "--settings=/settings/serve.toml"
+    command = cli.parse("serve", ["--settings", str(settings)])
+    assert isinstance(command, functools.partial)
+    access, limits, network = (command.keywords[name] for name in ("access", "limits", "network"))
+    tables = read_models(settings, ModelSettings(Path(), None, GREEDY))
+    assert {str(each.run.parent) for each in tables.values()} == {"/models"} <= mounts.keys()
+    assert str(access.api_key_file.parent) in mounts
+    assert found["Service"]["metadata"]["name"] in access.allowed_host
+    assert network.port == container["ports"][0]["containerPort"] == found["Service"]["spec"]["ports"][0]["port"]
+    probes = {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}
+    assert probes == set(PROBES)
+    pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] >= pause + limits.drain_seconds + 10
+    uploads = next(each["emptyDir"]["sizeLimit"] for each in pod["volumes"] if each["name"] == mounts["/tmp"])
+    assert int(uploads.removesuffix("Gi")) * 2**30 >= 2 * limits.max_requests * limits.max_megabytes * 1e6
+    scaled = found["HorizontalPodAutoscaler"]["spec"]
+    assert scaled["scaleTargetRef"]["name"] == found["Deployment"]["metadata"]["name"]
+    published = Metrics().text().decode()
+    for each in scaled["metrics"]:
+        assert f"\n{each['pods']['metric']['name']} " in published
+    labels = found["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert found["Service"]["spec"]["selector"] == labels
+    assert found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
 
 
 def run_script(folder: Path, code: int, *words: str) -> tuple[int, list[str], str]:
@@ -250,3 +314,25 @@ def test_the_page_names_files_that_are_there() -> None:
         assert (ROOT / "docs" / link).is_file(), link
     for path in re.findall(r"`((?:deploy|configs)/[\w.-]+)`", text):
         assert (ROOT / path).is_file(), path
+
+
+def test_the_page_on_serving_names_options_metrics_and_settings_that_exist(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "docs/serving-operations.md").read_text()
+    with pytest.raises(SystemExit):
+        cli.parse("serve", ["--help"])
+    options = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out))
+    named = set(re.findall(r"`(--[a-z][\w-]*)", text)) - {"--help"}
+    assert len(named) > 15
+    assert named <= options | {"--engine"}
+    for name in {*re.findall(r"`(ds2_\w+)", text)}:
+        assert f"# TYPE {name.removesuffix('_total')}" in Metrics().text().decode(), name
+    [settings] = re.findall(r"^```toml\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "serve.toml").write_text(settings)
+    cli.parse("serve", ["--settings", str(tmp_path / "serve.toml")])
+    assert set(read_models(tmp_path / "serve.toml", ModelSettings(Path(), None, GREEDY))) == {"letters", "names"}
+    defaults = dict(re.findall(r"^\| `--([\w-]+)` \| ([\d,]+) \|", text, flags=re.MULTILINE))
+    assert len(defaults) == 6
+    for name, value in defaults.items():
+        assert getattr(Limits(), name.replace("-", "_")) == float(value.replace(",", ""))

@@ -177,6 +177,11 @@ class Recogniser:
         require(MIN_RATE <= rate <= MAX_RATE and int(rate) == rate, "sample_rate", rule, rate)
         return self.streams.open(int(rate), endpoints)
 
+    @property
+    def compiles(self) -> bool:
+        """Whether each new shape takes a compilation; see `engines.engine.Engine`."""
+        return self._model.compiles
+
     @functools.cached_property
     def streams(self) -> Streams:
         """The streams of this model, for a caller that feeds many of them together."""

@@ -1,7 +1,6 @@
 """The server as an ASGI application."""
 
 import logging
-import time
 from collections.abc import Iterable
 
 from starlette.applications import Starlette
@@ -9,29 +8,36 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from ds2_jax.serving import deepspeech, openai, page_files
 from ds2_jax.serving.errors import RequestError
 from ds2_jax.serving.guard import Guard
-from ds2_jax.serving.metrics import Metrics
+from ds2_jax.serving.observe import CLIENT_GONE, Observed
+from ds2_jax.serving.openapi import document
+from ds2_jax.serving.options import LOG, Log
 from ds2_jax.serving.realtime import realtime
 from ds2_jax.serving.service import GoneError, Service
 from ds2_jax.serving.vosk import vosk
 
 logger = logging.getLogger(__package__)
 
-CLIENT_GONE = 499
-"""The status that is counted for a client that went away, as nginx does."""
 
-
-def make_app(service: Service, keys: Iterable[str] = (), hosts: Iterable[str] = ()) -> ASGIApp:
+def make_app(
+    service: Service,
+    keys: Iterable[str] = (),
+    hosts: Iterable[str] = (),
+    origins: Iterable[str] = (),
+    log: Log = LOG,
+) -> ASGIApp:
     """Makes the application.
 
     Args:
         service: the models.
         keys: API keys; with none, everybody may come in.
         hosts: further names of this server.
+        origins: origins of other pages that may use it.
+        log: what is logged.
     """
     routes = [
         Route("/v1/audio/transcriptions", openai.transcriptions, methods=["POST"]),
@@ -41,10 +47,12 @@ def make_app(service: Service, keys: Iterable[str] = (), hosts: Iterable[str] = 
         Route("/health", _health),
         Route("/ready", _ready),
         Route("/metrics", _metrics),
+        Route("/openapi.json", _openapi),
         WebSocketRoute("/v1/realtime", realtime),
         WebSocketRoute("/vosk", vosk),
         *page_files.routes(),
     ]
+    paths = [route.path for route in routes if isinstance(route, Route | WebSocketRoute)]
     app = Starlette(
         routes=routes,
         exception_handlers={
@@ -56,36 +64,8 @@ def make_app(service: Service, keys: Iterable[str] = (), hosts: Iterable[str] = 
         },
     )
     app.state.service = service
-    guarded = Guard(app, keys, hosts, lambda: service.draining)
-    return Counted(guarded, service.metrics, [route.path for route in routes if isinstance(route, Route)])
-
-
-class Counted:
-    """Counts requests and how long they take."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: Iterable[str]) -> None:
-        self._app, self._metrics, self._paths = app, metrics, frozenset(paths)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves a connection (ASGI)."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status = CLIENT_GONE
-
-        async def counted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        started = time.monotonic()
-        try:
-            await self._app(scope, receive, counted)
-        finally:
-            route = scope["path"] if scope["path"] in self._paths else "other"
-            self._metrics.requests.labels(route, str(status)).inc()
-            self._metrics.seconds.labels(route).observe(time.monotonic() - started)
+    guarded = Guard(app, keys, hosts, origins, lambda: service.draining)
+    return Observed(guarded, service.metrics, paths, log)
 
 
 async def _health(request: Request) -> Response:  # noqa: ARG001 - Starlette gives it
@@ -101,6 +81,10 @@ async def _metrics(request: Request) -> Response:
     return Response(request.app.state.service.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
+async def _openapi(request: Request) -> Response:
+    return JSONResponse(document(request.scope.get("root_path", "")))
+
+
 async def _refused(request: Request, error: Exception) -> Response:  # noqa: ARG001
     assert isinstance(error, RequestError)
     return error.response()
@@ -109,7 +93,9 @@ async def _refused(request: Request, error: Exception) -> Response:  # noqa: ARG
 async def _not_found(request: Request, error: Exception) -> Response:  # noqa: ARG001
     assert isinstance(error, HTTPException)
     message = f"The request must fit one of the server's URLs, got: {error.detail}. Correct the URL or the method."
-    return RequestError(error.status_code, message).response()
+    response = RequestError(error.status_code, message).response()
+    response.headers.update(error.headers or {})  # such as Allow
+    return response
 
 
 async def _gone(request: Request, error: Exception) -> Response:  # noqa: ARG001

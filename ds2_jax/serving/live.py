@@ -14,10 +14,11 @@ from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.hypothesis import Word
 from ds2_jax.recognition.endpoints import ENDPOINTS, Endpoints
 from ds2_jax.recognition.recogniser import Recogniser
-from ds2_jax.recognition.streaming import Event
+from ds2_jax.recognition.streaming import Event, FinalText
 from ds2_jax.serving.errors import RequestError
 from ds2_jax.serving.guard import accept
 from ds2_jax.serving.model_thread import LiveCommand
+from ds2_jax.serving.observe import record
 from ds2_jax.serving.service import Service
 
 logger = logging.getLogger(__package__)
@@ -189,8 +190,15 @@ class LiveStream:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(_resolve, answer, result)
 
+        before = self._stream.seconds
         self._thread.command(LiveCommand(self._recogniser, self._stream, kind, samples, done))
-        return await answer
+        result = await answer
+        own = record()
+        own.audio_seconds += self._stream.seconds - before
+        for event in result:
+            if isinstance(event, FinalText):
+                own.heard(event.text)
+        return result
 
 
 def _resolve(answer: asyncio.Future[Any], result: Any) -> None:

@@ -1,7 +1,8 @@
-"""The thread that owns the models.
+"""The threads that run the models.
 
-It runs pieces of all recordings that wait in batches, and one step of all live streams together. Other threads read the
-recordings. Results go to callbacks, which must not block.
+One runs pieces of all recordings in batches. The other runs live streams, one step of all of them together, and short
+recordings, so that neither waits for a long piece of a long recording: both threads then share the cores. Further
+threads read the recordings. Results go to callbacks, which must not block.
 """
 
 import logging
@@ -14,10 +15,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ds2_jax.decoding.hypothesis import Word
+from ds2_jax.recognition.piece_outputs import End
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.segments import Piece
 from ds2_jax.recognition.streaming import Event, Stream
-from ds2_jax.serving.scheduler import READ_AHEAD, Job, Scheduler, Waiting
+from ds2_jax.serving.metrics import Metrics
+from ds2_jax.serving.scheduler import READ_AHEAD, Batch, Job, Scheduler, Waiting
 
 logger = logging.getLogger(__package__)
 
@@ -42,27 +45,26 @@ class LiveCommand(NamedTuple):
     done: Callable[[Sequence[Event] | Sequence[Word] | Exception], None]
 
 
-class ModelThread:
+class ModelThreads:
     """Runs the models for recordings and live streams.
 
     Args:
-        observe_batch: is told the number of pieces of each batch.
-        observe_seconds: is told the seconds of audio of each batch.
+        metrics: what counts its work.
     """
 
-    def __init__(
-        self,
-        observe_batch: Callable[[float], object] = lambda _: None,
-        observe_seconds: Callable[[float], object] = lambda _: None,
-    ) -> None:
-        self._observe_batch, self._observe_seconds = observe_batch, observe_seconds
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._changed = threading.Condition()
         self._scheduler = Scheduler()
         self._live: list[LiveCommand] = []
         self._closing = False
         self._readers = ThreadPoolExecutor(NUM_READERS, "reader")
-        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=run, name=name, daemon=True)
+            for name, run in (("recordings", self._run_recordings), ("live", self._run_live))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def num_waiting(self) -> int:
@@ -86,23 +88,35 @@ class ModelThread:
             if not job.reading and not job.read:
                 job.reading = True
                 self._readers.submit(self._read, job)  # closes the file
-            self._changed.notify()
+            self._changed.notify_all()
 
     def command(self, command: LiveCommand) -> None:
         """Asks for something for a live stream. A stream's commands are done in order."""
         with self._changed:
-            self._live.append(command)
-            self._changed.notify()
+            self._live.append(command._replace(done=self._timed(command)))
+            self._changed.notify_all()
+
+    def _timed(self, command: LiveCommand) -> Callable[[Sequence[Event] | Sequence[Word] | Exception], None]:
+        """Measures how long a command takes, with its waiting."""
+        started = time.monotonic()
+
+        def done(result: Sequence[Event] | Sequence[Word] | Exception) -> None:
+            if kind := {"feed": "step", "finish": "final"}.get(command.kind):
+                self._metrics.latency.labels(kind).observe(time.monotonic() - started)
+            command.done(result)
+
+        return done
 
     def close(self) -> None:
-        """Ends the thread. What waits is not done."""
+        """Ends the threads. What waits is not done."""
         with self._changed:
             self._closing = True
             jobs = list(self._scheduler.jobs)
-            self._changed.notify()
+            self._changed.notify_all()
         for job in jobs:
             self.cancel(job)
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         self._readers.shutdown()
 
     def _read_more(self, job: Job) -> None:
@@ -129,30 +143,54 @@ class ModelThread:
                     job.waiting.append(event)
                 if not isinstance(event, Piece):
                     job.read, job.reading = True, False
-                    self._changed.notify()
+                    self._changed.notify_all()
                     return
-                self._changed.notify()
+                self._changed.notify_all()
         if cancelled:
             job.pieces.close()
 
-    def _run(self) -> None:
+    def _run_recordings(self) -> None:
         while True:
             with self._changed:
-                while not (self._closing or self._live or self._scheduler.has_work()):
+                while not (self._closing or self._scheduler.has_work()):
+                    self._changed.wait()
+                if self._closing:
+                    return
+                batch = self._take(short=False)
+            self._run_batch(batch)
+
+    def _run_live(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._closing or self._live or self._scheduler.has_work(short=True)):
                     self._changed.wait()
                 if self._closing:
                     return
                 commands = self._next_commands()
-                batch = self._scheduler.take(time.monotonic())
-                for job in {job for job, _ in batch.pieces}:
-                    self._read_more(job)
-            self._run_live(commands)
-            for job in batch.dropped:
-                _close(job)
-            for job, end in batch.ends:
-                _end(job, end)
-            if batch.pieces:
-                self._run_pieces(batch.pieces)
+                batch = self._take(short=True)
+            self._run_commands(commands)
+            self._run_batch(batch)
+
+    def _take(self, *, short: bool) -> Batch:
+        """Takes a batch of recordings. Needs the lock."""
+        now = time.monotonic()
+        batch = self._scheduler.take(now, short=short)
+        for job in {job for job, _ in batch.pieces}:
+            self._read_more(job)
+            if not job.begun:
+                job.begun = True
+                self._metrics.queueing.observe(now - job.created)
+        return batch
+
+    def _run_batch(self, batch: Batch) -> None:
+        for job in batch.dropped:
+            _close(job)
+        _finish(batch.ends)
+        if batch.pieces:
+            self._run_pieces(batch.pieces)
+            with self._changed:
+                self._scheduler.done(batch)
+                self._changed.notify_all()
 
     def _next_commands(self) -> list[LiveCommand]:
         """Takes the next command of each live stream. Needs the lock."""
@@ -179,8 +217,8 @@ class ModelThread:
                 for job in {job for job, _ in pieces}:
                     self._fail(job, error)
             return
-        self._observe_batch(len(pieces))
-        self._observe_seconds(sum(job.seconds(piece) for job, piece in pieces))
+        self._metrics.batches.observe(len(pieces))
+        self._metrics.audio.inc(sum(job.seconds(piece) for job, piece in pieces))
         for (job, piece), result in zip(pieces, results, strict=True):
             if not job.cancelled:
                 try:
@@ -193,7 +231,7 @@ class ModelThread:
             job.fail(error)
         self.cancel(job)
 
-    def _run_live(self, commands: Sequence[LiveCommand]) -> None:
+    def _run_commands(self, commands: Sequence[LiveCommand]) -> None:
         """Runs the commands of several streams, those of one model together."""
         for recogniser in dict.fromkeys(command.recogniser for command in commands):
             own = [command for command in commands if command.recogniser is recogniser]
@@ -205,9 +243,13 @@ class ModelThread:
                 if command.kind == "words":
                     _run_together([command], lambda: {command.stream: command.stream.open_words()})  # noqa: B023
             fed = [command for command in own if command.kind == "feed"]
+            before = sum(each.stream.seconds for each in own)
             _run_together(fed, lambda: recogniser.streams.feed({each.stream: each.samples for each in fed}))  # noqa: B023
             ended = [command for command in own if command.kind == "finish"]
             _run_together(ended, lambda: recogniser.streams.finish([each.stream for each in ended]))  # noqa: B023
+            self._metrics.audio.inc(sum(each.stream.seconds for each in own) - before)
+            if fed:
+                self._metrics.steps.observe(len(fed))
 
 
 def _run_together(
@@ -223,6 +265,20 @@ def _run_together(
         return
     for command in commands:
         command.done(events[command.stream])
+
+
+def _finish(ends: Sequence[tuple[Job, End | Exception]]) -> None:
+    """Ends recordings; those of one model finish together."""
+    results = dict(ends)
+    good = [job for job, end in ends if isinstance(end, End) and not end.error]
+    for group in dict.fromkeys(job.group for job in good):
+        own = [job for job in good if job.group is group]
+        try:
+            own[0].work.finish(own)
+        except Exception as error:
+            results |= dict.fromkeys(own, error)
+    for job, end in results.items():
+        _end(job, end)
 
 
 def _end(job: Job, end: object) -> None:

@@ -15,7 +15,7 @@ from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.transcript import Segment, Transcript
 from ds2_jax.serving.errors import RequestError, shown, wrong
 from ds2_jax.serving.hot_words import hot_words
-from ds2_jax.serving.service import Service, unless_gone
+from ds2_jax.serving.service import GoneError, Service, unless_gone
 from ds2_jax.serving.transcripts import logprobs, usage, verbose
 from ds2_jax.serving.uploads import Upload, received
 from ds2_jax.text.alphabet import Alphabet
@@ -98,6 +98,9 @@ def read_fields(upload: Upload, alphabet: Alphabet) -> Wanted:
     for each in granularities:
         if each not in GRANULARITIES:
             raise wrong("timestamp_granularities", "be word or segment", shown(each), "Correct it.")
+    for each in (include := upload.fields.get("include", [])):
+        if each != "logprobs":
+            raise wrong("include", "be logprobs", shown(each), "Correct it.")
     _check_temperature(upload.field("temperature"))
     stream = (upload.field("stream") or "false").lower()
     if stream not in ("true", "false", "1", "0"):
@@ -106,7 +109,7 @@ def read_fields(upload: Upload, alphabet: Alphabet) -> Wanted:
     return Wanted(
         response_format,
         granularities,
-        "logprobs" in upload.fields.get("include", ()),
+        bool(include),
         stream in ("true", "1"),
         language and language[:LONGEST_LANGUAGE],
         hot_words(upload.field("prompt") or "", upload.fields.get("keywords", ()), alphabet),
@@ -153,7 +156,8 @@ class EventStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - see ASGI
         """Sends the response (ASGI)."""
         async with self._stack, contextlib.aclosing(self._events):
-            await unless_gone(self._request, lambda: self.stream_response(send))
+            with contextlib.suppress(GoneError):  # there is nobody to whom the response would be ended
+                await unless_gone(self._request, lambda: self.stream_response(send))
 
 
 async def _events(

@@ -1,8 +1,9 @@
 """The options of `serve`."""
 
 import dataclasses
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -87,6 +88,48 @@ class Access:
         return keys
 
 
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """How clients reach the server."""
+
+    port: int = 8000
+    """Port to listen on; 0 for a free one."""
+    certificate: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Certificate in PEM format, with those that prove it behind it. The server then speaks HTTPS alone."""
+    certificate_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Private key of the certificate. It can also stand in the file of the certificate."""
+    root_path: str = ""
+    """Path under which a proxy offers the server, such as /speech. The proxy removes it from requests."""
+    forwarded_allow_ips: str = "127.0.0.1"
+    """Addresses of proxies, separated by commas, whose X-Forwarded-For and X-Forwarded-Proto are believed; * for all.
+    The log then names the client, not the proxy."""
+    allow_origin: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="ORIGIN")] = ()
+    """Origin whose pages may use the server from browsers, such as https://talk.example. You can repeat this option."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.port < 2**16, "--port", f"be 0 to {2**16 - 1}", self.port)
+        alone = self.certificate_key is not None and self.certificate is None
+        require(not alone, "--certificate-key", "be used with --certificate", str(self.certificate_key))
+        for name, path in (("--certificate", self.certificate), ("--certificate-key", self.certificate_key)):
+            require(path is None or path.is_file(), name, "be a file", str(path), "Correct the path.")
+        right = not self.root_path or re.fullmatch(r"(/[\w.~-]+)+", self.root_path)
+        require(bool(right), "--root-path", "begin with / and not end with it", self.root_path)
+        for origin in self.allow_origin:
+            right = re.fullmatch(r"https?://[^/?#@\s]+", origin)
+            require(bool(right), "--allow-origin", "be scheme://host[:port]", origin, "Leave out the path.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """What is logged of requests."""
+
+    log_format: Literal["text", "json"] = "text"
+    """json: one object a line."""
+    log_texts: bool = False
+    """Log the texts that were recognised and the names of files, too."""
+
+
 LOCAL_ONLY = Access()
 DEFAULTS = Limits()
+NETWORK, LOG = Network(), Log()
 """The defaults."""

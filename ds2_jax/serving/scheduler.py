@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from ds2_jax.recognition.piece_outputs import BATCH_SIZE, End
+from ds2_jax.recognition.piece_outputs import End
 from ds2_jax.recognition.segments import Piece
 
 BATCH_SECONDS = 30.0
@@ -20,6 +20,8 @@ UNREAD_SECONDS = 60.0
 """What counts as left of a recording that has not been read to its end, besides the pieces that wait."""
 AGEING = 30.0
 """A request that has waited for a second is treated as if it had so many seconds of audio less."""
+SHORT_SECONDS = 10.0
+"""A request with so much audio left, or less, is short."""
 READ_AHEAD = 8
 """Pieces of a request that may wait; more are read when half of them have been taken."""
 
@@ -27,19 +29,26 @@ Waiting = Piece | End | Exception
 
 
 class Work(Protocol):
-    """What is done with the pieces of a recording. All but the constructor is called by the model thread.
+    """What is done with the pieces of a recording. All but the constructor is called by the threads of the models.
 
     Attributes:
         repeatable: whether `run` can be called again for the same pieces after an error.
+        batch_size: pieces that may be run at once.
+        pieces_at_once: pieces of one recording among them.
     """
 
     repeatable: bool
+    batch_size: int
+    pieces_at_once: int
 
     def run(self, pieces: "Sequence[tuple[Job, Piece]]") -> Sequence[Any]:
         """Runs the model on pieces of several jobs of this group; returns a result for each."""
 
     def hand(self, piece: Piece, result: Any) -> None:
         """Takes the result for a piece of this recording; pieces come in order."""
+
+    def finish(self, jobs: "Sequence[Job]") -> None:
+        """Runs the model on what is left of several recordings of this group, of which every piece has been run."""
 
     def end(self, end: End) -> None:
         """Takes the end of the recording: every piece has been run."""
@@ -64,6 +73,9 @@ class Job:
         read: whether all of the recording has been read.
         reading: whether a thread reads it.
         cancelled: whether nobody waits for the result any more, or it has been given.
+        created: when it came, in seconds.
+        begun: whether a piece has been taken.
+        running: whether a thread of the models has taken pieces and not yet handed the results.
         served: when a piece was taken last, in seconds.
     """
 
@@ -79,8 +91,8 @@ class Job:
         self.group, self.work, self.fail = group, work, fail
         self.pieces = pieces
         self.waiting: deque[Waiting] = deque()
-        self.read = self.reading = self.cancelled = False
-        self.served = now
+        self.read = self.reading = self.cancelled = self.begun = self.running = False
+        self.created = self.served = now
         self._sample_rate = sample_rate
 
     def seconds(self, piece: Piece) -> float:
@@ -89,8 +101,12 @@ class Job:
 
     def score(self, now: float) -> float:
         """Returns the seconds of audio that are left, less the bonus for waiting. The lowest comes first."""
+        return self.left() - AGEING * (now - self.served)
+
+    def left(self) -> float:
+        """Returns the seconds of audio that are left."""
         left = sum(self.seconds(each) for each in self.waiting if isinstance(each, Piece))
-        return left + (0.0 if self.read else UNREAD_SECONDS) - AGEING * (now - self.served)
+        return left + (0.0 if self.read else UNREAD_SECONDS)
 
 
 class Batch(NamedTuple):
@@ -117,28 +133,46 @@ class Scheduler:
         """Adds a job."""
         self.jobs.append(job)
 
-    def has_work(self) -> bool:
+    def has_work(self, *, short: bool = False) -> bool:
         """Whether `take` has something to give."""
-        return any(job.waiting or job.cancelled for job in self.jobs)
+        return any(
+            not job.running and (job.cancelled or (job.waiting and (not short or job.left() <= SHORT_SECONDS)))
+            for job in self.jobs
+        )
 
-    def take(self, now: float) -> Batch:
+    def take(self, now: float, *, short: bool = False) -> Batch:
         """Takes the next batch, and forgets the jobs that have ended.
 
-        Pieces of one job are taken in order.
+        Pieces of one job are taken in order. Its next ones are taken when `done` has been told of the first.
+
+        Args:
+            now: the time in seconds.
+            short: whether to take pieces only of short jobs.
         """
-        dropped = [job for job in self.jobs if job.cancelled]
-        self.jobs = [job for job in self.jobs if not job.cancelled]
+        free = [job for job in self.jobs if not job.running]
+        dropped = [job for job in free if job.cancelled]
         ends: list[tuple[Job, End | Exception]] = []
-        for job in self.jobs:
+        for job in free:
             if job.waiting and not isinstance(first := job.waiting[0], Piece):
                 ends.append((job, first))
                 job.waiting.clear()
-        ended = {job for job, _ in ends}
+        ended = {*dropped, *(job for job, _ in ends)}
         self.jobs = [job for job in self.jobs if job not in ended]
-        return Batch(self._pieces(now), ends, dropped)
+        pieces = self._pieces(now, short)
+        for job, _ in pieces:
+            job.running = True
+        return Batch(pieces, ends, dropped)
 
-    def _pieces(self, now: float) -> list[tuple[Job, Piece]]:
-        ready = sorted((job for job in self.jobs if job.waiting), key=lambda job: job.score(now))
+    def done(self, batch: Batch) -> None:
+        """Takes note that the pieces of a batch have been run, and their results handed."""
+        for job, _ in batch.pieces:
+            job.running = False
+
+    def _pieces(self, now: float, short: bool) -> list[tuple[Job, Piece]]:
+        waiting = [job for job in self.jobs if job.waiting and not job.running]
+        ready = sorted(
+            (job for job in waiting if not short or job.left() <= SHORT_SECONDS), key=lambda job: job.score(now)
+        )
         if not ready:
             return []
         first = ready[0]
@@ -147,7 +181,10 @@ class Scheduler:
         longest = shortest = first.seconds(lead)
         taken: list[tuple[Job, Piece]] = []
         for job in ready:
-            while job.group == first.group and len(taken) < BATCH_SIZE and (piece := _next_piece(job)) is not None:
+            for _ in range(first.work.pieces_at_once):
+                piece = _next_piece(job)
+                if job.group != first.group or len(taken) == first.work.batch_size or piece is None:
+                    break
                 seconds = job.seconds(piece)
                 padded = max(longest, seconds) * (len(taken) + 1)
                 similar = SHORTEST * shortest <= seconds <= LONGEST * shortest

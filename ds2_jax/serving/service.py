@@ -19,7 +19,8 @@ from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.transcript import Segment, Transcript
 from ds2_jax.serving.errors import RequestError
 from ds2_jax.serving.metrics import Metrics
-from ds2_jax.serving.model_thread import ModelThread
+from ds2_jax.serving.model_thread import ModelThreads
+from ds2_jax.serving.observe import record
 from ds2_jax.serving.options import Limits
 from ds2_jax.serving.recordings import Result, make_job
 from ds2_jax.system.errors import InputError
@@ -58,7 +59,7 @@ class Service:
         self.draining = False
         self.num_requests = self.num_streams = 0
         self.metrics = Metrics(lambda: self.num_requests)
-        self.thread = ModelThread(self.metrics.batches.observe, self.metrics.audio.inc)
+        self.thread = ModelThreads(self.metrics)
 
     @property
     def default(self) -> str:
@@ -75,6 +76,7 @@ class Service:
         if name not in self.models:
             message = f"model must be one of {', '.join(self.models)}, got {name[:100]!r}. GET /v1/models lists them."
             raise RequestError(404, message, "model", "model_not_found")
+        record().model = name
         return self.models[name]
 
     @contextlib.contextmanager
@@ -147,18 +149,30 @@ class Service:
 
         rate, timeline = recogniser.config.features.sample_rate, Timeline()
         recording = NamedBlocks(UPLOAD, _blocks(path, rate, timeline, self.limits.max_seconds), timeline)
-        job = make_job(recogniser, recording, emit, time.monotonic(), decoder)
+        started = time.monotonic()
+        job = make_job(recogniser, recording, emit, started, decoder)
         self.thread.submit(job)
         try:
             while True:
                 result = await results.get()
                 if isinstance(result, Exception):
                     raise _as_request_error(result) from result
-                yield result
                 if isinstance(result, Transcript):
+                    self.metrics.latency.labels("file").observe(time.monotonic() - started)
+                    own = record()
+                    own.audio_seconds = result.duration
+                    own.heard(result.text)
+                    yield result
                     return
+                yield result
         finally:
             self.thread.cancel(job)
+
+    def prepare_hot_words(self) -> None:
+        """Decodes with a hot word once, which compiles beam search or loads it from the cache."""
+        for recogniser in self.models.values():
+            letter = Alphabet.of(recogniser.config.data).characters.strip()[0]
+            _ready_decoder(recogniser, {letter: self.limits.hot_word_boost})
 
     def close(self) -> None:
         """Ends the thread of the models."""

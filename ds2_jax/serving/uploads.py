@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -15,11 +16,14 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from ds2_jax.serving.errors import RequestError, wrong
+from ds2_jax.serving.observe import record
 from ds2_jax.serving.options import Limits
 
 MAX_FIELDS = 200
 FORM_BYTES = 2**20
 """Bytes of a form besides the recording."""
+SLOWEST = 2000
+"""Bytes a second that an upload must have on average. That is half of a telephone's line, in a compressed format."""
 
 
 class Upload(NamedTuple):
@@ -46,24 +50,22 @@ async def received(request: Request, folder: Path, limits: Limits) -> AsyncItera
         RequestError: it is no such form, it is too large, the client is too slow, or the disk is full.
         ClientDisconnect: the client went away.
     """
-    form = await _parsed(request, limits)
-    path = None
-    try:
+    with contextlib.ExitStack() as opened:
+        form = await _parsed(request, limits, opened)
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise wrong("file", "be a file", "none", "Send the recording as a part of multipart/form-data.")
+        record().file = file.filename
         try:
             path = await run_in_threadpool(_save, file.file, folder)
         except OSError as error:
             raise _storage(error) from error
+        opened.callback(path.unlink, missing_ok=True)
         yield Upload(path, _fields(form))
-    finally:
-        if path is not None:
-            path.unlink(missing_ok=True)
-        await form.close()
 
 
-async def _parsed(request: Request, limits: Limits) -> FormData:
+async def _parsed(request: Request, limits: Limits, opened: contextlib.ExitStack) -> FormData:
+    """Reads a form. `opened` closes its files."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise RequestError(400, "The body must be multipart/form-data, got another type. Send a form with a file.")
     most = int(limits.max_megabytes * 1e6)
@@ -73,6 +75,7 @@ async def _parsed(request: Request, limits: Limits) -> FormData:
     parser = MultiPartParser(
         request.headers, _bounded(request, limits, most + FORM_BYTES), max_files=1, max_fields=MAX_FIELDS
     )
+    opened.callback(_close_files, parser)
     try:
         return await parser.parse()
     except MultiPartException as error:
@@ -81,9 +84,14 @@ async def _parsed(request: Request, limits: Limits) -> FormData:
         raise _storage(error) from error
 
 
+def _close_files(parser: MultiPartParser) -> None:
+    for file in parser._files_to_close_on_error:  # those of a form that is cut short are in no form
+        file.close()
+
+
 async def _bounded(request: Request, limits: Limits, most: int) -> AsyncGenerator[bytes, None]:
     """Receives a body, at most so many bytes, with pauses that are not too long."""
-    num_bytes = 0
+    num_bytes, started = 0, time.monotonic()
     chunks = request.stream()
     while True:
         try:
@@ -95,6 +103,8 @@ async def _bounded(request: Request, limits: Limits, most: int) -> AsyncGenerato
         num_bytes += len(chunk)
         if num_bytes > most:
             raise _too_large(limits)
+        if time.monotonic() - started > limits.idle_seconds + num_bytes / SLOWEST:
+            raise RequestError(408, f"The upload must have {SLOWEST} bytes a second, got fewer. Send it again.")
         yield chunk
 
 

@@ -18,11 +18,12 @@ import uvicorn
 from ds2_jax.config import Config
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.serving.app import make_app
-from ds2_jax.serving.options import DEFAULTS, Limits
+from ds2_jax.serving.options import DEFAULTS, LOG, Limits, Log, Network
 from ds2_jax.serving.server import Server, server_config
 from ds2_jax.serving.service import Service
 from tests.small_runs import RATE, SMALL_CONFIG, some_state, write_untrained_run
 
+FREE_PORT = Network(port=0)
 LIVE_CONFIG = dataclasses.replace(
     SMALL_CONFIG,
     features=dataclasses.replace(SMALL_CONFIG.features, normalisation="running"),
@@ -96,11 +97,15 @@ def running(
     limits: Limits = DEFAULTS,
     keys: Sequence[str] = (),
     hosts: Sequence[str] = (),
+    network: Network = FREE_PORT,
+    log: Log = LOG,
 ) -> Iterator[Running]:
     """Runs a server in a thread."""
     folder.mkdir(exist_ok=True)
     service = Service(models, folder, limits)
-    server = Server(server_config(make_app(service, keys, hosts), "127.0.0.1", 0))
+    server = Server(
+        server_config(make_app(service, keys, hosts, network.allow_origin, log), "127.0.0.1", network, limits)
+    )
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
     while not server.started:

@@ -19,8 +19,7 @@ from ds2_jax.audio.reading import read_audio
 from ds2_jax.recognition.formats import to_srt, to_vtt
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.serving import uploads
-from ds2_jax.serving.options import Access, Limits
-from ds2_jax.serving.server import open_models
+from ds2_jax.serving.options import Limits
 from ds2_jax.system.errors import InputError
 from tests.serving.servers import Running, running, write_talk
 from tests.small_runs import RATE
@@ -111,6 +110,7 @@ def test_the_file_may_come_first_and_unknown_fields_are_ignored(server: Running,
         ({"model": "whisper-9"}, 404, "model", "model_not_found"),
         ({"response_format": "diarized_json"}, 400, "response_format", None),
         ({"timestamp_granularities_": "syllable"}, 400, "timestamp_granularities", None),
+        ({"include_": "thoughts"}, 400, "include", None),
         ({"temperature": "2"}, 400, "temperature", None),
         ({"temperature": "nan"}, 400, "temperature", None),
         ({"stream": "perhaps"}, 400, "stream", None),
@@ -385,26 +385,6 @@ def test_keys_are_asked_for(recogniser: Recogniser, tmp_path: Path) -> None:
         assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
 
 
-def test_another_host_needs_keys_or_an_explicit_no(tmp_path: Path) -> None:
-    message = (
-        r"^--host must be 127\.0\.0\.1 without keys, got 0\.0\.0\.0\. "
-        r"Add --api-key-file FILE, or --no-key to let everybody in\.$"
-    )
-    with pytest.raises(InputError, match=message):
-        Access("0.0.0.0")
-    assert Access("0.0.0.0", no_key=True).keys() == ()
-    path = tmp_path / "keys"
-    with pytest.raises(InputError, match=r"^--api-key-file must be a file of keys, got No such file"):
-        Access("0.0.0.0", path).keys()
-    path.write_text("\n")
-    with pytest.raises(InputError, match=r"^--api-key-file must hold at least one key, got 0"):
-        Access("0.0.0.0", path).keys()
-    path.write_text("one\n two \n")
-    assert Access("0.0.0.0", path).keys() == ("one", "two")
-
-
-def test_limits_are_positive_and_models_have_names_of_their_own(tmp_path: Path) -> None:
+def test_limits_are_positive() -> None:
     with pytest.raises(InputError, match=r"^--max-streams must be more than 0, got 0"):
         Limits(max_streams=0)
-    with pytest.raises(InputError, match=r"^RUN must name at least one model, got 0"):
-        open_models([], decoding=None, engine=None)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ import pytest
 
 from ds2_jax.recognition.piece_outputs import End
 from ds2_jax.recognition.segments import Piece
-from ds2_jax.serving.recordings import PieceWork
+from ds2_jax.serving.recordings import PieceWork, StreamWork
 from ds2_jax.serving.scheduler import BATCH_SECONDS, Job, Scheduler
 
 RATE = 100
@@ -20,7 +20,9 @@ def job(name: str, *seconds: float, read: bool = True, now: float = 0.0, group: 
 
 
 def taken(scheduler: Scheduler, now: float = 0.0) -> list[tuple[str, int]]:
-    return [(vars(each)["name"], piece.start) for each, piece in scheduler.take(now).pieces]
+    batch = scheduler.take(now)
+    scheduler.done(batch)
+    return [(vars(each)["name"], piece.start) for each, piece in batch.pieces]
 
 
 def with_jobs(*jobs: Job) -> Scheduler:
@@ -64,8 +66,7 @@ def test_neither_short_nor_long_requests_starve() -> None:
     scheduler, served = with_jobs(job("long", *[20.0] * 8, read=False)), []
     for second in range(60):
         scheduler.add(job("short", 3.0, now=second))
-        batch = scheduler.take(second)
-        served += [vars(each)["name"] for each, _ in batch.pieces]
+        served += [name for name, _ in taken(scheduler, second)]
     assert served.count("long") == 8
     assert served.count("short") >= 50
 
@@ -75,7 +76,38 @@ def test_ends_come_after_the_pieces_and_cancelled_jobs_are_dropped() -> None:
     ending.waiting.append(End(RATE))
     gone.cancelled = True
     scheduler = with_jobs(ending, gone)
-    first, second = scheduler.take(0.0), scheduler.take(0.0)
+    first = scheduler.take(0.0)
+    assert not scheduler.has_work()  # while a piece is run, its recording does not end
+    scheduler.done(first)
+    second = scheduler.take(0.0)
     assert ([each for each, _ in first.pieces], first.ends, first.dropped) == ([ending], [], [gone])
     assert (second.pieces, second.ends, second.dropped) == ([], [(ending, End(RATE))], [])
     assert scheduler.jobs == []
+
+
+def test_the_second_thread_takes_only_short_requests_that_are_free() -> None:
+    scheduler = with_jobs(job("long", *[20.0] * 8), job("open", 1.0, read=False), job("short", 4.0, 3.0))
+    first = scheduler.take(0.0, short=True)
+    assert [vars(each)["name"] for each, _ in first.pieces] == ["short", "short"]
+    scheduler.jobs[2].waiting.append(Piece(2, 0, np.zeros(RATE, np.float32)))
+    assert not scheduler.has_work(short=True)
+    assert scheduler.take(0.0, short=True).pieces == []
+    assert scheduler.has_work()
+    scheduler.done(first)
+    assert [vars(each)["name"] for each, _ in scheduler.take(0.0, short=True).pieces] == ["short"]
+
+
+def test_a_job_that_runs_is_not_dropped_before_its_results_are_handed() -> None:
+    scheduler = with_jobs(running := job("a", 1.0, 1.0))
+    first = scheduler.take(0.0)
+    running.cancelled = True
+    assert (scheduler.has_work(), scheduler.take(0.0).dropped) == (False, [])
+    scheduler.done(first)
+    assert scheduler.take(0.0).dropped == [running]
+
+
+def test_a_recording_that_is_heard_step_by_step_gives_one_piece_at_once() -> None:
+    jobs = [job(str(index), 1.0, 1.0) for index in range(20)]
+    for each in jobs:
+        each.work = StreamWork.__new__(StreamWork)
+    assert taken(with_jobs(*jobs)) == [(str(index), 0) for index in range(16)]

@@ -16,8 +16,9 @@ from websockets.sync.client import connect
 
 from ds2_jax.decoding.options import GREEDY
 from ds2_jax.recognition.recogniser import Recogniser
-from ds2_jax.serving.options import DEFAULTS, Access
+from ds2_jax.serving.options import DEFAULTS, LOG, Access, Network
 from ds2_jax.serving.server import serve
+from ds2_jax.serving.settings import ModelSettings
 from ds2_jax.system.errors import InputError
 from tests.serving.servers import write_talk
 
@@ -77,10 +78,11 @@ def test_sigterm_finishes_what_has_begun(recogniser: Recogniser, tmp_path: Path)
 def test_a_port_must_be_free(recogniser: Recogniser) -> None:
     run = recogniser._model.path
     assert run is not None
+    models = {"whole": ModelSettings(run, "onnx", GREEDY)}
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for option, access in (("--port", Access()), ("--vosk-port", Access(vosk_port=port))):
             with pytest.raises(InputError, match=rf"^{option} must be free on 127\.0\.0\.1, got {port}\. Choose"):
-                serve([run], port if option == "--port" else 0, GREEDY, "onnx", access, DEFAULTS)
+                serve(models, Network(port if option == "--port" else 0), access, DEFAULTS, LOG)
     with pytest.raises(InputError, match=r"^--vosk-port must be 0 to 65535, got 65536\.$"):
         Access(vosk_port=65536)
