@@ -88,7 +88,7 @@ def test_two_recordings_of_one_name_are_refused(tmp_path: Path) -> None:
     assert Output(("txt",), None).plan(files, resume=False) == files
 
 
-@pytest.mark.parametrize("name", ["a//b", "./a", "a/", "a/./b", "."])
+@pytest.mark.parametrize("name", ["a//b", "./a", "a/", "a/./b"])
 def test_two_ids_are_not_one_file(tmp_path: Path, name: str) -> None:
     message = f"^id must be a name inside --output-dir, got {re.escape(name)}. Rename it in the manifest.$"
     with pytest.raises(InputError, match=message):
