@@ -20,7 +20,8 @@ MOST_ENDS = 3
 def second_flac(path: Source) -> int:
     """Returns the byte at which another FLAC stream starts behind the first; 0 if there is none."""
     with contents(path) as data:
-        offset = data.find(b"fLaC", data.find(b"fLaC") + 4)  # tags may stand in front of the first
+        # Tags may stand in front of the first, and its metadata may hold anything.
+        offset = data.find(b"fLaC", _first_frame(data, data.find(b"fLaC")))
         while offset >= 0 and data[offset + 4 : offset + 8] not in (b"\0\0\0\x22", b"\x80\0\0\x22"):  # STREAMINFO
             offset = data.find(b"fLaC", offset + 1)
     return max(0, offset)

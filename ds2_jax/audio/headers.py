@@ -135,7 +135,7 @@ def _more_data(file: BinaryIO, offset: int, end: int, order: str) -> list[tuple[
     return [
         (start, min(start + size, end))
         for name, size, start in _chunks(file, offset, order)
-        if name == b"data" and start < end
+        if name == b"data" and start <= end  # libsndfile reads the last, even if it is empty
     ]
 
 

@@ -68,6 +68,24 @@ def test_a_further_chunk_of_sound_that_is_cut_is_refused(tmp_path: Path) -> None
     assert_refused(path, "hold the 16000 bytes of audio that its header states, got 15900")
 
 
+@pytest.mark.usefixtures("no_ffmpeg")
+def test_a_further_chunk_of_sound_may_be_empty(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone())
+    expected = heard(path)
+    path.write_bytes(path.read_bytes() + b"data" + bytes(4))
+    np.testing.assert_array_equal(heard(path), expected)
+
+
+@pytest.mark.usefixtures("no_ffmpeg")
+def test_letters_in_the_metadata_of_flac_are_no_stream(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.flac", tone())
+    data, expected = path.read_bytes(), heard(path)
+    letters = b"test" + data[:42]
+    block = b"\x02" + len(letters).to_bytes(3, "big") + letters  # of an application
+    path.write_bytes(data[:42] + block + data[42:])
+    np.testing.assert_array_equal(heard(path), expected)
+
+
 @pytest.mark.usefixtures("ffmpeg")
 def test_flv_without_the_size_behind_its_last_tag_is_whole(tmp_path: Path) -> None:
     path = converted(write(tmp_path / "source.wav", tone()), "a.flv", "-ar", "44100")
