@@ -15,6 +15,7 @@ FIRST = 2  # flag of a stream's first page
 LAST = 4  # flag of a stream's last page
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 SECOND = "a second stream"
+ID3V1_BYTES = 128
 
 
 def fault(source: Source) -> str:
@@ -31,6 +32,8 @@ def fault(source: Source) -> str:
 def _fault(data: bytes | mmap.mmap) -> str:
     offset, flags, stream, expected = 0, 0, None, None
     while header := data[offset : offset + PAGE.size]:
+        if header.startswith(b"TAG") and len(data) - offset == ID3V1_BYTES:
+            break
         if len(header) < PAGE.size:
             return "a file cut short"
         capture, flags, _, serial, number, checksum, _ = PAGE.unpack(header)

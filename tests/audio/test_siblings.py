@@ -61,6 +61,17 @@ def test_links_without_sound_are_left_out(tmp_path: Path, subtype: str) -> None:
 
 
 @pytest.mark.usefixtures("no_ffmpeg")
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_a_tag_behind_ogg_is_no_damage(tmp_path: Path, subtype: str) -> None:
+    path = write(tmp_path / "a.ogg", tone(2), RATE, subtype)
+    data, expected = path.read_bytes(), heard(path)
+    path.write_bytes(data + b"TAG".ljust(128))
+    np.testing.assert_array_equal(heard(path), expected)
+    path.write_bytes(data[:-50] + b"TAG".ljust(128))
+    assert_refused(path, "hold one undamaged Ogg stream, got a ")
+
+
+@pytest.mark.usefixtures("no_ffmpeg")
 def test_a_further_chunk_of_sound_that_is_cut_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", tone())
     data = path.read_bytes()
