@@ -9,6 +9,7 @@ VOC = b"Creative Voice File\x1a"
 FLV = b"FLV\x01"
 FLV_BACK = 4  # bytes: before each tag stands the size of the tag before it
 FLV_TAG = 11  # bytes: type, size of the body, time, stream
+FLV_TYPES = frozenset({8, 9, 18})  # sound, picture, data
 
 
 def check_not_cut(source: Source) -> None:
@@ -33,8 +34,8 @@ def _missing_voc(data: bytes | mmap.mmap) -> int:
 
 
 def _missing_flv(data: bytes | mmap.mmap) -> int:
-    """Counts the bytes that the last tag lacks."""
+    """Counts the bytes that the last tag lacks. A recorder that is stopped may leave out its size behind it."""
     offset = int.from_bytes(data[5:9], "big") + FLV_BACK
-    while FLV_BACK <= offset < len(data):
+    while FLV_BACK <= offset < len(data) and data[offset] & 0x1F in FLV_TYPES:
         offset += FLV_TAG + int.from_bytes(data[offset + 1 : offset + 4], "big") + FLV_BACK
-    return offset - len(data)
+    return offset - FLV_BACK - len(data)

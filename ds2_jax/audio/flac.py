@@ -1,5 +1,6 @@
 """Compares the length that a FLAC file states with its frames. libFLAC stops at the stated number of samples."""
 
+import functools
 import mmap
 from collections.abc import Iterator
 
@@ -9,12 +10,18 @@ TOTAL = 13  # bytes of STREAMINFO before the byte whose low half begins the numb
 FIXED_SIZES = {1: 192} | {code: 576 << (code - 2) for code in range(2, 6)} | {code: 1 << code for code in range(8, 16)}
 """Samples in a frame by the code in its header. Codes 6 and 7 stand for a number behind it."""
 ID3V1_BYTES = 128
+LAST_BLOCK = 128  # flag of the last block of metadata
+HEADER_BYTES = 16  # of the longest header of a frame
+SEARCHED = 1 << 21
+"""Bytes at the end of a file in which the last frame is looked for. A frame of 8 channels has 1.6 MB at most."""
+MOST_ENDS = 3
 
 
 def second_flac(path: Source) -> int:
     """Returns the byte at which another FLAC stream starts behind the first; 0 if there is none."""
     with contents(path) as data:
-        offset = data.find(b"fLaC", data.find(b"fLaC") + 4)  # tags may stand in front of the first
+        # Tags may stand in front of the first, and its metadata may hold anything.
+        offset = data.find(b"fLaC", _first_frame(data, data.find(b"fLaC")))
         while offset >= 0 and data[offset + 4 : offset + 8] not in (b"\0\0\0\x22", b"\x80\0\0\x22"):  # STREAMINFO
             offset = data.find(b"fLaC", offset + 1)
     return max(0, offset)
@@ -45,28 +52,44 @@ def with_samples_behind(path: Source) -> Parts | None:
 
 def _samples_behind(data: bytes | mmap.mmap, start: int, block_size: int, stated: int) -> int:
     """Returns the number of samples up to the end of the last whole frame if it is more than stated; otherwise 0."""
-    end = len(data) - (ID3V1_BYTES if data[-ID3V1_BYTES:].startswith(b"TAG") else 0)
-    for offset, num_samples in _last_headers(data, start, block_size):
-        if num_samples <= stated or not stated:
+    place = _first_frame(data, start)
+    first = _header(data[place : place + HEADER_BYTES], block_size)
+    # A part that was cut out of a stream keeps the numbers of its frames.
+    before = first[0] if first else 0
+    ends = [len(data) - (ID3V1_BYTES if data[-ID3V1_BYTES:].startswith(b"TAG") else 0)]
+    for offset, num_samples in _last_headers(data, place, block_size):
+        if num_samples - before <= stated or not stated:
             return 0
-        # The header's checksum of 8 bits fits by chance to every 256th of the places that look like one.
-        if _crc16(data[offset:end]) == 0:
-            return num_samples
-        end = offset
+        # The header's checksum of 8 bits fits by chance to every 256th of the places that look like one. So a frame may
+        # end where another seems to begin, or behind it.
+        if any(_crc16(data[offset:end]) == 0 for end in ends[-MOST_ENDS:]):
+            return num_samples - before
+        ends.append(offset)
     return 0
 
 
+def _first_frame(data: bytes | mmap.mmap, start: int) -> int:
+    """Returns the byte behind the blocks of metadata, each of which has a type, three bytes of size, and a body."""
+    offset, is_last = start + 4, False
+    while offset < len(data) and not is_last:
+        is_last = data[offset] >= LAST_BLOCK
+        offset += 4 + int.from_bytes(data[offset + 1 : offset + 4], "big")
+    return offset
+
+
 def _last_headers(data: bytes | mmap.mmap, start: int, block_size: int) -> Iterator[tuple[int, int]]:
-    """Yields places of frame headers from the end of the file, with the number of samples up to the frame's end."""
+    """Yields places of frame headers near the end of the file, with the number of samples up to the frame's end."""
     offset = len(data)
-    while (offset := data.rfind(b"\xff", start, offset)) >= 0:
-        header = data[offset : offset + 16]
-        if len(header) == 16 and header[1] & 0xFE == 0xF8 and (found := _header(header, block_size)):
-            yield offset, found
+    while (offset := data.rfind(b"\xff", max(start, len(data) - SEARCHED), offset)) >= 0:
+        header = data[offset : offset + HEADER_BYTES]
+        if found := _header(header, block_size):
+            yield offset, found[1]
 
 
-def _header(header: bytes, block_size: int) -> int:
-    """Returns the number of samples up to the end of the frame with this header; 0 if it is none."""
+def _header(header: bytes, block_size: int) -> tuple[int, int] | None:
+    """Returns the places of the first sample of the frame with this header, and behind its last; None if it is none."""
+    if len(header) < HEADER_BYTES or header[0] != 0xFF or header[1] & 0xFE != 0xF8:
+        return None
     code, rate_code = header[2] >> 4, header[2] & 15
     num_bytes = max(1, 8 - (header[4] ^ 0xFF).bit_length())  # as UTF-8 codes a character
     end = 4 + num_bytes
@@ -77,9 +100,10 @@ def _header(header: bytes, block_size: int) -> int:
     if code in (6, 7):
         size, end = int.from_bytes(header[end : end + code - 5], "big") + 1, end + code - 5
     end += {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
-    if end >= len(header) or _crc8(header[:end]) != header[end]:
-        return 0
-    return number * (1 if header[1] & 1 else block_size) + size
+    if end >= len(header) or not size or _crc8(header[:end]) != header[end]:
+        return None
+    first = number * (1 if header[1] & 1 else block_size)
+    return first, first + size
 
 
 def _crc8(content: bytes) -> int:
@@ -93,10 +117,19 @@ def _crc16(content: bytes) -> int:
 
 
 def _crc(content: bytes, polynomial: int, num_bits: int) -> int:
-    value, top = 0, 1 << (num_bits - 1)
+    table, value = _crc_table(polynomial, num_bits), 0
     for byte in content:
-        value ^= byte << (num_bits - 8)
+        value = (value << 8 ^ table[value >> (num_bits - 8) ^ byte]) & ((1 << num_bits) - 1)
+    return value
+
+
+@functools.cache
+def _crc_table(polynomial: int, num_bits: int) -> list[int]:
+    """Computes the checksum of each byte."""
+    table, top = [], 1 << (num_bits - 1)
+    for byte in range(256):
+        value = byte << (num_bits - 8)
         for _ in range(8):
             value = value << 1 ^ polynomial if value & top else value << 1
-        value &= (1 << num_bits) - 1
-    return value
+        table.append(value & ((1 << num_bits) - 1))
+    return table

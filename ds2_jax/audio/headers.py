@@ -23,13 +23,15 @@ FILE_STARTS = frozenset({b"RIFF", b"RIFX", b"RF64", b"FORM"})
 
 
 def wav_data_bytes(path: Source) -> tuple[int, int]:
-    """Returns how many bytes of samples the header states, and how many bytes follow it in the file."""
+    """Returns how many bytes of samples a header states, and how many follow it: of the first chunk, or of one cut."""
+    found = 0, 0
     with open_binary(path) as file:
         order = ">" if file.read(12).startswith(b"RIFX") else "<"
         for name, size, start in _chunks(file, 12, order):
-            if name == b"data":
-                return size, num_bytes(path) - start
-    return 0, 0
+            held = num_bytes(path) - start
+            if name == b"data" and (found == (0, 0) or held < size):
+                found = size, held
+    return found
 
 
 def sphere_sample_count(path: Source) -> int | None:
@@ -133,7 +135,7 @@ def _more_data(file: BinaryIO, offset: int, end: int, order: str) -> list[tuple[
     return [
         (start, min(start + size, end))
         for name, size, start in _chunks(file, offset, order)
-        if name == b"data" and start < end
+        if name == b"data" and start <= end  # libsndfile reads the last, even if it is empty
     ]
 
 
@@ -228,7 +230,7 @@ def _only_chunks(file: BinaryIO, offset: int, end: int, order: str) -> bool:
         for name, size, body in _chunks(file, start, order):
             position = body + size
             plausible = re.fullmatch(rb"[ -~]{4}", name) and name not in FILE_STARTS
-            if not plausible or (position > end and name not in METADATA_CHUNKS):
+            if not plausible or (position > end and name not in METADATA_CHUNKS | {b"data"}):
                 break
         else:
             return True

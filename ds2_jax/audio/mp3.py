@@ -24,6 +24,7 @@ class Frames(NamedTuple):
 
     Attributes:
         start: the byte at which the first frame starts, even if it holds a Xing or Info header.
+        end: the byte behind the last frame and the tags that follow it.
         ranges: start and end of each run of frames, in bytes, without tags and without Xing or Info headers.
         num_frames: the number of frames in them.
         samples_per_frame: samples per channel in a frame.
@@ -34,6 +35,7 @@ class Frames(NamedTuple):
     """
 
     start: int
+    end: int
     ranges: list[tuple[int, int]]
     num_frames: int
     samples_per_frame: int
@@ -91,7 +93,7 @@ def _find(data: bytes | mmap.mmap) -> Frames | None:
         offset = end
     if first is None:
         return None
-    return Frames(start, ranges, num_frames, first.num_samples, stated, header, damage, changes)
+    return Frames(start, offset, ranges, num_frames, first.num_samples, stated, header, damage, changes)
 
 
 def _next_frame(data: bytes | mmap.mmap, offset: int) -> int:

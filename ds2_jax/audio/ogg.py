@@ -10,11 +10,12 @@ import zlib
 
 from ds2_jax.audio.parts import AudioBytes, Source, contents
 
-PAGE = struct.Struct("<4sxB8xII4sB")  # "OggS", flags, stream, page number, checksum, number of segments
+PAGE = struct.Struct("<4sxBqII4sB")  # "OggS", flags, position, stream, page number, checksum, number of segments
 FIRST = 2  # flag of a stream's first page
 LAST = 4  # flag of a stream's last page
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 SECOND = "a second stream"
+ID3V1_BYTES = 128
 
 
 def fault(source: Source) -> str:
@@ -31,9 +32,11 @@ def fault(source: Source) -> str:
 def _fault(data: bytes | mmap.mmap) -> str:
     offset, flags, stream, expected = 0, 0, None, None
     while header := data[offset : offset + PAGE.size]:
+        if header.startswith(b"TAG") and len(data) - offset == ID3V1_BYTES:
+            break
         if len(header) < PAGE.size:
             return "a file cut short"
-        capture, flags, serial, number, checksum, _ = PAGE.unpack(header)
+        capture, flags, _, serial, number, checksum, _ = PAGE.unpack(header)
         end = _end(data, offset)
         if capture != b"OggS":
             return f"something other than a page at byte {offset}"
@@ -53,23 +56,26 @@ def links(source: Source) -> list[AudioBytes]:
     """Divides a chain where one stream has ended and the next begins. Streams that overlap stay together.
 
     Returns:
-        The links; an empty list if the file is no chain.
+        The links that hold sound; an empty list if the file is no chain.
     """
     with contents(source) as data:
-        starts, open_streams, offset = [0], set[int](), 0
+        starts, sounding, open_streams, offset = [0], set[int](), set[int](), 0
         while data[offset : offset + 4] == b"OggS" and len(data) - offset >= PAGE.size:
-            _, flags, serial, _, _, _ = PAGE.unpack(data[offset : offset + PAGE.size])
+            _, flags, position, serial, _, _, _ = PAGE.unpack(data[offset : offset + PAGE.size])
             if flags & FIRST:
                 if offset and not open_streams:
                     starts.append(offset)
                 open_streams.add(serial)
             if flags & LAST:
                 open_streams.discard(serial)
+            if position > 0:  # pages of headers are at 0
+                sounding.add(starts[-1])
             offset = _end(data, offset)
         if len(starts) < 2:
             return []
         ends = [*starts[1:], len(data)]
-        return [AudioBytes(str(source), data[start:end]) for start, end in zip(starts, ends, strict=True)]
+        limits = zip(starts, ends, strict=True)
+        return [AudioBytes(str(source), data[start:end]) for start, end in limits if start in sounding]
 
 
 def _end(data: bytes | mmap.mmap, offset: int) -> int:

@@ -101,7 +101,7 @@ def _with_sound_behind(source: Source, file_format: str) -> Parts | None:
 
 def _mp3_parts(source: Source, frames: mp3.Frames, num_samples: int) -> Parts | None:
     """Returns an MP3 with a right header in front, if libsndfile would read only a part of it."""
-    if frames.ranges and (offset := another_recording(source, frames.ranges[-1][1])):
+    if frames.ranges and (offset := another_recording(source, frames.end)):
         raise InputError(f"{source} must hold one recording, got another at byte {offset}. Divide it there.")
     if frames.changes and not frames.damage:
         rule = "keep its sample rate and channels to the end"
@@ -125,12 +125,13 @@ def _open(source: Source, opened: Source | Parts, stack: contextlib.ExitStack) -
     except soundfile.LibsndfileError as error:
         if opened is source and (parts := _recognisable(source, error.code)):
             return _open(source, parts, stack)
-        if error.code in DAMAGE_ERRORS:
+        links = ogg.links(source)
+        if error.code in DAMAGE_ERRORS and not links:  # the first link of a chain may hold no sound
             rule = "be undamaged WAV, FLAC, Ogg, MP3, Sphere, AIFF or similar audio"
             raise unusable(source, rule, f"a file libsndfile cannot open ({error.error_string})") from error
         rule = "be WAV, FLAC, Ogg, MP3, Sphere, AIFF or similar audio that libsndfile reads"
         message = f"{source} must {rule}, got: {error.error_string}"
-        raise UnknownFormatError(message, links=ogg.links(source)) from error
+        raise UnknownFormatError(message, links=links) from error
 
 
 def _recognisable(source: Source, code: int) -> Parts | None:

@@ -12,6 +12,7 @@ import math
 import pickle
 import pickletools
 import re
+import stat
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -28,6 +29,8 @@ MAX_OPERATIONS = 100_000
 MAX_DEPTH = 64
 """Levels of containers that are looked into."""
 MAX_RANK = 8
+MOST_COPIES = 32
+"""How often the bytes of a file may be read for arrays. The original's are asked for three times at most."""
 OPERATIONS = frozenset(
     "PROTO FRAME STOP MARK POP POP_MARK GLOBAL STACK_GLOBAL REDUCE BUILD NEWOBJ BINPERSID BINPUT LONG_BINPUT BINGET"
     " LONG_BINGET MEMOIZE NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE"
@@ -113,9 +116,11 @@ class Checkpoint:
         content: the object in the file, with `Part`s for everything that is no plain value.
     """
 
-    def __init__(self, path: Path, content: Any, numbers: Callable[[str], bytes]) -> None:
+    def __init__(self, path: Path, content: Any, numbers: Callable[[str], bytes], num_bytes: int) -> None:
         self.content = content
         self._path, self._numbers = path, numbers
+        self._read = "", b""
+        self._allowed = MOST_COPIES * num_bytes
 
     def array(self, tensor: Any) -> np.ndarray | None:
         """Returns the array of a tensor; None if it is no tensor.
@@ -137,7 +142,7 @@ class Checkpoint:
             # Strides can repeat numbers, so that a small file would become a huge array.
             if size > storage.size or (size and last >= storage.size):
                 raise ValueError(f"{size} numbers of {storage.size}")
-            content = self._numbers(storage.key)
+            content = self._content(storage, size * np.dtype(kind).itemsize)
             if len(content) != storage.size * np.dtype(kind).itemsize:
                 raise ValueError(f"{len(content)} bytes for {storage.size} numbers")
             flat = np.frombuffer(content, np.dtype(kind).newbyteorder("<"))[offset:]
@@ -145,6 +150,18 @@ class Checkpoint:
             return np.lib.stride_tricks.as_strided(flat, tuple(shape), steps, writeable=False).astype(kind)
         except Exception as error:  # the file decides what fails, and how
             raise _damaged(self._path, f"a tensor with {error}") from error
+
+    def _content(self, storage: "Storage", num_bytes: int) -> bytes:
+        """Returns the bytes of a storage, of which an array takes so many. Neighbours often share a storage."""
+        self._allowed -= (
+            num_bytes + (storage.key != self._read[0]) * storage.size * np.dtype(TYPES[storage.kind]).itemsize
+        )
+        # A model can name one storage thousands of times, so that a small file would become many huge arrays.
+        if self._allowed < 0:
+            raise ValueError("numbers that are used again and again")
+        if storage.key != self._read[0]:
+            self._read = storage.key, self._numbers(storage.key)
+        return self._read[1]
 
 
 def read(path: Path) -> Checkpoint:
@@ -154,7 +171,10 @@ def read(path: Path) -> Checkpoint:
         InputError: the file is missing, cut, damaged or of another format, or states sizes that it does not have.
     """
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):  # a device may have no end, and a pipe no writer
+            raise InputError(f"{path} must be a file on disk, got a folder, a pipe or a device. Correct the path.")
         if size > MAX_BYTES:
             raise InputError(f"{path} must have at most {MAX_BYTES} bytes, got {size}. Name a checkpoint.")
         data = path.read_bytes()
@@ -186,7 +206,7 @@ def _read_zip(path: Path, data: bytes) -> Checkpoint:
         raise ValueError("compressed entries")
     if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
         raise ValueError("another order of bytes")
-    return Checkpoint(path, _load(archive.read(pickled)), lambda key: archive.read(f"{root}data/{key}"))
+    return Checkpoint(path, _load(archive.read(pickled)), lambda key: archive.read(f"{root}data/{key}"), len(data))
 
 
 def _read_legacy(path: Path, data: bytes) -> Checkpoint:
@@ -205,13 +225,15 @@ def _read_legacy(path: Path, data: bytes) -> Checkpoint:
     kinds = {storage.key: storage.kind for storage in _storages(content)}
     places: dict[str, slice] = {}
     for key in keys:
+        if not isinstance(key, str):
+            raise ValueError("a storage without a name")
         size = int.from_bytes(data[place : place + 8], "little", signed=True)
         end = place + 8 + size * np.dtype(TYPES[kinds[key]]).itemsize
         if size < 0 or end > len(data):
             raise ValueError("a file that is cut short")
         places[key] = slice(place + 8, end)
         place = end
-    return Checkpoint(path, content, lambda key: data[places[key]])
+    return Checkpoint(path, content, lambda key: data[places[key]], len(data))
 
 
 def _length(data: bytes, start: int) -> int:
@@ -221,6 +243,7 @@ def _length(data: bytes, start: int) -> int:
     """
     stream = io.BytesIO(data)
     stream.seek(start)
+    stack = _Stack()
     for count, (operation, argument, _) in enumerate(pickletools.genops(stream)):
         if operation.name not in OPERATIONS:
             raise ValueError(f"the operation {operation.name} in a pickle")
@@ -231,7 +254,43 @@ def _length(data: bytes, start: int) -> int:
             raise ValueError("a number that is too large")
         if count >= MAX_OPERATIONS or stream.tell() - start > MAX_PICKLE:
             raise ValueError("a pickle that is too long")
+        stack.follow(operation, argument)
     return stream.tell() - start
+
+
+class _Stack:
+    """Follows the stack of a pickle, to find keys that are tuples.
+
+    Python hashes a tuple anew each time, with all that it holds. A few tuples that each hold the one before twice would
+    take years, and the hashes of others can be made equal.
+    """
+
+    def __init__(self) -> None:
+        self._values: list[bool | None] = []  # whether they are tuples; None for a mark
+        self._memo: dict[int, bool | None] = {}
+
+    def follow(self, operation: pickletools.OpcodeInfo, argument: Any) -> None:
+        """Does an operation. Raises ValueError if it takes a tuple for a key, or IndexError if the stack is too low."""
+        name, values = operation.name, self._values
+        if name in ("MEMOIZE", "BINPUT", "LONG_BINPUT"):
+            self._memo[len(self._memo) if name == "MEMOIZE" else argument] = values[-1]
+            return
+        needed = len(operation.stack_before)
+        taken: list[bool | None] = []
+        if pickletools.markobject in operation.stack_before:
+            while (value := values.pop()) is not None:
+                taken.append(value)
+            taken.reverse()
+            needed = operation.stack_before.index(pickletools.markobject)
+        keys = {"SETITEM": values[-2:-1], "SETITEMS": taken[::2], "ADDITEMS": taken}.get(name, [])
+        if any(keys):
+            raise ValueError("a tuple as a key")
+        for _ in range(needed):
+            values.pop()
+        if name in ("BINGET", "LONG_BINGET"):
+            values.append(self._memo.get(argument, False))
+        elif operation.stack_after:
+            values.append(None if name == "MARK" else "TUPLE" in name)
 
 
 def _load(content: bytes) -> Any:

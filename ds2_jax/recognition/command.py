@@ -79,10 +79,14 @@ def _transcribe_archive(
     if output_dir is None:
         raise InputError("--output-dir must name a folder with --beam-runner, got none. Add --output-dir FOLDER.")
     require(set(formats) <= {"json"}, "--format", "be json with --beam-runner", ", ".join(formats), "Leave it out.")
+    try:
+        words = shlex.split(options)
+    except ValueError as error:  # a quotation without an end
+        raise InputError(f"--beam-options must be words of a command line, got: {error}. Correct them.") from error
     from ds2_jax.recognition.archive import transcribe_archive
 
     _prepare(engine)
-    return transcribe_archive(run, audio, output_dir, decoding, engine, runner, shlex.split(options))
+    return transcribe_archive(run, audio, output_dir, decoding, engine, runner, words)
 
 
 def live(

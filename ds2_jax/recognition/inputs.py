@@ -74,7 +74,8 @@ def find_audio(paths: Sequence[Path]) -> list[AudioFile]:
 
 def is_manifest(path: Path) -> bool:
     """Whether an argument names a manifest or a TensorFlow data set."""
-    return is_tfds(path) or path.suffix.lower() in MANIFEST_SUFFIXES
+    is_folder = os.path.isdir(path)  # noqa: PTH112 - Path's method raises if the name is too long
+    return is_tfds(path) or (path.suffix.lower() in MANIFEST_SUFFIXES and not is_folder)
 
 
 def _find_files(paths: Sequence[Path]) -> list[AudioFile]:

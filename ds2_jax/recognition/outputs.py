@@ -62,14 +62,16 @@ class Output:
             return list(files)
         self._check_names({file: os.path.normcase(file.name) for file in files})
         for file in files:  # an id of a manifest can be any text
-            if Path(file.name).is_absolute() or ".." in Path(file.name).parts:
+            # Two ids such as a/b and a//b would be one file.
+            plain = os.path.normpath(file.name) == file.name
+            if not plain or Path(file.name).is_absolute() or ".." in Path(file.name).parts:
                 raise InputError(f"id must be a name inside --output-dir, got {file.name}. Rename it in the manifest.")
         if os.path.exists(self.folder) and not self.folder.is_dir():  # noqa: PTH110 - the name may be too long
             raise InputError(f"--output-dir must be a folder, got the file {self.folder}. Give another.")
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         results = {file: [self._place(file, each) for each in self.formats] for file in files}
-        there = [path for paths in results.values() for path in paths if path.exists()]
+        there = [path for paths in results.values() for path in paths if _exists(path)]
         if there and not resume:
             advice = "Add --resume to keep them and do the rest, or name another folder."
             got = f"{len(there)} of them, such as {there[0]}"
@@ -122,3 +124,9 @@ class Output:
                 sys.stdout.write(shown.translate({9: r"\t", 10: r"\n", 13: r"\r"}) + "\t")
             sys.stdout.write(text)
             sys.stdout.flush()
+
+
+def _exists(path: Path) -> bool:
+    """Whether a file exists. Raises InputError if its name is too long to be written."""
+    with writing(path):
+        return path.exists()

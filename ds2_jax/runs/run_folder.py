@@ -132,7 +132,8 @@ def open_run(folder: Path, config: Config, overwrite: bool) -> None:
     path = folder / CONFIG
     if path.exists() and overwrite:
         _delete(folder, CONTENTS)
-    _delete(folder, (UNFINISHED,))
+    # A run that had begun with other weights, and saved none, may begin anew without them.
+    _delete(folder, (UNFINISHED,) if _holds_checkpoints(folder) else (UNFINISHED, ORIGIN))
     data = config.data
     places: dict[str, Any] = {name: absolute(value) for name, value in vars(data).items() if isinstance(value, Path)}
     config = dataclasses.replace(config, data=dataclasses.replace(data, **places))
@@ -155,6 +156,9 @@ def check_run(folder: Path, config: Config, overwrite: bool) -> None:
             f"--workdir must be empty or hold a run, got {folder}, which has files but no {CONFIG}. "
             "Give another --workdir."
         )
+    if is_exported(folder):
+        got = f"{folder}, which holds an exported or imported model"
+        raise InputError(f"--workdir must be empty or hold a run, got {got}. Give another --workdir.")
     if path.exists() and not (overwrite and _holds_checkpoints(folder)):  # then the settings may even be damaged
         old, new = (json.loads(config_lib.to_json(settings)) for settings in (load_config(folder), config))
         differing = [

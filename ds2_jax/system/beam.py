@@ -34,4 +34,6 @@ def run(work: Callable[[Any], object], tasks: Sequence[Any], runner: str, option
             pipeline | beam.Create(tasks) | beam.Reshuffle() | beam.Map(work)
     except (ValueError, RuntimeError, OSError) as error:  # an unknown runner; no Java for Flink; a worker's error
         advice = "Correct this, then run the same command again: finished files are kept."
-        raise InputError(f"--beam-runner {runner} must write the files, got: {str(error).strip()}. {advice}") from error
+        raise InputError(
+            f"--beam-runner {runner} must write the files, got: {str(error).strip().rstrip('.')}. {advice}"
+        ) from error

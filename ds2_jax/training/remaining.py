@@ -35,7 +35,7 @@ def check_start(workdir: Path, config: Config, overwrite: bool, checkpoints: Che
             the weights of `init_from`.
     """
     if config.init_from is not None and (overwrite or run_folder.last_step(workdir) is None):
-        start.check(config)
+        start.check(config, workdir)
     if is_primary():
         run_folder.check_run(workdir, config, overwrite)
         if not overwrite:

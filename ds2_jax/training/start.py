@@ -37,14 +37,18 @@ UNUSED = {"model.lookahead_context"}
 """Settings that a model in both directions does not use."""
 
 
-def check(config: Config) -> None:
-    """Checks that a training can begin with the weights of `config.init_from`.
+def check(config: Config, workdir: Path) -> None:
+    """Checks that a training in `workdir` can begin with the weights of `config.init_from`.
 
     Raises:
-        InputError: there is no model, or its features or sizes are others. The message lists them.
+        InputError: there is no model, it has no weights, it lies in `workdir`, or its features or sizes are others. The
+            message lists these.
     """
     assert config.init_from is not None
     source = read_config(config.init_from)
+    _check_has_weights(config.init_from)
+    if config.init_from.resolve() == workdir.resolve():  # the training would replace it
+        raise InputError(f"--init-from must be no model in --workdir, got {workdir} for both. Give another --workdir.")
     free = FREE | (UNUSED if config.model.bidirectional and source.model.bidirectional else set())
     differing = [
         f"  --{section}.{field.name.replace('_', '-')} must be {there!r}, got {here!r}"
@@ -60,6 +64,17 @@ def check(config: Config) -> None:
             + "\n".join(differing)
             + "\nTake over its settings, or begin without it."
         )
+
+
+def _check_has_weights(source: Path) -> None:
+    if run_folder.is_exported(source):
+        place = source if source.is_file() else source / run_folder.WEIGHTS
+        found = place.suffix == Path(run_folder.WEIGHTS).suffix and place.is_file()
+    else:
+        found = run_folder.best_step(source) is not None
+    if not found:
+        rule = f"be a run with a checkpoint, a folder with {run_folder.WEIGHTS}, or a .safetensors file"
+        raise InputError(f"--init-from must {rule}, got {source}. Name another model.")
 
 
 def with_weights(state: TrainState, config: Config, mesh: Mesh, run: Path) -> TrainState:

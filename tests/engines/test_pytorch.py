@@ -1,5 +1,6 @@
 """Reading PyTorch's files runs nothing, and takes no more memory than the file is long."""
 
+import os
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -75,3 +76,9 @@ def test_names_are_never_looked_up(tmp_path: Path) -> None:
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no\.pth must be a readable file, got: No such file"):
         pytorch.read(tmp_path / "no.pth")
+
+
+@pytest.mark.parametrize("path", [Path(os.devnull), Path("/")])
+def test_what_is_no_file_is_not_read(path: Path) -> None:
+    with pytest.raises(InputError, match="must be a file on disk, got a folder, a pipe or a device"):
+        pytorch.read(path)

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+from ds2_jax.engines.pytorch import MAGIC, VERSION
 from tests.exchange.checkpoints import CONTAINERS, Array, Call, Named, legacy, ordered, package, state_dict, zipped
 from tests.golden import inputs
 
@@ -84,6 +85,29 @@ def _doubled(levels: int) -> Any:
     return value
 
 
+def _tuples(levels: int) -> bytes:
+    """Makes a tuple that holds a tuple twice, which holds a tuple twice, ... Its hash takes 2 ** levels steps."""
+    parts = [pickle.EMPTY_TUPLE + pickle.BINPUT + b"\0"]
+    for level in range(levels):
+        parts.append(pickle.BINGET + bytes([level]) + pickle.TUPLE2 + pickle.BINPUT + bytes([level + 1]))
+    return b"".join(parts)
+
+
+def _legacy_keys(keys: bytes) -> bytes:
+    """Makes the legacy format with another list of storages."""
+    before = [pickle.dumps(each, protocol=2) for each in (MAGIC, VERSION, {"little_endian": True}, {})]
+    return b"".join([*before, b"\x80\x02", keys, b"."])
+
+
+def _layers(number: int) -> bytes:
+    """Makes a package of many recurrent layers that share their numbers."""
+    arrays = state_dict(CASE)
+    layer = {name: array for name, array in arrays.items() if name.startswith("rnns.1.")}
+    for index in range(2, number):
+        arrays |= {name.replace("rnns.1.", f"rnns.{index}."): array for name, array in layer.items()}
+    return zipped(package(CASE, state_dict=ordered(arrays)))
+
+
 def bombs() -> dict[str, bytes]:
     """Files that claim large sizes."""
     case = inputs.MODEL_CASES["bidirectional_lstm"]
@@ -117,6 +141,14 @@ def bombs() -> dict[str, bytes]:
         "two pickles": _with_entry(zipped(package(case)), "other/data.pkl", b"\x80\x02N."),
         "order of bytes": _with_entry(zipped(package(case)), "archive/byteorder", b"big"),
         "order of bytes in the legacy format": legacy(package(case), little_endian=False),
+        "key of tuples": _raw(pickle.EMPTY_DICT, _tuples(60), pickle.NONE, pickle.SETITEM),
+        "keys of tuples": _raw(pickle.EMPTY_DICT, pickle.MARK, _tuples(60), pickle.NONE, pickle.SETITEMS),
+        "set of tuples": _raw(pickle.EMPTY_SET, pickle.MARK, _tuples(60), pickle.ADDITEMS),
+        "key of tuples, remembered": _raw(
+            _tuples(60), pickle.EMPTY_DICT, pickle.BINGET + b"\x3c", pickle.NONE, pickle.SETITEM
+        ),
+        "names of storages": _legacy_keys(pickle.EMPTY_LIST + _tuples(60) + pickle.APPEND),
+        "layers": _layers(1000),
         "no pickle": _with_entry(zipped({}), "archive/data.pkl", b""),
     }
 

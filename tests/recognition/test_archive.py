@@ -151,6 +151,8 @@ def test_options_that_do_not_fit(run: Path, tmp_path: Path, capsys: pytest.Captu
     assert "--format must be json with --beam-runner, got 'srt'. Leave it out." in capsys.readouterr().err
     assert cli.main(["transcribe", str(run), "a.wav", "--", "--x"]) == 1
     assert "--beam-options must be used with --beam-runner, got '--x'." in capsys.readouterr().err
+    assert cli.main(words(run, "a.wav", tmp_path, '--beam-options=--x "y')) == 1
+    assert "--beam-options must be words of a command line, got: No closing quotation." in capsys.readouterr().err
 
 
 def test_standard_input_and_no_folder_are_refused(

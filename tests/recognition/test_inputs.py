@@ -94,6 +94,12 @@ def test_names_with_suffix_only_where_two_are_alike(tmp_path: Path) -> None:
     assert sorted(name for _, name in found(tmp_path / "a.wav", tmp_path)) == ["a.mp3", "a.wav", "b.c"]
 
 
+@pytest.mark.parametrize("name", ["set.json", "set.JSONL"])
+def test_a_folder_is_no_manifest_whatever_its_name(tmp_path: Path, name: str) -> None:
+    make(tmp_path, f"{name}/a.wav")
+    assert found(tmp_path / name) == [("a.wav", "a")]
+
+
 def test_standard_input_has_a_name() -> None:
     assert found("-") == [("-", "stdin")]
 

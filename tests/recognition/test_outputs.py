@@ -88,6 +88,18 @@ def test_two_recordings_of_one_name_are_refused(tmp_path: Path) -> None:
     assert Output(("txt",), None).plan(files, resume=False) == files
 
 
+@pytest.mark.parametrize("name", ["a//b", "./a", "a/", "a/./b"])
+def test_two_ids_are_not_one_file(tmp_path: Path, name: str) -> None:
+    message = f"^id must be a name inside --output-dir, got {re.escape(name)}. Rename it in the manifest.$"
+    with pytest.raises(InputError, match=message):
+        Output(("txt",), tmp_path / "out").plan([AudioFile(Path("a.wav"), name)], resume=False)
+
+
+def test_an_id_that_is_too_long_is_told_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="must be writable, got: File name too long"):
+        Output(("txt",), tmp_path / "out").plan([AudioFile(Path("a.wav"), "a" * 300)], resume=False)
+
+
 def test_ctm_on_standard_output_is_sorted_and_its_names_differ() -> None:
     files = [AudioFile(Path(f"{name}.wav"), name) for name in ("b", "a_", "B", "é", "a")]
     assert [file.name for file in Output(("ctm",), None).plan(files, resume=False)] == ["B", "a", "a_", "b", "é"]

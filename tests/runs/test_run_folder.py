@@ -124,6 +124,27 @@ def test_folder_of_something_else_is_refused(tmp_path: Path, overwrite: bool) ->
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_exported_model_is_refused(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "config.json").write_text(to_json(CONFIG))
+    with pytest.raises(InputError, match=r"must be empty or hold a run, got \S+, which holds an exported or imported"):
+        open_run(tmp_path, dataclasses.replace(CONFIG, epochs=3), overwrite)
+    assert load_config(tmp_path) == CONFIG
+
+
+def test_origin_of_weights_that_are_not_used_is_deleted(tmp_path: Path) -> None:
+    open_run(tmp_path, CONFIG, overwrite=False)
+    (tmp_path / "origin.json").touch()
+    open_run(tmp_path, CONFIG, overwrite=False)
+    assert not (tmp_path / "origin.json").exists()
+    (tmp_path / "origin.json").touch()
+    (tmp_path / "checkpoints/7/meta").mkdir(parents=True)
+    (tmp_path / "checkpoints/7/meta/metadata").touch()
+    open_run(tmp_path, CONFIG, overwrite=False)
+    assert (tmp_path / "origin.json").exists()
+
+
 def test_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ds2_jax import cli
 from ds2_jax.config import Config, OptimConfig
 from ds2_jax.model.optimizer import layer_factors, make_optimizer
 from ds2_jax.parallel.mesh import data_mesh
+from ds2_jax.runs import run_folder
 from ds2_jax.runs.run_folder import ORIGIN
 from ds2_jax.runs.weights import weights_of
 from ds2_jax.system.errors import InputError
@@ -35,7 +37,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def begun(config: Config, folder: Path) -> Any:
     folder.mkdir(exist_ok=True)
-    start.check(config)
+    start.check(config, folder)
     return jax.device_get(start.with_weights(some_state(config), config, data_mesh(), folder))
 
 
@@ -67,7 +69,7 @@ def test_other_sizes_and_features_are_named(source: Path) -> None:
         features=dataclasses.replace(SMALL_CONFIG.features, normalisation="bins"),
     )
     with pytest.raises(InputError) as caught:
-        start.check(config)
+        start.check(config, source.parent / "new")
     lines = str(caught.value).splitlines()
     assert lines[0] == f"--init-from {source} must have the features and sizes of this training, got others:"
     assert lines[1:3] == [
@@ -82,6 +84,37 @@ def test_a_missing_model_is_told_before_the_folder_is_made(tmp_path: Path) -> No
     config = dataclasses.replace(config, init_from=tmp_path / "none")
     with pytest.raises(InputError, match=str(tmp_path / "none")):
         train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_model_is_not_replaced_by_the_training_that_begins_with_it(
+    source: Path, tmp_path: Path, overwrite: bool
+) -> None:
+    config = with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path))
+    run = shutil.copytree(source, tmp_path / "run")
+    if not overwrite:
+        assert cli.main(["export", str(run), "--out", str(tmp_path / "exported")]) == 0
+        run = tmp_path / "exported"
+    (tmp_path / "link").symlink_to(run)
+    before = contents(run)
+    with pytest.raises(InputError, match=r"--init-from must be no model in --workdir, got \S+ for both\."):
+        train(dataclasses.replace(config, init_from=tmp_path / "link"), run, overwrite)
+    assert contents(run) == before
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_model_without_weights_is_told_before_the_folder_is_made(source: Path, tmp_path: Path) -> None:
+    config = with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path))
+    assert cli.main(["export", str(source), "--out", str(tmp_path / "exported")]) == 0
+    empty = tmp_path / "empty"
+    run_folder.open_run(empty, SMALL_CONFIG, overwrite=False)
+    for path in (tmp_path / "exported/model.onnx", empty):
+        with pytest.raises(InputError, match=f"^--init-from must be a run with a checkpoint, .*, got {path}"):
+            train(dataclasses.replace(config, init_from=path), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
