@@ -188,6 +188,10 @@ def _check_length(source: Source, file: soundfile.SoundFile) -> None:
         promised, held = headers.wav_data_bytes(source)
         if held < promised < WAV_SIZE_UNKNOWN:
             raise unusable(source, f"hold the {promised} bytes of audio that its header states", f"{held}")
+    if (
+        file.format == "VOC" and "multi-segment" in file.extra_info
+    ):  # libsndfile takes the headers of blocks for samples
+        raise UnknownFormatError(f"{source} must be audio that libsndfile reads, got VOC with several blocks of sound")
     if file.format == "NIST" and (sample_count := headers.sphere_sample_count(source)) not in (None, file.frames):
         raise unusable(source, f"hold the {sample_count} samples that its header states", f"{file.frames}")
     if file.format == "OGG" and (fault := ogg.fault(source)):

@@ -156,7 +156,7 @@ def read_input_blocks(
     if file.utterance is not None and (file.utterance.offset is not None or file.utterance.record is not None):
         yield file.utterance.read(sample_rate)
         return
-    if file.path != STANDARD_INPUT:
+    if file.utterance is not None or file.path != STANDARD_INPUT:
         yield from read_blocks(file.path, sample_rate, timeline)
         return
     assert standard_input is not None

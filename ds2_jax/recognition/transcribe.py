@@ -61,7 +61,7 @@ def transcribe(
     recogniser = Recogniser(run, decoding, engine)
     load_seconds = time.perf_counter() - started
     with temporary_folder() as folder:
-        piped = any(file.path == STANDARD_INPUT for file in files)
+        piped = any(file.path == STANDARD_INPUT and file.utterance is None for file in files)
         standard_input = save_standard_input(folder) if piped else None
         return _transcribe(recogniser, files, output, standard_input, load_seconds)
 

@@ -295,6 +295,7 @@ UNKNOWN_TO_LIBSNDFILE = {
     "a.wav": ("-c:a", "libmp3lame"),
     "alac.caf": ("-c:a", "alac"),
     "a.wv": (),
+    "a.voc": (),
     "a.tta": (),
     "b.wav": ("-c:a", "adpcm_yamaha"),
     "a.spx": ("-c:a", "libspeex"),

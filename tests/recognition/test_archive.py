@@ -135,6 +135,16 @@ def test_manifests_and_data_sets_are_sources(
     assert capsys.readouterr().out.splitlines() == [f"a\t{texts[0]}", f"part/two\t{texts[1]}"]
 
 
+def test_a_file_named_as_standard_input(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_talk(tmp_path / "a.wav", 1.0, 1).rename(tmp_path / "-")
+    Path("m.jsonl").write_text(json.dumps({"audio": "-", "id": "x"}))
+    assert cli.main(["transcribe", str(run), "m.jsonl", "--format", "json"]) == 0
+    assert [row["id"] for row in lines(capsys.readouterr().out)] == ["x"]
+
+
 @pytest.mark.parametrize("name", ["../a", "/a", "b/../../a"])
 def test_an_id_does_not_lead_out_of_the_folder(
     run: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
