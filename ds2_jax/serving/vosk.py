@@ -28,7 +28,7 @@ from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.streaming import Event, FinalText, PartialText
 from ds2_jax.recognition.transcript import Segment
 from ds2_jax.serving.errors import RequestError
-from ds2_jax.serving.hot_words import hot_words
+from ds2_jax.serving.hot_words import LONGEST, MOST, hot_words
 from ds2_jax.serving.live import Line, LiveStream, ProtocolError, converse
 from ds2_jax.serving.service import Service
 from ds2_jax.system.errors import NO_JSON
@@ -141,11 +141,12 @@ class VoskTalk:
         self._recogniser = self._service.model(self._settings.model)
         alphabet = Alphabet.of(self._recogniser.config.data)
         phrases = [each for each in self._settings.phrases if not alphabet.unknown(each)]
-        words = hot_words("", [*self._settings.keywords, *phrases], alphabet)
         try:
+            words = hot_words("", [*self._settings.keywords, *phrases], alphabet)
             self._decoder = await self._service.decoder(self._recogniser, words)
         except RequestError as error:
-            raise ProtocolError("keywords must be words that the model can write") from error
+            rule = f"be at most {MOST} words of at most {LONGEST} characters that the model can write"
+            raise ProtocolError(f"keywords must {rule}") from error
         return content
 
     async def _heard(self, content: bytes) -> dict[str, Any]:
