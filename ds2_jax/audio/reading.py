@@ -6,7 +6,7 @@ libsndfile decodes what it can, ffmpeg the rest if it is installed; soxr resampl
 import contextlib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,9 @@ def read_audio(path: Path | str | AudioBytes, sample_rate: int) -> np.ndarray:
     return to_waveform(samples, file_rate, sample_rate, str(path))
 
 
-def read_blocks(path: Path | str, sample_rate: int, timeline: Timeline | None = None) -> Iterator[np.ndarray]:
+def read_blocks(
+    path: Path | str, sample_rate: int, timeline: Timeline | None = None
+) -> Generator[np.ndarray, None, None]:
     """Reads a recording of any length in blocks of a few seconds.
 
     Arguments and errors are those of `read_audio`. An error may come after some blocks have been read.

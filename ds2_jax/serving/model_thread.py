@@ -127,6 +127,7 @@ class ModelThreads:
 
     def _read(self, job: Job) -> None:
         """Reads pieces until enough wait."""
+        over = False
         while True:
             with self._changed:
                 cancelled = job.cancelled
@@ -141,12 +142,13 @@ class ModelThreads:
             with self._changed:
                 if not job.cancelled:
                     job.waiting.append(event)
-                if not isinstance(event, Piece):
+                over = not isinstance(event, Piece)
+                if over:
                     job.read, job.reading = True, False
-                    self._changed.notify_all()
-                    return
                 self._changed.notify_all()
-        if cancelled:
+            if over:
+                break
+        if cancelled or over:
             job.pieces.close()
 
     def _run_recordings(self) -> None:

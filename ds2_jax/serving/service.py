@@ -216,11 +216,12 @@ def _blocks(path: Path, sample_rate: int, timeline: Timeline, longest: float) ->
     """Reads an upload; errors do not tell where it lies."""
     num_samples = 0
     try:
-        for block in read_blocks(path, sample_rate, timeline):
-            num_samples += len(block)
-            if num_samples > longest * sample_rate:
-                raise TooLongError(f"{UPLOAD} must last at most {longest:g} s, got more. Send it in parts.")
-            yield block
+        with contextlib.closing(read_blocks(path, sample_rate, timeline)) as blocks:
+            for block in blocks:
+                num_samples += len(block)
+                if num_samples > longest * sample_rate:
+                    raise TooLongError(f"{UPLOAD} must last at most {longest:g} s, got more. Send it in parts.")
+                yield block
     except TooLongError:
         raise
     except InputError as error:
