@@ -4,12 +4,11 @@ import functools
 import mmap
 from collections.abc import Iterator
 
-from ds2_jax.audio.parts import Parts, Source, contents, num_bytes
+from ds2_jax.audio.parts import ID3V1_BYTES, Parts, Source, contents, num_bytes
 
 TOTAL = 13  # bytes of STREAMINFO before the byte whose low half begins the number of samples
 FIXED_SIZES = {1: 192} | {code: 576 << (code - 2) for code in range(2, 6)} | {code: 1 << code for code in range(8, 16)}
 """Samples in a frame by the code in its header. Codes 6 and 7 stand for a number behind it."""
-ID3V1_BYTES = 128
 LAST_BLOCK = 128  # flag of the last block of metadata
 HEADER_BYTES = 16  # of the longest header of a frame
 SEARCHED = 1 << 21

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from ds2_jax.audio.parts import Parts, Source, num_bytes, open_binary
+from ds2_jax.audio.parts import ID3V1_BYTES, Parts, Source, num_bytes, open_binary
 
 # A program that writes AIFF into a pipe does not know the size. sox writes this value, ffmpeg 0 or -1.
 SIZE_UNKNOWN = 0x7F000000
@@ -13,7 +13,6 @@ SPHERE_MAX_HEADER_BYTES = 1 << 16
 LARGEST = 1 << 60  # a size that nobody writes
 SMALLEST_CHUNK = 8  # bytes: name and size
 MOST_PADDING = 1 << 16
-ID3V1_BYTES = 128
 # Chunks that hold no sound and often stand beside it. One of them is recognised even if it is cut short.
 METADATA_CHUNKS = frozenset(
     {b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"cue ", b"smpl", b"PEAK", b"fact", b"JUNK", b"PAD ", b"FLLR"}

@@ -8,14 +8,13 @@ import mmap
 import struct
 import zlib
 
-from ds2_jax.audio.parts import AudioBytes, Source, contents
+from ds2_jax.audio.parts import ID3V1_BYTES, AudioBytes, Source, contents
 
 PAGE = struct.Struct("<4sxBqII4sB")  # "OggS", flags, position, stream, page number, checksum, number of segments
 FIRST = 2  # flag of a stream's first page
 LAST = 4  # flag of a stream's last page
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 SECOND = "a second stream"
-ID3V1_BYTES = 128
 
 
 def fault(source: Source) -> str:

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+ID3V1_BYTES = 128
+"""Length of an ID3v1 tag, which starts with TAG and stands at the end of a file."""
+
 
 class AudioBytes:
     """An audio file in memory.
