@@ -163,9 +163,9 @@ WORKING = """
 import pathlib, sys, time
 from ds2_jax.system import interrupts
 interrupts.watch()
-sys.stderr.write("ready")
 try:
     with interrupts.deferred(lambda: "nothing is lost"):
+        sys.stderr.write("ready")
         for step in range(20):
             time.sleep(0.1)
             if step > 8 and interrupts.requested():
