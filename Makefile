@@ -12,6 +12,9 @@ INSTALL = { $(BIN)/pip install --quiet uv && $(BIN)/uv pip install --quiet --pyt
 
 AN4_RUNS := $(foreach seed,0 1 2,runs/an4_cpu-$(seed))
 
+# Without bytecode on disk, each process that a test starts would compile TensorFlow's modules anew, for 6 s.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help quickstart reproduce-an4 $(AN4_RUNS) test test-all soak soak-serve check format lock
 .DEFAULT_GOAL := help
 
