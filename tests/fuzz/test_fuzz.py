@@ -31,7 +31,7 @@ from tests.fuzz.misdeeds import MISDEEDS
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.upstream import CRASHES
 
-NUM_QUICK, NUM_SLOW = 200, 12_000
+NUM_QUICK, NUM_SLOW = 100, 12_000
 SLOW_FIRST = 1000
 """The slow test begins after the mutations of the quick test."""
 T = TypeVar("T")
@@ -49,7 +49,7 @@ def check(num_mutations: int, first: int, folder: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_seeds_claims_payloads_and_200_mutations(tmp_path: Path) -> None:
+def test_seeds_claims_payloads_and_100_mutations(tmp_path: Path) -> None:
     check(NUM_QUICK, 0, tmp_path)
 
 
