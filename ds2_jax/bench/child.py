@@ -83,10 +83,10 @@ class Child:
             raise InputError(answer["error"])
         return answer["result"]
 
-    def timed(self, request: str) -> float:
-        """Sends a request after a pause, and returns the seconds that the child has measured."""
+    def timed(self, request: str, **arguments: Any) -> Any:
+        """Sends a request after a pause, and returns what the child has measured."""
         time.sleep(PAUSE)
-        return float(self.ask(request))
+        return self.ask(request, **arguments)
 
 
 def serve(handlers: Mapping[str, Callable[..., Any]]) -> None:

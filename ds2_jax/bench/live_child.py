@@ -1,35 +1,20 @@
 """A child process that recognises streams, several at once, with untrained weights."""
 
-import dataclasses
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ds2_jax.audio import made_speech
 from ds2_jax.bench import child
-from ds2_jax.bench.options import Size
+from ds2_jax.bench.options import CHUNK_SECONDS, Size, live_config
 from ds2_jax.bench.work import make_variables
-from ds2_jax.config import Config, FeatureConfig
-from ds2_jax.config.load import find_config, load_config
 from ds2_jax.decoding.decoder import make_decoder
 from ds2_jax.engines.engine import EngineName
 from ds2_jax.recognition.endpoints import ENDPOINTS
 from ds2_jax.recognition.streaming import Streams
 from ds2_jax.runs.model import Model, jax_engine, onnx_engine
 from ds2_jax.text.alphabet import Alphabet
-
-CHUNK_SECONDS = 0.32
-"""Seconds of sound that come at once, as from a network."""
-
-
-def live_config(size: Size | None) -> Config:
-    """The default configuration with a forward model of this size; None for configs/an4_live.py."""
-    if size is None:
-        return load_config(find_config(Path("an4_live")))
-    model = dataclasses.replace(size.config.model, bidirectional=False)
-    return dataclasses.replace(size.config, model=model, features=FeatureConfig(normalisation="running"))
 
 
 def main() -> None:

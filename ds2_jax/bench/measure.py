@@ -17,7 +17,7 @@ from ds2_jax.text.alphabet import Alphabet
 
 logger = logging.getLogger(__package__)
 
-OURS, PEER = "ds2_jax.bench.work", "ds2_jax.bench.peer"
+OURS, PEER, LIVE_PEER = "ds2_jax.bench.work", "ds2_jax.bench.peer", "ds2_jax.bench.live_peer"
 PEER_ALLOCATOR = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
@@ -30,7 +30,9 @@ PRODUCT_SIDE = 4096
 """Rows and columns of the matrices (64 MiB each) whose product shows the speed of the machine."""
 UTTERANCE_FRAMES = 501
 """Frames of an utterance of 5 s."""
-STREAMS_AT_ONCE = (1, 4, 16, 64, 256)
+STREAMS_AT_ONCE = (1, 8, 16, 64, 256)
+STREAMS_OF_PEER = 8
+"""Streams at once of both sides, beside a single one."""
 LIVE_SECONDS, LIVE_WARM_UP = 16.0, 0.64
 """Seconds of a stream that are timed, and that compile before."""
 FOLDER_SECONDS = [1.5, 14.8, 3.1, 7.4, 5.6, 2.2, 11.9, 9.3, 4.4, 12.7, 6.5, 8.1]
@@ -188,42 +190,60 @@ def useful_flops(kind: Literal["train", "forward"], size: Size) -> float:
 
 
 def measure_live(name: str, size: Size | None, engine: EngineName, options: Options) -> Row:
-    """Measures recognising streams that come in chunks: one, and more at once."""
+    """Measures recognising streams that come in chunks: one, and more at once. Both sides run in turn."""
     logger.info(f"measuring {name}")
     row = Row(name, 0.0, runs=options.runs)
-    with Child("ds2_jax.bench.live_child") as process:
-        process.ask("load", size=None if size is None else size.to_json(), engine=engine)
+    factors: dict[int, list[float]] = {}
+    of_peer: dict[int, list[float]] = {}
+    rounds: list[float] = []
+    sent = None if size is None else size.to_json()
+    with ExitStack() as stack:
+        ours = stack.enter_context(Child("ds2_jax.bench.live_child"))
+        ours.ask("load", size=sent, engine=engine)
 
-        def run(num_streams: int) -> list[float]:
-            found = process.ask("run", num_streams=num_streams, seconds=LIVE_SECONDS)
+        def run(num_streams: int) -> None:
+            found = ours.timed("run", num_streams=num_streams, seconds=LIVE_SECONDS)
             factors.setdefault(num_streams, []).append(found["seconds"] / found["audio_seconds"])
-            return list(found["rounds"])
+            if num_streams == 1:
+                rounds.extend(found["rounds"])
 
-        factors: dict[int, list[float]] = {}
-        rounds: list[float] = []
         for num_streams in STREAMS_AT_ONCE:
-            process.ask("run", num_streams=num_streams, seconds=LIVE_WARM_UP)
-            of_this = run(num_streams)
-            rounds += of_this if num_streams == 1 else []
+            ours.ask("run", num_streams=num_streams, seconds=LIVE_WARM_UP)
+            run(num_streams)
             if factors[num_streams][0] > 1:  # more would not run in real time
                 break
         best = max(factors, key=lambda number: number / factors[number][0])
-        for _ in range(options.runs - 1):  # the others only tell which number is the best
-            rounds += run(1)
-            if best != 1:
-                run(best)
-        row.peak_mib = process.ask("peak_memory")
-    row.times, rounds = factors[1], sorted(rounds)
-    medians = {number: statistics.median(each) for number, each in factors.items()}
-    row.seconds = medians[1]
-    best = max(medians, key=lambda number: number / medians[number])
+        peer = None
+        if options.peer and has_peer():
+            peer = stack.enter_context(Child(LIVE_PEER, PEER_ALLOCATOR))
+            peer.ask("load", size=sent)
+        compared = {1, STREAMS_OF_PEER} & factors.keys()
+        for repeat in range(options.runs):
+            for number in sorted({*compared, best}) if repeat else ():  # each was run once to find the best
+                run(number)
+            for number in sorted(compared):
+                if peer is None:
+                    break
+                found = peer.timed("run", num_streams=number, seconds=LIVE_SECONDS)
+                of_peer.setdefault(number, []).append(found["seconds"] / found["audio_seconds"])
+        row.peak_mib = ours.ask("peak_memory")
+    rounds.sort()
+    medians, peers = ({n: statistics.median(each) for n, each in one.items()} for one in (factors, of_peer))
+    row.times, row.seconds = factors[1], medians[1]
     at_once = int(best / medians[best])
-    row.values = {"real_time_factors": medians, "streams_at_once": at_once}
+    row.values = {"real_time_factors": medians, "streams_at_once": at_once, "peer_real_time_factors": peers}
     row.remarks = [
         f"real-time factor of one stream {row.seconds:.3f}; a chunk of 320 ms takes "
         f"{1000 * statistics.median(rounds):.0f} ms (95 %: {1000 * rounds[int(0.95 * len(rounds))]:.0f} ms)",
         f"{at_once} streams at once in real time, in steps of {best}",
     ]
+    if peers:
+        row.peer_times, row.peer_seconds = of_peer[1], peers[1]
+        row.remarks += [
+            f"{number} at once: {medians[number]:.3f} of real time, PyTorch's model alone {peers[number]:.3f}, ratio "
+            f"{peers[number] / medians[number]:.2f}"
+            for number in sorted(peers)
+        ]
     return row
 
 

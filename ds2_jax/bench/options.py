@@ -8,8 +8,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ds2_jax.config import Config, ModelConfig
+from ds2_jax.config import Config, FeatureConfig, ModelConfig
+from ds2_jax.config.load import find_config, load_config
 from ds2_jax.system.checks import require
+
+CHUNK_SECONDS = 0.32
+"""Seconds of sound that come to live recognition at once, as from a network."""
 
 Work = Literal["train", "forward", "pipeline", "transcribe", "live", "decode", "scaling", "librispeech"]
 
@@ -100,6 +104,14 @@ class Size:
     def to_json(self) -> dict[str, Any]:
         """Returns the fields, to send to a child process."""
         return dataclasses.asdict(self)
+
+
+def live_config(size: Size | None) -> Config:
+    """The default configuration with a forward model of this size; None for configs/an4_live.py."""
+    if size is None:
+        return load_config(find_config(Path("an4_live")))
+    model = dataclasses.replace(size.config.model, bidirectional=False)
+    return dataclasses.replace(size.config, model=model, features=FeatureConfig(normalisation="running"))
 
 
 def parse_size(text: str, batch_size: int, num_frames: int) -> Size:

@@ -1,6 +1,6 @@
 """The peer: a child process with deepspeech.pytorch's model and training step in plain torch.nn layers.
 
-This is the only file of `bench` that imports PyTorch. It is written from the description of the model.
+It is written from the description of the model. Only this file and `live_peer.py` import PyTorch.
 deepspeech.pytorch sets the masks row by row in a loop. Here they are one comparison, which is faster.
 """
 
