@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from ds2_jax.config import Config
 from ds2_jax.config.feature_settings import FLOOR, LEAST_VARIANCE, FeatureConfig
 from ds2_jax.config.mel_bands import mel_bands
+from ds2_jax.engines import fourier
 from ds2_jax.engines.builder import Graph, Value
 
 EPSILON = 1e-5
@@ -123,10 +124,14 @@ def conv(g: Graph, hidden: str, config: Config, variables: Tree, i: int, pads: t
     factor, shift = _batch_norm(variables["params"][f"conv_norm_{i}"], variables["batch_stats"][f"conv_norm_{i}"])
     kernel = np.asarray(own["kernel"], np.float64).transpose(3, 2, 1, 0) * factor[:, None, None, None]
     bias = np.asarray(own["bias"], np.float64) * factor + shift
-    strides = [model.frequency_strides[i], model.time_strides[i]]
-    bins = model.frequency_kernels[i] // 2
-    around = [bins, pads[0], bins, pads[1]]
-    outputs = g("Conv", hidden, _float(kernel), _float(bias), strides=strides, pads=around)
+    strides = model.frequency_strides[i], model.time_strides[i]
+    num_bins = config.features.num_bins if i == 0 else -(-config.features.num_bins // model.frequency_strides[0])
+    if fourier.is_faster(num_bins, kernel.shape, strides):
+        outputs = g("Add", fourier.conv(g, hidden, num_bins, kernel, strides, pads), _float(bias)[:, None, None])
+    else:
+        bins = model.frequency_kernels[i] // 2
+        around = [bins, pads[0], bins, pads[1]]
+        outputs = g("Conv", hidden, _float(kernel), _float(bias), strides=list(strides), pads=around)
     return str(g("Clip", outputs, np.float32(0), np.float32(20)))
 
 
