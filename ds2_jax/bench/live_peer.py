@@ -1,7 +1,7 @@
 """The peer of `bench live`: a child process with the same forward model in plain torch.nn layers, fed in chunks.
 
-It gets finished spectrograms and writes log-probabilities. Features, decoding and endpoints are left out, which favours
-it. All of its streams are at the same place of their chunks, so one batch holds their state.
+It computes the best label of each frame. Running statistics, resampling, text and endpoints are left out, which favours
+it. All of its streams are at the same place, so one batch holds their state.
 """
 
 import time
@@ -15,18 +15,23 @@ from ds2_jax.bench import child
 from ds2_jax.bench.options import CHUNK_SECONDS, Size, live_config
 from ds2_jax.bench.peer import NUM_LABELS, normalise
 from ds2_jax.config import Config
+from ds2_jax.config.feature_settings import FLOOR
+from ds2_jax.config.mel_bands import mel_bands
 
 
 class ForwardModel(nn.Module):
     """Convolutions, LSTMs that run forward, a look-ahead convolution and a head. Each keeps what the next chunk needs.
 
     Args:
-        config: sizes of the model, and the number of bins.
+        config: settings of the model and its features.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        model, bins, channels = config.model, config.features.num_bins, 1
+        features, model, bins, channels = config.features, config.model, config.features.num_bins, 1
+        assert features.window == "hamming"  # that of the recipes
+        self._features, self._window = features, torch.hamming_window(features.window_length)
+        self._bands = torch.tensor(mel_bands(features), dtype=torch.float32) if features.num_mels else None
         self.convs, self.conv_norms = nn.ModuleList(), nn.ModuleList()
         for i, (taps, of_frequency) in enumerate(zip(model.time_kernels, model.frequency_kernels, strict=True)):
             strides = (model.frequency_strides[i], model.time_strides[i])
@@ -42,14 +47,20 @@ class ForwardModel(nn.Module):
         self.lookahead = nn.Conv1d(hidden, hidden, model.lookahead_context, groups=hidden, bias=False)
         self.head = nn.Linear(hidden, NUM_LABELS, bias=False)
 
-    def forward(self, spectrograms: Tensor, state: dict[str, Any]) -> Tensor:
-        """Computes log-probabilities [T', B, V] of the next chunk.
+    def forward(self, samples: Tensor, state: dict[str, Any]) -> Tensor:
+        """Finds the best labels [T', B] of the next chunk.
 
         Args:
-            spectrograms: [B, 1, F, T] float32, T a multiple of the time reduction.
+            samples: [B, S] float32, a multiple of the samples of an output frame.
             state: what the chunk before has left, empty before the first one; it is replaced.
         """
-        values = spectrograms
+        features = self._features
+        size, hop = features.window_length, features.hop_length
+        samples, state["samples"] = _with_context(samples, state.get("samples"), size - hop)
+        parts = torch.stft(samples, features.fft_length, hop, size, self._window, center=False, return_complex=True)
+        values = parts.abs().log1p() if self._bands is None else (self._bands @ parts.abs().square() + FLOOR).log()
+        values = (values - values.mean()) / values.std()
+        values = values[:, None]  # [B, 1, F, T]
         for i, (conv, norm) in enumerate(zip(self.convs, self.conv_norms, strict=True)):
             values, state[f"conv_{i}"] = _with_context(values, state.get(f"conv_{i}"), self.contexts[i])
             values = norm(conv(values)).clamp(0, 20)
@@ -61,7 +72,7 @@ class ForwardModel(nn.Module):
         ahead = self.lookahead.kernel_size[0] - 1
         values, state["lookahead"] = _with_context(values.permute(1, 2, 0), state.get("lookahead"), ahead)
         values = self.lookahead(values).clamp(0, 20).permute(2, 0, 1).contiguous()
-        return self.head(normalise(self.norms[-1], values)).log_softmax(-1)
+        return self.head(normalise(self.norms[-1], values)).log_softmax(-1).argmax(-1)
 
 
 def _with_context(values: Tensor, before: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
@@ -82,14 +93,13 @@ class Step:
     @torch.inference_mode()
     def run(self, num_streams: int, seconds: float) -> dict[str, Any]:
         """Feeds streams, chunk by chunk. The first chunk is not timed."""
-        features = self._config.features
-        frames = round(CHUNK_SECONDS / features.window_stride)
+        num_samples = round(CHUNK_SECONDS * self._config.features.sample_rate)
         state: dict[str, Any] = {}
         rng, rounds = np.random.default_rng(0), []
         for _ in range(1 + int(seconds / CHUNK_SECONDS)):
-            chunk = rng.standard_normal((num_streams, 1, features.num_bins, frames), np.float32)
+            chunk = rng.standard_normal((num_streams, num_samples), np.float32)
             began = time.perf_counter()
-            self._model(torch.from_numpy(chunk), state)
+            self._model(torch.from_numpy(chunk), state).tolist()
             rounds.append(time.perf_counter() - began)
         return {"seconds": sum(rounds[1:]), "audio_seconds": (len(rounds) - 1) * CHUNK_SECONDS}
 
