@@ -74,7 +74,10 @@ async def transcriptions(request: Request) -> Response:
         wanted = read_fields(upload, Alphabet.of(recogniser.config.data))
         decoder = await service.decoder(recogniser, wanted.words)
         if wanted.stream:
-            return EventStream(request, _events(service, recogniser, upload, decoder, wanted), stack.pop_all())
+            events = _events(service, recogniser, upload, decoder, wanted)
+            await stack.enter_async_context(contextlib.aclosing(events))
+            first = await unless_gone(request, lambda: anext(events))  # a file that cannot be read has its own status
+            return EventStream(request, _with_first(first, events), stack.pop_all())
 
         async def whole() -> Transcript:
             async with contextlib.aclosing(service.recognise(recogniser, upload.path, decoder)) as results:
@@ -163,7 +166,11 @@ class EventStream(StreamingResponse):
 async def _events(
     service: Service, recogniser: Recogniser, upload: Upload, decoder: Decoder | None, wanted: Wanted
 ) -> AsyncGenerator[str, None]:
-    """Sends segments as they are recognised, then the whole text."""
+    """Gives segments as they are recognised, then the whole text.
+
+    Raises:
+        RequestError: something is wrong before the first event; later it is an event.
+    """
     begun = False
     try:
         async with contextlib.aclosing(service.recognise(recogniser, upload.path, decoder)) as results:
@@ -174,7 +181,15 @@ async def _events(
                     yield _event(_delta(result, text, wanted, first=not begun))
                     begun = True
     except RequestError as error:
+        if not begun:
+            raise
         yield _event(error.body)
+
+
+async def _with_first(first: str, others: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    yield first
+    async for each in others:
+        yield each
 
 
 def _done(transcript: Transcript, wanted: Wanted) -> dict[str, Any]:

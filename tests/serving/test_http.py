@@ -1,6 +1,7 @@
 """The HTTP interface: answers, errors, limits, and who may come in."""
 
 import concurrent.futures
+import contextlib
 import http.client
 import json
 import os
@@ -8,7 +9,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ds2_jax.audio.reading import read_audio
 from ds2_jax.recognition.formats import to_srt, to_vtt
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.serving import uploads
+from ds2_jax.serving.errors import RequestError
 from ds2_jax.serving.options import Limits
 from ds2_jax.system.errors import InputError
 from tests.serving.servers import Running, running, write_talk
@@ -90,11 +92,30 @@ def test_a_stream_of_events_adds_up_to_the_text(
     server.wait_until_idle()
 
 
-def test_an_error_after_the_stream_has_begun_is_an_event(server: Running, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_has_the_status_of_its_error(server: Running, tmp_path: Path) -> None:
     audio = tmp_path / "a.txt"
     audio.write_text("no audio at all")
-    [event] = events_of(server.post(audio, stream="true"))
-    assert event["error"]["code"] == "unreadable_audio"
+    for stream in ("true", "false"):
+        answer = server.post(audio, stream=stream)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unreadable_audio")
+    server.wait_until_idle()
+
+
+def test_an_error_after_the_stream_has_begun_is_an_event(
+    server: Running, audio: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognise = server.service.recognise
+
+    async def broken(*arguments: Any) -> AsyncGenerator[Any, None]:
+        async with contextlib.aclosing(recognise(*arguments)) as results:
+            async for each in results:
+                yield each
+                raise RequestError(500, "The model broke.")
+
+    monkeypatch.setattr(server.service, "recognise", broken)
+    first, error = events_of(server.post(audio, model="live", stream="true"))
+    assert first["type"] == "transcript.text.delta"
+    assert error["error"]["message"] == "The model broke."
     server.wait_until_idle()
 
 
