@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from ds2_jax.bench import costs
 from ds2_jax.bench.child import Child
-from ds2_jax.bench.options import Options, Size, parse_size
+from ds2_jax.bench.options import Forward, Options, Size, parse_size
 from ds2_jax.engines.engine import EngineName
 from ds2_jax.system.interrupts import temporary_folder
 from ds2_jax.text.alphabet import Alphabet
@@ -114,17 +114,18 @@ def has_peer() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def steps_to_measure(options: Options, kind: Literal["train", "forward"]) -> list[tuple[str, Size]]:
-    """Lists the names and sizes of the rows of train or forward."""
+def steps_to_measure(options: Options, kind: Literal["train", "forward"]) -> list[tuple[str, Size, Forward]]:
+    """Lists the names, sizes and engines of the rows of train or forward."""
     sizes = [parse_size(text, options.batch_size, options.frames) for text in options.sizes]
-    rows = [(f"{kind} {size}", size) for size in sizes]
-    if kind == "forward":
-        alone = dataclasses.replace(sizes[0], batch_size=1, num_frames=UTTERANCE_FRAMES)
-        rows.append((f"forward {alone}", alone))
-    return rows
+    if kind == "train":
+        return [(f"train {size}", size, "jax") for size in sizes]
+    sizes.append(dataclasses.replace(sizes[0], batch_size=1, num_frames=UTTERANCE_FRAMES))
+    return [(f"forward {size}, {engine}", size, engine) for size in sizes for engine in get_args(Forward)]
 
 
-def measure_step(kind: Literal["train", "forward"], name: str, size: Size, options: Options, machine: Machine) -> Row:
+def measure_step(
+    kind: Literal["train", "forward"], name: str, size: Size, engine: Forward, options: Options, machine: Machine
+) -> Row:
     """Measures a training step or forward pass. Both sides run in turn, after one run of each to warm up."""
     logger.info(f"measuring {name}")
     row = Row(name, 0.0, runs=options.runs)
@@ -132,11 +133,11 @@ def measure_step(kind: Literal["train", "forward"], name: str, size: Size, optio
         environment = stack.enter_context(compilation_cache())
         inputs = str(stack.enter_context(temporary_folder()) / "inputs.npz")
         with Child(OURS, environment) as cold:
-            cold.ask("load", kind=kind, size=size.to_json())
+            cold.ask("load", kind=kind, size=size.to_json(), engine=engine)
             row.values["first_process"] = cold.ask("compile")
             cold.ask("write_inputs", path=inputs)
         ours = stack.enter_context(Child(OURS, environment))
-        ours.ask("load", kind=kind, size=size.to_json())
+        ours.ask("load", kind=kind, size=size.to_json(), engine=engine)
         row.values["second_process"] = ours.ask("compile")
         ours.timed("run")
         peer = None
@@ -338,7 +339,7 @@ def measure_all(options: Options, machine: Machine) -> list[Row]:
     kinds: tuple[Literal["train", "forward"], ...] = ("train", "forward")
     for kind in kinds:
         if kind in options.work:
-            rows += [measure_step(kind, name, size, options, machine) for name, size in steps_to_measure(options, kind)]
+            rows += [measure_step(kind, *step, options, machine) for step in steps_to_measure(options, kind)]
     if "pipeline" in options.work:
         rows.append(measure_pipeline(options))
     if "transcribe" in options.work:

@@ -15,6 +15,9 @@ from ds2_jax.system.checks import require
 CHUNK_SECONDS = 0.32
 """Seconds of sound that come to live recognition at once, as from a network."""
 
+Forward = Literal["onnx", "onnx int8", "jax"]
+"""What runs a forward pass: an engine, or ONNX Runtime with recurrent weights in 8 bits."""
+
 Work = Literal["train", "forward", "pipeline", "transcribe", "live", "decode", "scaling", "librispeech"]
 
 

@@ -8,12 +8,15 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnxruntime
 
 from ds2_jax.audio import made_speech
 from ds2_jax.bench import child
 from ds2_jax.bench.compile_counts import Programs
-from ds2_jax.bench.options import Size
+from ds2_jax.bench.options import Forward, Size
 from ds2_jax.config import Config
+from ds2_jax.engines import graph
+from ds2_jax.engines.onnx import OnnxEngine
 from ds2_jax.model import features
 from ds2_jax.model.inference import infer, init_variables
 from ds2_jax.model.optimizer import make_optimizer
@@ -32,12 +35,13 @@ class Step:
 
     Args:
         kind: train calls `update.train_step` through `parallel.parallel_train_step` and donates the state, like
-            training. forward calls `inference.infer`, like transcribing.
+            training. forward calls `inference.infer`, like transcribing, or an engine of ONNX Runtime.
         size: the sizes of model and batch.
+        engine: what runs a forward pass.
     """
 
-    def __init__(self, kind: Literal["train", "forward"], size: Size) -> None:
-        self._kind, self._config = kind, size.config
+    def __init__(self, kind: Literal["train", "forward"], size: Size, engine: Forward = "jax") -> None:
+        self._kind, self._config, self._engine = kind, size.config, engine
         self._batch = make_batch(size)
         num_labels = Alphabet(self._config.data.alphabet).size
         tx = make_optimizer(self._config, steps_per_epoch=1000, total_steps=70_000)
@@ -59,7 +63,15 @@ class Step:
     def compile(self) -> float:
         """Traces, lowers and compiles, and returns the seconds that this takes. Later calls reuse the program."""
         started = time.perf_counter()
-        self._compiled = self._function.lower(*self._arguments()).compile()
+        if self._engine == "jax":
+            self._compiled = self._function.lower(*self._arguments()).compile()
+        else:
+            model = graph.whole(self._config, jax.tree.map(np.asarray, self._state))
+            content = (graph.quantised(model) if self._engine == "onnx int8" else model).SerializeToString()
+            num_labels = Alphabet(self._config.data.alphabet).size
+            onnx = OnnxEngine("The model", self._config, num_labels, lambda: content, lambda _: b"")
+            onnx.log_probs(np.zeros((1, 1), np.float32), np.ones(1, np.int32))
+            self._function = lambda _, *arguments: onnx.log_probs(*arguments)
         return time.perf_counter() - started
 
     def arrays_memory(self) -> float:
@@ -142,8 +154,8 @@ def main() -> None:
         programs.take()
         return {"seconds": loaded[0].compile(), **programs.take()}
 
-    def load(kind: Literal["train", "forward"], size: dict[str, int]) -> float:
-        loaded.append(Step(kind, Size(**size)))
+    def load(kind: Literal["train", "forward"], size: dict[str, int], engine: Forward = "jax") -> float:
+        loaded.append(Step(kind, Size(**size), engine))
         return child.peak_memory()
 
     child.serve(
@@ -155,7 +167,10 @@ def main() -> None:
             "write_inputs": lambda path: loaded[0].write_inputs(Path(path)),
             "peak_memory": child.peak_memory,
             "matrix_product": matrix_product,
-            "describe": lambda: f"jax {jax.__version__}, {jax.local_device_count()} x {jax.devices()[0].device_kind}",
+            "describe": lambda: (
+                f"jax {jax.__version__}, {jax.local_device_count()} x {jax.devices()[0].device_kind}, onnxruntime "
+                f"{onnxruntime.__version__}"
+            ),
         }
     )
 

@@ -74,9 +74,12 @@ def test_the_pipeline_is_measured_on_own_recordings(tmp_path: Path, capsys: pyte
 def test_all_other_work_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(measure, "UTTERANCE_FRAMES", 31)
     result = run_bench(capsys, "forward", "transcribe", "pipeline", "librispeech", "--minutes", "0.5")
-    batch, alone, pipeline, with_onnx, transcribe = result["rows"]
-    assert batch["work"] == "forward 1 x 8, 2 x 21 frames"
-    assert alone["work"] == "forward 1 x 8, 1 x 31 frames"
+    *forward, pipeline, with_onnx, transcribe = result["rows"]
+    assert [row["work"] for row in forward] == [
+        f"forward 1 x 8, {batch} frames, {engine}"
+        for batch in ("2 x 21", "1 x 31")
+        for engine in ("onnx", "onnx int8", "jax")
+    ]
     assert pipeline["values"]["audio_seconds"] >= 30
     assert with_onnx["work"] == "transcribe 1 x 8, a file of 5 s, onnx"
     assert with_onnx["values"]["second_process"]["first"]["compiled"] == 0
