@@ -14,6 +14,7 @@ from ds2_jax.data.skipped import Skipped
 from ds2_jax.data.splits import Split, read_split
 from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.decoding.unknown_words import UnknownWords
 from ds2_jax.engines.engine import EngineName
 from ds2_jax.evaluation.account import print_and_write
 from ds2_jax.evaluation.provenance import Provenance
@@ -28,15 +29,11 @@ from ds2_jax.runs.fitted import run_decoder, with_tuned
 from ds2_jax.runs.model import read_config
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.runs.weights import weights_of
-from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import make_writable
-from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
 
 logger = logging.getLogger(__package__)
-
-MANY_UNKNOWN = 0.1
-"""From this share of unknown words on, the language model or its weights do not fit the run."""
 
 
 def evaluate(
@@ -85,8 +82,12 @@ def evaluate(
     worst = Worst(NUM_UTTERANCES)
     evaluation = opened.evaluate(on_problem=Skipped(listed), on_result=worst)
     evaluation = print_and_write(evaluation, opened.provenance, str(manifest), results)
-    if decoding.lm and (hint := hint_at_unknown_words(evaluation, opened.decoder, run, decoding.lm)):
-        logger.info(hint)
+    if decoding.lm:
+        unknown = UnknownWords(opened.decoder.knows)
+        for result in evaluation.results:
+            unknown.add(result.hypothesis)
+        if hint := unknown.hint(run, decoding.lm):
+            logger.info(hint)
     comparison = None if rival is None else compare(evaluation.results, rival, manifest, opened.provenance)
     if comparison is not None:
         print(comparison)
@@ -95,25 +96,6 @@ def evaluate(
         found = contents(origin, evaluation, comparison)
         print(f"report: {write_report(report_folder, found, worst.examples, config, opened.decoder)}")
     return evaluation
-
-
-def hint_at_unknown_words(evaluation: Evaluation, decoder: Decoder, run: Path, lm: Path) -> str:
-    """Says what to do if many recognised words are not in the language model; "" if they are few.
-
-    Args:
-        evaluation: the results.
-        decoder: the decoder that gave them.
-        run: the folder of the run.
-        lm: the language model.
-    """
-    words = [word for result in evaluation.results for word in result.hypothesis.split()]
-    unknown = [word for word in words if not decoder.knows(word)]
-    if len(unknown) <= MANY_UNKNOWN * len(words):
-        return ""
-    tune = command("lm", "tune", run, "--lm", lm)
-    others = "--closed-vocabulary allows no such word, and a larger --unknown-penalty makes them dearer"
-    found = f"{len(unknown)} of the {len(words)} recognised words are not in {lm}, such as {shorten(unknown[0])}"
-    return f"{found}: {tune} looks for better weights, {others}"
 
 
 class _Opened(NamedTuple):

@@ -201,6 +201,10 @@ class Recogniser:
         more = (f"{word}={boost}" for word, boost in hot_words.items() if word not in options.hot_words)
         return self._model.decoder(dataclasses.replace(options, hot_word=(*options.hot_word, *more)))
 
+    def knows(self, word: str) -> bool:
+        """Whether the language model knows a word; True without a language model of words."""
+        return self._decode.knows(word)
+
     def log_probs(self, audio: Audio, sample_rate: int | None = None) -> np.ndarray:
         """Computes the model's log-probabilities for a recording of any length, on one grid of frames.
 

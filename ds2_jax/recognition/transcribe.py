@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from ds2_jax.audio.timeline import Timeline
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.decoding.unknown_words import UnknownWords
 from ds2_jax.engines.engine import EngineName
 from ds2_jax.recognition.formats import Format
 from ds2_jax.recognition.inputs import STANDARD_INPUT, AudioFile, find_audio, read_input_blocks, save_standard_input
@@ -20,6 +21,9 @@ from ds2_jax.system.errors import InputError
 from ds2_jax.system.interrupts import temporary_folder
 
 logger = logging.getLogger(__package__)
+
+FEW_UNKNOWN = 4
+"""So many words that the language model lacks are not worth a hint."""
 
 
 def transcribe(
@@ -63,7 +67,11 @@ def transcribe(
     with temporary_folder() as folder:
         piped = any(file.path == STANDARD_INPUT and file.utterance is None for file in files)
         standard_input = save_standard_input(folder) if piped else None
-        return _transcribe(recogniser, files, output, standard_input, load_seconds)
+        unknown = UnknownWords(recogniser.knows, FEW_UNKNOWN)
+        code = _transcribe(recogniser, files, output, standard_input, load_seconds, unknown)
+        if decoding.lm and (hint := unknown.hint(run, decoding.lm)):
+            logger.info(hint)
+        return code
 
 
 def _transcribe(
@@ -72,6 +80,7 @@ def _transcribe(
     output: Output,
     standard_input: Path | None,
     load_seconds: float,
+    unknown: UnknownWords,
 ) -> int:
     sample_rate = recogniser.config.features.sample_rate
 
@@ -90,6 +99,7 @@ def _transcribe(
                     logger.error(result)
                 else:
                     seconds += result.sound_seconds
+                    unknown.add(result.text)
                     output.write(file, result, with_path=len(files) > 1)
             bar.update()
     elapsed = time.perf_counter() - started

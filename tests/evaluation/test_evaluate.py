@@ -16,19 +16,17 @@ import soundfile
 from ds2_jax.config import DataConfig
 from ds2_jax.data.manifest import TimedWord, Utterance, read_manifest, write_manifest
 from ds2_jax.data.splits import Split
-from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.evaluation import results as results_lib
 from ds2_jax.evaluation.account import account
-from ds2_jax.evaluation.evaluate import evaluate, hint_at_unknown_words
+from ds2_jax.evaluation.evaluate import evaluate
 from ds2_jax.evaluation.results import Evaluation, Result, read_evaluation, write_evaluation
 from ds2_jax.evaluation.split_outputs import evaluate_split
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system import interrupts
 from ds2_jax.system.errors import InputError
-from ds2_jax.text.alphabet import Alphabet
 from tests.small_runs import RATE, SMALL_CONFIG, write_noise, write_noise_manifest, write_untrained_run
 
 
@@ -298,27 +296,3 @@ def test_constant_sound_has_no_text_and_one_loss(tmp_path: Path) -> None:
         assert texts["silent"] == ""
         assert texts["loud"]
     assert evaluation.unalignable == 0
-
-
-class Knowing(Decoder):
-    """Knows some words."""
-
-    def knows(self, word: str) -> bool:
-        return word in ("GO", "ON", "ONE")
-
-
-def test_many_unknown_words_are_told_with_what_to_do() -> None:
-    decoder = Knowing(Alphabet("AB "), 0.02)
-    lm = Path("my lm.arpa")
-
-    def hint(*hypotheses: str) -> str:
-        evaluation = Evaluation([result(str(i), "GO", text) for i, text in enumerate(hypotheses)], 0.0, 0)
-        return hint_at_unknown_words(evaluation, decoder, Path("run"), lm)
-
-    assert hint("GO ON", "ONE GOON") == (
-        "1 of the 4 recognised words are not in my lm.arpa, such as GOON: python main.py lm tune run --lm 'my lm.arpa' "
-        "looks for better weights, --closed-vocabulary allows no such word, and a larger --unknown-penalty makes them "
-        "dearer"
-    )
-    assert hint("GO " * 9, "GOON") == ""
-    assert hint("") == ""
