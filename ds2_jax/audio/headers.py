@@ -13,6 +13,7 @@ SPHERE_MAX_HEADER_BYTES = 1 << 16
 LARGEST = 1 << 60  # a size that nobody writes
 SMALLEST_CHUNK = 8  # bytes: name and size
 MOST_PADDING = 1 << 16
+MOST_BEFORE_SOUND = 1 << 24  # bytes; what describes the sound, pictures included, is shorter
 # Chunks that hold no sound and often stand beside it. One of them is recognised even if it is cut short.
 METADATA_CHUNKS = frozenset(
     {b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"cue ", b"smpl", b"PEAK", b"fact", b"JUNK", b"PAD ", b"FLLR"}
@@ -111,6 +112,8 @@ def _wav_sound(file: BinaryIO, end: int) -> _WavSound | None:
     order = ">" if head.startswith(b"RIFX") else "<"
     for name, stated, start in _chunks(file, 12, order):
         if name in (b"fmt ", b"fact"):
+            if len(about) + stated > MOST_BEFORE_SOUND:  # a size that a damaged file states
+                return None
             file.seek(start - SMALLEST_CHUNK)
             about += file.read(SMALLEST_CHUNK + stated) + bytes(stated % 2)
         if name == b"ds64":
@@ -164,7 +167,7 @@ def _aiff_with_sound_behind(path: Source, file: BinaryIO, end: int) -> Parts | N
             break
     else:
         return None
-    if common is None or stated == 0 or _only_chunks(file, start + stated, end, ">"):
+    if common is None or start > MOST_BEFORE_SOUND or stated == 0 or _only_chunks(file, start + stated, end, ">"):
         return None
     file.seek(0)
     head = bytearray(file.read(start))
@@ -188,8 +191,10 @@ def _caf_with_sound_behind(path: Source, file: BinaryIO, end: int) -> Parts | No
         file.seek(offset)
     else:
         return None
+    if not 0 < start <= MOST_BEFORE_SOUND:
+        return None
     file.seek(0)
-    return Parts(path, file.read(start - 8) + struct.pack(">q", end - start), [(start, end)]) if start else None
+    return Parts(path, file.read(start - 8) + struct.pack(">q", end - start), [(start, end)])
 
 
 def _au_with_sound_behind(path: Source, file: BinaryIO, end: int) -> Parts | None:

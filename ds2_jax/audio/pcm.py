@@ -17,6 +17,8 @@ PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 """Codings in the header of a WAV file."""
 WAV_FORMATS: dict[tuple[int, int], str] = {(PCM, 16): "s16le", (PCM, 32): "s32le", (PCM, 8): "u8", (FLOAT, 32): "f32le"}
 BLOCK_SECONDS = 0.04
+READ_BYTES = 1 << 16
+"""Most bytes of a chunk in front of the samples that are held at once; a header may state any size."""
 
 
 class PcmStream(NamedTuple):
@@ -66,7 +68,10 @@ def _read_header(pipe: BinaryIO) -> tuple[int, int, str]:
         name, size = struct.unpack("<4sI", header)
         if name == b"data" and found:
             return found
-        content = pipe.read(size + size % 2)
+        content = pipe.read(min(size + size % 2, READ_BYTES))
+        left = size + size % 2 - len(content)
+        while left and (skipped := pipe.read(min(left, READ_BYTES))):
+            left -= len(skipped)
         if name == b"fmt " and len(content) >= 16:
             coding, channels, rate, _, _, bits = struct.unpack("<HHIIHH", content[:16])
             if coding == EXTENSIBLE and len(content) >= 26:

@@ -81,6 +81,8 @@ def open_audio(source: Source) -> Iterator[Opened]:
             raise unusable(source, f"have a rate of {MIN_RATE} to {MAX_RATE} Hz", f"{file.samplerate} Hz")
         num_samples = file.frames
         if file.format == "MP3" and (frames := mp3.find_frames(source)):
+            if frames.stated is None and frames.start:  # libsndfile's estimate of the length would count the tag
+                file = _open(source, Parts(source, b"", [(frames.start, num_bytes(source))]), stack)
             if (parts := _mp3_parts(source, frames, file.frames)) is not None:
                 file = _open(source, parts, stack)
                 num_samples = file.frames
@@ -107,6 +109,8 @@ def _mp3_parts(source: Source, frames: mp3.Frames, num_samples: int) -> Parts | 
         rule = "keep its sample rate and channels to the end"
         message = f"{source} must {rule}, got an MP3 in which they change. Install ffmpeg to read it."
         raise UnknownFormatError(message, frames.ranges)
+    if frames.stated is not None and max(frames.num_frames + 1, num_samples / frames.samples_per_frame) < frames.stated:
+        raise unusable(source, f"hold the {frames.stated} frames that its header states", f"{frames.num_frames}")
     # The header's own frame may be counted.
     whole = num_samples >= frames.num_samples if frames.stated is None else frames.num_frames <= frames.stated + 1
     if whole and not frames.changes:

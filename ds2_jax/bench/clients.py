@@ -40,7 +40,8 @@ class Server:
 
     def __init__(self, port: int, ready_seconds: float) -> None:
         self.port, self.ready_seconds = port, ready_seconds
-        self._connections = threading.local()
+        self._of_thread = threading.local()
+        self._connections: list[http.client.HTTPConnection] = []
         self._bodies: dict[Path, bytes] = {}
 
     def seconds_of(self, file: Path) -> float:
@@ -55,9 +56,10 @@ class Server:
         Raises:
             InputError: the server does not recognise it.
         """
-        if not hasattr(self._connections, "own"):
-            self._connections.own = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
-        connection = self._connections.own
+        if not hasattr(self._of_thread, "connection"):
+            self._of_thread.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
+            self._connections.append(self._of_thread.connection)
+        connection = self._of_thread.connection
         headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
         connection.request("POST", "/v1/audio/transcriptions", self._bodies[file], headers)
         response = connection.getresponse()
@@ -66,6 +68,11 @@ class Server:
             raise InputError(f"The server must recognise {file}, got {response.status}: {content[:500]!r}.")
         answer: dict[str, Any] = json.loads(content)
         return answer
+
+    def close(self) -> None:
+        """Closes the connections of all threads, which must have ended their requests."""
+        for connection in self._connections:
+            connection.close()
 
 
 def seconds_of_request(server: Server, file: Path) -> float:
@@ -98,7 +105,8 @@ def start_server(run: Path, engine: EngineName | None, log: Path) -> Iterator[Se
             if process.poll() is not None or time.perf_counter() - started > START_SECONDS:
                 raise InputError(f"serve must start, got:\n{log.read_text()}")
             time.sleep(0.01)
-        yield Server(int(found[1]), time.perf_counter() - started)
+        with contextlib.closing(Server(int(found[1]), time.perf_counter() - started)) as server:
+            yield server
     finally:
         process.terminate()
         process.wait()

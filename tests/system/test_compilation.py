@@ -110,7 +110,9 @@ def test_second_start_of_training_compiles_nothing_and_gives_the_same_bits(tmp_p
 def test_second_start_compiles_nothing_even_when_two_first_ones_ran_at_once(command: str, tmp_path: Path) -> None:
     manifest = write_noise_manifest(tmp_path / "data")
     run = write_untrained_run(tmp_path / "run", SMALL_CONFIG)
-    words = [write_noise(tmp_path / "one.wav")] if command == "transcribe" else ["--manifest", manifest]
+    words = (
+        [write_noise(tmp_path / "one.wav"), "--engine", "jax"] if command == "transcribe" else ["--manifest", manifest]
+    )
     both = [begin(tmp_path / "cache", command, run, *words) for _ in range(2)]
     first, other = (finish() for finish in both)
     later = begin(tmp_path / "cache", command, run, *words)()

@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two configurations; an epoch has five batches of nine rows, and one recording is too short.
 
     smooth.py replaces the model's ReLU of small.py. The gradient of a ReLU jumps if an input is so near to 0 that
-    rounding decides; that made norms differ by 7e-4.
+    rounding decides; that made norms differ by 2e-4 to 7e-4.
     """
     folder = tmp_path_factory.mktemp("joint")
     transcripts = tuple(f"{word} {other}" for word in ("GO", "NO", "STOP") for other in ("ON", "IN", "LEFT")) * 5
@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"config = from_json(Path({str(folder / 'settings.json')!r}).read_text())\n"
     )
     (folder / "small.py").write_text(small)
-    smooth = "import jax.numpy as jnp\nfrom ds2_jax import model\nmodel.clipped_relu = jnp.tanh\n"
+    smooth = "import jax.numpy as jnp\nfrom ds2_jax.model import network\nnetwork.clipped_relu = jnp.tanh\n"
     (folder / "smooth.py").write_text(small + smooth)
     return folder
 
