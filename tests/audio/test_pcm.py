@@ -1,7 +1,9 @@
 """Samples that come through a pipe, with and without the header of a WAV file."""
 
 import io
+import os
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +65,16 @@ def header(coding: int = 1, channels: int = 1, rate: int = RATE, bits: int = 16)
 def test_what_is_no_sound_is_refused(data: bytes, rate: int | None, message: str) -> None:
     with pytest.raises(InputError, match=f"^Standard input {message}"):
         list(read_pcm(io.BytesIO(data), rate, "s16le").blocks)
+
+
+def test_a_chunk_in_a_pipe_may_state_any_size() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, header()[:36] + b"LIST" + struct.pack("<I", 2**32 - 2) + bytes(3000))
+    os.close(writer)
+    tracemalloc.start()
+    try:
+        with os.fdopen(reader, "rb") as pipe, pytest.raises(InputError, match="got a header without samples"):
+            read_pcm(pipe, None, "s16le")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()

@@ -2,6 +2,7 @@
 
 import os
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -171,3 +172,20 @@ def test_samples_that_are_not_finite_or_far_too_loud(tmp_path: Path, value: floa
 def test_16_bit_numbers_in_a_float_file(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", tone() * 2**15, RATE, "FLOAT")
     np.testing.assert_allclose(read_audio(path, RATE), tone()[:, 0] * 2**15, rtol=1e-6, atol=1e-2)
+
+
+@pytest.mark.parametrize("audio_format", ["WAV", "AIFF"])
+def test_no_more_memory_is_asked_for_than_a_file_has(tmp_path: Path, audio_format: str) -> None:
+    path = tmp_path / "a"
+    soundfile.write(path, tone(0.2), RATE, format=audio_format)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"fmt " if audio_format == "WAV" else b"COMM") + 4
+    data[place : place + 4] = (2**32 - 2).to_bytes(4, "little" if audio_format == "WAV" else "big")
+    path.write_bytes(data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"/a must be "):
+            read_audio(path, RATE)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()

@@ -5,6 +5,7 @@ They are read in a separate process. tests/fuzz/target.py has the rules, the oth
 
 import ast
 import collections
+import contextlib
 import copy
 import dataclasses
 import json
@@ -66,6 +67,15 @@ def test_the_same_number_is_the_same_file(name: str) -> None:
     first, second = ([TARGETS[name].content(name, number) for number in range(20)] for _ in range(2))
     assert first == second
     assert len(set(first)) > 10
+
+
+@pytest.mark.parametrize(("name", "number"), [("mp3", 1007), ("mp3", 1146)])
+def test_a_damaged_mp3_is_the_same_from_memory(name: str, number: int, tmp_path: Path) -> None:
+    """The frame with the Info header, or the tag before it, is damaged."""
+    path = tmp_path / TARGETS[name].file
+    path.write_bytes(TARGETS[name].content(name, number))
+    with contextlib.suppress(InputError):
+        TARGETS[name].read(path)
 
 
 @pytest.mark.slow
