@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from ds2_jax.decoding.decoder import Decoder
@@ -26,9 +28,11 @@ logger = logging.getLogger(__package__)
 SECONDS_AT_ONCE = 2.0
 """A longer message is recognised in parts, so that other streams get their turn."""
 NO_SAMPLES = np.zeros(0, np.int16)
-NORMAL, UNSUPPORTED, POLICY, FAILED = 1000, 1003, 1008, 1011
-"""Codes with which a WebSocket closes: the talk has ended, a message is none of its protocol, the client broke a rule,
-or the server failed."""
+LAST_SECONDS, POLL_SECONDS = 2.0, 0.5
+"""While the server stops, a talk ends when nothing has come for so long; how often it looks."""
+NORMAL, GOING_AWAY, UNSUPPORTED, POLICY, FAILED = 1000, 1001, 1003, 1008, 1011
+"""Codes with which a WebSocket closes: the talk has ended, the server stops, a message is none of its protocol, the
+client broke a rule, or the server failed."""
 
 
 class ProtocolError(Exception):
@@ -53,6 +57,9 @@ class Talk(Protocol):
             StreamError: the message could not be recognised.
             WebSocketDisconnect: the client has gone.
         """
+
+    async def end(self) -> None:
+        """Sends the words that are left, because the server stops. Raises what `hear` does."""
 
     def close(self) -> None:
         """Frees what it holds."""
@@ -102,16 +109,20 @@ async def converse(socket: WebSocket, protocol: str, make: Callable[[Service, Li
             line = Line(socket, service.limits.idle_seconds)
             talk = make(service, line)
             await accept(socket, protocol)
-            await _converse(socket, line, talk, service.limits.idle_seconds)
+            await _converse(socket, line, talk, service)
     except RequestError as error:
         await socket.send_denial_response(error.response())
 
 
-async def _converse(socket: WebSocket, line: Line, talk: Talk, idle_seconds: float) -> None:
+async def _converse(socket: WebSocket, line: Line, talk: Talk, service: Service) -> None:
     try:
         await talk.begin()
         while True:
-            message = await asyncio.wait_for(socket.receive(), idle_seconds)
+            message = await _next(socket, service)
+            if message is None:
+                await talk.end()
+                await line.close(GOING_AWAY, "the server stops")
+                return
             if message["type"] == "websocket.disconnect":
                 return
             content = message.get("bytes")
@@ -121,13 +132,35 @@ async def _converse(socket: WebSocket, line: Line, talk: Talk, idle_seconds: flo
     except WebSocketDisconnect:
         return
     except TimeoutError:
-        await line.close(POLICY, f"nothing came for {idle_seconds:g} s")
+        await line.close(POLICY, f"nothing came for {service.limits.idle_seconds:g} s")
     except ProtocolError as error:
         await line.close(UNSUPPORTED, str(error))
     except StreamError as error:
         await line.close(FAILED, str(error))
     finally:
         talk.close()
+
+
+async def _next(socket: WebSocket, service: Service) -> Message | None:
+    """Waits for a message; returns None if the server stops and nothing comes.
+
+    Raises:
+        TimeoutError: nothing came for as long as a client may be idle.
+    """
+    coming = asyncio.ensure_future(socket.receive())
+    started, most = time.monotonic(), service.limits.idle_seconds
+    try:
+        while not (await asyncio.wait((coming,), timeout=min(POLL_SECONDS, most)))[0]:
+            idle = time.monotonic() - started
+            if service.draining and idle >= LAST_SECONDS:
+                return None
+            if idle >= most:
+                raise TimeoutError
+        return coming.result()
+    finally:
+        coming.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await coming
 
 
 class LiveStream:

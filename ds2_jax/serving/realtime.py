@@ -116,6 +116,13 @@ class Session:
             await self._fail_turn()
         return True
 
+    async def end(self) -> None:
+        """See `live.Talk`."""
+        if self._settings.vad is not None:
+            await self._end_stream(detect=True)
+        elif self._heard > self._turn_start:
+            await self._commit()
+
     def close(self) -> None:
         """See `live.Talk`."""
         if self._stream is not None:

@@ -108,6 +108,11 @@ class VoskTalk:
             await self._line.send(await self._ended())
         return "eof" not in command
 
+    async def end(self) -> None:
+        """See `live.Talk`."""
+        if self._stream is not None:
+            await self._line.send(await self._ended())
+
     def close(self) -> None:
         """See `live.Talk`."""
         if self._stream is not None:
