@@ -38,7 +38,10 @@ pytestmark = pytest.mark.slow
 
 examples = functools.partial(environments.examples, "export.md")
 NUM_RECORDINGS = 4
-CONFIG = dataclasses.replace(SMALL_CONFIG, model=dataclasses.replace(SMALL_CONFIG.model, hidden_size=32))
+# So many channels go through Fourier transforms.
+CONFIG = dataclasses.replace(
+    SMALL_CONFIG, model=dataclasses.replace(SMALL_CONFIG.model, hidden_size=32, channels=(16, 16))
+)
 CLOSE = 1e-4
 """Largest difference in log-probability, as a share of the largest of them."""
 LIVE = dataclasses.replace(
@@ -75,7 +78,7 @@ def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, waveforms: list[np.ndarray]) -> Path:
-    return write_run(tmp_path_factory.mktemp("run") / "small", CONFIG, waveforms, extra=1)
+    return write_run(tmp_path_factory.mktemp("run") / "small", CONFIG, waveforms, extra=2)
 
 
 @pytest.fixture(scope="module")
