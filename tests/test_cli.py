@@ -281,7 +281,8 @@ def test_missing_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     words = [write_noise(tmp_path / "a.wav")] if command == "transcribe" else []
     assert run_cli(capsys, command, tmp_path / "no", *words) == (
         1,
-        f"error: RUN must be the folder of a training run, got {tmp_path / 'no'}, which has no config.json.",
+        "error: RUN must be the folder of a training run, or a folder or file that export wrote, got "
+        f"{tmp_path / 'no'}, where there is nothing.",
     )
     code, message = run_cli(capsys, command)
     assert code == 1

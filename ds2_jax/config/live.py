@@ -92,7 +92,7 @@ def describe(config: Config) -> str:
     """Says how far a model's text is behind the speech, or what a model costs that cannot stream."""
     if can_stream(config):
         behind = 1000 * (look_ahead_seconds(config) + STEP_SECONDS)
-        return f"text comes {behind:.0f} ms behind the speech, with {1000 * config.seconds_per_frame:.0f} ms a frame"
+        return f"text comes {behind:.0f} ms behind the speech; a frame lasts {1000 * config.seconds_per_frame:.0f} ms"
     return (
         "this model needs the whole segment, so the open one is recognised again as it grows, which takes some ten "
         "times as long; configs/an4_live.py shows how to train one that does not"

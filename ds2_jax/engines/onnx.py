@@ -166,7 +166,8 @@ def _check_values(found: list[Any], expected: Values, name: str) -> None:
 
 def _other_values(name: str, got: str) -> InputError:
     return InputError(
-        f"{name} must have the inputs and outputs of its settings, got {shorten(got)}. Export the model again."
+        f"{name} must have the inputs and outputs that `export` writes without --for, got {shorten(got)}. Give such a "
+        "folder or its model.onnx, or export the model again."
     )
 
 

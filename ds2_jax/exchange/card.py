@@ -54,6 +54,7 @@ const samples = Float32Array.from(new Int16Array(bytes.buffer, 44), (x) => x / 3
 const result = await recognise(samples);
 console.log(result.text);""",
 }
+INSTALLED = "Where ds2_jax is installed (`pip install .` in a clone of it):\n\n"
 LANGUAGES: Mapping[Kind, str] = {None: "sh", "transformers.js": "js"}
 
 
@@ -99,7 +100,7 @@ def text(run: Path, config: Config, variables: Any, found: Comparison, *, kind: 
         f"# {name}\n\nA Deep Speech 2 speech recogniser, trained and exported with ds2_jax {VERSION} on "
         f"{datetime.date.today().isoformat()}.",
         "\n".join(f"* {fact}" for fact in facts),
-        f"## Use with {kind or 'ds2_jax'}\n\n```{language}\n{use}\n```",
+        f"## Use with {kind or 'ds2_jax'}\n\n{INSTALLED if kind is None else ''}```{language}\n{use}\n```",
         "## Data\n\n" + "\n".join(_data(config)),
         "## Error rates\n\n" + _rates(run, found),
         "## Comparison with the run it comes from\n\n" + "\n".join(f"* {line}" for line in found.lines),

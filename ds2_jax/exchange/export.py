@@ -18,6 +18,7 @@ from ds2_jax.exchange.target import Target
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import read_tuned
 from ds2_jax.runs.model import Model, jax_engine, open_model, read_config, read_variables
+from ds2_jax.system import interrupts
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import make_writable, write_bytes, write_text
 from ds2_jax.text.alphabet import Alphabet
@@ -54,33 +55,48 @@ def export(run: Path, out: Path, *, int8: bool, stablehlo: bool, target: Target 
     variables = jax.device_get(read_variables(run, config))
     make_writable(out)
     manifest = manifest or proof.test_manifest(config)
+    # Only a folder that was compared is complete, so what an error or a signal leaves is no model.
+    with interrupts.temporary_folder(out) as folder:
+        written, files = _write(run, config, variables, folder, int8, stablehlo, target, manifest)
+        reference = Model(config, jax_engine(config, variables))
+        found = proof.compare(reference, written, manifest, same_waveform=target != "sherpa-onnx")
+        for line in found.lines:
+            print(line)
+        if fault := found.fault(int8=int8):
+            raise InputError(f"The written model must give what {run} gives, got {fault}. Please report this.")
+        kind, name = "stablehlo" if stablehlo else target, out.resolve().name
+        write_text(folder / "README.md", card.text(run, config, variables, found, kind=kind, int8=int8, name=name))
+        places = [out / file.relative_to(folder) for file in [*files, folder / "README.md"]]
+        for path in folder.iterdir():
+            path.replace(out / path.name)
+    for place in places:
+        print(f"{place}  {place.stat().st_size / 1e6:,.1f} MB")
+    return 0
+
+
+def _write(
+    run: Path,
+    config: Config,
+    variables: Any,
+    folder: Path,
+    int8: bool,
+    stablehlo: bool,
+    target: Target | None,
+    manifest: Path | None,
+) -> tuple[Model, list[Path]]:
+    """Writes a model; returns it as its reader has it, and its files. The arguments are those of `export`."""
     public = without_places(config)
     if stablehlo:
         from ds2_jax.exchange import stablehlo as stablehlo_lib
 
-        files = stablehlo_lib.write(public, variables, out)
-        written = Model(config, stablehlo_lib.StableHloEngine(out, config), has_step=False)
-    elif target:
-        files = layouts.write(target, public, variables, out, int8=int8, level=proof.level(config, manifest))
-        written = Model(config, layouts.LayoutEngine(target, out, config), has_step=False)
-    else:
-        files = _write_own(run, public, variables, out, int8=int8)
-        written = open_model(out, "onnx")
-    reference = Model(config, jax_engine(config, variables))
-    found = proof.compare(reference, written, manifest, same_waveform=target != "sherpa-onnx")
-    for line in found.lines:
-        print(line)
-    write_text(
-        out / "README.md",
-        card.text(
-            run, config, variables, found, kind="stablehlo" if stablehlo else target, int8=int8, name=out.resolve().name
-        ),
-    )
-    for file in [*files, out / "README.md"]:
-        print(f"{file}  {file.stat().st_size / 1e6:,.1f} MB")
-    if fault := found.fault(int8=int8):
-        raise InputError(f"{out} must give what {run} gives, got {fault}. Do not use it; please report this.")
-    return 0
+        files = stablehlo_lib.write(public, variables, folder)
+        return Model(config, stablehlo_lib.StableHloEngine(folder, config), has_step=False), files
+    if target:
+        level = proof.level(config, manifest)
+        files = layouts.write(target, public, variables, folder, int8=int8, level=level)
+        return Model(config, layouts.LayoutEngine(target, folder, config), has_step=False), files
+    files = _write_own(run, public, variables, folder, int8=int8)
+    return open_model(folder, "onnx"), files
 
 
 def client_facts(config: Config, frame: int) -> dict[str, str]:

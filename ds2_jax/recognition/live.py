@@ -1,5 +1,6 @@
 """Runs the command `live`: shows what is said while it is said."""
 
+import itertools
 import logging
 import queue
 import shutil
@@ -29,6 +30,7 @@ from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.recognition.streaming import Event, FinalText, PartialText
 from ds2_jax.recognition.transcript import in_file
 from ds2_jax.system import interrupts
+from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
 
 logger = logging.getLogger(__package__)
@@ -86,12 +88,16 @@ def live(
         InputError: the run or the audio cannot be read, or a microphone cannot be opened or gives no samples any more.
             What was said before is written first.
     """
+    piped = audio == STANDARD_INPUT
+    require(audio is None or device is None, "--device", "be used without AUDIO", device, "Leave out one.")
+    require(piped or sample_rate is None, "--sample-rate", "be used with AUDIO -", sample_rate, "Leave it out.")
+    require(not realtime or not (audio is None or piped), "--realtime", "be used with a file", True, "Leave it out.")
     recogniser = Recogniser(run, decoding, engine)
     config = recogniser.config
     source = _open(audio, device, sample_rate, sample_format, realtime, config)
     open_stdout()
-    logger.info(f"hearing {source.name}; {describe(config)}")
     stream = recogniser.stream(source.sample_rate, endpoints)
+    logger.info(f"hearing {source.name}; {describe(config)}")
     screen = Screen(output_format, source.timeline)
     error: InputError | None = None
     stopped: interrupts.Stopped | None = None
@@ -139,7 +145,8 @@ def _open(
         pcm = read_pcm(sys.stdin.buffer, sample_rate, sample_format)
         return Source("standard input", pcm.sample_rate, pcm.blocks, Timeline())
     timeline = Timeline()
-    blocks = read_blocks(audio, rate, timeline)
+    rest = read_blocks(audio, rate, timeline)
+    blocks = itertools.chain(list(itertools.islice(rest, 1)), rest)  # what is no audio is told at once
     return Source(str(audio), rate, _at_speed_of_speech(blocks, rate) if realtime else blocks, timeline)
 
 

@@ -56,7 +56,8 @@ def serve(
             raise
         raise InputError(
             f"serve must have the package {error.name}, got an environment without it. "
-            "Install it: pip install 'ds2_jax[serve]', or pip install -r requirements-serve.txt to recognise alone."
+            "Install it in a clone of ds2_jax: pip install '.[serve]', or pip install -r requirements-serve.txt where "
+            "requirements-recognise.txt is installed."
         ) from error
     models = named(runs, model, tables, usual)
     _prepare([each.engine for each in models.values()])

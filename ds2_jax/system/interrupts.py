@@ -136,7 +136,7 @@ def _wait(reader: socket.socket, _: socket.socket) -> None:
         while _next_signal(reader) != signal.SIGINT:  # schedulers send SIGTERM more than once
             pass
         number = signal.SIGINT
-    _say(f"\n{NAMES[number]}" + (f"; {prospects()}" if prospects else ""))
+    _say("\n" + "; ".join(filter(None, [NAMES[number], prospects() if prospects else ""])))
     _exit(128 + number)
 
 

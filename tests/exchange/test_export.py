@@ -16,7 +16,7 @@ from ds2_jax.config import Config
 from ds2_jax.decoding.calibration import UNCALIBRATED
 from ds2_jax.engines import stages
 from ds2_jax.exchange import layouts
-from ds2_jax.exchange.export import without_places
+from ds2_jax.exchange.export import export, without_places
 from ds2_jax.exchange.target import Target
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import Tuned, read_calibration, read_tuned, write_tuned
@@ -183,6 +183,12 @@ def test_int8_is_smaller_and_for_lstm_only(run: Path, tmp_path: Path, capsys: py
     assert cli.main(["export", str(write_run(tmp_path, gru)), "--out", str(tmp_path / "out"), "--int8"]) == 1
     assert "--int8 must have LSTM layers, got a model of gru layers" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_export_that_fails_leaves_an_empty_folder(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no\.jsonl"):
+        export(run, tmp_path / "out", int8=False, stablehlo=False, target=None, manifest=tmp_path / "no.jsonl")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_model_that_disagrees_is_refused(

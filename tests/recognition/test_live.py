@@ -267,5 +267,27 @@ def test_samples_that_a_microphone_lost_are_told(caplog: pytest.LogCaptureFixtur
 
 
 def test_what_a_model_costs_is_told() -> None:
-    assert describe(CONFIG) == "text comes 290 ms behind the speech, with 40 ms a frame"
+    assert describe(CONFIG) == "text comes 290 ms behind the speech; a frame lasts 40 ms"
     assert "recognised again as it grows" in describe(SMALL_CONFIG)
+
+
+def test_what_is_no_audio_is_told_at_once(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.wav").write_text("no audio")
+    assert cli.main(["live", str(run), str(tmp_path / "a.wav")]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/a.wav must be ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a.wav", "--device", "3"], "--device must be used without AUDIO, got '3'. Leave out one."),
+        (["a.wav", "--sample-rate", "8000"], "--sample-rate must be used with AUDIO -, got 8000. Leave it out."),
+        (["-", "--realtime"], "--realtime must be used with a file, got True. Leave it out."),
+        (["a.wav", "--lm", "no.arpa"], "The language model must be a readable file, got no.arpa: No such file or "),
+    ],
+)
+def test_options_without_effect_and_a_missing_model_are_refused(
+    run: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["live", str(run), *words]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {message}")

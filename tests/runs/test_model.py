@@ -97,7 +97,7 @@ def test_settings_that_are_too_long_are_refused(exported: Path) -> None:
 
 def test_a_step_of_another_model_is_refused(exported: Path) -> None:
     (exported / "streaming.onnx").write_bytes(hostile.whole())
-    assert f"{exported / 'streaming.onnx'} must have the inputs and outputs of its settings" in refusal(exported)
+    assert f"{exported / 'streaming.onnx'} must have the inputs and outputs that `export` writes" in refusal(exported)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,10 @@ def test_a_state_of_other_settings_is_refused(name: str, value: int, exported: P
 
 
 def test_a_step_of_other_frames_is_refused(exported: Path) -> None:
-    with pytest.raises(InputError, match=r"streaming\.onnx must have the inputs and outputs of its settings, got samp"):
+    with pytest.raises(
+        InputError,
+        match=r"streaming\.onnx must have the inputs and outputs that `export` writes .*, got samp",
+    ):
         StreamSteps(open_model(exported, "onnx"), 3)
 
 

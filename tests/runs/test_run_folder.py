@@ -255,7 +255,10 @@ def test_prospects_name_the_last_whole_checkpoint(tmp_path: Path) -> None:
 def test_folder_without_settings_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_config(tmp_path)
-    assert str(caught.value) == f"RUN must be the folder of a training run, got {tmp_path}, which has no config.json."
+    assert str(caught.value) == (
+        "RUN must be the folder of a training run, or a folder or file that export wrote, got "
+        f"{tmp_path}, which has no config.json."
+    )
 
 
 @pytest.mark.parametrize(

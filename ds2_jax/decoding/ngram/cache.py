@@ -62,9 +62,18 @@ def read_through_cache(path: Path) -> Contents:
 
 
 def digest_of(path: Path) -> str:
-    """Computes the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Computes the SHA-256 of the file of a language model, in hexadecimal.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"The language model must be a readable file, got {path}: {error.strerror}. Correct --lm."
+        ) from error
 
 
 def _say_uncached(error: Exception) -> None:

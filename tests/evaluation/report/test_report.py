@@ -95,7 +95,8 @@ def test_what_is_no_run_is_not_compared(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         evaluate(folder / "run", None, against=tmp_path)
     assert str(caught.value) == (
-        f"--against: RUN must be the folder of a training run, got {tmp_path}, which has no config.json. "
+        "--against: RUN must be the folder of a training run, or a folder or file that export wrote, got "
+        f"{tmp_path}, which has no config.json. "
         "Give --against the folder of a run, or a .jsonl of its evaluations folder."
     )
 
