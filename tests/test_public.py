@@ -137,6 +137,11 @@ def test_a_file_knows_its_own_rate(recogniser: ds2_jax.Recogniser, folder: Path)
         recogniser.transcribe(folder / "no.wav")
 
 
+def test_hot_words_need_boosts(folder: Path) -> None:
+    with pytest.raises(ds2_jax.InputError, match=r"^hot_words must map words to nats, as .* does, got 'GO'"):
+        ds2_jax.load(folder / "run", hot_words="GO")  # type: ignore[arg-type]
+
+
 def test_threads_share_a_recogniser(folder: Path) -> None:
     recogniser = ds2_jax.load(folder / "runs/an4_cpu", num_best=3)
     waveforms = [np.resize(read_audio(folder / "talk.wav", RATE), 8_000 + 500 * i) for i in range(8)]

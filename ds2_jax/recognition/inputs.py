@@ -118,7 +118,7 @@ def _search(path: Path, root: Path) -> Iterator[tuple[Path, PurePath]]:
     found = [each for each in below if each.suffix.lower() in SUFFIXES]
     if others := len(below) - len(found):
         unread = sorted({each.suffix.lower() or "no suffix" for each in below} - SUFFIXES)
-        logger.info(f"{path}: {others} other files ignored: {', '.join(unread)}")
+        logger.info(f"{path}: {others} other {'file' if others == 1 else 'files'} ignored: {', '.join(unread)}")
     if not found:
         suffixes = " ".join(sorted(AUDIO_SUFFIXES))
         raise InputError(f"{path} must hold audio files ({suffixes} ...), got none. Give another folder.")

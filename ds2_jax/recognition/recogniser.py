@@ -77,6 +77,7 @@ def load(
         >>> transcript = recogniser.transcribe("talk.wav")
         >>> readings = [reading.text for reading in transcript.segments[0].readings]
     """
+    require(isinstance(hot_words, Mapping | None), "hot_words", "map words to nats, as {'RUBOUT': 3.0} does", hot_words)
     boosts = tuple(f"{word}={boost}" for word, boost in (hot_words or {}).items())
     options = DecodingOptions(
         None if lm is None else Path(lm), alpha, beta, hot_word=boosts, num_best=num_best, beam_width=beam_width

@@ -141,6 +141,9 @@ class FakeRecogniser:
 
     config = SMALL_CONFIG
 
+    def knows(self, word: str) -> bool:
+        return True
+
     def __init__(self, run: Path, decoding: DecodingOptions, engine: EngineName | None) -> None:
         pass
 
