@@ -17,6 +17,7 @@ from ds2_jax.bench.peer import NUM_LABELS, normalise
 from ds2_jax.config import Config
 from ds2_jax.config.feature_settings import FLOOR
 from ds2_jax.config.mel_bands import mel_bands
+from ds2_jax.system.cores import num_cores
 
 
 class ForwardModel(nn.Module):
@@ -106,7 +107,7 @@ class Step:
 
 def main() -> None:
     """Serves requests: load, then run."""
-    torch.set_num_threads(child.num_cores())
+    torch.set_num_threads(num_cores())
     loaded: list[Step] = []
     child.serve(
         {

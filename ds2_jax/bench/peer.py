@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ds2_jax.bench import child
 from ds2_jax.bench.options import Size
+from ds2_jax.system.cores import num_cores
 
 NUM_LABELS = 29
 CLIP_NORM = 400.0
@@ -142,7 +143,7 @@ def describe() -> str:
 
 def main() -> None:
     """Serves requests for one `Step`: load, then run, peak_memory and matrix_product."""
-    torch.set_num_threads(child.num_cores())
+    torch.set_num_threads(num_cores())
     loaded: list[Step] = []
 
     def load(kind: Literal["train", "forward"], size: dict[str, int], inputs: str) -> float:

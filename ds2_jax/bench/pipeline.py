@@ -16,6 +16,7 @@ from ds2_jax.data import epochs
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.data.splits import Split, read_utterances
 from ds2_jax.parallel.rows import ONE_DEVICE
+from ds2_jax.system.cores import num_cores
 from ds2_jax.text.alphabet import Alphabet
 from ds2_jax.training.splits import make_stream
 
@@ -65,7 +66,7 @@ class Epochs:
         short = [dataclasses.replace(utterance, transcript="A") for utterance in utterances]
         self._split = Split(short, Alphabet(ENGLISH))
         longest = max(utterance.duration for utterance in utterances)
-        self._config = Config(data=DataConfig(num_workers=child.num_cores(), max_duration=max(20.0, longest)))
+        self._config = Config(data=DataConfig(num_workers=num_cores(), max_duration=max(20.0, longest)))
         noise, responses = write_sounds(folder)
         plain = PerturbConfig()
         some = PerturbConfig(
@@ -84,7 +85,7 @@ class Epochs:
             "audio_seconds": seconds,
             "files": len(self._split.utterances),
             "bytes_per_second": num_bytes / seconds,
-            "cores": child.num_cores(),
+            "cores": num_cores(),
             "perturbations": list(self._perturbations),
             "plan": str(epochs.Epochs(self._config, self._split)),
         }

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ds2_jax.bench import costs, measure
-from ds2_jax.bench.child import num_cores
 from ds2_jax.bench.decode import Decoding, measure_decoding
 from ds2_jax.bench.measure import Machine, Row
 from ds2_jax.bench.options import Options, parse_size
@@ -16,6 +15,7 @@ from ds2_jax.bench.scaling import BASE, Growth, measure_scaling
 from ds2_jax.data.epochs import Epochs
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.data.splits import Split, read_utterances
+from ds2_jax.system.cores import num_cores
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.markdown import table
 from ds2_jax.text.alphabet import Alphabet

@@ -13,6 +13,7 @@ import onnxruntime
 from ds2_jax.config import Config
 from ds2_jax.config.live import delays, stream_state
 from ds2_jax.engines.onnx_file import check_graph
+from ds2_jax.system.cores import num_cores
 from ds2_jax.system.errors import InputError, shorten
 
 STATISTICS = ("frames_before", "sums", "squares")
@@ -45,6 +46,7 @@ class OnnxEngine:
     """
 
     compiles = False
+    batches_at_once = num_cores()
 
     def __init__(
         self,
@@ -56,22 +58,34 @@ class OnnxEngine:
         step_name: str = "",
     ) -> None:
         self._step_name = step_name or name
+        self._opening = threading.Lock()
         self._name, self._config, self._num_labels = name, config, num_labels
         self._whole, self._streaming = whole, streaming
 
     @functools.cached_property
     def _session(self) -> onnxruntime.InferenceSession:
+        return self._open(num_threads=0)
+
+    @functools.cached_property
+    def _session_of_one_core(self) -> onnxruntime.InferenceSession:
+        return self._open(num_threads=1)
+
+    def _open(self, num_threads: int) -> onnxruntime.InferenceSession:
         inputs: Values = {"waveforms": ((None, None), np.float32), "num_samples": ((None,), np.int64)}
         outputs: Values = {
             "log_probs": ((None, None, self._num_labels), np.float32),
             "output_lengths": ((None,), np.int64),
         }
-        return _session(self._whole(), self._name, inputs, outputs)
+        return _session(self._whole(), self._name, inputs, outputs, num_threads)
 
-    def log_probs(self, waveforms: np.ndarray, num_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def log_probs(
+        self, waveforms: np.ndarray, num_samples: np.ndarray, *, on_one_core: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """See `Engine`."""
         inputs = {"waveforms": waveforms, "num_samples": num_samples.astype(np.int64)}
-        log_probs, output_lengths = _run(self._session, ["log_probs", "output_lengths"], inputs, self._name)
+        with self._opening:  # several threads may ask for the first batches
+            session = self._session_of_one_core if on_one_core else self._session
+        log_probs, output_lengths = _run(session, ["log_probs", "output_lengths"], inputs, self._name)
         return log_probs, output_lengths
 
     def steps(self, num_frames: int) -> "OnnxSteps":
@@ -124,11 +138,14 @@ class OnnxSteps:
         return np.asarray(log_probs)
 
 
-def _session(graph: bytes, name: str, inputs: Values, outputs: Values) -> onnxruntime.InferenceSession:
-    """Opens a graph with no more than `MEMORY`, and checks what it takes and gives."""
+def _session(
+    graph: bytes, name: str, inputs: Values, outputs: Values, num_threads: int = 0
+) -> onnxruntime.InferenceSession:
+    """Opens a graph with no more than `MEMORY`, and checks what it takes and gives; 0 threads: one for each core."""
     check_graph(graph, name)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised
+    options.intra_op_num_threads = num_threads
     options.add_session_config_entry(
         "session.load_model_format", "ONNX"
     )  # no other format, whatever the file begins with

@@ -75,24 +75,44 @@ def join(outputs: Sequence[PieceOutput]) -> np.ndarray:
 
 def log_probs_of(model: Model, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Computes the log-probabilities [T', V] float32 of waveforms [S] float32, in batches of similar length."""
-    sample_rate = model.config.features.sample_rate
+    plan = list(_plan(model, [len(each) for each in waveforms]))
+    at_once = model.batches_at_once if len(plan) >= model.batches_at_once else 1
     results: dict[int, np.ndarray] = {}
-    order = sorted(range(len(waveforms)), key=lambda i: -len(waveforms[i]))
+
+    def run(batch: _Batch) -> None:
+        values = np.zeros((batch.num_rows, batch.num_samples), np.float32)
+        num_samples = np.zeros(batch.num_rows, np.int32)
+        for row, index in enumerate(batch.indices):
+            num_samples[row] = len(waveforms[index])
+            values[row, : num_samples[row]] = waveforms[index]
+        log_probs, output_lengths = model.log_probs(values, num_samples, on_one_core=at_once > 1)
+        # Empty rows come last.
+        for index, row_log_probs, num_frames in zip(batch.indices, log_probs, output_lengths, strict=False):
+            results[index] = row_log_probs[:num_frames]
+
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        for _ in pool.map(run, plan) if at_once > 1 else map(run, plan):
+            pass
+    return [results[i] for i in range(len(waveforms))]
+
+
+class _Batch(NamedTuple):
+    indices: list[int]
+    num_rows: int
+    num_samples: int
+
+
+def _plan(model: Model, lengths: Sequence[int]) -> Iterator[_Batch]:
+    """Forms batches of waveforms of similar length, the longest first."""
+    sample_rate = model.config.features.sample_rate
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     while order:
-        longest = len(waveforms[order[0]])
+        longest = lengths[order[0]]
         padded_samples = _padded_samples(longest, sample_rate) if model.compiles else longest
         alone = len(order) == 1 or BATCH_SIZE * padded_samples > BATCH_SECONDS * sample_rate
         num_rows = 1 if alone else BATCH_SIZE if model.compiles else min(BATCH_SIZE, len(order))
-        rows, order = order[:num_rows], order[num_rows:]
-        batch = np.zeros((num_rows, padded_samples), np.float32)
-        num_samples = np.zeros(num_rows, np.int32)
-        for row, index in enumerate(rows):
-            num_samples[row] = len(waveforms[index])
-            batch[row, : num_samples[row]] = waveforms[index]
-        log_probs, output_lengths = model.log_probs(batch, num_samples)
-        for index, row, num_frames in zip(rows, log_probs, output_lengths, strict=False):  # empty rows come last
-            results[index] = row[:num_frames]
-    return [results[i] for i in range(len(waveforms))]
+        yield _Batch(order[:num_rows], num_rows, padded_samples)
+        order = order[num_rows:]
 
 
 def cut_recording(recording: NamedBlocks, config: Config) -> Generator[Piece | End, None, None]:

@@ -61,6 +61,7 @@ class Model:
         self.can_stream = has_step and can_stream(config)
         self._engine = engine
         self.compiles = engine.compiles
+        self.batches_at_once = engine.batches_at_once
 
     def decoder(self, options: DecodingOptions = GREEDY) -> Decoder:
         """Makes the decoder of this model, with its calibration and tuned weights.
@@ -70,13 +71,15 @@ class Model:
         """
         return run_decoder(self.config, self.path, options) if self.path else make_decoder(self.config, options)
 
-    def log_probs(self, waveforms: np.ndarray, num_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def log_probs(
+        self, waveforms: np.ndarray, num_samples: np.ndarray, *, on_one_core: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Computes log-probabilities; see `engines.engine.Engine`.
 
         Raises:
             InputError: the model gives none, or of another alphabet or number of frames than its settings say.
         """
-        log_probs, output_lengths = self._engine.log_probs(waveforms, num_samples)
+        log_probs, output_lengths = self._engine.log_probs(waveforms, num_samples, on_one_core=on_one_core)
         frames = count_frames(num_samples, self.config.features.hop_length)
         frames = conv_output_lengths(frames, self.config.model.time_reduction)
         if output_lengths.shape != frames.shape or (output_lengths != frames).any():

@@ -1,6 +1,7 @@
 """Recordings of any length, alone and together, and recordings that break off."""
 
 import subprocess
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,3 +183,31 @@ def test_a_long_recording_is_never_in_memory_as_a_whole(
     assert result.duration == 3400.0
     assert peak < 3400 * RATE * 4 / 3
     assert peak > segments.LONGEST * RATE * 4 * 8
+
+
+@pytest.mark.parametrize("number", [8, 9, 23, 31])
+def test_batches_that_run_at_once_are_those_of_one_after_the_other(
+    recogniser: Recogniser, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[tuple[int, bool]] = []
+    model = recogniser._model
+    run = model.log_probs
+
+    def noted(*arguments: np.ndarray, on_one_core: bool) -> tuple[np.ndarray, np.ndarray]:
+        threads.append((threading.get_ident(), on_one_core))
+        return run(*arguments, on_one_core=on_one_core)
+
+    monkeypatch.setattr(model, "log_probs", noted)
+    waveforms = [noise(0.1 + 0.05 * (7 * i % number), i) for i in range(number)]
+    found = []
+    for at_once in (1, 3):
+        monkeypatch.setattr(model, "batches_at_once", at_once)
+        found.append(recogniser.piece_log_probs(waveforms))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)  # the number of threads decides the order of sums
+    num_batches = -(-number // piece_outputs.BATCH_SIZE)
+    here = threading.get_ident(), False
+    assert threads[:num_batches] == [here] * num_batches
+    later = threads[num_batches:]
+    assert len(later) == num_batches
+    assert all(on_one_core for _, on_one_core in later) if num_batches >= 3 else later == [here] * num_batches
