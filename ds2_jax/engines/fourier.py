@@ -58,8 +58,7 @@ def conv(
     spectra = g("Reshape", spectra, np.array([0, frequencies * wide, 1, -1]))
 
     # A convolutional layer computes a correlation, so the kernel's transform is the conjugate.
-    parts = [np.einsum("kt,octpw->kopcw", each[:, : folded.shape[2]], folded) for each in (cos, sin)]
-    real, imaginary = parts
+    real, imaginary = (np.einsum("kt,octpw->kopcw", each[:, : folded.shape[2]], folded) for each in (cos, sin))
     rows = np.stack([real, -imaginary], axis=2), np.stack([imaginary, real], axis=2)  # [k, C', re/im, p, C, time taps]
     weights = np.stack(rows, axis=1).reshape(frequencies * 2 * size, wide, 1, time_taps)
     around = [0, pads[0], 0, pads[1]]
@@ -69,8 +68,7 @@ def conv(
 
     counted = np.where((np.arange(frequencies) == 0) | (2 * np.arange(frequencies) == length), 1, 2) / length
     back = np.stack([cos, -sin], axis=1)[..., :num_outputs] * counted[:, None, None]
-    spectra = g("Reshape", spectra, np.array([0, 2 * frequencies, size, -1]))
-    spectra = g("Reshape", spectra, np.array([0, 0, -1]))
+    spectra = g("Reshape", spectra, np.array([0, 2 * frequencies, -1]))
     outputs = g("MatMul", back.reshape(2 * frequencies, num_outputs).T.astype(np.float32), spectra)
     outputs = g("Reshape", outputs, np.array([0, num_outputs, size, -1]))
     return str(g("Transpose", outputs, perm=[0, 2, 1, 3]))
