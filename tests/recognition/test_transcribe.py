@@ -275,8 +275,10 @@ def test_pieces_of_similar_length_are_batches(
     """Only engines that compile take few shapes."""
     shapes = []
     monkeypatch.setattr(recogniser._model, "compiles", compiles)
+    monkeypatch.setattr(recogniser._model, "batches_at_once", 1)
 
-    def note(batch: np.ndarray, num_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def note(batch: np.ndarray, num_samples: np.ndarray, *, on_one_core: bool) -> tuple[np.ndarray, np.ndarray]:
+        assert not on_one_core
         shapes.append(batch.shape)
         blank = np.log(np.eye(29, dtype=np.float32)[np.zeros((len(batch), 30), int)] + 1e-9)
         return blank, np.where(num_samples > 0, num_samples % 29 + 1, 0)
