@@ -37,23 +37,24 @@ class Engine(Protocol):
 
     Attributes:
         compiles: whether each new shape takes a compilation, so that few shapes should be used.
-        batches_at_once: how many batches take less time if as many threads run one each. 1: a batch keeps all cores
-            busy.
     """
 
     compiles: bool
-    batches_at_once: int
 
-    def log_probs(
-        self, waveforms: np.ndarray, num_samples: np.ndarray, *, on_one_core: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
+    @property
+    def one_core(self) -> "Engine | None":
+        """Runs the same model on one core. Several batches take less time if as many threads use it at once.
+
+        None: a batch keeps all cores busy.
+        """
+        ...
+
+    def log_probs(self, waveforms: np.ndarray, num_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Computes the log-probabilities of waveforms. No row affects another.
 
         Args:
             waveforms: [B, S] float32, samples in [-1, 1].
             num_samples: [B] int32, valid samples.
-            on_one_core: whether other threads run `batches_at_once` batches now, so that this one should leave them
-                the other cores.
 
         Returns:
             log_probs [B, T', V] float32, natural logarithms, and output_lengths [B], valid frames.

@@ -27,20 +27,14 @@ class JaxEngine:
     """
 
     compiles = True
-    batches_at_once = 1
+    one_core = None
 
     def __init__(self, config: Config, variables: Any, num_labels: int) -> None:
         self._config, self._variables = config, variables
         run = functools.partial(_log_probs, config=config, num_labels=num_labels)
         self._log_probs = jax.jit(run, compiler_options=compiler_options())
 
-    def log_probs(
-        self,
-        waveforms: np.ndarray,
-        num_samples: np.ndarray,
-        *,
-        on_one_core: bool = False,  # noqa: ARG002 - it runs one batch at a time
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def log_probs(self, waveforms: np.ndarray, num_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Engine`."""
         log_probs, output_lengths = self._log_probs(self._variables, waveforms, num_samples)
         return np.asarray(log_probs), np.asarray(output_lengths)

@@ -13,7 +13,6 @@ import onnxruntime
 from ds2_jax.config import Config
 from ds2_jax.config.live import delays, stream_state
 from ds2_jax.engines.onnx_file import check_graph
-from ds2_jax.system.cores import num_cores
 from ds2_jax.system.errors import InputError, shorten
 
 STATISTICS = ("frames_before", "sums", "squares")
@@ -43,10 +42,10 @@ class OnnxEngine:
         whole: gives the graph that `graph.whole` makes, when it is needed first.
         streaming: gives the graph that `graph.streaming` makes for a number of output frames.
         step_name: name of that graph in errors; by default `name`.
+        num_threads: threads that share a batch; 0: one for each core.
     """
 
     compiles = False
-    batches_at_once = num_cores()
 
     def __init__(
         self,
@@ -56,35 +55,34 @@ class OnnxEngine:
         whole: Callable[[], bytes],
         streaming: Callable[[int], bytes],
         step_name: str = "",
+        num_threads: int = 0,
     ) -> None:
         self._step_name = step_name or name
-        self._opening = threading.Lock()
+        self._num_threads, self._opening = num_threads, threading.Lock()
         self._name, self._config, self._num_labels = name, config, num_labels
         self._whole, self._streaming = whole, streaming
 
     @functools.cached_property
-    def _session(self) -> onnxruntime.InferenceSession:
-        return self._open(num_threads=0)
+    def one_core(self) -> "OnnxEngine":
+        """See `Engine`."""
+        return OnnxEngine(
+            self._name, self._config, self._num_labels, self._whole, self._streaming, self._step_name, num_threads=1
+        )
 
     @functools.cached_property
-    def _session_of_one_core(self) -> onnxruntime.InferenceSession:
-        return self._open(num_threads=1)
-
-    def _open(self, num_threads: int) -> onnxruntime.InferenceSession:
+    def _session(self) -> onnxruntime.InferenceSession:
         inputs: Values = {"waveforms": ((None, None), np.float32), "num_samples": ((None,), np.int64)}
         outputs: Values = {
             "log_probs": ((None, None, self._num_labels), np.float32),
             "output_lengths": ((None,), np.int64),
         }
-        return _session(self._whole(), self._name, inputs, outputs, num_threads)
+        return _session(self._whole(), self._name, inputs, outputs, self._num_threads)
 
-    def log_probs(
-        self, waveforms: np.ndarray, num_samples: np.ndarray, *, on_one_core: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def log_probs(self, waveforms: np.ndarray, num_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Engine`."""
         inputs = {"waveforms": waveforms, "num_samples": num_samples.astype(np.int64)}
-        with self._opening:  # several threads may ask for the first batches
-            session = self._session_of_one_core if on_one_core else self._session
+        with self._opening:  # several threads may bring the first batches
+            session = self._session
         log_probs, output_lengths = _run(session, ["log_probs", "output_lengths"], inputs, self._name)
         return log_probs, output_lengths
 

@@ -109,20 +109,14 @@ class LayoutEngine:
     """Runs a written folder as the program would; see `Engine`."""
 
     compiles = False
-    batches_at_once = 1
+    one_core = None
 
     def __init__(self, target: Target, out: Path, config: Config) -> None:
         self._layout, self._config, self._scales = LAYOUTS[target], config, target == "sherpa-onnx"
         self._session = onnxruntime.InferenceSession(out / self._layout.file, providers=["CPUExecutionProvider"])
         self._repeats = round(config.seconds_per_frame / SHERPA_FRAME) if self._scales else 1
 
-    def log_probs(
-        self,
-        waveforms: np.ndarray,
-        num_samples: np.ndarray,
-        *,
-        on_one_core: bool = False,  # noqa: ARG002 - it runs one batch at a time
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def log_probs(self, waveforms: np.ndarray, num_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Engine`. Programs without lengths get each row alone."""
         rows = []
         for waveform, length in zip(waveforms, num_samples, strict=True):

@@ -61,7 +61,7 @@ class StableHloEngine:
     """Runs a written model; see `Engine`."""
 
     compiles = True
-    batches_at_once = 1
+    one_core = None
 
     def __init__(self, out: Path, config: Config) -> None:
         try:
@@ -71,13 +71,7 @@ class StableHloEngine:
         self._call = jax.jit(exported.call)
         self._frame = config.model.time_reduction * config.features.hop_length
 
-    def log_probs(
-        self,
-        waveforms: np.ndarray,
-        num_samples: np.ndarray,
-        *,
-        on_one_core: bool = False,  # noqa: ARG002 - it runs one batch at a time
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def log_probs(self, waveforms: np.ndarray, num_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Engine`."""
         padded = np.pad(waveforms, ((0, 0), (0, -waveforms.shape[1] % self._frame)))
         log_probs, output_lengths = self._call(padded, num_samples)

@@ -28,6 +28,7 @@ from ds2_jax.runs.fitted import run_decoder
 from ds2_jax.runs.run_folder import STREAMING, WEIGHTS, WHOLE
 from ds2_jax.runs.weights import weights_of
 from ds2_jax.system import packages
+from ds2_jax.system.cores import num_cores
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_bytes
 from ds2_jax.text.alphabet import Alphabet
@@ -61,7 +62,7 @@ class Model:
         self.can_stream = has_step and can_stream(config)
         self._engine = engine
         self.compiles = engine.compiles
-        self.batches_at_once = engine.batches_at_once
+        self.batches_at_once = num_cores() if engine.one_core else 1
 
     def decoder(self, options: DecodingOptions = GREEDY) -> Decoder:
         """Makes the decoder of this model, with its calibration and tuned weights.
@@ -79,7 +80,8 @@ class Model:
         Raises:
             InputError: the model gives none, or of another alphabet or number of frames than its settings say.
         """
-        log_probs, output_lengths = self._engine.log_probs(waveforms, num_samples, on_one_core=on_one_core)
+        engine = self._engine.one_core if on_one_core else None
+        log_probs, output_lengths = (engine or self._engine).log_probs(waveforms, num_samples)
         frames = count_frames(num_samples, self.config.features.hop_length)
         frames = conv_output_lengths(frames, self.config.model.time_reduction)
         if output_lengths.shape != frames.shape or (output_lengths != frames).any():
