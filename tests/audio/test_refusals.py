@@ -174,13 +174,12 @@ def test_16_bit_numbers_in_a_float_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_audio(path, RATE), tone()[:, 0] * 2**15, rtol=1e-6, atol=1e-2)
 
 
-@pytest.mark.parametrize("audio_format", ["WAV", "AIFF"])
-def test_no_more_memory_is_asked_for_than_a_file_has(tmp_path: Path, audio_format: str) -> None:
+def test_no_more_memory_is_asked_for_than_a_file_has(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    soundfile.write(path, tone(0.2), RATE, format=audio_format)
+    soundfile.write(path, tone(0.2), RATE, format="WAV")
     data = bytearray(path.read_bytes())
-    place = data.index(b"fmt " if audio_format == "WAV" else b"COMM") + 4
-    data[place : place + 4] = (2**32 - 2).to_bytes(4, "little" if audio_format == "WAV" else "big")
+    place = data.index(b"fmt ") + 4
+    data[place : place + 4] = (2**32 - 2).to_bytes(4, "little")
     path.write_bytes(data)
     tracemalloc.start()
     try:

@@ -1,16 +1,17 @@
-"""A server that stops ends the talks of clients that send nothing, and gives them their last words."""
+"""A server that stops refuses the new, and gives live clients that send nothing their last words."""
 
 import json
 from pathlib import Path
 
 import pytest
+import requests
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.serving import live as live_lib
 from tests.serving.realtime_client import COMPLETED, Client, closed, connected, finals, pcm, text_of
-from tests.serving.servers import running
+from tests.serving.servers import running, write_talk
 
 STOPS = (1001, "the server stops")
 
@@ -55,3 +56,13 @@ def test_who_has_sent_nothing_is_let_go(live: Recogniser, tmp_path: Path) -> Non
         client = Client(socket)
         server.service.draining = True
         assert closed(client) == STOPS
+
+
+def test_a_server_that_drains_refuses_the_new(recogniser: Recogniser, tmp_path: Path) -> None:
+    audio = write_talk(tmp_path / "a.wav", 1.0, 0)
+    with running({"whole": recogniser}, tmp_path / "uploads") as server:
+        server.service.draining = True
+        answer = server.post(audio)
+        assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+        assert requests.get(f"{server.url}/ready", timeout=60).status_code == 503
+        assert requests.get(f"{server.url}/health", timeout=60).status_code == 200

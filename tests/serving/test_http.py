@@ -92,15 +92,6 @@ def test_a_stream_of_events_adds_up_to_the_text(
     server.wait_until_idle()
 
 
-def test_a_file_that_cannot_be_read_has_the_status_of_its_error(server: Running, tmp_path: Path) -> None:
-    audio = tmp_path / "a.txt"
-    audio.write_text("no audio at all")
-    for stream in ("true", "false"):
-        answer = server.post(audio, stream=stream)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unreadable_audio")
-    server.wait_until_idle()
-
-
 def test_an_error_after_the_stream_has_begun_is_an_event(
     server: Running, audio: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,14 +348,6 @@ def test_an_error_of_the_server_is_one_in_openais_form(
     answer = server.post(audio)
     assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
     assert "secret" not in answer.text
-
-
-def test_a_server_that_drains_refuses_the_new(narrow: Running, audio: Path) -> None:
-    narrow.service.draining = True
-    answer = narrow.post(audio)
-    assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
-    assert requests.get(f"{narrow.url}/ready", timeout=60).status_code == 503
-    assert requests.get(f"{narrow.url}/health", timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize(

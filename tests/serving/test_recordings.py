@@ -161,3 +161,12 @@ def test_neither_a_short_recording_nor_a_live_stream_waits_for_a_long_piece(
     blocked.set()
     assert isinstance(rest(waiting)[1], Transcript)
     stream.close()
+
+
+def test_a_file_that_cannot_be_read_has_the_status_of_its_error(server: Running, tmp_path: Path) -> None:
+    audio = tmp_path / "a.txt"
+    audio.write_text("no audio at all")
+    for stream in ("true", "false"):
+        answer = server.post(audio, stream=stream)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unreadable_audio")
+    server.wait_until_idle()
