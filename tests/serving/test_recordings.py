@@ -18,7 +18,7 @@ from ds2_jax.serving.model_thread import LiveCommand, ModelThreads
 from ds2_jax.serving.recordings import Result, make_job
 from ds2_jax.serving.scheduler import READ_AHEAD, SHORT_SECONDS, Job
 from ds2_jax.system.errors import InputError
-from tests.serving.servers import talk
+from tests.serving.servers import running, talk
 from tests.small_runs import RATE, noise
 
 SECONDS = (1.0, 3.0, 3.1, 3.2, 48.0, 0.4, 90.0, 5.0)
@@ -163,10 +163,11 @@ def test_neither_a_short_recording_nor_a_live_stream_waits_for_a_long_piece(
     stream.close()
 
 
-def test_a_file_that_cannot_be_read_has_the_status_of_its_error(server: Running, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_has_the_status_of_its_error(recogniser: Recogniser, tmp_path: Path) -> None:
     audio = tmp_path / "a.txt"
     audio.write_text("no audio at all")
-    for stream in ("true", "false"):
-        answer = server.post(audio, stream=stream)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unreadable_audio")
-    server.wait_until_idle()
+    with running({"whole": recogniser}, tmp_path / "uploads") as server:
+        for stream in ("true", "false"):
+            answer = server.post(audio, stream=stream)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unreadable_audio")
+        server.wait_until_idle()
