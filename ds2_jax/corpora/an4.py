@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from ds2_jax.audio.reading import audio_duration
-from ds2_jax.corpora.archive import download, extract, file_sha256
+from ds2_jax.corpora.archive import extract
 from ds2_jax.corpora.build import Gathered, building, check_source, finish, report
 from ds2_jax.data.draw import drawn_order
 from ds2_jax.data.manifest import Utterance
+from ds2_jax.system.download import download, file_sha256
 from ds2_jax.system.errors import InputError
 
 # Sometimes unavailable (github.com/NVIDIA-NeMo/Speech, issues 3743 and 14136); copies elsewhere are not from CMU.

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from ds2_jax.corpora.archive import download, extract, file_md5
+from ds2_jax.corpora.archive import extract
 from ds2_jax.corpora.build import ANOTHER_FOLDER, building, finish, gather, locked, measure, pair, read_source, report
 from ds2_jax.data.manifest import Problem, Utterance, read_manifest, read_text, write_manifest
+from ds2_jax.system.download import download, file_md5
 from ds2_jax.system.errors import NO_JSON, InputError
 from ds2_jax.system.files import search, write_text
 

@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 
 from ds2_jax.audio.reading import read_audio
-from ds2_jax.corpora.archive import download, extract, fingerprint
+from ds2_jax.corpora.archive import extract, fingerprint
 from ds2_jax.corpora.build import (
     Journal,
     begin,
@@ -36,6 +36,7 @@ from ds2_jax.corpora.build import (
 )
 from ds2_jax.data.manifest import Problem, Utterance
 from ds2_jax.system.checks import UNPRINTABLE
+from ds2_jax.system.download import download
 from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.system.files import write_text, writing
 

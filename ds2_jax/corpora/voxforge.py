@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
-from ds2_jax.corpora.archive import BadArchiveError, download, extract
+from ds2_jax.corpora.archive import BadArchiveError, extract
 from ds2_jax.corpora.build import (
     ANOTHER_FOLDER,
     Gathered,
@@ -32,6 +32,7 @@ from ds2_jax.corpora.build import (
 )
 from ds2_jax.data.draw import drawn_order
 from ds2_jax.data.manifest import Problem, Utterance
+from ds2_jax.system.download import download
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import writing
 

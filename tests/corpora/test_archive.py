@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from ds2_jax.corpora import archive as archive_lib
-from ds2_jax.corpora.archive import BadArchiveError, extract, file_sha256, fingerprint
+from ds2_jax.corpora.archive import BadArchiveError, extract, fingerprint
+from ds2_jax.system.download import file_sha256
 from ds2_jax.system.errors import InputError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)

@@ -13,8 +13,8 @@ import soundfile
 from ds2_jax import cli
 from ds2_jax.audio.reading import read_audio
 from ds2_jax.corpora import librispeech
-from ds2_jax.corpora.archive import file_md5
 from ds2_jax.data.manifest import read_manifest
+from ds2_jax.system.download import file_md5
 from ds2_jax.system.errors import InputError
 from tests.speech import SENTENCES, recording, seconds, tree, write_archive
 

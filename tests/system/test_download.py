@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ds2_jax.corpora.archive import download, file_md5
+from ds2_jax.system.download import download, file_md5
 from ds2_jax.system.errors import InputError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
