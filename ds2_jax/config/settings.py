@@ -20,7 +20,7 @@ MAX_SIZE = 2**16
 class DataConfig:
     """Which utterances are used, and how they are batched."""
 
-    corpus: Literal["an4", "common-voice", "tedlium", "synthetic"] | None = None
+    corpus: Literal["an4", "common-voice", "tedlium", "synthetic", "spelling"] | None = None
     """Corpus to prepare in `data.root`, unless it exists there. Its manifests are used for train, dev and test. None:
     set data.train, data.dev and data.test to your own manifests."""
     root: Path = Path("datasets")
@@ -309,8 +309,9 @@ class Config:
     patience: int = 0
     """Stop after this many epochs without a better dev WER. 0: train all epochs."""
     init_from: Path | None = None
-    """Begin with the weights of this run, exported folder or .safetensors file instead of drawn ones. Characters that
-    both alphabets have keep their weights. Continuing a run does not read it again."""
+    """Begin with the weights of this run, exported folder or .safetensors file instead of drawn ones, or with those of
+    spelling, the model in this package. Characters that both alphabets have keep their weights. Continuing a run does
+    not read it again."""
     freeze: Literal["none", "conv", "recurrent"] = "none"
     """What does not learn. conv: the convolutions and their normalisation. recurrent: these, the recurrent layers and
     the lookahead. Running statistics follow the data all the same."""

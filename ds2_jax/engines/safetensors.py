@@ -13,16 +13,39 @@ MAX_HEADER = 8 * 2**20
 """Bytes of names, shapes and metadata in a file, so that reading them takes a second at most. Ours take some 10,000."""
 
 
-def to_bytes(variables: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
+def to_bytes(variables: Mapping[str, Any], metadata: Mapping[str, str], *, float16: bool = False) -> bytes:
     """Packs variables, with names such as "params.rnn_0.input_kernel.0", and metadata.
 
     Args:
         variables: a tree of mappings and sequences with NumPy arrays.
         metadata: texts.
+        float16: whether to store matrices and kernels in 16 bits; see `rounded`.
     """
     from safetensors.numpy import save
 
-    return save(dict(_flat(variables, "")), metadata=dict(metadata))
+    arrays = dict(_flat(variables, ""))
+    if float16:
+        arrays = {name: array.astype(np.float16) if _is_large(array) else array for name, array in arrays.items()}
+    return save(arrays, metadata=dict(metadata))
+
+
+def rounded(array: np.ndarray) -> np.ndarray:
+    """Rounds an array to what 16 bits hold. Vectors, such as variances, stay as they are.
+
+    Raises:
+        InputError: a weight is too large for 16 bits.
+    """
+    if not _is_large(array):
+        return array
+    with np.errstate(over="ignore"):
+        found = array.astype(np.float16).astype(np.float32)
+    if not np.isfinite(found).all():
+        raise InputError(f"--float16 must have weights below 65,504, got {np.abs(array).max():g}. Leave it out.")
+    return found
+
+
+def _is_large(array: np.ndarray) -> bool:
+    return array.ndim >= 2
 
 
 def read(path: Path, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
@@ -46,10 +69,10 @@ def read(path: Path, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str,
         for name, shape in shapes:
             found = file.get_slice(name) if name in others else None
             got = "none" if found is None else f"{list(found.get_shape())} {found.get_dtype()}"
-            if found is None or tuple(found.get_shape()) != shape or found.get_dtype() != "F32":
+            if found is None or tuple(found.get_shape()) != shape or found.get_dtype() not in ("F32", "F16"):
                 raise InputError(f"{path} must hold {name} as {list(shape)} F32, got {got}. Export the model again.")
             others.remove(name)
-            arrays[name] = file.get_tensor(name)
+            arrays[name] = file.get_tensor(name).astype(np.float32, copy=False)
     if others:
         raise InputError(
             f"{path} must hold the weights of its settings and no others, got {shorten(min(others))}. "

@@ -9,6 +9,7 @@ from ds2_jax.config.places import is_tfds
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.engines.engine import EngineName
 from ds2_jax.runs.model import read_config
+from ds2_jax.runs.named import find_model
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import check_is_readable
@@ -36,6 +37,7 @@ def evaluate(
         engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
         decoding: How to decode.
     """
+    run, against = find_model(run), against and find_model(against)
     check_files(run, manifest)
     from ds2_jax.evaluation.evaluate import evaluate as evaluate_run
     from ds2_jax.system.compilation import enable_cache
@@ -54,6 +56,7 @@ def calibrate(run: Run, manifest: Path | None = None, engine: EngineName = "jax"
         manifest: Manifest or tfds:NAME#SPLIT to fit to; by default the run's dev split.
         engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
     """
+    run = find_model(run)
     check_files(run, manifest)
     from ds2_jax.evaluation.calibrate import calibrate as calibrate_run
     from ds2_jax.system.compilation import enable_cache
@@ -81,6 +84,7 @@ def tune(
         engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
     """
     require(trials >= 1, "--trials", "be at least 1", trials)
+    run = find_model(run)
     check_files(run)
     check_is_readable(lm, "--lm")
     from ds2_jax.evaluation.tune import tune as tune_weights

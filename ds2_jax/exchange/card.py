@@ -58,7 +58,9 @@ INSTALLED = "Where ds2_jax is installed (`pip install .` in a clone of it):\n\n"
 LANGUAGES: Mapping[Kind, str] = {None: "sh", "transformers.js": "js"}
 
 
-def text(run: Path, config: Config, variables: Any, found: Comparison, *, kind: Kind, int8: bool, name: str) -> str:
+def text(
+    run: Path, config: Config, variables: Any, found: Comparison, *, kind: Kind, int8: bool, float16: bool, name: str
+) -> str:
     """Writes README.md: what the model is, how to use it, what it was trained on, and its error rates.
 
     Args:
@@ -68,6 +70,7 @@ def text(run: Path, config: Config, variables: Any, found: Comparison, *, kind: 
         found: the comparison of the written model with the run.
         kind: the program that reads the folder, or stablehlo; None for this package.
         int8: whether the recurrent layers are quantised.
+        float16: whether the weights are rounded to 16 bits.
         name: name of the model.
     """
     model, alphabet = config.model, Alphabet.of(config.data)
@@ -75,7 +78,9 @@ def text(run: Path, config: Config, variables: Any, found: Comparison, *, kind: 
     directions = "in both directions" if model.bidirectional else "forward only"
     facts = [
         f"{model.num_layers} {model.rnn_type.upper()} layers of {model.hidden_size} units, {directions}",
-        f"{parameters:,} parameters" + (", recurrent layers in 8 bits" if int8 else ""),
+        f"{parameters:,} parameters"
+        + (", recurrent layers in 8 bits" if int8 else "")
+        + (", in 16 bits" if float16 else ""),
         f"input: {config.features.sample_rate} Hz, one channel; output: a frame of "
         f"{1000 * config.seconds_per_frame:g} ms with {alphabet.size} labels, the first of which is CTC's blank",
         f"characters: `{alphabet.characters}`",

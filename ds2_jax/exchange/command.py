@@ -7,6 +7,7 @@ import tyro
 
 from ds2_jax.exchange.target import Target
 from ds2_jax.runs.model import read_config
+from ds2_jax.runs.named import find_model
 from ds2_jax.system.checks import require
 from ds2_jax.system.files import check_is_readable
 
@@ -17,6 +18,7 @@ def export(
     run: Run,
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")],
     int8: bool = False,
+    float16: bool = False,
     format: Literal["onnx", "stablehlo"] = "onnx",  # noqa: A002 - the option's name
     for_: Annotated[Target | None, tyro.conf.arg(name="for", help_behavior_hint="(default: this package)")] = None,
     manifest: Path | None = None,
@@ -32,18 +34,21 @@ def export(
         run: Folder of a training run, or a folder or .safetensors file that export wrote.
         out: Folder to write. It must be empty or not exist.
         int8: Store the recurrent layers' weights in 8 bits: a third of the size. LSTM only.
+        float16: Round the weights to 16 bits, and store them so in model.safetensors: half the size.
         format: onnx, or stablehlo: model.stablehlo for JAX on any platform, and model.mlir for other compilers.
         for_: Write the folder that this program reads.
         manifest: Manifest or tfds:NAME#SPLIT on which the written model is compared with the run; by default the run's
             test split. Without either, the comparison takes speech-like signals.
     """
     require(format == "onnx" or not (int8 or for_), "--format", "be onnx with --int8 or --for", format)
+    run = find_model(run)
     read_config(run)
     from ds2_jax.exchange.export import export as export_model
     from ds2_jax.system.compilation import enable_cache
 
     enable_cache()
-    return export_model(run, out, int8=int8, stablehlo=format == "stablehlo", target=for_, manifest=manifest)
+    stablehlo = format == "stablehlo"
+    return export_model(run, out, int8=int8, float16=float16, stablehlo=stablehlo, target=for_, manifest=manifest)
 
 
 def import_(

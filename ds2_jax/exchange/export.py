@@ -26,13 +26,23 @@ from ds2_jax.text.alphabet import Alphabet
 logger = logging.getLogger(__package__)
 
 
-def export(run: Path, out: Path, *, int8: bool, stablehlo: bool, target: Target | None, manifest: Path | None) -> int:
+def export(
+    run: Path,
+    out: Path,
+    *,
+    int8: bool,
+    float16: bool = False,
+    stablehlo: bool,
+    target: Target | None,
+    manifest: Path | None,
+) -> int:
     """Writes a model, and proves that it gives what the run gives.
 
     Args:
         run: the folder of a training run, or what an earlier export wrote.
         out: the folder to write.
         int8: whether to quantise the recurrent layers.
+        float16: whether to round the weights to 16 bits, and to store them so in the .safetensors file.
         stablehlo: whether to write StableHLO instead of ONNX.
         target: the program that shall read the folder; None for this package.
         manifest: what to compare on; see `proof.compare`.
@@ -53,19 +63,23 @@ def export(run: Path, out: Path, *, int8: bool, stablehlo: bool, target: Target 
             "quantise. Leave it out."
         )
     variables = jax.device_get(read_variables(run, config))
+    kept = jax.tree.map(safetensors.rounded, variables) if float16 else variables
     make_writable(out)
     manifest = manifest or proof.test_manifest(config)
     # Only a folder that was compared is complete, so what an error or a signal leaves is no model.
     with interrupts.temporary_folder(out) as folder:
-        written, files = _write(run, config, variables, folder, int8, stablehlo, target, manifest)
+        written, files = _write(run, config, kept, folder, int8, float16, stablehlo, target, manifest)
         reference = Model(config, jax_engine(config, variables))
         found = proof.compare(reference, written, manifest, same_waveform=target != "sherpa-onnx")
         for line in found.lines:
             print(line)
-        if fault := found.fault(int8=int8):
+        if fault := found.fault(exact=not (int8 or float16)):
             raise InputError(f"The written model must give what {run} gives, got {fault}. Please report this.")
         kind, name = "stablehlo" if stablehlo else target, out.resolve().name
-        write_text(folder / "README.md", card.text(run, config, variables, found, kind=kind, int8=int8, name=name))
+        write_text(
+            folder / "README.md",
+            card.text(run, config, variables, found, kind=kind, int8=int8, float16=float16, name=name),
+        )
         places = [out / file.relative_to(folder) for file in [*files, folder / "README.md"]]
         for path in folder.iterdir():
             path.replace(out / path.name)
@@ -80,6 +94,7 @@ def _write(
     variables: Any,
     folder: Path,
     int8: bool,
+    float16: bool,
     stablehlo: bool,
     target: Target | None,
     manifest: Path | None,
@@ -95,7 +110,7 @@ def _write(
         level = proof.level(config, manifest)
         files = layouts.write(target, public, variables, folder, int8=int8, level=level)
         return Model(config, layouts.LayoutEngine(target, folder, config), has_step=False), files
-    files = _write_own(run, public, variables, folder, int8=int8)
+    files = _write_own(run, public, variables, folder, int8=int8, float16=float16)
     return open_model(folder, "onnx"), files
 
 
@@ -121,7 +136,9 @@ def without_places(config: Config) -> Config:
     return dataclasses.replace(config, data=data, perturb=perturb, init_from=None)
 
 
-def _write_own(run: Path, config: Config, variables: Any, out: Path, *, int8: bool) -> list[Path]:
+def _write_own(
+    run: Path, config: Config, variables: Any, out: Path, *, int8: bool, float16: bool = False
+) -> list[Path]:
     """Writes a folder with what is known of a run."""
     texts = {run_folder.CONFIG: config_lib.to_json(config) + "\n"}
     if (file := run_folder.home(run) / run_folder.CALIBRATION).is_file():
@@ -129,10 +146,12 @@ def _write_own(run: Path, config: Config, variables: Any, out: Path, *, int8: bo
     if tuned := read_tuned(run):  # a digest identifies the language model, so its place is not needed
         rows = {digest: {**dataclasses.asdict(each), "lm": Path(each.lm).name} for digest, each in tuned.items()}
         texts[run_folder.TUNED] = json.dumps(rows, indent=2) + "\n"
-    return write_folder(texts, config, variables, out, int8=int8)
+    return write_folder(texts, config, variables, out, int8=int8, float16=float16)
 
 
-def write_folder(texts: Mapping[str, str], config: Config, variables: Any, out: Path, *, int8: bool) -> list[Path]:
+def write_folder(
+    texts: Mapping[str, str], config: Config, variables: Any, out: Path, *, int8: bool = False, float16: bool = False
+) -> list[Path]:
     """Writes the folder that this package reads, and returns its files.
 
     Args:
@@ -141,6 +160,7 @@ def write_folder(texts: Mapping[str, str], config: Config, variables: Any, out: 
         variables: params and batch_stats, as NumPy arrays.
         out: the folder.
         int8: whether to quantise the recurrent layers.
+        float16: whether the weights are rounded to 16 bits.
     """
     metadata = {"config" if name == run_folder.CONFIG else name: each for name, each in texts.items()}
     frame = config.model.time_reduction * config.features.hop_length  # samples
@@ -153,7 +173,7 @@ def write_folder(texts: Mapping[str, str], config: Config, variables: Any, out: 
         logger.info(describe(config))
     for name, text in texts.items():
         write_text(out / name, text)
-    write_bytes(out / run_folder.WEIGHTS, safetensors.to_bytes(variables, metadata))
+    write_bytes(out / run_folder.WEIGHTS, safetensors.to_bytes(variables, metadata, float16=float16))
     for name, model in graphs.items():
         if int8:
             model = graph.quantised(model)

@@ -66,9 +66,9 @@ class Comparison(NamedTuple):
             found.append(f"WER {written.rate:.2%}, the run's {run.rate:.2%}")
         return found
 
-    def fault(self, *, int8: bool) -> str:
-        """Says in what the written model disagrees with the run; "" if it does not."""
-        if not int8 and self.difference is not None:
+    def fault(self, *, exact: bool) -> str:
+        """Says in what the written model disagrees with the run; "" if it does not. A rounded model is not exact."""
+        if exact and self.difference is not None:
             for what, difference in (("log-probabilities", self.difference), ("those of steps", self.streamed or 0.0)):
                 if not difference <= LARGEST_DIFFERENCE:  # NaN too
                     return f"{what} that differ by {difference:.1e}"

@@ -24,6 +24,7 @@ from ds2_jax.recognition.inputs import STANDARD_INPUT, AudioFile, find_audio, re
 from ds2_jax.recognition.piece_outputs import NamedBlocks
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.runs.model import read_config
+from ds2_jax.runs.named import find_model
 from ds2_jax.runs.weights import weights_of
 from ds2_jax.system import beam
 from ds2_jax.system.checks import UNPRINTABLE
@@ -172,6 +173,7 @@ def _digest(
         [(str(file.path), file.name, _size(file), file.utterance and file.utterance.offset) for file in part]
         for part in parts
     ]
+    run = find_model(run)
     model = weights_of(run, read_config(run))[1]
     lm = file_digest(decoding.lm) if decoding.lm else ""
     options = dataclasses.asdict(decoding) | {"lm": lm, "engine": engine}

@@ -38,7 +38,7 @@ def transcribe(
     """Write what is said in recordings, as text, subtitles or tables with times and confidences.
 
     Args:
-        run: Folder of a training run, or a folder or file that export wrote.
+        run: Folder of a training run, a folder or file that export wrote, or spelling, the model in this package.
         audio: Recordings, folders of them, quoted patterns, or - for standard input. The formats are WAV, FLAC, Ogg,
             MP3, AIFF, Sphere and more; with ffmpeg also m4a and video. In folders, links are followed and hidden files
             are skipped. A manifest (.jsonl) or tfds:NAME#SPLIT stands for its recordings, which need no transcripts.
@@ -106,7 +106,7 @@ def live(
     On a terminal, words appear as they are said; those that may still change are dimmed.
 
     Args:
-        run: Folder of a training run, or a folder or file that export wrote.
+        run: Folder of a training run, a folder or file that export wrote, or spelling, the model in this package.
         audio: Leave it out to hear the microphone. - for standard input: WAV, or samples without a header. Or a file.
         format: What is written when a segment has ended. txt: a line. json: an object a line, with words, times and
             confidences. srt, vtt: subtitles.
@@ -135,7 +135,7 @@ def align(
     """Print when each word and character of a known text is said in a recording. A text that hardly fits is reported.
 
     Args:
-        run: Folder of a training run, or a folder or file that export wrote.
+        run: Folder of a training run, a folder or file that export wrote, or spelling, the model in this package.
         audio: A recording of any length, in any format that transcribe reads.
         text: What is said in it: the words (in quotes), or the name of a file that holds them. Case and punctuation are
             changed to fit the model's alphabet, as in training (data.case, data.remove).

@@ -25,6 +25,7 @@ from ds2_jax.recognition.piece_outputs import End, NamedBlocks, PieceOutput, joi
 from ds2_jax.recognition.streaming import FinalText, Stream, Streams
 from ds2_jax.recognition.transcript import Segment, Transcript
 from ds2_jax.runs.model import open_model
+from ds2_jax.runs.named import find_model
 from ds2_jax.system import packages
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError, shorten
@@ -101,7 +102,7 @@ class Recogniser:
 
     @packages.explained()
     def __init__(self, run: Path, decoding: DecodingOptions = GREEDY, engine: EngineName | None = None) -> None:
-        self._model = open_model(run, engine)
+        self._model = open_model(find_model(run), engine)
         self.config: Config = self._model.config
         self._decoding_options = decoding
         self._decode = self._model.decoder(decoding)

@@ -3,10 +3,12 @@
 With the engine "onnx" this loads neither JAX nor Orbax, except when the graph of a run is made for the first time.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,7 @@ from ds2_jax.runs.fitted import run_decoder
 from ds2_jax.runs.run_folder import STREAMING, WEIGHTS, WHOLE
 from ds2_jax.runs.weights import weights_of
 from ds2_jax.system import packages
+from ds2_jax.system.caches import cache_folder
 from ds2_jax.system.cores import num_cores
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_bytes
@@ -40,6 +43,8 @@ logger = logging.getLogger(__package__)
 
 GRAPH_VERSION = 1
 """Changes if `engines.graph` writes another graph for the same weights, so that kept graphs are made again."""
+GRAPHS_IN_CACHE = 8
+"""Graphs of a kind that are kept for .safetensors files. Those of a run lie in its folder."""
 
 
 class Model:
@@ -221,15 +226,13 @@ def _onnx_engine(path: Path, config: Config) -> Engine:
 
 
 class _Graphs:
-    """Makes the graphs of a run, and keeps them beside its checkpoints."""
+    """Makes the graphs of a run or of weights, and keeps them beside its checkpoints or in the user's cache."""
 
     def __init__(self, path: Path, config: Config) -> None:
         self._path, self._config = path, config
-        self._digest = ""
-        if not run_folder.is_exported(path):
-            weights = weights_of(path, config)[1]
-            settings = f"{GRAPH_VERSION} {weights} {config_lib.to_json(config)}"
-            self._digest = hashlib.sha256(settings.encode()).hexdigest()[:16] if weights else ""
+        weights = weights_of(path, config)[1]
+        settings = f"{GRAPH_VERSION} {weights} {config_lib.to_json(config)}"
+        self._digest = hashlib.sha256(settings.encode()).hexdigest()[:16] if weights else ""
 
     def whole(self) -> bytes:
         return self._kept("whole", None)
@@ -242,24 +245,35 @@ class _Graphs:
 
         A sum behind the graph tells whether it is whole.
         """
-        file = self._path / run_folder.GRAPHS / f"{kind}-{self._digest}.onnx"
-        if self._digest and file.is_file():
+        if not self._digest:
+            return self._make(output_frames)
+        try:
+            folder, most = self._folder()
+        except (InputError, OSError, RuntimeError) as error:  # there is no cache
+            logger.warning(f"the model is converted again at each start: {error}")
+            return self._make(output_frames)
+        file = folder / f"{kind}-{self._digest}.onnx"
+        if file.is_file():
             content = read_graph(file)
             content, found = content[:-32], content[-32:]
             if hashlib.sha256(content).digest() == found:
                 return content
             logger.warning(f"{file} is damaged and made again")
         graph = self._make(output_frames)
-        if self._digest:
-            try:
-                write_bytes(file, graph + hashlib.sha256(graph).digest())
-            except InputError as error:
-                logger.warning(f"the model is converted again at each start: {error}")
-            else:
-                for older in file.parent.glob(f"{kind}-*.onnx"):
-                    if older != file:
-                        older.unlink(missing_ok=True)
+        try:
+            write_bytes(file, graph + hashlib.sha256(graph).digest())
+        except InputError as error:
+            logger.warning(f"the model is converted again at each start: {error}")
+        else:
+            for older in _newest_first(folder.glob(f"{kind}-*.onnx"))[most:]:
+                older.unlink(missing_ok=True)
         return graph
+
+    def _folder(self) -> tuple[Path, int]:
+        """Returns where the graphs are kept, and how many of a kind."""
+        if run_folder.is_exported(self._path):
+            return cache_folder(run_folder.GRAPHS), GRAPHS_IN_CACHE
+        return self._path / run_folder.GRAPHS, 1
 
     @packages.explained()
     def _make(self, output_frames: int | None) -> bytes:
@@ -279,3 +293,11 @@ class _Graphs:
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise InputError(f"{self._path} must hold the weights of its settings, got others: {error}.") from error
         return bytes(model.SerializeToString())
+
+
+def _newest_first(files: Iterable[Path]) -> list[Path]:
+    times = {}
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):  # another process deleted it
+            times[file] = file.stat().st_mtime_ns
+    return sorted(times, key=times.__getitem__, reverse=True)

@@ -34,8 +34,8 @@ def serve(
     --max-streams). The command line comes first, then the environment, then the file.
 
     Args:
-        runs: Folders of training runs, or folders or files that export wrote. The last part of a path is the model's
-            name; the first model is the default.
+        runs: Folders of training runs, folders or files that export wrote, or spelling, the model in this package. The
+            last part of a path is the model's name; the first model is the default.
         model: A model and its name. You can repeat this option.
         settings: A TOML file with options by their names here (max-streams = 50), and with a table [model.NAME] for
             each further model: its run, engine and decoding options.

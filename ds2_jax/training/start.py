@@ -21,6 +21,7 @@ from ds2_jax.parallel.mesh import replicate
 from ds2_jax.parallel.processes import is_primary
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.model import read_config, read_variables
+from ds2_jax.runs.named import find_model
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.runs.weights import weights_of
 from ds2_jax.system.errors import InputError
@@ -45,8 +46,9 @@ def check(config: Config, workdir: Path) -> None:
             message lists these.
     """
     assert config.init_from is not None
-    source = read_config(config.init_from)
-    _check_has_weights(config.init_from)
+    model = find_model(config.init_from)
+    source = read_config(model)
+    _check_has_weights(model)
     if config.init_from.resolve() == workdir.resolve():  # the training would replace it
         raise InputError(f"--init-from must be no model in --workdir, got {workdir} for both. Give another --workdir.")
     free = FREE | (UNUSED if config.model.bidirectional and source.model.bidirectional else set())
@@ -90,8 +92,9 @@ def with_weights(state: TrainState, config: Config, mesh: Mesh, run: Path) -> Tr
         InputError: the weights cannot be read.
     """
     assert config.init_from is not None
-    source = read_config(config.init_from)
-    variables = jax.device_get(read_variables(config.init_from, source, mesh))
+    model = find_model(config.init_from)
+    source = read_config(model)
+    variables = jax.device_get(read_variables(model, source, mesh))
     ours, theirs = Alphabet.of(config.data).characters, Alphabet.of(source.data).characters
     head, kept = _head(jax.device_get(state.params["head"]), variables["params"]["head"], ours, theirs)
     variables = replicate({**variables, "params": {**variables["params"], "head": head}}, mesh)
@@ -99,7 +102,7 @@ def with_weights(state: TrainState, config: Config, mesh: Mesh, run: Path) -> Tr
     added = f", drawn for {new!r}" if new else ""
     logger.info(f"weights of {config.init_from}; the head's are kept for {len(kept)} of {len(ours)} characters{added}")
     if is_primary():
-        _note(config.init_from, source, run)
+        _note(config.init_from, weights_of(model, source), run)
     # The step reuses the memory of both, so the average needs arrays of its own.
     average = jax.tree.map(jnp.copy, variables) if state.average else state.average
     return dataclasses.replace(state, params=variables["params"], batch_stats=variables["batch_stats"], average=average)
@@ -121,8 +124,8 @@ def _head(drawn: Any, other: Any, ours: str, theirs: str) -> tuple[Any, str]:
     return head, kept
 
 
-def _note(source: Path, config: Config, run: Path) -> None:
-    steps, digest = weights_of(source, config)
+def _note(source: Path, weights: tuple[list[int], str], run: Path) -> None:
+    steps, digest = weights
     origin: Mapping[str, object] = {
         "init_from": str(source),
         "steps": steps,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import Tuned, read_calibration, read_tuned, write_tuned
 from ds2_jax.runs.model import open_model, read_config, read_variables
 from ds2_jax.runs.weights import weights_of
+from ds2_jax.system.caches import cache_folder
 from ds2_jax.system.errors import InputError
 from tests.small_runs import (
     SMALL_CONFIG,
@@ -211,3 +213,60 @@ def test_a_run_without_data_is_compared_on_made_speech(tmp_path: Path, capsys: p
     assert cli.main(["export", str(run), "--out", str(tmp_path / "out")]) == 0
     assert "compared on 8 made utterances" in capsys.readouterr().out
     assert "Not measured" in (tmp_path / "out/README.md").read_text()
+
+
+def test_float16_halves_the_weights_and_every_file_has_the_rounded_ones(
+    run: Path, exported: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert cli.main(["export", str(run), "--float16", "--out", str(out)]) == 0
+    weights = out / "model.safetensors"
+    assert weights.stat().st_size < 0.6 * (exported / "model.safetensors").stat().st_size
+    assert "in 16 bits" in (out / "README.md").read_text()
+    audio = write_noise(tmp_path / "a.wav", 1.3, seed=5)
+    wanted = ds2_jax.load(run).log_probs(audio)
+    from_weights, from_graph = (ds2_jax.load(model).log_probs(audio) for model in (weights, out / "model.onnx"))
+    np.testing.assert_allclose(from_weights, from_graph, rtol=0, atol=1e-5)
+    assert 1e-6 < np.abs(from_weights - wanted).max() < 0.1
+    again = tmp_path / "again"  # the rounded weights are what the file holds
+    assert cli.main(["export", str(weights), "--float16", "--out", str(again)]) == 0
+    one, other = (jax.tree.leaves(read_variables(each, read_config(each))) for each in (weights, again))
+    assert all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
+
+
+def test_weights_too_large_for_16_bits_are_refused(tmp_path: Path) -> None:
+    config = with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path))
+    state = some_state(config)
+    state = dataclasses.replace(state, params=jax.tree.map(lambda leaf: 1e7 * leaf, state.params))
+    run = write_untrained_run(tmp_path / "run", config, state)
+    with pytest.raises(InputError, match="--float16 must have weights below 65,504"):
+        export(run, tmp_path / "out", int8=False, float16=True, stablehlo=False, target=None, manifest=None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_graph_of_a_weights_file_is_made_once(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    caplog.set_level("INFO")
+    audio = write_noise(tmp_path / "a.wav", 1.3, seed=5)
+    first, second = (ds2_jax.load(exported / "model.safetensors").log_probs(audio) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert caplog.text.count("converting") == 1
+    monkeypatch.setenv("XDG_CACHE_HOME", str(audio))  # no folder: recognition goes on without a cache
+    np.testing.assert_array_equal(ds2_jax.load(exported / "model.safetensors").log_probs(audio), first)
+    assert "converted again at each start" in caplog.text
+
+
+def test_the_cache_of_graphs_does_not_grow_without_end(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = cache_folder(run_folder.GRAPHS)
+    for i in range(20):
+        (folder / f"whole-{i}.onnx").touch()
+        os.utime(folder / f"whole-{i}.onnx", (i, i))
+    ds2_jax.load(exported / "model.safetensors").log_probs(write_noise(tmp_path / "a.wav", 0.5))
+    kept = {path.name for path in folder.iterdir()}
+    assert len(kept) == 8
+    assert {f"whole-{i}.onnx" for i in range(13, 20)} <= kept
