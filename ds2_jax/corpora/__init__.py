@@ -21,6 +21,7 @@ CORPORA = {
     "voxforge": "English read by volunteers, 16 kHz (voxforge.org)",
     "folder": "recordings of your own with their transcripts, in text files or a table",
     "synthetic": "the quick start's digits and commands, spoken by espeak-ng",
+    "spelling": "AN4 and synthesised voices in silence, noise and music, for the model spelling",
 }
 """The corpora that `prepare` makes, each with a description."""
 

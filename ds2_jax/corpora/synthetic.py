@@ -93,6 +93,9 @@ RATES = (115, 165)
 PITCHES = (35, 65)
 LEVELS = (0.25, 0.9)
 
+RESPELLED = {"A": "EH", "RUBOUT": "RUB-OUT"}
+"""How espeak-ng must read words that it would say otherwise: it takes an A between two letters for the article."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
@@ -174,7 +177,7 @@ def script() -> dict[str, dict[str, list[Prompt]]]:
         number = NUM_SENTENCES[split]
         shared = list(itertools.islice(fresh, number)) if split == "test" else []
         prompts[split] = {
-            voice: [_prompt(rng, sentence) for sentence in shared or itertools.islice(fresh, number)]
+            voice: [prompt(rng, sentence) for sentence in shared or itertools.islice(fresh, number)]
             for voice in VOICES[split]
         }
     return prompts
@@ -223,7 +226,7 @@ def speak_words(voice: str, prompts: list[Prompt]) -> list[Speech]:
         "library": espeakng_loader.get_library_path(),
         "data": espeakng_loader.get_data_path(),
         "voice": voice,
-        "requests": [(prompt.transcript, prompt.rate, prompt.pitch) for prompt in prompts],
+        "requests": [(_respelled(prompt.transcript), prompt.rate, prompt.pitch) for prompt in prompts],
     }
     child = subprocess.run(
         [sys.executable, "-I", espeak.__file__], input=json.dumps(job).encode(), capture_output=True, check=False
@@ -245,6 +248,10 @@ def speak_words(voice: str, prompts: list[Prompt]) -> list[Speech]:
         words = zip(prompt.transcript.split(), times.tolist(), strict=len(times) > 0)
         speeches.append(Speech(waveform, tuple(TimedWord(word, *span) for word, span in words)))
     return speeches
+
+
+def _respelled(transcript: str) -> str:
+    return " ".join(RESPELLED.get(word, word) for word in transcript.split())
 
 
 def _record(folder: Path, voice: str, prompts: list[Prompt]) -> list[Utterance]:
@@ -282,5 +289,6 @@ def _command(rng: random.Random) -> str:
     return " ".join(rng.choice(word.split("|")) for word in words)
 
 
-def _prompt(rng: random.Random, transcript: str) -> Prompt:
+def prompt(rng: random.Random, transcript: str) -> Prompt:
+    """Draws how a sentence is said."""
     return Prompt(transcript, rng.randint(*RATES), rng.randint(*PITCHES), rng.uniform(*LEVELS))
