@@ -4,7 +4,7 @@
 
 On two CPU cores, greedy decoding gives a WER of 4.96 %, 4.01 % and 4.75 % on the four test voices (seeds 0, 1 and 2).
 The first seed took 120 s, including building the corpus and transcribing; the others took 69 and 75 s without these.
-README.md has the figures of each voice.
+docs/results.md has the figures of each voice.
 """
 
 from ds2_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig

@@ -281,7 +281,7 @@ def test_missing_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     words = [write_noise(tmp_path / "a.wav")] if command == "transcribe" else []
     assert run_cli(capsys, command, tmp_path / "no", *words) == (
         1,
-        "error: RUN must be the folder of a training run, or a folder or file that export wrote, got "
+        "error: RUN must be the folder of a training run, a folder or file that export wrote, or spelling, got "
         f"{tmp_path / 'no'}, where there is nothing.",
     )
     code, message = run_cli(capsys, command)

@@ -115,16 +115,20 @@ def test_compiled_reductions_are_right_past_32768_rows() -> None:
     np.testing.assert_array_equal(jax.jit(squared_norms)(rows), squared_norms(rows))
 
 
-def readme_code() -> str:
-    blocks = re.findall(r"^```\w*\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def code_of(page: Path) -> str:
+    blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     return "".join(blocks).replace("\\\n", " ")
 
 
-def test_the_readmes_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_the_pages_parse(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parse_only(monkeypatch)
     monkeypatch.chdir(ROOT)
-    commands = re.findall(r"^(?:\S+/)?python main\.py\b(.*)$", readme_code(), flags=re.MULTILINE)
-    assert commands
+    commands = re.findall(r"^(?:(?:\S+/)?python main\.py|ds2-jax)\b(.*)$", code_of(page), flags=re.MULTILINE)
+    assert commands or page.name != "README.md"
     for command in commands:
         words = shlex.split(command, comments=True)
         code: str | int | None
@@ -135,8 +139,8 @@ def test_the_readmes_commands_parse(monkeypatch: pytest.MonkeyPatch) -> None:
         assert code == 0, command
 
 
-def test_the_readmes_shapes_are_what_its_code_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (ROOT / "README.md").read_text()
+def test_the_shapes_of_the_design_are_what_its_code_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs/design.md").read_text()
     [code] = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     exec(code, {})  # noqa: S102 - our own
     printed = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines())
@@ -152,6 +156,17 @@ def test_the_readmes_shapes_are_what_its_code_prints(capsys: pytest.CaptureFixtu
 
 def test_the_readmes_make_targets_exist() -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    used = re.findall(r"^make ([a-z-]+)", readme_code(), flags=re.MULTILINE)
+    used = re.findall(r"^make ([a-z-]+)", code_of(ROOT / "README.md"), flags=re.MULTILINE)
     assert used
     assert set(used) <= set(targets)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_the_links_of_the_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]*)(?:#[^)]*)?\)", page.read_text()):
+        assert not target or (page.parent / target).exists(), target
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\(docs/([^)#]+)", (ROOT / "README.md").read_text()))
+    assert linked == {page.name for page in PAGES[1:]}

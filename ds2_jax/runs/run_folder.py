@@ -199,7 +199,9 @@ def load_config(folder: Path) -> Config:
     path = folder / CONFIG
     if not path.is_file():
         got = f"{folder}, which has no {CONFIG}" if folder.is_dir() else f"{folder}, where there is nothing"
-        raise InputError(f"RUN must be the folder of a training run, or a folder or file that export wrote, got {got}.")
+        raise InputError(
+            f"RUN must be the folder of a training run, a folder or file that export wrote, or spelling, got {got}."
+        )
     _check_plain(folder)
     check_length(path, path.stat().st_size)
     try:

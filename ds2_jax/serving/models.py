@@ -30,7 +30,7 @@ def named(
     Raises:
         InputError: no model is named, two have one name, or a name is missing.
     """
-    pairs = [(run.resolve().name, usual._replace(run=run)) for run in runs]
+    pairs = [(run.resolve().name.partition("#sha256=")[0], usual._replace(run=run)) for run in runs]
     for each in names:
         name, _, run = each.partition("=")
         require(bool(name and run), "--model", "be NAME=RUN", each)

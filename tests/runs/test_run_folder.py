@@ -256,7 +256,7 @@ def test_folder_without_settings_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_config(tmp_path)
     assert str(caught.value) == (
-        "RUN must be the folder of a training run, or a folder or file that export wrote, got "
+        "RUN must be the folder of a training run, a folder or file that export wrote, or spelling, got "
         f"{tmp_path}, which has no config.json."
     )
 

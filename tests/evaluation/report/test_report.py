@@ -95,7 +95,7 @@ def test_what_is_no_run_is_not_compared(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         evaluate(folder / "run", None, against=tmp_path)
     assert str(caught.value) == (
-        "--against: RUN must be the folder of a training run, or a folder or file that export wrote, got "
+        "--against: RUN must be the folder of a training run, a folder or file that export wrote, or spelling, got "
         f"{tmp_path}, which has no config.json. "
         "Give --against the folder of a run, or a .jsonl of its evaluations folder."
     )

@@ -182,7 +182,7 @@ def test_batch_of_another_alphabet_is_refused(tmp_path: Path, labels: list[list[
 def test_file_without_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["replay", str(write_batch(tmp_path, make_failed()))]) == 1
     message = (
-        "error: RUN must be the folder of a training run, or a folder or file that export wrote, got "
+        "error: RUN must be the folder of a training run, a folder or file that export wrote, or spelling, got "
         f"{tmp_path}, which has no config.json.\n"
     )
     assert capsys.readouterr().err == message
