@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import scipy.signal
 
 SAMPLE_RATE = 16_000
 A4 = 440.0  # Hz
@@ -101,6 +100,8 @@ def _hum(num_samples: int, rng: np.random.Generator) -> np.ndarray:
 
 def _knock(rng: np.random.Generator) -> np.ndarray:
     """Makes a short burst of noise that rings at one frequency and dies away."""
+    import scipy.signal  # slow to load
+
     size = int(rng.uniform(0.03, 0.25) * SAMPLE_RATE)
     radius = np.exp(-np.pi * rng.uniform(50, 600) / SAMPLE_RATE)
     angle = 2 * np.pi * rng.uniform(60, 4000) / SAMPLE_RATE
@@ -112,6 +113,8 @@ def _knock(rng: np.random.Generator) -> np.ndarray:
 
 def _note(num_samples: int, semitone: int, brightness: float, rng: np.random.Generator, *, plucked: bool) -> np.ndarray:
     """Plays a note so many semitones above `A4`; each harmonic is `brightness` times as loud as the one below it."""
+    import scipy.signal
+
     time = np.arange(num_samples) / SAMPLE_RATE
     frequency = A4 * 2 ** (semitone / 12)
     count = min(12, int(SAMPLE_RATE / 2 / frequency))

@@ -336,7 +336,7 @@ def _with_durations(path: Path, utterances: list[Utterance], transcribed: bool) 
 def _read_transcript(path: Path, where: str) -> str:
     if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - Path's raise if the name is too long
         # A manifest could name an endless device, or a pipe that nobody writes to.
-        raise InputError(f"{where}: transcript_path must name a file, got {shorten(str(path))}. Correct the path.")
+        raise InputError(f"{where}: transcript_path must name a file, got {shorten(str(path), 500)}. Correct the path.")
     try:
         return read_text(path).strip()
     except InputError as error:

@@ -307,7 +307,9 @@ def audio(tmp_path: Path) -> Path:
 @pytest.mark.timeout(60)
 def test_a_transcript_that_is_no_file(write: Write, tmp_path: Path) -> None:
     """Reading an endless device, or a pipe that nobody writes to, would never end."""
-    os.mkfifo(tmp_path / "pipe")
-    for name in ("/dev/zero", "pipe", "."):
+    deep = tmp_path / ("x" * 100)  # the whole of a long path is told
+    deep.mkdir()
+    os.mkfifo(deep / "pipe")
+    for name in ("/dev/zero", f"{deep.name}/pipe", "."):
         path = write({"root_path": "", "samples": [{"wav_path": "a.wav", "transcript_path": name}]})
         fails(path, f"{path}: samples[0]: transcript_path must name a file, got {tmp_path / name}. Correct the path.")
