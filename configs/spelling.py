@@ -1,7 +1,7 @@
 """The model `spelling`, which the package contains: letters, digits, commands and AN4's words, also live.
 
     python main.py --config configs/spelling.py --data.archive an4_sphere.tar.gz
-    python main.py export runs/spelling --float16 --out spelling
+    python main.py export runs/spelling --float16 --out exported
 
 The corpus is AN4 and synthesised voices, with silence, noise and music around them. The settings are those of
 configs/an4_live.py, with fewer units, so that the weights fit into 4 MB.

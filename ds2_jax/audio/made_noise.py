@@ -6,6 +6,7 @@ import numpy as np
 
 SAMPLE_RATE = 16_000
 A4 = 440.0  # Hz
+NOISES = ("steady", "swelling", "hum", "wind", "knocks")
 CHORDS = ((0, 4, 7), (0, 3, 7), (0, 5, 9), (0, 4, 7, 10), (0, 3, 7, 10))
 """Semitones above the lowest note."""
 
@@ -19,15 +20,15 @@ def silence(num_samples: int, rng: np.random.Generator) -> np.ndarray:
 
 def noise(num_samples: int, rng: np.random.Generator) -> np.ndarray:
     """Makes one of: steady noise, noise that swells, the hum of mains, wind, or knocks."""
-    kind = rng.integers(5)
-    sound = _coloured(num_samples, rng, 2.0 if kind == 3 else rng.uniform(-0.2, 2.0))
-    if kind == 1:
+    kind = NOISES[rng.integers(len(NOISES))]
+    sound = _coloured(num_samples, rng, 2.0 if kind == "wind" else rng.uniform(-0.2, 2.0))
+    if kind == "swelling":
         sound *= _swelling(num_samples, rng, rng.uniform(0.2, 3.0), rng.uniform(6, 20))
-    elif kind == 2:
+    elif kind == "hum":
         sound = sound * rng.uniform(0.02, 0.5) + _hum(num_samples, rng)
-    elif kind == 3:
+    elif kind == "wind":
         sound *= _swelling(num_samples, rng, rng.uniform(0.5, 4.0), 25)
-    elif kind == 4:
+    elif kind == "knocks":
         sound *= rng.uniform(0.003, 0.05)
         for start in rng.integers(0, num_samples, rng.integers(1, 3 + 3 * num_samples // SAMPLE_RATE)):
             _add(sound, int(start), _knock(rng))

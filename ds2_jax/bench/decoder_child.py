@@ -23,7 +23,8 @@ from ds2_jax.evaluation.split_outputs import split_outputs
 from ds2_jax.lm.build import make_model
 from ds2_jax.lm.kneser_ney import write_arpa
 from ds2_jax.lm.text import read_texts
-from ds2_jax.runs import run_folder
+from ds2_jax.runs.model import read_config
+from ds2_jax.runs.named import find_model
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
@@ -62,7 +63,8 @@ def outputs_of(run: Path, manifest: Path | None, lm: Path | None, folder: Path) 
     Raises:
         InputError: there is no run or no split, or an audio file cannot be read.
     """
-    config = run_folder.load_config(run)
+    run = find_model(run)
+    config = read_config(run)
     alphabet = Alphabet.of(config.data)
     splits = split_manifests(config.data, build=False)
     manifest = manifest or splits.test

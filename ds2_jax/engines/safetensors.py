@@ -25,7 +25,7 @@ def to_bytes(variables: Mapping[str, Any], metadata: Mapping[str, str], *, float
 
     arrays = dict(_flat(variables, ""))
     if float16:
-        arrays = {name: array.astype(np.float16) if _is_large(array) else array for name, array in arrays.items()}
+        arrays = {name: array.astype(np.float16) if _is_kernel(array) else array for name, array in arrays.items()}
     return save(arrays, metadata=dict(metadata))
 
 
@@ -35,7 +35,7 @@ def rounded(array: np.ndarray) -> np.ndarray:
     Raises:
         InputError: a weight is too large for 16 bits.
     """
-    if not _is_large(array):
+    if not _is_kernel(array):
         return array
     with np.errstate(over="ignore"):
         found = array.astype(np.float16).astype(np.float32)
@@ -44,7 +44,7 @@ def rounded(array: np.ndarray) -> np.ndarray:
     return found
 
 
-def _is_large(array: np.ndarray) -> bool:
+def _is_kernel(array: np.ndarray) -> bool:
     return array.ndim >= 2
 
 
@@ -54,7 +54,7 @@ def read(path: Path, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str,
     Args:
         path: the file.
         shapes: name and shape of each array. They are compared with the file's before an array is read, so that
-            reading takes no more memory than the file is long.
+            reading takes little more memory than the float32 arrays.
 
     Returns:
         The arrays, float32, as a tree: parts of a name between dots are keys, and numbers are places in tuples.
@@ -70,7 +70,9 @@ def read(path: Path, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str,
             found = file.get_slice(name) if name in others else None
             got = "none" if found is None else f"{list(found.get_shape())} {found.get_dtype()}"
             if found is None or tuple(found.get_shape()) != shape or found.get_dtype() not in ("F32", "F16"):
-                raise InputError(f"{path} must hold {name} as {list(shape)} F32, got {got}. Export the model again.")
+                raise InputError(
+                    f"{path} must hold {name} as {list(shape)} F32 or F16, got {got}. Export the model again."
+                )
             others.remove(name)
             arrays[name] = file.get_tensor(name).astype(np.float32, copy=False)
     if others:

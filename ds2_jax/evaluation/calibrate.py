@@ -31,6 +31,7 @@ from ds2_jax.parallel.processes import is_primary
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import write_calibration
 from ds2_jax.runs.model import read_config
+from ds2_jax.runs.named import home
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import make_writable
@@ -68,7 +69,7 @@ def calibrate(run: Path, manifest: Path | None, engine: EngineName = "jax") -> N
         )
     split = read_split(path, config, Alphabet.of(config.data), prune=False)
     model = TrainedModel.load(run, engine=engine)
-    make_writable(run_folder.home(run))  # now, because running the model may take long
+    make_writable(home(run))  # now, because running the model may take long
     step = run_folder.best_step(run) or 0  # an exported model has no steps
     calibrate_model(model, split, step, manifest_name(manifest) if manifest else "dev")
 

@@ -67,7 +67,11 @@ def calibrate(run: Run, manifest: Path | None = None, engine: EngineName = "jax"
 
 
 def tune(
-    run: Run, lm: Annotated[Path, tyro.conf.arg(metavar="FILE")], trials: int = 100, engine: EngineName = "jax"
+    run: Run,
+    lm: Annotated[Path, tyro.conf.arg(metavar="FILE")],
+    manifest: Path | None = None,
+    trials: int = 100,
+    engine: EngineName = "jax",
 ) -> int:
     """Find the weights of a language model that give the fewest word errors on a run's dev split.
 
@@ -80,18 +84,19 @@ def tune(
     Args:
         run: Folder of a training run, or a folder or file that export wrote.
         lm: Language model: an ARPA file, plain or gzipped, or a KenLM binary.
+        manifest: Manifest or tfds:NAME#SPLIT to tune on; by default the run's dev split, if it did not train on it.
         trials: Number of pairs of weights to try, including those of earlier calls.
         engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
     """
     require(trials >= 1, "--trials", "be at least 1", trials)
     run = find_model(run)
-    check_files(run)
+    check_files(run, manifest)
     check_is_readable(lm, "--lm")
     from ds2_jax.evaluation.tune import tune as tune_weights
     from ds2_jax.system.compilation import enable_cache
 
     enable_cache()
-    return tune_weights(run, lm, trials, engine)
+    return tune_weights(run, lm, trials, engine, manifest)
 
 
 def check_files(run: Path, manifest: Path | None = None) -> None:

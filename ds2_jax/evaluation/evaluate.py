@@ -27,6 +27,7 @@ from ds2_jax.evaluation.split_outputs import evaluate_split
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import run_decoder, with_tuned
 from ds2_jax.runs.model import read_config
+from ds2_jax.runs.named import home
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.runs.weights import weights_of
 from ds2_jax.system.errors import InputError
@@ -70,7 +71,7 @@ def evaluate(
             f"{manifest.absolute()} must be a manifest to evaluate, got a folder or nothing at this path. {advice}"
         )
     opened = _open(run, manifest, decoding, engine)
-    results = run_folder.home(run) / run_folder.EVALUATIONS
+    results = home(run) / run_folder.EVALUATIONS
     make_writable(results)  # now, because decoding may take long
     if report_folder is not None:
         make_folder(report_folder)

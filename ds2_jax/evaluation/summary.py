@@ -15,7 +15,9 @@ from ds2_jax.evaluation.error_rates import ErrorCount
 from ds2_jax.evaluation.provenance import DIGITS
 from ds2_jax.evaluation.report.bootstrap import Bootstrap
 from ds2_jax.evaluation.results import Evaluation, read_evaluation
-from ds2_jax.runs.run_folder import EVALUATIONS, OLDER_TEST, PLACES, differences, load_config, read_metric_log
+from ds2_jax.runs.model import read_config
+from ds2_jax.runs.named import find_model, home
+from ds2_jax.runs.run_folder import EVALUATIONS, OLDER_TEST, PLACES, differences, read_metric_log
 from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.system.markdown import table
 from ds2_jax.system.program import command
@@ -187,9 +189,10 @@ def read_run(folder: Path, name: str) -> FinishedRun:
     Raises:
         InputError: the folder is not a run, it was not evaluated, or one of its files is damaged.
     """
-    config = load_config(folder)
+    model = find_model(folder)
+    config, results = read_config(model), home(model)
     evaluations = {}
-    for path in (folder / OLDER_TEST, *sorted((folder / EVALUATIONS).glob("*.json"))):
+    for path in (results / OLDER_TEST, *sorted((results / EVALUATIONS).glob("*.json"))):
         if (evaluation := read_evaluation(path.parent, path.stem)) is not None:
             evaluations[path] = evaluation
             if evaluation.left_out:
@@ -199,7 +202,7 @@ def read_run(folder: Path, name: str) -> FinishedRun:
             f"{folder} must hold an evaluation, got none. Continue its training to the end, or evaluate it: "
             f"{command('evaluate', folder)}"
         )
-    seconds = [metrics["wall_seconds"] for _, metrics in read_metric_log(folder) if "wall_seconds" in metrics]
+    seconds = [metrics["wall_seconds"] for _, metrics in read_metric_log(results) if "wall_seconds" in metrics]
     return FinishedRun(folder, name, config, seconds[-1] if seconds else None, evaluations)
 
 

@@ -30,6 +30,7 @@ from ds2_jax.evaluation.tune_picture import Surface, draw_surface
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import Tuned, write_tuned
 from ds2_jax.runs.model import read_config
+from ds2_jax.runs.named import home
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system import interrupts
 from ds2_jax.system.checks import build, require
@@ -125,7 +126,7 @@ class SplitOutputs:
         return sum((word_errors(*pair) for pair in pairs), start=ErrorCount()), sum(characters, start=ErrorCount())
 
 
-def tune(run: Path, lm: Path, trials: int, engine: EngineName = "jax") -> int:
+def tune(run: Path, lm: Path, trials: int, engine: EngineName = "jax", manifest: Path | None = None) -> int:
     """Finds the weights of a language model and saves them in the run.
 
     Args:
@@ -133,6 +134,7 @@ def tune(run: Path, lm: Path, trials: int, engine: EngineName = "jax") -> int:
         lm: an n-gram language model.
         trials: the number of trials, including earlier ones.
         engine: what computes the log-probabilities.
+        manifest: the utterances; by default the run's dev split.
 
     Returns:
         The exit code 0.
@@ -143,11 +145,11 @@ def tune(run: Path, lm: Path, trials: int, engine: EngineName = "jax") -> int:
     """
     require_optuna()
     config = read_config(run)
-    manifest = unseen_dev(config.data)
+    manifest = manifest or unseen_dev(config.data)
     if manifest is None:
         raise InputError(
-            "RUN must have a dev split that it did not train on, got none. Tune on another run, or decode with "
-            "--alpha and --beta."
+            "RUN must have a dev split that it did not train on, got none. Name other utterances with --manifest, or "
+            "decode with --alpha and --beta."
         )
     alphabet = Alphabet.of(config.data)
     split = read_split(manifest, config, alphabet, prune=False)
@@ -157,7 +159,7 @@ def tune(run: Path, lm: Path, trials: int, engine: EngineName = "jax") -> int:
     options = DecodingOptions(lm=lm)
     search = BeamSearch(alphabet, options, model)
     conditions = {"lm": digest, "split": splits.digest(split), "checkpoint": step, "options": rules_of(options)}
-    folder = run_folder.home(run) / run_folder.TUNING / f"{lm.name}-{digest[:12]}"
+    folder = home(run) / run_folder.TUNING / f"{lm.name}-{digest[:12]}"
     make_writable(folder)  # now, because running the model may take long
     study = read_trials(folder / "trials.jsonl", conditions)
     heard = None
@@ -379,4 +381,4 @@ def describe(study: Trials, run: Path, lm: Path) -> Iterator[str]:
         yield f"  {' and '.join(ends)} at the end of the range that was tried: better values may lie beyond"
     yield f"trials: {study.path}"
     yield f"picture: {picture_of(study)}"
-    yield f"saved in {run_folder.home(run) / run_folder.TUNED}. To use them: {command('evaluate', run, '--lm', lm)}"
+    yield f"saved in {home(run) / run_folder.TUNED}. To use them: {command('evaluate', run, '--lm', lm)}"

@@ -15,6 +15,7 @@ from ds2_jax.evaluation.results import read_evaluation
 from ds2_jax.exchange.proof import Comparison
 from ds2_jax.exchange.target import Target
 from ds2_jax.runs import run_folder
+from ds2_jax.runs.named import home
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.markdown import table
 from ds2_jax.system.program import VERSION
@@ -80,7 +81,7 @@ def text(
         f"{model.num_layers} {model.rnn_type.upper()} layers of {model.hidden_size} units, {directions}",
         f"{parameters:,} parameters"
         + (", recurrent layers in 8 bits" if int8 else "")
-        + (", in 16 bits" if float16 else ""),
+        + (", rounded to 16 bits" if float16 else ""),
         f"input: {config.features.sample_rate} Hz, one channel; output: a frame of "
         f"{1000 * config.seconds_per_frame:g} ms with {alphabet.size} labels, the first of which is CTC's blank",
         f"characters: `{alphabet.characters}`",
@@ -158,7 +159,7 @@ def _rates(run: Path, found: Comparison) -> str:
         rows.append(
             [Path(found.where).stem, "greedy, this model", f"{found.errors[1].rate:.2%}", f"{low:.2%} to {high:.2%}"]
         )
-    folder = run_folder.home(run) / run_folder.EVALUATIONS
+    folder = home(run) / run_folder.EVALUATIONS
     for path in sorted(folder.glob("*.json")):
         try:
             evaluation = read_evaluation(folder, path.stem)

@@ -34,13 +34,14 @@ def export(
         run: Folder of a training run, or a folder or .safetensors file that export wrote.
         out: Folder to write. It must be empty or not exist.
         int8: Store the recurrent layers' weights in 8 bits: a third of the size. LSTM only.
-        float16: Round the weights to 16 bits, and store them so in model.safetensors: half the size.
+        float16: Round the weights to 16 bits. model.safetensors stores them so, in half the size.
         format: onnx, or stablehlo: model.stablehlo for JAX on any platform, and model.mlir for other compilers.
         for_: Write the folder that this program reads.
         manifest: Manifest or tfds:NAME#SPLIT on which the written model is compared with the run; by default the run's
             test split. Without either, the comparison takes speech-like signals.
     """
     require(format == "onnx" or not (int8 or for_), "--format", "be onnx with --int8 or --for", format)
+    require((format == "onnx" and not for_) or not float16, "--float16", "be used without --for and --format", float16)
     run = find_model(run)
     read_config(run)
     from ds2_jax.exchange.export import export as export_model

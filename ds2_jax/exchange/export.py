@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config
@@ -16,7 +17,7 @@ from ds2_jax.engines import graph, safetensors
 from ds2_jax.exchange import card, layouts, proof
 from ds2_jax.exchange.target import Target
 from ds2_jax.runs import run_folder
-from ds2_jax.runs.fitted import read_tuned
+from ds2_jax.runs.fitted import fitted_text, read_tuned
 from ds2_jax.runs.model import Model, jax_engine, open_model, read_config, read_variables
 from ds2_jax.system import interrupts
 from ds2_jax.system.errors import InputError
@@ -73,7 +74,12 @@ def export(
         found = proof.compare(reference, written, manifest, same_waveform=target != "sherpa-onnx")
         for line in found.lines:
             print(line)
-        if fault := found.fault(exact=not (int8 or float16)):
+        fault = found.fault(exact=not (int8 or float16))
+        if float16 and not int8:  # what was written must be exactly the rounded model
+            fault = fault or proof.compare(Model(config, jax_engine(config, kept)), written, None).fault(exact=True)
+        if not (stablehlo or target) and not _same(read_variables(folder / run_folder.WEIGHTS, config), kept):
+            fault = fault or f"other weights in {run_folder.WEIGHTS}"
+        if fault:
             raise InputError(f"The written model must give what {run} gives, got {fault}. Please report this.")
         kind, name = "stablehlo" if stablehlo else target, out.resolve().name
         write_text(
@@ -114,6 +120,12 @@ def _write(
     return open_model(folder, "onnx"), files
 
 
+def _same(found: Any, expected: Any) -> bool:
+    """Whether two trees hold the same arrays, bit for bit."""
+    one, other = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (found, expected))
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
 def client_facts(config: Config, frame: int) -> dict[str, str]:
     """Lists what a program that knows nothing of this package needs beside the graph; docs/export.md describes it.
 
@@ -141,8 +153,8 @@ def _write_own(
 ) -> list[Path]:
     """Writes a folder with what is known of a run."""
     texts = {run_folder.CONFIG: config_lib.to_json(config) + "\n"}
-    if (file := run_folder.home(run) / run_folder.CALIBRATION).is_file():
-        texts[run_folder.CALIBRATION] = file.read_text(encoding="utf-8")
+    if calibration := fitted_text(run, run_folder.CALIBRATION):
+        texts[run_folder.CALIBRATION] = calibration
     if tuned := read_tuned(run):  # a digest identifies the language model, so its place is not needed
         rows = {digest: {**dataclasses.asdict(each), "lm": Path(each.lm).name} for digest, each in tuned.items()}
         texts[run_folder.TUNED] = json.dumps(rows, indent=2) + "\n"

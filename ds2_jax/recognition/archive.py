@@ -94,7 +94,7 @@ def transcribe_archive(
     files = [file._replace(path=absolute(file.path)) for file in find_audio(audio)]
     if any(file.path.name == STANDARD_INPUT.name for file in files):
         raise InputError("AUDIO must name files with --beam-runner, got standard input. Write it into a file first.")
-    run, decoding = run.absolute(), dataclasses.replace(decoding, lm=decoding.lm and decoding.lm.absolute())
+    run, decoding = find_model(run).absolute(), dataclasses.replace(decoding, lm=decoding.lm and decoding.lm.absolute())
     parts = list(divide(files))
     _check_plan(folder, _digest(parts, run, decoding, engine))
     places = [folder.absolute() / f"{index:05d}-of-{len(parts):05d}.jsonl" for index in range(len(parts))]
@@ -173,7 +173,6 @@ def _digest(
         [(str(file.path), file.name, _size(file), file.utterance and file.utterance.offset) for file in part]
         for part in parts
     ]
-    run = find_model(run)
     model = weights_of(run, read_config(run))[1]
     lm = file_digest(decoding.lm) if decoding.lm else ""
     options = dataclasses.asdict(decoding) | {"lm": lm, "engine": engine}

@@ -10,7 +10,8 @@ from ds2_jax.decoding.calibration import UNCALIBRATED, Calibration
 from ds2_jax.decoding.decoder import Decoder, make_decoder
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, GREEDY, DecodingOptions
 from ds2_jax.engines.metadata import read_metadata
-from ds2_jax.runs.run_folder import CALIBRATION, TUNED, best_step, home, is_exported
+from ds2_jax.runs.named import home
+from ds2_jax.runs.run_folder import CALIBRATION, TUNED, best_step, is_exported
 from ds2_jax.system.checks import build, check_fields, require
 from ds2_jax.system.errors import NO_JSON, InputError, advice_for
 from ds2_jax.system.files import write_text
@@ -39,7 +40,7 @@ def read_calibration(run: Path) -> Calibration:
     path = home(run) / CALIBRATION
     advice = f"Fit it again: {command('calibrate', run)}"
     try:
-        if (text := _fitted_text(run, CALIBRATION)) is None:
+        if (text := fitted_text(run, CALIBRATION)) is None:
             return UNCALIBRATED
         tree = json.loads(text)
         names = {field.name for field in dataclasses.fields(Calibration)}
@@ -62,7 +63,7 @@ def read_calibration(run: Path) -> Calibration:
     return calibration
 
 
-def _fitted_text(run: Path, name: str) -> str | None:
+def fitted_text(run: Path, name: str) -> str | None:
     """Reads what was fitted: the file in the model's folder, or else what the model's file carries."""
     path = home(run) / name
     if path.exists():
@@ -104,7 +105,7 @@ def read_tuned(run: Path) -> dict[str, Tuned]:
     """
     path = home(run) / TUNED
     try:
-        if (text := _fitted_text(run, TUNED)) is None:
+        if (text := fitted_text(run, TUNED)) is None:
             return {}
         rows = json.loads(text)
         require(isinstance(rows, dict), "The file", "be a JSON object", rows)

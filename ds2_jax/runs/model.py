@@ -230,9 +230,7 @@ class _Graphs:
 
     def __init__(self, path: Path, config: Config) -> None:
         self._path, self._config = path, config
-        weights = weights_of(path, config)[1]
-        settings = f"{GRAPH_VERSION} {weights} {config_lib.to_json(config)}"
-        self._digest = hashlib.sha256(settings.encode()).hexdigest()[:16] if weights else ""
+        self._digest = self._sum()
 
     def whole(self) -> bytes:
         return self._kept("whole", None)
@@ -248,32 +246,36 @@ class _Graphs:
         if not self._digest:
             return self._make(output_frames)
         try:
-            folder, most = self._folder()
+            folder, others = self._folder()
+            file = folder / f"{kind}-{self._digest}.onnx"
+            if file.is_file() and (graph := _whole_graph(file)):
+                return graph
         except (InputError, OSError, RuntimeError) as error:  # there is no cache
             logger.warning(f"the model is converted again at each start: {error}")
             return self._make(output_frames)
-        file = folder / f"{kind}-{self._digest}.onnx"
-        if file.is_file():
-            content = read_graph(file)
-            content, found = content[:-32], content[-32:]
-            if hashlib.sha256(content).digest() == found:
-                return content
-            logger.warning(f"{file} is damaged and made again")
         graph = self._make(output_frames)
+        if self._digest != self._sum():
+            return graph  # the weights were replaced since they were opened
         try:
             write_bytes(file, graph + hashlib.sha256(graph).digest())
         except InputError as error:
             logger.warning(f"the model is converted again at each start: {error}")
         else:
-            for older in _newest_first(folder.glob(f"{kind}-*.onnx"))[most:]:
+            for older in _newest_first(each for each in folder.glob(f"{kind}-*.onnx") if each != file)[others:]:
                 older.unlink(missing_ok=True)
         return graph
 
+    def _sum(self) -> str:
+        """Identifies the weights and what else decides the graph; "" if the weights have no sum."""
+        weights = weights_of(self._path, self._config)[1]
+        settings = f"{GRAPH_VERSION} {weights} {config_lib.to_json(self._config)}"
+        return hashlib.sha256(settings.encode()).hexdigest()[:16] if weights else ""
+
     def _folder(self) -> tuple[Path, int]:
-        """Returns where the graphs are kept, and how many of a kind."""
+        """Returns where the graphs are kept, and how many others of a kind stay there."""
         if run_folder.is_exported(self._path):
-            return cache_folder(run_folder.GRAPHS), GRAPHS_IN_CACHE
-        return self._path / run_folder.GRAPHS, 1
+            return cache_folder(run_folder.GRAPHS), GRAPHS_IN_CACHE - 1
+        return self._path / run_folder.GRAPHS, 0
 
     @packages.explained()
     def _make(self, output_frames: int | None) -> bytes:
@@ -293,6 +295,21 @@ class _Graphs:
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise InputError(f"{self._path} must hold the weights of its settings, got others: {error}.") from error
         return bytes(model.SerializeToString())
+
+
+def _whole_graph(file: Path) -> bytes:
+    """Reads a kept graph, and notes that it was used; b"" if it is damaged or gone."""
+    try:
+        content = read_graph(file)
+    except InputError:  # another process deleted it
+        return b""
+    graph, found = content[:-32], content[-32:]
+    if hashlib.sha256(graph).digest() != found:
+        logger.warning(f"{file} is damaged and made again")
+        return b""
+    with contextlib.suppress(OSError):  # a folder that cannot be written
+        os.utime(file)
+    return graph
 
 
 def _newest_first(files: Iterable[Path]) -> list[Path]:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from ds2_jax.config import Config, load_config
-from ds2_jax.runs import run_folder
+from ds2_jax.runs.model import read_config
+from ds2_jax.runs.named import find_model
 from ds2_jax.system.errors import InputError
 
 
@@ -68,7 +69,7 @@ def read_settings(
     if config is not None and run is not None:
         raise InputError(f"--config must be left out if --run is given, got {config} and {run}. Remove one.")
     if run is not None:
-        settings, source = run_folder.load_config(run), f"those of the run {run}"
+        settings, source = read_config(find_model(run)), f"those of the run {run}"
     elif config is not None:
         settings, source = load_config(config), f"those of {config}"
     else:

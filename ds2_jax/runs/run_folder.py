@@ -5,7 +5,6 @@ import dataclasses
 import json
 import logging
 import os
-import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -45,8 +44,6 @@ OLDER_TEST = "test.json"
 TUNING = "tuning"
 TUNED = "decoding.json"
 
-PRETRAINED = Path(__file__).with_name("pretrained")
-"""Folder of the models that this package contains."""
 ORIGIN = "origin.json"
 """What an imported model, or a run that began with other weights, was made of."""
 
@@ -228,18 +225,6 @@ def _check_plain(folder: Path) -> None:
             with contextlib.suppress(OSError):  # a file that was deleted meanwhile, or a broken link
                 if not stat.S_ISREG(path.stat().st_mode):
                     raise InputError(f"{folder} must hold files and folders, got the pipe or device {path}. Delete it.")
-
-
-def home(model: Path) -> Path:
-    """Returns the folder of a model's results and of what was fitted to it: its own, or that of its file.
-
-    The results of a model in this package, or of one that was downloaded, lie in ./NAME-results.
-    """
-    if not model.is_file():
-        return model
-    if model.parent == PRETRAINED or re.fullmatch("[0-9a-f]{64}", model.parent.name):
-        return Path(f"{model.stem}-results")
-    return model.parent
 
 
 def is_exported(model: Path) -> bool:

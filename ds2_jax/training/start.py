@@ -49,7 +49,7 @@ def check(config: Config, workdir: Path) -> None:
     model = find_model(config.init_from)
     source = read_config(model)
     _check_has_weights(model)
-    if config.init_from.resolve() == workdir.resolve():  # the training would replace it
+    if model.resolve() == workdir.resolve():  # the training would replace it
         raise InputError(f"--init-from must be no model in --workdir, got {workdir} for both. Give another --workdir.")
     free = FREE | (UNUSED if config.model.bidirectional and source.model.bidirectional else set())
     differing = [

@@ -222,7 +222,7 @@ def test_float16_halves_the_weights_and_every_file_has_the_rounded_ones(
     assert cli.main(["export", str(run), "--float16", "--out", str(out)]) == 0
     weights = out / "model.safetensors"
     assert weights.stat().st_size < 0.6 * (exported / "model.safetensors").stat().st_size
-    assert "in 16 bits" in (out / "README.md").read_text()
+    assert "rounded to 16 bits" in (out / "README.md").read_text()
     audio = write_noise(tmp_path / "a.wav", 1.3, seed=5)
     wanted = ds2_jax.load(run).log_probs(audio)
     from_weights, from_graph = (ds2_jax.load(model).log_probs(audio) for model in (weights, out / "model.onnx"))
