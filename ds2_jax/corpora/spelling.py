@@ -42,15 +42,17 @@ ORDINALS = (
 )
 COMMANDS = ("YES", "NO", "GO", "START", "STOP", "HELP", "ERASE", "REPEAT", "ENTER", "RUBOUT")
 
-SHARE_WITHIN = 0.5
+AROUND = ("silence", "noise", "noise", "music")
+"""What is around the speech, each as often as it stands here."""
+SHARE_LONG = 0.45
 """The fraction of utterances with long silence or noise before and after them."""
-SHARE_LOUD = 0.2
+SHARE_LOUD = 0.5
 """The fraction of these whose noise ends where the speech begins. It may be louder than the speech."""
-LONG, SHORT = (0.5, 3.5), (0.0, 0.4)
+LONG, SHORT = (0.5, 4.5), (0.0, 0.4)
 """The least and most seconds before and after an utterance."""
 SPEECH_TO_NOISE = (8.0, 40.0)
 """The least and most decibels between the speech and the noise below it."""
-LOUD = (-5.0, 10.0)
+LOUD = (-12.0, 12.0)
 """The same for noise that ends where the speech begins."""
 NUM_PIECES, PIECE_SECONDS = 40, 10
 """The number of pieces of each kind in which nobody speaks, and their duration."""
@@ -95,12 +97,12 @@ def sentence(rng: random.Random) -> str:
     return rng.choice(kinds)(rng)
 
 
-def within(speech: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def surrounded(speech: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Puts speech [S] into silence, noise or music; returns float32, at least as long."""
-    long = rng.random() < SHARE_WITHIN
+    long = rng.random() < SHARE_LONG
     before, after = (round(SAMPLE_RATE * rng.uniform(*(LONG if long else SHORT))) for _ in range(2))
     padded = np.pad(speech, (before, after)).astype(np.float32)
-    kind = rng.choice(list(made_noise.KINDS))
+    kind = AROUND[rng.integers(len(AROUND))]
     around = made_noise.KINDS[kind](len(padded), rng)
     loudness = float(np.sqrt(np.mean(np.square(speech))))
     if kind == "silence":
@@ -145,13 +147,13 @@ def _speak(folder: Path, split: str, voice: str) -> list[Utterance]:
     utterances = []
     for i, (prompt, waveform) in enumerate(zip(prompts, synthetic.speak(voice, prompts), strict=True)):
         name = f"{voice}-{i:02d}"
-        heard = waveform if split == "voices" else within(waveform, _generator(name))
+        heard = waveform if split == "voices" else surrounded(waveform, _generator(name))
         utterances.append(_utterance(folder / f"{name}.flac", heard, prompt.transcript, name, voice))
     return utterances
 
 
 def _record(folder: Path, utterance: Utterance) -> Utterance:
-    heard = within(read_audio(utterance.audio, SAMPLE_RATE), _generator(utterance.id))
+    heard = surrounded(read_audio(utterance.audio, SAMPLE_RATE), _generator(utterance.id))
     path = folder / f"{utterance.id}.flac"
     return _utterance(path, heard, utterance.transcript, utterance.id, utterance.speaker)
 
