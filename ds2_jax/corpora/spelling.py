@@ -75,6 +75,7 @@ def prepare(root: Path = Path("datasets"), archive: Path | None = None) -> Path:
         InputError: AN4 cannot be prepared, espeakng-loader is missing or lacks a voice, or ROOT/spelling exists and is
             not this corpus.
     """
+    synthetic.find_espeak()  # before AN4 is downloaded
     recorded = an4.prepare(root, archive)
     folder = root / "spelling"
     source: dict[str, object] = {"version": VERSION, "an4": read_source(recorded, "AN4").get("sha256")}

@@ -215,16 +215,10 @@ def speak_words(voice: str, prompts: list[Prompt]) -> list[Speech]:
     Raises:
         InputError: espeakng-loader is missing or lacks the voice.
     """
-    try:
-        import espeakng_loader
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "The quick-start corpus must have the package espeakng-loader, got none. "
-            "Install it: pip install espeakng-loader==0.2.4 (it carries espeak-ng, under the GPL)."
-        ) from error
+    library, data = find_espeak()
     job = {
-        "library": espeakng_loader.get_library_path(),
-        "data": espeakng_loader.get_data_path(),
+        "library": library,
+        "data": data,
         "voice": voice,
         "requests": [(_respelled(prompt.transcript), prompt.rate, prompt.pitch) for prompt in prompts],
     }
@@ -248,6 +242,22 @@ def speak_words(voice: str, prompts: list[Prompt]) -> list[Speech]:
         words = zip(prompt.transcript.split(), times.tolist(), strict=len(times) > 0)
         speeches.append(Speech(waveform, tuple(TimedWord(word, *span) for word, span in words)))
     return speeches
+
+
+def find_espeak() -> tuple[str, str]:
+    """Returns the paths of espeak-ng's library and of its data.
+
+    Raises:
+        InputError: espeakng-loader is missing.
+    """
+    try:
+        import espeakng_loader
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "Synthesised voices must have the package espeakng-loader, got none. "
+            "Install it: pip install espeakng-loader==0.2.4 (it carries espeak-ng, under the GPL)."
+        ) from error
+    return espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
 
 
 def _respelled(transcript: str) -> str:

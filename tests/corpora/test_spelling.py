@@ -1,6 +1,7 @@
 """The corpus of the model `spelling`."""
 
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -100,3 +101,10 @@ def test_another_corpus_in_its_place_is_refused(tmp_path: Path, an4: Path) -> No
     (tmp_path / "spelling/source.json").write_text('{"version": 0}')
     with pytest.raises(InputError, match="must hold the spelling corpus of this version"):
         spelling.prepare(tmp_path)
+
+
+def test_without_espeak_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(InputError, match="must have the package espeakng-loader"):
+        spelling.prepare(tmp_path / "data", tmp_path / "no.tar.gz")
+    assert not (tmp_path / "data").exists()

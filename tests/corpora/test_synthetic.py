@@ -175,7 +175,7 @@ def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(InputError) as caught:
         synthetic.prepare(tmp_path)
     assert str(caught.value) == (
-        "The quick-start corpus must have the package espeakng-loader, got none. "
+        "Synthesised voices must have the package espeakng-loader, got none. "
         "Install it: pip install espeakng-loader==0.2.4 (it carries espeak-ng, under the GPL)."
     )
     assert not list(tmp_path.iterdir())
