@@ -12,11 +12,18 @@ from typing import Any
 import pytest
 
 from ds2_jax import cli
-from ds2_jax.config import CheckpointConfig, Config, to_json
+from ds2_jax.config import CheckpointConfig, Config, from_json, to_json
 from ds2_jax.parallel.processes import LOST
 from ds2_jax.runs.run_folder import last_step, saved_steps
 from tests import processes
-from tests.small_runs import SMALL_CONFIG, with_manifests, write_noise, write_noise_manifest
+from tests.small_runs import (
+    SMALL_CONFIG,
+    some_state,
+    with_manifests,
+    write_noise,
+    write_noise_manifest,
+    write_untrained_run,
+)
 from tests.training.stand_ins import read_lines, without_time_of_writing, written_test
 
 EPOCHS, STEPS, NUM_UTTERANCES = 4, 5, 45
@@ -171,3 +178,21 @@ def test_options_that_do_not_fit_are_told(
 ) -> None:
     code = cli.main(["train", "--config", str(folder / "small.py"), "--workdir", str(folder / "none"), *options])
     assert (code, capsys.readouterr().err) == (1, f"error: {message}\n")
+
+
+@pytest.mark.slow
+def test_processes_begin_with_the_weights_of_another_model_as_one_does(folder: Path) -> None:
+    config = from_json((folder / "settings.json").read_text())
+    source = write_untrained_run(folder / "source", config, some_state(config))
+    for run, count in (("alone", 1), ("together", 2)):
+        words = ["main.py", "train", "--config", folder / "smooth.py", "--epochs", "1", "--init-from", source]
+        ended = processes.finish(processes.start([*words, "--workdir", folder / run], count))
+        assert [code for code, _ in ended] == [0] * count, ended
+        assert "the head's are kept for" in ended[0][1]
+    alone, together = (history(folder / run) for run in ("alone", "together"))
+    assert len(alone) == len(together) == STEPS + 2
+    for line, expected in zip(together, alone, strict=True):
+        assert line.get("loss") == pytest.approx(expected.get("loss"), rel=1e-4)
+    origins = [json.loads((folder / run / "origin.json").read_text()) for run in ("alone", "together")]
+    assert origins[0] == origins[1]
+    assert origins[0]["weights"]
