@@ -29,11 +29,26 @@ def run(work: Callable[[Any], object], tasks: Sequence[Any], runner: str, option
         ) from error
     finally:
         logging.disable(logging.NOTSET)
+    parsed = PipelineOptions(list(options))
+    if runner == "DirectRunner":  # other runners may ask their server which options there are
+        _check_known(parsed)
     try:
-        with beam.Pipeline(runner, PipelineOptions(list(options))) as pipeline:
+        with beam.Pipeline(runner, parsed) as pipeline:
             pipeline | beam.Create(tasks) | beam.Reshuffle() | beam.Map(work)
     except (ValueError, RuntimeError, OSError) as error:  # an unknown runner; no Java for Flink; a worker's error
         advice = "Correct this, then run the same command again: finished files are kept."
         raise InputError(
             f"--beam-runner {runner} must write the files, got: {str(error).strip().rstrip('.')}. {advice}"
         ) from error
+
+
+def _check_known(options: Any) -> None:
+    """Raises InputError for options that Beam would discard with a warning."""
+    logging.disable(logging.WARNING)
+    try:
+        unknown = options.get_all_options(retain_unknown_options=True).keys() - options.get_all_options().keys()
+    finally:
+        logging.disable(logging.NOTSET)
+    if unknown:
+        names = ", ".join(f"--{name}" for name in sorted(unknown))
+        raise InputError(f"The options of DirectRunner must be known to Beam, got {names}. Correct them.")

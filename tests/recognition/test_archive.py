@@ -165,6 +165,18 @@ def test_options_that_do_not_fit(run: Path, tmp_path: Path, capsys: pytest.Captu
     assert "--beam-options must be words of a command line, got: No closing quotation." in capsys.readouterr().err
 
 
+def test_an_option_that_beam_does_not_know_is_refused(
+    run: Path, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beam would only warn, and work with one process where two were meant."""
+    command = words(
+        run, recordings, tmp_path / "out", "--", "--direct_num_wrkers", "2", "--direct_running_mode", "in_memory"
+    )
+    assert cli.main(command) == 1
+    assert "must be known to Beam, got --direct_num_wrkers. Correct them." in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.jsonl"))
+
+
 def test_standard_input_and_no_folder_are_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
