@@ -9,7 +9,7 @@ import soundfile
 from ds2_jax.audio import made_speech
 from ds2_jax.bench import child
 from ds2_jax.bench.compile_counts import Programs
-from ds2_jax.bench.options import Size
+from ds2_jax.bench.size import Size
 from ds2_jax.engines.engine import EngineName
 from ds2_jax.model.update import init_state
 from ds2_jax.recognition.recogniser import Recogniser

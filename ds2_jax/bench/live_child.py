@@ -7,7 +7,8 @@ import numpy as np
 
 from ds2_jax.audio import made_speech
 from ds2_jax.bench import child
-from ds2_jax.bench.options import CHUNK_SECONDS, Size, live_config
+from ds2_jax.bench.options import CHUNK_SECONDS, live_config
+from ds2_jax.bench.size import Size
 from ds2_jax.bench.work import make_variables
 from ds2_jax.decoding.decoder import make_decoder
 from ds2_jax.engines.engine import EngineName

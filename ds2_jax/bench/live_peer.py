@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ds2_jax.bench import child
-from ds2_jax.bench.options import CHUNK_SECONDS, Size, live_config
+from ds2_jax.bench.options import CHUNK_SECONDS, live_config
 from ds2_jax.bench.peer import NUM_LABELS, normalise
+from ds2_jax.bench.size import Size
 from ds2_jax.config import Config
 from ds2_jax.config.feature_settings import FLOOR
 from ds2_jax.config.mel_bands import mel_bands

@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 
 from ds2_jax.bench import costs
 from ds2_jax.bench.child import Child
-from ds2_jax.bench.options import Forward, Options, Size, parse_size
+from ds2_jax.bench.options import Forward, Options, parse_size
+from ds2_jax.bench.size import Size
 from ds2_jax.engines.engine import EngineName
 from ds2_jax.system.interrupts import temporary_folder
 from ds2_jax.text.alphabet import Alphabet

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ds2_jax.bench import child
-from ds2_jax.bench.options import Size
+from ds2_jax.bench.size import Size
 from ds2_jax.system.cores import num_cores
 
 NUM_LABELS = 29
@@ -58,7 +58,7 @@ class DeepSpeech2(nn.Module):
         values = spectrograms
         for module in self.front_end:
             values = module(values)
-            padding = torch.arange(values.shape[-1]) >= output_lengths[:, None]
+            padding = torch.arange(values.shape[-1], device=values.device) >= output_lengths[:, None]
             values = values.masked_fill(padding[:, None, None], 0)
         values = values.flatten(1, 2).permute(2, 0, 1).contiguous()  # [T', B, C*F']
         for layer, lstm in enumerate(self.recurrent):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ds2_jax.bench import costs
 from ds2_jax.bench.child import Child
 from ds2_jax.bench.measure import OURS, compilation_cache
-from ds2_jax.bench.options import Size
+from ds2_jax.bench.size import Size
 from ds2_jax.text.alphabet import Alphabet
 
 logger = logging.getLogger(__package__)

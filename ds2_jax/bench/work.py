@@ -13,7 +13,8 @@ import onnxruntime
 from ds2_jax.audio import made_speech
 from ds2_jax.bench import child
 from ds2_jax.bench.compile_counts import Programs
-from ds2_jax.bench.options import Forward, Size
+from ds2_jax.bench.options import Forward
+from ds2_jax.bench.size import Size
 from ds2_jax.config import Config
 from ds2_jax.engines import graph
 from ds2_jax.engines.onnx import OnnxEngine
