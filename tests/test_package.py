@@ -50,7 +50,8 @@ def test_the_wheel_holds_the_whole_package_and_the_recipes(installed: Path) -> N
 def test_the_wheel_has_the_program_and_the_licence(installed: Path) -> None:
     about = installed / "ds2_jax-0.1.0.dist-info"
     assert "ds2-jax = ds2_jax.__main__:main" in (about / "entry_points.txt").read_text().splitlines()
-    assert (about / "licenses/LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    for name in ("LICENSE", "ds2_jax/runs/pretrained/AN4-LICENSE"):
+        assert (about / "licenses" / name).read_bytes() == (ROOT / name).read_bytes()
     assert email.message_from_string((about / "METADATA").read_text())["Name"] in ("ds2_jax", "ds2-jax")
 
 

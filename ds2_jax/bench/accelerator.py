@@ -103,38 +103,11 @@ def measure(size: Size, dtype: DType, parallel: Parallel) -> str:
 
 def measure_torch(size: Size, dtype: DType) -> str:
     """Times the same model and step in PyTorch, with autocast for bfloat16; returns a row of the table."""
-    import torch
+    from ds2_jax.bench import peer  # this import loads PyTorch
 
-    from ds2_jax.bench import peer
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     batch = make_batch(size)
-    frames = torch.tensor(size.frames_of_rows)
-    spectrograms = torch.randn(size.batch_size, 1, 161, size.num_frames, device=device)
-    rows = zip(batch["labels"], batch["num_labels"], strict=True)
-    labels = torch.tensor(np.concatenate([each[:count] for each, count in rows]), dtype=torch.int64)
-    model = peer.DeepSpeech2(size.num_layers, size.hidden_size).to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-4)
-    loss_of = torch.nn.CTCLoss(reduction="sum", zero_infinity=True)
-
-    def step() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
-            logits, lengths = model(spectrograms, frames.to(device) if device == "cpu" else frames)
-        loss = loss_of(logits.float().log_softmax(-1), labels.to(device), lengths, torch.tensor(batch["num_labels"]))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), peer.CLIP_NORM)
-        optimizer.step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    seconds = []
-    for _ in range(1 + RUNS):
-        started = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - started)
-    memory = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else float("nan")
-    return row(size, seconds[1:], float("nan"), memory)
+    seconds, mebibytes = peer.time_steps(size, batch["labels"], batch["num_labels"], dtype == "bfloat16", 1 + RUNS)
+    return row(size, seconds[1:], float("nan"), mebibytes)
 
 
 def row(size: Size, seconds: list[float], compile_seconds: float, mebibytes: float) -> str:

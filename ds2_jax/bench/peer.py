@@ -58,8 +58,8 @@ class DeepSpeech2(nn.Module):
         values = spectrograms
         for module in self.front_end:
             values = module(values)
-            padding = torch.arange(values.shape[-1], device=values.device) >= output_lengths[:, None]
-            values = values.masked_fill(padding[:, None, None], 0)
+            padding = torch.arange(values.shape[-1]) >= output_lengths[:, None]
+            values = values.masked_fill(padding[:, None, None].to(values.device), 0)
         values = values.flatten(1, 2).permute(2, 0, 1).contiguous()  # [T', B, C*F']
         for layer, lstm in enumerate(self.recurrent):
             if layer:
@@ -115,6 +115,46 @@ class Step:
     @torch.inference_mode()
     def _forward(self) -> None:
         self._model(self._spectrograms, self._num_frames)[0].softmax(-1)
+
+
+def time_steps(
+    size: Size, labels: np.ndarray, num_labels: np.ndarray, bfloat16: bool, runs: int
+) -> tuple[list[float], float]:
+    """Times training steps on a GPU, or without one on the CPU.
+
+    Args:
+        size: the sizes of model and batch.
+        labels: [B, N] int32.
+        num_labels: [B] int32.
+        bfloat16: whether to use autocast.
+        runs: number of steps.
+
+    Returns:
+        Seconds of each step, and the most MiB that tensors took on the GPU; NaN on the CPU.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    frames = torch.tensor(size.frames_of_rows)
+    spectrograms = torch.randn(size.batch_size, 1, 161, size.num_frames, device=device)
+    rows = zip(labels, num_labels, strict=True)
+    targets = torch.tensor(np.concatenate([each[:count] for each, count in rows]), dtype=torch.int64, device=device)
+    model = DeepSpeech2(size.num_layers, size.hidden_size).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-4, weight_decay=1e-5)
+    loss_of = nn.CTCLoss(reduction="sum", zero_infinity=True)
+    seconds = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+            logits, lengths = model(spectrograms, frames)
+        loss = loss_of(logits.float().log_softmax(-1), targets, lengths, torch.tensor(num_labels))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+        optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    memory = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else float("nan")
+    return seconds, memory
 
 
 def matrix_product(side: int, repeats: int = 5) -> float:

@@ -1,5 +1,6 @@
 """Compares a written model with the run that it comes from, on the run's test split or on made speech."""
 
+import collections
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,11 @@ from ds2_jax.audio import made_speech
 from ds2_jax.config import Config
 from ds2_jax.config.live import STEP_SECONDS
 from ds2_jax.corpora import split_manifests
+from ds2_jax.data.manifest import Utterance
 from ds2_jax.data.splits import Split, read_split
 from ds2_jax.decoding.decoder import make_decoder
 from ds2_jax.evaluation.error_rates import ErrorCount, word_errors
-from ds2_jax.evaluation.report.bootstrap import Interval
+from ds2_jax.evaluation.report.bootstrap import MIN_SPEAKERS, Interval
 from ds2_jax.evaluation.split_outputs import split_outputs
 from ds2_jax.recognition.stream_steps import StepInput, StreamSteps
 from ds2_jax.runs.model import Model
@@ -94,16 +96,17 @@ def compare(reference: Model, written: Model, manifest: Path | None, *, same_wav
     decode = make_decoder(reference.config)
     worst, same, number = 0.0, 0, 0
     counts = [ErrorCount(), ErrorCount()]
-    per_utterance: list[ErrorCount] = []
-    for one, other, transcript in _pairs(reference, written, manifest):
+    errors: list[tuple[str, ErrorCount]] = []
+    for one, other, utterance in _pairs(reference, written, manifest):
         number += 1
         texts = [decode(each)[0].text for each in (one, other)]
         same += texts[0] == texts[1]
         worst = max(worst, float(np.abs(one - other).max(initial=0))) if one.shape == other.shape else np.inf
-        if transcript is not None:
+        if utterance is not None:
+            transcript = reference.alphabet.normalise(utterance.transcript)
             own = [word_errors(transcript, text) for text in texts]
             counts = [count + error for count, error in zip(counts, own, strict=True)]
-            per_utterance.append(own[1])
+            errors.append((utterance.speaker, own[1]))
     where = str(manifest) if manifest else f"{NUM_MADE} made utterances"
     streamed = _streamed(reference, written, manifest) if written.can_stream else None
     known = manifest is not None and counts[0].reference_length > 0
@@ -114,7 +117,7 @@ def compare(reference: Model, written: Model, manifest: Path | None, *, same_wav
         worst if same_waveform else None,
         streamed,
         (counts[0], counts[1]) if known else None,
-        _interval(per_utterance) if known else None,
+        _interval(errors) if known else None,
     )
 
 
@@ -135,8 +138,8 @@ def level(config: Config, manifest: Path | None) -> float:
 
 def _pairs(
     reference: Model, written: Model, manifest: Path | None
-) -> Iterator[tuple[np.ndarray, np.ndarray, str | None]]:
-    """Yields the log-probabilities of both models, and the transcript, for each utterance."""
+) -> Iterator[tuple[np.ndarray, np.ndarray, Utterance | None]]:
+    """Yields the log-probabilities of both models for each utterance, and the utterance if it is not made."""
     if manifest is None:
         waveforms = list(_made(reference.config))
         batch = np.stack([np.pad(each, (0, len(waveforms[-1]) - len(each))) for each in waveforms])
@@ -150,8 +153,7 @@ def _pairs(
     outputs = [split_outputs(each, split, title="comparing") for each in models]
     for one, other in zip(*outputs, strict=True):  # in the order of the same batches
         assert one.utterance_index == other.utterance_index
-        transcript = reference.alphabet.normalise(split.utterances[one.utterance_index].transcript)
-        yield one.log_probs, other.log_probs, transcript
+        yield one.log_probs, other.log_probs, split.utterances[one.utterance_index]
 
 
 def _streamed(reference: Model, written: Model, manifest: Path | None) -> float:
@@ -188,8 +190,14 @@ def _waveforms(split: Split, config: Config) -> Iterator[np.ndarray]:
         yield utterance.read(config.features.sample_rate)
 
 
-def _interval(errors: list[ErrorCount]) -> Interval:
-    """Draws utterances with replacement."""
-    edits, lengths = (np.array([getattr(each, name) for each in errors]) for name in ("edits", "reference_length"))
-    drawn = np.random.default_rng(0).integers(0, len(errors), (1000, len(errors)))
+def _interval(errors: list[tuple[str, ErrorCount]]) -> Interval:
+    """Draws speakers with replacement, or utterances if speakers are unknown or few, as `evaluate` does."""
+    counts: dict[str, ErrorCount] = collections.defaultdict(ErrorCount)
+    by_speaker = all(speaker for speaker, _ in errors) and len({speaker for speaker, _ in errors}) >= MIN_SPEAKERS
+    for i, (speaker, error) in enumerate(errors):
+        counts[speaker if by_speaker else str(i)] += error
+    edits, lengths = (
+        np.array([getattr(each, name) for each in counts.values()]) for name in ("edits", "reference_length")
+    )
+    drawn = np.random.default_rng(0).integers(0, len(counts), (1000, len(counts)))
     return Interval.of(edits[drawn].sum(axis=1) / np.maximum(lengths[drawn].sum(axis=1), 1))
