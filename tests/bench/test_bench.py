@@ -14,7 +14,8 @@ from ds2_jax.audio import made_speech
 from ds2_jax.bench import measure, report, scaling
 from ds2_jax.bench.child import Child, peak_memory
 from ds2_jax.bench.measure import Machine, Row
-from ds2_jax.bench.options import Options, Size, parse_size
+from ds2_jax.bench.options import Options, parse_size
+from ds2_jax.bench.size import Size
 from ds2_jax.bench.work import Step, make_batch
 from ds2_jax.system.errors import InputError
 from tests.small_runs import write_noise_manifest
