@@ -69,8 +69,8 @@ def test_errors_name_the_array(tmp_path: Path) -> None:
         for name, content in hostile_weights.other_weights().items()
         if name != "too large to compute"
     }
-    assert "must hold params.head as [3, 4] F32, got [4, 3] F32." in found["another shape"]
-    assert "must hold params.head as [3, 4] F32, got none." in found["an array less"]
+    assert "must hold params.head as [3, 4] F32 or F16, got [4, 3] F32." in found["another shape"]
+    assert "must hold params.head as [3, 4] F32 or F16, got none." in found["an array less"]
     assert "and no others, got params.more." in found["an array more"]
     assert "must hold finite numbers in params.head" in found["NaN"]
     assert "must hold numbers of 0 or more in batch_stats.head_norm.var" in found["a negative variance"]

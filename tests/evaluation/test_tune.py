@@ -256,8 +256,8 @@ def test_wrong_command_lines(
     bare = tmp_path / "bare"
     run_folder.open_run(bare, Config(), overwrite=False)
     assert failure(bare, "--lm", lm) == (
-        "error: RUN must have a dev split that it did not train on, got none. Tune on another run, or decode with "
-        "--alpha and --beta.\n"
+        "error: RUN must have a dev split that it did not train on, got none. Name other utterances with --manifest, "
+        "or decode with --alpha and --beta.\n"
     )
     full = shutil.copytree(run, tmp_path / "full", ignore=shutil.ignore_patterns("tuning"))
     (full / "tuning").touch()
