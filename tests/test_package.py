@@ -10,9 +10,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import soundfile
 
+import ds2_jax
 from ds2_jax import cli
 from ds2_jax.config import load
+from ds2_jax.corpora import synthetic
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -90,3 +93,16 @@ def test_a_file_comes_before_the_recipe_of_its_name(tmp_path: Path, monkeypatch:
     assert load.load_config(Path("an4")).epochs == 3
     Path("an4_cpu").mkdir()
     assert load.find_config(Path("an4_cpu")) == ROOT / "configs/an4_cpu.py"
+
+
+def test_an_installed_package_transcribes_at_once(installed: Path, tmp_path: Path) -> None:
+    prompts = [synthetic.Prompt("EIGHT SEVEN", 130, 50, 0.5)]
+    soundfile.write(tmp_path / "a.wav", synthetic.speak("en-us+f4", prompts)[0], synthetic.SAMPLE_RATE)
+    words = [sys.executable, "-m", "ds2_jax", "transcribe", "spelling", "a.wav"]
+    environment = os.environ | {"PYTHONPATH": str(installed), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    result = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    text = ds2_jax.load("spelling").transcribe(tmp_path / "a.wav").text
+    assert result.stdout == f"{text}\n"
+    assert text.startswith("EIGHT ")
+    assert "installed/ds2_jax/runs/pretrained/spelling.safetensors: converting" in result.stderr
