@@ -189,10 +189,11 @@ def test_processes_begin_with_the_weights_of_another_model_as_one_does(folder: P
         ended = processes.finish(processes.start([*words, "--workdir", folder / run], count))
         assert [code for code, _ in ended] == [0] * count, ended
         assert "the head's are kept for" in ended[0][1]
-    alone, together = (history(folder / run) for run in ("alone", "together"))
-    assert len(alone) == len(together) == STEPS + 2
-    for line, expected in zip(together, alone, strict=True):
-        assert line.get("loss") == pytest.approx(expected.get("loss"), rel=1e-4)
+    alone, together = (
+        [line["loss"] for line in history(folder / run) if "loss" in line] for run in ("alone", "together")
+    )
+    assert len(alone) == STEPS
+    assert together == pytest.approx(alone, rel=1e-4)
     origins = [json.loads((folder / run / "origin.json").read_text()) for run in ("alone", "together")]
     assert origins[0] == origins[1]
     assert origins[0]["weights"]
