@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures training steps on this machine's accelerator, in less than eight minutes: versions, then steps of two sizes
+# Measures training steps on this machine's accelerator; no part begins after seven minutes: versions, then steps of two sizes
 # in float32 and bfloat16, with shard_map and with pmap, and the same model in PyTorch if it is installed.
 #
 #   deploy/accelerator.sh

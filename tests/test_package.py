@@ -50,6 +50,12 @@ def test_the_wheel_holds_the_whole_package_and_the_recipes(installed: Path) -> N
     assert {path.name for path in installed.iterdir()} == {"ds2_jax", "ds2_jax-0.1.0.dist-info"}
 
 
+def test_the_model_takes_at_most_four_megabytes_of_the_wheel(installed: Path) -> None:
+    [wheel] = installed.parent.glob("ds2_jax-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.getinfo("ds2_jax/runs/pretrained/spelling.safetensors").compress_size <= 4_000_000
+
+
 def test_the_wheel_has_the_program_and_the_licence(installed: Path) -> None:
     about = installed / "ds2_jax-0.1.0.dist-info"
     assert "ds2-jax = ds2_jax.__main__:main" in (about / "entry_points.txt").read_text().splitlines()

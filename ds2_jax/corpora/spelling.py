@@ -1,7 +1,8 @@
 """Makes the corpus of the model `spelling`: AN4 and synthesised voices, with silence, noise and music around them.
 
-The train and dev speakers are those of AN4 and of the quick start, and so are the voices that only the test has. The
-sentences of the voices are spelled letters, numbers, and the commands of AN4 and of the quick start.
+The speakers of train and dev are those of AN4's splits and the quick start's training and dev voices. The quick start's
+test voices are in neither. The voices say spelled letters, numbers, dates, and the commands of AN4 and of the quick
+start.
 """
 
 import io

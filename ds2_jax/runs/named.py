@@ -32,11 +32,6 @@ def find_model(named: Path) -> Path:
     return own if len(named.parts) == 1 and not named.exists() and own.is_file() else named
 
 
-def pretrained() -> list[str]:
-    """Lists the names of the models in this package."""
-    return sorted(path.stem for path in PRETRAINED.glob("*.safetensors"))
-
-
 def home(model: Path) -> Path:
     """Returns the folder of a model's results and of what was fitted to it: its own, or that of its file.
 
@@ -75,5 +70,8 @@ def _downloaded(scheme: str, address: str) -> Path:
                 file.unlink()
             download(f"{scheme}{place}{name}", file, wanted, most_bytes=MAX_BYTES)
     except (OSError, RuntimeError) as error:
-        raise InputError(f"{scheme}{place}{name} must be downloadable into the cache, got {error}.") from error
+        raise InputError(
+            f"{scheme}{place}{name} must be downloadable into the cache, got {error}. "
+            "XDG_CACHE_HOME names another folder for it."
+        ) from error
     return file
