@@ -8,9 +8,9 @@ threads read the recordings. Results go to callbacks, which must not block.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -243,30 +243,28 @@ class ModelThreads:
                     command.done([])
             for command in own:
                 if command.kind == "words":
-                    _run_together([command], lambda: {command.stream: command.stream.open_words()})  # noqa: B023
+                    self._run_together([command], lambda: {command.stream: command.stream.open_words()})  # noqa: B023
             fed = [command for command in own if command.kind == "feed"]
-            before = sum(each.stream.seconds for each in own)
-            _run_together(fed, lambda: recogniser.streams.feed({each.stream: each.samples for each in fed}))  # noqa: B023
+            self._run_together(fed, lambda: recogniser.streams.feed({each.stream: each.samples for each in fed}))  # noqa: B023
             ended = [command for command in own if command.kind == "finish"]
-            _run_together(ended, lambda: recogniser.streams.finish([each.stream for each in ended]))  # noqa: B023
-            self._metrics.audio.inc(sum(each.stream.seconds for each in own) - before)
-            if fed:
-                self._metrics.steps.observe(len(fed))
+            self._run_together(ended, lambda: recogniser.streams.finish([each.stream for each in ended]))  # noqa: B023
 
-
-def _run_together(
-    commands: Iterable[LiveCommand], run: Callable[[], Mapping[Stream, list[Event] | Sequence[Word]]]
-) -> None:
-    if not commands:
-        return
-    try:
-        events = run()
-    except Exception as error:
+    def _run_together(
+        self, commands: Sequence[LiveCommand], run: Callable[[], Mapping[Stream, list[Event] | Sequence[Word]]]
+    ) -> None:
+        """Runs commands of one kind. Measures before it answers, so that whoever has an answer finds it counted."""
+        if not commands:
+            return
+        before = sum(each.stream.seconds for each in commands)
+        try:
+            events: Mapping[Stream, Any] = run()
+        except Exception as error:
+            events = {each.stream: error for each in commands}
+        self._metrics.audio.inc(sum(each.stream.seconds for each in commands) - before)
+        if commands[0].kind == "feed":
+            self._metrics.steps.observe(len(commands))
         for command in commands:
-            command.done(error)
-        return
-    for command in commands:
-        command.done(events[command.stream])
+            command.done(events[command.stream])
 
 
 def _finish(ends: Sequence[tuple[Job, End | Exception]]) -> None:
