@@ -17,7 +17,7 @@ OPTIONS = (
     *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
     *("--autoplay-policy=no-user-gesture-required", "--remote-debugging-pipe"),
 )
-SECONDS = 30
+SECONDS = 120
 """Time that Chromium may take for an answer."""
 
 
@@ -50,7 +50,8 @@ class Browser:
         self._buffer = b""
         self._count = 0
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        theirs_in, self._to = os.pipe()
+        theirs_in, to = os.pipe()
+        self._to = open(to, "wb")  # noqa: PTH123, SIM115 - a descriptor; unlike os.write, a file writes everything
         self._from, theirs_out = os.pipe()
         shell = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'  # Chromium expects its pipes at these descriptors
         self._process = subprocess.Popen(
@@ -72,7 +73,7 @@ class Browser:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._to)
+        self._to.close()
         os.close(self._from)
         self._process.kill()
         self._process.wait()
@@ -102,7 +103,8 @@ class Browser:
         self._count += 1
         message = {"id": self._count, "method": method, "params": parameters}
         message |= {"sessionId": session} if session else {}
-        os.write(self._to, json.dumps(message).encode() + b"\0")
+        self._to.write(json.dumps(message).encode() + b"\0")
+        self._to.flush()
         while self._count not in self._replies:
             self._read()
         reply = self._replies.pop(self._count)
