@@ -5,10 +5,10 @@ import re
 import tarfile
 from pathlib import Path
 
-import librosa
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -66,10 +66,10 @@ def test_lossy_formats_give_nearly_the_samples(tmp_path: Path, suffix: str, subt
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 32_000, 44_100, 48_000])
-def test_resampling_is_librosas_soxr_hq(tmp_path: Path, rate: int) -> None:
+def test_resampling_is_soxrs_of_the_whole(tmp_path: Path, rate: int) -> None:
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (rate // 3, 1)).astype(np.float32)
     waveform = read_audio(write(tmp_path / "a.wav", noise, rate, "FLOAT"), RATE)
-    expected = librosa.resample(noise[:, 0], orig_sr=rate, target_sr=RATE, res_type="soxr_hq")
+    expected = soxr.resample(noise[:, 0], rate, RATE, "HQ")  # what librosa calls soxr_hq
     assert abs(len(waveform) - len(noise) * RATE / rate) <= 0.5
     np.testing.assert_allclose(waveform, expected[: len(waveform)], rtol=0, atol=1e-6)
 

@@ -2,7 +2,6 @@ import itertools
 
 import jax
 import jax.numpy as jnp
-import librosa
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,13 +9,6 @@ from hypothesis import strategies as st
 
 from ds2_jax.config.frames import Count, conv_output_lengths, count_frames, ctc_min_frames, ctc_min_samples
 from ds2_jax.model.masks import mask_from_lengths, paddings_from_lengths
-
-
-@pytest.mark.filterwarnings("ignore:n_fft=320 is too large for input signal")
-@pytest.mark.parametrize("num_samples", [1, 159, 160, 161, 320, 1_000, 15_999, 16_000])
-def test_num_frames_is_librosas(num_samples: int) -> None:
-    spectrogram = librosa.stft(np.zeros(num_samples, np.float32), n_fft=320, hop_length=160, pad_mode="constant")
-    assert count_frames(num_samples, 160) == spectrogram.shape[1]
 
 
 def test_an_empty_row_has_no_frames() -> None:

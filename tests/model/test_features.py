@@ -11,6 +11,7 @@ import scipy.signal
 
 from ds2_jax.config import FeatureConfig
 from ds2_jax.config.feature_settings import FLOOR
+from ds2_jax.config.frames import count_frames
 from ds2_jax.config.mel_bands import frequencies, mel_bands
 from ds2_jax.model import features
 from ds2_jax.system.errors import InputError
@@ -67,6 +68,13 @@ def padded(waveforms: list[np.ndarray], size: int, filler: float = np.nan) -> tu
 def assert_close(actual: jax.Array, expected: np.ndarray) -> None:
     assert actual.shape == expected.shape
     assert np.abs(np.asarray(actual) - expected).max() <= TOLERANCE * max(1, np.abs(expected).max())
+
+
+@pytest.mark.filterwarnings("ignore:n_fft=320 is too large for input signal")
+@pytest.mark.parametrize("num_samples", [1, 159, 160, 161, 320, 1_000, 15_999, 16_000])
+def test_num_frames_is_librosas(num_samples: int) -> None:
+    spectrogram = librosa.stft(np.zeros(num_samples, np.float32), n_fft=320, hop_length=160, pad_mode="constant")
+    assert count_frames(num_samples, 160) == spectrogram.shape[1]
 
 
 @pytest.mark.filterwarnings("ignore:n_fft=:UserWarning")  # librosa warns if a waveform is shorter than a window
