@@ -3,6 +3,8 @@
 All functions are pure, and no row of a batch affects another.
 """
 
+import functools
+from collections.abc import Mapping
 from typing import Any, cast
 
 import jax
@@ -29,12 +31,17 @@ def init_variables(config: Config, num_labels: int) -> dict[str, Any]:
     If the features need statistics of the training set, batch_stats has a place for them.
     """
     spectrograms, num_frames = jnp.zeros((1, 8, config.features.num_bins)), jnp.full((1,), 8, jnp.int32)
-    init = jax.jit(make_model(config, num_labels).init)
-    variables = dict(init(jax.random.key(config.seed), spectrograms, num_frames))
+    variables = dict(_draw(make_model(config, num_labels), jax.random.key(config.seed), spectrograms, num_frames))
     if config.features.needs_statistics:
         unknown = {"mean": jnp.zeros(config.features.num_bins), "deviation": jnp.ones(())}
         variables["batch_stats"] = {**variables["batch_stats"], STATISTICS: unknown}
     return variables
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _draw(model: DeepSpeech2, key: jax.Array, spectrograms: jax.Array, num_frames: jax.Array) -> Mapping[str, Any]:
+    """A function of its own, so that a process traces equal models once, for their shapes or their weights."""
+    return model.init(key, spectrograms, num_frames)
 
 
 def statistics_of(batch_stats: Any) -> features.Statistics | None:
