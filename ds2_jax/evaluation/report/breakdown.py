@@ -3,13 +3,15 @@
 import collections
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from rapidfuzz.distance import Levenshtein
 
 from ds2_jax.evaluation.error_rates import ErrorCount, char_errors
 from ds2_jax.evaluation.results import Result
+from ds2_jax.evaluation.word_alignment import WordPair, align_words
 
+Pair = TypeVar("Pair", WordPair, tuple[str, str])
 LENGTHS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 16.0, 24.0)
 """Boundaries between the bins of duration, in seconds."""
 
@@ -65,44 +67,14 @@ def by_length(results: Iterable[Result]) -> list[Group]:
     return [Group.of(name, members) for name, members in zip(names, groups.values(), strict=True) if members]
 
 
-class WordPair(NamedTuple):
-    """A word of the reference and the word that was recognised for it; "" if one of them is missing."""
-
-    reference: str
-    hypothesis: str
-
-    @property
-    def kind(self) -> str:
-        """The kind of edit, or "right"."""
-        if self.reference == self.hypothesis:
-            return "right"
-        return "substitution" if all(self) else "deletion" if self.reference else "insertion"
-
-
-def align_words(reference: str, hypothesis: str) -> list[WordPair]:
-    """Aligns the words of two texts with the fewest edits, which are the ones that the error rate counts.
-
-    Returns:
-        The pairs in order. If several alignments have equally few edits, rapidfuzz chooses.
-    """
-    said, heard = reference.split(), hypothesis.split()
-    pairs: list[WordPair] = []
-    for edit in Levenshtein.opcodes(said, heard):
-        width = max(edit.src_end - edit.src_start, edit.dest_end - edit.dest_start)
-        words = [*said[edit.src_start : edit.src_end], *[""] * width][:width]
-        others = [*heard[edit.dest_start : edit.dest_end], *[""] * width][:width]
-        pairs += map(WordPair, words, others)
-    return pairs
-
-
 class Confusion(NamedTuple):
-    """How often one word was recognised as another.
+    """How often one word or character was recognised as another.
 
     Attributes:
-        reference: the word; "" for an insertion.
-        hypothesis: the recognised word; "" for a deletion.
+        reference: the word or character; "" for an insertion.
+        hypothesis: what was recognised; "" for a deletion.
         times: how often this happened.
-        occurrences: how often the word occurs in the references; for an insertion, in the hypotheses.
+        occurrences: how often it occurs in the references; for an insertion, in the hypotheses.
     """
 
     reference: str
@@ -112,17 +84,45 @@ class Confusion(NamedTuple):
 
 
 def confusions(results: Iterable[Result]) -> dict[str, list[Confusion]]:
-    """Counts the word errors by kind ("substitution", "deletion", "insertion"), the most frequent first."""
+    """Counts the word errors by kind ("substitution", "deletion", "insertion"), the most frequent first.
+
+    "character" counts the characters that stand beside one another in substituted words. They show which sounds are
+    confused.
+    """
     counts: collections.Counter[WordPair] = collections.Counter()
     said: collections.Counter[str] = collections.Counter()
     heard: collections.Counter[str] = collections.Counter()
+    characters: collections.Counter[str] = collections.Counter()
     for result in results:
         counts.update(align_words(result.reference, result.hypothesis))
         said.update(result.reference.split())
         heard.update(result.hypothesis.split())
-    found: dict[str, list[Confusion]] = {"substitution": [], "deletion": [], "insertion": []}
-    for pair, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        characters.update(result.reference)
+    found: dict[str, list[Confusion]] = {"substitution": [], "deletion": [], "insertion": [], "character": []}
+    beside: collections.Counter[tuple[str, str]] = collections.Counter()
+    for pair, count in _most_frequent(counts):
         if pair.kind != "right":
             occurrences = said[pair.reference] if pair.reference else heard[pair.hypothesis]
             found[pair.kind].append(Confusion(*pair, count, occurrences))
+        if pair.kind == "substitution":
+            beside.update(_characters(pair, count))
+    found["character"] = [Confusion(*pair, count, characters[pair[0]]) for pair, count in _most_frequent(beside)]
     return found
+
+
+def _characters(pair: WordPair, times: int) -> collections.Counter[tuple[str, str]]:
+    """Counts the characters of two words that are replaced by others."""
+    counts: collections.Counter[tuple[str, str]] = collections.Counter()
+    for edit in Levenshtein.opcodes(*pair):
+        if edit.tag == "replace":
+            said, heard = (
+                pair.reference[edit.src_start : edit.src_end],
+                pair.hypothesis[edit.dest_start : edit.dest_end],
+            )
+            for each in zip(said, heard, strict=True):
+                counts[each] += times
+    return counts
+
+
+def _most_frequent(counts: collections.Counter[Pair]) -> list[tuple[Pair, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))

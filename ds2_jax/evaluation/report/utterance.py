@@ -11,11 +11,11 @@ from ds2_jax.config.mel_bands import frequencies
 from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.hypothesis import Hypothesis
 from ds2_jax.evaluation.error_rates import ErrorCount, char_errors
-from ds2_jax.evaluation.report.breakdown import WordPair, align_words
 from ds2_jax.evaluation.report.pictures import data_uri, sound, spectrogram_maker, spectrogram_png
 from ds2_jax.evaluation.report.timeline import Axis, Row, Timeline, find_letters
 from ds2_jax.evaluation.report.worst import Example
 from ds2_jax.evaluation.results import Result
+from ds2_jax.evaluation.word_alignment import WordPair, align_words
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 

@@ -1,16 +1,11 @@
-"""Groups of utterances, and aligned words."""
+"""Groups of utterances, and confused words."""
 
 from pathlib import Path
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from ds2_jax.data.manifest import Utterance
-from ds2_jax.evaluation.error_rates import ErrorCount, word_errors
-from ds2_jax.evaluation.report.breakdown import align_words, by_length, by_speaker, confusions
+from ds2_jax.evaluation.error_rates import ErrorCount
+from ds2_jax.evaluation.report.breakdown import by_length, by_speaker, confusions
 from ds2_jax.evaluation.results import Result
-
-TEXTS = st.lists(st.sampled_from(["A", "B", "C", "AB"]), max_size=7).map(" ".join)
 
 
 def result(reference: str, hypothesis: str, speaker: str = "", seconds: float = 1.5) -> Result:
@@ -41,25 +36,6 @@ def test_lengths_are_bins_without_gaps_or_empty_ones() -> None:
     ]
 
 
-def test_words_are_set_beside_each_other() -> None:
-    pairs = align_words("SHOW ME THE FLIGHTS", "SHOE THE FLIGHTS NOW")
-    assert [tuple(pair) for pair in pairs if pair.kind == "right"] == [("THE", "THE"), ("FLIGHTS", "FLIGHTS")]
-    assert sorted(pair.kind for pair in pairs if pair.kind != "right") == ["deletion", "insertion", "substitution"]
-    assert pairs[-1] == ("", "NOW")
-    assert align_words("", "") == []
-    assert [tuple(pair) for pair in align_words("ONE TWO", "")] == [("ONE", ""), ("TWO", "")]
-
-
-@given(TEXTS, TEXTS)
-def test_alignment_holds_both_texts_and_the_errors_that_are_counted(reference: str, hypothesis: str) -> None:
-    pairs = align_words(reference, hypothesis)
-    assert " ".join(pair.reference for pair in pairs if pair.reference) == reference
-    assert " ".join(pair.hypothesis for pair in pairs if pair.hypothesis) == hypothesis
-    kinds = [pair.kind for pair in pairs]
-    substituted, deleted, inserted = map(kinds.count, ("substitution", "deletion", "insertion"))
-    assert ErrorCount(substituted, deleted, inserted, len(reference.split())) == word_errors(reference, hypothesis)
-
-
 def test_confusions_are_counted_over_utterances_the_most_frequent_first() -> None:
     found = confusions(
         [
@@ -74,3 +50,9 @@ def test_confusions_are_counted_over_utterances_the_most_frequent_first() -> Non
     assert [tuple(each) for each in found["substitution"]] == [("B", "D", 2, 5), ("D", "T", 1, 2)]
     assert [tuple(each) for each in found["deletion"]] == [("E", "", 2, 2)]
     assert [tuple(each) for each in found["insertion"]] == [("", "UH", 1, 2)]  # two UH were recognised
+    assert [tuple(each) for each in found["character"]] == [("B", "D", 2, 5), ("D", "T", 1, 2)]
+
+
+def test_confused_characters_are_those_of_substituted_words() -> None:
+    found = confusions([result("BAD DAYS", "PAD DAYS"), result("BEE", "PE"), result("TEN", "DEN ON"), result("AT", "")])
+    assert [tuple(each) for each in found["character"]] == [("B", "P", 2, 2), ("T", "D", 1, 2)]

@@ -9,11 +9,11 @@ import pytest
 
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.decoding.hypothesis import Hypothesis, Word
-from ds2_jax.evaluation.report.breakdown import WordPair
 from ds2_jax.evaluation.report.page import environment
 from ds2_jax.evaluation.report.timeline import Axis, Row, Timeline, find_letters
 from ds2_jax.evaluation.report.worst import Worst
 from ds2_jax.evaluation.results import Result
+from ds2_jax.evaluation.word_alignment import WordPair
 from ds2_jax.text.alphabet import Alphabet
 
 ALPHABET = Alphabet("AB ")
