@@ -44,6 +44,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("training.command:train", "train or continue a run, then evaluate the test split"),
     "evaluate": Command("evaluation.command:evaluate", "word and character error rates of a trained run"),
+    "score": Command("evaluation.command:score", "error rates of texts that any recogniser has written"),
     "summary": Command(
         "evaluation.summary:summary", "a table of the error rates of several runs, such as seeds, and their mean"
     ),

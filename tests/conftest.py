@@ -33,10 +33,12 @@ NO_CHECKPOINTS = "checkpoints of deepspeech.pytorch are not there; DS2_JAX_CHECK
 NO_CHROMIUM = "Chromium is not there; apt-get install chromium"
 NO_PORTAUDIO = "PortAudio is not there; apt-get install libportaudio2"
 NO_NGINX = "nginx is not there; apt-get install nginx-light"
+NO_SCTK = "sctk is not there; apt-get install sctk"
 NO_NPM = "npm is not there; apt-get install npm"
 NO_PYTHON312 = "Python 3.12 is not there; wyoming-openai needs it"
 NO_FFMPEG = "ffmpeg is not there; apt-get install ffmpeg"
-NO_DATA, NO_PROGRAM = (NO_AN4, NO_CHECKPOINTS), (NO_CHROMIUM, NO_FFMPEG, NO_NGINX, NO_NPM, NO_PORTAUDIO, NO_PYTHON312)
+NO_DATA = (NO_AN4, NO_CHECKPOINTS)
+NO_PROGRAM = (NO_CHROMIUM, NO_FFMPEG, NO_NGINX, NO_NPM, NO_PORTAUDIO, NO_PYTHON312, NO_SCTK)
 ALLOWED_SKIPS = NO_DATA if os.environ.get("CI") else (*NO_DATA, *NO_PROGRAM)
 """The only allowed reasons to skip a test; any other skip is a failure. CI has every program."""
 

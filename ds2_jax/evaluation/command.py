@@ -8,6 +8,7 @@ import tyro
 from ds2_jax.config.places import is_tfds
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.engines.engine import EngineName
+from ds2_jax.evaluation.error_rates import Weights
 from ds2_jax.runs.model import read_config
 from ds2_jax.runs.named import find_model
 from ds2_jax.system.checks import require
@@ -44,6 +45,48 @@ def evaluate(
 
     enable_cache()
     evaluate_run(run, manifest, decoding, report_folder=report, against=against, engine=engine)
+    return 0
+
+
+def score(
+    references: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCES")],
+    hypotheses: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="HYPOTHESES")],
+    rules: Path | None = None,
+    weights: Weights = "equal",
+    against: Path | None = None,
+    out: Path | None = None,
+    report: Path | None = None,
+) -> int:
+    """Print the word and character error rates of texts that any recogniser has written.
+
+    The format of a file is that of its name or content: JSON lines (manifests, NeMo's, results of evaluate, output of
+    transcribe), CTM, STM, trn (WORDS (NAME)), or text, a line each, whose first words may be names. The words of a CTM
+    file are those of the segment of an STM file in which they lie. Other texts are matched by name, and lines without
+    names by their places. What has no hypothesis counts as deleted.
+
+    Args:
+        references: What was said.
+        hypotheses: What was recognised.
+        rules: TOML file of rules that make texts alike first: case = "lower", punctuation = "remove", a list remove of
+            words, and a table replace of words or phrases.
+        weights: equal counts the fewest edits, as evaluate and jiwer do. nist counts as sclite does, which prefers more
+            right words to fewer edits.
+        against: Other hypotheses for the same references. The difference between the error rates is printed with its
+            interval.
+        out: File for one utterance a line as JSON, the worst first.
+        report: Folder for a report: index.html, which shows the worst utterances, and report.json.
+    """
+    for path, name in (
+        (references, "REFERENCES"),
+        (hypotheses, "HYPOTHESES"),
+        (rules, "--rules"),
+        (against, "--against"),
+    ):
+        if path is not None:
+            check_is_readable(path, name)
+    from ds2_jax.evaluation.score import score as score_texts
+
+    score_texts(references, hypotheses, rules, weights=weights, against=against, report_folder=report, out=out)
     return 0
 
 

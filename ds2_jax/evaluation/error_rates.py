@@ -7,6 +7,14 @@ utterances before you take `rate`: `sum((word_errors(reference, hypothesis) for 
 import collections
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+Weights = Literal["equal", "nist"]
+"""How edits are weighed against each other: "equal" counts the fewest edits. "nist" counts those of NIST's sclite, to
+which a substitution costs 4 and a deletion or insertion 3, so that it may find more edits, with more right words."""
+SUBSTITUTION, OTHER = 4, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +49,10 @@ class ErrorCount:
         )
 
 
-def word_errors(reference: str, hypothesis: str) -> ErrorCount:
+def word_errors(reference: str, hypothesis: str, weights: Weights = "equal") -> ErrorCount:
     """Counts the edits between the words of two texts."""
-    return _count(reference.split(), hypothesis.split())
+    count = _count if weights == "equal" else _count_as_sclite
+    return count(reference.split(), hypothesis.split())
 
 
 def char_errors(reference: str, hypothesis: str, *, spaces: bool) -> ErrorCount:
@@ -65,3 +74,30 @@ def _count(reference: Sequence[str], hypothesis: Sequence[str]) -> ErrorCount:
 
     kinds = collections.Counter(edit.tag for edit in Levenshtein.editops(reference, hypothesis))
     return ErrorCount(kinds["replace"], kinds["delete"], kinds["insert"], len(reference))
+
+
+def _count_as_sclite(reference: Sequence[str], hypothesis: Sequence[str]) -> ErrorCount:
+    """Goes back from the end along the least costs.
+
+    In a tie, two words beside each other come first, then an insertion. 4,000 pairs of texts, 25 of them with ties,
+    showed that sclite does so.
+    """
+    heard = np.array(hypothesis, dtype=object)
+    costs = np.empty((len(reference) + 1, len(heard) + 1), np.int32)
+    costs[0] = insertions = OTHER * np.arange(len(heard) + 1)
+    for i, word in enumerate(reference):
+        costs[i + 1] = costs[i] + OTHER
+        costs[i + 1, 1:] = np.minimum(costs[i + 1, 1:], costs[i, :-1] + SUBSTITUTION * (heard != word))
+        costs[i + 1] = np.minimum.accumulate(costs[i + 1] - insertions) + insertions
+    i, j = len(reference), len(heard)
+    substitutions = deletions = inserted = 0
+    while i or j:
+        wrong = bool(i and j and reference[i - 1] != heard[j - 1])
+        if i and j and costs[i, j] == costs[i - 1, j - 1] + SUBSTITUTION * wrong:
+            substitutions += wrong
+            i, j = i - 1, j - 1
+        elif j and costs[i, j] == costs[i, j - 1] + OTHER:
+            inserted, j = inserted + 1, j - 1
+        else:
+            deletions, i = deletions + 1, i - 1
+    return ErrorCount(substitutions, deletions, inserted, len(reference))

@@ -21,6 +21,7 @@ from ds2_jax.evaluation.provenance import Provenance
 from ds2_jax.evaluation.report.command import NUM_UTTERANCES, make_folder, write_report
 from ds2_jax.evaluation.report.contents import Origin, contents
 from ds2_jax.evaluation.report.rival import Rival, check_comparable, compare, read_rival
+from ds2_jax.evaluation.report.utterance import Illustrator
 from ds2_jax.evaluation.report.worst import Worst
 from ds2_jax.evaluation.results import Evaluation, Result
 from ds2_jax.evaluation.split_outputs import evaluate_split
@@ -95,7 +96,8 @@ def evaluate(
     if report_folder is not None:
         origin = Origin(str(run), str(manifest), str(opened.decoder))
         found = contents(origin, evaluation, comparison)
-        print(f"report: {write_report(report_folder, found, worst.examples, config, opened.decoder)}")
+        shown = list(map(Illustrator(config, opened.decoder), worst.examples))
+        print(f"report: {write_report(report_folder, found, shown)}")
     return evaluation
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.decoding.hypothesis import Hypothesis
-from ds2_jax.evaluation.error_rates import ErrorCount, char_errors, word_errors
+from ds2_jax.evaluation.error_rates import ErrorCount, Weights, char_errors, word_errors
 from ds2_jax.evaluation.provenance import Provenance
 from ds2_jax.system.checks import build, require
 from ds2_jax.system.errors import NO_JSON, InputError, advice_for
@@ -28,17 +28,19 @@ class Result:
         reference: its normalised transcript.
         hypothesis: the text of the best reading.
         readings: all readings of the decoder, the best first; empty if the result was read from a file.
+        weights: how word errors are weighed against each other.
     """
 
     utterance: Utterance
     reference: str
     hypothesis: str
     readings: Sequence[Hypothesis] = ()
+    weights: Weights = "equal"
 
     @functools.cached_property
     def words(self) -> ErrorCount:
         """Word errors."""
-        return word_errors(self.reference, self.hypothesis)
+        return word_errors(self.reference, self.hypothesis, self.weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Evaluation:
 
     Attributes:
         results: one for each utterance.
-        loss: mean CTC loss of the utterances that CTC can align, in nats.
+        loss: mean CTC loss of the utterances that CTC can align, in nats; None if the texts come from elsewhere.
         unalignable: number of utterances without a loss: too few frames, an empty transcript, or characters outside the
             alphabet.
         left_out: number of utterances that were not evaluated; the run's files of skipped utterances list the reasons.
@@ -55,8 +57,8 @@ class Evaluation:
     """
 
     results: Sequence[Result]
-    loss: float
-    unalignable: int
+    loss: float | None
+    unalignable: int = 0
     left_out: int = 0
     provenance: Provenance | None = None
 
@@ -72,9 +74,9 @@ class Evaluation:
 
     @property
     def rates(self) -> dict[str, float]:
-        """The error rates as fractions, and the loss."""
+        """The error rates as fractions, and the loss if it is known."""
         return {
-            "loss": self.loss,
+            **({} if self.loss is None else {"loss": self.loss}),
             "wer": self.words.rate,
             "cer": self.characters(spaces=False).rate,
             "cer_with_spaces": self.characters(spaces=True).rate,
@@ -124,9 +126,21 @@ def write_evaluation(folder: Path, name: str, evaluation: Evaluation) -> Path:
     Raises:
         InputError: the loss is not finite, so the weights are useless; or a file cannot be written.
     """
-    if not np.isfinite(evaluation.loss):
+    if evaluation.loss is None or not np.isfinite(evaluation.loss):
         advice = "The weights are useless: train anew with a lower optim.learning_rate or optim.clip_norm."
         raise InputError(f"The loss of {name} must be finite, got {evaluation.loss}. {advice}")
+    path = folder / f"{name}.jsonl"  # first: if NAME.json exists, both files do
+    write_utterances(path, evaluation.results)
+    write_text(folder / f"{name}.json", json.dumps(evaluation.summary, indent=2, allow_nan=False) + "\n")
+    return path
+
+
+def write_utterances(path: Path, results: Sequence[Result]) -> None:
+    """Writes one utterance a line as JSON, those with the most word errors first.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     lines = [
         {
             "id": result.utterance.id,
@@ -136,12 +150,9 @@ def write_evaluation(folder: Path, name: str, evaluation: Evaluation) -> Path:
             "speaker": result.utterance.speaker,
             "audio": str(result.utterance.audio),
         }
-        for result in sorted(evaluation.results, key=lambda result: -result.words.edits)
+        for result in sorted(results, key=lambda result: -result.words.edits)
     ]
-    path = folder / f"{name}.jsonl"  # first: if NAME.json exists, both files do
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    write_text(folder / f"{name}.json", json.dumps(evaluation.summary, indent=2, allow_nan=False) + "\n")
-    return path
 
 
 def read_evaluation(folder: Path, name: str) -> Evaluation | None:

@@ -6,7 +6,7 @@ import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-from ds2_jax.evaluation.error_rates import word_errors
+from ds2_jax.evaluation.error_rates import Weights, word_errors
 
 MOST_CELLS = 20_000_000
 """Up to this product of words, words and substitutions, alike words are set beside each other. It takes 160 MB."""
@@ -29,8 +29,13 @@ class WordPair(NamedTuple):
         return "substitution" if all(self) else "deletion" if self.reference else "insertion"
 
 
-def align_words(reference: str, hypothesis: str) -> list[WordPair]:
+def align_words(reference: str, hypothesis: str, weights: Weights = "equal") -> list[WordPair]:
     """Aligns the words of two texts with the edits that the error rate counts: as many of each kind.
+
+    Args:
+        reference: what was said.
+        hypothesis: what was recognised.
+        weights: how the error rate weighs edits.
 
     Returns:
         The pairs in order. Among the alignments with as many edits of each kind, it is one in which the substituted
@@ -38,7 +43,7 @@ def align_words(reference: str, hypothesis: str) -> list[WordPair]:
         with many errors, it is any one.
     """
     said, heard = reference.split(), hypothesis.split()
-    errors = word_errors(reference, hypothesis)
+    errors = word_errors(reference, hypothesis, weights)
     if not errors.edits:
         return list(map(WordPair, said, heard))
     if (len(said) + 1) * (len(heard) + 1) * (errors.substitutions + 1) > MOST_CELLS:

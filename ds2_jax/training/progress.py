@@ -233,4 +233,4 @@ def dev_text(dev: Evaluation) -> str:
         return ""
     rates = "".join(f", {name.upper()} {dev.rates[name]:.2%}" for name in ("wer", "cer"))
     left_out = f" ({dev.left_out} utterances left out)" if dev.left_out else ""
-    return f"; dev loss {dev.loss:.2f}{rates}{left_out}"
+    return f"; dev loss {dev.rates['loss']:.2f}{rates}{left_out}"

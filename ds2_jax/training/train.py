@@ -268,7 +268,7 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
                     on_result=lambda *_: watchdog.beat("evaluating the dev split"),
                 )
                 if dev.results:
-                    check_finite(dev.loss, "dev loss", epoch)
+                    check_finite(dev.rates["loss"], "dev loss", epoch)
                 run.check_place()
                 dev_rates = {f"dev_{name}": rate for name, rate in dev.rates.items()} if dev.results else {}
                 step = int(state.step)

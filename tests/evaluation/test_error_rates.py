@@ -1,11 +1,18 @@
 import functools
+import re
+import shutil
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
+import jiwer
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ds2_jax.evaluation.error_rates import ErrorCount, char_errors, word_errors
+from tests.conftest import NO_SCTK
 
 texts = st.text("AB ", max_size=7)
 
@@ -79,3 +86,53 @@ def test_rate_of_an_empty_reference_is_finite() -> None:
     assert word_errors("", "").rate == 0
     assert word_errors("", "ONE TWO").rate == 2
     assert ErrorCount().rate == 0
+
+
+def drawn_pairs(count: int) -> list[tuple[str, str]]:
+    """Draws texts of up to a dozen words, and changed copies of them: some nearly right, some with little in common."""
+    generator = np.random.default_rng(0)
+    vocabulary = "ab bc cd de ea fo go hi".split()
+    pairs = []
+    for _ in range(count):
+        said = list(generator.choice(vocabulary, generator.integers(1, 13)))
+        wrong, heard = generator.uniform(0, 0.8), []
+        for word in said:
+            kind = generator.random() / wrong
+            heard += [] if kind < 0.3 else [generator.choice(vocabulary)] if kind < 0.7 else [word]
+            heard += [generator.choice(vocabulary)] if 0.7 < kind < 1 else []
+        pairs.append((" ".join(said), " ".join(heard)))
+    return pairs
+
+
+def test_counts_are_those_of_jiwer() -> None:
+    for said, heard in drawn_pairs(1000):
+        theirs = jiwer.process_words(said, heard)
+        expected = ErrorCount(theirs.substitutions, theirs.deletions, theirs.insertions, len(said.split()))
+        assert word_errors(said, heard) == expected
+        characters = jiwer.process_characters(said, heard)
+        edits = characters.substitutions, characters.deletions, characters.insertions
+        assert char_errors(said, heard, spaces=True) == ErrorCount(*edits, len(said))
+
+
+def test_nist_counts_are_those_of_sclite(tmp_path: Path) -> None:
+    if shutil.which("sctk") is None:
+        pytest.skip(NO_SCTK)
+    pairs = drawn_pairs(1000)
+    for place, name in enumerate(("said", "heard")):
+        lines = (f"{pair[place]} (anna_{number:04d})\n" for number, pair in enumerate(pairs))
+        (tmp_path / name).write_text("".join(lines))
+    words = ["sctk", "sclite", "-r", f"{tmp_path}/said", "trn", "-h", f"{tmp_path}/heard", "trn", "-i", "rm"]
+    listed = subprocess.run([*words, "-o", "pra", "stdout"], capture_output=True, text=True, check=True).stdout
+    numbers = [int(each) for each in re.findall(r"id: \(anna_(\d+)\)", listed)]
+    scores = [
+        [int(each) for each in found.split()] for found in re.findall(r"Scores: \(#C #S #D #I\) ([\d ]+)", listed)
+    ]
+    assert sorted(numbers) == list(range(1000))
+    more = 0
+    for number, (right, substituted, deleted, inserted) in zip(
+        numbers, (map(int, each) for each in scores), strict=True
+    ):
+        counted = word_errors(*pairs[number], "nist")
+        assert counted == ErrorCount(substituted, deleted, inserted, right + substituted + deleted)
+        more += counted.edits > word_errors(*pairs[number]).edits
+    assert more  # sclite does not always find the fewest edits

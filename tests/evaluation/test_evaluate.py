@@ -117,7 +117,7 @@ def test_every_utterance_counts_even_one_outside_the_alphabet(run: Path, evaluat
     assert [each.utterance.id for each in evaluation.results] == ["test0", "test1", "test2"]
     assert evaluation.words.reference_length == 4
     assert evaluation.unalignable == 1
-    assert evaluation.loss > 0
+    assert evaluation.rates["loss"] > 0
     assert evaluation.provenance is not None
     path = run / f"evaluations/{evaluation.provenance.name}.json"
     assert json.loads(path.read_text()) == evaluation.summary

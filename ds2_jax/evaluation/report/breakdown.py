@@ -57,8 +57,10 @@ def by_speaker(results: Iterable[Result]) -> list[Group]:
     return sorted(named, key=lambda group: (-group.words.rate, group.name))
 
 
-def by_length(results: Iterable[Result]) -> list[Group]:
-    """Groups results by duration, the shortest first; empty groups are left out."""
+def by_length(results: Sequence[Result]) -> list[Group]:
+    """Groups results by duration, the shortest first; no groups if no duration is known, and no empty ones."""
+    if not any(result.utterance.duration for result in results):
+        return []
     edges = (0.0, *LENGTHS)
     groups: dict[float, list[Result]] = {edge: [] for edge in edges}
     for result in results:
@@ -94,7 +96,7 @@ def confusions(results: Iterable[Result]) -> dict[str, list[Confusion]]:
     heard: collections.Counter[str] = collections.Counter()
     characters: collections.Counter[str] = collections.Counter()
     for result in results:
-        counts.update(align_words(result.reference, result.hypothesis))
+        counts.update(align_words(result.reference, result.hypothesis, result.weights))
         said.update(result.reference.split())
         heard.update(result.hypothesis.split())
         characters.update(result.reference)

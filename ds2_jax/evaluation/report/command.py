@@ -4,12 +4,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ds2_jax.config import Config
-from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.evaluation.report.contents import Contents, as_json
 from ds2_jax.evaluation.report.page import page
-from ds2_jax.evaluation.report.utterance import Illustrator
-from ds2_jax.evaluation.report.worst import Example
+from ds2_jax.evaluation.report.shown import ShownUtterance
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import make_writable, write_text
 
@@ -29,27 +26,22 @@ def make_folder(folder: Path) -> None:
     make_writable(folder)
 
 
-def write_report(
-    folder: Path, contents: Contents, examples: Sequence[Example], config: Config, decoder: Decoder
-) -> Path:
+def write_report(folder: Path, contents: Contents, utterances: Sequence[ShownUtterance]) -> Path:
     """Writes index.html and report.json and replaces older ones.
 
     Args:
         folder: a folder from `make_folder`.
         contents: the contents of the report.
-        examples: the worst utterances, the worst first.
-        config: the run's configuration.
-        decoder: the decoder of the evaluation.
+        utterances: the worst utterances, the worst first.
 
     Returns:
         The path of index.html, which is written last.
 
     Raises:
-        InputError: audio cannot be read, or a file cannot be written.
+        InputError: a file cannot be written.
     """
-    shown = list(map(Illustrator(config, decoder), examples))
-    numbers = as_json(contents, examples)
+    numbers = as_json(contents, [each.result for each in utterances])
     write_text(folder / "report.json", json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     path = folder / "index.html"
-    write_text(path, page(contents, shown))
+    write_text(path, page(contents, utterances))
     return path

@@ -8,7 +8,6 @@ from ds2_jax.evaluation.error_rates import ErrorCount, char_errors
 from ds2_jax.evaluation.reliability import Bin, Reliability, reliability, reliability_bins, right_words
 from ds2_jax.evaluation.report.bootstrap import CONFIDENCE, NUM_RESAMPLES, SEED, Bootstrap, Comparison, Interval
 from ds2_jax.evaluation.report.breakdown import Confusion, Group, by_length, by_speaker, confusions
-from ds2_jax.evaluation.report.worst import Example
 from ds2_jax.evaluation.results import Evaluation, Result
 
 
@@ -24,6 +23,40 @@ class Origin(NamedTuple):
     run: str
     manifest: str
     decoding: str
+
+    @property
+    def title(self) -> str:
+        """The heading."""
+        return self.run
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """The lines below the heading."""
+        return {"Run": self.run, "Utterances": self.manifest, "Decoding": self.decoding}
+
+
+class ScoreOrigin(NamedTuple):
+    """What was scored and how, for the heading.
+
+    Attributes:
+        hypotheses: the file of recognised texts.
+        references: the file of references.
+        rules: a description of the rules.
+    """
+
+    hypotheses: str
+    references: str
+    rules: str
+
+    @property
+    def title(self) -> str:
+        """The heading."""
+        return self.hypotheses
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """The lines below the heading."""
+        return {"Recognised": self.hypotheses, "References": self.references, "Rules": self.rules}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +77,7 @@ class Contents:
         comparison: comparison with another run; None if there is none.
     """
 
-    origin: Origin
+    origin: Origin | ScoreOrigin
     evaluation: Evaluation
     bootstrap: Bootstrap | None
     words: Interval | None
@@ -57,7 +90,7 @@ class Contents:
     comparison: Comparison | None
 
 
-def contents(origin: Origin, evaluation: Evaluation, comparison: Comparison | None) -> Contents:
+def contents(origin: Origin | ScoreOrigin, evaluation: Evaluation, comparison: Comparison | None) -> Contents:
     """Computes a report; `Contents` describes the arguments."""
     results = evaluation.results
     bootstrap = Bootstrap(results) if evaluation.words.reference_length else None
@@ -84,12 +117,13 @@ def character_counts(results: Sequence[Result]) -> list[ErrorCount]:
 
 def word_confidences(results: Sequence[Result]) -> tuple[list[float], list[bool]]:
     """Lists the confidence of every recognised word, and whether it is right."""
-    confidences = [word.confidence for result in results for word in result.readings[0].words]
-    right = [each for result in results for each in right_words(result.reference, result.hypothesis)]
+    read = [result for result in results if result.readings]
+    confidences = [word.confidence for result in read for word in result.readings[0].words]
+    right = [each for result in read for each in right_words(result.reference, result.hypothesis)]
     return confidences, right
 
 
-def as_json(contents: Contents, examples: Sequence[Example]) -> dict[str, Any]:
+def as_json(contents: Contents, worst: Sequence[Result]) -> dict[str, Any]:
     """Returns the report as a JSON object; rates are fractions, times are seconds."""
     bootstrap, comparison = contents.bootstrap, contents.comparison
     return {
@@ -116,7 +150,7 @@ def as_json(contents: Contents, examples: Sequence[Example]) -> dict[str, Any]:
         "confusions": {kind: [each._asdict() for each in found] for kind, found in contents.confusions.items()},
         "calibration": contents.reliability
         and dataclasses.asdict(contents.reliability) | {"bins": list(map(dataclasses.asdict, contents.bins))},
-        "worst_utterances": [_utterance(example.result) for example in examples],
+        "worst_utterances": list(map(_utterance, worst)),
     }
 
 
@@ -125,8 +159,11 @@ def _group(group: Group) -> dict[str, Any]:
 
 
 def _utterance(result: Result) -> dict[str, Any]:
-    best = result.readings[0]
-    words = [{name: getattr(word, name) for name in ("text", "start", "end", "confidence")} for word in best.words]
+    heard: dict[str, Any] = {}
+    if result.readings:
+        best = result.readings[0]
+        words = [{name: getattr(word, name) for name in ("text", "start", "end", "confidence")} for word in best.words]
+        heard = {"confidence": best.confidence, "words": words}
     return {
         "id": result.utterance.id,
         "speaker": result.utterance.speaker,
@@ -135,6 +172,5 @@ def _utterance(result: Result) -> dict[str, Any]:
         "word_errors": result.words.edits,
         "reference": result.reference,
         "hypothesis": result.hypothesis,
-        "confidence": best.confidence,
-        "words": words,
+        **heard,
     }

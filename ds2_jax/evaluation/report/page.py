@@ -13,7 +13,7 @@ import jinja2
 
 from ds2_jax.evaluation.report.bootstrap import MIN_SPEAKERS, NUM_RESAMPLES
 from ds2_jax.evaluation.report.contents import Contents
-from ds2_jax.evaluation.report.utterance import ShownUtterance
+from ds2_jax.evaluation.report.shown import ShownUtterance
 
 LIMITS = {
     "FEW": 30,  # with fewer units, the page warns that intervals are too narrow
@@ -48,7 +48,7 @@ def page(contents: Contents, utterances: Sequence[ShownUtterance]) -> str:
             contents=contents,
             utterances=utterances,
             sections={name: heading for name, heading in sections.items() if heading},
-            title=Path(contents.origin.run).name or contents.origin.run,
+            title=Path(contents.origin.title).name or contents.origin.title,
         )
     )
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -10,39 +9,17 @@ from ds2_jax.config import Config
 from ds2_jax.config.mel_bands import frequencies
 from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.hypothesis import Hypothesis
-from ds2_jax.evaluation.error_rates import ErrorCount, char_errors
+from ds2_jax.evaluation.error_rates import char_errors
 from ds2_jax.evaluation.report.pictures import data_uri, sound, spectrogram_maker, spectrogram_png
+from ds2_jax.evaluation.report.shown import ShownUtterance
 from ds2_jax.evaluation.report.timeline import Axis, Row, Timeline, find_letters
 from ds2_jax.evaluation.report.worst import Example
-from ds2_jax.evaluation.results import Result
 from ds2_jax.evaluation.word_alignment import WordPair, align_words
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
 
 MOST_SECONDS = 30.0
 """Seconds of a recording that the page shows and plays; with more, the page would open slowly."""
-
-
-class ShownUtterance(NamedTuple):
-    """An utterance on the page.
-
-    Attributes:
-        result: the utterance and what was recognised.
-        characters: character errors, without spaces.
-        seconds: duration of the whole recording.
-        pairs: the words of the reference, aligned with the recognised words.
-        timeline: the timeline to draw.
-        audio: address of the sound.
-        notes: notes for the reader.
-    """
-
-    result: Result
-    characters: ErrorCount
-    seconds: float
-    pairs: Sequence[WordPair]
-    timeline: Timeline
-    audio: str
-    notes: Sequence[str]
 
 
 class Illustrator:

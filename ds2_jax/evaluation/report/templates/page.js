@@ -20,8 +20,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
 }
 
 // Utterances: a cursor follows the sound and the current word is framed. A click on a recognised word plays from there; a
-// click on another place moves the cursor there.
-for (const utterance of document.querySelectorAll(".utterance")) {
+// click on another place moves the cursor there. Texts without a recording have none of this.
+for (const utterance of document.querySelectorAll(".utterance:has(audio)")) {
   const audio = utterance.querySelector("audio");
   const timeline = utterance.querySelector(".timeline");
   const scroller = timeline.parentElement;

@@ -1,0 +1,82 @@
+"""Runs the command `score`: compares texts of any recogniser with references, in the way of `evaluate`."""
+
+import logging
+from pathlib import Path
+
+from ds2_jax.data.manifest import Utterance
+from ds2_jax.evaluation.account import account, tell_place
+from ds2_jax.evaluation.error_rates import Weights
+from ds2_jax.evaluation.report.command import NUM_UTTERANCES, make_folder, write_report
+from ds2_jax.evaluation.report.contents import ScoreOrigin, contents
+from ds2_jax.evaluation.report.rival import Rival, compare
+from ds2_jax.evaluation.report.shown import without_sound
+from ds2_jax.evaluation.results import Evaluation, Result, write_utterances
+from ds2_jax.evaluation.scoring_rules import Rules, read_rules
+from ds2_jax.evaluation.transcript_files import HYPOTHESIS_KEYS, REFERENCE_KEYS, names, pair, read_transcripts
+from ds2_jax.system.files import make_writable
+
+logger = logging.getLogger(__package__)
+
+
+def score(
+    references: Path,
+    hypotheses: Path,
+    rules_file: Path | None = None,
+    *,
+    weights: Weights = "equal",
+    against: Path | None = None,
+    report_folder: Path | None = None,
+    out: Path | None = None,
+) -> Evaluation:
+    """Prints the error rates of hypotheses; writes every utterance and a report if asked.
+
+    Args:
+        references: what was said, in a format of `transcript_files.read_transcripts`.
+        hypotheses: what was recognised.
+        rules_file: the file of `scoring_rules.read_rules`.
+        weights: how edits are weighed against each other.
+        against: other hypotheses for the same references.
+        report_folder: folder for a report.
+        out: file for one utterance a line.
+
+    Raises:
+        InputError: a file cannot be read or written, or the files do not fit.
+    """
+    rules = read_rules(rules_file) if rules_file else Rules()
+    if report_folder is not None:
+        make_folder(report_folder)
+    if out is not None:
+        make_writable(out.parent)
+    evaluation = _compare(references, hypotheses, rules, weights)
+    others = _compare(references, against, rules, weights) if against else None
+    print(account(evaluation, str(hypotheses)), flush=True)
+    comparison = None
+    if others is not None:
+        comparison = compare(evaluation.results, Rival(str(against), others.results), references)
+        print(comparison)
+    if out is not None:
+        write_utterances(out, evaluation.results)
+        tell_place(out)
+    if report_folder is not None:
+        origin = ScoreOrigin(str(hypotheses), str(references), f"{rules}; {weights} weights")
+        worst = sorted(evaluation.results, key=lambda result: -result.words.edits)[:NUM_UTTERANCES]
+        found = contents(origin, evaluation, comparison)
+        print(f"report: {write_report(report_folder, found, list(map(without_sound, worst)))}")
+    return evaluation
+
+
+def _compare(references: Path, hypotheses: Path, rules: Rules, weights: Weights) -> Evaluation:
+    said, heard = read_transcripts(references, REFERENCE_KEYS), read_transcripts(hypotheses, HYPOTHESIS_KEYS)
+    found = pair(said, heard)
+    logger.info(f"{references}: {len(found.pairs):,} references ({said.form}); {hypotheses}: {heard.form}")
+    if found.missing:
+        counts = f"{len(found.missing):,} of {len(found.pairs):,} references"
+        logger.warning(f"{hypotheses} has nothing for {counts}, which count as deleted: {names(found.missing)}")
+    if found.ignored:
+        logger.info(f"{found.ignored:,} words are in segments that are not scored")
+    results = []
+    for text, hypothesis in found.pairs:
+        reference, name = rules(text.text), text.names[0]
+        utterance = Utterance(Path(name), text.end - text.start, reference, name, text.speaker)
+        results.append(Result(utterance, reference, rules(hypothesis), weights=weights))
+    return Evaluation(results, None)

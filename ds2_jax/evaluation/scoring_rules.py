@@ -1,0 +1,111 @@
+"""Rules that make texts alike before they are scored, read from a TOML file."""
+
+import dataclasses
+import functools
+import tomllib
+import unicodedata
+from pathlib import Path
+from typing import Any, Literal
+
+from ds2_jax.data.manifest import read_text
+from ds2_jax.system.checks import build, require
+from ds2_jax.system.errors import InputError
+from ds2_jax.text.alphabet import SHAPES, is_punctuation
+
+INSIDE_WORDS = "".join(SHAPES)
+"""Apostrophes and hyphens, which stay between two letters: it's, twenty-one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """What is done to both texts, in this order.
+
+    Attributes:
+        case: "lower" or "upper" writes all in one case.
+        punctuation: "remove" removes it, but for apostrophes and hyphens between two letters.
+        remove: words that do not count, such as "uh" or "<unk>".
+        replace: words or phrases and what stands for them: the longest that fits, once, from left to right.
+    """
+
+    case: Literal["keep", "lower", "upper"] = "keep"
+    punctuation: Literal["keep", "remove"] = "keep"
+    remove: tuple[str, ...] = ()
+    replace: tuple[tuple[str, str], ...] = ()
+
+    def __call__(self, text: str) -> str:
+        """Applies the rules to a text. Composes Unicode (NFC) and leaves single spaces, whatever the rules are."""
+        words = [word for word in self._words(text) if word not in self._removed]
+        phrases, found, place = self._phrases, [], 0
+        while place < len(words):
+            lengths = range(min(max(map(len, phrases), default=0), len(words) - place), 0, -1)
+            length = next((n for n in lengths if tuple(words[place : place + n]) in phrases), 0)
+            found += phrases[tuple(words[place : place + length])] if length else [words[place]]
+            place += length or 1
+        return " ".join(found)
+
+    def _words(self, text: str) -> list[str]:
+        """Splits a text into words in one case and without punctuation, except words to be removed: [noise]."""
+        words = self._one_case(text).split()
+        if self.punctuation == "keep":
+            return words
+        return " ".join(word if word in self._removed else _spoken(word) for word in words).split()
+
+    def _one_case(self, text: str) -> str:
+        changed = text.lower() if self.case == "lower" else text.upper() if self.case == "upper" else text
+        return unicodedata.normalize("NFC", changed)  # last: a change of case can leave text decomposed
+
+    @functools.cached_property
+    def _removed(self) -> frozenset[str]:
+        return frozenset(word for each in self.remove for word in self._one_case(each).split())
+
+    @functools.cached_property
+    def _phrases(self) -> dict[tuple[str, ...], list[str]]:
+        return {tuple(self._words(each)): self._words(instead) for each, instead in self.replace}
+
+    def __str__(self) -> str:
+        listed = [f"case {self.case}"] if self.case != "keep" else []
+        listed += ["no punctuation"] if self.punctuation == "remove" else []
+        listed += [f"{len(self.remove)} words removed"] if self.remove else []
+        listed += [f"{len(self.replace)} replaced"] if self.replace else []
+        return ", ".join(listed) or "texts as they are"
+
+
+def _spoken(word: str) -> str:
+    """Replaces the punctuation of a word by spaces."""
+
+    def stays(place: int) -> bool:
+        if not is_punctuation(word[place]):
+            return True
+        before, after = word[place - 1 : place], word[place + 1 : place + 2]
+        return word[place] in INSIDE_WORDS and before.isalnum() and after.isalnum()
+
+    return "".join(character if stays(place) else " " for place, character in enumerate(word))
+
+
+def read_rules(path: Path) -> Rules:
+    """Reads rules from a TOML file.
+
+        case = "lower"
+        punctuation = "remove"
+        remove = ["uh", "<unk>"]
+        [replace]
+        okay = "ok"
+        "can not" = "cannot"
+
+    Raises:
+        InputError: the file cannot be read, is not TOML, or has an unknown or wrong rule.
+    """
+    try:
+        table: dict[str, Any] = tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} must be TOML, got: {error}. Correct it.") from error
+    known = [field.name for field in dataclasses.fields(Rules)]
+    for name in table:
+        require(name in known, f"{path}: {name}", f"be one of {', '.join(known)}", name, "Correct it.")
+    remove, replace = table.pop("remove", []), table.pop("replace", {})
+    listed = isinstance(remove, list) and all(isinstance(each, str) and each.strip() for each in remove)
+    require(listed, f"{path}: remove", 'be a list of words, such as ["uh"]', remove)
+    mapped = isinstance(replace, dict) and all(isinstance(each, str) for each in replace.values())
+    require(mapped and all(map(str.strip, replace)), f"{path}: replace", "be a table of texts for texts", replace)
+    given = {name: build(Rules.__annotations__[name], value, f"{path}: {name}.") for name, value in table.items()}
+    return Rules(**given, remove=tuple(remove), replace=tuple(replace.items()))

@@ -1,0 +1,140 @@
+"""Transcripts of other tools are read, and each hypothesis finds its reference."""
+
+from pathlib import Path
+
+import pytest
+
+from ds2_jax.evaluation.transcript_files import HYPOTHESIS_KEYS, REFERENCE_KEYS, Pairs, pair, read_transcripts
+from ds2_jax.system.errors import InputError
+
+
+def paired(folder: Path, references: tuple[str, str], hypotheses: tuple[str, str]) -> Pairs:
+    (folder / "said").mkdir(exist_ok=True)
+    said, heard = folder / "said" / references[0], folder / hypotheses[0]
+    said.write_text(references[1], encoding="utf-8")
+    heard.write_text(hypotheses[1], encoding="utf-8")
+    return pair(read_transcripts(said, REFERENCE_KEYS), read_transcripts(heard, HYPOTHESIS_KEYS))
+
+
+def texts(found: Pairs) -> list[tuple[str, str, str]]:
+    return [(text.names[0], " ".join(text.text.split()), heard) for text, heard in found.pairs]
+
+
+MANIFEST = (
+    '{"audio": "a/x.wav", "transcript": "ONE", "id": "u1", "speaker": "anna", "duration": 1.5}\n'
+    '{"audio": "a/y.wav", "transcript": "TWO", "id": "u2"}\n'
+)
+EXPECTED = [("u1", "ONE", "WON"), ("u2", "TWO", "TO")]
+
+
+@pytest.mark.parametrize(
+    "hypotheses",
+    [
+        ("h.jsonl", '{"id": "u2", "text": "TO"}\n{"id": "u1", "text": "WON"}\n'),
+        (
+            "h.jsonl",
+            '{"id": "u2", "reference": "TWO", "hypothesis": "TO", "audio": "q"}\n{"id": "u1", "hypothesis": "WON"}',
+        ),
+        ("h.txt", '{"id": "u2", "pred_text": "TO", "text": "TWO"}\n{"id": "u1", "pred_text": "WON", "text": "ONE"}'),
+        ("h.txt", "u2 TO\nu1\tWON\n"),
+        ("h.txt", "WON (u1)\nTO (u2)\n"),
+        ("h.trn", "WON (u1)\n\nTO (u2)\n"),
+        ("h.ctm", ";; made by hand\nu1 1 0.5 0.2 WON 0.9\nu2 1 0.1 0.2 TO\n"),
+    ],
+)
+def test_a_manifest_is_compared_with_every_form(tmp_path: Path, hypotheses: tuple[str, str]) -> None:
+    found = paired(tmp_path, ("said.jsonl", MANIFEST), hypotheses)
+    assert texts(found) == EXPECTED
+    assert found.missing == []
+    assert (found.pairs[0][0].speaker, found.pairs[0][0].end) == ("anna", 1.5)
+
+
+@pytest.mark.parametrize("audio", ["a/{}.wav", "/elsewhere/{}.flac"])
+def test_output_of_transcribe_is_matched_by_path_or_name_of_the_file(tmp_path: Path, audio: str) -> None:
+    lines = "".join(
+        f'{{"audio": "{audio.format(each)}", "text": "{text}"}}\n' for each, text in (("y", "TO"), ("x", "WON"))
+    )
+    found = paired(tmp_path, ("said.jsonl", MANIFEST), ("h.jsonl", lines))
+    assert [(said, heard) for _, said, heard in texts(found)] == [("ONE", "WON"), ("TWO", "TO")]
+
+
+def test_lines_without_names_are_matched_by_their_places(tmp_path: Path) -> None:
+    found = paired(tmp_path, ("a.txt", "one two\n\nthree\n"), ("b.txt", "one\n\nthree\n"))
+    assert texts(found) == [("line 1", "one two", "one"), ("line 2", "", ""), ("line 3", "three", "three")]
+    with pytest.raises(InputError, match=r"b.txt must have as many lines as .*a.txt, 3, .*, got 2\. Let"):
+        paired(tmp_path, ("a.txt", "one two\n\nthree\n"), ("b.txt", "one\n\n"))
+
+
+def test_first_words_are_names_if_both_files_have_the_same_and_each_once(tmp_path: Path) -> None:
+    found = paired(tmp_path, ("a.txt", "u1 one\nu2 two\n"), ("b.txt", "u2\nu1 won\n"))
+    assert texts(found) == [("u1", "one", "won"), ("u2", "two", "")]
+    found = paired(tmp_path, ("a.txt", "go left\ngo right\n"), ("b.txt", "go right\ngo left\n"))
+    assert texts(found) == [("line 1", "go left", "go right"), ("line 2", "go right", "go left")]
+
+
+def test_what_was_not_recognised_is_named_and_counts(tmp_path: Path) -> None:
+    found = paired(tmp_path, ("said.jsonl", MANIFEST), ("h.trn", "WON (u1)\n"))
+    assert texts(found) == [("u1", "ONE", "WON"), ("u2", "TWO", "")]
+    assert found.missing == ["u2"]
+
+
+STM = """\
+;; LABELS
+talk 1 anna 0.00 2.00 <o,f0> one two
+talk 1 inter_segment_gap 2.00 3.00 <o,f0> ignore_time_segment_in_scoring
+talk 1 ben 3.00 5.00 three
+other A ben 0 1
+"""
+
+
+def test_words_go_to_the_segment_of_their_middle_or_to_the_nearest(tmp_path: Path) -> None:
+    ctm = """\
+talk 1 1.90 0.18 TWO
+talk 1 0.10 0.30 ONE
+talk 1 2.40 0.30 NOISE
+talk 1 2.95 0.30 THREE
+talk 1 6.00 0.30 MORE
+"""
+    found = paired(tmp_path, ("a.stm", STM), ("b.ctm", ctm))
+    assert texts(found) == [
+        ("talk-1-0.00-2.00", "one two", "ONE TWO"),
+        ("talk-1-3.00-5.00", "three", "THREE MORE"),
+        ("other-A-0.00-1.00", "", ""),
+    ]
+    assert (found.ignored, found.missing) == (1, [])
+    assert [text.speaker for text, _ in found.pairs] == ["anna", "ben", "ben"]
+
+
+def test_recordings_of_ctm_files_are_texts_and_their_channels_too(tmp_path: Path) -> None:
+    said = "talk A 1.0 0.5 one\ntalk A 0.0 0.5 zero\ntalk B 0.2 0.5 no\n"
+    found = paired(tmp_path, ("a.ctm", said), ("b.ctm", "talk A 0.0 0.5 one\n"))
+    assert texts(found) == [("talk-A", "zero one", "one"), ("talk-B", "no", "")]
+
+
+@pytest.mark.parametrize(
+    ("references", "hypotheses", "message"),
+    [
+        (("a.trn", "x (u1)\ny (u1)"), ("b.trn", "x (u1)"), r"a.trn, line 2 must have a name of its own, got u1 again"),
+        (("a.trn", "x (u1)"), ("b.trn", "x (u1)\nx (u9)"), r"b.trn, line 2 must name an utterance of .*, got u9"),
+        (("a.trn", "x u1"), ("b.trn", "x (u1)"), r"a.trn, line 1 must be WORDS \(NAME\), got 'x u1'"),
+        (("a.trn", "{ x / y } z (u1)"), ("b.trn", "x (u1)"), r"line 1 must have no alternatives in braces"),
+        (("a.stm", STM), ("b.txt", "one"), r"b.txt must be a CTM file, since the references are segments"),
+        (("a.stm", STM), ("b.ctm", "talk 2 0 1 x"), r"b.ctm, line 1 must be of a recording and channel of .*'2'\)"),
+        (("a.stm", "talk 1 anna 2 1 x"), ("b.ctm", "talk 1 0 1 x"), r"line 1 must have its end behind its start, got"),
+        (("a.stm", "talk 1 anna x 1 x"), ("b.ctm", "talk 1 0 1 x"), r"line 1 must have times in seconds, got 'x'"),
+        (("a.stm", "talk 1 anna"), ("b.ctm", "talk 1 0 1 x"), r"line 1 must be RECORDING CHANNEL SPEAKER START END"),
+        (("a.txt", "x"), ("b.ctm", "talk 1 0 1"), r"b.ctm, line 1 must be RECORDING CHANNEL START DURATION WORD"),
+        (("a.txt", "x"), ("b.ctm", "talk 1 nan 1 x"), r"b.ctm, line 1 must have times in seconds, got 'nan'"),
+        (("a.jsonl", '{"id": "a"}'), ("b.txt", "a x"), r"line 1 must have one of the keys reference, transcript, text"),
+        (("a.jsonl", '{"id": "a", "text": [1]}'), ("b.txt", "a x"), r"line 1: text must be a string, got \[1\]"),
+        (("a.jsonl", '{"id": "a", "text": "x"'), ("b.txt", "a x"), r"line 1 must be a JSON object"),
+        (("a.jsonl", '{"text": "x"}'), ("b.jsonl", '{"text": "x"}'), r"a.jsonl, line 1 must have a name, such"),
+        (("a.txt", "x"), ("b.txt", "\n"), r"b.txt must hold transcripts, got 'an empty file'"),
+        (("a.txt", "x"), ("b.stm", STM), r"b.stm must be transcripts, not segments"),
+    ],
+)  # fmt: skip
+def test_files_that_do_not_fit_are_refused(
+    tmp_path: Path, references: tuple[str, str], hypotheses: tuple[str, str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        paired(tmp_path, references, hypotheses)
