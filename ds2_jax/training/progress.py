@@ -174,6 +174,9 @@ class MetricLog:
         evaluated: whether that step was evaluated; if not, its epoch's line is removed too.
         began: `time.monotonic()` when this start of the run began; by default now.
 
+    Attributes:
+        epochs: the lines of the epochs so far, in the first process.
+
     Raises:
         InputError: a line of metrics.jsonl is damaged, or the file cannot be written.
     """
@@ -183,12 +186,14 @@ class MetricLog:
         self._began, self._before = time.monotonic() if began is None else began, 0.0
         self._board: Any = None  # opened at the first write, because it creates a file
         self._kept: list[dict[str, Any]] = []
+        self.epochs: list[dict[str, Any]] = []
         if not is_primary():
             return
         log = read_metric_log(run)
         lines, parsed = [line for line, _ in log], [metrics for _, metrics in log]
         kept = [metrics["step"] < step + (evaluated or "loss" in metrics) for metrics in parsed]
         self._kept = list(itertools.compress(parsed, kept))
+        self.epochs = [metrics for metrics in self._kept if "epoch_seconds" in metrics]
         self._before = max((metrics.get("wall_seconds", 0.0) for metrics in parsed), default=0.0)
         write_text(self._path, "".join(itertools.compress(lines, kept)))
         self._make_board = functools.partial(
@@ -219,6 +224,8 @@ class MetricLog:
         """Appends the metrics that are known after `step` updates; numbers go to TensorBoard too."""
         if not is_primary():
             return
+        if "epoch_seconds" in metrics:
+            self.epochs.append({"step": step, **metrics})
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics, "wall_seconds": self.wall_seconds}, allow_nan=False) + "\n")
         self._board = self._board or self._make_board()

@@ -49,7 +49,7 @@ from ds2_jax.training.saving import Saver
 from ds2_jax.training.splits import list_problems, make_stream, read_splits
 from ds2_jax.training.statistics import with_statistics
 from ds2_jax.training.updates import Updates
-from ds2_jax.training.watch import RecompilationAlarm, disappointments, doubts
+from ds2_jax.training.watch import RecompilationAlarm, alarms, disappointments, doubts
 from ds2_jax.training.watchdog import Watchdog
 
 logger = logging.getLogger(__package__)
@@ -237,6 +237,7 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
     saver = Saver(checkpoints, config.checkpoint, run.check_place)
     arguments = update_lib.step_arguments(config, epochs.num_steps)
     dev = Evaluation([], 0.0, 0)
+    told: set[str] = set()
     with MetricLog(run.workdir, made, checkpoints.evaluated(made), began) as log:
         with (
             RecompilationAlarm(made, epochs.num_steps) as alarm,
@@ -276,6 +277,9 @@ def fit(run: Run, profile: range | None, began: float) -> Evaluation | None:
                 log.write(step, {"epoch": epoch + 1, **learned, **costs, **dev_rates})
                 logger.info(f"epoch {epoch + 1}: loss {progress.loss:.2f}{dev_text(dev)}; {summary}")
                 checkpoints.record(step, dev.words.rate if dev.results else None)
+                found = alarms(log.epochs, dev)
+                warn([line for kind, line in found.items() if kind not in told])
+                told |= found.keys()
         test = conclude(run, model, state)
         warn(disappointments(test=test, dev=dev))
         if test is not None:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +20,17 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 LITTLE_LEARNT = {"wer": 0.95, "cer": 0.5}
 """A model with at least these error rates has learnt little. The WER alone says little if the alphabet has no space."""
 
+ALARM_STEPS = 500
+"""Updates after which a model should have begun to write: the phase of blanks lasts some hundred."""
+LITTLE_WRITTEN = 0.02
+"""A model that writes fewer characters than this share of those that were said writes almost nothing."""
+STILL_EPOCHS, STILL_SHARE, STILL_LOSS = 4, 0.01, 0.7
+"""The training loss stands still if it moved by less than this share in these epochs, and if it is still at least this
+share of that of the first epoch: later, at the end of a schedule, it should stand still."""
+WORSE_EPOCHS, WORSE_DEV, BETTER_TRAIN = 5, 1.2, 0.8
+"""A model overfits if its dev WER was lowest so many epochs ago, and if since the lowest dev loss that loss has become
+this many times as large while the training loss fell to this share."""
+
 
 def doubts(config: Config, num_steps: int) -> list[str]:
     """Lists settings that are allowed but probably not meant; `num_steps` are the steps of an epoch."""
@@ -33,6 +44,51 @@ def doubts(config: Config, num_steps: int) -> list[str]:
     return found
 
 
+def alarms(epochs: Sequence[Mapping[str, Any]], dev: Evaluation) -> dict[str, str]:
+    """Finds what goes wrong in a training, by kind. Each names the section of docs/training.md that says what to try.
+
+    Args:
+        epochs: the lines of metrics.jsonl for the epochs so far; those of older versions may lack losses.
+        dev: the evaluation of the dev split after the last epoch; without results if there is no dev split.
+    """
+    found: dict[str, str] = {}
+    if not epochs or epochs[-1]["step"] < ALARM_STEPS:
+        return found
+    step, characters = epochs[-1]["step"], dev.characters(spaces=False)
+    written = characters.reference_length - characters.deletions + characters.insertions
+    if written < LITTLE_WRITTEN * characters.reference_length:
+        what = f"the model writes almost nothing after {step:,} updates"
+        section = _section("A model that learns nothing")
+        found["blank"] = f"{what}: {written:,} characters for {characters.reference_length:,} of dev; {section}"
+    losses = [line["train_loss"] for line in epochs if "train_loss" in line]
+    last = losses[-STILL_EPOCHS:]
+    if (
+        len(losses) > STILL_EPOCHS
+        and max(last) - min(last) < STILL_SHARE * losses[0]
+        and last[-1] > STILL_LOSS * losses[0]
+    ):
+        what = f"the training loss has not moved for {STILL_EPOCHS} epochs"
+        section = _section("A model that learns nothing")
+        found["still"] = f"{what}: {last[0]:.2f} to {last[-1]:.2f}, and {losses[0]:.2f} in the first; {section}"
+    whole = [line for line in epochs if line.keys() >= {"train_loss", "dev_loss", "dev_wer"}]
+    if len(whole) > WORSE_EPOCHS:
+        best, lowest = (min(whole, key=lambda line: line[name]) for name in ("dev_wer", "dev_loss"))
+        old = len(whole) - 1 - whole.index(best) >= WORSE_EPOCHS
+        worse = whole[-1]["dev_loss"] > WORSE_DEV * lowest["dev_loss"]
+        if old and worse and whole[-1]["train_loss"] < BETTER_TRAIN * lowest["train_loss"]:
+            found["overfitting"] = (
+                f"dev gets worse while train gets better: since epoch {lowest['epoch']} the dev loss rose from "
+                f"{lowest['dev_loss']:.2f} to {whole[-1]['dev_loss']:.2f} and the training loss fell from "
+                f"{lowest['train_loss']:.2f} to {whole[-1]['train_loss']:.2f}; the lowest dev WER, "
+                f"{best['dev_wer']:.2%}, is of epoch {best['epoch']}; {_section('A model that overfits')}"
+            )
+    return found
+
+
+def _section(title: str) -> str:
+    return f'see "{title}" in docs/training.md'
+
+
 def disappointments(**splits: Evaluation | None) -> list[str]:
     """Lists what is wrong with a trained model, by its evaluation on the first of the splits that has words."""
     for name, evaluation in splits.items():
@@ -40,8 +96,8 @@ def disappointments(**splits: Evaluation | None) -> list[str]:
             rates = evaluation.rates
             if all(rates[rate] >= least for rate, least in LITTLE_LEARNT.items()):
                 shown = ", ".join(f"{rate.upper()} {rates[rate]:.0%}" for rate in LITTLE_LEARNT)
-                section = '"A model that learns nothing" in docs/training.md'
-                return [f"the model has learnt little ({shown} on {name}): see {section}"]
+                section = _section("A model that learns nothing")
+                return [f"the model has learnt little ({shown} on {name}): {section}"]
             break
     return []
 

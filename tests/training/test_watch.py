@@ -17,7 +17,7 @@ import pytest
 from ds2_jax.config import Config, OptimConfig
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.evaluation.results import Evaluation, Result
-from ds2_jax.training.watch import RecompilationAlarm, disappointments, doubts
+from ds2_jax.training.watch import RecompilationAlarm, alarms, disappointments, doubts
 from ds2_jax.training.watchdog import Watchdog
 
 ROOT = Path(__file__).parents[2]
@@ -214,3 +214,49 @@ def test_a_model_that_learnt_nothing_is_told_with_what_to_read() -> None:
     assert disappointments(test=None, dev=heard_as("E"))[0].endswith(f'on dev): see "{section}" in docs/training.md')
     for evaluation in (heard_as("GO IN"), heard_as("GOON"), heard_as("GO", reference=""), None):
         assert disappointments(test=evaluation, dev=Evaluation([], 0.0, 0)) == []
+
+
+def epochs(train: list[float], dev: list[float], wer: list[float], steps: int = 200) -> list[dict[str, float]]:
+    lines = enumerate(zip(train, dev, wer, strict=True), start=1)
+    return [{"epoch": n, "step": steps * n, "train_loss": a, "dev_loss": b, "dev_wer": c} for n, (a, b, c) in lines]
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "wer", "kinds"),
+    [
+        ([60, 50, 40, 30, 20, 10, 5, 4], [60, 50, 40, 30, 22, 15, 12, 12], [1, 1, 1, 0.8, 0.6, 0.4, 0.3, 0.3], set()),
+        ([60, 59, 58.9, 58.8, 58.7, 58.7], [60] * 6, [1] * 6, {"still"}),
+        ([60, 20, 5, 1, 0.9, 0.9, 0.9, 0.9], [60, 20, 6, 3, 3, 3, 3, 3], [1] * 3 + [0.1] * 5, set()),  # it has learnt
+        ([60, 30, 20, 10, 8, 6, 4, 2], [60, 30, 25, 30, 35, 40, 45, 50], [1, 0.6, 0.5] + [0.6] * 5, {"overfitting"}),
+        ([60, 30, 20, 10, 8, 6, 4, 2], [60, 30, 25, 30, 35, 40, 45, 50], [1, 0.6, 0.5] + [0.4] * 5, set()),  # WER falls
+        ([60, 30, 20, 10, 8, 6, 4, 2], [60, 30, 25, 25, 26, 26, 27, 27], [1, 0.6, 0.5] + [0.6] * 5, set()),
+        ([60, 30, 20, 20, 20, 20, 20, 19], [60, 30, 25, 30, 35, 40, 45, 50], [1, 0.6, 0.5] + [0.6] * 5, set()),
+    ],
+)
+def test_alarms_are_raised_for_what_goes_wrong_only(
+    train: list[float], dev: list[float], wer: list[float], kinds: set[str]
+) -> None:
+    found = alarms(epochs(train, dev, wer), heard_as("GO ON"))
+    assert found.keys() == kinds
+    assert alarms(epochs(train, dev, wer, steps=10), heard_as("GO ON")) == {}  # too early
+    for line in found.values():
+        section = line.rpartition('see "')[2].removesuffix('" in docs/training.md')
+        assert f"\n## {section}\n" in (ROOT / "docs/training.md").read_text()
+
+
+def test_a_model_that_writes_nothing_is_told_from_one_that_writes_wrongly() -> None:
+    lines = epochs([60, 50, 40], [60, 50, 40], [1, 1, 1])
+    assert alarms(lines, heard_as(""))["blank"].startswith(
+        "the model writes almost nothing after 600 updates: 0 characters for 4 of dev; see "
+    )
+    assert alarms(lines, heard_as("XX")) == {}
+    assert alarms(lines, Evaluation([], 0.0, 0)) == {}
+    assert alarms([], heard_as("")) == {}
+
+
+def test_an_alarm_says_how_the_losses_ran() -> None:
+    lines = epochs([60, 30, 20, 10, 8, 6, 4, 2], [60, 30, 25, 30, 35, 40, 45, 50], [1, 0.6, 0.5] + [0.6] * 5)
+    assert alarms(lines, heard_as("GO ON"))["overfitting"].startswith(
+        "dev gets worse while train gets better: since epoch 3 the dev loss rose from 25.00 to 50.00 and the training "
+        "loss fell from 20.00 to 2.00; the lowest dev WER, 50.00%, is of epoch 3; see "
+    )
