@@ -8,6 +8,7 @@ import tyro
 from ds2_jax.config.places import is_tfds
 from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.engines.engine import EngineName
+from ds2_jax.evaluation.condition_settings import NONE, Conditions
 from ds2_jax.evaluation.error_rates import Weights
 from ds2_jax.runs.model import read_config
 from ds2_jax.runs.named import find_model
@@ -24,6 +25,7 @@ def evaluate(
     report: Path | None = None,
     against: Path | None = None,
     engine: EngineName = "jax",
+    conditions: Annotated[Conditions, tyro.conf.arg(name="")] = NONE,
     decoding: Annotated[DecodingOptions, tyro.conf.arg(name="")] = GREEDY,
 ) -> int:
     """Print the word and character error rates of a run's best checkpoint, and list every utterance in a file.
@@ -36,6 +38,7 @@ def evaluate(
         against: Folder of another run, which is decoded in the same way, or an earlier evaluation (a .jsonl of
             RUN/evaluations). The difference between the error rates is printed with its interval.
         engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
+        conditions: Other conditions of recording: a table and a picture of the error rates in noise, rooms and so on.
         decoding: How to decode.
     """
     run, against = find_model(run), against and find_model(against)
@@ -44,7 +47,7 @@ def evaluate(
     from ds2_jax.system.compilation import enable_cache
 
     enable_cache()
-    evaluate_run(run, manifest, decoding, report_folder=report, against=against, engine=engine)
+    evaluate_run(run, manifest, decoding, report_folder=report, against=against, engine=engine, conditions=conditions)
     return 0
 
 

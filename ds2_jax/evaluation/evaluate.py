@@ -1,7 +1,7 @@
 """Runs the command `evaluate`: computes, compares and reports the error rates of a run's best checkpoint."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,8 @@ from ds2_jax.decoding.options import GREEDY, DecodingOptions
 from ds2_jax.decoding.unknown_words import UnknownWords
 from ds2_jax.engines.engine import EngineName
 from ds2_jax.evaluation.account import print_and_write
+from ds2_jax.evaluation.condition_settings import NONE, Conditions
+from ds2_jax.evaluation.conditions import Condition, list_conditions
 from ds2_jax.evaluation.provenance import Provenance
 from ds2_jax.evaluation.report.command import NUM_UTTERANCES, make_folder, write_report
 from ds2_jax.evaluation.report.contents import Origin, contents
@@ -24,6 +26,7 @@ from ds2_jax.evaluation.report.rival import Rival, check_comparable, compare, re
 from ds2_jax.evaluation.report.utterance import Illustrator
 from ds2_jax.evaluation.report.worst import Worst
 from ds2_jax.evaluation.results import Evaluation, Result
+from ds2_jax.evaluation.robustness import against_clean, table, write
 from ds2_jax.evaluation.split_outputs import evaluate_split
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import run_decoder, with_tuned
@@ -46,6 +49,7 @@ def evaluate(
     report_folder: Path | None = None,
     against: Path | None = None,
     engine: EngineName = "jax",
+    conditions: Conditions = NONE,
 ) -> Evaluation:
     """Evaluates the best checkpoint of a run and writes the results into the run folder.
 
@@ -57,6 +61,7 @@ def evaluate(
         against: what to compare with: the folder of another run, which is decoded in the same way, or the .jsonl or
             .json of an earlier evaluation; None for no comparison.
         engine: what computes the log-probabilities.
+        conditions: under which conditions to evaluate the utterances too.
 
     Raises:
         InputError: the run or the manifest is missing or damaged, audio cannot be read, results cannot be written, or
@@ -71,6 +76,7 @@ def evaluate(
         raise InputError(
             f"{manifest.absolute()} must be a manifest to evaluate, got a folder or nothing at this path. {advice}"
         )
+    others = list_conditions(conditions)
     opened = _open(run, manifest, decoding, engine)
     results = home(run) / run_folder.EVALUATIONS
     make_writable(results)  # now, because decoding may take long
@@ -98,7 +104,34 @@ def evaluate(
         found = contents(origin, evaluation, comparison)
         shown = list(map(Illustrator(config, opened.decoder), worst.examples))
         print(f"report: {write_report(report_folder, found, shown)}")
+    if others:
+        _compare_conditions(opened, evaluation, conditions, others, results)
     return evaluation
+
+
+def _compare_conditions(
+    opened: "_Opened", clean: Evaluation, settings: Conditions, conditions: Sequence[Condition], folder: Path
+) -> None:
+    """Evaluates the utterances under every condition, prints a table and writes it with a picture.
+
+    Raises:
+        InputError: the transcripts have no words, or a file cannot be read or written.
+    """
+    if not clean.words.reference_length:
+        raise InputError("The manifest must hold transcripts with words to compare conditions, got none. Correct it.")
+
+    def tell(problem: Problem) -> None:
+        logger.warning(f"left out {problem.id} ({problem.reason}: {problem.detail})")
+
+    heard = []
+    for condition in conditions:
+        logger.info(f"evaluating: {condition.name}")
+        under = opened._replace(split=condition.of(opened.split))
+        heard.append((condition.name, under.evaluate(on_problem=tell)))
+    assert clean.provenance is not None
+    rows = against_clean(clean, heard)
+    print(table(rows))
+    print(f"picture and numbers: {write(folder, clean.provenance.name, settings, rows)}")
 
 
 class _Opened(NamedTuple):

@@ -1,0 +1,36 @@
+"""The options of `evaluate` for other conditions of recording."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ds2_jax.system.checks import require
+
+Codec = Literal["mulaw", "mp3"]
+SLOWEST, FASTEST = 0.5, 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditions:
+    """Evaluate the recordings under other conditions too: with noise, in rooms, through codecs, faster or slower."""
+
+    noise: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Folder or manifest of noises. Each utterance gets one of them, chosen by its id, at each ratio of --snr."""
+    snr: tuple[float, ...] = (20.0, 10.0, 5.0, 0.0)
+    """Ratios of the mean powers of speech and noise, in dB."""
+    rooms: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Folder or manifest of impulse responses of rooms. Each utterance is heard in one of them, chosen by its id."""
+    codecs: tuple[Codec, ...] = ()
+    """mulaw: the telephone's 8 kHz and µ-law. mp3: 16 kHz at 32 kbit/s."""
+    speeds: tuple[float, ...] = ()
+    """Factors of speed, from 0.5 to 2. Above 1, speech is faster and higher."""
+
+    def __post_init__(self) -> None:
+        inside = all(SLOWEST <= speed <= FASTEST for speed in self.speeds)
+        require(inside, "--speeds", f"be {SLOWEST:g} to {FASTEST:g}", self.speeds)
+        require(all(abs(snr) <= 100 for snr in self.snr), "--snr", "be -100 to 100 dB", self.snr)
+
+
+NONE = Conditions()
