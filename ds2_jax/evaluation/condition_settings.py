@@ -10,6 +10,7 @@ from ds2_jax.system.checks import require
 
 Codec = Literal["mulaw", "mp3"]
 SLOWEST, FASTEST = 0.5, 2.0
+NO_DEFAULT = tyro.conf.arg(help_behavior_hint="(default: none)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +23,9 @@ class Conditions:
     """Ratios of the mean powers of speech and noise, in dB."""
     rooms: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder or manifest of impulse responses of rooms. Each utterance is heard in one of them, chosen by its id."""
-    codecs: tuple[Codec, ...] = ()
+    codecs: Annotated[tuple[Codec, ...], NO_DEFAULT] = ()
     """mulaw: the telephone's 8 kHz and µ-law. mp3: 16 kHz at 32 kbit/s."""
-    speeds: tuple[float, ...] = ()
+    speeds: Annotated[tuple[float, ...], NO_DEFAULT] = ()
     """Factors of speed, from 0.5 to 2. Above 1, speech is faster and higher."""
 
     def __post_init__(self) -> None:
