@@ -16,6 +16,7 @@ from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import check_is_readable
 
+With = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="with", metavar="RUN")]
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 
@@ -25,6 +26,7 @@ def evaluate(
     report: Path | None = None,
     against: Path | None = None,
     engine: EngineName = "jax",
+    with_: With = (),
     conditions: Annotated[Conditions, tyro.conf.arg(name="")] = NONE,
     decoding: Annotated[DecodingOptions, tyro.conf.arg(name="")] = GREEDY,
 ) -> int:
@@ -38,16 +40,29 @@ def evaluate(
         against: Folder of another run, which is decoded in the same way, or an earlier evaluation (a .jsonl of
             RUN/evaluations). The difference between the error rates is printed with its interval.
         engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
+        with_: Another model of the same alphabet. In each frame, its log-probabilities are averaged with those of RUN.
+            You can repeat this option.
         conditions: Other conditions of recording: a table and a picture of the error rates in noise, rooms and so on.
         decoding: How to decode.
     """
     run, against = find_model(run), against and find_model(against)
     check_files(run, manifest)
+    for other in with_:
+        read_config(find_model(other))
     from ds2_jax.evaluation.evaluate import evaluate as evaluate_run
     from ds2_jax.system.compilation import enable_cache
 
     enable_cache()
-    evaluate_run(run, manifest, decoding, report_folder=report, against=against, engine=engine, conditions=conditions)
+    evaluate_run(
+        run,
+        manifest,
+        decoding,
+        report_folder=report,
+        against=against,
+        engine=engine,
+        conditions=conditions,
+        others=with_,
+    )
     return 0
 
 

@@ -29,11 +29,11 @@ from ds2_jax.evaluation.results import Evaluation, Result
 from ds2_jax.evaluation.robustness import against_clean, table, write
 from ds2_jax.evaluation.split_outputs import evaluate_split
 from ds2_jax.runs import run_folder
+from ds2_jax.runs.ensembles import open_models, weights_of_all
 from ds2_jax.runs.fitted import run_decoder, with_tuned
 from ds2_jax.runs.model import read_config
 from ds2_jax.runs.named import home
 from ds2_jax.runs.trained import TrainedModel
-from ds2_jax.runs.weights import weights_of
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import make_writable
 from ds2_jax.text.alphabet import Alphabet
@@ -50,6 +50,7 @@ def evaluate(
     against: Path | None = None,
     engine: EngineName = "jax",
     conditions: Conditions = NONE,
+    others: Sequence[Path] = (),
 ) -> Evaluation:
     """Evaluates the best checkpoint of a run and writes the results into the run folder.
 
@@ -62,6 +63,7 @@ def evaluate(
             .json of an earlier evaluation; None for no comparison.
         engine: what computes the log-probabilities.
         conditions: under which conditions to evaluate the utterances too.
+        others: other models whose log-probabilities are averaged with those of the run.
 
     Raises:
         InputError: the run or the manifest is missing or damaged, audio cannot be read, results cannot be written, or
@@ -76,8 +78,8 @@ def evaluate(
         raise InputError(
             f"{manifest.absolute()} must be a manifest to evaluate, got a folder or nothing at this path. {advice}"
         )
-    others = list_conditions(conditions)
-    opened = _open(run, manifest, decoding, engine)
+    listed_conditions = list_conditions(conditions)
+    opened = _open(run, manifest, decoding, engine, others)
     results = home(run) / run_folder.EVALUATIONS
     make_writable(results)  # now, because decoding may take long
     if report_folder is not None:
@@ -104,8 +106,8 @@ def evaluate(
         found = contents(origin, evaluation, comparison)
         shown = list(map(Illustrator(config, opened.decoder), worst.examples))
         print(f"report: {write_report(report_folder, found, shown)}")
-    if others:
-        _compare_conditions(opened, evaluation, conditions, others, results)
+    if listed_conditions:
+        _compare_conditions(opened, evaluation, conditions, listed_conditions, results)
     return evaluation
 
 
@@ -167,15 +169,20 @@ class _Opened(NamedTuple):
         )
 
 
-def _open(run: Path, manifest: Path, decoding: DecodingOptions, engine: EngineName) -> _Opened:
-    """Loads the best weights of a run, reads a manifest, and makes the decoder."""
+def _open(
+    run: Path, manifest: Path, decoding: DecodingOptions, engine: EngineName, others: Sequence[Path] = ()
+) -> _Opened:
+    """Loads the best weights of a run and of other models, reads a manifest, and makes the decoder."""
     config = read_config(run)
     split = read_split(manifest, config, Alphabet.of(config.data), prune=False)
     if decoding.lm:
         decoding = with_tuned(decoding, run)
     decoder = run_decoder(config, run, decoding)
-    model = TrainedModel.load(run, engine=engine)
-    provenance = Provenance.of(manifest, split, weights_of(run, config), decoding)
+    if not others:
+        model = TrainedModel.load(run, engine=engine)
+    else:
+        model = TrainedModel.by_engine(open_models(run, others, engine))
+    provenance = Provenance.of(manifest, split, weights_of_all(run, others), decoding)
     return _Opened(model, split, decoder, provenance)
 
 

@@ -22,6 +22,7 @@ LIVE_AUDIO = tyro.conf.arg(metavar="[AUDIO]", help_behavior_hint="(default: the 
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 ENGINE = tyro.conf.arg(help_behavior_hint="(default: jax if JAX can use an accelerator, otherwise onnx)")
 Engine = Annotated[EngineName | None, ENGINE]
+With = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(name="with", metavar="RUN")]
 
 
 def transcribe(
@@ -33,6 +34,7 @@ def transcribe(
     beam_runner: str | None = None,
     beam_options: str = "",
     engine: Engine = None,
+    with_: With = (),
     decoding: Annotated[DecodingOptions, tyro.conf.arg(name="")] = GREEDY,
 ) -> int:
     """Write what is said in recordings, as text, subtitles or tables with times and confidences.
@@ -55,15 +57,18 @@ def transcribe(
             folders under the same names.
         beam_options: Options of the Beam runner, as one string. You can write them after -- instead.
         engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
+        with_: Another model of the same alphabet. In each frame, its log-probabilities are averaged with those of RUN.
+            You can repeat this option.
         decoding: How to decode.
     """
+    require(not with_ or beam_runner is None, "--with", "be used without --beam-runner", beam_runner, "Leave one out.")
     if beam_runner is not None:
         return _transcribe_archive(run, audio, format, output_dir, beam_runner, beam_options, engine, decoding)
     require(not beam_options, "--beam-options", "be used with --beam-runner", beam_options)
     from ds2_jax.recognition.transcribe import transcribe as transcribe_files
 
     _prepare(engine)
-    return transcribe_files(run, audio, format or ("txt",), output_dir, resume, decoding, engine)
+    return transcribe_files(run, audio, format or ("txt",), output_dir, resume, decoding, engine, with_)
 
 
 def _transcribe_archive(

@@ -24,7 +24,7 @@ from ds2_jax.recognition.endpoints import ENDPOINTS, Endpoints
 from ds2_jax.recognition.piece_outputs import End, NamedBlocks, PieceOutput, join, log_probs_of, piece_outputs
 from ds2_jax.recognition.streaming import FinalText, Stream, Streams
 from ds2_jax.recognition.transcript import Segment, Transcript
-from ds2_jax.runs.model import open_model
+from ds2_jax.runs.ensembles import open_models
 from ds2_jax.runs.named import find_model
 from ds2_jax.system import packages
 from ds2_jax.system.checks import require
@@ -48,6 +48,7 @@ def load(
     num_best: int = 1,
     beam_width: int | None = None,
     engine: EngineName | None = None,
+    others: Sequence[str | Path] = (),
 ) -> "Recogniser":
     """Opens a trained model for recognition.
 
@@ -65,6 +66,7 @@ def load(
         beam_width: the number of prefixes that beam search keeps; by default 128.
         engine: "onnx" for ONNX Runtime, the fastest on a CPU, or "jax"; by default "jax" if JAX can use an accelerator,
             otherwise "onnx".
+        others: other models of the same alphabet. In each frame, the log-probabilities of all are averaged.
 
     Returns:
         A recogniser. You can use it many times, and from several threads.
@@ -83,7 +85,7 @@ def load(
     options = DecodingOptions(
         None if lm is None else Path(lm), alpha, beta, hot_word=boosts, num_best=num_best, beam_width=beam_width
     )
-    return Recogniser(Path(run), options, engine)
+    return Recogniser(Path(run), options, engine, list(map(Path, others)))
 
 
 class Recogniser:
@@ -95,14 +97,21 @@ class Recogniser:
         run: the folder of a training run, or a folder or file that `export` wrote.
         decoding: the decoding options.
         engine: what runs the model; see `load`.
+        others: other models; see `load`.
 
     Raises:
         InputError: see `load`.
     """
 
     @packages.explained()
-    def __init__(self, run: Path, decoding: DecodingOptions = GREEDY, engine: EngineName | None = None) -> None:
-        self._model = open_model(find_model(run), engine)
+    def __init__(
+        self,
+        run: Path,
+        decoding: DecodingOptions = GREEDY,
+        engine: EngineName | None = None,
+        others: Sequence[Path] = (),
+    ) -> None:
+        self._model = open_models(find_model(run), others, engine)
         self.config: Config = self._model.config
         self._decoding_options = decoding
         self._decode = self._model.decoder(decoding)

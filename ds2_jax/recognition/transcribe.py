@@ -34,6 +34,7 @@ def transcribe(
     resume: bool = False,
     decoding: DecodingOptions = GREEDY,
     engine: EngineName | None = None,
+    others: Sequence[Path] = (),
 ) -> int:
     """Writes the transcripts of recordings, shows a progress bar and logs the speed.
 
@@ -46,6 +47,7 @@ def transcribe(
         resume: whether to skip recordings whose files all exist, even if another run or other settings made them.
         decoding: the decoding options.
         engine: what runs the model; see `recogniser.load`.
+        others: other models that recognise together with the first.
 
     Returns:
         The exit code: 1 if a recording could not be transcribed, else 0.
@@ -62,7 +64,7 @@ def transcribe(
         return 0
     open_stdout()
     started = time.perf_counter()
-    recogniser = Recogniser(run, decoding, engine)
+    recogniser = Recogniser(run, decoding, engine, others)
     load_seconds = time.perf_counter() - started
     with temporary_folder() as folder:
         piped = any(file.path == STANDARD_INPUT and file.utterance is None for file in files)

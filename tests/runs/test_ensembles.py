@@ -1,0 +1,87 @@
+"""Several models recognise together, by the mean of their log-probabilities."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ds2_jax
+from ds2_jax import cli
+from ds2_jax.config import Config
+from ds2_jax.engines.engine import EngineName
+from ds2_jax.runs.ensembles import open_models
+from ds2_jax.runs.model import open_model
+from ds2_jax.system.errors import InputError
+from tests.small_runs import SMALL_CONFIG, noise, some_state, with_manifests, write_noise_manifest, write_untrained_run
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return with_manifests(SMALL_CONFIG, write_noise_manifest(tmp_path_factory.mktemp("data")))
+
+
+@pytest.fixture(scope="module")
+def runs(config: Config, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return [write_untrained_run(folder / f"{seed}", config, some_state(config, seed)) for seed in range(3)]
+
+
+@pytest.mark.parametrize("engine", ["jax", "onnx"])
+def test_log_probabilities_are_the_scaled_mean(runs: list[Path], engine: EngineName) -> None:
+    waveforms, num_samples = np.stack([noise(0.5, 1), noise(0.5, 2)]), np.array([8000, 6000], np.int32)
+    waveforms[1, 6000:] = 0
+    alone = [open_model(run, engine).log_probs(waveforms, num_samples) for run in runs]
+    log_probs, output_lengths = open_models(runs[0], runs[1:], engine).log_probs(waveforms, num_samples)
+    np.testing.assert_array_equal(output_lengths, alone[0][1])
+    for row, length in enumerate(output_lengths):
+        products = np.exp(np.mean([each[row, :length] for each, _ in alone], axis=0))
+        expected = products / products.sum(-1, keepdims=True)
+        np.testing.assert_allclose(np.exp(log_probs[row, :length]), expected, atol=1e-5)
+    assert log_probs.dtype == np.float32
+
+
+def test_a_model_with_itself_is_that_model(
+    runs: list[Path], config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = []
+    for words in ([], ["--with", str(runs[0])], ["--with", str(runs[1])]):
+        before = set((runs[0] / "evaluations").glob("*.json"))
+        assert cli.main(["evaluate", str(runs[0]), *words]) == 0
+        [new] = set((runs[0] / "evaluations").glob("*.json")) - before
+        written.append(json.loads(new.read_text()))
+    alone, twice, other = written
+    assert twice["wer_counts"] == alone["wer_counts"]
+    assert twice["loss"] == pytest.approx(alone["loss"], rel=1e-4)
+    assert other["loss"] != pytest.approx(alone["loss"], rel=1e-4)
+    digests = {each["provenance"]["weights_digest"] for each in written}
+    assert len(digests) == 3
+
+
+def test_transcribe_and_load_take_several(runs: list[Path], config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    audio = str(config.data.test).replace("all.jsonl", "all0.wav")
+    words = ["transcribe", str(runs[0]), audio, "--with", str(runs[1]), "--with", str(runs[2])]
+    assert cli.main(words) == 0
+    text = capsys.readouterr().out.strip()
+    assert ds2_jax.load(runs[0], others=[str(runs[1]), runs[2]]).transcribe(audio).text == text
+    alone = [ds2_jax.load(run).transcribe(audio).text for run in runs]
+    assert text not in alone
+
+
+def test_models_that_do_not_fit_are_refused(
+    runs: list[Path], config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = dataclasses.replace(config.model, time_reduction=2)
+    faster = write_untrained_run(tmp_path / "faster", dataclasses.replace(config, model=model))
+    data = dataclasses.replace(config.data, alphabet="ABC ")
+    letters = write_untrained_run(tmp_path / "letters", dataclasses.replace(config, data=data))
+    with pytest.raises(InputError, match=r"--with .*faster must have the model.time_reduction of .*, 4, got 2\. Av"):
+        open_models(runs[0], [faster])
+    with pytest.raises(InputError, match=r"--with .*letters must have the data.alphabet of .*, got 'ABC '"):
+        open_models(runs[0], [runs[1], letters])
+    assert cli.main(["evaluate", str(runs[0]), "--with", str(tmp_path / "none")]) == 1
+    assert "none" in capsys.readouterr().err
+    words = ["transcribe", str(runs[0]), "a.wav", "--with", str(runs[1]), "--beam-runner", "DirectRunner"]
+    assert cli.main(words) == 1
+    assert "--with must be used without --beam-runner" in capsys.readouterr().err
