@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import logging
 import math
 import sys
 import typing
@@ -39,6 +40,8 @@ from ds2_jax.system.files import make_writable, write_text
 from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
 
+logger = logging.getLogger(__package__)
+
 ALPHAS = (0.0, 3.0)
 """The range of alpha that trials explore."""
 BETAS = (-1.0, 5.0)
@@ -47,7 +50,8 @@ STEP = 0.01
 """The step of both ranges."""
 NUM_DRAWN = 20
 """The number of random trials before the sampler learns from them."""
-
+FEW = 500
+"""With fewer words, or characters in an alphabet without a space, an error is more than 0.2 points."""
 
 ERRORS = {"spaced": bool, "words": int, "characters": int, "greedy_words": int, "greedy_characters": int}
 """The values of `without_model` and their types."""
@@ -168,6 +172,11 @@ def tune(run: Path, lm: Path, trials: int, engine: EngineName = "jax", manifest:
         study = study or Trials(folder / "trials.jsonl", conditions | without_model(heard, config, alphabet), [])
     told = study.conditions
     print(f"{manifest}: {len(split.utterances):,} utterances, {told['words']:,} words")
+    units = "words" if told["spaced"] else "characters"
+    if (count := told[units]) < FEW:
+        what = f"{manifest} has {count:,} {units}: one error is {1 / max(count, 1):.1%}"
+        advice = "Tune on more utterances with --manifest, or decode with the default weights."
+        logger.warning(f"{what}, so weights that win by a few errors may be no better elsewhere. {advice}")
     print(f"greedy decoding: {study.describe(told['greedy_words'], told['greedy_characters'])}", flush=True)
     if study.trials:
         print(f"{len(study.trials):,} trials are already done")

@@ -79,7 +79,9 @@ def test_command(run: Path, lm: Path, capsys: pytest.CaptureFixture[str], monkey
     monkeypatch.setattr(compilation, "enable_cache", lambda: cached.append(True))
     assert cli.main([*words, "3"]) == 0
     assert cached, "what is compiled must be kept: hearing the dev split anew takes half a minute otherwise"
-    told = capsys.readouterr().out
+    output = capsys.readouterr()
+    told = output.out
+    assert "all.jsonl has 3 words: one error is 33.3%, so weights that win by a few errors may be no" in output.err
     digest = digest_of(lm)
     folder = run / "tuning" / f"lm.arpa-{digest[:12]}"
     assert "all.jsonl: 3 utterances, 3 words\ngreedy decoding: WER " in told
@@ -91,8 +93,11 @@ def test_command(run: Path, lm: Path, capsys: pytest.CaptureFixture[str], monkey
     found = read_tuned(run)[digest]
     assert (found.lm, found.num_trials) == (str(lm), 3)
 
+    monkeypatch.setattr(tune_lib, "FEW", 3)
     assert cli.main([*words, "5"]) == 0
-    assert "\n3 trials are already done\n" in capsys.readouterr().out
+    output = capsys.readouterr()
+    assert "\n3 trials are already done\n" in output.out
+    assert "one error is" not in output.err
     again = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
     assert again[:4] == rows
     assert len(again) == 6
