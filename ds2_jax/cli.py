@@ -48,6 +48,7 @@ COMMANDS = {
     "summary": Command(
         "evaluation.summary:summary", "a table of the error rates of several runs, such as seeds, and their mean"
     ),
+    "plot": Command("evaluation.curves:plot", "the curves of trainings as a picture, several runs together"),
     "transcribe": Command("recognition.command:transcribe", "transcripts of audio and video: text, subtitles, tables"),
     "live": Command("recognition.command:live", "text while someone speaks: a microphone, a pipe or a file"),
     "align": Command("recognition.command:align", "when each word and character of a known text is said"),

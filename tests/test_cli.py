@@ -120,8 +120,9 @@ def test_no_words_print_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(capsys, "trian") == (
         1,
-        "error: COMMAND must be one of train, evaluate, score, summary, transcribe, live, align, serve, calibrate, "
-        "import, export, replay, prepare, data, lm, bench, got 'trian'. Did you mean train? See python main.py --help.",
+        "error: COMMAND must be one of train, evaluate, score, summary, plot, transcribe, live, align, serve, "
+        "calibrate, import, export, replay, prepare, data, lm, bench, got 'trian'. Did you mean train? See python "
+        "main.py --help.",
     )
 
 

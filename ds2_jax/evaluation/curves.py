@@ -1,0 +1,178 @@
+"""Runs the command `plot`: the curves of trainings, from their metrics.jsonl, as one picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import numpy as np
+import tyro
+
+from ds2_jax.evaluation.summary import RUNS, distinct
+from ds2_jax.runs.run_folder import METRIC_LOG, read_metric_log
+from ds2_jax.system.errors import InputError
+from ds2_jax.system.files import writing
+from ds2_jax.system.markdown import table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NAME = "curves.png"
+SIZE = (13.0, 7.5)
+"""Width and height in inches, at 100 pixels each."""
+COLOURS = ("#2f5fc4", "#d1602c", "#3c8d5a", "#8a4fae", "#b59410", "#c04a78", "#4aa3b5", "#6b6b6b")
+SMOOTHED_OVER = 0.02
+"""A thick line is the median over this share of a run's steps."""
+
+
+class Curves(NamedTuple):
+    """The metrics of a run.
+
+    Attributes:
+        name: name of the run.
+        steps: the lines of its steps.
+        epochs: the lines of its epochs.
+        per_epoch: number of steps of an epoch.
+    """
+
+    name: str
+    steps: Sequence[dict[str, Any]]
+    epochs: Sequence[dict[str, Any]]
+    per_epoch: float
+
+    def of_steps(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the epochs of the steps, such as 1.5, and a metric, both [N] float; steps without it are left out."""
+        return self._columns(self.steps, name)
+
+    def of_epochs(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the epochs and a metric at their ends, both [E] float; epochs without it are left out."""
+        return self._columns(self.epochs, name)
+
+    def _columns(self, lines: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+        rows = [(line["step"] / self.per_epoch, line[name]) for line in lines if _is_number(line.get(name))]
+        places, values = np.array(rows, float).reshape(-1, 2).T
+        return places, values
+
+
+def plot(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS], out: Path | None = None) -> int:
+    """Draw the curves of trainings: losses, error rates, learning rate, gradient, speed and waiting.
+
+    Several runs are drawn together. A training that has not ended is drawn as far as it is.
+
+    Args:
+        runs: Folders of training runs.
+        out: The picture, a PNG file; by default RUN/curves.png for one run, and curves.png for several.
+    """
+    folders = distinct(runs)
+    names = [folder.absolute().name for folder in folders]
+    if len(set(names)) < len(names):
+        names = list(map(str, folders))
+    curves = [read_curves(folder, name) for folder, name in zip(folders, names, strict=True)]
+    path = out or (folders[0] / NAME if len(folders) == 1 else Path(NAME))
+    draw(path, curves)
+    print("\n".join(describe(curves)))
+    print(f"\npicture: {path}")
+    return 0
+
+
+def read_curves(folder: Path, name: str) -> Curves:
+    """Reads the metrics of a run.
+
+    Raises:
+        InputError: there are none, or a line is damaged.
+    """
+    lines = [metrics for _, metrics in read_metric_log(folder)]
+    steps = [line for line in lines if "loss" in line]
+    if not steps:
+        rule = f"be the folder of a training with steps in {METRIC_LOG}"
+        raise InputError(f"{folder} must {rule}, got none. Give the folder of a run.")
+    epochs = [line for line in lines if "epoch_seconds" in line or ("epoch" in line and "loss" not in line)]
+    per_epoch = epochs[-1]["step"] / epochs[-1]["epoch"] if epochs else 1.0
+    return Curves(name, steps, epochs, per_epoch)
+
+
+def describe(curves: Sequence[Curves]) -> list[str]:
+    """Formats a Markdown table: epochs, the best dev WER, the last losses, and the time of each run."""
+    rows = []
+    for run in curves:
+        places, wers = run.of_epochs("dev_wer")
+        best = f"{wers.min():.2%} in epoch {places[wers.argmin()]:.0f}" if len(wers) else "–"
+        losses = [run.of_epochs(f"{split}_loss")[1] for split in ("train", "dev")]
+        last = [f"{values[-1]:.2f}" if len(values) else "–" for values in losses]
+        seconds = [line["wall_seconds"] for line in (*run.steps, *run.epochs) if "wall_seconds" in line]
+        time = f"{max(seconds) / 60:.1f} min" if seconds else "–"
+        rows.append([run.name, f"{len(run.epochs)}", best, *last, time])
+    return table(["run", "epochs", "best dev WER", "last train loss", "last dev loss", "time"], rows)
+
+
+def draw(path: Path, curves: Sequence[Curves]) -> None:
+    """Draws six charts over the epochs into a PNG file.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, and no global state as in pyplot
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(SIZE, dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, wer, rate, gradient, speed, waiting = figure.subplots(2, 3).flat
+    for colour, run in zip(_colours(len(curves)), curves, strict=True):
+        _smooth(loss, run.of_steps("loss"), colour)
+        loss.plot(*run.of_epochs("dev_loss"), color=colour, linestyle="--", marker="o", markersize=3)
+        wer.plot(*_percent(run.of_epochs("dev_wer")), color=colour, marker="o", markersize=3)
+        wer.plot(*_percent(run.of_epochs("dev_cer")), color=colour, marker="o", markersize=3, linestyle=":", alpha=0.6)
+        rate.plot(*run.of_steps("learning_rate"), color=colour, linewidth=1.5, label=run.name)
+        _smooth(gradient, run.of_steps("grad_norm"), colour)
+        _smooth(speed, run.of_steps("hours_per_hour"), colour)
+        places, waits = run.of_epochs("data_wait_seconds")
+        seconds = run.of_epochs("epoch_seconds")[1]
+        if len(waits) == len(seconds):
+            waiting.plot(places, 100 * waits / np.maximum(seconds, 1e-9), color=colour, marker="o", markersize=3)
+    titles = {
+        loss: "loss in nats: train (line), dev (dashed)",
+        wer: "dev error rates in %: words (line), characters (dotted)",
+        rate: "learning rate",
+        gradient: "norm of the gradient, before clipping",
+        speed: "hours of audio trained in an hour",
+        waiting: "time spent waiting for data, %",
+    }
+    for axes, title in titles.items():
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(left=0)
+    for axes in (loss, gradient):
+        axes.set_yscale("log")
+    for axes in (wer, rate, speed, waiting):
+        axes.set_ylim(bottom=0)
+    for axes in (gradient, speed, waiting):
+        axes.set_xlabel("epoch")
+    figure.legend(*rate.get_legend_handles_labels(), loc="outside lower left", ncols=4, frameon=False)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png")
+
+
+def _smooth(axes: "Axes", columns: tuple[np.ndarray, np.ndarray], colour: str) -> None:
+    """Draws every value lightly, and their running median."""
+    places, values = columns
+    axes.plot(places, values, color=colour, alpha=0.2, linewidth=0.8)
+    width = max(1, round(SMOOTHED_OVER * len(values)))
+    if len(values) >= width > 1:
+        medians = np.median(np.lib.stride_tricks.sliding_window_view(values, width), axis=-1)
+        places, values = places[width // 2 :][: len(medians)], medians
+    axes.plot(places, values, color=colour, linewidth=1.5)
+
+
+def _percent(columns: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    return columns[0], 100 * columns[1]
+
+
+def _colours(count: int) -> list[str]:
+    return [COLOURS[number % len(COLOURS)] for number in range(count)]
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float)

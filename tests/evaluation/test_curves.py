@@ -1,0 +1,70 @@
+"""`plot` draws what metrics.jsonl holds, of runs that have ended or not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ds2_jax import cli
+from ds2_jax.evaluation.curves import read_curves
+
+
+def write_run(folder: Path, num_steps: int = 10, per_epoch: int = 4) -> Path:
+    folder.mkdir(parents=True)
+    lines = []
+    for step in range(1, num_steps + 1):
+        epoch = (step - 1) // per_epoch + 1
+        line = {"step": step, "epoch": epoch, "loss": 50.0 / step, "grad_norm": 3.0, "learning_rate": 1e-3 * step}
+        lines.append(line | {"hours_per_hour": 100.0, "wall_seconds": 6.0 * step})
+        if step % per_epoch == 0:
+            rates = {"dev_loss": 60 / step, "dev_wer": 1 / step, "dev_cer": 0.5 / step}
+            times = {"epoch_seconds": 10.0, "data_wait_seconds": 1.0, "wall_seconds": 6.0 * step}
+            lines.append({"step": step, "epoch": epoch, "train_loss": 55 / step, **rates, **times})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def size_of(picture: Path) -> tuple[int, int]:
+    with Image.open(picture) as image:
+        return image.size
+
+
+def test_places_are_epochs(tmp_path: Path) -> None:
+    curves = read_curves(write_run(tmp_path / "a"), "a")
+    places, losses = curves.of_steps("loss")
+    np.testing.assert_array_equal(places, np.arange(1, 11) / 4)
+    np.testing.assert_allclose(losses, 50 / np.arange(1, 11))
+    np.testing.assert_array_equal(curves.of_epochs("dev_wer"), [[1, 2], [1 / 4, 1 / 8]])
+    assert curves.of_epochs("nothing")[0].shape == (0,)
+
+
+def test_runs_are_drawn_together_with_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(Path("runs/a"))
+    write_run(Path("runs/b"), num_steps=3)  # its first epoch has not ended
+    assert cli.main(["plot", "runs/a"]) == 0
+    assert "| a | 2 | 12.50% in epoch 2 | 6.88 | 7.50 | 1.0 min |" in capsys.readouterr().out
+    assert size_of(Path("runs/a/curves.png")) == (1300, 750)
+    assert cli.main(["plot", "runs/a", "runs/b"]) == 0
+    output = capsys.readouterr().out
+    assert "| b | 0 | – | – | – | 0.3 min |" in output
+    assert output.endswith("\npicture: curves.png\n")
+    assert cli.main(["plot", "runs/a", "runs/b", "--out", "new/all.png"]) == 0
+    assert size_of(Path("new/all.png")) == size_of(Path("curves.png"))
+
+
+def test_what_is_no_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "a")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write("nothing\n")
+    for words, message in (
+        ([], "RUN must be the folder of a training run, got none"),
+        ([tmp_path], f"{tmp_path} must be the folder of a training with steps in metrics.jsonl, got none"),
+        ([run], "metrics.jsonl, line 13 must be a JSON object with a step"),
+    ):
+        assert cli.main(["plot", *map(str, words)]) == 1
+        assert message in " ".join(capsys.readouterr().err.split())
