@@ -3,13 +3,15 @@
 import dataclasses
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
 
+Combination = Literal["average", "rover"]
+"""How several models recognise together: see `runs.ensembles`."""
 HotWord = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="WORD=BOOST")]
 
 DEFAULT_ALPHA, DEFAULT_BETA = 0.5, 0.5

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from ds2_jax.config.places import is_tfds
-from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.decoding.options import GREEDY, Combination, DecodingOptions
 from ds2_jax.engines.engine import EngineName
 from ds2_jax.evaluation.condition_settings import NONE, Conditions
 from ds2_jax.evaluation.error_rates import Weights
@@ -27,6 +27,7 @@ def evaluate(
     against: Path | None = None,
     engine: EngineName = "jax",
     with_: With = (),
+    combine: Combination = "rover",
     conditions: Annotated[Conditions, tyro.conf.arg(name="")] = NONE,
     decoding: Annotated[DecodingOptions, tyro.conf.arg(name="")] = GREEDY,
 ) -> int:
@@ -40,8 +41,9 @@ def evaluate(
         against: Folder of another run, which is decoded in the same way, or an earlier evaluation (a .jsonl of
             RUN/evaluations). The difference between the error rates is printed with its interval.
         engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
-        with_: Another model of the same alphabet. In each frame, its log-probabilities are averaged with those of RUN.
-            You can repeat this option.
+        with_: Another model of the same alphabet, which recognises together with RUN. You can repeat this option.
+        combine: rover: each model decodes alone, and they vote for words with their confidences. average: the mean of
+            the models' log-probabilities in each frame is decoded.
         conditions: Other conditions of recording: a table and a picture of the error rates in noise, rooms and so on.
         decoding: How to decode.
     """
@@ -62,6 +64,7 @@ def evaluate(
         engine=engine,
         conditions=conditions,
         others=with_,
+        combine=combine,
     )
     return 0
 

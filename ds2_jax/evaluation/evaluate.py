@@ -13,7 +13,7 @@ from ds2_jax.data.manifest import Problem
 from ds2_jax.data.skipped import Skipped
 from ds2_jax.data.splits import Split, read_split
 from ds2_jax.decoding.decoder import Decoder
-from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.decoding.options import GREEDY, Combination, DecodingOptions
 from ds2_jax.decoding.unknown_words import UnknownWords
 from ds2_jax.engines.engine import EngineName
 from ds2_jax.evaluation.account import print_and_write
@@ -51,6 +51,7 @@ def evaluate(
     engine: EngineName = "jax",
     conditions: Conditions = NONE,
     others: Sequence[Path] = (),
+    combine: Combination = "rover",
 ) -> Evaluation:
     """Evaluates the best checkpoint of a run and writes the results into the run folder.
 
@@ -63,7 +64,8 @@ def evaluate(
             .json of an earlier evaluation; None for no comparison.
         engine: what computes the log-probabilities.
         conditions: under which conditions to evaluate the utterances too.
-        others: other models whose log-probabilities are averaged with those of the run.
+        others: other models that recognise together with the run.
+        combine: how; see `open_models`.
 
     Raises:
         InputError: the run or the manifest is missing or damaged, audio cannot be read, results cannot be written, or
@@ -79,7 +81,7 @@ def evaluate(
             f"{manifest.absolute()} must be a manifest to evaluate, got a folder or nothing at this path. {advice}"
         )
     listed_conditions = list_conditions(conditions)
-    opened = _open(run, manifest, decoding, engine, others)
+    opened = _open(run, manifest, decoding, engine, others, combine)
     results = home(run) / run_folder.EVALUATIONS
     make_writable(results)  # now, because decoding may take long
     if report_folder is not None:
@@ -170,19 +172,25 @@ class _Opened(NamedTuple):
 
 
 def _open(
-    run: Path, manifest: Path, decoding: DecodingOptions, engine: EngineName, others: Sequence[Path] = ()
+    run: Path,
+    manifest: Path,
+    decoding: DecodingOptions,
+    engine: EngineName,
+    others: Sequence[Path] = (),
+    combine: Combination = "rover",
 ) -> _Opened:
     """Loads the best weights of a run and of other models, reads a manifest, and makes the decoder."""
     config = read_config(run)
     split = read_split(manifest, config, Alphabet.of(config.data), prune=False)
     if decoding.lm:
         decoding = with_tuned(decoding, run)
-    decoder = run_decoder(config, run, decoding)
-    if not others:
-        model = TrainedModel.load(run, engine=engine)
+    if others:
+        together = open_models(run, others, engine, combine)
+        decoder, model = together.decoder(decoding), TrainedModel.by_engine(together)
     else:
-        model = TrainedModel.by_engine(open_models(run, others, engine))
-    provenance = Provenance.of(manifest, split, weights_of_all(run, others), decoding)
+        decoder = run_decoder(config, run, decoding)
+        model = TrainedModel.load(run, engine=engine)
+    provenance = Provenance.of(manifest, split, weights_of_all(run, others, combine), decoding)
     return _Opened(model, split, decoder, provenance)
 
 

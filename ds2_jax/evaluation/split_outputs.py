@@ -109,7 +109,8 @@ def evaluate_split(
         decoder: decodes the log-probabilities.
         title: label of the progress bar.
         on_problem: see `split_outputs`.
-        on_result: called with every result and its log-probabilities, [T', V] float32, which are not stored.
+        on_result: called with every result and its log-probabilities, [T', V] float32, which are not stored. If several
+            models vote, they are those of the first.
 
     Raises:
         InputError, Stopped: see `split_outputs`.
@@ -123,7 +124,7 @@ def evaluate_split(
         readings = decoder(log_probs, utterance.duration)
         results[index] = Result(utterance, model.alphabet.normalise(utterance.transcript), readings[0].text, readings)
         if on_result is not None:
-            on_result(results[index], log_probs)
+            on_result(results[index], log_probs[:, : model.alphabet.size])
         if loss is not None:
             losses.append(loss)
     in_order = [results[index] for index in sorted(results)]

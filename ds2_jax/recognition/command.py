@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from ds2_jax.audio.pcm import SampleFormat
-from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.decoding.options import GREEDY, Combination, DecodingOptions
 from ds2_jax.engines.engine import EngineName
 from ds2_jax.recognition.endpoints import ENDPOINTS, Endpoints
 from ds2_jax.recognition.formats import Format, LiveFormat
@@ -35,6 +35,7 @@ def transcribe(
     beam_options: str = "",
     engine: Engine = None,
     with_: With = (),
+    combine: Combination = "rover",
     decoding: Annotated[DecodingOptions, tyro.conf.arg(name="")] = GREEDY,
 ) -> int:
     """Write what is said in recordings, as text, subtitles or tables with times and confidences.
@@ -57,8 +58,9 @@ def transcribe(
             folders under the same names.
         beam_options: Options of the Beam runner, as one string. You can write them after -- instead.
         engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
-        with_: Another model of the same alphabet. In each frame, its log-probabilities are averaged with those of RUN.
-            You can repeat this option.
+        with_: Another model of the same alphabet, which recognises together with RUN. You can repeat this option.
+        combine: rover: each model decodes alone, and they vote for words with their confidences. average: the mean of
+            the models' log-probabilities in each frame is decoded.
         decoding: How to decode.
     """
     require(not with_ or beam_runner is None, "--with", "be used without --beam-runner", beam_runner, "Leave one out.")
@@ -68,7 +70,7 @@ def transcribe(
     from ds2_jax.recognition.transcribe import transcribe as transcribe_files
 
     _prepare(engine)
-    return transcribe_files(run, audio, format or ("txt",), output_dir, resume, decoding, engine, with_)
+    return transcribe_files(run, audio, format or ("txt",), output_dir, resume, decoding, engine, with_, combine)
 
 
 def _transcribe_archive(

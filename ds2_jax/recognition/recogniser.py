@@ -17,7 +17,7 @@ from ds2_jax.config import Config
 from ds2_jax.config.frames import conv_output_lengths, count_frames
 from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.hypothesis import Hypothesis
-from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.decoding.options import GREEDY, Combination, DecodingOptions
 from ds2_jax.engines.engine import EngineName
 from ds2_jax.recognition.assembly import Assembly, make_transcript
 from ds2_jax.recognition.endpoints import ENDPOINTS, Endpoints
@@ -49,6 +49,7 @@ def load(
     beam_width: int | None = None,
     engine: EngineName | None = None,
     others: Sequence[str | Path] = (),
+    combine: Combination = "rover",
 ) -> "Recogniser":
     """Opens a trained model for recognition.
 
@@ -66,7 +67,9 @@ def load(
         beam_width: the number of prefixes that beam search keeps; by default 128.
         engine: "onnx" for ONNX Runtime, the fastest on a CPU, or "jax"; by default "jax" if JAX can use an accelerator,
             otherwise "onnx".
-        others: other models of the same alphabet. In each frame, the log-probabilities of all are averaged.
+        others: other models of the same alphabet, which recognise together with the first.
+        combine: "rover" lets each decode alone and vote for words with its confidences. "average" decodes the mean of
+            their log-probabilities in each frame.
 
     Returns:
         A recogniser. You can use it many times, and from several threads.
@@ -85,7 +88,7 @@ def load(
     options = DecodingOptions(
         None if lm is None else Path(lm), alpha, beta, hot_word=boosts, num_best=num_best, beam_width=beam_width
     )
-    return Recogniser(Path(run), options, engine, list(map(Path, others)))
+    return Recogniser(Path(run), options, engine, list(map(Path, others)), combine)
 
 
 class Recogniser:
@@ -98,6 +101,7 @@ class Recogniser:
         decoding: the decoding options.
         engine: what runs the model; see `load`.
         others: other models; see `load`.
+        combine: how they recognise together; see `load`.
 
     Raises:
         InputError: see `load`.
@@ -110,8 +114,9 @@ class Recogniser:
         decoding: DecodingOptions = GREEDY,
         engine: EngineName | None = None,
         others: Sequence[Path] = (),
+        combine: Combination = "rover",
     ) -> None:
-        self._model = open_models(find_model(run), others, engine)
+        self._model = open_models(find_model(run), others, engine, combine)
         self.config: Config = self._model.config
         self._decoding_options = decoding
         self._decode = self._model.decoder(decoding)

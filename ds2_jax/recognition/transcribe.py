@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ds2_jax.audio.timeline import Timeline
-from ds2_jax.decoding.options import GREEDY, DecodingOptions
+from ds2_jax.decoding.options import GREEDY, Combination, DecodingOptions
 from ds2_jax.decoding.unknown_words import UnknownWords
 from ds2_jax.engines.engine import EngineName
 from ds2_jax.recognition.formats import Format
@@ -35,6 +35,7 @@ def transcribe(
     decoding: DecodingOptions = GREEDY,
     engine: EngineName | None = None,
     others: Sequence[Path] = (),
+    combine: Combination = "rover",
 ) -> int:
     """Writes the transcripts of recordings, shows a progress bar and logs the speed.
 
@@ -48,6 +49,7 @@ def transcribe(
         decoding: the decoding options.
         engine: what runs the model; see `recogniser.load`.
         others: other models that recognise together with the first.
+        combine: how; see `recogniser.load`.
 
     Returns:
         The exit code: 1 if a recording could not be transcribed, else 0.
@@ -64,7 +66,7 @@ def transcribe(
         return 0
     open_stdout()
     started = time.perf_counter()
-    recogniser = Recogniser(run, decoding, engine, others)
+    recogniser = Recogniser(run, decoding, engine, others, combine)
     load_seconds = time.perf_counter() - started
     with temporary_folder() as folder:
         piped = any(file.path == STANDARD_INPUT and file.utterance is None for file in files)

@@ -1,4 +1,4 @@
-"""Several trained models that recognise together: their log-probabilities are averaged in each frame."""
+"""Several trained models that recognise together: by the mean of their log-probabilities, or by votes for words."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,6 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from ds2_jax.config import Config
+from ds2_jax.decoding.decoder import Decoder
+from ds2_jax.decoding.hypothesis import Hypothesis, LabelSpan
+from ds2_jax.decoding.options import GREEDY, Combination, DecodingOptions
+from ds2_jax.decoding.rover import rover
+from ds2_jax.decoding.stream import StreamDecoder
 from ds2_jax.engines.engine import EngineName, Steps
 from ds2_jax.runs.model import Model, open_model, read_config
 from ds2_jax.runs.named import find_model
@@ -39,15 +44,81 @@ class EnsembleEngine:
         raise InputError(f"RUN must be one model to recognise a stream, got {len(self._models)}. Leave --with out.")
 
 
-def open_models(run: Path, others: Sequence[Path], engine: EngineName | None = None) -> Model:
-    """Opens a model, together with others if there are any.
+class VotingModel(Model):
+    """Several models that decode alone and vote for each word; see `decoding.rover`.
 
-    Calibration and tuned weights are those of the first.
+    Their log-probabilities lie beside each other, [B, T', models * V].
+
+    Args:
+        models: two or more models.
+    """
+
+    def __init__(self, models: Sequence[Model]) -> None:
+        super().__init__(models[0].config, EnsembleEngine(models), models[0].path, has_step=False)
+        self._models = models
+
+    def decoder(self, options: DecodingOptions = GREEDY) -> Decoder:
+        """Makes the decoder, in which each model has its own calibration and tuned weights."""
+        return VotingDecoder([model.decoder(options) for model in self._models])
+
+    def log_probs(
+        self, waveforms: np.ndarray, num_samples: np.ndarray, *, on_one_core: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Computes the log-probabilities of all models."""
+        outputs = [model.log_probs(waveforms, num_samples, on_one_core=on_one_core) for model in self._models]
+        frames = max(outputs[0][1], default=0)
+        return np.concatenate([log_probs[:, :frames] for log_probs, _ in outputs], axis=-1), outputs[0][1]
+
+
+class VotingDecoder(Decoder):
+    """Decodes the outputs of a `VotingModel`. It finds one reading.
+
+    Args:
+        decoders: the decoders of the models.
+    """
+
+    def __init__(self, decoders: Sequence[Decoder]) -> None:
+        self._decoders = decoders
+
+    def __str__(self) -> str:
+        return f"votes of {len(self._decoders)}: {self._decoders[0]}"
+
+    def __call__(self, log_probs: np.ndarray, duration: float | None = None) -> list[Hypothesis]:
+        """Decodes an utterance; see `Decoder`."""
+        parts = np.split(log_probs, len(self._decoders), axis=-1)
+        return [rover([decode(own, duration)[0] for decode, own in zip(self._decoders, parts, strict=True)])]
+
+    def start(self) -> StreamDecoder:
+        """Raises InputError: ensembles do not stream."""
+        raise InputError(f"RUN must be one model to recognise a stream, got {len(self._decoders)}. Leave --with out.")
+
+    def knows(self, word: str) -> bool:
+        """Whether the language model knows a word; see `Decoder`."""
+        return self._decoders[0].knows(word)
+
+    def hypothesis(
+        self,
+        spans: Sequence[LabelSpan],
+        log_probs: np.ndarray,
+        duration: float | None = None,
+        *,
+        a_character: bool = False,
+    ) -> Hypothesis:
+        """Makes a hypothesis of the first model, with or without the outputs of the others; see `Decoder`."""
+        return self._decoders[0].hypothesis(spans, log_probs, duration, a_character=a_character)
+
+
+def open_models(
+    run: Path, others: Sequence[Path], engine: EngineName | None = None, combine: Combination = "rover"
+) -> Model:
+    """Opens a model, together with others if there are any.
 
     Args:
         run: the first model; see `open_model`.
         others: the others, or names of models.
         engine: what runs them.
+        combine: "average" decodes the mean of their log-probabilities, with calibration and tuned weights of the first.
+            "rover" lets their words vote.
 
     Raises:
         InputError: see `open_model`; or a model has another alphabet, or frames of another length.
@@ -59,19 +130,21 @@ def open_models(run: Path, others: Sequence[Path], engine: EngineName | None = N
     for path, model in zip(others, models[1:], strict=True):
         for what, value in _frames(model.config).items():
             if value != (expected := _frames(first.config)[what]):
-                advice = "Average models of one recipe and one alphabet."
+                advice = "Combine models of one recipe and one alphabet."
                 raise InputError(f"--with {path} must have the {what} of {run}, {expected!r}, got {value!r}. {advice}")
+    if combine == "rover":
+        return VotingModel(models)
     return Model(first.config, EnsembleEngine(models), first.path, has_step=False)
 
 
-def weights_of_all(run: Path, others: Sequence[Path]) -> tuple[list[int], str]:
-    """Identifies the weights of a model and of others: the steps of the first, and a SHA-256; see `weights_of`."""
+def weights_of_all(run: Path, others: Sequence[Path], combine: Combination) -> tuple[list[int], str]:
+    """Identifies models and how they are combined: the steps of the first, and a SHA-256; see `weights_of`."""
     steps, digest = weights_of(run, read_config(run))
     if not others:
         return steps, digest
     paths = [find_model(path) for path in others]
     digests = [digest, *(weights_of(path, read_config(path))[1] for path in paths)]
-    return steps, hashlib.sha256(" ".join(digests).encode()).hexdigest() if all(digests) else ""
+    return steps, hashlib.sha256(" ".join([combine, *digests]).encode()).hexdigest() if all(digests) else ""
 
 
 def _frames(config: Config) -> dict[str, object]:

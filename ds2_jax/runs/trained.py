@@ -87,7 +87,8 @@ class TrainedModel:
 def _score_by_engine(model: Model, _: Any, batch: dict[str, np.ndarray]) -> dict[str, Any]:
     """Does what `model.inference.eval_step` does, with log-probabilities of another engine."""
     log_probs, output_lengths = model.log_probs(batch["waveforms"], batch["num_samples"])
-    arguments = map(jnp.asarray, (log_probs, output_lengths.astype(np.int32), batch["labels"], batch["num_labels"]))
+    own = log_probs[..., : model.alphabet.size]  # of several models that vote, the first has the loss
+    arguments = map(jnp.asarray, (own, output_lengths.astype(np.int32), batch["labels"], batch["num_labels"]))
     losses, alignable = ctc_losses(*arguments)
     return {
         "log_probs": log_probs,

@@ -10,6 +10,7 @@ import pytest
 import ds2_jax
 from ds2_jax import cli
 from ds2_jax.config import Config
+from ds2_jax.decoding.rover import rover
 from ds2_jax.engines.engine import EngineName
 from ds2_jax.runs.ensembles import open_models
 from ds2_jax.runs.model import open_model
@@ -33,7 +34,7 @@ def test_log_probabilities_are_the_scaled_mean(runs: list[Path], engine: EngineN
     waveforms, num_samples = np.stack([noise(0.5, 1), noise(0.5, 2)]), np.array([8000, 6000], np.int32)
     waveforms[1, 6000:] = 0
     alone = [open_model(run, engine).log_probs(waveforms, num_samples) for run in runs]
-    log_probs, output_lengths = open_models(runs[0], runs[1:], engine).log_probs(waveforms, num_samples)
+    log_probs, output_lengths = open_models(runs[0], runs[1:], engine, "average").log_probs(waveforms, num_samples)
     np.testing.assert_array_equal(output_lengths, alone[0][1])
     for row, length in enumerate(output_lengths):
         products = np.exp(np.mean([each[row, :length] for each, _ in alone], axis=0))
@@ -46,17 +47,24 @@ def test_a_model_with_itself_is_that_model(
     runs: list[Path], config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written = []
-    for words in ([], ["--with", str(runs[0])], ["--with", str(runs[1])]):
+    kinds: tuple[list[str], ...] = (
+        [],
+        ["--with", str(runs[0]), "--combine", "average"],
+        ["--with", str(runs[1]), "--combine", "average"],
+        ["--with", str(runs[0])],
+    )
+    for words in kinds:
         before = set((runs[0] / "evaluations").glob("*.json"))
         assert cli.main(["evaluate", str(runs[0]), *words]) == 0
         [new] = set((runs[0] / "evaluations").glob("*.json")) - before
         written.append(json.loads(new.read_text()))
-    alone, twice, other = written
-    assert twice["wer_counts"] == alone["wer_counts"]
+    alone, twice, other, voted = written
+    assert twice["wer_counts"] == voted["wer_counts"] == alone["wer_counts"]
+    assert voted["loss"] == pytest.approx(alone["loss"], rel=1e-6)
     assert twice["loss"] == pytest.approx(alone["loss"], rel=1e-4)
     assert other["loss"] != pytest.approx(alone["loss"], rel=1e-4)
     digests = {each["provenance"]["weights_digest"] for each in written}
-    assert len(digests) == 3
+    assert len(digests) == 4
 
 
 def test_transcribe_and_load_take_several(runs: list[Path], config: Config, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,9 +72,22 @@ def test_transcribe_and_load_take_several(runs: list[Path], config: Config, caps
     words = ["transcribe", str(runs[0]), audio, "--with", str(runs[1]), "--with", str(runs[2])]
     assert cli.main(words) == 0
     text = capsys.readouterr().out.strip()
-    assert ds2_jax.load(runs[0], others=[str(runs[1]), runs[2]]).transcribe(audio).text == text
-    alone = [ds2_jax.load(run).transcribe(audio).text for run in runs]
-    assert text not in alone
+    together = ds2_jax.load(runs[0], others=[str(runs[1]), runs[2]])
+    assert together.transcribe(audio).text == text
+    alone = [ds2_jax.load(run).transcribe(audio) for run in runs]
+    assert text == rover([each.segments[0].readings[0] for each in alone]).text
+    assert cli.main([*words, "--combine", "average"]) == 0
+    mean = capsys.readouterr().out.strip()
+    assert ds2_jax.load(runs[0], others=runs[1:], combine="average").transcribe(audio).text == mean
+    assert mean not in [text, *(each.text for each in alone)]
+    with pytest.raises(InputError, match=r"RUN must be one model to recognise a stream, got 3\. Leave --with out"):
+        together.stream(16_000).feed(noise(1.0))
+
+
+def test_the_report_of_votes_shows_the_first_model(runs: list[Path], tmp_path: Path) -> None:
+    assert cli.main(["evaluate", str(runs[0]), "--with", str(runs[1]), "--report", str(tmp_path / "report")]) == 0
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    assert report["decoding"] == "votes of 2: greedy"
 
 
 def test_models_that_do_not_fit_are_refused(
@@ -76,7 +97,7 @@ def test_models_that_do_not_fit_are_refused(
     faster = write_untrained_run(tmp_path / "faster", dataclasses.replace(config, model=model))
     data = dataclasses.replace(config.data, alphabet="ABC ")
     letters = write_untrained_run(tmp_path / "letters", dataclasses.replace(config, data=data))
-    with pytest.raises(InputError, match=r"--with .*faster must have the model.time_reduction of .*, 4, got 2\. Av"):
+    with pytest.raises(InputError, match=r"--with .*faster must have the model.time_reduction of .*, 4, got 2\. "):
         open_models(runs[0], [faster])
     with pytest.raises(InputError, match=r"--with .*letters must have the data.alphabet of .*, got 'ABC '"):
         open_models(runs[0], [runs[1], letters])
