@@ -169,4 +169,4 @@ def test_the_links_of_the_pages_lead_somewhere(page: Path) -> None:
 
 def test_every_page_can_be_reached_from_the_readme() -> None:
     linked = set(re.findall(r"\]\(docs/([^)#]+)", (ROOT / "README.md").read_text()))
-    assert linked == {page.name for page in PAGES[1:]}
+    assert linked == {page.name for page in PAGES[1:]} - {"index.md"}  # the first page of the site
