@@ -42,13 +42,14 @@ def evaluate(
             RUN/evaluations). The difference between the error rates is printed with its interval.
         engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
         with_: Another model of the same alphabet, which recognises together with RUN. You can repeat this option.
-        combine: rover: each model decodes alone, and they vote for words with their confidences. average: the mean of
-            the models' log-probabilities in each frame is decoded.
+        combine: rover: each model decodes alone, and they vote for words with their confidences. average: decode the
+            mean of the models' log-probabilities.
         conditions: Other conditions of recording: a table and a picture of the error rates in noise, rooms and so on.
         decoding: How to decode.
     """
     run, against = find_model(run), against and find_model(against)
     check_files(run, manifest)
+    require(bool(with_) or combine == "rover", "--combine", "be used with --with", combine, "Name other models.")
     for other in with_:
         read_config(find_model(other))
     from ds2_jax.evaluation.evaluate import evaluate as evaluate_run
@@ -80,10 +81,10 @@ def score(
 ) -> int:
     """Print the word and character error rates of texts that any recogniser has written.
 
-    The format of a file is that of its name or content: JSON lines (manifests, NeMo's, results of evaluate, output of
-    transcribe), CTM, STM, trn (WORDS (NAME)), or text, a line each, whose first words may be names. The words of a CTM
-    file are those of the segment of an STM file in which they lie. Other texts are matched by name, and lines without
-    names by their places. What has no hypothesis counts as deleted.
+    The suffix or the content of a file shows its format: JSON lines (manifests, NeMo's, results of evaluate, output of
+    transcribe), CTM, STM, trn (WORDS (NAME)), or text, a line each, whose first words may be names. A word of a CTM
+    file belongs to the STM segment that contains its middle. Other texts are matched by name, and lines without names
+    by line number. A reference without a hypothesis counts as deleted.
 
     Args:
         references: What was said.

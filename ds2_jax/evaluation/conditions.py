@@ -1,4 +1,4 @@
-"""Puts recordings under the conditions of `evaluate`: noise, rooms, codecs and speeds."""
+"""Puts waveforms under the conditions of `evaluate`: noise, rooms, codecs and speeds."""
 
 import dataclasses
 import hashlib
@@ -10,9 +10,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from ds2_jax.data.manifest import Utterance
-from ds2_jax.data.perturb import Perturbation, find_sounds, perturb
-from ds2_jax.data.splits import Split
+from ds2_jax.data.perturb import Perturbation, find_sounds, perturb, shortened
 from ds2_jax.evaluation.condition_settings import Conditions
 
 MULAW_RATE, MP3_RATE = 8_000, 16_000
@@ -36,36 +34,18 @@ class Condition:
     change: Callable[[np.ndarray, int, str], np.ndarray]
     speed: float = 1.0
 
-    def of(self, split: Split) -> Split:
-        """Puts the utterances of a split under the condition."""
-        changed = [
-            dataclasses.replace(
-                utterance,
-                duration=utterance.duration / self.speed,
-                offset=None,
-                words=(),
-                record=Changed(utterance, self),
-            )
-            for utterance in split.utterances
-        ]
-        return dataclasses.replace(split, utterances=changed)
+    def num_samples(self, num_samples: np.ndarray, hop_length: int) -> np.ndarray:
+        """Computes the numbers of samples under the condition, [U] int.
+
+        A file may be longer than its manifest says by less than a hop, and that grows with it.
+        """
+        if self.speed == 1:
+            return num_samples
+        spare = hop_length - 1
+        return shortened(num_samples + spare, np.array(self.speed)) - spare
 
 
-@dataclasses.dataclass(frozen=True)
-class Changed:
-    """The audio of an utterance under a condition; a `manifest.Record`."""
-
-    utterance: Utterance
-    condition: Condition
-
-    def read(self, sample_rate: int) -> np.ndarray:
-        """Reads the waveform as `audio.reading.read_audio` does."""
-        return self.condition.change(self.utterance.read(sample_rate), sample_rate, self.utterance.id)
-
-    def samples(self) -> tuple[np.ndarray, int]:
-        """Reads the samples as `audio.reading.read_samples` does."""
-        _, rate = self.utterance.samples()
-        return self.read(rate)[:, None], rate
+AS_RECORDED = Condition("as recorded", lambda waveform, *_: waveform)
 
 
 def list_conditions(conditions: Conditions) -> list[Condition]:
@@ -76,11 +56,11 @@ def list_conditions(conditions: Conditions) -> list[Condition]:
     """
     found: list[Condition] = []
     if noises := find_sounds(conditions.noise, "--noise"):
-        found += [_with_noise(noises, snr) for snr in conditions.snr]
+        found += [_with_noise(noises, snr) for snr in dict.fromkeys(conditions.snr)]
     if rooms := find_sounds(conditions.rooms, "--rooms"):
         found.append(_in_rooms(rooms))
-    found += [CODECS[codec] for codec in conditions.codecs]
-    return found + [_at_speed(speed) for speed in conditions.speeds]
+    found += [CODECS[codec] for codec in dict.fromkeys(conditions.codecs)]
+    return found + [_at_speed(speed) for speed in dict.fromkeys(conditions.speeds)]
 
 
 def _with_noise(noises: Sequence[Path], snr: float) -> Condition:

@@ -1,6 +1,8 @@
 """Runs the command `plot`: the curves of trainings, from their metrics.jsonl, as one picture."""
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -41,16 +43,19 @@ class Curves(NamedTuple):
 
     def of_steps(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns the epochs of the steps, such as 1.5, and a metric, both [N] float; steps without it are left out."""
-        return self._columns(self.steps, name)
+        return _columns((line["step"] / self.per_epoch, line.get(name)) for line in self.steps)
 
     def of_epochs(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns the epochs and a metric at their ends, both [E] float; epochs without it are left out."""
-        return self._columns(self.epochs, name)
+        return _columns((line["epoch"], line.get(name)) for line in self.epochs)
 
-    def _columns(self, lines: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
-        rows = [(line["step"] / self.per_epoch, line[name]) for line in lines if _is_number(line.get(name))]
-        places, values = np.array(rows, float).reshape(-1, 2).T
-        return places, values
+    @property
+    def waiting(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the epochs and the share of their time in which the loop waited for data, in per cent."""
+        times = [
+            (line["epoch"], line.get("data_wait_seconds", 0.0), line.get("epoch_seconds", 0.0)) for line in self.epochs
+        ]
+        return _columns((epoch, 100 * wait / whole) for epoch, wait, whole in times if whole)
 
 
 def plot(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS], out: Path | None = None) -> int:
@@ -67,6 +72,8 @@ def plot(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS], out: Pat
     if len(set(names)) < len(names):
         names = list(map(str, folders))
     curves = [read_curves(folder, name) for folder, name in zip(folders, names, strict=True)]
+    if ended := [run.per_epoch for run in curves if run.epochs]:  # a run in its first epoch may be like the others
+        curves = [run if run.epochs else run._replace(per_epoch=ended[0]) for run in curves]
     path = out or (folders[0] / NAME if len(folders) == 1 else Path(NAME))
     draw(path, curves)
     print("\n".join(describe(curves)))
@@ -86,8 +93,8 @@ def read_curves(folder: Path, name: str) -> Curves:
         rule = f"be the folder of a training with steps in {METRIC_LOG}"
         raise InputError(f"{folder} must {rule}, got none. Give the folder of a run.")
     epochs = [line for line in lines if "epoch_seconds" in line or ("epoch" in line and "loss" not in line)]
-    per_epoch = epochs[-1]["step"] / epochs[-1]["epoch"] if epochs else 1.0
-    return Curves(name, steps, epochs, per_epoch)
+    epochs = [line for line in epochs if _is_number(line.get("epoch")) and line["epoch"] >= 1]
+    return Curves(name, steps, epochs, epochs[-1]["step"] / epochs[-1]["epoch"] if epochs else 1.0)
 
 
 def describe(curves: Sequence[Curves]) -> list[str]:
@@ -117,7 +124,7 @@ def draw(path: Path, curves: Sequence[Curves]) -> None:
     figure = Figure(SIZE, dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     loss, wer, rate, gradient, speed, waiting = figure.subplots(2, 3).flat
-    for colour, run in zip(_colours(len(curves)), curves, strict=True):
+    for colour, run in zip(itertools.cycle(COLOURS), curves, strict=False):
         _smooth(loss, run.of_steps("loss"), colour)
         loss.plot(*run.of_epochs("dev_loss"), color=colour, linestyle="--", marker="o", markersize=3)
         wer.plot(*_percent(run.of_epochs("dev_wer")), color=colour, marker="o", markersize=3)
@@ -125,10 +132,7 @@ def draw(path: Path, curves: Sequence[Curves]) -> None:
         rate.plot(*run.of_steps("learning_rate"), color=colour, linewidth=1.5, label=run.name)
         _smooth(gradient, run.of_steps("grad_norm"), colour)
         _smooth(speed, run.of_steps("hours_per_hour"), colour)
-        places, waits = run.of_epochs("data_wait_seconds")
-        seconds = run.of_epochs("epoch_seconds")[1]
-        if len(waits) == len(seconds):
-            waiting.plot(places, 100 * waits / np.maximum(seconds, 1e-9), color=colour, marker="o", markersize=3)
+        waiting.plot(*run.waiting, color=colour, marker="o", markersize=3)
     titles = {
         loss: "loss in nats: train (line), dev (dashed)",
         wer: "dev error rates in %: words (line), characters (dotted)",
@@ -148,7 +152,7 @@ def draw(path: Path, curves: Sequence[Curves]) -> None:
     for axes in (wer, rate, speed, waiting):
         axes.set_ylim(bottom=0)
     for axes in (gradient, speed, waiting):
-        axes.set_xlabel("epoch")
+        axes.set_xlabel("epoch" if any(run.epochs for run in curves) else "update")
     figure.legend(*rate.get_legend_handles_labels(), loc="outside lower left", ncols=4, frameon=False)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,9 +174,11 @@ def _percent(columns: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.nda
     return columns[0], 100 * columns[1]
 
 
-def _colours(count: int) -> list[str]:
-    return [COLOURS[number % len(COLOURS)] for number in range(count)]
+def _columns(rows: Iterable[tuple[float, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Makes columns of rows, without those that lack the second value."""
+    places, values = np.array([row for row in rows if _is_number(row[1])], float).reshape(-1, 2).T
+    return places, values
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float)
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]

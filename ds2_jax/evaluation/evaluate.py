@@ -1,5 +1,6 @@
 """Runs the command `evaluate`: computes, compares and reports the error rates of a run's best checkpoint."""
 
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from ds2_jax.decoding.unknown_words import UnknownWords
 from ds2_jax.engines.engine import EngineName
 from ds2_jax.evaluation.account import print_and_write
 from ds2_jax.evaluation.condition_settings import NONE, Conditions
-from ds2_jax.evaluation.conditions import Condition, list_conditions
+from ds2_jax.evaluation.conditions import AS_RECORDED, Condition, list_conditions
 from ds2_jax.evaluation.provenance import Provenance
 from ds2_jax.evaluation.report.command import NUM_UTTERANCES, make_folder, write_report
 from ds2_jax.evaluation.report.contents import Origin, contents
@@ -29,11 +30,12 @@ from ds2_jax.evaluation.results import Evaluation, Result
 from ds2_jax.evaluation.robustness import against_clean, table, write
 from ds2_jax.evaluation.split_outputs import evaluate_split
 from ds2_jax.runs import run_folder
-from ds2_jax.runs.ensembles import open_models, weights_of_all
+from ds2_jax.runs.ensembles import describe, open_models
 from ds2_jax.runs.fitted import run_decoder, with_tuned
 from ds2_jax.runs.model import read_config
 from ds2_jax.runs.named import home
 from ds2_jax.runs.trained import TrainedModel
+from ds2_jax.runs.weights import weights_of
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import make_writable
 from ds2_jax.text.alphabet import Alphabet
@@ -82,6 +84,8 @@ def evaluate(
         )
     listed_conditions = list_conditions(conditions)
     opened = _open(run, manifest, decoding, engine, others, combine)
+    if listed_conditions and not any(opened.references.values()):
+        raise InputError(f"{manifest} must hold transcripts with words to compare conditions, got none. Correct it.")
     results = home(run) / run_folder.EVALUATIONS
     make_writable(results)  # now, because decoding may take long
     if report_folder is not None:
@@ -104,12 +108,13 @@ def evaluate(
     if comparison is not None:
         print(comparison)
     if report_folder is not None:
-        origin = Origin(str(run), str(manifest), str(opened.decoder))
+        decoder = str(opened.decoder) + "".join(f", with {each}" for each in opened.provenance.decoding.get("with", []))
+        origin = Origin(str(run), str(manifest), decoder)
         found = contents(origin, evaluation, comparison)
         shown = list(map(Illustrator(config, opened.decoder), worst.examples))
         print(f"report: {write_report(report_folder, found, shown)}")
     if listed_conditions:
-        _compare_conditions(opened, evaluation, conditions, listed_conditions, results)
+        _compare_conditions(opened, evaluation, conditions, listed_conditions, home(run) / run_folder.CONDITIONS)
     return evaluation
 
 
@@ -119,19 +124,17 @@ def _compare_conditions(
     """Evaluates the utterances under every condition, prints a table and writes it with a picture.
 
     Raises:
-        InputError: the transcripts have no words, or a file cannot be read or written.
+        InputError: a file cannot be read or written, or nothing is left under a condition.
     """
-    if not clean.words.reference_length:
-        raise InputError("The manifest must hold transcripts with words to compare conditions, got none. Correct it.")
 
     def tell(problem: Problem) -> None:
         logger.warning(f"left out {problem.id} ({problem.reason}: {problem.detail})")
 
     heard = []
+    sound = opened._replace(split=dataclasses.replace(opened.split, problems=()))  # these were told before
     for condition in conditions:
         logger.info(f"evaluating: {condition.name}")
-        under = opened._replace(split=condition.of(opened.split))
-        heard.append((condition.name, under.evaluate(on_problem=tell)))
+        heard.append((condition.name, sound.evaluate(on_problem=tell, condition=condition)))
     assert clean.provenance is not None
     rows = against_clean(clean, heard)
     print(table(rows))
@@ -157,8 +160,9 @@ class _Opened(NamedTuple):
         *,
         on_problem: Callable[[Problem], None],
         on_result: Callable[[Result, np.ndarray], None] | None = None,
+        condition: Condition = AS_RECORDED,
     ) -> Evaluation:
-        """Decodes the split; calls `on_problem` for every utterance that is left out."""
+        """Decodes the split under a condition; calls `on_problem` for every utterance that is left out."""
         for problem in self.split.problems:
             on_problem(problem)
         return evaluate_split(
@@ -168,6 +172,7 @@ class _Opened(NamedTuple):
             title="evaluating",
             on_problem=on_problem if self.model.config.data.on_bad_utterance == "skip" else None,
             on_result=on_result,
+            condition=condition,
         )
 
 
@@ -182,15 +187,15 @@ def _open(
     """Loads the best weights of a run and of other models, reads a manifest, and makes the decoder."""
     config = read_config(run)
     split = read_split(manifest, config, Alphabet.of(config.data), prune=False)
-    if decoding.lm:
-        decoding = with_tuned(decoding, run)
+    filled = with_tuned(decoding, run) if decoding.lm else decoding
     if others:
         together = open_models(run, others, engine, combine)
         decoder, model = together.decoder(decoding), TrainedModel.by_engine(together)
     else:
-        decoder = run_decoder(config, run, decoding)
+        decoder = run_decoder(config, run, filled)
         model = TrainedModel.load(run, engine=engine)
-    provenance = Provenance.of(manifest, split, weights_of_all(run, others, combine), decoding)
+    described = describe(others, combine)
+    provenance = Provenance.of(manifest, split, weights_of(run, config), filled, described)
     return _Opened(model, split, decoder, provenance)
 
 

@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,11 @@ DIGITS = 8
 """The number of hexadecimal digits of a digest in file names and headings."""
 
 
+TOGETHER = {"with", "combine"}
+"""The keys of `Provenance.decoding` that tell of other models."""
+NOTHING: Mapping[str, Any] = {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Provenance:
     """What made a result.
@@ -27,7 +33,8 @@ class Provenance:
         manifest_digest: SHA-256 of the utterances' ids, durations and transcripts, whatever their order.
         steps: the checkpoints whose weights were averaged, the best first.
         weights_digest: SHA-256 of these weights.
-        decoding: the decoding options. Greedy decoding has the defaults, because it uses none of them.
+        decoding: the decoding options. Greedy decoding has the defaults, because it uses none of them. If other models
+            recognised together with the first, `with` lists them, and `combine` says how.
         lm_digest: SHA-256 of the language model's file; "" without a language model.
         version: version of this package.
         written: local time at which the result was written, in ISO 8601.
@@ -44,7 +51,12 @@ class Provenance:
 
     @classmethod
     def of(
-        cls, manifest: Path, split: Split, weights: tuple[list[int], str], decoding: DecodingOptions = GREEDY
+        cls,
+        manifest: Path,
+        split: Split,
+        weights: tuple[list[int], str],
+        decoding: DecodingOptions = GREEDY,
+        together: Mapping[str, Any] = NOTHING,
     ) -> Self:
         """Describes an evaluation before it begins.
 
@@ -53,10 +65,11 @@ class Provenance:
             split: its utterances.
             weights: the steps and the digest of the weights, from `trained.weights_of`.
             decoding: the decoding options, with the weights of the language model.
+            together: what `ensembles.describe` gives, if several models recognise together.
         """
         ordered = Split(sorted(split.utterances, key=lambda utterance: utterance.id), split.alphabet)
         options = decoding if decoding.beam else GREEDY
-        values = vars(options) | {"hot_word": sorted(options.hot_word)}
+        values: dict[str, Any] = vars(options) | {"hot_word": sorted(options.hot_word)} | {**together}
         if options.beam:
             values["beam_width"] = options.width
         lm_digest = ""
@@ -109,15 +122,20 @@ class Provenance:
         return {name: value for name, value in self.decoding.items() if name != "lm" and value != defaults.get(name)}
 
     @property
+    def _beam(self) -> bool:
+        return bool(self._options.keys() - TOGETHER)
+
+    @property
     def _suffix(self) -> str:
-        if not self._options:
-            return ""
+        models = f"+{len(self.decoding['with'])}models" if "with" in self.decoding else ""
+        if not self._beam:
+            return models
         lm = self.decoding.get("lm")
-        return f"+{Path(lm).name.removesuffix('.gz').removesuffix('.arpa')}" if lm else "+beam"
+        return models + (f"+{Path(lm).name.removesuffix('.gz').removesuffix('.arpa')}" if lm else "+beam")
 
     def __str__(self) -> str:
         """Describes manifest and decoding in a heading."""
-        shown = [manifest_name(Path(self.manifest)), "beam search" if self._options else "greedy"]
+        shown = [manifest_name(Path(self.manifest)), "beam search" if self._beam else "greedy"]
         if lm := self.decoding.get("lm"):
             shown.append(f"{Path(lm).name} ({self.lm_digest[:DIGITS]})")
         for name, value in self._options.items():

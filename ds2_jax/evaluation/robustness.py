@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ds2_jax.evaluation.condition_settings import Conditions
+from ds2_jax.evaluation.conditions import AS_RECORDED
 from ds2_jax.evaluation.report.bootstrap import Bootstrap, Interval
 from ds2_jax.evaluation.results import Evaluation
+from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_text, writing
 
-CLEAN = "as recorded"
 WIDTH, HEIGHT_EACH, HEIGHT_MORE = 7.5, 0.42, 1.1
 """Size of the picture in inches, at 110 pixels each."""
 
@@ -34,7 +35,8 @@ class Heard(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """Returns the numbers; rates are fractions."""
-        numbers = {"condition": self.name, **self.evaluation.rates, "wer_interval": self.interval}
+        counts = {"utterances": len(self.evaluation.results), "left_out": self.evaluation.left_out}
+        numbers = {"condition": self.name, **counts, **self.evaluation.rates, "wer_interval": self.interval}
         return numbers | ({"more": self.more[0], "more_interval": self.more[1]} if self.more else {})
 
 
@@ -42,14 +44,21 @@ def against_clean(clean: Evaluation, others: Sequence[tuple[str, Evaluation]]) -
     """Computes intervals, and paired differences from the recordings as they are.
 
     Utterances that were left out under a condition are left out of its difference.
+
+    Raises:
+        InputError: no utterance with words is left under a condition.
     """
-    rows = [Heard(CLEAN, clean, Bootstrap(clean.results).interval([each.words for each in clean.results]))]
+    rows = [Heard(AS_RECORDED.name, clean, Bootstrap(clean.results).interval([each.words for each in clean.results]))]
     before = {each.utterance.id: each for each in clean.results}
     for name, evaluation in others:
         results = [each for each in evaluation.results if each.utterance.id in before]
+        if not any(result.words.reference_length for result in results):
+            raise InputError(
+                f"Some utterances must be readable under the condition {name}, got none. Correct its sounds."
+            )
         bootstrap = Bootstrap(results)
         words, plain = [each.words for each in results], [before[each.utterance.id].words for each in results]
-        compared = bootstrap.compare(words, plain, CLEAN)
+        compared = bootstrap.compare(words, plain, AS_RECORDED.name)
         rows.append(Heard(name, evaluation, bootstrap.interval(words), (compared.difference, compared.interval)))
     return rows
 
@@ -57,7 +66,7 @@ def against_clean(clean: Evaluation, others: Sequence[tuple[str, Evaluation]]) -
 def table(rows: Sequence[Heard]) -> str:
     """Formats the rows for a terminal."""
     width = max(len(row.name) for row in rows)
-    lines = [f"{'':{width}}  {'WER':>8}  {'95 %':>18}  {'CER':>8}  more than {CLEAN}"]
+    lines = [f"{'':{width}}  {'WER':>8}  {'95 %':>18}  {'CER':>8}  increase over the recordings"]
     for row in rows:
         rates, (low, high) = row.evaluation.rates, row.interval
         more = ""
@@ -70,10 +79,10 @@ def table(rows: Sequence[Heard]) -> str:
 
 
 def write(folder: Path, name: str, conditions: Conditions, rows: Sequence[Heard]) -> Path:
-    """Writes NAME-conditions-DIGEST.json and the picture of the same name.
+    """Writes NAME-DIGEST.json and the picture of the same name.
 
     Args:
-        folder: the folder of evaluations.
+        folder: the folder of results under conditions.
         name: the name of the evaluation.
         conditions: the settings of the conditions; their digest keeps results of other settings apart.
         rows: the results.
@@ -84,9 +93,9 @@ def write(folder: Path, name: str, conditions: Conditions, rows: Sequence[Heard]
     Raises:
         InputError: a file cannot be written.
     """
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(conditions).items()}
+    settings = {key: str(each.absolute()) if isinstance(each, Path) else each for key, each in vars(conditions).items()}
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
-    path = folder / f"{name}-conditions-{digest}.png"
+    path = folder / f"{name}-{digest}.png"
     made_by = rows[0].evaluation.provenance
     numbers = {
         "provenance": made_by and dataclasses.asdict(made_by),

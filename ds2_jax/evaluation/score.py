@@ -13,6 +13,7 @@ from ds2_jax.evaluation.report.shown import without_sound
 from ds2_jax.evaluation.results import Evaluation, Result, write_utterances
 from ds2_jax.evaluation.scoring_rules import Rules, read_rules
 from ds2_jax.evaluation.transcript_files import HYPOTHESIS_KEYS, REFERENCE_KEYS, names, pair, read_transcripts
+from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import make_writable
 
 logger = logging.getLogger(__package__)
@@ -68,7 +69,10 @@ def score(
 def _compare(references: Path, hypotheses: Path, rules: Rules, weights: Weights) -> Evaluation:
     said, heard = read_transcripts(references, REFERENCE_KEYS), read_transcripts(hypotheses, HYPOTHESIS_KEYS)
     found = pair(said, heard)
-    logger.info(f"{references}: {len(found.pairs):,} references ({said.form}); {hypotheses}: {heard.form}")
+    if not found.pairs:
+        raise InputError(f"{references} must hold a text to score, got only segments that are not scored.")
+    what = f"{len(found.pairs):,} references of {references} ({said.form}) and {hypotheses} ({heard.form})"
+    logger.info(f"{what}, matched by {found.matched}")
     if found.missing:
         counts = f"{len(found.missing):,} of {len(found.pairs):,} references"
         logger.warning(f"{hypotheses} has nothing for {counts}, which count as deleted: {names(found.missing)}")

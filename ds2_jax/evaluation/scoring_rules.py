@@ -22,9 +22,11 @@ class Rules:
 
     Attributes:
         case: "lower" or "upper" writes all in one case.
-        punctuation: "remove" removes it, but for apostrophes and hyphens between two letters.
+        punctuation: "remove" puts spaces instead, except for apostrophes and hyphens between two letters, whose forms
+            become one.
         remove: words that do not count, such as "uh" or "<unk>".
-        replace: words or phrases and what stands for them: the longest that fits, once, from left to right.
+        replace: words or phrases and their replacements. The longest phrase that fits is replaced, from left to right;
+            replacements are not replaced again.
     """
 
     case: Literal["keep", "lower", "upper"] = "keep"
@@ -56,7 +58,7 @@ class Rules:
 
     @functools.cached_property
     def _removed(self) -> frozenset[str]:
-        return frozenset(word for each in self.remove for word in self._one_case(each).split())
+        return frozenset(map(self._one_case, self.remove))
 
     @functools.cached_property
     def _phrases(self) -> dict[tuple[str, ...], list[str]]:
@@ -71,7 +73,7 @@ class Rules:
 
 
 def _spoken(word: str) -> str:
-    """Replaces the punctuation of a word by spaces."""
+    """Replaces the punctuation of a word by spaces, and apostrophes and hyphens by their plain forms."""
 
     def stays(place: int) -> bool:
         if not is_punctuation(word[place]):
@@ -79,7 +81,8 @@ def _spoken(word: str) -> str:
         before, after = word[place - 1 : place], word[place + 1 : place + 2]
         return word[place] in INSIDE_WORDS and before.isalnum() and after.isalnum()
 
-    return "".join(character if stays(place) else " " for place, character in enumerate(word))
+    plain = {each: shapes[0] for shapes in SHAPES for each in shapes}
+    return "".join(plain.get(character, character) if stays(place) else " " for place, character in enumerate(word))
 
 
 def read_rules(path: Path) -> Rules:
@@ -103,8 +106,9 @@ def read_rules(path: Path) -> Rules:
     for name in table:
         require(name in known, f"{path}: {name}", f"be one of {', '.join(known)}", name, "Correct it.")
     remove, replace = table.pop("remove", []), table.pop("replace", {})
-    listed = isinstance(remove, list) and all(isinstance(each, str) and each.strip() for each in remove)
-    require(listed, f"{path}: remove", 'be a list of words, such as ["uh"]', remove)
+    listed = isinstance(remove, list) and all(isinstance(each, str) and len(each.split()) == 1 for each in remove)
+    advice = 'Write a phrase as [replace] "you know" = "".'
+    require(listed, f"{path}: remove", 'be a list of single words, such as ["uh"]', remove, advice)
     mapped = isinstance(replace, dict) and all(isinstance(each, str) for each in replace.values())
     require(mapped and all(map(str.strip, replace)), f"{path}: replace", "be a table of texts for texts", replace)
     given = {name: build(Rules.__annotations__[name], value, f"{path}: {name}.") for name, value in table.items()}

@@ -14,6 +14,7 @@ from ds2_jax.data.pipeline import batches
 from ds2_jax.data.plan import plan_evaluation
 from ds2_jax.data.splits import Split
 from ds2_jax.decoding.decoder import Decoder
+from ds2_jax.evaluation.conditions import AS_RECORDED, Condition
 from ds2_jax.evaluation.results import Evaluation, Result
 from ds2_jax.parallel.mesh import fetch_rows
 from ds2_jax.parallel.processes import exchange
@@ -36,7 +37,12 @@ class UtteranceOutput(NamedTuple):
 
 
 def split_outputs(
-    model: TrainedModel, split: Split, *, title: str, on_problem: Callable[[Problem], None] | None = None
+    model: TrainedModel,
+    split: Split,
+    *,
+    title: str,
+    on_problem: Callable[[Problem], None] | None = None,
+    condition: Condition = AS_RECORDED,
 ) -> Iterator[UtteranceOutput]:
     """Runs a model over a split in batches of similar length. Every process gets all outputs.
 
@@ -46,6 +52,7 @@ def split_outputs(
         title: label of the progress bar.
         on_problem: called for every utterance whose audio cannot be read, which is then left out. With None, such an
             utterance raises InputError.
+        condition: what is done to the recordings first.
 
     Yields:
         The output of each utterance, in the order of the batches.
@@ -55,8 +62,12 @@ def split_outputs(
         Stopped: a signal asked a process of the run to stop.
     """
     data, features = model.config.data, model.config.features
+
+    def change(index: int, waveform: np.ndarray) -> np.ndarray:
+        return condition.change(waveform, features.sample_rate, split.utterances[index].id)
+
     plan = plan_evaluation(
-        split.num_samples(features.sample_rate),
+        condition.num_samples(split.num_samples(features.sample_rate), features.hop_length),
         batch_size=data.batch_size,
         batch_samples=math.ceil(data.batch_seconds * features.sample_rate),
         num_buckets=data.num_buckets,
@@ -70,6 +81,7 @@ def split_outputs(
         hop_length=features.hop_length,
         layout=model.layout,
         num_workers=data.num_workers,
+        perturb=None if condition is AS_RECORDED else change,
         on_problem=on_problem,
     )
     for batch in tqdm(stream, title, total=len(plan), unit="batch", leave=False, disable=not sys.stderr.isatty()):
@@ -100,6 +112,7 @@ def evaluate_split(
     title: str,
     on_problem: Callable[[Problem], None] | None = None,
     on_result: Callable[[Result, np.ndarray], None] | None = None,
+    condition: Condition = AS_RECORDED,
 ) -> Evaluation:
     """Runs a model over a split, which may be empty, and decodes its outputs.
 
@@ -111,6 +124,7 @@ def evaluate_split(
         on_problem: see `split_outputs`.
         on_result: called with every result and its log-probabilities, [T', V] float32, which are not stored. If several
             models vote, they are those of the first.
+        condition: see `split_outputs`.
 
     Raises:
         InputError, Stopped: see `split_outputs`.
@@ -119,9 +133,9 @@ def evaluate_split(
         return Evaluation([], 0.0, 0)
     results: dict[int, Result] = {}
     losses = []
-    for index, log_probs, loss in split_outputs(model, split, title=title, on_problem=on_problem):
+    for index, log_probs, loss in split_outputs(model, split, title=title, on_problem=on_problem, condition=condition):
         utterance = split.utterances[index]
-        readings = decoder(log_probs, utterance.duration)
+        readings = decoder(log_probs, utterance.duration / condition.speed)
         results[index] = Result(utterance, model.alphabet.normalise(utterance.transcript), readings[0].text, readings)
         if on_result is not None:
             on_result(results[index], log_probs[:, : model.alphabet.size])

@@ -14,10 +14,12 @@ from ds2_jax.system.errors import NO_JSON, InputError, shorten
 
 Form = Literal["JSON lines", "CTM", "STM", "trn", "text"]
 IGNORED = "ignore_time_segment_in_scoring"
-"""The text of a segment of an STM file that is not scored, nor what is recognised in it."""
+"""An STM segment with this text is not scored, and words that are recognised in it do not count."""
 REFERENCE_KEYS = ("reference", "transcript", "text", "sentence")
 HYPOTHESIS_KEYS = ("hypothesis", "pred_text", "text", "transcript")
 """Keys of the text in JSON lines: of results of `evaluate`, of NeMo, of manifests and of `transcribe`."""
+LABELS = re.compile(r"^<(?:[^<>\s]*,[^<>\s]*|o|na)>\s*", re.IGNORECASE)
+"""Labels of an STM segment, such as <o,f0,male>; <unk> is a word."""
 TRN = re.compile(r"(.*)\(([^()\s]+)\)\s*")
 
 
@@ -62,11 +64,13 @@ class Pairs(NamedTuple):
 
     Attributes:
         pairs: each reference and the words that were recognised for it.
+        matched: how they were matched.
         missing: the names of references for which the other file has nothing.
         ignored: number of recognised words in segments that are not scored.
     """
 
     pairs: Sequence[tuple[Text, str]]
+    matched: Literal["name", "line", "time"]
     missing: Sequence[str] = ()
     ignored: int = 0
 
@@ -90,8 +94,9 @@ def read_transcripts(path: Path, keys: Sequence[str]) -> Transcripts:
     content = read_text(path)
     lines = [(number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
     suffix = path.suffix.lower()
-    if suffix in (".ctm", ".stm"):
+    if suffix in (".ctm", ".stm", ".trn"):
         lines = [(number, line) for number, line in lines if not line.lstrip().startswith(";;")]
+    if suffix in (".ctm", ".stm"):
         read: Callable[[str, str], Text] = _ctm_word if suffix == ".ctm" else _stm_segment
         form: Form = "CTM" if suffix == ".ctm" else "STM"
     elif suffix in (".jsonl", ".json") or (suffix != ".trn" and re.match(r'\s*\{\s*"', content)):
@@ -120,13 +125,15 @@ def pair(references: Transcripts, hypotheses: Transcripts) -> Pairs:
     """
     if references.form == "STM":
         rule = "be a CTM file, since the references are segments of an STM file"
-        require(hypotheses.form == "CTM", str(hypotheses.path), rule, hypotheses.form, "transcribe --format ctm.")
+        require(
+            hypotheses.form == "CTM", str(hypotheses.path), rule, hypotheses.form, "Write one: transcribe --format ctm."
+        )
         return _by_time(references, hypotheses)
     require(hypotheses.form != "STM", str(hypotheses.path), "be transcripts, not segments", "STM", "Give a CTM file.")
     references, hypotheses = _whole(references), _whole(hypotheses)
     if references.form == hypotheses.form == "text":
         heads = [_with_names(each) for each in (references, hypotheses)]
-        if not _fits(*(sorted(name for text in each.texts for name in text.names) for each in heads)):
+        if not _named_alike(*heads):
             return _by_place(references, hypotheses)
         references, hypotheses = heads
     else:
@@ -134,10 +141,29 @@ def pair(references: Transcripts, hypotheses: Transcripts) -> Pairs:
     return _by_name(references, hypotheses)
 
 
-def _fits(references: Sequence[str], hypotheses: Sequence[str]) -> bool:
-    """Whether the first words of the lines of two texts are names: the same in both, each once, and not plain words."""
-    unlike_words = all(re.search(r"[\d_.-]", name) for name in references)
-    return references == hypotheses and len(set(references)) == len(references) and unlike_words
+def _named_alike(references: Transcripts, hypotheses: Transcripts) -> bool:
+    """Whether the first words of the lines of two texts are names, each once in its file.
+
+    Names have a digit, as in u1, or one of _./- and most of those of the smaller file are in both. Other words are
+    names if both files have the same ones in another order.
+
+    Raises:
+        InputError: they are names, but few are in both.
+    """
+    ours, theirs = ([text.names[0] for text in each.texts] for each in (references, hypotheses))
+    if len(set(ours)) < len(ours) or len(set(theirs)) < len(theirs):
+        return False
+    if not (_look_like_names(ours) and _look_like_names(theirs)):
+        return ours != theirs and sorted(ours) == sorted(theirs)
+    fewest, common = min(len(ours), len(theirs)), len(set(ours) & set(theirs))
+    if 0 < 2 * common < fewest:
+        rule, some = f"have the names of {references.path}", f"{common:,} of {fewest:,} in common"
+        raise InputError(f"{hypotheses.path} must {rule}, got {some}. Correct the first words of the lines.")
+    return common > 0
+
+
+def _look_like_names(words: Sequence[str]) -> bool:
+    return all(re.search(r"[\d_./-]", word) for word in words)
 
 
 def _ctm_word(line: str, where: str) -> Text:
@@ -156,9 +182,9 @@ def _stm_segment(line: str, where: str) -> Text:
     recording, channel, speaker, start, end, words = *fields[:5], *fields[5:], *([""] if len(fields) == 5 else [])
     begin, stop = _seconds(start, where), _seconds(end, where)
     require(begin <= stop, where, "have its end behind its start", f"{start} {end}", "Correct it.")
-    text = re.sub(r"^<[^>\s]*>\s*", "", words)
+    text = LABELS.sub("", words)
     _refuse_alternatives(text, where)
-    name = f"{recording}-{channel}-{begin:.2f}-{stop:.2f}"
+    name = f"{recording}-{channel}-{speaker}-{begin:.2f}-{stop:.2f}"
     return Text((name,), text, "", speaker, (recording, channel), begin, stop)
 
 
@@ -187,7 +213,9 @@ def _json_text(line: str, where: str, keys: Sequence[str]) -> Text:
         raise InputError(f"{where} must have one of the keys {', '.join(keys)}, got {', '.join(row)}. Add it.")
     text, speaker = _string(row, key, where), _string(row, "speaker", where)
     audio = next((_string(row, each, where) for each in ("audio", "audio_filepath", "file") if row.get(each)), "")
-    names = (_string(row, "id", where), audio, Path(audio).stem if audio else "")
+    offset = row.get("offset")  # a segment of the file
+    part = f" at {offset:g} s" if type(offset) in (int, float) and offset else ""
+    names = (_string(row, "id", where), audio and audio + part, audio and Path(audio).stem + part)
     duration = row.get("duration")
     known = type(duration) in (int, float) and math.isfinite(duration) and duration >= 0
     end = float(duration) if known else 0.0
@@ -233,7 +261,7 @@ def _with_names(transcripts: Transcripts) -> Transcripts:
     for text in transcripts.texts:
         name, _, words = " ".join(text.text.split()).partition(" ")
         if name:
-            named.append(text._replace(names=(name,), text=words))
+            named.append(text._replace(names=tuple(dict.fromkeys((name, Path(name).stem))), text=words))
     return transcripts._replace(texts=named)
 
 
@@ -244,7 +272,7 @@ def _by_place(references: Transcripts, hypotheses: Transcripts) -> Pairs:
         num_lines == len(references.texts), str(hypotheses.path), rule, num_lines, "Let each line begin with a name."
     )
     named = [text._replace(names=(text.place,)) for text in references.texts]
-    return Pairs([(text, other.text) for text, other in zip(named, hypotheses.texts, strict=True)])
+    return Pairs([(text, other.text) for text, other in zip(named, hypotheses.texts, strict=True)], "line")
 
 
 def _by_name(references: Transcripts, hypotheses: Transcripts) -> Pairs:
@@ -266,9 +294,9 @@ def _by_name(references: Transcripts, hypotheses: Transcripts) -> Pairs:
                     (text._replace(names=(name,)), heard[name].text if name in heard else "")
                     for name, text in said.items()
                 ]
-                return Pairs(pairs, missing)
+                return Pairs(pairs, "name", missing)
             where = f"{hypotheses.path}, {heard[unknown[0]].place}"
-            some = f"{shorten(unknown[0])}, and {len(unknown)} of {len(heard)} are not there"
+            some = f"{shorten(unknown[0])}; {len(unknown)} of {len(heard)} names have no reference"
             rule = f"name an utterance of {references.path}"
             problems.append(InputError(f"{where} must {rule}, got {some}. Correct the names."))
     raise problems[0]
@@ -312,7 +340,7 @@ def _by_time(references: Transcripts, hypotheses: Transcripts) -> Pairs:
         pairs.append((text, " ".join(words)))
         if not words and text.text.strip():
             missing.append(text.names[0])
-    return Pairs(pairs, missing, ignored)
+    return Pairs(pairs, "time", missing, ignored)
 
 
 def _distance(segment: Text, middle: float) -> tuple[float, float]:

@@ -59,10 +59,11 @@ def transcribe(
         beam_options: Options of the Beam runner, as one string. You can write them after -- instead.
         engine: What runs the model. onnx: ONNX Runtime, the fastest on a CPU. jax: JAX.
         with_: Another model of the same alphabet, which recognises together with RUN. You can repeat this option.
-        combine: rover: each model decodes alone, and they vote for words with their confidences. average: the mean of
-            the models' log-probabilities in each frame is decoded.
+        combine: rover: each model decodes alone, and they vote for words with their confidences. average: decode the
+            mean of the models' log-probabilities.
         decoding: How to decode.
     """
+    require(bool(with_) or combine == "rover", "--combine", "be used with --with", combine, "Name other models.")
     require(not with_ or beam_runner is None, "--with", "be used without --beam-runner", beam_runner, "Leave one out.")
     if beam_runner is not None:
         return _transcribe_archive(run, audio, format, output_dir, beam_runner, beam_options, engine, decoding)

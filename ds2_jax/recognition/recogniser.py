@@ -347,7 +347,7 @@ class Recogniser:
         for stretch in stretches:
             joined = join(stretch)
             start = stretch[0].piece.start
-            log_probs[start : start + len(joined)] = joined
+            log_probs[start : start + len(joined)] = joined[:, : self._model.alphabet.size]  # of several, the first's
         return log_probs, self._seconds(end)
 
     def decode_segment(self, log_probs: np.ndarray, seconds: float) -> Sequence[Hypothesis]:

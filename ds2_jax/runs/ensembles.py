@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +14,12 @@ from ds2_jax.decoding.options import GREEDY, Combination, DecodingOptions
 from ds2_jax.decoding.rover import rover
 from ds2_jax.decoding.stream import StreamDecoder
 from ds2_jax.engines.engine import EngineName, Steps
+from ds2_jax.runs.fitted import fitted_text
 from ds2_jax.runs.model import Model, open_model, read_config
 from ds2_jax.runs.named import find_model
+from ds2_jax.runs.run_folder import CALIBRATION, TUNED
 from ds2_jax.runs.weights import weights_of
+from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
 
 
@@ -41,7 +45,9 @@ class EnsembleEngine:
 
     def steps(self, num_frames: int) -> Steps:  # noqa: ARG002 - the protocol's
         """Raises InputError: ensembles do not stream."""
-        raise InputError(f"RUN must be one model to recognise a stream, got {len(self._models)}. Leave --with out.")
+        raise InputError(
+            f"RUN must be one model to recognise a stream, got {len(self._models)}. Leave --with (others) out."
+        )
 
 
 class VotingModel(Model):
@@ -56,10 +62,16 @@ class VotingModel(Model):
     def __init__(self, models: Sequence[Model]) -> None:
         super().__init__(models[0].config, EnsembleEngine(models), models[0].path, has_step=False)
         self._models = models
+        self.batches_at_once = min(model.batches_at_once for model in models)
+        if " " not in self.alphabet.characters:
+            rule, advice = "have a space in the alphabet to vote for words", "Use --combine average."
+            raise InputError(f"RUN must {rule}, got {self.alphabet.characters!r}. {advice}")
 
     def decoder(self, options: DecodingOptions = GREEDY) -> Decoder:
         """Makes the decoder, in which each model has its own calibration and tuned weights."""
-        return VotingDecoder([model.decoder(options) for model in self._models])
+        advice = "Use --combine average, or leave --num-best out."
+        require(options.num_best == 1, "--num-best", "be 1 if several models vote", options.num_best, advice)
+        return VotingDecoder([model.decoder(options) for model in self._models], self.alphabet.size)
 
     def log_probs(
         self, waveforms: np.ndarray, num_samples: np.ndarray, *, on_one_core: bool = False
@@ -75,10 +87,11 @@ class VotingDecoder(Decoder):
 
     Args:
         decoders: the decoders of the models.
+        num_labels: number of labels of one model.
     """
 
-    def __init__(self, decoders: Sequence[Decoder]) -> None:
-        self._decoders = decoders
+    def __init__(self, decoders: Sequence[Decoder], num_labels: int) -> None:
+        self._decoders, self._labels = decoders, num_labels
 
     def __str__(self) -> str:
         return f"votes of {len(self._decoders)}: {self._decoders[0]}"
@@ -90,7 +103,9 @@ class VotingDecoder(Decoder):
 
     def start(self) -> StreamDecoder:
         """Raises InputError: ensembles do not stream."""
-        raise InputError(f"RUN must be one model to recognise a stream, got {len(self._decoders)}. Leave --with out.")
+        raise InputError(
+            f"RUN must be one model to recognise a stream, got {len(self._decoders)}. Leave --with (others) out."
+        )
 
     def knows(self, word: str) -> bool:
         """Whether the language model knows a word; see `Decoder`."""
@@ -105,7 +120,8 @@ class VotingDecoder(Decoder):
         a_character: bool = False,
     ) -> Hypothesis:
         """Makes a hypothesis of the first model, with or without the outputs of the others; see `Decoder`."""
-        return self._decoders[0].hypothesis(spans, log_probs, duration, a_character=a_character)
+        own = np.split(log_probs, len(self._decoders), axis=-1)[0] if log_probs.shape[-1] > self._labels else log_probs
+        return self._decoders[0].hypothesis(spans, own, duration, a_character=a_character)
 
 
 def open_models(
@@ -137,14 +153,24 @@ def open_models(
     return Model(first.config, EnsembleEngine(models), first.path, has_step=False)
 
 
-def weights_of_all(run: Path, others: Sequence[Path], combine: Combination) -> tuple[list[int], str]:
-    """Identifies models and how they are combined: the steps of the first, and a SHA-256; see `weights_of`."""
-    steps, digest = weights_of(run, read_config(run))
+def _streaming(count: int) -> InputError:
+    return InputError(f"A stream must be recognised by one model, got {count}. Leave --with (others) out.")
+
+
+def describe(others: Sequence[Path], combine: Combination) -> dict[str, Any]:
+    """Describes the other models of an ensemble for `Provenance`: their names with digests, and how they combine.
+
+    The digest is that of the weights. If the models vote, calibration and tuned weights belong to it.
+    """
     if not others:
-        return steps, digest
-    paths = [find_model(path) for path in others]
-    digests = [digest, *(weights_of(path, read_config(path))[1] for path in paths)]
-    return steps, hashlib.sha256(" ".join([combine, *digests]).encode()).hexdigest() if all(digests) else ""
+        return {}
+    listed = []
+    for path in map(find_model, others):
+        steps, digest = weights_of(path, read_config(path))
+        made_of = [digest or f"{path.absolute()} {steps}"]
+        made_of += [fitted_text(path, name) or "" for name in (CALIBRATION, TUNED) if combine == "rover"]
+        listed.append(f"{path} ({hashlib.sha256(' '.join(made_of).encode()).hexdigest()[:8]})")
+    return {"with": listed, "combine": combine}
 
 
 def _frames(config: Config) -> dict[str, object]:

@@ -39,6 +39,7 @@ METRICS = "metrics/metrics"
 CALIBRATION = "calibration.json"
 METRIC_LOG = "metrics.jsonl"
 EVALUATIONS = "evaluations"
+CONDITIONS = "conditions"
 OLDER_TEST = "test.json"
 """The result of the test split in runs of older versions."""
 TUNING = "tuning"
@@ -48,7 +49,7 @@ ORIGIN = "origin.json"
 """What an imported model, or a run that began with other weights, was made of."""
 
 CONTENTS = (
-    *(CHECKPOINTS, GRAPHS, "tensorboard", EVALUATIONS, "profile", "replay", TUNING),
+    *(CHECKPOINTS, GRAPHS, "tensorboard", EVALUATIONS, CONDITIONS, "profile", "replay", TUNING),
     *(METRIC_LOG, f"{OLDER_TEST}*", "skipped_*.jsonl"),
     *(CALIBRATION, TUNED, CONFIG, UNFINISHED, ORIGIN),
 )

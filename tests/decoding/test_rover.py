@@ -50,8 +50,10 @@ def test_confidence_decides_between_two() -> None:
 
 
 def test_words_of_several_recognisers_do_not_overlap() -> None:
-    late = reading("a b c", [0.9, 0.2, 0.9], start=0.5)
-    combined = rover([reading("a x c", [0.9, 0.9, 0.1]), late, reading("d e c", [0.1, 0.1, 0.9], start=-1.4)])
+    late = reading("a x c", [0.9, 0.1, 0.9], start=0.5)
+    early = reading("a b c", [0.1, 0.9, 0.9], start=-1.4)
+    combined = rover([reading("a x c", [0.9, 0.1, 0.1], start=0.5), early, late])
+    assert combined.text == "a b c"  # b is the early one's
     times = [time for word in combined.words for time in (word.start, word.end)]
     assert times == sorted(times)
     for word in combined.words:

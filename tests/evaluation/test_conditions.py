@@ -9,13 +9,13 @@ import scipy.signal
 import soundfile
 
 from ds2_jax import cli
-from ds2_jax.data.manifest import Utterance
-from ds2_jax.data.splits import Split
+from ds2_jax.audio.reading import read_audio
+from ds2_jax.data.manifest import Utterance, write_manifest
 from ds2_jax.evaluation.condition_settings import Conditions
 from ds2_jax.evaluation.conditions import Condition, list_conditions
 from ds2_jax.evaluation.results import Evaluation, Result
 from ds2_jax.evaluation.robustness import against_clean, table
-from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.system.errors import InputError
 from tests.small_runs import RATE, SMALL_CONFIG, with_manifests, write_noise_manifest, write_untrained_run
 
 
@@ -40,13 +40,10 @@ def sounds(tmp_path: Path) -> Path:
 
 
 def heard(folder: Path, condition: Condition, name: str = "a", rate: int = RATE) -> np.ndarray:
-    [changed] = condition.of(Split([Utterance(folder / "a.wav", 1.0, "GO", name)], Alphabet("GO "))).utterances
-    waveform = changed.read(rate)
-    assert len(waveform) == changed.num_samples(rate)
+    waveform = condition.change(read_audio(folder / "a.wav", rate), rate, name)
+    assert 0 <= len(waveform) - condition.num_samples(np.array([rate]), 160)[0] < 160
     assert waveform.dtype == np.float32
-    np.testing.assert_array_equal(waveform, changed.read(rate))
-    samples, own_rate = changed.samples()
-    assert samples.shape == (changed.num_samples(own_rate), 1)
+    np.testing.assert_array_equal(waveform, condition.change(read_audio(folder / "a.wav", rate), rate, name))
     return waveform
 
 
@@ -111,6 +108,12 @@ def test_the_table_compares_the_utterances_that_were_heard() -> None:
     assert lines[2].endswith("+50.00 points (+50.00 to +50.00)")
 
 
+def test_a_condition_that_leaves_nothing_is_named() -> None:
+    clean = Evaluation([result("a", "ONE TWO")], 1.0)
+    with pytest.raises(InputError, match="be readable under the condition rooms, got none"):
+        against_clean(clean, [("rooms", Evaluation([], 0.0, left_out=1))])
+
+
 def test_evaluate_prints_and_stores_every_condition(sounds: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = write_noise_manifest(sounds)
     run = write_untrained_run(sounds / "run", with_manifests(SMALL_CONFIG, manifest))
@@ -127,7 +130,7 @@ def test_evaluate_prints_and_stores_every_condition(sounds: Path, capsys: pytest
     ]
     places = [output.index(f"\n{name}  ") for name in names]
     assert places == sorted(places)
-    [picture] = (run / "evaluations").glob("*-conditions-*.png")
+    [picture] = (run / "conditions").glob("*.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert str(picture) in output
     found = json.loads(picture.with_suffix(".json").read_text())
@@ -136,7 +139,19 @@ def test_evaluate_prints_and_stores_every_condition(sounds: Path, capsys: pytest
     assert all(each["wer"] >= 0 and len(each["wer_interval"]) == 2 for each in found["conditions"])
     again = ["evaluate", str(run), "--speeds", "1.1"]
     assert cli.main(again) == 0
-    assert len(list((run / "evaluations").glob("*-conditions-*.png"))) == 2
+    assert len(list((run / "conditions").glob("*.png"))) == 2
+    assert cli.main(["summary", str(run)]) == 0  # it does not take them for evaluations
+
+
+@pytest.mark.parametrize("speed", [0.5, 2.0])
+def test_a_speed_lets_files_be_as_much_longer_than_the_manifest_as_they_may_be(sounds: Path, speed: float) -> None:
+    soundfile.write(sounds / "a.wav", low_noise(0, RATE + 159), RATE)
+    manifest = sounds / "one.jsonl"
+    write_manifest(manifest, [Utterance(sounds / "a.wav", 1.0, "GO", "a")])
+    run = write_untrained_run(sounds / "run", with_manifests(SMALL_CONFIG, manifest))
+    assert cli.main(["evaluate", str(run), "--speeds", str(speed)]) == 0
+    [numbers] = (run / "conditions").glob("*.json")
+    assert json.loads(numbers.read_text())["conditions"][1]["utterances"] == 1
 
 
 @pytest.mark.parametrize(
@@ -144,8 +159,10 @@ def test_evaluate_prints_and_stores_every_condition(sounds: Path, capsys: pytest
     [
         ("--noise none", "error: --noise must be a folder or a manifest, got none, which does not exist"),
         ("--speeds 3", "--speeds must be 0.5 to 2, got (3.0,)"),
-        ("--snr 1000", "--snr must be -100 to 100 dB, got (1000.0,)"),
+        ("--noise noise --snr 1000", "--snr must be -100 to 100 dB, got (1000.0,)"),
         ("--codecs opus", "--codecs"),
+        ("--snr 10", "--snr must be used with --noise, got (10.0,)"),
+        ("--noise noise --snr", "--snr must hold at least one ratio with --noise, got ()"),
     ],
 )
 def test_wrong_conditions_are_refused_first(

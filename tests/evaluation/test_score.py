@@ -46,7 +46,7 @@ def test_rates_speakers_comparison_and_every_utterance(
     assert "heard.ctm: WER 57.14% (4 errors in 7 words: 2 substituted, 1 deleted, 1 inserted)" in output
     assert "ben                  WER  66.67% (2 errors in 3 words)" in output
     assert "against better.ctm: WER 57.14% and 42.86%, difference +14.29 points" in output
-    assert "2 references (STM)" in caplog.text
+    assert "2 references of said.stm (STM) and heard.ctm (CTM), matched by time" in caplog.text
     lines = [json.loads(line) for line in Path("out/all.jsonl").read_text().splitlines()]
     assert [line["hypothesis"] for line in lines] == ["show me flight", "ok it's arivedec chi"]
     assert cli.main("score said.stm heard.ctm --rules rules.toml --weights nist".split()) == 0
@@ -59,7 +59,7 @@ def test_what_is_missing_is_told(
 ) -> None:
     Path("less.ctm").write_text(HEARD[: HEARD.index("talk 1 2.10")])
     assert cli.main(["score", "said.stm", "less.ctm", "--rules", "rules.toml"]) == 0
-    assert "less.ctm has nothing for 1 of 2 references, which count as deleted: talk-1-2.00-5.00" in caplog.text
+    assert "less.ctm has nothing for 1 of 2 references, which count as deleted: talk-1-ben-2.00-5.00" in caplog.text
     assert "WER 71.43% (5 errors in 7 words" in capsys.readouterr().out
 
 

@@ -32,12 +32,14 @@ def test_rules_are_applied_in_their_order(tmp_path: Path) -> None:
         """,
     )
     assert read("Okay, uh, [NOISE] it's twenty-one -- 'CAN NOT'!") == "ok it's twenty-one cannot"
+    assert read("it\u2019s twenty\u2011one") == "it's twenty-one"
     assert read("can not do can not okays gone") == "can't cannot okays"
     assert str(read) == "case lower, no punctuation, 2 words removed, 4 replaced"
 
 
 def test_words_are_removed_with_and_without_punctuation(tmp_path: Path) -> None:
-    assert rules(tmp_path, 'remove = ["<unk>", "a b"]')("<unk> x <UNK> a c b") == "x <UNK> c"
+    assert rules(tmp_path, 'remove = ["<unk>", "a"]')("<unk> x <UNK> a c b") == "x <UNK> c b"
+    assert rules(tmp_path, '[replace]\n"you know" = ""')("you are what you know") == "you are what"
 
 
 def test_a_replacement_is_not_replaced_again(tmp_path: Path) -> None:
@@ -50,8 +52,9 @@ def test_a_replacement_is_not_replaced_again(tmp_path: Path) -> None:
         ("case = 'lower", r"rules.toml must be TOML, got: "),
         ("cases = 'lower'", r"rules.toml: cases must be one of case, punctuation, remove, replace"),
         ("case = 'title'", r"rules.toml: case must be one of keep, lower, upper, got 'title'"),
-        ("remove = 'uh'", r"rules.toml: remove must be a list of words"),
-        ("remove = [' ']", r"rules.toml: remove must be a list of words"),
+        ("remove = 'uh'", r"rules.toml: remove must be a list of single words"),
+        ("remove = [' ']", r"rules.toml: remove must be a list of single words"),
+        ("remove = ['you know']", r"must be a list of single words, .* Write a phrase as \[replace\]"),
         ("replace = ['a']", r"rules.toml: replace must be a table of texts for texts"),
         ("[replace]\na = 1", r"rules.toml: replace must be a table of texts for texts"),
         ("[replace]\n' ' = 'a'", r"rules.toml: replace must be a table of texts for texts"),

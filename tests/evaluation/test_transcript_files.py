@@ -70,6 +70,29 @@ def test_first_words_are_names_if_both_files_have_the_same_and_each_once(tmp_pat
     assert texts(found) == [("u1", "one", "won"), ("u2", "two", "")]
     found = paired(tmp_path, ("a.txt", "go left\ngo right\n"), ("b.txt", "go right\ngo left\n"))
     assert texts(found) == [("line 1", "go left", "go right"), ("line 2", "go right", "go left")]
+    assert found.matched == "line"
+
+
+def test_first_words_that_are_mostly_the_same_are_names(tmp_path: Path) -> None:
+    found = paired(tmp_path, ("a.txt", "u1 one\nu2 two\nu3 three\n"), ("b.txt", "u3 tree\nu1 won\n"))
+    assert texts(found) == [("u1", "one", "won"), ("u2", "two", ""), ("u3", "three", "tree")]
+    assert (found.missing, found.matched) == (["u2"], "name")
+    found = paired(tmp_path, ("a.txt", "anna one\nben two\n"), ("b.txt", "ben to\nanna won\n"))
+    assert texts(found) == [("anna", "one", "won"), ("ben", "two", "to")]
+    with pytest.raises(InputError, match=r"b.txt, line 2 must name an utterance of .*a.txt, got u4; 1 of 2"):
+        paired(tmp_path, ("a.txt", "u1 one\nu2 two\n"), ("b.txt", "u1 one\nu4 two\n"))
+    with pytest.raises(InputError, match=r"b.txt must have the names of .*a.txt, got '?1 of 3 in common"):
+        paired(tmp_path, ("a.txt", "u1 a\nu2 b\nu3 c\n"), ("b.txt", "u1 a\nu4 b\nu5 c\n"))
+
+
+def test_segments_of_a_file_and_paths_are_names(tmp_path: Path) -> None:
+    rows = [
+        f'{{"audio_filepath": "t.wav", "offset": {place}, "text": "{text}"}}\n' for place, text in ((0, 1), (2.5, 2))
+    ]
+    found = paired(tmp_path, ("a.jsonl", "".join(rows)), ("b.jsonl", "".join(reversed(rows))))
+    assert texts(found) == [("t.wav", "1", "1"), ("t.wav at 2.5 s", "2", "2")]
+    found = paired(tmp_path, ("said.jsonl", MANIFEST), ("h.txt", "/audio/y.wav TO\n/audio/x.wav WON\n"))
+    assert [heard for _, heard in found.pairs] == ["WON", "TO"]
 
 
 def test_what_was_not_recognised_is_named_and_counts(tmp_path: Path) -> None:
@@ -97,9 +120,9 @@ talk 1 6.00 0.30 MORE
 """
     found = paired(tmp_path, ("a.stm", STM), ("b.ctm", ctm))
     assert texts(found) == [
-        ("talk-1-0.00-2.00", "one two", "ONE TWO"),
-        ("talk-1-3.00-5.00", "three", "THREE MORE"),
-        ("other-A-0.00-1.00", "", ""),
+        ("talk-1-anna-0.00-2.00", "one two", "ONE TWO"),
+        ("talk-1-ben-3.00-5.00", "three", "THREE MORE"),
+        ("other-A-ben-0.00-1.00", "", ""),
     ]
     assert (found.ignored, found.missing) == (1, [])
     assert [text.speaker for text, _ in found.pairs] == ["anna", "ben", "ben"]
@@ -114,8 +137,8 @@ def test_recordings_of_ctm_files_are_texts_and_their_channels_too(tmp_path: Path
 @pytest.mark.parametrize(
     ("references", "hypotheses", "message"),
     [
-        (("a.trn", "x (u1)\ny (u1)"), ("b.trn", "x (u1)"), r"a.trn, line 2 must have a name of its own, got u1 again"),
-        (("a.trn", "x (u1)"), ("b.trn", "x (u1)\nx (u9)"), r"b.trn, line 2 must name an utterance of .*, got u9"),
+        (("a.trn", ";; a comment\nx (u1)\ny (u1)"), ("b.trn", "x (u1)"), r"a.trn, line 3 must have a name of its own"),
+        (("a.trn", "x (u1)"), ("b.trn", "x (u1)\nx (u9)"), r"b.trn, line 2 must name an utterance .*, got u9; 1"),
         (("a.trn", "x u1"), ("b.trn", "x (u1)"), r"a.trn, line 1 must be WORDS \(NAME\), got 'x u1'"),
         (("a.trn", "{ x / y } z (u1)"), ("b.trn", "x (u1)"), r"line 1 must have no alternatives in braces"),
         (("a.stm", STM), ("b.txt", "one"), r"b.txt must be a CTM file, since the references are segments"),

@@ -43,9 +43,7 @@ def test_log_probabilities_are_the_scaled_mean(runs: list[Path], engine: EngineN
     assert log_probs.dtype == np.float32
 
 
-def test_a_model_with_itself_is_that_model(
-    runs: list[Path], config: Config, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_with_itself_is_that_model(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     written = []
     kinds: tuple[list[str], ...] = (
         [],
@@ -63,8 +61,11 @@ def test_a_model_with_itself_is_that_model(
     assert voted["loss"] == pytest.approx(alone["loss"], rel=1e-6)
     assert twice["loss"] == pytest.approx(alone["loss"], rel=1e-4)
     assert other["loss"] != pytest.approx(alone["loss"], rel=1e-4)
-    digests = {each["provenance"]["weights_digest"] for each in written}
-    assert len(digests) == 4
+    assert [each["provenance"]["decoding"].get("combine") for each in written] == [None, "average", "average", "rover"]
+    assert str(runs[1]) in other["provenance"]["decoding"]["with"][0]
+    assert cli.main(["summary", str(runs[0])]) == 0
+    tables = capsys.readouterr().out
+    assert tables.count("| run | seed |") == 4  # an ensemble has a table of its own
 
 
 def test_transcribe_and_load_take_several(runs: list[Path], config: Config, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,14 +81,14 @@ def test_transcribe_and_load_take_several(runs: list[Path], config: Config, caps
     mean = capsys.readouterr().out.strip()
     assert ds2_jax.load(runs[0], others=runs[1:], combine="average").transcribe(audio).text == mean
     assert mean not in [text, *(each.text for each in alone)]
-    with pytest.raises(InputError, match=r"RUN must be one model to recognise a stream, got 3\. Leave --with out"):
+    with pytest.raises(InputError, match=r"RUN must be one model to recognise a stream, got 3\. Leave --with"):
         together.stream(16_000).feed(noise(1.0))
 
 
 def test_the_report_of_votes_shows_the_first_model(runs: list[Path], tmp_path: Path) -> None:
     assert cli.main(["evaluate", str(runs[0]), "--with", str(runs[1]), "--report", str(tmp_path / "report")]) == 0
     report = json.loads((tmp_path / "report/report.json").read_text())
-    assert report["decoding"] == "votes of 2: greedy"
+    assert report["decoding"].startswith(f"votes of 2: greedy, with {runs[1]} (")
 
 
 def test_models_that_do_not_fit_are_refused(
@@ -106,3 +107,26 @@ def test_models_that_do_not_fit_are_refused(
     words = ["transcribe", str(runs[0]), "a.wav", "--with", str(runs[1]), "--beam-runner", "DirectRunner"]
     assert cli.main(words) == 1
     assert "--with must be used without --beam-runner" in capsys.readouterr().err
+
+
+def test_log_probabilities_and_alignment_are_those_of_the_first(runs: list[Path], config: Config) -> None:
+    audio = str(config.data.test).replace("all.jsonl", "all0.wav")
+    together, alone = ds2_jax.load(runs[0], others=runs[1:]), ds2_jax.load(runs[0])
+    np.testing.assert_array_equal(together.log_probs(audio), alone.log_probs(audio))
+    assert together.align(audio, "GO") == alone.align(audio, "GO")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--num-best", "3"], "--num-best must be 1 if several models vote, got 3. Use --combine average"),
+        (["--combine", "average"], ""),
+    ],
+)
+def test_several_readings_are_refused_by_votes(
+    runs: list[Path], words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["evaluate", str(runs[0]), "--with", str(runs[1]), *words]) == bool(message)
+    assert message in capsys.readouterr().err
+    assert cli.main(["evaluate", str(runs[0]), "--combine", "average"]) == 1
+    assert "--combine must be used with --with, got 'average'. Name other models." in capsys.readouterr().err

@@ -58,9 +58,8 @@ def by_speaker(results: Iterable[Result]) -> list[Group]:
 
 
 def by_length(results: Sequence[Result]) -> list[Group]:
-    """Groups results by duration, the shortest first; no groups if no duration is known, and no empty ones."""
-    if not any(result.utterance.duration for result in results):
-        return []
+    """Groups results by duration, the shortest first; without those of unknown duration, and without empty groups."""
+    results = [result for result in results if result.utterance.duration]
     edges = (0.0, *LENGTHS)
     groups: dict[float, list[Result]] = {edge: [] for edge in edges}
     for result in results:

@@ -27,7 +27,7 @@ def test_unknown_speakers_are_a_group_beside_others_only() -> None:
 
 
 def test_lengths_are_bins_without_gaps_or_empty_ones() -> None:
-    groups = by_length([result("A", "A", seconds=each) for each in (0.0, 0.99, 2.0, 2.999, 3.0, 24.0, 3600.0)])
+    groups = by_length([result("A", "A", seconds=each) for each in (0.0, 0.01, 0.99, 2.0, 2.999, 3.0, 24.0, 3600.0)])
     assert [(group.name, group.utterances) for group in groups] == [
         ("0–1 s", 2),
         ("2–3 s", 2),
