@@ -38,9 +38,9 @@ def account(evaluation: Evaluation, title: str) -> str:
         )
         lines.append(f"{heading}:")
         lines += [
-            f"  {name:20} WER {n.rate:7.2%} ({n.edits} errors in {n.reference_length} words)"
+            f"  {name or '(not known)':20} WER {n.rate:7.2%} ({n.edits} errors in {n.reference_length} words)"
             for name, n in worst
-            if n.reference_length
+            if n.reference_length or n.edits
         ]
     lines += confidence_lines(evaluation)
     shown = evaluation.results[:: -(-len(evaluation.results) // SHOWN_UTTERANCES)]

@@ -11,6 +11,7 @@ import tyro
 
 from ds2_jax.evaluation.summary import RUNS, distinct
 from ds2_jax.runs.run_folder import METRIC_LOG, read_metric_log
+from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import writing
 from ds2_jax.system.markdown import table
@@ -22,8 +23,9 @@ NAME = "curves.png"
 SIZE = (13.0, 7.5)
 """Width and height in inches, at 100 pixels each."""
 COLOURS = ("#2f5fc4", "#d1602c", "#3c8d5a", "#8a4fae", "#b59410", "#c04a78", "#4aa3b5", "#6b6b6b")
-SMOOTHED_OVER = 0.02
-"""A thick line is the median over this share of a run's steps."""
+NUM_MEDIANS, NUM_POINTS = 100, 4000
+"""A thick line has so many medians of a run's steps, and a thin one at most so many of the steps."""
+LARGEST = 2**53
 
 
 class Curves(NamedTuple):
@@ -74,6 +76,7 @@ def plot(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS], out: Pat
     curves = [read_curves(folder, name) for folder, name in zip(folders, names, strict=True)]
     if ended := [run.per_epoch for run in curves if run.epochs]:  # a run in its first epoch may be like the others
         curves = [run if run.epochs else run._replace(per_epoch=ended[0]) for run in curves]
+    require(out is None or out.suffix == ".png", "--out", "be a .png file", str(out), "Give another name.")
     path = out or (folders[0] / NAME if len(folders) == 1 else Path(NAME))
     draw(path, curves)
     print("\n".join(describe(curves)))
@@ -93,7 +96,7 @@ def read_curves(folder: Path, name: str) -> Curves:
         rule = f"be the folder of a training with steps in {METRIC_LOG}"
         raise InputError(f"{folder} must {rule}, got none. Give the folder of a run.")
     epochs = [line for line in lines if "epoch_seconds" in line or ("epoch" in line and "loss" not in line)]
-    epochs = [line for line in epochs if _is_number(line.get("epoch")) and line["epoch"] >= 1]
+    epochs = [line for line in epochs if _is_number(line.get("epoch")) and line["epoch"] >= 1 and line["step"] >= 1]
     return Curves(name, steps, epochs, epochs[-1]["step"] / epochs[-1]["epoch"] if epochs else 1.0)
 
 
@@ -103,8 +106,8 @@ def describe(curves: Sequence[Curves]) -> list[str]:
     for run in curves:
         places, wers = run.of_epochs("dev_wer")
         best = f"{wers.min():.2%} in epoch {places[wers.argmin()]:.0f}" if len(wers) else "–"
-        losses = [run.of_epochs(f"{split}_loss")[1] for split in ("train", "dev")]
-        last = [f"{values[-1]:.2f}" if len(values) else "–" for values in losses]
+        losses = [run.epochs[-1].get(f"{split}_loss") if run.epochs else None for split in ("train", "dev")]
+        last = [f"{loss:.2f}" if type(loss) in (int, float) else "–" for loss in losses]  # NaN too
         seconds = [line["wall_seconds"] for line in (*run.steps, *run.epochs) if "wall_seconds" in line]
         time = f"{max(seconds) / 60:.1f} min" if seconds else "–"
         rows.append([run.name, f"{len(run.epochs)}", best, *last, time])
@@ -129,7 +132,7 @@ def draw(path: Path, curves: Sequence[Curves]) -> None:
         loss.plot(*run.of_epochs("dev_loss"), color=colour, linestyle="--", marker="o", markersize=3)
         wer.plot(*_percent(run.of_epochs("dev_wer")), color=colour, marker="o", markersize=3)
         wer.plot(*_percent(run.of_epochs("dev_cer")), color=colour, marker="o", markersize=3, linestyle=":", alpha=0.6)
-        rate.plot(*run.of_steps("learning_rate"), color=colour, linewidth=1.5, label=run.name)
+        rate.plot(*run.of_steps("learning_rate"), color=colour, linewidth=1.5, label=_plain(run.name))
         _smooth(gradient, run.of_steps("grad_norm"), colour)
         _smooth(speed, run.of_steps("hours_per_hour"), colour)
         waiting.plot(*run.waiting, color=colour, marker="o", markersize=3)
@@ -148,7 +151,8 @@ def draw(path: Path, curves: Sequence[Curves]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(left=0)
     for axes in (loss, gradient):
-        axes.set_yscale("log")
+        if any((line.get_ydata() > 0).any() for line in axes.get_lines()):
+            axes.set_yscale("log")
     for axes in (wer, rate, speed, waiting):
         axes.set_ylim(bottom=0)
     for axes in (gradient, speed, waiting):
@@ -160,18 +164,26 @@ def draw(path: Path, curves: Sequence[Curves]) -> None:
 
 
 def _smooth(axes: "Axes", columns: tuple[np.ndarray, np.ndarray], colour: str) -> None:
-    """Draws every value lightly, and their running median."""
+    """Draws the values lightly, and medians of them."""
     places, values = columns
-    axes.plot(places, values, color=colour, alpha=0.2, linewidth=0.8)
-    width = max(1, round(SMOOTHED_OVER * len(values)))
-    if len(values) >= width > 1:
-        medians = np.median(np.lib.stride_tricks.sliding_window_view(values, width), axis=-1)
-        places, values = places[width // 2 :][: len(medians)], medians
-    axes.plot(places, values, color=colour, linewidth=1.5)
+    thin = slice(None, None, -(-len(values) // NUM_POINTS) or 1)
+    axes.plot(
+        places[thin], values[thin], color=colour, alpha=0.2, linewidth=0.8, marker="." if len(values) == 1 else ""
+    )
+    count = min(NUM_MEDIANS, len(values))
+    if count:
+        medians = [np.median(part) for part in np.array_split(values, count)]
+        middles = [np.mean(part) for part in np.array_split(places, count)]
+        axes.plot(middles, medians, color=colour, linewidth=1.5)
 
 
 def _percent(columns: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return columns[0], 100 * columns[1]
+
+
+def _plain(name: str) -> str:
+    """Writes a name so that matplotlib neither hides it nor reads it as mathematics."""
+    return f" {name}".replace("$", r"\$") if name.startswith("_") else name.replace("$", r"\$")
 
 
 def _columns(rows: Iterable[tuple[float, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -181,4 +193,4 @@ def _columns(rows: Iterable[tuple[float, Any]]) -> tuple[np.ndarray, np.ndarray]
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    return (type(value) is float and math.isfinite(value)) or (type(value) is int and abs(value) < LARGEST)

@@ -77,10 +77,20 @@ def _count(reference: Sequence[str], hypothesis: Sequence[str]) -> ErrorCount:
 
 
 def _count_as_sclite(reference: Sequence[str], hypothesis: Sequence[str]) -> ErrorCount:
-    """Goes back from the end along the least costs.
+    path = sclite_path(reference, hypothesis)
+    deletions, insertions = (sum(place[side] is None for place in path) for side in (1, 0))
+    wrong = sum(i is not None and j is not None and reference[i] != hypothesis[j] for i, j in path)
+    return ErrorCount(wrong, deletions, insertions, len(reference))
 
-    In a tie, two words beside each other come first, then an insertion. 4,000 pairs of texts, 25 of them with ties,
-    showed that sclite does so.
+
+def sclite_path(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[int | None, int | None]]:
+    """Aligns words as sclite does; it needs 4 bytes for each pair of them.
+
+    In a tie, going back from the end, two words beside each other come first, then an insertion. 4,000 pairs of texts,
+    25 of them with ties, showed that sclite does so.
+
+    Returns:
+        The places of the words in order; None for a word that the other text lacks.
     """
     heard = np.array(hypothesis, dtype=object)
     costs = np.empty((len(reference) + 1, len(heard) + 1), np.int32)
@@ -90,14 +100,16 @@ def _count_as_sclite(reference: Sequence[str], hypothesis: Sequence[str]) -> Err
         costs[i + 1, 1:] = np.minimum(costs[i + 1, 1:], costs[i, :-1] + SUBSTITUTION * (heard != word))
         costs[i + 1] = np.minimum.accumulate(costs[i + 1] - insertions) + insertions
     i, j = len(reference), len(heard)
-    substitutions = deletions = inserted = 0
+    path: list[tuple[int | None, int | None]] = []
     while i or j:
-        wrong = bool(i and j and reference[i - 1] != heard[j - 1])
-        if i and j and costs[i, j] == costs[i - 1, j - 1] + SUBSTITUTION * wrong:
-            substitutions += wrong
+        beside = i and j and costs[i - 1, j - 1] + SUBSTITUTION * (reference[i - 1] != heard[j - 1])
+        if i and j and costs[i, j] == beside:
             i, j = i - 1, j - 1
+            path.append((i, j))
         elif j and costs[i, j] == costs[i, j - 1] + OTHER:
-            inserted, j = inserted + 1, j - 1
+            j -= 1
+            path.append((None, j))
         else:
-            deletions, i = deletions + 1, i - 1
-    return ErrorCount(substitutions, deletions, inserted, len(reference))
+            i -= 1
+            path.append((i, None))
+    return path[::-1]

@@ -1,5 +1,6 @@
 """Runs the command `score`: compares texts of any recogniser with references, in the way of `evaluate`."""
 
+import collections
 import logging
 from pathlib import Path
 
@@ -12,7 +13,15 @@ from ds2_jax.evaluation.report.rival import Rival, compare
 from ds2_jax.evaluation.report.shown import without_sound
 from ds2_jax.evaluation.results import Evaluation, Result, write_utterances
 from ds2_jax.evaluation.scoring_rules import Rules, read_rules
-from ds2_jax.evaluation.transcript_files import HYPOTHESIS_KEYS, REFERENCE_KEYS, names, pair, read_transcripts
+from ds2_jax.evaluation.transcript_files import (
+    HYPOTHESIS_KEYS,
+    REFERENCE_KEYS,
+    Transcripts,
+    names,
+    pair,
+    read_transcripts,
+)
+from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import make_writable
 
@@ -47,9 +56,10 @@ def score(
     if report_folder is not None:
         make_folder(report_folder)
     if out is not None:
-        make_writable(out.parent)
-    evaluation = _compare(references, hypotheses, rules, weights)
-    others = _compare(references, against, rules, weights) if against else None
+        check_is_new(out, references, hypotheses, against)
+    said = read_transcripts(references, REFERENCE_KEYS)
+    evaluation = _compare(said, hypotheses, rules, weights)
+    others = _compare(said, against, rules, weights) if against else None
     print(account(evaluation, str(hypotheses)), flush=True)
     comparison = None
     if others is not None:
@@ -66,8 +76,8 @@ def score(
     return evaluation
 
 
-def _compare(references: Path, hypotheses: Path, rules: Rules, weights: Weights) -> Evaluation:
-    said, heard = read_transcripts(references, REFERENCE_KEYS), read_transcripts(hypotheses, HYPOTHESIS_KEYS)
+def _compare(said: Transcripts, hypotheses: Path, rules: Rules, weights: Weights) -> Evaluation:
+    references, heard = said.path, read_transcripts(hypotheses, HYPOTHESIS_KEYS)
     found = pair(said, heard)
     if not found.pairs:
         raise InputError(f"{references} must hold a text to score, got only segments that are not scored.")
@@ -78,9 +88,27 @@ def _compare(references: Path, hypotheses: Path, rules: Rules, weights: Weights)
         logger.warning(f"{hypotheses} has nothing for {counts}, which count as deleted: {names(found.missing)}")
     if found.ignored:
         logger.info(f"{found.ignored:,} words are in segments that are not scored")
-    results = []
+    if len(found.pairs) > 1 and all(text.text == hypothesis for text, hypothesis in found.pairs):
+        logger.warning(f"every text of {hypotheses} equals its reference: are these the recognised texts?")
+    results, taken = [], collections.Counter[str]()
     for text, hypothesis in found.pairs:
-        reference, name = rules(text.text), text.names[0]
+        reference, name = rules(text.text), next(filter(None, text.names))
+        taken[name] += 1
+        if taken[name] > 1:  # segments of a recording with the same times
+            name = f"{name}#{taken[name]}"
         utterance = Utterance(Path(name), text.end - text.start, reference, name, text.speaker)
         results.append(Result(utterance, reference, rules(hypothesis), weights=weights))
     return Evaluation(results, None)
+
+
+def check_is_new(out: Path, *inputs: Path | None) -> None:
+    """Checks, before anything is scored, that a file can be written and replaces none that is read.
+
+    Raises:
+        InputError: it cannot.
+    """
+    regular = bool(out.name) and (out.is_file() or not out.exists()) and not out.is_symlink()
+    require(regular, "--out", "be a file", str(out), "Give another name.")
+    same = out.exists() and any(each is not None and each.exists() and out.samefile(each) for each in inputs)
+    require(not same, "--out", "be a new file, not one that is read", str(out), "Give another name.")
+    make_writable(out.parent)

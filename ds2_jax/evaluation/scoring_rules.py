@@ -39,7 +39,7 @@ class Rules:
         words = [word for word in self._words(text) if word not in self._removed]
         phrases, found, place = self._phrases, [], 0
         while place < len(words):
-            lengths = range(min(max(map(len, phrases), default=0), len(words) - place), 0, -1)
+            lengths = range(min(self._longest, len(words) - place), 0, -1)
             length = next((n for n in lengths if tuple(words[place : place + n]) in phrases), 0)
             found += phrases[tuple(words[place : place + length])] if length else [words[place]]
             place += length or 1
@@ -50,7 +50,13 @@ class Rules:
         words = self._one_case(text).split()
         if self.punctuation == "keep":
             return words
-        return " ".join(word if word in self._removed else _spoken(word) for word in words).split()
+        return " ".join(_spoken(word) for word in words if not self._is_removed(word)).split()
+
+    def _is_removed(self, word: str) -> bool:
+        """Whether a word such as [noise] is to be removed, with punctuation around it or not."""
+        return any(
+            word == each or (each in word and not _spoken(word.replace(each, "")).strip()) for each in self._removed
+        )
 
     def _one_case(self, text: str) -> str:
         changed = text.lower() if self.case == "lower" else text.upper() if self.case == "upper" else text
@@ -63,6 +69,10 @@ class Rules:
     @functools.cached_property
     def _phrases(self) -> dict[tuple[str, ...], list[str]]:
         return {tuple(self._words(each)): self._words(instead) for each, instead in self.replace}
+
+    @functools.cached_property
+    def _longest(self) -> int:
+        return max(map(len, self._phrases), default=0)
 
     def __str__(self) -> str:
         listed = [f"case {self.case}"] if self.case != "keep" else []
@@ -82,7 +92,11 @@ def _spoken(word: str) -> str:
         return word[place] in INSIDE_WORDS and before.isalnum() and after.isalnum()
 
     plain = {each: shapes[0] for shapes in SHAPES for each in shapes}
-    return "".join(plain.get(character, character) if stays(place) else " " for place, character in enumerate(word))
+
+    def instead(character: str) -> str:
+        return "" if unicodedata.category(character) == "Cf" else " "  # an invisible character divides no word
+
+    return "".join(plain.get(c, c) if stays(place) else instead(c) for place, c in enumerate(word))
 
 
 def read_rules(path: Path) -> Rules:
@@ -100,7 +114,7 @@ def read_rules(path: Path) -> Rules:
     """
     try:
         table: dict[str, Any] = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, and deep nesting, too
         raise InputError(f"{path} must be TOML, got: {error}. Correct it.") from error
     known = [field.name for field in dataclasses.fields(Rules)]
     for name in table:

@@ -1,7 +1,9 @@
 """Reads transcripts from the files of other tools, and finds what was recognised for each reference."""
 
 import collections
+import itertools
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -9,8 +11,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ds2_jax.data.manifest import read_text
-from ds2_jax.system.checks import require
+from ds2_jax.system.checks import UNPRINTABLE, require
 from ds2_jax.system.errors import NO_JSON, InputError, shorten
+
+logger = logging.getLogger(__package__)
 
 Form = Literal["JSON lines", "CTM", "STM", "trn", "text"]
 IGNORED = "ignore_time_segment_in_scoring"
@@ -20,6 +24,8 @@ HYPOTHESIS_KEYS = ("hypothesis", "pred_text", "text", "transcript")
 """Keys of the text in JSON lines: of results of `evaluate`, of NeMo, of manifests and of `transcribe`."""
 LABELS = re.compile(r"^<(?:[^<>\s]*,[^<>\s]*|o|na)>\s*", re.IGNORECASE)
 """Labels of an STM segment, such as <o,f0,male>; <unk> is a word."""
+LONGEST = 1e9
+"""Seconds that no recording lasts."""
 TRN = re.compile(r"(.*)\(([^()\s]+)\)\s*")
 
 
@@ -27,7 +33,8 @@ class Text(NamedTuple):
     """A transcript of a file.
 
     Attributes:
-        names: what it may be called, the best name first; empty if it has only its place in the file.
+        names: its id, the path of its recording, the name of that file without folder and suffix, and the id that a
+            manifest would give it; "" for what is not known. Empty if it has only its place in the file.
         text: the words as written.
         place: where it stands, such as "line 3".
         speaker: name of the speaker; "" if unknown.
@@ -86,7 +93,7 @@ def read_transcripts(path: Path, keys: Sequence[str]) -> Transcripts:
 
     Args:
         path: the file, in UTF-8.
-        keys: the keys of JSON lines that hold the text, the first that is there counts.
+        keys: the keys of JSON lines that may hold the text. The first that a line has counts for all lines.
 
     Raises:
         InputError: the file cannot be read, or has a line of another form.
@@ -100,15 +107,12 @@ def read_transcripts(path: Path, keys: Sequence[str]) -> Transcripts:
         read: Callable[[str, str], Text] = _ctm_word if suffix == ".ctm" else _stm_segment
         form: Form = "CTM" if suffix == ".ctm" else "STM"
     elif suffix in (".jsonl", ".json") or (suffix != ".trn" and re.match(r'\s*\{\s*"', content)):
-        read, form = (lambda line, where: _json_text(line, where, keys)), "JSON lines"
+        return Transcripts(path, "JSON lines", _read_json(path, lines, keys))
     elif suffix == ".trn" or (lines and all(TRN.fullmatch(line) for _, line in lines)):
         read, form = _trn_text, "trn"
     else:
         plain = content.removesuffix("\n").split("\n") if content else []
-        texts = [Text((), line, f"line {number}") for number, line in enumerate(plain, 1)]
-        require(bool(lines), str(path), "hold transcripts", "an empty file")
-        return Transcripts(path, "text", texts)
-    require(bool(lines), str(path), "hold transcripts", "an empty file")
+        return Transcripts(path, "text", [Text((), line, f"line {number}") for number, line in enumerate(plain, 1)])
     found = [read(line, f"{path}, line {number}")._replace(place=f"line {number}") for number, line in lines]
     return Transcripts(path, form, found)
 
@@ -183,7 +187,7 @@ def _stm_segment(line: str, where: str) -> Text:
     begin, stop = _seconds(start, where), _seconds(end, where)
     require(begin <= stop, where, "have its end behind its start", f"{start} {end}", "Correct it.")
     text = LABELS.sub("", words)
-    _refuse_alternatives(text, where)
+    text = _words(text, where)
     name = f"{recording}-{channel}-{speaker}-{begin:.2f}-{stop:.2f}"
     return Text((name,), text, "", speaker, (recording, channel), begin, stop)
 
@@ -192,40 +196,71 @@ def _trn_text(line: str, where: str) -> Text:
     found = TRN.fullmatch(line)
     if found is None:
         raise InputError(f"{where} must be WORDS (NAME), got {shorten(repr(line))}. Correct it.")
-    _refuse_alternatives(found[1], where)
     speaker = re.split("[-_]", found[2])[0] if re.search("[-_]", found[2]) else ""  # as sclite's -i wsj and spu_id do
-    return Text((found[2],), found[1].strip(), "", speaker)
+    return Text((found[2],), _words(found[1], where), "", speaker)
 
 
-def _refuse_alternatives(text: str, where: str) -> None:
+def _words(text: str, where: str) -> str:
+    """Removes @, which stands for nothing.
+
+    Raises:
+        InputError: the text has alternatives, as in { a / b }.
+    """
     advice = "Write one reading; a rules file can make others equal."
-    require(not re.search(r"(^|\s)[{}](\s|$)", text), where, "have no alternatives in braces", shorten(text), advice)
+    require(not re.search("[{}]", text), where, "have no alternatives in braces", shorten(text), advice)
+    return " ".join(word for word in text.split() if word != "@")
 
 
-def _json_text(line: str, where: str, keys: Sequence[str]) -> Text:
+def _read_json(path: Path, lines: Sequence[tuple[int, str]], keys: Sequence[str]) -> list[Text]:
+    """Reads JSON lines. Lines without an id are named as in manifests; `transcribe`'s lines of errors are left out."""
+    rows = [(f"line {number}", _json_object(line, f"{path}, line {number}")) for number, line in lines]
+    key = next((each for each in keys if any(each in row for _, row in rows)), None)
+    taken = collections.Counter(_string(row, "id", f"{path}, {place}") for place, row in rows)
+    texts = []
+    for place, row in rows:
+        where = f"{path}, {place}"
+        if "error" in row and key not in row:
+            logger.warning(f"{where} has the error {shorten(str(row['error']))} instead of a text")
+            continue
+        if key is None:
+            raise InputError(f"{where} must have one of the keys {', '.join(keys)}, got {', '.join(row)}. Add it.")
+        require(key in row, f"{where}: {key}", "be present, as in other lines", ", ".join(row), "Add it.")
+        require(isinstance(row[key], str | int), f"{where}: {key}", "be a string", row[key])
+        text, speaker, name = (_string(row, each, where) for each in (key, "speaker", "id"))
+        audio = next((_string(row, each, where) for each in ("audio", "audio_filepath", "file") if row.get(each)), "")
+        offset, duration = (_number(row.get(each)) for each in ("offset", "duration"))
+        stem = audio and Path(audio).stem
+        numbered = ""
+        if not name and stem:
+            taken[stem] += 1
+            numbered = stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"
+        part = f" at {offset:g} s" if offset else ""  # a segment of the file
+        names = (name, audio and audio + part, stem and stem + part, numbered)
+        texts.append(Text(names if any(names) else (), text, place, speaker, end=duration))
+    return texts
+
+
+def _json_object(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except NO_JSON as error:
-        raise InputError(f"{where} must be a JSON object, got {shorten(repr(line))}. {error}.") from error
-    require(isinstance(row, dict), where, "be a JSON object", row)
-    key = next((each for each in keys if each in row), None)
-    if key is None:
-        raise InputError(f"{where} must have one of the keys {', '.join(keys)}, got {', '.join(row)}. Add it.")
-    text, speaker = _string(row, key, where), _string(row, "speaker", where)
-    audio = next((_string(row, each, where) for each in ("audio", "audio_filepath", "file") if row.get(each)), "")
-    offset = row.get("offset")  # a segment of the file
-    part = f" at {offset:g} s" if type(offset) in (int, float) and offset else ""
-    names = (_string(row, "id", where), audio and audio + part, audio and Path(audio).stem + part)
-    duration = row.get("duration")
-    known = type(duration) in (int, float) and math.isfinite(duration) and duration >= 0
-    end = float(duration) if known else 0.0
-    return Text(tuple(dict.fromkeys(filter(None, names))), text, "", speaker, end=end)
+        advice = "Write an object a line: jq -c . OLD > NEW, or jq -c '.[]' for a list."
+        raise InputError(f"{where} must be a JSON object, got {shorten(repr(line))}. {advice}") from error
+    require(isinstance(row, dict), where, "be a JSON object", row, "Write an object a line: jq -c '.[]' OLD > NEW.")
+    return dict(row)
+
+
+def _number(value: object) -> float:
+    """A number of seconds; 0 for anything else."""
+    return float(value) if type(value) in (int, float) and 0 <= value < LONGEST else 0.0  # type: ignore[arg-type, operator]
 
 
 def _string(row: dict[str, Any], key: str, where: str) -> str:
     value = row.get(key, "")
     value = "" if value is None else str(value) if type(value) is int else value
     require(isinstance(value, str), f"{where}: {key}", "be a string", value)
+    found = UNPRINTABLE.search(value)
+    require(not found, f"{where}: {key}", "have no null character and no unpaired surrogate", value, "Correct it.")
     return str(value)
 
 
@@ -259,9 +294,10 @@ def _with_names(transcripts: Transcripts) -> Transcripts:
     """Takes the first word of each line as its name."""
     named = []
     for text in transcripts.texts:
-        name, _, words = " ".join(text.text.split()).partition(" ")
+        line = text.text.strip()
+        name, _, words = line.partition("\t") if "\t" in line else " ".join(line.split()).partition(" ")
         if name:
-            named.append(text._replace(names=tuple(dict.fromkeys((name, Path(name).stem))), text=words))
+            named.append(text._replace(names=(name, name, Path(name).stem), text=words))
     return transcripts._replace(texts=named)
 
 
@@ -276,30 +312,31 @@ def _by_place(references: Transcripts, hypotheses: Transcripts) -> Pairs:
 
 
 def _by_name(references: Transcripts, hypotheses: Transcripts) -> Pairs:
-    """Uses the first kind of name that both files have and that fits."""
-    kinds = max(1, *(len(text.names) for each in (references, hypotheses) for text in each.texts))
+    """Uses the first kind of name that fits: ids, paths, names of files, and then one kind for another."""
     problems = []
-    for ours in range(kinds):
-        for theirs in range(kinds):
-            try:
-                said = _named(references, ours)
-                heard = _named(hypotheses, theirs)
-            except InputError as error:
-                problems.append(error)
-                continue
-            unknown = [name for name in heard if name not in said]
-            if not unknown:
-                missing = [name for name in said if name not in heard]
-                pairs = [
-                    (text._replace(names=(name,)), heard[name].text if name in heard else "")
-                    for name, text in said.items()
-                ]
-                return Pairs(pairs, "name", missing)
-            where = f"{hypotheses.path}, {heard[unknown[0]].place}"
-            some = f"{shorten(unknown[0])}; {len(unknown)} of {len(heard)} names have no reference"
-            rule = f"name an utterance of {references.path}"
-            problems.append(InputError(f"{where} must {rule}, got {some}. Correct the names."))
+    kinds = [(0, 0), (1, 1), (2, 2), *itertools.permutations(range(4), 2)]  # the place in both files is no name
+    for ours, theirs in kinds:
+        try:
+            said, heard = _named(references, ours), _named(hypotheses, theirs)
+        except InputError as error:
+            problems.append(error)
+            continue
+        unknown = [name for name in heard if name not in said]
+        if not unknown:
+            missing = [_name(text) for name, text in said.items() if name not in heard]
+            return Pairs(
+                [(text, heard[name].text if name in heard else "") for name, text in said.items()], "name", missing
+            )
+        where = f"{hypotheses.path}, {heard[unknown[0]].place}"
+        some = f"{shorten(unknown[0])}; {len(unknown)} of {len(heard)} names have no reference"
+        problems.append(
+            InputError(f"{where} must name an utterance of {references.path}, got {some}. Correct the names.")
+        )
     raise problems[0]
+
+
+def _name(text: Text) -> str:
+    return next(filter(None, text.names))
 
 
 def _named(transcripts: Transcripts, kind: int) -> dict[str, Text]:
@@ -311,8 +348,8 @@ def _named(transcripts: Transcripts, kind: int) -> dict[str, Text]:
     named: dict[str, Text] = {}
     for text in transcripts.texts:
         where = f"{transcripts.path}, {text.place}"
-        require(kind < len(text.names), where, "have a name, such as an id", shorten(text.text), "Add it.")
-        name = text.names[kind]
+        name = text.names[min(kind, len(text.names) - 1)] if text.names else ""
+        require(bool(name), where, "have a name, such as an id", shorten(text.text), "Add it.")
         if name in named:
             raise InputError(f"{where} must have a name of its own, got {name} again. Rename one.")
         named[name] = text
@@ -330,17 +367,22 @@ def _by_time(references: Transcripts, hypotheses: Transcripts) -> Pairs:
             where, rule = f"{hypotheses.path}, {word.place}", f"be of a recording and channel of {references.path}"
             raise InputError(f"{where} must {rule}, got {word.channel}. Correct the names.")
         middle = (word.start + word.end) / 2
-        heard[id(min(own, key=lambda each: _distance(each, middle)))].append(word)
+        near = [each for each in own if not _is_ignored(each) or each.start <= middle <= each.end] or own
+        heard[id(min(near, key=lambda each: _distance(each, middle)))].append(word)
     pairs, missing, ignored = [], [], 0
     for text in references.texts:
         words = [each.text for each in heard[id(text)]]
-        if text.text.strip().lower() == IGNORED:
+        if _is_ignored(text):
             ignored += len(words)
             continue
         pairs.append((text, " ".join(words)))
         if not words and text.text.strip():
             missing.append(text.names[0])
     return Pairs(pairs, "time", missing, ignored)
+
+
+def _is_ignored(segment: Text) -> bool:
+    return segment.text.strip().lower() == IGNORED
 
 
 def _distance(segment: Text, middle: float) -> tuple[float, float]:

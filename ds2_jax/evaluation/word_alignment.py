@@ -6,7 +6,7 @@ import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-from ds2_jax.evaluation.error_rates import Weights, word_errors
+from ds2_jax.evaluation.error_rates import Weights, sclite_path, word_errors
 
 MOST_CELLS = 20_000_000
 """Up to this product of words, words and substitutions, alike words are set beside each other. It takes 160 MB."""
@@ -47,7 +47,7 @@ def align_words(reference: str, hypothesis: str, weights: Weights = "equal") -> 
     if not errors.edits:
         return list(map(WordPair, said, heard))
     if (len(said) + 1) * (len(heard) + 1) * (errors.substitutions + 1) > MOST_CELLS:
-        return _align_anyhow(said, heard)
+        return _align_anyhow(said, heard) if weights == "equal" else _align_as_sclite(said, heard)
     costs = _costs(said, heard, errors.substitutions)
     return _trace(said, heard, costs)
 
@@ -61,7 +61,7 @@ def _costs(said: list[str], heard: list[str], substitutions: int) -> np.ndarray:
         [I + 1, J + 1, S + 1] int64.
     """
     alike = _likeness(said, heard)
-    right = np.array(said)[:, None] == np.array(heard)[None]
+    right = np.array(said, dtype=object)[:, None] == np.array(heard, dtype=object)[None]
     costs = np.full((len(said) + 1, len(heard) + 1, substitutions + 1), len(said + heard) * 2 * EDIT)
     insertions = EDIT * np.arange(len(heard) + 1)[:, None]
     costs[0, :, 0] = insertions[:, 0]
@@ -110,3 +110,8 @@ def _align_anyhow(said: list[str], heard: list[str]) -> list[WordPair]:
         others = [*heard[edit.dest_start : edit.dest_end], *[""] * width][:width]
         pairs += map(WordPair, words, others)
     return pairs
+
+
+def _align_as_sclite(said: list[str], heard: list[str]) -> list[WordPair]:
+    path = sclite_path(said, heard)
+    return [WordPair("" if i is None else said[i], "" if j is None else heard[j]) for i, j in path]

@@ -298,7 +298,7 @@ def read_metric_log(folder: Path) -> list[tuple[str, dict[str, Any]]]:
         InputError: a line is damaged.
     """
     path = folder / METRIC_LOG
-    text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+    text = path.read_bytes().decode("utf-8", "replace") if path.is_file() else ""
     lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
     return [(line, _metrics(line, f"{path}, line {number}")) for number, line in enumerate(lines, start=1)]
 

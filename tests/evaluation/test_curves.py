@@ -1,6 +1,7 @@
 """`plot` draws what metrics.jsonl holds, of runs that have ended or not."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +69,41 @@ def test_what_is_no_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
     ):
         assert cli.main(["plot", *map(str, words)]) == 1
         assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['{"step": 1, "epoch": 1, "loss": 5.0}', '{"step": 2, "epoch": 1, "loss": 4.0}'],
+        ['{"step": 1, "epoch": 1, "loss": NaN, "grad_norm": NaN}'],
+        ['{"step": 1, "epoch": 1, "loss": "high"}', '{"step": 0, "epoch": 1, "epoch_seconds": 1.0, "train_loss": 1.0}'],
+        ['{"step": 1, "epoch": 1, "loss": 1' + "0" * 400 + "}"],
+    ],
+)
+def test_odd_metrics_are_left_out(tmp_path: Path, lines: list[str]) -> None:
+    run = tmp_path / "$\\frac$"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    assert cli.main(["plot", str(run)]) == 0
+    assert size_of(run / "curves.png") == (1300, 750)
+
+
+def test_a_diverged_run_is_seen_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "a")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 12, "epoch": 3, "train_loss": NaN, "epoch_seconds": 1.0}\n')
+    assert cli.main(["plot", str(run)]) == 0
+    assert "| nan | – |" in capsys.readouterr().out
+
+
+def test_a_long_run_takes_little_memory(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", num_steps=20_000, per_epoch=2_000)
+    tracemalloc.start()
+    assert cli.main(["plot", str(run)]) == 0
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+
+
+def test_only_png_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plot", str(write_run(tmp_path / "a")), "--out", "a.pdf"]) == 1
+    assert "--out must be a .png file, got 'a.pdf'" in capsys.readouterr().err

@@ -106,3 +106,34 @@ def test_it_needs_neither_jax_nor_a_model(files: Path) -> None:
 def test_wrong_files_are_named(files: Path, words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words.split()) == 1
     assert message in capsys.readouterr().err
+
+
+def test_segments_with_the_same_times_are_compared_apart(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("twice.stm").write_text("rec 1 s 0 5 good day\nrec 1 s 0 5 good day\n")
+    Path("once.ctm").write_text("rec 1 0.5 1 good\nrec 1 3 1 day\n")
+    assert cli.main(["score", "twice.stm", "once.ctm", "--against", "once.ctm"]) == 0
+    assert "WER 50.00% and 50.00%, difference +0.00 points" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("heard.ctm", "--out must be a new file, not one that is read, got 'heard.ctm'"),
+        (".", "--out must be a file, got '.'"),
+        ("link", "--out must be a file, got 'link'"),
+    ],
+)
+def test_nothing_that_is_there_is_replaced(
+    files: Path, out: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("link").symlink_to("elsewhere")
+    assert cli.main(["score", "said.stm", "heard.ctm", "--out", out]) == 1
+    output = capsys.readouterr()
+    assert message in output.err
+    assert "WER" not in output.out  # it is found before anything is scored
+
+
+def test_references_in_place_of_hypotheses_are_noticed(files: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Path("a.txt").write_text("one two\nthree\n")
+    assert cli.main(["score", "a.txt", "a.txt"]) == 0
+    assert "every text of a.txt equals its reference: are these the recognised texts?" in caplog.text

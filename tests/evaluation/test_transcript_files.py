@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from ds2_jax.evaluation.transcript_files import HYPOTHESIS_KEYS, REFERENCE_KEYS, Pairs, pair, read_transcripts
+from ds2_jax.evaluation.transcript_files import (
+    HYPOTHESIS_KEYS,
+    IGNORED,
+    REFERENCE_KEYS,
+    Pairs,
+    pair,
+    read_transcripts,
+)
 from ds2_jax.system.errors import InputError
 
 
@@ -17,7 +24,7 @@ def paired(folder: Path, references: tuple[str, str], hypotheses: tuple[str, str
 
 
 def texts(found: Pairs) -> list[tuple[str, str, str]]:
-    return [(text.names[0], " ".join(text.text.split()), heard) for text, heard in found.pairs]
+    return [(next(filter(None, text.names)), " ".join(text.text.split()), heard) for text, heard in found.pairs]
 
 
 MANIFEST = (
@@ -152,7 +159,6 @@ def test_recordings_of_ctm_files_are_texts_and_their_channels_too(tmp_path: Path
         (("a.jsonl", '{"id": "a", "text": [1]}'), ("b.txt", "a x"), r"line 1: text must be a string, got \[1\]"),
         (("a.jsonl", '{"id": "a", "text": "x"'), ("b.txt", "a x"), r"line 1 must be a JSON object"),
         (("a.jsonl", '{"text": "x"}'), ("b.jsonl", '{"text": "x"}'), r"a.jsonl, line 1 must have a name, such"),
-        (("a.txt", "x"), ("b.txt", "\n"), r"b.txt must hold transcripts, got 'an empty file'"),
         (("a.txt", "x"), ("b.stm", STM), r"b.stm must be transcripts, not segments"),
     ],
 )  # fmt: skip
@@ -161,3 +167,59 @@ def test_files_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         paired(tmp_path, references, hypotheses)
+
+
+def test_a_recogniser_that_heard_nothing_is_scored(tmp_path: Path) -> None:
+    assert texts(paired(tmp_path, ("a.txt", "x y\n"), ("b.txt", "\n"))) == [("line 1", "x y", "")]
+    found = paired(tmp_path, ("said.jsonl", MANIFEST), ("b.ctm", ";; nothing\n"))
+    assert (texts(found), found.missing) == ([("u1", "ONE", ""), ("u2", "TWO", "")], ["u1", "u2"])
+
+
+def test_the_same_path_comes_before_the_same_id_of_another(tmp_path: Path) -> None:
+    said = '{"id": "1", "audio": "2.wav", "text": "a"}\n{"id": "2", "audio": "1.wav", "text": "b"}\n'
+    found = paired(
+        tmp_path, ("a.jsonl", said), ("b.jsonl", '{"audio": "1.wav", "text": "b"}\n{"audio": "2.wav", "text": "a"}')
+    )
+    assert texts(found) == [("1", "a", "a"), ("2", "b", "b")]
+
+
+def test_ids_that_a_manifest_would_give_are_found(tmp_path: Path) -> None:
+    said = '{"audio": "s1/001.wav", "text": "a"}\n{"audio": "s2/001.wav", "text": "b"}\n'
+    heard = (
+        '{"id": "001-2", "audio": "/x/s2/001.wav", "text": "b"}\n{"id": "001", "audio": "/x/s1/001.wav", "text": "a"}\n'
+    )
+    assert [(text.text, heard) for text, heard in paired(tmp_path, ("a.jsonl", said), ("b.jsonl", heard)).pairs] == [
+        ("a", "a"),
+        ("b", "b"),
+    ]
+
+
+def test_one_key_holds_the_texts_and_lines_of_errors_are_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mixed = '{"id": "a", "text": "one", "pred_text": "won"}\n{"id": "b", "text": "two"}\n'
+    with pytest.raises(InputError, match=r"b.jsonl, line 2: pred_text must be present, as in other lines"):
+        paired(tmp_path, ("a.jsonl", mixed), ("b.jsonl", mixed))
+    found = paired(
+        tmp_path, ("a.jsonl", mixed), ("b.jsonl", '{"id": "a", "text": "x"}\n{"id": "b", "error": "no file"}\n')
+    )
+    assert found.missing == ["b"]
+    assert "b.jsonl, line 2 has the error no file instead of a text" in caplog.text
+
+
+def test_words_in_a_gap_are_not_those_of_an_ignored_segment(tmp_path: Path) -> None:
+    found = paired(
+        tmp_path, ("a.stm", STM), ("b.ctm", "talk 1 2.40 0.1 in\ntalk 1 3.05 0.1 THREE\nother A 1.5 0.1 far\n")
+    )
+    assert found.ignored == 1
+    found = paired(tmp_path, ("a.stm", "t 1 a 0 1 x\nt 1 a 5 6 " + IGNORED + "\n"), ("b.ctm", "t 1 4 0.1 y\n"))
+    assert (texts(found), found.ignored) == ([("t-1-a-0.00-1.00", "x", "y")], 0)
+
+
+def test_nothing_is_written_as_at(tmp_path: Path) -> None:
+    assert texts(paired(tmp_path, ("a.trn", "x @ y (u)"), ("b.trn", "@ (u)"))) == [("u", "x y", "")]
+
+
+def test_paths_with_spaces_stand_before_a_tab(tmp_path: Path) -> None:
+    found = paired(tmp_path, ("a.jsonl", '{"audio": "b c.wav", "text": "x"}'), ("b.txt", "data/b c.wav\tgood day\n"))
+    assert texts(found) == [("b c.wav", "x", "good day")]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
 from ds2_jax.evaluation import word_alignment
-from ds2_jax.evaluation.error_rates import ErrorCount, word_errors
+from ds2_jax.evaluation.error_rates import ErrorCount, Weights, word_errors
 from ds2_jax.evaluation.word_alignment import ALIKE, WordPair, align_words
 
 TEXTS = st.lists(st.sampled_from(["A", "B", "C", "AB"]), max_size=7).map(" ".join)
@@ -46,18 +46,19 @@ def test_words_are_set_beside_each_other() -> None:
     assert align_words("ARRIVEDERCI", "CHI ARIVEDEC") == [("", "CHI"), ("ARRIVEDERCI", "ARIVEDEC")]
 
 
+@pytest.mark.parametrize("weights", ["equal", "nist"])
 @pytest.mark.parametrize("most_cells", [word_alignment.MOST_CELLS, 0])
 def test_alignment_holds_both_texts_and_the_errors_that_are_counted(
-    most_cells: int, monkeypatch: pytest.MonkeyPatch
+    most_cells: int, weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(word_alignment, "MOST_CELLS", most_cells)
 
     @given(TEXTS, TEXTS)
     def check(reference: str, hypothesis: str) -> None:
-        pairs = align_words(reference, hypothesis)
+        pairs = align_words(reference, hypothesis, weights)
         assert " ".join(pair.reference for pair in pairs if pair.reference) == reference
         assert " ".join(pair.hypothesis for pair in pairs if pair.hypothesis) == hypothesis
-        assert counted(pairs) == word_errors(reference, hypothesis)
+        assert counted(pairs) == word_errors(reference, hypothesis, weights)
 
     check()
 
