@@ -13,14 +13,8 @@ from ds2_jax.evaluation.report.rival import Rival, compare
 from ds2_jax.evaluation.report.shown import without_sound
 from ds2_jax.evaluation.results import Evaluation, Result, write_utterances
 from ds2_jax.evaluation.scoring_rules import Rules, read_rules
-from ds2_jax.evaluation.transcript_files import (
-    HYPOTHESIS_KEYS,
-    REFERENCE_KEYS,
-    Transcripts,
-    names,
-    pair,
-    read_transcripts,
-)
+from ds2_jax.evaluation.transcript_files import HYPOTHESIS_KEYS, REFERENCE_KEYS, Transcripts, read_transcripts
+from ds2_jax.evaluation.transcript_pairs import names, pair
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import make_writable

@@ -4,14 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ds2_jax.evaluation.transcript_files import (
-    HYPOTHESIS_KEYS,
-    IGNORED,
-    REFERENCE_KEYS,
-    Pairs,
-    pair,
-    read_transcripts,
-)
+from ds2_jax.evaluation.transcript_files import HYPOTHESIS_KEYS, IGNORED, REFERENCE_KEYS, read_transcripts
+from ds2_jax.evaluation.transcript_pairs import Pairs, pair
 from ds2_jax.system.errors import InputError
 
 
