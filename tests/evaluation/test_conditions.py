@@ -117,7 +117,19 @@ def test_a_condition_that_leaves_nothing_is_named() -> None:
 def test_evaluate_prints_and_stores_every_condition(sounds: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = write_noise_manifest(sounds)
     run = write_untrained_run(sounds / "run", with_manifests(SMALL_CONFIG, manifest))
-    words = ["evaluate", str(run), "--noise", str(sounds / "noise"), "--snr", "10", "--codecs", "mulaw", "mp3"]
+    words = [
+        "evaluate",
+        str(run),
+        "--engine",
+        "onnx",
+        "--noise",
+        str(sounds / "noise"),
+        "--snr",
+        "10",
+        "--codecs",
+        "mulaw",
+        "mp3",
+    ]
     assert cli.main([*words, "--rooms", str(sounds / "rooms"), "--speeds", "0.9"]) == 0
     output = capsys.readouterr().out
     names = [
@@ -137,7 +149,7 @@ def test_evaluate_prints_and_stores_every_condition(sounds: Path, capsys: pytest
     assert [each["condition"] for each in found["conditions"]] == names
     assert found["provenance"]["manifest"] == str(manifest)
     assert all(each["wer"] >= 0 and len(each["wer_interval"]) == 2 for each in found["conditions"])
-    again = ["evaluate", str(run), "--speeds", "1.1"]
+    again = ["evaluate", str(run), "--engine", "onnx", "--speeds", "1.1"]
     assert cli.main(again) == 0
     assert len(list((run / "conditions").glob("*.png"))) == 2
     assert cli.main(["summary", str(run)]) == 0  # it does not take them for evaluations
@@ -149,7 +161,7 @@ def test_a_speed_lets_files_be_as_much_longer_than_the_manifest_as_they_may_be(s
     manifest = sounds / "one.jsonl"
     write_manifest(manifest, [Utterance(sounds / "a.wav", 1.0, "GO", "a")])
     run = write_untrained_run(sounds / "run", with_manifests(SMALL_CONFIG, manifest))
-    assert cli.main(["evaluate", str(run), "--speeds", str(speed)]) == 0
+    assert cli.main(["evaluate", str(run), "--engine", "onnx", "--speeds", str(speed)]) == 0
     [numbers] = (run / "conditions").glob("*.json")
     assert json.loads(numbers.read_text())["conditions"][1]["utterances"] == 1
 
