@@ -37,11 +37,12 @@ def account(evaluation: Evaluation, title: str) -> str:
             "by speaker" if len(worst) == len(by_speaker) else f"the worst {len(worst)} of {len(by_speaker)} speakers"
         )
         lines.append(f"{heading}:")
-        lines += [
-            f"  {name or '(not known)':20} WER {n.rate:7.2%} ({n.edits} errors in {n.reference_length} words)"
-            for name, n in worst
-            if n.reference_length or n.edits
-        ]
+        for name, n in worst:
+            label = f"  {name or '(not known)':20} "
+            if n.reference_length:
+                lines.append(f"{label}WER {n.rate:7.2%} ({n.edits} errors in {n.reference_length} words)")
+            elif n.edits:
+                lines.append(f"{label}no words in the references; {n.insertions} recognised")
     lines += confidence_lines(evaluation)
     shown = evaluation.results[:: -(-len(evaluation.results) // SHOWN_UTTERANCES)]
     lines += ["some utterances, reference above hypothesis:"]

@@ -144,7 +144,7 @@ class FakeRecogniser:
     def knows(self, word: str) -> bool:
         return True
 
-    def __init__(self, run: Path, decoding: DecodingOptions, engine: EngineName | None) -> None:
+    def __init__(self, run: Path, decoding: DecodingOptions, engine: EngineName | None, *others: object) -> None:
         pass
 
     def transcribe_blocks(self, recordings: Iterable[NamedBlocks]) -> Iterator[Transcript | InputError]:
