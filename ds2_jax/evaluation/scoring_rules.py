@@ -54,9 +54,8 @@ class Rules:
 
     def _is_removed(self, word: str) -> bool:
         """Whether a word such as [noise] is to be removed, with punctuation around it or not."""
-        return any(
-            word == each or (each in word and not _spoken(word.replace(each, "")).strip()) for each in self._removed
-        )
+        around = [word.replace(each, "", 1) for each in self._removed if each in word]
+        return any(not _spoken(rest).strip() for rest in around)
 
     def _one_case(self, text: str) -> str:
         changed = text.lower() if self.case == "lower" else text.upper() if self.case == "upper" else text

@@ -34,6 +34,7 @@ def test_rules_are_applied_in_their_order(tmp_path: Path) -> None:
     assert read("Okay, uh, [NOISE] it's twenty-one -- 'CAN NOT'!") == "ok it's twenty-one cannot"
     assert read("it\u2019s twenty\u2011one") == "it's twenty-one"
     assert read("[noise], uh! do\u00ad\u200bnau") == "donau"
+    assert read("uhuh uh-uh") == "uhuh uh-uh"  # one word is removed, not parts of another
     assert read("can not do can not okays gone") == "can't cannot okays"
     assert str(read) == "case lower, no punctuation, 2 words removed, 4 replaced"
 
