@@ -7,19 +7,17 @@ import inspect
 import io
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-os.environ["COLUMNS"] = "100"  # of the help texts
+from ds2_jax import cli, config
+from ds2_jax.system.program import VERSION
 
-from ds2_jax import cli, config  # noqa: E402
-from ds2_jax.system.program import VERSION  # noqa: E402
+HERE = Path(__file__).parent
+os.environ["COLUMNS"] = "100"  # of the help texts
 
 project, version, release = "ds2_jax", VERSION, VERSION
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]

@@ -10,8 +10,8 @@ from ds2_jax.decoding.hypothesis import Character, Hypothesis, Word
 Slot = tuple[Word | None, ...]
 """What each recogniser has in one place; None for nothing."""
 SUBSTITUTION, SKIP, KNOWN_SKIP = 4, 3, 1
-"""Costs of an alignment, as in NIST's tools: another word; a word or a place left out; a place that another recogniser
-left out too."""
+"""Costs of an alignment: another word and a word left out cost what they cost in NIST's tools. To leave out a place
+that another recogniser left out too costs less."""
 
 
 def rover(readings: Sequence[Hypothesis]) -> Hypothesis:

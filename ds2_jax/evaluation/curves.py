@@ -69,6 +69,7 @@ def plot(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS], out: Pat
         runs: Folders of training runs.
         out: The picture, a PNG file; by default RUN/curves.png for one run, and curves.png for several.
     """
+    require(out is None or out.suffix == ".png", "--out", "be a .png file", str(out), "Give another name.")
     folders = distinct(runs)
     names = [folder.absolute().name for folder in folders]
     if len(set(names)) < len(names):
@@ -76,7 +77,6 @@ def plot(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS], out: Pat
     curves = [read_curves(folder, name) for folder, name in zip(folders, names, strict=True)]
     if ended := [run.per_epoch for run in curves if run.epochs]:  # a run in its first epoch may be like the others
         curves = [run if run.epochs else run._replace(per_epoch=ended[0]) for run in curves]
-    require(out is None or out.suffix == ".png", "--out", "be a .png file", str(out), "Give another name.")
     path = out or (folders[0] / NAME if len(folders) == 1 else Path(NAME))
     draw(path, curves)
     print("\n".join(describe(curves)))

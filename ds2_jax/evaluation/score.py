@@ -74,7 +74,7 @@ def _compare(said: Transcripts, hypotheses: Path, rules: Rules, weights: Weights
     references, heard = said.path, read_transcripts(hypotheses, HYPOTHESIS_KEYS)
     found = pair(said, heard)
     if not found.pairs:
-        raise InputError(f"{references} must hold a text to score, got only segments that are not scored.")
+        raise InputError(f"{references} must hold texts to score, got none. Give another file.")
     what = f"{len(found.pairs):,} references of {references} ({said.form}) and {hypotheses} ({heard.form})"
     logger.info(f"{what}, matched by {found.matched}")
     if found.missing:

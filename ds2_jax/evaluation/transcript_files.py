@@ -182,7 +182,9 @@ def _json_object(line: str, where: str) -> dict[str, Any]:
 
 def _number(value: object) -> float:
     """A number of seconds; 0 for anything else."""
-    return float(value) if type(value) in (int, float) and 0 <= value < LONGEST else 0.0  # type: ignore[arg-type, operator]
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LONGEST:
+        return float(value)
+    return 0.0
 
 
 def _string(row: dict[str, Any], key: str, where: str) -> str:

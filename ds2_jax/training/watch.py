@@ -63,7 +63,7 @@ def alarms(epochs: Sequence[Mapping[str, Any]], dev: Evaluation) -> dict[str, st
     losses = [line["train_loss"] for line in epochs if "train_loss" in line]
     last = losses[-STILL_EPOCHS:]
     if (
-        not (dev.words.reference_length and not disappointments(dev=dev))  # a fine-tuned model begins with a low loss
+        (disappointments(dev=dev) or not dev.words.reference_length)  # a fine-tuned model begins with a low loss
         and len(losses) > STILL_EPOCHS
         and max(last) - min(last) < STILL_SHARE * losses[0]
         and last[-1] > STILL_LOSS * losses[0]

@@ -11,7 +11,7 @@ import soundfile
 from ds2_jax import cli
 from ds2_jax.audio.reading import read_audio
 from ds2_jax.data.manifest import Utterance, write_manifest
-from ds2_jax.evaluation.condition_settings import Conditions
+from ds2_jax.evaluation.condition_settings import Codec, Conditions
 from ds2_jax.evaluation.conditions import Condition, list_conditions
 from ds2_jax.evaluation.results import Evaluation, Result
 from ds2_jax.evaluation.robustness import against_clean, table
@@ -68,9 +68,9 @@ def test_rooms_are_those_of_the_folder(sounds: Path) -> None:
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050])
 @pytest.mark.parametrize("codec", ["mulaw", "mp3"])
-def test_codecs_neither_shift_the_sound_nor_change_it_much(sounds: Path, codec: str, rate: int) -> None:
+def test_codecs_neither_shift_the_sound_nor_change_it_much(sounds: Path, codec: Codec, rate: int) -> None:
     soundfile.write(sounds / "a.wav", low_noise(0, rate), rate, "FLOAT")
-    [condition] = list_conditions(Conditions(codecs=(codec,)))  # type: ignore[arg-type]
+    [condition] = list_conditions(Conditions(codecs=(codec,)))
     got, plain = heard(sounds, condition, rate=rate), low_noise(0, rate)
     shift = scipy.signal.correlate(got, plain[1000:-1000], "valid").argmax() - 1000
     assert shift == 0
