@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import numpy as np
 import tyro
 
-from ds2_jax.evaluation.summary import RUNS, distinct
+from ds2_jax.evaluation.summary import RUNS, distinct, names_of
 from ds2_jax.runs.run_folder import METRIC_LOG, read_metric_log
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
@@ -71,10 +71,7 @@ def plot(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS], out: Pat
     """
     require(out is None or out.suffix == ".png", "--out", "be a .png file", str(out), "Give another name.")
     folders = distinct(runs)
-    names = [folder.absolute().name for folder in folders]
-    if len(set(names)) < len(names):
-        names = list(map(str, folders))
-    curves = [read_curves(folder, name) for folder, name in zip(folders, names, strict=True)]
+    curves = [read_curves(folder, name) for folder, name in zip(folders, names_of(folders), strict=True)]
     if ended := [run.per_epoch for run in curves if run.epochs]:  # a run in its first epoch may be like the others
         curves = [run if run.epochs else run._replace(per_epoch=ended[0]) for run in curves]
     path = out or (folders[0] / NAME if len(folders) == 1 else Path(NAME))

@@ -85,9 +85,7 @@ def summary(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS]) -> in
         runs: Folders of training runs.
     """
     folders = distinct(runs)
-    names = [folder.absolute().name for folder in folders]
-    if len(set(names)) < len(names):
-        names = list(map(str, folders))
+    names = names_of(folders)
     finished = [read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
     tell_other_settings(finished)
     for run in finished:
@@ -181,6 +179,12 @@ def distinct(folders: Sequence[Path]) -> list[Path]:
         if first is not folder:
             logger.info(f"{folder} is the same run as {first}: it counts once")
     return list(found.values())
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """Names runs after their folders, or with their whole paths if two folders have the same name."""
+    names = [folder.absolute().name for folder in folders]
+    return names if len(set(names)) == len(names) else list(map(str, folders))
 
 
 def read_run(folder: Path, name: str) -> FinishedRun:

@@ -45,9 +45,7 @@ class EnsembleEngine:
 
     def steps(self, num_frames: int) -> Steps:  # noqa: ARG002 - the protocol's
         """Raises InputError: ensembles do not stream."""
-        raise InputError(
-            f"RUN must be one model to recognise a stream, got {len(self._models)}. Leave --with (others) out."
-        )
+        raise _streaming(len(self._models))
 
 
 class VotingModel(Model):
@@ -103,9 +101,7 @@ class VotingDecoder(Decoder):
 
     def start(self) -> StreamDecoder:
         """Raises InputError: ensembles do not stream."""
-        raise InputError(
-            f"RUN must be one model to recognise a stream, got {len(self._decoders)}. Leave --with (others) out."
-        )
+        raise _streaming(len(self._decoders))
 
     def knows(self, word: str) -> bool:
         """Whether the language model knows a word; see `Decoder`."""
@@ -154,7 +150,7 @@ def open_models(
 
 
 def _streaming(count: int) -> InputError:
-    return InputError(f"A stream must be recognised by one model, got {count}. Leave --with (others) out.")
+    return InputError(f"RUN must be one model to recognise a stream, got {count}. Leave --with (others) out.")
 
 
 def describe(others: Sequence[Path], combine: Combination) -> dict[str, Any]:
