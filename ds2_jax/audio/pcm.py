@@ -49,9 +49,7 @@ def read_pcm(pipe: BinaryIO, sample_rate: int | None, sample_format: SampleForma
     if not head:
         raise InputError("Standard input must hold samples, got none. Pipe them into the command.")
     if head.startswith(b"RIFF") and head[8:] == b"WAVE":
-        rate, channels, name = _read_header(pipe)
-        rule = f"have a rate of {MIN_RATE} to {MAX_RATE} Hz"
-        require(MIN_RATE <= rate <= MAX_RATE, "Standard input", rule, rate, "Resample it: ffmpeg -i OLD -ar 16000 ...")
+        rate, channels, name = read_header(pipe, "Standard input")
         return PcmStream(rate, _blocks(pipe, b"", rate, channels, name))
     if sample_rate is None:
         raise InputError(
@@ -61,12 +59,25 @@ def read_pcm(pipe: BinaryIO, sample_rate: int | None, sample_format: SampleForma
     return PcmStream(sample_rate, _blocks(pipe, head, sample_rate, 1, sample_format))
 
 
-def _read_header(pipe: BinaryIO) -> tuple[int, int, str]:
-    """Reads chunks up to the samples. Returns rate, channels and the coding's name."""
+def read_header(pipe: BinaryIO, source: str) -> tuple[int, int, str]:
+    """Reads the chunks of a WAV file, which follow its first 12 bytes, up to the samples.
+
+    Args:
+        pipe: the file.
+        source: what errors call it.
+
+    Returns:
+        The rate in Hz, the number of channels, and the coding's name.
+
+    Raises:
+        InputError: there are no samples, or they have another coding or rate than those that are read.
+    """
     found: tuple[int, int, str] | None = None
     while len(header := pipe.read(8)) == 8:
         name, size = struct.unpack("<4sI", header)
         if name == b"data" and found:
+            rule, advice = f"have a rate of {MIN_RATE} to {MAX_RATE} Hz", "Resample it: ffmpeg -i OLD -ar 16000 ..."
+            require(MIN_RATE <= found[0] <= MAX_RATE, source, rule, found[0], advice)
             return found
         content = pipe.read(min(size + size % 2, READ_BYTES))
         left = size + size % 2 - len(content)
@@ -79,9 +90,9 @@ def _read_header(pipe: BinaryIO) -> tuple[int, int, str]:
             if (coding, bits) not in WAV_FORMATS or not channels:
                 rule = "hold samples of 8, 16 or 32 bits, or floats of 32"
                 advice = "Convert it: ffmpeg -i - -c:a pcm_s16le -f wav -."
-                raise InputError(f"Standard input must {rule}, got coding {coding} with {bits} bits. {advice}")
+                raise InputError(f"{source} must {rule}, got coding {coding} with {bits} bits. {advice}")
             found = rate, channels, WAV_FORMATS[coding, bits]
-    raise InputError("Standard input must be a whole WAV file, got a header without samples. Pipe another one.")
+    raise InputError(f"{source} must be a whole WAV file, got a header without samples. Give another one.")
 
 
 def _blocks(pipe: BinaryIO, head: bytes, rate: int, channels: int, name: str) -> Iterator[np.ndarray]:

@@ -96,6 +96,11 @@ def manifests_of(data: DataConfig) -> dict[str, Path]:
     return {name: path for name in names if (path := getattr(data, name)) is not None}
 
 
+def found_manifests(data: DataConfig) -> dict[str, Path]:
+    """Lists the manifests of `manifests_of` that are still there. TensorFlow data sets are not looked for."""
+    return {name: path for name, path in manifests_of(data).items() if is_tfds(path) or path.is_file()}
+
+
 def read_utterances(path: Path, *, transcribed: bool = True) -> list[Utterance]:
     """Reads a manifest, or the length table of a TensorFlow data set: tfds:NAME#SPLIT.
 

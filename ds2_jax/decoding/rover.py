@@ -24,10 +24,12 @@ def rover(readings: Sequence[Hypothesis]) -> Hypothesis:
         readings: one reading of each recogniser, of the same recording.
 
     Returns:
-        The words that won, with the times of the first recogniser that has them. The confidence of a word is the mean
-        of the votes for it.
+        The words that won, with the times of the first recogniser that has them. The confidence of a word is the sum
+        of the votes for it, divided by the number of recognisers.
 
     Source: Fiscus 1997, "A post-processing system to yield reduced word error rates: ROVER".
+    Differs: a vote weighs its confidence. The paper weighs the number of votes and the confidence with fitted numbers,
+        and "nothing" has a fitted confidence.
     """
     slots: list[Slot] = [(word,) for word in readings[0].words]
     for number, reading in enumerate(readings[1:], start=1):
@@ -56,8 +58,8 @@ def _mean_confidence(reading: Hypothesis) -> float:
     return sum(word.confidence for word in reading.words) / len(reading.words) if reading.words else reading.confidence
 
 
-def _align(slots: Sequence[Slot], words: Sequence[Word], before: int) -> list[Slot]:
-    """Adds the words of a recogniser to the places of those before it, at the least cost."""
+def _align(slots: Sequence[Slot], words: Sequence[Word], num_before: int) -> list[Slot]:
+    """Adds the words of a recogniser to the places of the `num_before` before it, at the least cost."""
     skips = [KNOWN_SKIP if None in slot else SKIP for slot in slots]
     costs = np.zeros((len(slots) + 1, len(words) + 1), np.int64)
     costs[1:, 0] = np.cumsum(skips)
@@ -76,7 +78,7 @@ def _align(slots: Sequence[Slot], words: Sequence[Word], before: int) -> list[Sl
             aligned.append((*slots[i], None))
         else:
             j -= 1
-            aligned.append((*(None,) * before, words[j]))
+            aligned.append((*(None,) * num_before, words[j]))
     return aligned[::-1]
 
 
@@ -85,7 +87,7 @@ def _cost(slot: Slot, word: Word) -> int:
 
 
 def _behind(word: Word, start: float) -> Word:
-    """Moves what lies before a time to it: words of several recognisers may overlap."""
+    """Cuts off what lies before `start`, the end of the word before: words of several recognisers may overlap."""
     if word.start >= start:
         return word
     characters = tuple(Character(each.text, max(each.start, start), max(each.end, start)) for each in word.characters)

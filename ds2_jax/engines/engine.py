@@ -22,9 +22,10 @@ class Steps(Protocol):
 
         Args:
             slots: [B] int32, the slot of each stream, no two the same.
-            samples: [B, S] float32, the next samples; zeros behind the end of a recording.
-            num_samples: [B] int32, all samples of the recording, or -1 while its end is not known.
-            begins: [B] bool, whether a recording begins with these samples. The statistics of the stream go on.
+            samples: [B, S] float32, the next samples of segments, followed by zeros after their ends.
+            num_samples: [B] int32, number of samples of the segment, or -1 while its end is not known.
+            begins: [B] bool, whether a segment begins with these samples. Statistics of the features go on from the one
+                before.
 
         Returns:
             [B, T', V] float32, log-probabilities; see `model.streaming.step`.

@@ -89,8 +89,8 @@ def score(
     Args:
         references: What was said.
         hypotheses: What was recognised.
-        rules: TOML file of rules that make texts alike first: case = "lower", punctuation = "remove", a list remove of
-            words, and a table replace of words or phrases.
+        rules: TOML file of rules that make texts alike first: case = "lower", punctuation = "remove",
+            remove = ["uh"], and a table [replace] of words or phrases.
         weights: equal counts the fewest edits, as evaluate and jiwer do. nist counts as sclite does, which prefers more
             right words to fewer edits.
         against: Other hypotheses for the same references. The difference between the error rates is printed with its

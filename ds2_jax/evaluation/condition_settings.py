@@ -21,7 +21,7 @@ class Conditions:
     noise: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder or manifest of noises. Each utterance gets one of them, chosen by its id, at each ratio of --snr."""
     snr: tuple[float, ...] = SNR
-    """Ratios of the mean powers of speech and noise, in dB."""
+    """Signal-to-noise ratios in dB."""
     rooms: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder or manifest of impulse responses of rooms. Each utterance is heard in one of them, chosen by its id."""
     codecs: Annotated[tuple[Codec, ...], NO_DEFAULT] = ()

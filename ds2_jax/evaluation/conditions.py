@@ -37,7 +37,7 @@ class Condition:
     def num_samples(self, num_samples: np.ndarray, hop_length: int) -> np.ndarray:
         """Computes the numbers of samples under the condition, [U] int.
 
-        A file may be longer than its manifest says by less than a hop, and that grows with it.
+        The plan allows a file `hop_length` - 1 samples more than its manifest says. A change of speed scales them too.
         """
         if self.speed == 1:
             return num_samples
@@ -99,6 +99,7 @@ def _through(waveform: np.ndarray, sample_rate: int, rate: int, options: dict[st
     soundfile.write(file, np.clip(narrow, -1, 1), rate, **options)
     file.seek(0)
     decoded, _ = soundfile.read(file, dtype="float32")
+    # A decoder that knows of the delay removes it, and returns no more samples than there were.
     late = MP3_DELAY if options["format"] == "MP3" and len(decoded) > len(narrow) else 0
     wide = soxr.resample(decoded[late:][: len(narrow)], rate, sample_rate, quality="HQ")[: len(waveform)]
     return np.pad(wide, (0, len(waveform) - len(wide))).astype(np.float32)
@@ -111,6 +112,6 @@ CODECS = {
 
 
 def draw(name: str, purpose: str) -> float:
-    """Draws a number in [0, 1) that depends on the id of an utterance only, so that all conditions are comparable."""
+    """Draws a number in [0, 1) for an utterance's id and a purpose, so that it gets the same noise at every SNR."""
     digest = hashlib.sha256(f"{purpose}\0{name}".encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48

@@ -24,7 +24,7 @@ SIZE = (13.0, 7.5)
 """Width and height in inches, at 100 pixels each."""
 COLOURS = ("#2f5fc4", "#d1602c", "#3c8d5a", "#8a4fae", "#b59410", "#c04a78", "#4aa3b5", "#6b6b6b")
 NUM_MEDIANS, NUM_POINTS = 100, 4000
-"""A thick line has so many medians of a run's steps, and a thin one at most so many of the steps."""
+"""Points of a thick line, which are medians over steps, and the most points of a thin one, which are single steps."""
 LARGEST = 2**53
 
 
@@ -35,7 +35,7 @@ class Curves(NamedTuple):
         name: name of the run.
         steps: the lines of its steps.
         epochs: the lines of its epochs.
-        per_epoch: number of steps of an epoch.
+        per_epoch: steps of an epoch; 1 if none has ended, so that epochs are counted in updates.
     """
 
     name: str
@@ -54,16 +54,14 @@ class Curves(NamedTuple):
     @property
     def waiting(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the epochs and the share of their time in which the loop waited for data, in per cent."""
-        times = [
-            (line["epoch"], line.get("data_wait_seconds", 0.0), line.get("epoch_seconds", 0.0)) for line in self.epochs
-        ]
-        return _columns((epoch, 100 * wait / whole) for epoch, wait, whole in times if whole)
+        times = [(line["epoch"], line.get("data_wait_seconds"), line.get("epoch_seconds", 0.0)) for line in self.epochs]
+        return _columns((epoch, wait if wait is None else 100 * wait / whole) for epoch, wait, whole in times if whole)
 
 
 def plot(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS], out: Path | None = None) -> int:
-    """Draw the curves of trainings: losses, error rates, learning rate, gradient, speed and waiting.
+    """Draw the curves of training runs: losses, error rates, learning rate, gradient, speed and waiting.
 
-    Several runs are drawn together. A training that has not ended is drawn as far as it is.
+    Several runs are drawn together. A run that has not ended is drawn as far as it is.
 
     Args:
         runs: Folders of training runs.
@@ -72,7 +70,7 @@ def plot(runs: Annotated[tuple[Path, ...], tyro.conf.Positional, RUNS], out: Pat
     require(out is None or out.suffix == ".png", "--out", "be a .png file", str(out), "Give another name.")
     folders = distinct(runs)
     curves = [read_curves(folder, name) for folder, name in zip(folders, names_of(folders), strict=True)]
-    if ended := [run.per_epoch for run in curves if run.epochs]:  # a run in its first epoch may be like the others
+    if ended := [run.per_epoch for run in curves if run.epochs]:  # a run in its first epoch does not know it yet
         curves = [run if run.epochs else run._replace(per_epoch=ended[0]) for run in curves]
     path = out or (folders[0] / NAME if len(folders) == 1 else Path(NAME))
     draw(path, curves)

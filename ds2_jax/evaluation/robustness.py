@@ -18,29 +18,31 @@ WIDTH, HEIGHT_EACH, HEIGHT_MORE = 7.5, 0.42, 1.1
 """Size of the picture in inches, at 110 pixels each."""
 
 
-class Heard(NamedTuple):
-    """What was recognised under a condition.
+class ConditionResult(NamedTuple):
+    """The error rates under a condition.
 
     Attributes:
         name: name of the condition.
         evaluation: the results.
         interval: interval of the WER.
-        more: WER less that of the recordings as they are, with its interval; None for these.
+        increase: WER less that of the recordings as they are, with its interval; None for these.
     """
 
     name: str
     evaluation: Evaluation
     interval: Interval
-    more: tuple[float, Interval] | None = None
+    increase: tuple[float, Interval] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Returns the numbers; rates are fractions."""
         counts = {"utterances": len(self.evaluation.results), "left_out": self.evaluation.left_out}
         numbers = {"condition": self.name, **counts, **self.evaluation.rates, "wer_interval": self.interval}
-        return numbers | ({"more": self.more[0], "more_interval": self.more[1]} if self.more else {})
+        return numbers | (
+            {"wer_increase": self.increase[0], "wer_increase_interval": self.increase[1]} if self.increase else {}
+        )
 
 
-def against_clean(clean: Evaluation, others: Sequence[tuple[str, Evaluation]]) -> list[Heard]:
+def against_clean(clean: Evaluation, others: Sequence[tuple[str, Evaluation]]) -> list[ConditionResult]:
     """Computes intervals, and paired differences from the recordings as they are.
 
     Utterances that were left out under a condition are left out of its difference.
@@ -48,7 +50,11 @@ def against_clean(clean: Evaluation, others: Sequence[tuple[str, Evaluation]]) -
     Raises:
         InputError: no utterance with words is left under a condition.
     """
-    rows = [Heard(AS_RECORDED.name, clean, Bootstrap(clean.results).interval([each.words for each in clean.results]))]
+    rows = [
+        ConditionResult(
+            AS_RECORDED.name, clean, Bootstrap(clean.results).interval([each.words for each in clean.results])
+        )
+    ]
     before = {each.utterance.id: each for each in clean.results}
     for name, evaluation in others:
         results = [each for each in evaluation.results if each.utterance.id in before]
@@ -59,26 +65,28 @@ def against_clean(clean: Evaluation, others: Sequence[tuple[str, Evaluation]]) -
         bootstrap = Bootstrap(results)
         words, plain = [each.words for each in results], [before[each.utterance.id].words for each in results]
         compared = bootstrap.compare(words, plain, AS_RECORDED.name)
-        rows.append(Heard(name, evaluation, bootstrap.interval(words), (compared.difference, compared.interval)))
+        rows.append(
+            ConditionResult(name, evaluation, bootstrap.interval(words), (compared.difference, compared.interval))
+        )
     return rows
 
 
-def table(rows: Sequence[Heard]) -> str:
+def table(rows: Sequence[ConditionResult]) -> str:
     """Formats the rows for a terminal."""
     width = max(len(row.name) for row in rows)
     lines = [f"{'':{width}}  {'WER':>8}  {'95 %':>18}  {'CER':>8}  increase over the recordings"]
     for row in rows:
         rates, (low, high) = row.evaluation.rates, row.interval
         more = ""
-        if row.more:
-            difference, (least, most) = row.more
+        if row.increase:
+            difference, (least, most) = row.increase
             more = f"{difference * 100:+.2f} points ({least * 100:+.2f} to {most * 100:+.2f})"
         interval = f"{low:.2%} to {high:.2%}"
         lines.append(f"{row.name:{width}}  {rates['wer']:8.2%}  {interval:>18}  {rates['cer']:8.2%}  {more}".rstrip())
     return "\n".join(lines)
 
 
-def write(folder: Path, name: str, conditions: Conditions, rows: Sequence[Heard]) -> Path:
+def write(folder: Path, name: str, conditions: Conditions, rows: Sequence[ConditionResult]) -> Path:
     """Writes NAME-DIGEST.json and the picture of the same name.
 
     Args:
@@ -107,7 +115,7 @@ def write(folder: Path, name: str, conditions: Conditions, rows: Sequence[Heard]
     return path
 
 
-def _draw(path: Path, rows: Sequence[Heard], title: str) -> None:
+def _draw(path: Path, rows: Sequence[ConditionResult], title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, and no global state as in pyplot
     from matplotlib.figure import Figure
 
@@ -116,7 +124,7 @@ def _draw(path: Path, rows: Sequence[Heard], title: str) -> None:
     axes = figure.subplots()
     places = range(len(rows))
     wers = [100 * row.evaluation.words.rate for row in rows]
-    axes.barh(places, wers, color=["#2f5fc4" if row.more is None else "#8fa6dd" for row in rows], height=0.6)
+    axes.barh(places, wers, color=["#2f5fc4" if row.increase is None else "#8fa6dd" for row in rows], height=0.6)
     for place, row, wer in zip(places, rows, wers, strict=True):
         low, high = (100 * each for each in row.interval)
         axes.plot([low, high], [place, place], color="#1d1d24", linewidth=1.5)

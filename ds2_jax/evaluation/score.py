@@ -14,7 +14,7 @@ from ds2_jax.evaluation.report.shown import without_sound
 from ds2_jax.evaluation.results import Evaluation, Result, write_utterances
 from ds2_jax.evaluation.scoring_rules import Rules, read_rules
 from ds2_jax.evaluation.transcript_files import HYPOTHESIS_KEYS, REFERENCE_KEYS, Transcripts, read_transcripts
-from ds2_jax.evaluation.transcript_pairs import names, pair
+from ds2_jax.evaluation.transcript_pairs import list_names, name_of, pair
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import make_writable
@@ -50,10 +50,10 @@ def score(
     if report_folder is not None:
         make_folder(report_folder)
     if out is not None:
-        check_is_new(out, references, hypotheses, against)
+        check_output(out, references, hypotheses, against)
     said = read_transcripts(references, REFERENCE_KEYS)
-    evaluation = _compare(said, hypotheses, rules, weights)
-    others = _compare(said, against, rules, weights) if against else None
+    evaluation = _score(said, hypotheses, rules, weights)
+    others = _score(said, against, rules, weights) if against else None
     print(account(evaluation, str(hypotheses)), flush=True)
     comparison = None
     if others is not None:
@@ -70,7 +70,7 @@ def score(
     return evaluation
 
 
-def _compare(said: Transcripts, hypotheses: Path, rules: Rules, weights: Weights) -> Evaluation:
+def _score(said: Transcripts, hypotheses: Path, rules: Rules, weights: Weights) -> Evaluation:
     references, heard = said.path, read_transcripts(hypotheses, HYPOTHESIS_KEYS)
     found = pair(said, heard)
     if not found.pairs:
@@ -79,14 +79,14 @@ def _compare(said: Transcripts, hypotheses: Path, rules: Rules, weights: Weights
     logger.info(f"{what}, matched by {found.matched}")
     if found.missing:
         counts = f"{len(found.missing):,} of {len(found.pairs):,} references"
-        logger.warning(f"{hypotheses} has nothing for {counts}, which count as deleted: {names(found.missing)}")
+        logger.warning(f"{hypotheses} has nothing for {counts}, which count as deleted: {list_names(found.missing)}")
     if found.ignored:
         logger.info(f"{found.ignored:,} words are in segments that are not scored")
     if len(found.pairs) > 1 and all(text.text == hypothesis for text, hypothesis in found.pairs):
         logger.warning(f"every text of {hypotheses} equals its reference: are these the recognised texts?")
     results, taken = [], collections.Counter[str]()
     for text, hypothesis in found.pairs:
-        reference, name = rules(text.text), next(filter(None, text.names))
+        reference, name = rules(text.text), name_of(text)
         taken[name] += 1
         if taken[name] > 1:  # segments of a recording with the same times
             name = f"{name}#{taken[name]}"
@@ -95,14 +95,14 @@ def _compare(said: Transcripts, hypotheses: Path, rules: Rules, weights: Weights
     return Evaluation(results, None)
 
 
-def check_is_new(out: Path, *inputs: Path | None) -> None:
+def check_output(out: Path, *inputs: Path | None) -> None:
     """Checks, before anything is scored, that a file can be written and replaces none that is read.
 
     Raises:
         InputError: it cannot.
     """
     regular = bool(out.name) and (out.is_file() or not out.exists()) and not out.is_symlink()
-    require(regular, "--out", "be a file", str(out), "Give another name.")
+    require(regular, "--out", "be a file, not a folder or a link", str(out), "Give another name.")
     same = out.exists() and any(each is not None and each.exists() and out.samefile(each) for each in inputs)
-    require(not same, "--out", "be a new file, not one that is read", str(out), "Give another name.")
+    require(not same, "--out", "be another file than those that are read", str(out), "Give another name.")
     make_writable(out.parent)

@@ -18,21 +18,27 @@ INSIDE_WORDS = "".join(SHAPES)
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """What is done to both texts, in this order.
+    """What is done to both texts: case, removed words, punctuation, replacements.
 
     Attributes:
         case: "lower" or "upper" writes all in one case.
-        punctuation: "remove" puts spaces instead, except for apostrophes and hyphens between two letters, whose forms
-            become one.
-        remove: words that do not count, such as "uh" or "<unk>".
+        punctuation: "remove" replaces punctuation by spaces and drops invisible characters. Apostrophes and hyphens
+            between letters or digits stay, in their ASCII form, and so do characters that are read aloud, such as %.
+        remove: words that do not count, such as "uh" or "<unk>". A word such as "[noise]" is removed before its
+            brackets are.
         replace: words or phrases and their replacements. The longest phrase that fits is replaced, from left to right;
-            replacements are not replaced again.
+            replacements are not replaced again. No phrase may have a word of `remove`.
     """
 
     case: Literal["keep", "lower", "upper"] = "keep"
     punctuation: Literal["keep", "remove"] = "keep"
     remove: tuple[str, ...] = ()
     replace: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        for phrase, _ in self.replace:
+            gone = [word for word in self._one_case(phrase).split() if self._is_removed(word)]
+            require(not gone, f"replace {phrase!r}", "have no word of remove", gone, "Leave the word out of one.")
 
     def __call__(self, text: str) -> str:
         """Applies the rules to a text. Composes Unicode (NFC) and leaves single spaces, whatever the rules are."""
@@ -50,12 +56,12 @@ class Rules:
         words = self._one_case(text).split()
         if self.punctuation == "keep":
             return words
-        return " ".join(_spoken(word) for word in words if not self._is_removed(word)).split()
+        return " ".join(_without_punctuation(word) for word in words if not self._is_removed(word)).split()
 
     def _is_removed(self, word: str) -> bool:
         """Whether a word such as [noise] is to be removed, with punctuation around it or not."""
         around = [word.replace(each, "", 1) for each in self._removed if each in word]
-        return any(not _spoken(rest).strip() for rest in around)
+        return any(not _without_punctuation(rest).strip() for rest in around)
 
     def _one_case(self, text: str) -> str:
         changed = text.lower() if self.case == "lower" else text.upper() if self.case == "upper" else text
@@ -76,13 +82,13 @@ class Rules:
     def __str__(self) -> str:
         listed = [f"case {self.case}"] if self.case != "keep" else []
         listed += ["no punctuation"] if self.punctuation == "remove" else []
-        listed += [f"{len(self.remove)} words removed"] if self.remove else []
-        listed += [f"{len(self.replace)} replaced"] if self.replace else []
+        listed += [f"{len(self.remove)} words to remove"] if self.remove else []
+        listed += [f"{len(self.replace)} words or phrases to replace"] if self.replace else []
         return ", ".join(listed) or "texts as they are"
 
 
-def _spoken(word: str) -> str:
-    """Replaces the punctuation of a word by spaces, and apostrophes and hyphens by their plain forms."""
+def _without_punctuation(word: str) -> str:
+    """Does what `Rules.punctuation` says to a word."""
 
     def stays(place: int) -> bool:
         if not is_punctuation(word[place]):
@@ -123,6 +129,10 @@ def read_rules(path: Path) -> Rules:
     advice = 'Write a phrase as [replace] "you know" = "".'
     require(listed, f"{path}: remove", 'be a list of single words, such as ["uh"]', remove, advice)
     mapped = isinstance(replace, dict) and all(isinstance(each, str) for each in replace.values())
-    require(mapped and all(map(str.strip, replace)), f"{path}: replace", "be a table of texts for texts", replace)
+    rule, advice = "be a table of words or phrases and their replacements", 'Write [replace] "can not" = "cannot".'
+    require(mapped and all(map(str.strip, replace)), f"{path}: replace", rule, replace, advice)
     given = {name: build(Rules.__annotations__[name], value, f"{path}: {name}.") for name, value in table.items()}
-    return Rules(**given, remove=tuple(remove), replace=tuple(replace.items()))
+    try:
+        return Rules(**given, remove=tuple(remove), replace=tuple(replace.items()))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

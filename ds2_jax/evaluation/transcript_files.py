@@ -20,7 +20,8 @@ IGNORED = "ignore_time_segment_in_scoring"
 """An STM segment with this text is not scored, and words that are recognised in it do not count."""
 REFERENCE_KEYS = ("reference", "transcript", "text", "sentence")
 HYPOTHESIS_KEYS = ("hypothesis", "pred_text", "text", "transcript")
-"""Keys of the text in JSON lines: of results of `evaluate`, of NeMo, of manifests and of `transcribe`."""
+"""Keys of the text in JSON lines. `evaluate` writes reference and hypothesis, NeMo text and pred_text, manifests
+transcript, `transcribe` text, and Common Voice sentence."""
 LABELS = re.compile(r"^<(?:[^<>\s]*,[^<>\s]*|o|na)>\s*", re.IGNORECASE)
 """Labels of an STM segment, such as <o,f0,male>; <unk> is a word."""
 LONGEST = 1e9
@@ -32,14 +33,15 @@ class Text(NamedTuple):
     """A transcript of a file.
 
     Attributes:
-        names: its id, the path of its recording, the name of that file without folder and suffix, and the id that a
-            manifest would give it; "" for what is not known. Empty if it has only its place in the file.
+        names: of JSON lines, its id, the path of its recording, the name of that file without folder and suffix, and
+            the id that a manifest would give it; "" for what is not known. Other formats have one or two names. Empty
+            if it has only its place in the file.
         text: the words as written.
         place: where it stands, such as "line 3".
         speaker: name of the speaker; "" if unknown.
         channel: the recording and the channel of a segment of it; None for other texts.
-        start: start of the segment in seconds.
-        end: its end.
+        start: start of the segment in seconds; 0 in JSON lines.
+        end: its end; in JSON lines the duration, 0 if that is not known.
     """
 
     names: tuple[str, ...]
@@ -76,7 +78,7 @@ def read_transcripts(path: Path, keys: Sequence[str]) -> Transcripts:
 
     Args:
         path: the file, in UTF-8.
-        keys: the keys of JSON lines that may hold the text. The first that a line has counts for all lines.
+        keys: the keys of JSON lines that may hold the text. The first of them that any line has is used for all.
 
     Raises:
         InputError: the file cannot be read, or has a line of another form.
@@ -113,9 +115,9 @@ def _stm_segment(line: str, where: str) -> Text:
     fields = line.split(maxsplit=5)
     rule = "be RECORDING CHANNEL SPEAKER START END [<LABELS>] WORDS"
     require(len(fields) >= 5, where, rule, shorten(line), "Correct it.")
-    recording, channel, speaker, start, end, words = *fields[:5], *fields[5:], *([""] if len(fields) == 5 else [])
+    recording, channel, speaker, start, end, words = (*fields, "")[:6]
     begin, stop = _seconds(start, where), _seconds(end, where)
-    require(begin <= stop, where, "have its end behind its start", f"{start} {end}", "Correct it.")
+    require(begin <= stop, where, "have its end at or after its start", f"{start} {end}", "Correct it.")
     text = LABELS.sub("", words)
     text = _words(text, where)
     name = f"{recording}-{channel}-{speaker}-{begin:.2f}-{stop:.2f}"
@@ -155,7 +157,7 @@ def _read_json(path: Path, lines: Sequence[tuple[int, str]], keys: Sequence[str]
         if key is None:
             raise InputError(f"{where} must have one of the keys {', '.join(keys)}, got {', '.join(row)}. Add it.")
         require(key in row, f"{where}: {key}", "be present, as in other lines", ", ".join(row), "Add it.")
-        require(isinstance(row[key], str | int), f"{where}: {key}", "be a string", row[key])
+        require(row[key] is not None, f"{where}: {key}", "be a string", row[key])  # _string takes null for ""
         text, speaker, name = (_string(row, each, where) for each in (key, "speaker", "id"))
         audio = next((_string(row, each, where) for each in ("audio", "audio_filepath", "file") if row.get(each)), "")
         offset, duration = (_number(row.get(each)) for each in ("offset", "duration"))
@@ -201,5 +203,5 @@ def _seconds(word: str, where: str) -> float:
         value = float(word)
     except ValueError:
         value = math.nan
-    require(0 <= value < math.inf, where, "have times in seconds", word, "Correct it.")
+    require(0 <= value < math.inf, where, "have times of 0 or more seconds", word, "Correct it.")
     return value

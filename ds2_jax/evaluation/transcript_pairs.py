@@ -31,8 +31,9 @@ class Pairs(NamedTuple):
 def pair(references: Transcripts, hypotheses: Transcripts) -> Pairs:
     """Finds what was recognised for each reference.
 
-    The words of a CTM file go to the segment of an STM file in which their middle lies, or to the nearest one, or they
-    are all the text of their recording. Other texts are matched by name, and lines without names by their places.
+    With an STM file, each word of a CTM file goes to the segment that contains its middle, or else to the nearest one.
+    With other references, the words of a recording are one text. Other texts are matched by name, and lines without
+    names by their places.
 
     Raises:
         InputError: the files do not fit: a name occurs twice, a hypothesis has no reference, or files without names
@@ -59,11 +60,11 @@ def pair(references: Transcripts, hypotheses: Transcripts) -> Pairs:
 def _named_alike(references: Transcripts, hypotheses: Transcripts) -> bool:
     """Whether the first words of the lines of two texts are names, each once in its file.
 
-    Names have a digit, as in u1, or one of _./- and most of those of the smaller file are in both. Other words are
-    names if both files have the same ones in another order.
+    Names have a digit, as in u1, or one of _./- and at least half of those of the smaller file are in both. If none is
+    in both, they are no names. Other words are names if both files have the same ones in another order.
 
     Raises:
-        InputError: they are names, but few are in both.
+        InputError: some names are in both, but fewer than half.
     """
     ours, theirs = ([text.names[0] for text in each.texts] for each in (references, hypotheses))
     if len(set(ours)) < len(ours) or len(set(theirs)) < len(theirs):
@@ -110,7 +111,8 @@ def _with_names(transcripts: Transcripts) -> Transcripts:
 
 
 def _by_place(references: Transcripts, hypotheses: Transcripts) -> Pairs:
-    rule = f"have as many lines as {references.path}, {len(references.texts)}, because its lines have no names"
+    wanted = f"{references.path}, {len(references.texts)}"
+    rule = f"have as many lines as {wanted}, because the first words of the lines do not match as names"
     num_lines = len(hypotheses.texts)
     require(
         num_lines == len(references.texts), str(hypotheses.path), rule, num_lines, "Let each line begin with a name."
@@ -122,7 +124,7 @@ def _by_place(references: Transcripts, hypotheses: Transcripts) -> Pairs:
 def _by_name(references: Transcripts, hypotheses: Transcripts) -> Pairs:
     """Uses the first kind of name that fits: ids, paths, names of files, and then one kind for another."""
     problems = []
-    kinds = [(0, 0), (1, 1), (2, 2), *itertools.permutations(range(4), 2)]  # the place in both files is no name
+    kinds = [(0, 0), (1, 1), (2, 2), *itertools.permutations(range(4), 2)]  # not (3, 3): places in the files
     for ours, theirs in kinds:
         try:
             said, heard = _named(references, ours), _named(hypotheses, theirs)
@@ -131,7 +133,7 @@ def _by_name(references: Transcripts, hypotheses: Transcripts) -> Pairs:
             continue
         unknown = [name for name in heard if name not in said]
         if not unknown:
-            missing = [_name(text) for name, text in said.items() if name not in heard]
+            missing = [name_of(text) for name, text in said.items() if name not in heard and text.text.strip()]
             return Pairs(
                 [(text, heard[name].text if name in heard else "") for name, text in said.items()], "name", missing
             )
@@ -143,12 +145,13 @@ def _by_name(references: Transcripts, hypotheses: Transcripts) -> Pairs:
     raise problems[0]
 
 
-def _name(text: Text) -> str:
+def name_of(text: Text) -> str:
+    """Returns the first name of a text that is known."""
     return next(filter(None, text.names))
 
 
 def _named(transcripts: Transcripts, kind: int) -> dict[str, Text]:
-    """Sorts texts by a kind of their names.
+    """Indexes texts by one kind of their names.
 
     Raises:
         InputError: a text has no such name, or two have the same.
@@ -167,14 +170,17 @@ def _named(transcripts: Transcripts, kind: int) -> dict[str, Text]:
 def _by_time(references: Transcripts, hypotheses: Transcripts) -> Pairs:
     segments: dict[tuple[str, str], list[Text]] = collections.defaultdict(list)
     for text in references.texts:
-        segments[text.channel or ("", "")].append(text)
+        assert text.channel is not None
+        segments[text.channel].append(text)
     heard: dict[int, list[Text]] = collections.defaultdict(list)
     for word in sorted(hypotheses.texts, key=lambda each: each.start):
-        own = segments.get(word.channel or ("", ""))
+        assert word.channel is not None
+        own = segments.get(word.channel)
         if not own:
             where, rule = f"{hypotheses.path}, {word.place}", f"be of a recording and channel of {references.path}"
             raise InputError(f"{where} must {rule}, got {word.channel}. Correct the names.")
         middle = (word.start + word.end) / 2
+        # A segment that is not scored takes only the words inside it.
         near = [each for each in own if not _is_ignored(each) or each.start <= middle <= each.end] or own
         heard[id(min(near, key=lambda each: _distance(each, middle)))].append(word)
     pairs, missing, ignored = [], [], 0
@@ -199,8 +205,8 @@ def _distance(segment: Text, middle: float) -> tuple[float, float]:
     return outside, abs((segment.start + segment.end) / 2 - middle)
 
 
-def names(texts: Iterable[str], most: int = 3) -> str:
-    """Lists the first names of some."""
+def list_names(texts: Iterable[str], most: int = 3) -> str:
+    """Joins names; if there are more than `most`, the rest is counted."""
     listed = list(texts)
     more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
     return ", ".join(map(shorten, listed[:most])) + more

@@ -9,7 +9,8 @@ from rapidfuzz.distance import Levenshtein
 from ds2_jax.evaluation.error_rates import Weights, sclite_path, word_errors
 
 MOST_CELLS = 20_000_000
-"""Up to this product of words, words and substitutions, alike words are set beside each other. It takes 160 MB."""
+"""Largest product of the words of the reference, those of the hypothesis, and the substitutions, each plus 1, for which
+substituted words are paired by likeness. The costs then take 160 MB."""
 EDIT = 2**40
 """The cost of an edit. The likeness of two words, of at most `ALIKE`, decides only among paths of as many edits."""
 ALIKE = 2**12
@@ -39,8 +40,8 @@ def align_words(reference: str, hypothesis: str, weights: Weights = "equal") -> 
 
     Returns:
         The pairs in order. Among the alignments with as many edits of each kind, it is one in which the substituted
-        words are most alike: "arrivederci" stands beside "arivedec", not beside "chi". In texts of thousands of words
-        with many errors, it is any one.
+        words are most alike: "arrivederci" stands beside "arivedec", not beside "chi". In texts of several hundred
+        words with many errors (see MOST_CELLS), it is any one.
     """
     said, heard = reference.split(), hypothesis.split()
     errors = word_errors(reference, hypothesis, weights)
@@ -48,11 +49,11 @@ def align_words(reference: str, hypothesis: str, weights: Weights = "equal") -> 
         return list(map(WordPair, said, heard))
     if (len(said) + 1) * (len(heard) + 1) * (errors.substitutions + 1) > MOST_CELLS:
         return _align_anyhow(said, heard) if weights == "equal" else _align_as_sclite(said, heard)
-    costs = _costs(said, heard, errors.substitutions)
-    return _trace(said, heard, costs)
+    alike = _likeness(said, heard)
+    return _trace(said, heard, alike, _costs(said, heard, alike, errors.substitutions))
 
 
-def _costs(said: list[str], heard: list[str], substitutions: int) -> np.ndarray:
+def _costs(said: list[str], heard: list[str], alike: np.ndarray, substitutions: int) -> np.ndarray:
     """Computes the least cost of turning the first i words into the first j with s substitutions.
 
     The cost is EDIT for each edit, less the likeness of each two substituted words.
@@ -60,7 +61,6 @@ def _costs(said: list[str], heard: list[str], substitutions: int) -> np.ndarray:
     Returns:
         [I + 1, J + 1, S + 1] int64.
     """
-    alike = _likeness(said, heard)
     right = np.array(said, dtype=object)[:, None] == np.array(heard, dtype=object)[None]
     costs = np.full((len(said) + 1, len(heard) + 1, substitutions + 1), len(said + heard) * 2 * EDIT)
     insertions = EDIT * np.arange(len(heard) + 1)[:, None]
@@ -73,9 +73,8 @@ def _costs(said: list[str], heard: list[str], substitutions: int) -> np.ndarray:
     return costs
 
 
-def _trace(said: list[str], heard: list[str], costs: np.ndarray) -> list[WordPair]:
+def _trace(said: list[str], heard: list[str], alike: np.ndarray, costs: np.ndarray) -> list[WordPair]:
     """Goes back from the end of both texts along the least costs."""
-    alike = _likeness(said, heard)
     i, j, s = len(said), len(heard), costs.shape[2] - 1
     pairs = []
     while i or j:

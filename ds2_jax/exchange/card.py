@@ -10,7 +10,7 @@ import numpy as np
 
 from ds2_jax.config import Config
 from ds2_jax.config.live import can_stream, describe
-from ds2_jax.data.manifest import read_manifest
+from ds2_jax.data.splits import found_manifests, read_utterances
 from ds2_jax.evaluation.results import read_evaluation
 from ds2_jax.exchange.proof import Comparison
 from ds2_jax.exchange.target import Target
@@ -128,12 +128,9 @@ def _data(config: Config) -> list[str]:
     corpus = config.data.corpus
     if corpus:
         lines.append(f"* corpus: {corpus}")
-    for split in ("train", "dev", "test"):
-        path = run_folder_manifest(config, split)
-        if path is None:
-            continue
+    for split, path in found_manifests(config.data).items():
         try:
-            utterances = read_manifest(path)
+            utterances = read_utterances(path)
         except InputError:
             continue
         hours = sum(utterance.duration for utterance in utterances) / 3600
@@ -141,14 +138,6 @@ def _data(config: Config) -> list[str]:
         told = f", {speakers} speakers" if speakers else ""
         lines.append(f"* {split}: {path.stem}, {len(utterances):,} utterances, {hours:.2f} hours{told}")
     return lines or ["The manifests of the run were not found when the model was exported."]
-
-
-def run_folder_manifest(config: Config, split: str) -> Path | None:
-    """Returns the manifest of a split if it is a file."""
-    from ds2_jax.data.splits import manifests_of
-
-    path = manifests_of(config.data).get(split)
-    return path if path is not None and path.is_file() else None
 
 
 def _rates(run: Path, found: Comparison) -> str:

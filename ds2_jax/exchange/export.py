@@ -13,6 +13,7 @@ import numpy as np
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config
 from ds2_jax.config.live import STEP_SECONDS, can_stream, delays, describe
+from ds2_jax.data.splits import found_manifests
 from ds2_jax.engines import graph, safetensors
 from ds2_jax.exchange import card, layouts, proof
 from ds2_jax.exchange.target import Target
@@ -66,7 +67,7 @@ def export(
     variables = jax.device_get(read_variables(run, config))
     kept = jax.tree.map(safetensors.rounded, variables) if float16 else variables
     make_writable(out)
-    manifest = manifest or proof.test_manifest(config)
+    manifest = manifest or found_manifests(config.data).get("test")
     # Only a folder that was compared is complete, so what an error or a signal leaves is no model.
     with interrupts.temporary_folder(out) as folder:
         written, files = _write(run, config, kept, folder, int8, float16, stablehlo, target, manifest)

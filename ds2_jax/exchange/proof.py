@@ -11,7 +11,6 @@ import numpy as np
 from ds2_jax.audio import made_speech
 from ds2_jax.config import Config
 from ds2_jax.config.live import STEP_SECONDS
-from ds2_jax.corpora import split_manifests
 from ds2_jax.data.manifest import Utterance
 from ds2_jax.data.splits import Split, read_split
 from ds2_jax.decoding.decoder import make_decoder
@@ -119,12 +118,6 @@ def compare(reference: Model, written: Model, manifest: Path | None, *, same_wav
         (counts[0], counts[1]) if known else None,
         _interval(errors) if known else None,
     )
-
-
-def test_manifest(config: Config) -> Path | None:
-    """Returns the manifest of a run's test split, if it is still there."""
-    path = split_manifests(config.data, build=False).test
-    return path if path is not None and (path.is_file() or str(path).startswith("tfds:")) else None
 
 
 def level(config: Config, manifest: Path | None) -> float:

@@ -47,7 +47,7 @@ class Source(NamedTuple):
         name: for the user.
         sample_rate: in Hz.
         blocks: the samples, as they come.
-        timeline: the file's times of the sound.
+        timeline: maps seconds of sound to times of the file.
         close: ends it.
     """
 
@@ -73,7 +73,7 @@ def live(
     """Recognises a microphone, a pipe or a file while it is heard. Returns 0, after Ctrl-C too.
 
     Args:
-        run: the folder of a training run.
+        run: a run or an exported model.
         audio: a file, or STANDARD_INPUT; None for a microphone.
         output_format: what is written when a segment has ended.
         device: the microphone; None for the system's.
@@ -146,7 +146,7 @@ def _open(
         return Source("standard input", pcm.sample_rate, pcm.blocks, Timeline())
     timeline = Timeline()
     rest = read_blocks(audio, rate, timeline)
-    blocks = itertools.chain(list(itertools.islice(rest, 1)), rest)  # what is no audio is told at once
+    blocks = itertools.chain(list(itertools.islice(rest, 1)), rest)  # tells at once if it is no audio
     return Source(str(audio), rate, _at_speed_of_speech(blocks, rate) if realtime else blocks, timeline)
 
 
@@ -185,7 +185,7 @@ def _ahead(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 class Screen:
-    """Shows texts: on a terminal as they come, with what may change dimmed; elsewhere when a segment has ended."""
+    """Shows texts: as plain text on a terminal as they come, with what may change dimmed; else segment by segment."""
 
     def __init__(self, output_format: LiveFormat, timeline: Timeline) -> None:
         self._writer, self._timeline = LiveWriter(output_format), timeline

@@ -46,8 +46,7 @@ class Part(abc.ABC):
 
     def partial(self) -> tuple[str, str]:
         """Returns the text that is final and the text that may change."""
-        final, open_ = self._decoding.partial()
-        return final, open_
+        return self._decoding.partial()
 
     def reading(self) -> Hypothesis:
         """Returns the best reading of what has been recognised of the segment, as if it ended there."""
@@ -101,9 +100,9 @@ class StepwisePart(Part):
         num_samples = self._num_samples if ended else -1
         log_probs = yield StepInput(self._slot, samples, num_samples, self._num_steps == 0)
         first = self._num_steps * self._steps.frames - self._steps.delay
-        behind = self._steps.num_frames(self._num_samples) - first if ended else len(log_probs)
+        stop = self._steps.num_frames(self._num_samples) - first if ended else len(log_probs)
         self._num_steps += 1
-        self._decoding.read(log_probs[max(0, -first) : max(0, behind)])
+        self._decoding.read(log_probs[max(0, -first) : max(0, stop)])
 
     def close(self) -> None:
         """See `Part`."""
@@ -133,13 +132,13 @@ class GrowingPart(Part):
         least = LEAST_GROWTH * self._model.config.features.sample_rate
         if self._num_samples - self._num_recognised >= max(least, GROWTH * self._num_samples):
             self._recognise()
-        yield from ()
+        yield from ()  # it asks for no steps
 
     def end(self) -> Work:
         """See `Part`."""
         if self._num_recognised < self._num_samples:
             self._recognise()
-        yield from ()
+        yield from ()  # it asks for no steps
 
     def _recognise(self) -> None:
         self._decoding = self._decoder.start()

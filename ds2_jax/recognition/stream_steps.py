@@ -18,10 +18,9 @@ class StepInput(NamedTuple):
 
     Attributes:
         slot: the stream's place.
-        samples: [S] float32, the next samples of a recording, or of a part of it that is recognised on its own; zeros
-            behind its end.
-        num_samples: all samples of the recording, or -1 while its end is not known.
-        begins: whether it begins with these samples. The statistics of the stream go on.
+        samples: [S] float32, the next samples of a segment, followed by zeros after its end.
+        num_samples: number of samples of the segment, or -1 while its end is not known.
+        begins: whether the segment begins with these samples. Statistics of the features go on from the one before.
     """
 
     slot: int

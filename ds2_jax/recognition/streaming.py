@@ -28,7 +28,7 @@ from ds2_jax.runs.model import Model
 from ds2_jax.system.errors import InputError
 
 LOUD_SECONDS = 30.0
-"""The loud level is the highest of the steps of so many seconds."""
+"""The loud level is that of the loudest step in so many seconds."""
 QUIET = 18.0
 """dB. A step that is so far below the loud level is a pause of the signal."""
 QUIET_BEFORE = 0.5
@@ -197,7 +197,7 @@ class Stream:
             yield from self._part.hear(samples)
             self._length += len(samples)
             self._note(samples)
-            if self._ends():
+            if self._at_endpoint():
                 yield from self._end_segment()
         if self._finished and self._length:
             yield from self._end_segment()
@@ -217,16 +217,16 @@ class Stream:
 
     @property
     def _constant(self) -> bool:
-        """Whether the segment is digital silence or an offset so far, for which a model would write something."""
+        """Whether all samples of the segment so far are equal. Models may write text for that; it is dropped."""
         return bool(self._lowest == self._highest)
 
-    def _ends(self) -> bool:
+    def _at_endpoint(self) -> bool:
         """Whether the segment ends here."""
         rules, length = self._endpoints, self._length / self._rate
         if length >= rules.longest:
             return True
         if self._constant or not self._part.has_text:
-            # A word that has just begun has no text yet.
+            # A word that has just begun has no text yet, so wait for a pause.
             return length >= rules.no_speech and (self._constant or self._quiet >= QUIET_BEFORE * self._rate)
         blank = self._part.trailing_blanks * self._streams.config.seconds_per_frame
         pause = min(blank, self._quiet / self._rate)
@@ -252,7 +252,7 @@ class Stream:
 
 
 class Streams:
-    """The streams of one model, which are recognised together.
+    """Opens streams of one model, and recognises several at once.
 
     Args:
         model: the model.

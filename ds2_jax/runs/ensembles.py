@@ -24,7 +24,7 @@ from ds2_jax.system.errors import InputError
 
 
 class EnsembleEngine:
-    """An `engines.engine.Engine` of several models, which must have one alphabet and one length of frames.
+    """An `engines.engine.Engine` of several models, which must have the same alphabet and frame rate.
 
     Args:
         models: two or more models.
@@ -45,7 +45,7 @@ class EnsembleEngine:
 
     def steps(self, num_frames: int) -> Steps:  # noqa: ARG002 - the protocol's
         """Raises InputError: ensembles do not stream."""
-        raise _streaming(len(self._models))
+        raise _no_streaming(len(self._models))
 
 
 class VotingModel(Model):
@@ -58,6 +58,7 @@ class VotingModel(Model):
     """
 
     def __init__(self, models: Sequence[Model]) -> None:
+        # This engine only tells whether it compiles, and refuses streams: `log_probs` below takes no mean.
         super().__init__(models[0].config, EnsembleEngine(models), models[0].path, has_step=False)
         self._models = models
         self.batches_at_once = min(model.batches_at_once for model in models)
@@ -101,7 +102,7 @@ class VotingDecoder(Decoder):
 
     def start(self) -> StreamDecoder:
         """Raises InputError: ensembles do not stream."""
-        raise _streaming(len(self._decoders))
+        raise _no_streaming(len(self._decoders))
 
     def knows(self, word: str) -> bool:
         """Whether the language model knows a word; see `Decoder`."""
@@ -115,7 +116,7 @@ class VotingDecoder(Decoder):
         *,
         a_character: bool = False,
     ) -> Hypothesis:
-        """Makes a hypothesis of the first model, with or without the outputs of the others; see `Decoder`."""
+        """Makes a hypothesis from the first model's log-probabilities; those of others may lie beside them."""
         own = np.split(log_probs, len(self._decoders), axis=-1)[0] if log_probs.shape[-1] > self._labels else log_probs
         return self._decoders[0].hypothesis(spans, own, duration, a_character=a_character)
 
@@ -133,15 +134,16 @@ def open_models(
             "rover" lets their words vote.
 
     Raises:
-        InputError: see `open_model`; or a model has another alphabet, or frames of another length.
+        InputError: see `open_model`; or the models differ in alphabet, sample rate or frame rate; or they should vote
+            and their alphabet has no space.
     """
     first = open_model(run, engine)
     if not others:
         return first
     models = [first, *(open_model(find_model(path), engine) for path in others)]
     for path, model in zip(others, models[1:], strict=True):
-        for what, value in _frames(model.config).items():
-            if value != (expected := _frames(first.config)[what]):
+        for what, value in _shared_settings(model.config).items():
+            if value != (expected := _shared_settings(first.config)[what]):
                 advice = "Combine models of one recipe and one alphabet."
                 raise InputError(f"--with {path} must have the {what} of {run}, {expected!r}, got {value!r}. {advice}")
     if combine == "rover":
@@ -149,14 +151,14 @@ def open_models(
     return Model(first.config, EnsembleEngine(models), first.path, has_step=False)
 
 
-def _streaming(count: int) -> InputError:
+def _no_streaming(count: int) -> InputError:
     return InputError(f"RUN must be one model to recognise a stream, got {count}. Leave --with (others) out.")
 
 
 def describe(others: Sequence[Path], combine: Combination) -> dict[str, Any]:
     """Describes the other models of an ensemble for `Provenance`: their names with digests, and how they combine.
 
-    The digest is that of the weights. If the models vote, calibration and tuned weights belong to it.
+    A digest stands for the weights and, if the models vote, for calibration and tuned weights too.
     """
     if not others:
         return {}
@@ -169,8 +171,8 @@ def describe(others: Sequence[Path], combine: Combination) -> dict[str, Any]:
     return {"with": listed, "combine": combine}
 
 
-def _frames(config: Config) -> dict[str, object]:
-    """What the models of an ensemble have in common."""
+def _shared_settings(config: Config) -> dict[str, object]:
+    """Lists the settings that the models of an ensemble must share."""
     return {
         "data.alphabet": config.data.alphabet,
         "features.sample_rate": config.features.sample_rate,

@@ -1,4 +1,4 @@
-"""What the protocols over WebSocket share: a socket and its bounds, and a stream that the model thread recognises."""
+"""What the protocols over WebSocket share: a socket and its bounds, and a stream that the server recognises."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,9 @@ SECONDS_AT_ONCE = 2.0
 """A longer message is recognised in parts, so that other streams get their turn."""
 NO_SAMPLES = np.zeros(0, np.int16)
 LAST_SECONDS, POLL_SECONDS = 2.0, 0.5
-"""While the server stops, a talk ends when nothing has come for so long; how often it looks."""
+"""While the server stops, a talk ends after LAST_SECONDS without a message; that is checked every POLL_SECONDS."""
+LONGEST_REASON = 123
+"""Bytes of the reason with which a WebSocket may close (RFC 6455, section 5.5)."""
 NORMAL, GOING_AWAY, UNSUPPORTED, POLICY, FAILED = 1000, 1001, 1003, 1008, 1011
 """Codes with which a WebSocket closes: the talk has ended, the server stops, a message is none of its protocol, the
 client broke a rule, or the server failed."""
@@ -40,11 +42,11 @@ class ProtocolError(Exception):
 
 
 class StreamError(Exception):
-    """The model thread could not recognise a stream."""
+    """The threads of the models could not recognise a stream."""
 
 
 class Talk(Protocol):
-    """A client's side of a protocol."""
+    """The server's side of a conversation with one client."""
 
     async def begin(self) -> None:
         """Sends what the protocol begins with."""
@@ -82,7 +84,7 @@ class Line:
         Raises:
             WebSocketDisconnect: the client has gone, or does not read.
         """
-        # Half a surrogate pair, which an answer may have from a client, becomes what JSON writes for it.
+        # An unpaired surrogate, repeated from a client's message, is not valid UTF-8. JSON can write it as an escape.
         text = json.dumps(answer, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
         try:
             await asyncio.wait_for(self._socket.send_text(text), self._patience)
@@ -90,7 +92,8 @@ class Line:
             raise WebSocketDisconnect(POLICY) from error
 
     async def close(self, code: int, reason: str = "") -> None:
-        """Closes the socket, unless the client has gone."""
+        """Closes the socket, unless the client has gone. A long reason is cut."""
+        reason = reason.encode()[:LONGEST_REASON].decode(errors="ignore")
         with contextlib.suppress(TimeoutError, WebSocketDisconnect, WebSocketDisconnected):
             await asyncio.wait_for(self._socket.close(code, reason), self._patience)
 
@@ -164,7 +167,7 @@ async def _next(socket: WebSocket, service: Service) -> Message | None:
 
 
 class LiveStream:
-    """A stream of one client. Its samples go through the model thread, together with those of other streams.
+    """A stream of one client. Its samples go through the threads of the models, together with those of other streams.
 
     Args:
         service: the service.
@@ -215,7 +218,7 @@ class LiveStream:
         self._thread.command(LiveCommand(self._recogniser, self._stream, "close", NO_SAMPLES, lambda _: None))
 
     async def _ask(self, kind: Literal["feed", "finish", "words"], samples: np.ndarray) -> Sequence[Any]:
-        """Lets the thread of the models do something."""
+        """Lets the threads of the models do something."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Sequence[Any]] = loop.create_future()
 

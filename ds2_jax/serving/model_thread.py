@@ -81,9 +81,9 @@ class ModelThreads:
     def cancel(self, job: Job) -> None:
         """Gives up a recording: its pieces are dropped. Does nothing if it has ended."""
         with self._changed:
-            if job.cancelled:
+            if job.over:
                 return
-            job.cancelled = True
+            job.over = True
             job.waiting.clear()
             if not job.reading and not job.read:
                 job.reading = True
@@ -121,17 +121,17 @@ class ModelThreads:
 
     def _read_more(self, job: Job) -> None:
         """Lets a reader go on with a recording of which few pieces wait. Needs the lock."""
-        if not (job.reading or job.read or job.cancelled) and len(job.waiting) <= READ_AHEAD // 2:
+        if not (job.reading or job.read or job.over) and len(job.waiting) <= READ_AHEAD // 2:
             job.reading = True
             self._readers.submit(self._read, job)
 
     def _read(self, job: Job) -> None:
         """Reads pieces until enough wait."""
-        over = False
+        ended = False
         while True:
             with self._changed:
-                cancelled = job.cancelled
-                if cancelled or len(job.waiting) >= READ_AHEAD:
+                over = job.over
+                if over or len(job.waiting) >= READ_AHEAD:
                     job.reading = False
                     break
             event: Waiting
@@ -140,15 +140,15 @@ class ModelThreads:
             except Exception as error:
                 event = error
             with self._changed:
-                if not job.cancelled:
+                if not job.over:
                     job.waiting.append(event)
-                over = not isinstance(event, Piece)
-                if over:
+                ended = not isinstance(event, Piece)
+                if ended:
                     job.read, job.reading = True, False
                 self._changed.notify_all()
-            if over:
+            if ended:
                 break
-        if cancelled or over:
+        if over or ended:
             job.pieces.close()
 
     def _run_recordings(self) -> None:
@@ -222,14 +222,14 @@ class ModelThreads:
         self._metrics.batches.observe(len(pieces))
         self._metrics.audio.inc(sum(job.seconds(piece) for job, piece in pieces))
         for (job, piece), result in zip(pieces, results, strict=True):
-            if not job.cancelled:
+            if not job.over:
                 try:
                     job.work.hand(piece, result)
                 except Exception as error:
                     self._fail(job, error)
 
     def _fail(self, job: Job, error: Exception) -> None:
-        if not job.cancelled:
+        if not job.over:
             job.fail(error)
         self.cancel(job)
 
@@ -269,7 +269,7 @@ class ModelThreads:
 
 def _finish(ends: Sequence[tuple[Job, End | Exception]]) -> None:
     """Ends recordings; those of one model finish together."""
-    results = dict(ends)
+    results: dict[Job, End | Exception] = dict(ends)
     good = [job for job, end in ends if isinstance(end, End) and not end.error]
     for group in dict.fromkeys(job.group for job in good):
         own = [job for job in good if job.group is group]
@@ -281,14 +281,15 @@ def _finish(ends: Sequence[tuple[Job, End | Exception]]) -> None:
         _end(job, end)
 
 
-def _end(job: Job, end: object) -> None:
-    try:
-        if isinstance(end, Exception):
-            raise end
-        job.work.end(end)  # type: ignore[arg-type]
-    except Exception as error:
-        job.fail(error)
-    job.cancelled = True
+def _end(job: Job, end: End | Exception) -> None:
+    if isinstance(end, Exception):
+        job.fail(end)
+    else:
+        try:
+            job.work.end(end)
+        except Exception as error:
+            job.fail(error)
+    job.over = True
     _close(job)
 
 

@@ -24,7 +24,7 @@ class Limits:
     max_seconds: float = 7200.0
     """Longest recording, and longest turn of a Realtime client that commits its turns, in seconds."""
     max_requests: int = 64
-    """Recordings that may be uploaded, wait and be recognised at once. Further ones get status 429."""
+    """Recordings that may be uploading, waiting or being recognised at once. Further ones get status 429."""
     max_streams: int = 100
     """Live streams that may be open at once. Further ones get status 429."""
     idle_seconds: float = 60.0
@@ -48,7 +48,7 @@ class Access:
     """Who may connect."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Another one than this machine's own needs --api-key-file or --no-key."""
+    """Address to listen on. Any other than localhost needs --api-key-file or --no-key."""
     api_key_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File of API keys, one a line. Requests must send one: Authorization: Bearer KEY."""
     no_key: bool = False
@@ -71,7 +71,7 @@ class Access:
         require(not both, "--no-key", "be used without --api-key-file", str(self.api_key_file), "Leave out one.")
 
     def keys(self) -> tuple[str, ...]:
-        """Reads the keys; none are needed if there are none.
+        """Reads the keys: none without --api-key-file; requests then need no key.
 
         Raises:
             InputError: the file cannot be read, or holds no key.
@@ -95,7 +95,7 @@ class Network:
     port: int = 8000
     """Port to listen on; 0 for a free one."""
     certificate: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Certificate in PEM format, with those that prove it behind it. The server then speaks HTTPS alone."""
+    """Certificate in PEM format, followed by its intermediate certificates. The server then speaks only HTTPS."""
     certificate_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Private key of the certificate. It can also stand in the file of the certificate."""
     root_path: str = ""
@@ -113,7 +113,7 @@ class Network:
         for name, path in (("--certificate", self.certificate), ("--certificate-key", self.certificate_key)):
             require(path is None or path.is_file(), name, "be a file", str(path), "Correct the path.")
         right = not self.root_path or re.fullmatch(r"(/[\w.~-]+)+", self.root_path)
-        require(bool(right), "--root-path", "begin with / and not end with it", self.root_path)
+        require(bool(right), "--root-path", "be /NAME or /NAME/NAME, of letters, digits and _ . ~ -", self.root_path)
         for origin in self.allow_origin:
             right = re.fullmatch(r"https?://[^/?#@\s]+", origin)
             require(bool(right), "--allow-origin", "be scheme://host[:port]", origin, "Leave out the path.")

@@ -1,4 +1,4 @@
-"""What the model thread does with a recording: its pieces go through the model, its segments are decoded."""
+"""What the threads of the models do with a recording: its pieces go through the model, its segments are decoded."""
 
 import contextlib
 from collections.abc import Callable, Generator, Sequence
@@ -18,7 +18,7 @@ from ds2_jax.serving.scheduler import Job
 from ds2_jax.system.errors import InputError
 
 STEPS_AT_ONCE = 8
-"""Steps of a model that hears a recording step by step. Short requests and live streams wait for them."""
+"""Steps of a model that hears a recording step by step. Live streams wait for them."""
 Result = Segment | Transcript | Exception
 """Segments in order, then the transcript; or an error."""
 Emit = Callable[[Result], None]
@@ -32,7 +32,7 @@ def make_job(
     Args:
         recogniser: the model.
         recording: the recording.
-        emit: gets the results. The model thread calls it.
+        emit: gets the results; a thread of the models calls it.
         now: the time in seconds.
         decoder: decodes the segments, if not that of the recogniser.
     """

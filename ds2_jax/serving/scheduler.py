@@ -12,14 +12,14 @@ from ds2_jax.recognition.piece_outputs import End
 from ds2_jax.recognition.segments import Piece
 
 BATCH_SECONDS = 30.0
-"""Seconds of audio in a batch, with padding, unless one piece is longer. A short request that comes meanwhile waits for
-the batch to end."""
+"""Seconds of audio in a batch, with padding, unless one piece is longer. Requests that are not short wait for the batch
+to end."""
 SHORTEST, LONGEST = 0.5, 1.25
 """Lengths of the pieces of a batch, as shares of that of its first one: padding costs time, and so do many batches."""
 UNREAD_SECONDS = 60.0
 """What counts as left of a recording that has not been read to its end, besides the pieces that wait."""
 AGEING = 30.0
-"""A request that has waited for a second is treated as if it had so many seconds of audio less."""
+"""For each second since a piece of it was taken last, a request counts as so many seconds of audio shorter."""
 SHORT_SECONDS = 10.0
 """A request with so much audio left, or less, is short."""
 READ_AHEAD = 8
@@ -72,7 +72,7 @@ class Job:
         waiting: pieces that have been read.
         read: whether all of the recording has been read.
         reading: whether a thread reads it.
-        cancelled: whether nobody waits for the result any more, or it has been given.
+        over: whether it needs no more work: it is finished, or has failed, or nobody waits for the result any more.
         created: when it came, in seconds.
         begun: whether a piece has been taken.
         running: whether a thread of the models has taken pieces and not yet handed the results.
@@ -91,7 +91,7 @@ class Job:
         self.group, self.work, self.fail = group, work, fail
         self.pieces = pieces
         self.waiting: deque[Waiting] = deque()
-        self.read = self.reading = self.cancelled = self.begun = self.running = False
+        self.read = self.reading = self.over = self.begun = self.running = False
         self.created = self.served = now
         self._sample_rate = sample_rate
 
@@ -110,12 +110,12 @@ class Job:
 
 
 class Batch(NamedTuple):
-    """What the model thread does next.
+    """What a thread of the models does next.
 
     Attributes:
         pieces: pieces of one group.
         ends: jobs of which every piece has been run, or that failed, and how they end.
-        dropped: jobs that were cancelled.
+        dropped: jobs that are over.
     """
 
     pieces: list[tuple[Job, Piece]]
@@ -136,7 +136,7 @@ class Scheduler:
     def has_work(self, *, short: bool = False) -> bool:
         """Whether `take` has something to give."""
         return any(
-            not job.running and (job.cancelled or (job.waiting and (not short or job.left() <= SHORT_SECONDS)))
+            not job.running and (job.over or (job.waiting and (not short or job.left() <= SHORT_SECONDS)))
             for job in self.jobs
         )
 
@@ -150,7 +150,7 @@ class Scheduler:
             short: whether to take pieces only of short jobs.
         """
         free = [job for job in self.jobs if not job.running]
-        dropped = [job for job in free if job.cancelled]
+        dropped = [job for job in free if job.over]
         ends: list[tuple[Job, End | Exception]] = []
         for job in free:
             if job.waiting and not isinstance(first := job.waiting[0], Piece):
@@ -178,7 +178,7 @@ class Scheduler:
         first = ready[0]
         lead = _next_piece(first)
         assert lead is not None
-        longest = shortest = first.seconds(lead)
+        longest = lead_seconds = first.seconds(lead)
         taken: list[tuple[Job, Piece]] = []
         for job in ready:
             for _ in range(first.work.pieces_at_once):
@@ -187,7 +187,7 @@ class Scheduler:
                     break
                 seconds = job.seconds(piece)
                 padded = max(longest, seconds) * (len(taken) + 1)
-                similar = SHORTEST * shortest <= seconds <= LONGEST * shortest
+                similar = SHORTEST * lead_seconds <= seconds <= LONGEST * lead_seconds
                 if taken and not (similar and padded <= BATCH_SECONDS):
                     break
                 longest = max(longest, seconds)

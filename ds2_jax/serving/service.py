@@ -175,7 +175,7 @@ class Service:
             _ready_decoder(recogniser, {letter: self.limits.hot_word_boost})
 
     def close(self) -> None:
-        """Ends the thread of the models."""
+        """Ends the threads of the models."""
         self.thread.close()
 
 
@@ -205,7 +205,7 @@ async def _gone(request: Request) -> None:
 
 
 def _ready_decoder(recogniser: Recogniser, boosts: Mapping[str, float]) -> Decoder:
-    """Makes a decoder and decodes two frames, so that Numba compiles here and not in the thread of the models."""
+    """Makes a decoder and decodes two frames, so that Numba compiles here and not in a thread of the models."""
     decoder = recogniser.decoder(boosts)
     num_labels = Alphabet.of(recogniser.config.data).size
     decoder(np.full((2, num_labels), -np.log(num_labels), np.float32))

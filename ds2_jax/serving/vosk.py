@@ -12,8 +12,8 @@ Source: alphacep/vosk-server, websocket/asr_server.py.
 """
 
 import dataclasses
+import io
 import json
-import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from ds2_jax.audio import pcm
 from ds2_jax.audio.waveform import MAX_RATE, MIN_RATE
 from ds2_jax.decoding.decoder import Decoder
 from ds2_jax.decoding.hypothesis import Word
@@ -31,7 +32,7 @@ from ds2_jax.serving.errors import RequestError
 from ds2_jax.serving.hot_words import LONGEST, MOST, hot_words
 from ds2_jax.serving.live import Line, LiveStream, ProtocolError, converse
 from ds2_jax.serving.service import Service
-from ds2_jax.system.errors import NO_JSON
+from ds2_jax.system.errors import NO_JSON, InputError
 from ds2_jax.text.alphabet import Alphabet
 
 DEFAULT_RATE = 8000
@@ -254,13 +255,11 @@ def _without_header(content: bytes) -> tuple[bytes, int | None]:
     """Removes the header of a WAV file, which some clients send; returns its rate in Hz, too."""
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
         return content, None
-    rate, position = None, 12
-    while position + 8 <= len(content):
-        name, size = struct.unpack_from("<4sI", content, position)
-        position += 8
-        if name == b"data":
-            return content[position:], rate
-        if name == b"fmt " and position + 8 <= len(content):
-            [rate] = struct.unpack_from("<I", content, position + 4)
-        position += size + size % 2
-    return b"", rate
+    file = io.BytesIO(content[12:])
+    try:
+        rate, channels, coding = pcm.read_header(file, "WAV")
+    except InputError as error:
+        raise ProtocolError(str(error)) from error
+    if (channels, coding) != (1, "s16le"):
+        raise ProtocolError("WAV must hold samples of 16 bits in one channel")
+    return file.read(), rate

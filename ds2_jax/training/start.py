@@ -99,11 +99,13 @@ def with_weights(state: TrainState, config: Config, mesh: Mesh, run: Path) -> Tr
     head, kept = _head(jax.device_get(state.params["head"]), variables["params"]["head"], ours, theirs)
     variables = replicate({**variables, "params": {**variables["params"], "head": head}}, mesh)
     new = "".join(character for character in ours if character not in kept)
-    added = f", drawn for {new!r}" if new else ""
-    logger.info(f"weights of {config.init_from}; the head's are kept for {len(kept)} of {len(ours)} characters{added}")
+    added = f", and drawn anew for {new!r}" if new else ""
+    logger.info(
+        f"weights of {config.init_from}; the head's are copied for {len(kept)} of {len(ours)} characters{added}"
+    )
     if is_primary():
         _note(config.init_from, weights_of(model, source), run)
-    # The step reuses the memory of both, so the average needs arrays of its own.
+    # The step donates the whole state, so params and average must not share arrays.
     average = jax.tree.map(jnp.copy, variables) if state.average else state.average
     return dataclasses.replace(state, params=variables["params"], batch_stats=variables["batch_stats"], average=average)
 

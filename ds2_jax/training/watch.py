@@ -1,4 +1,4 @@
-"""Watches over training at no measurable cost: settings, steps that do not end or that compile again, and results."""
+"""Warns of doubtful settings, of steps that compile again, and of training that goes wrong, at no measurable cost."""
 
 import logging
 import threading
@@ -21,15 +21,16 @@ LITTLE_LEARNT = {"wer": 0.95, "cer": 0.5}
 """A model with at least these error rates has learnt little. The WER alone says little if the alphabet has no space."""
 
 ALARM_STEPS = 500
-"""Updates after which a model should have begun to write: the phase of blanks lasts some hundred."""
+"""Updates after which a model should have begun to write. With CTC it writes only blanks for some hundred."""
 LITTLE_WRITTEN = 0.02
 """A model that writes fewer characters than this share of those that were said writes almost nothing."""
 STILL_EPOCHS, STILL_SHARE, STILL_LOSS = 4, 0.01, 0.7
-"""The training loss stands still if it moved by less than STILL_SHARE of the first epoch's loss in STILL_EPOCHS epochs
-and is still above STILL_LOSS of it. At the end of a schedule, when it is low, it should stand still."""
+"""The training loss stands still if over STILL_EPOCHS epochs it varied by less than STILL_SHARE of the first epoch's
+loss, is above STILL_LOSS times that loss, and the dev error rates are high. A low loss may be flat at the end."""
 WORSE_EPOCHS, WORSE_DEV, BETTER_TRAIN = 5, 1.2, 0.8
-"""A model overfits if its dev WER was lowest so many epochs ago, and if since the lowest dev loss that loss has become
-this many times as large while the training loss fell to this share."""
+"""A model overfits if its dev WER was lowest at least WORSE_EPOCHS epochs ago, and if since the epoch of the lowest dev
+loss the dev loss became more than WORSE_DEV times as large and the training loss fell below BETTER_TRAIN times its
+value."""
 
 
 def doubts(config: Config, num_steps: int) -> list[str]:
@@ -59,11 +60,11 @@ def alarms(epochs: Sequence[Mapping[str, Any]], dev: Evaluation) -> dict[str, st
     if written < LITTLE_WRITTEN * characters.reference_length:
         what = f"the model writes almost nothing after {step:,} updates"
         section = _section("A model that learns nothing")
-        found["blank"] = f"{what}: {written:,} characters for {characters.reference_length:,} of dev; {section}"
+        found["blank"] = f"{what}: {written:,} characters where dev has {characters.reference_length:,}; {section}"
     losses = [line["train_loss"] for line in epochs if "train_loss" in line]
     last = losses[-STILL_EPOCHS:]
     if (
-        (disappointments(dev=dev) or not dev.words.reference_length)  # a fine-tuned model begins with a low loss
+        (disappointments(dev=dev) or not dev.words.reference_length)  # fine-tuning begins with a low loss
         and len(losses) > STILL_EPOCHS
         and max(last) - min(last) < STILL_SHARE * losses[0]
         and last[-1] > STILL_LOSS * losses[0]

@@ -101,8 +101,8 @@ def test_the_table_compares_the_utterances_that_were_heard() -> None:
     clean = Evaluation([result("a", "ONE TWO"), result("b", "ONE TO")], 1.0)
     noisy = Evaluation([result("b", "TO")], 1.0, left_out=1)
     rows = against_clean(clean, [("noise at 0 dB", noisy)])
-    assert rows[1].more is not None
-    assert rows[1].more[0] == 0.5  # from 1 to 2 errors in the 2 words of b
+    assert rows[1].increase is not None
+    assert rows[1].increase[0] == 0.5  # from 1 to 2 errors in the 2 words of b
     lines = table(rows).splitlines()
     assert lines[1].split() == "as recorded 25.00% 0.00% to 50.00% 8.33%".split()
     assert lines[2].endswith("+50.00 points (+50.00 to +50.00)")

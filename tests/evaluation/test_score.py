@@ -118,9 +118,9 @@ def test_segments_with_the_same_times_are_compared_apart(files: Path, capsys: py
 @pytest.mark.parametrize(
     ("out", "message"),
     [
-        ("heard.ctm", "--out must be a new file, not one that is read, got 'heard.ctm'"),
-        (".", "--out must be a file, got '.'"),
-        ("link", "--out must be a file, got 'link'"),
+        ("heard.ctm", "--out must be another file than those that are read, got 'heard.ctm'"),
+        (".", "--out must be a file, not a folder or a link, got '.'"),
+        ("link", "--out must be a file, not a folder or a link, got 'link'"),
     ],
 )
 def test_nothing_that_is_there_is_replaced(

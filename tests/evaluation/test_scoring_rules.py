@@ -36,7 +36,7 @@ def test_rules_are_applied_in_their_order(tmp_path: Path) -> None:
     assert read("[noise], uh! do\u00ad\u200bnau") == "donau"
     assert read("uhuh uh-uh") == "uhuh uh-uh"  # one word is removed, not parts of another
     assert read("can not do can not okays gone") == "can't cannot okays"
-    assert str(read) == "case lower, no punctuation, 2 words removed, 4 replaced"
+    assert str(read) == "case lower, no punctuation, 2 words to remove, 4 words or phrases to replace"
 
 
 def test_words_are_removed_with_and_without_punctuation(tmp_path: Path) -> None:
@@ -57,9 +57,10 @@ def test_a_replacement_is_not_replaced_again(tmp_path: Path) -> None:
         ("remove = 'uh'", r"rules.toml: remove must be a list of single words"),
         ("remove = [' ']", r"rules.toml: remove must be a list of single words"),
         ("remove = ['you know']", r"must be a list of single words, .* Write a phrase as \[replace\]"),
-        ("replace = ['a']", r"rules.toml: replace must be a table of texts for texts"),
-        ("[replace]\na = 1", r"rules.toml: replace must be a table of texts for texts"),
-        ("[replace]\n' ' = 'a'", r"rules.toml: replace must be a table of texts for texts"),
+        ("replace = ['a']", r"rules.toml: replace must be a table of words or phrases and their replacements"),
+        ("[replace]\na = 1", r"rules.toml: replace must be a table of words or phrases and their replacements"),
+        ("remove = ['uh']\n[replace]\n'uh huh' = 'yes'", r"rules.toml: replace 'uh huh' must have no word of remove"),
+        ("[replace]\n' ' = 'a'", r"rules.toml: replace must be a table of words or phrases and their replacements"),
     ],
 )
 def test_wrong_rules_are_refused(tmp_path: Path, content: str, message: str) -> None:

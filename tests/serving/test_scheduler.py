@@ -74,7 +74,7 @@ def test_neither_short_nor_long_requests_starve() -> None:
 def test_ends_come_after_the_pieces_and_cancelled_jobs_are_dropped() -> None:
     ending, gone = job("a", 1.0), job("b", 1.0)
     ending.waiting.append(End(RATE))
-    gone.cancelled = True
+    gone.over = True
     scheduler = with_jobs(ending, gone)
     first = scheduler.take(0.0)
     assert not scheduler.has_work()  # while a piece is run, its recording does not end
@@ -100,7 +100,7 @@ def test_the_second_thread_takes_only_short_requests_that_are_free() -> None:
 def test_a_job_that_runs_is_not_dropped_before_its_results_are_handed() -> None:
     scheduler = with_jobs(running := job("a", 1.0, 1.0))
     first = scheduler.take(0.0)
-    running.cancelled = True
+    running.over = True
     assert (scheduler.has_work(), scheduler.take(0.0).dropped) == (False, [])
     scheduler.done(first)
     assert scheduler.take(0.0).dropped == [running]

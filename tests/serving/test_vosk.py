@@ -212,6 +212,26 @@ def test_the_rate_is_8000_hz_or_that_of_a_wav_header(server: Running, live: Reco
         assert texts_of(answers) == " ".join(each.text for each in finals(live, content, rate))
 
 
+@pytest.mark.parametrize(
+    ("form", "rule"),
+    [
+        ((1, 2, RATE, 4 * RATE, 4, 16), "one channel"),
+        ((3, 1, RATE, 4 * RATE, 4, 32), "16 bits"),
+        ((7, 1, RATE, RATE, 1, 8), "coding 7"),
+        ((1, 1, 0, 0, 2, 16), "a rate of"),
+    ],
+)
+def test_a_wav_header_of_another_coding_is_refused(server: Running, form: tuple[int, ...], rule: str) -> None:
+    """Its samples would be noise."""
+    header = b"RIFF\0\0\0\0WAVE" + struct.pack("<4sIHHIIHH", b"fmt ", 16, *form) + b"data" + bytes(4)
+    with client_of(server) as client:
+        client.send(header + bytes(8000))
+        with pytest.raises(ConnectionClosed) as error:
+            client.recv()
+    assert error.value.rcvd is not None
+    assert rule in error.value.rcvd.reason
+
+
 def test_samples_may_be_cut_inside(server: Running, live: Recogniser) -> None:
     content = pcm(2.0, 1)
     with client_of(server) as client:

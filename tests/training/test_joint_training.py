@@ -188,7 +188,7 @@ def test_processes_begin_with_the_weights_of_another_model_as_one_does(folder: P
         words = ["main.py", "train", "--config", folder / "smooth.py", "--epochs", "1", "--init-from", source]
         ended = processes.finish(processes.start([*words, "--workdir", folder / run], count))
         assert [code for code, _ in ended] == [0] * count, ended
-        assert "the head's are kept for" in ended[0][1]
+        assert "the head's are copied for" in ended[0][1]
     alone, together = (
         [line["loss"] for line in history(folder / run) if "loss" in line] for run in ("alone", "together")
     )

@@ -128,7 +128,7 @@ def test_a_training_reads_the_weights_once(
     )
     train(config, tmp_path / "whole")
     assert "weights of" in caplog.text
-    assert "the head's are kept for 28 of 28 characters" in caplog.text
+    assert "the head's are copied for 28 of 28 characters" in caplog.text
     assert "before the first step; dev loss" in caplog.text
     with monkeypatch.context() as patch:
         patch.setattr(train_lib, "evaluate_split", interrupt)

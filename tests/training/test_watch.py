@@ -248,7 +248,7 @@ def test_alarms_are_raised_for_what_goes_wrong_only(
 def test_a_model_that_writes_nothing_is_told_from_one_that_writes_wrongly() -> None:
     lines = epochs([60, 50, 40], [60, 50, 40], [1, 1, 1])
     assert alarms(lines, heard_as(""))["blank"].startswith(
-        "the model writes almost nothing after 600 updates: 0 characters for 4 of dev; see "
+        "the model writes almost nothing after 600 updates: 0 characters where dev has 4; see "
     )
     assert alarms(lines, heard_as("XX")) == {}
     assert alarms(lines, Evaluation([], 0.0, 0)) == {}
