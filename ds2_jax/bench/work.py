@@ -16,7 +16,7 @@ from ds2_jax.bench.compile_counts import Programs
 from ds2_jax.bench.options import Forward
 from ds2_jax.bench.size import Size
 from ds2_jax.config import Config
-from ds2_jax.engines import graph
+from ds2_jax.engines import onnx_graph
 from ds2_jax.engines.onnx import OnnxEngine
 from ds2_jax.model import features
 from ds2_jax.model.inference import infer, init_variables
@@ -67,8 +67,8 @@ class Step:
         if self._engine == "jax":
             self._compiled = self._function.lower(*self._arguments()).compile()
         else:
-            model = graph.whole(self._config, jax.tree.map(np.asarray, self._state))
-            content = (graph.quantised(model) if self._engine == "onnx int8" else model).SerializeToString()
+            model = onnx_graph.whole(self._config, jax.tree.map(np.asarray, self._state))
+            content = (onnx_graph.quantised(model) if self._engine == "onnx int8" else model).SerializeToString()
             num_labels = Alphabet(self._config.data.alphabet).size
             onnx = OnnxEngine("The model", self._config, num_labels, lambda: content, lambda _: b"")
             onnx.log_probs(np.zeros((1, 1), np.float32), np.ones(1, np.int32))

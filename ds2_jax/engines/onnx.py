@@ -39,7 +39,7 @@ class OnnxEngine:
         name: name of the model in errors.
         config: settings of the run.
         num_labels: number of labels, blank included (V).
-        whole: gives the graph that `graph.whole` makes, when it is needed first.
+        whole: gives the graph that `onnx_graph.whole` makes, when it is needed first.
         streaming: gives the graph that `graph.streaming` makes for a number of output frames.
         step_name: name of that graph in errors; by default `name`.
         num_threads: threads that share a batch; 0: one for each core.

@@ -14,7 +14,7 @@ from ds2_jax import config as config_lib
 from ds2_jax.config import Config
 from ds2_jax.config.live import STEP_SECONDS, can_stream, delays, describe
 from ds2_jax.data.splits import found_manifests
-from ds2_jax.engines import graph, safetensors
+from ds2_jax.engines import onnx_graph, safetensors
 from ds2_jax.exchange import card, layouts, proof
 from ds2_jax.exchange.target import Target
 from ds2_jax.runs import run_folder
@@ -177,11 +177,11 @@ def write_folder(
     """
     metadata = {"config" if name == run_folder.CONFIG else name: each for name, each in texts.items()}
     frame = config.model.time_reduction * config.features.hop_length  # samples
-    graphs, facts = {run_folder.WHOLE: graph.whole(config, variables)}, client_facts(config, frame)
+    graphs, facts = {run_folder.WHOLE: onnx_graph.whole(config, variables)}, client_facts(config, frame)
     steps: dict[str, str] = {}
     if can_stream(config):
         frames = max(1, round(STEP_SECONDS * config.features.sample_rate / frame))
-        graphs[run_folder.STREAMING] = graph.streaming(config, variables, frames)
+        graphs[run_folder.STREAMING] = onnx_graph.streaming(config, variables, frames)
         steps = {"step_samples": str(frames * frame), "delay_frames": str(delays(config, frames).output)}
         logger.info(describe(config))
     for name, text in texts.items():
@@ -189,7 +189,7 @@ def write_folder(
     write_bytes(out / run_folder.WEIGHTS, safetensors.to_bytes(variables, metadata, float16=float16))
     for name, model in graphs.items():
         if int8:
-            model = graph.quantised(model)
-        graph.add_metadata(model, metadata | facts | (steps if name == run_folder.STREAMING else {}))
+            model = onnx_graph.quantised(model)
+        onnx_graph.add_metadata(model, metadata | facts | (steps if name == run_folder.STREAMING else {}))
         write_bytes(out / name, model.SerializeToString())
     return [out / name for name in (*texts, run_folder.WEIGHTS, *graphs)]

@@ -16,7 +16,7 @@ from onnx import helper
 
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config
-from ds2_jax.engines import graph
+from ds2_jax.engines import onnx_graph
 from ds2_jax.exchange.target import Target
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_bytes, write_text
@@ -86,9 +86,9 @@ def write(target: Target, config: Config, variables: Any, out: Path, *, int8: bo
         texts = {"vocab.txt": _vocabulary(labels), "config.json": json.dumps(settings, indent=2) + "\n"}
     else:
         texts = _transformers(labels, config)
-    model = graph.whole(config, variables)
+    model = onnx_graph.whole(config, variables)
     if int8:
-        model = graph.quantised(model)
+        model = onnx_graph.quantised(model)
     repeats = 1
     if target == "sherpa-onnx":
         repeats = round(config.seconds_per_frame / SHERPA_FRAME)
@@ -98,7 +98,7 @@ def write(target: Target, config: Config, variables: Any, out: Path, *, int8: bo
                 "ms. Set features.window_stride and model.time_reduction so, and train again."
             )
     adapted = _adapted(model, layout, level if target == "sherpa-onnx" else 1.0, repeats)
-    graph.add_metadata(adapted, {"config": json.dumps(json.loads(config_lib.to_json(config)))})
+    onnx_graph.add_metadata(adapted, {"config": json.dumps(json.loads(config_lib.to_json(config)))})
     write_bytes(out / layout.file, adapted.SerializeToString())
     for name, text in texts.items():
         write_text(out / name, text)

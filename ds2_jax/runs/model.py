@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__package__)
 
 GRAPH_VERSION = 1
-"""Changes if `engines.graph` writes another graph for the same weights, so that kept graphs are made again."""
+"""Changes if `engines.onnx_graph` writes another graph for the same weights, so that kept graphs are made again."""
 GRAPHS_IN_CACHE = 8
 """Graphs of a kind that are kept for .safetensors files. Those of a run lie in its folder."""
 
@@ -197,15 +197,15 @@ def jax_engine(config: Config, variables: Any) -> Engine:
 
 def onnx_engine(config: Config, variables: Any) -> Engine:
     """Makes an engine of weights, params and batch_stats as NumPy arrays."""
-    from ds2_jax.engines import graph
+    from ds2_jax.engines import onnx_graph
     from ds2_jax.engines.onnx import OnnxEngine
 
     return OnnxEngine(
         "The model",
         config,
         Alphabet.of(config.data).size,
-        lambda: graph.whole(config, variables).SerializeToString(),
-        lambda output_frames: graph.streaming(config, variables, output_frames).SerializeToString(),
+        lambda: onnx_graph.whole(config, variables).SerializeToString(),
+        lambda output_frames: onnx_graph.streaming(config, variables, output_frames).SerializeToString(),
     )
 
 
@@ -279,7 +279,7 @@ class _Graphs:
 
     @packages.explained()
     def _make(self, output_frames: int | None) -> bytes:
-        from ds2_jax.engines import graph
+        from ds2_jax.engines import onnx_graph
 
         logger.info(f"{self._path}: converting for ONNX Runtime, once")
         if run_folder.is_exported(self._path):
@@ -289,9 +289,9 @@ class _Graphs:
         try:
             with np.errstate(all="ignore"):  # `Model.check` finds what comes of numbers that are too large
                 if output_frames is None:
-                    model = graph.whole(self._config, variables)
+                    model = onnx_graph.whole(self._config, variables)
                 else:
-                    model = graph.streaming(self._config, variables, output_frames)
+                    model = onnx_graph.streaming(self._config, variables, output_frames)
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise InputError(f"{self._path} must hold the weights of its settings, got others: {error}.") from error
         return bytes(model.SerializeToString())

@@ -23,9 +23,9 @@ from ds2_jax.decoding.hypothesis import Word
 from ds2_jax.recognition.streaming import Event, FinalText, PartialText
 from ds2_jax.serving.errors import RequestError, shown, wrong
 from ds2_jax.serving.hot_words import hot_words
-from ds2_jax.serving.live import Line, LiveStream, StreamError, converse
 from ds2_jax.serving.realtime_settings import Settings
 from ds2_jax.serving.service import Service
+from ds2_jax.serving.sockets import Line, LiveStream, StreamError, converse
 from ds2_jax.serving.transcripts import logprobs
 from ds2_jax.system.errors import NO_JSON
 from ds2_jax.text.alphabet import Alphabet
@@ -76,7 +76,7 @@ class Turn:
 
 
 class Session:
-    """The session of a client; see `live.Talk`.
+    """The session of a client; see `sockets.Talk`.
 
     Args:
         service: the models.
@@ -100,11 +100,11 @@ class Session:
         self._heard = self._stream_start = self._turn_start = 0.0  # seconds of all audio of the session
 
     async def begin(self) -> None:
-        """See `live.Talk`."""
+        """See `sockets.Talk`."""
         await self._show_settings("created")
 
     async def hear(self, message: bytes | str) -> bool:
-        """See `live.Talk`."""
+        """See `sockets.Talk`."""
         event_id = None
         try:
             event = _parsed(message)
@@ -117,14 +117,14 @@ class Session:
         return True
 
     async def end(self) -> None:
-        """See `live.Talk`."""
+        """See `sockets.Talk`."""
         if self._settings.vad is not None:
             await self._end_stream(detect=True)
         elif self._heard > self._turn_start:
             await self._commit()
 
     def close(self) -> None:
-        """See `live.Talk`."""
+        """See `sockets.Talk`."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None

@@ -30,8 +30,8 @@ from ds2_jax.recognition.streaming import Event, FinalText, PartialText
 from ds2_jax.recognition.transcript import Segment
 from ds2_jax.serving.errors import RequestError
 from ds2_jax.serving.hot_words import LONGEST, MOST, hot_words
-from ds2_jax.serving.live import Line, LiveStream, ProtocolError, converse
 from ds2_jax.serving.service import Service
+from ds2_jax.serving.sockets import Line, LiveStream, ProtocolError, converse
 from ds2_jax.system.errors import NO_JSON, InputError
 from ds2_jax.text.alphabet import Alphabet
 
@@ -76,7 +76,7 @@ class VoskPort:
 
 
 class VoskTalk:
-    """The stream of a client; see `live.Talk`.
+    """The stream of a client; see `sockets.Talk`.
 
     Args:
         service: the models.
@@ -95,10 +95,10 @@ class VoskTalk:
         self._rest = b""
 
     async def begin(self) -> None:
-        """See `live.Talk`."""
+        """See `sockets.Talk`."""
 
     async def hear(self, message: bytes | str) -> bool:
-        """See `live.Talk`."""
+        """See `sockets.Talk`."""
         if isinstance(message, bytes):
             await self._line.send(await self._heard(message))
             return True
@@ -110,12 +110,12 @@ class VoskTalk:
         return "eof" not in command
 
     async def end(self) -> None:
-        """See `live.Talk`."""
+        """See `sockets.Talk`."""
         if self._stream is not None:
             await self._line.send(await self._ended())
 
     def close(self) -> None:
-        """See `live.Talk`."""
+        """See `sockets.Talk`."""
         if self._stream is not None:
             self._stream.close()
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ds2_jax import config as config_lib
 from ds2_jax.config import Config, DataConfig, FeatureConfig, ModelConfig
-from ds2_jax.engines import graph, safetensors
+from ds2_jax.engines import onnx_graph, safetensors
 from tests.small_runs import SMALL, some_state
 
 CONFIG = Config(
@@ -36,13 +36,13 @@ def variables() -> Any:
 @functools.cache
 def whole() -> bytes:
     """Writes the graph of whole utterances."""
-    return graph.whole(CONFIG, variables()).SerializeToString(deterministic=True)
+    return onnx_graph.whole(CONFIG, variables()).SerializeToString(deterministic=True)
 
 
 @functools.cache
 def step() -> bytes:
     """Writes the graph of a step of two frames."""
-    return graph.streaming(CONFIG, variables(), STEP_FRAMES).SerializeToString(deterministic=True)
+    return onnx_graph.streaming(CONFIG, variables(), STEP_FRAMES).SerializeToString(deterministic=True)
 
 
 @functools.cache
@@ -325,7 +325,7 @@ def other_sizes() -> dict[str, str]:
 def with_settings(settings: str | None) -> tuple[bytes, bytes]:
     """Writes the graph of whole utterances and the weights with other settings."""
     metadata = {} if settings is None else {"config": settings}
-    return changed(lambda proto: graph.add_metadata(proto, metadata)), safetensors.to_bytes(variables(), metadata)
+    return changed(lambda proto: onnx_graph.add_metadata(proto, metadata)), safetensors.to_bytes(variables(), metadata)
 
 
 def step_with(output: str, by: float) -> bytes:

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from ds2_jax.engines import graph, onnx_file
 from ds2_jax.engines import onnx as engine
+from ds2_jax.engines import onnx_file, onnx_graph
 from ds2_jax.engines.onnx_file import check_graph
 from ds2_jax.runs.model import Model, open_model
 from ds2_jax.system.errors import InputError
@@ -42,8 +42,8 @@ def refusal(path: Path, content: bytes) -> str:
 
 def test_models_of_ours_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
-    quantised = graph.quantised(onnx.load_from_string(hostile.whole()))
-    graph.add_metadata(quantised, {"config": check_graph(hostile.whole(), "")["config"], "licence": "none"})
+    quantised = onnx_graph.quantised(onnx.load_from_string(hostile.whole()))
+    onnx_graph.add_metadata(quantised, {"config": check_graph(hostile.whole(), "")["config"], "licence": "none"})
     for content in (hostile.whole(), quantised.SerializeToString()):
         path.write_bytes(content)
         use(path)

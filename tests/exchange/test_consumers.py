@@ -23,7 +23,7 @@ import ds2_jax
 from ds2_jax.audio import made_speech
 from ds2_jax.config import Config
 from ds2_jax.decoding.decoder import make_decoder
-from ds2_jax.engines import graph
+from ds2_jax.engines import onnx_graph
 from ds2_jax.exchange import card
 from ds2_jax.exchange.export import export
 from ds2_jax.exchange.layouts import LayoutEngine
@@ -61,7 +61,7 @@ def write_run(folder: Path, config: Config, waveforms: list[np.ndarray], *, extr
     state = some_state(config)
     params: dict[str, Any] = jax.tree.map(lambda leaf: 2 * leaf, state.params)
     params["head"] *= 8
-    drawn = graph.whole(config, {"params": params, "batch_stats": state.batch_stats}).SerializeToString()
+    drawn = onnx_graph.whole(config, {"params": params, "batch_stats": state.batch_stats}).SerializeToString()
     session = onnxruntime.InferenceSession(drawn)
     outputs = [session.run(None, {"waveforms": each[None], "num_samples": [len(each)]})[0][0] for each in waveforms]
     means = np.concatenate(outputs).mean(axis=0)

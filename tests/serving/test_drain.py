@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from ds2_jax.recognition.recogniser import Recogniser
-from ds2_jax.serving import live as live_lib
+from ds2_jax.serving import sockets
 from tests.serving.realtime_client import COMPLETED, Client, closed, connected, finals, pcm, text_of
 from tests.serving.servers import running, write_talk
 
@@ -18,8 +18,8 @@ STOPS = (1001, "the server stops")
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_lib, "LAST_SECONDS", 0.3)
-    monkeypatch.setattr(live_lib, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(sockets, "LAST_SECONDS", 0.3)
+    monkeypatch.setattr(sockets, "POLL_SECONDS", 0.05)
 
 
 def test_clients_of_vosk(live: Recogniser, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from ds2_jax.config import Config, FeatureConfig, ModelConfig
 from ds2_jax.config.live import delays, stream_state
-from ds2_jax.engines import graph
+from ds2_jax.engines import onnx_graph
 from ds2_jax.model.inference import infer, init_variables
 from tests.small_runs import SMALL, noise
 
@@ -76,7 +76,7 @@ def expected(config: Config, variables: Any) -> tuple[np.ndarray, np.ndarray]:
 def test_whole_utterances(model: dict[str, Any], features: dict[str, Any]) -> None:
     config = config_of(model, features)
     variables = draw_variables(config)
-    whole = session(graph.whole(config, variables))
+    whole = session(onnx_graph.whole(config, variables))
 
     def run(waveforms: np.ndarray, lengths: np.ndarray) -> list[Any]:
         return list(whole.run(None, {"waveforms": waveforms, "num_samples": lengths.astype(np.int64)}))
@@ -98,7 +98,7 @@ def test_whole_utterances(model: dict[str, Any], features: dict[str, Any]) -> No
 def test_steps_give_the_whole(model: dict[str, Any], features: dict[str, Any], num_frames: int) -> None:
     config = config_of(model, features)
     variables = draw_variables(config)
-    step = session(graph.streaming(config, variables, num_frames))
+    step = session(onnx_graph.streaming(config, variables, num_frames))
     shapes = stream_state(config)
     state = {name: np.zeros((len(LENGTHS), *shape), dtype) for name, (shape, dtype) in shapes.items()}
     size = num_frames * config.model.time_reduction * config.features.hop_length
@@ -128,7 +128,7 @@ def test_steps_give_the_whole(model: dict[str, Any], features: dict[str, Any], n
 def test_only_recurrent_weights_are_quantised() -> None:
     config = config_of({"hidden_size": 64}, {})
     variables = draw_variables(config)
-    plain, quantised = graph.whole(config, variables), graph.quantised(graph.whole(config, variables))
+    plain, quantised = onnx_graph.whole(config, variables), onnx_graph.quantised(onnx_graph.whole(config, variables))
     kept, changed = (collections.Counter(node.op_type for node in model.graph.node) for model in (plain, quantised))
     assert changed["DynamicQuantizeLSTM"] == kept["LSTM"] == config.model.num_layers
     assert changed["Conv"] == kept["Conv"]
@@ -146,6 +146,6 @@ def session_of(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 def test_settings_travel_with_the_graph() -> None:
     config = config_of({}, {})
-    model = graph.whole(config, draw_variables(config))
+    model = onnx_graph.whole(config, draw_variables(config))
     assert [entry.key for entry in model.metadata_props] == ["config"]
     assert dataclasses.asdict(config)["model"]["rnn_type"] in model.metadata_props[0].value
