@@ -86,6 +86,7 @@ COMMANDS = {
     ),
     "lm build": Command("lm.build:build", "build an n-gram model from text files or manifests, as an ARPA file"),
     "lm tune": Command("evaluation.command:tune", "tune the weights of a language model for a run, on its dev split"),
+    "lm units": Command("lm.units:units", "divide words into pieces, to train a model whose labels are such pieces"),
     "bench": Command("bench.command:bench", "measure speed and memory, next to PyTorch if it is installed"),
     "bench serve": Command(
         "bench.serve_command:bench_serve", "measure a server: throughput, latency and live streams at once"

@@ -27,14 +27,14 @@ def one_hot(labels: list[int], num_labels: int) -> np.ndarray:
         return np.log(np.eye(num_labels, dtype=np.float32)[labels])
 
 
-def spoken(text: str, alphabet: Alphabet, peak: float, seed: int = 0) -> np.ndarray:
-    """Draws outputs for a text: two frames for each label, one of them blank. A higher `peak` makes them more certain.
+def spoken(text: str | Sequence[int], alphabet: Alphabet, peak: float, seed: int = 0) -> np.ndarray:
+    """Draws outputs for a text or labels: two frames for each, one of them blank. A higher `peak` is more certain.
 
     Returns:
         [T', V] float32, log-probabilities.
     """
     labels = np.zeros(2 * len(text), np.int64)
-    labels[::2] = [alphabet.characters.index(character) + 1 for character in text]
+    labels[::2] = [alphabet.units.index(each) + 1 if isinstance(each, str) else each for each in text]
     logits = np.random.default_rng(seed).normal(0, 1, (len(labels), alphabet.size))
     logits[np.arange(len(labels)), labels] += peak
     log_probs: np.ndarray = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)

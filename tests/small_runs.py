@@ -67,7 +67,7 @@ def with_manifests(config: Config, manifest: Path) -> Config:
 def some_state(config: Config, seed: int = 0) -> TrainState:
     """Makes a state with drawn weights, without compiling their initialisation."""
     tx = make_optimizer(config, steps_per_epoch=1, total_steps=1)
-    shapes = jax.eval_shape(lambda: init_state(config, Alphabet(config.data.alphabet).size, tx))
+    shapes = jax.eval_shape(lambda: init_state(config, Alphabet.of(config.data).size, tx))
     generator = np.random.default_rng(seed)
 
     def draw(shape: jax.ShapeDtypeStruct) -> np.ndarray:

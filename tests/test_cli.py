@@ -129,11 +129,11 @@ def test_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_tool_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(capsys, "lm", "tuen", "runs/an4") == (
         1,
-        "error: TOOL must be one of build, tune, got 'tuen'. Did you mean tune? See python main.py lm --help.",
+        "error: TOOL must be one of build, tune, units, got 'tuen'. Did you mean tune? See python main.py lm --help.",
     )
     assert run_cli(capsys, "lm") == (
         1,
-        "error: TOOL must be one of build, tune, got none. See python main.py lm --help.",
+        "error: TOOL must be one of build, tune, units, got none. See python main.py lm --help.",
     )
 
 

@@ -49,6 +49,9 @@ class DataConfig:
     exceptions. Combining accents and invisible characters are deleted. Between two letters or digits, a character that
     is also in data.alphabet stays, and an apostrophe or hyphen becomes the variant in data.alphabet (l'eau,
     arc-en-ciel)."""
+    units: str = "characters"
+    """What a label stands for. characters: those of data.alphabet. Otherwise the file of a SentencePiece model, which
+    lm units writes: pieces of words. A run keeps the pieces themselves here, and needs the file no more."""
     batch_size: int = 16
     """Utterances in a batch, over all devices. Ignored if data.batch_seconds is set."""
     batch_seconds: float = 0.0

@@ -18,6 +18,7 @@ from ds2_jax.decoding.hypothesis import (
     LabelSpan,
     label_confidences,
     strip_spaces,
+    with_spaces,
     word_confidence,
     word_slices,
 )
@@ -166,9 +167,9 @@ def _best_paths(
         each = BestPath(utterance, alphabet.normalise(utterance.transcript), spans)
         heard.append(each)
         right += right_words(each.reference, alphabet.decode(span.label for span in spans))
-        words = word_slices(spans, alphabet)
+        words = [with_spaces(word, spans, alphabet) for word in word_slices(spans, alphabet)]
         by_temperature = [label_confidences(spans, log_probs, temperature) for temperature in TEMPERATURES.tolist()]
-        confidences.append(np.array([[word_confidence(labels, word) for word in words] for labels in by_temperature]))
+        confidences.append(np.array([[word_confidence(labels[word]) for word in words] for labels in by_temperature]))
     return heard, np.concatenate(confidences, axis=1), right
 
 

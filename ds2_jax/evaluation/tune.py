@@ -231,7 +231,7 @@ def without_model(heard: SplitOutputs, config: Config, alphabet: Alphabet) -> di
     greedy = make_decoder(config)
     words, characters = heard.errors([greedy(log_probs)[0].text for log_probs in heard.log_probs])
     return {
-        "spaced": " " in alphabet.characters,
+        "spaced": alphabet.spaced,
         "words": words.reference_length,
         "characters": characters.reference_length,
         "greedy_words": words.edits,

@@ -84,7 +84,7 @@ def text(
         + (", rounded to 16 bits" if float16 else ""),
         f"input: {config.features.sample_rate} Hz, one channel; output: a frame of "
         f"{1000 * config.seconds_per_frame:g} ms with {alphabet.size} labels, the first of which is CTC's blank",
-        f"characters: `{alphabet.characters}`",
+        f"characters: `{alphabet.characters}`" + (f", in {len(alphabet.units)} pieces" if alphabet.pieces else ""),
     ]
     if can_stream(config):
         facts.append(describe(config))

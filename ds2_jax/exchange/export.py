@@ -137,7 +137,7 @@ def client_facts(config: Config, frame: int) -> dict[str, str]:
     return {
         "sample_rate": str(config.features.sample_rate),
         "frame_samples": str(frame),
-        "labels": json.dumps(["", *Alphabet.of(config.data).characters]),
+        "labels": json.dumps(["", *Alphabet.of(config.data).units]),
     }
 
 

@@ -21,6 +21,7 @@ from ds2_jax.exchange.target import Target
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_bytes, write_text
 from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.text.units import SPACE
 
 SHERPA_FRAME = 0.02
 """Seconds of an output frame in sherpa-onnx, which this model class cannot change."""
@@ -77,7 +78,7 @@ def write(target: Target, config: Config, variables: Any, out: Path, *, int8: bo
             f"--for {target} must have a model of {ONLY_RATE} Hz, to which {target} resamples, got one of {rate} Hz. "
             "Leave it out."
         )
-    labels = list(Alphabet.of(config.data).characters)
+    labels = list(Alphabet.of(config.data).units)
     if target == "sherpa-onnx":
         texts = {"tokens.txt": _vocabulary(labels)}
     elif target == "onnx-asr":
@@ -189,7 +190,7 @@ def _adapted(model: onnx.ModelProto, layout: Layout, level: float, repeats: int)
 
 def _vocabulary(labels: list[str]) -> str:
     """Writes a token and its number a line, with sentencepiece's sign for a space."""
-    tokens = ["<blk>", *("\u2581" if label == " " else label for label in labels)]
+    tokens = ["<blk>", *(label.replace(" ", SPACE) for label in labels)]
     return "".join(f"{token} {number}\n" for number, token in enumerate(tokens))
 
 
@@ -199,7 +200,7 @@ def _transformers(labels: list[str], config: Config) -> dict[str, str]:
     The blank is <pad>. It must not be special, because special tokens are removed before equal neighbours are joined,
     and double letters would become one.
     """
-    tokens = ["<pad>", *("|" if label == " " else label for label in labels)]
+    tokens = ["<pad>", *(label.replace(" ", "|") for label in labels)]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     tokenizer: dict[str, Any] = {
         "version": "1.0",

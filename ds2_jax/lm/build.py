@@ -78,18 +78,12 @@ def build(
             too large for the text, or `out` cannot be written.
     """
     require(1 <= order <= MAX_ORDER, "--order", f"be 1 to {MAX_ORDER}", order)
-    if not texts:
-        raise InputError("TEXT must name at least one file, got none. Add it, or - for standard input.")
-    if out.is_dir():
-        raise InputError(f"--out must be a file, got {out}, which is a folder. Name the ARPA file.")
-    for path in (*texts, test):
-        if path is not None and out.exists() and path.exists() and out.samefile(path):
-            raise InputError(f"--out must differ from every text, got {out} for both. Give another name.")
+    check_places([*texts, *([test] if test else [])], out)
     settings, source = read_settings(config, run, data=data)
     alphabet = Alphabet.of(settings.data)
     print(f"alphabet {alphabet.characters!r}: {source}", flush=True)
     text = read_texts(texts, alphabet, on_unknown)
-    print("\n".join(describe_text(text, spaced=" " in alphabet.characters)), flush=True)
+    print("\n".join(describe_text(text, spaced=alphabet.spaced)), flush=True)
     held_out = read_texts([test], alphabet, on_unknown) if test is not None else None
     model = make_model(text, order)
     print("\n".join(describe_model(model)), flush=True)
@@ -102,6 +96,16 @@ def build(
     use = command("evaluate", run or "RUN", "--lm", out)
     print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB. To use it: {use}")
     return 0
+
+
+def check_places(texts: Sequence[Path], out: Path) -> None:
+    """Raises InputError if there is no text, or `out` is a folder or one of the texts."""
+    if not texts:
+        raise InputError("TEXT must name at least one file, got none. Add it, or - for standard input.")
+    if out.is_dir():
+        raise InputError(f"--out must be a file, got {out}, which is a folder. Name the file.")
+    if any(out.exists() and path.exists() and out.samefile(path) for path in texts):
+        raise InputError(f"--out must differ from every text, got {out} for both. Give another name.")
 
 
 def make_model(text: Text, order: int) -> Model:

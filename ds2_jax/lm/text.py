@@ -85,7 +85,7 @@ def read_texts(paths: Sequence[Path], alphabet: Alphabet, on_unknown: OnUnknown)
     places.update({word: place for place, word in enumerate(SPECIAL)})
     tokens = array("i")
     characters = {*alphabet.characters, " "}
-    spaced = " " in alphabet.characters
+    spaced = alphabet.spaced
     for path in paths:
         size = len(tokens)
         lines = tqdm(_lines(path), str(path), unit=" sentences", leave=False, disable=not sys.stderr.isatty())

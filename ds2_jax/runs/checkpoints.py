@@ -72,7 +72,8 @@ class Checkpoints:
         _quieten()
         self._run = run.absolute()
         tree = json.loads(config_lib.to_json(config))
-        settings = {"data": {"alphabet": config.data.alphabet}, "features": tree["features"], "model": tree["model"]}
+        labels = {name: tree["data"][name] for name in ("alphabet", "units")}
+        settings = {"data": labels, "features": tree["features"], "model": tree["model"]}
         self._meta: dict[str, Any] = {"settings": settings, "utterances": utterances, "test": test}
         self._num_averaged, self._keeps_average = config.checkpoint.average, config.optim.ema_decay > 0
         self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
@@ -377,7 +378,7 @@ def load_variables(run: Path, config: Config, mesh: Mesh) -> dict[str, Any]:
     Raises:
         InputError: the run has no checkpoint, or its checkpoint has another alphabet or other shapes.
     """
-    num_labels = Alphabet(config.data.alphabet).size
+    num_labels = Alphabet.of(config.data).size
     shapes = jax.eval_shape(lambda: init_variables(config, num_labels))
     everywhere = NamedSharding(mesh, PartitionSpec())
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)

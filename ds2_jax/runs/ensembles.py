@@ -62,7 +62,7 @@ class VotingModel(Model):
         super().__init__(models[0].config, EnsembleEngine(models), models[0].path, has_step=False)
         self._models = models
         self.batches_at_once = min(model.batches_at_once for model in models)
-        if " " not in self.alphabet.characters:
+        if not self.alphabet.spaced:
             rule, advice = "have a space in the alphabet to vote for words", "Use --combine average."
             raise InputError(f"RUN must {rule}, got {self.alphabet.characters!r}. {advice}")
 
@@ -175,6 +175,7 @@ def _shared_settings(config: Config) -> dict[str, object]:
     """Lists the settings that the models of an ensemble must share."""
     return {
         "data.alphabet": config.data.alphabet,
+        "data.units": config.data.units,
         "features.sample_rate": config.features.sample_rate,
         "features.window_stride": config.features.window_stride,
         "model.time_reduction": config.model.time_reduction,

@@ -69,7 +69,7 @@ change: each checkpoint contains a digest of the utterances."""
 ADDED_LATER = {
     *("features.edges", "features.symmetric_window", "features.scale", "init_from", "freeze", "optim.layer_decay"),
     *("features.normalisation", "features.num_mels", "features.prior_seconds"),
-    *("data.case", "data.remove", "data.train_on_dev", "perturb"),
+    *("data.case", "data.remove", "data.train_on_dev", "data.units", "perturb"),
     *("augment.frequency_mask_probability", "augment.time_mask_probability", "augment.time_mask_share"),
     *("augment.frames_per_time_mask", "augment.time_warp_frames", "augment.time_warp_probability"),
     *("optim.accumulate", "optim.ema_decay", "rematerialise", "watchdog_minutes"),

@@ -1,16 +1,17 @@
-"""Maps characters to CTC labels and back, and normalises transcripts for training, evaluation and `data check`."""
+"""Maps text to CTC labels and back, and normalises transcripts for training, evaluation and `data check`."""
 
 import collections
 import dataclasses
 import functools
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from ds2_jax.config import DataConfig
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.text.units import Pieces, read_units
 
 NO_CHARACTERS = ("Cc", "Cs", "Zl", "Zp", "Zs")
 """Unicode categories of control characters, surrogates and separators."""
@@ -22,15 +23,16 @@ SPOKEN = "%&@#§*"
 
 @dataclasses.dataclass(frozen=True)
 class Alphabet:
-    """The characters that a model can write, and the rules that normalise transcripts to them.
+    """The characters that a model can write, the rules that normalise transcripts to them, and its labels.
 
-    Label 0 is the CTC blank, and label i + 1 is `characters[i]`. `characters`, `case` and `remove` are the settings
-    `data.alphabet`, `data.case` and `data.remove`; config/settings.py describes them.
+    Label 0 is the CTC blank, and label i + 1 stands for `units[i]`: a character, or one of `pieces`. `characters`,
+    `case`, `remove` and `pieces` are the settings `data.alphabet`, `data.case`, `data.remove` and `data.units`;
+    config/settings.py describes them.
 
     Raises:
         InputError: `characters` is empty, repeats a character, is not in NFC, or has a control character, a surrogate,
             or white space other than the plain space (`normalise` leaves no other). Or `remove` has a letter, a digit
-            or white space.
+            or white space. Or `pieces` are of other characters, lack one, or the alphabet has no space for them.
 
     Source: deepspeech.pytorch `labels.json` (blank, apostrophe, A to Z, space: 29 labels).
     """
@@ -38,6 +40,7 @@ class Alphabet:
     characters: str
     case: Literal["alphabet", "upper", "lower", "keep"] = "alphabet"
     remove: str = ""
+    pieces: Pieces | None = None
 
     def __post_init__(self) -> None:
         require(bool(self.characters), "data.alphabet", "hold at least one character", self.characters)
@@ -50,16 +53,25 @@ class Alphabet:
         require(not odd, "data.alphabet", rule, self.characters, f"Remove {odd}.")
         said = [c for c in self.remove if (c.isalnum() and c not in "".join(SHAPES)) or c.isspace()]
         require(not said, "data.remove", "hold no letters, digits or white space", self.remove, f"Remove {said}.")
+        if self.pieces is not None:
+            advice = "Make pieces for this alphabet: lm units."
+            require(
+                self.spaced, "data.alphabet", "have a space, because data.units are pieces of words", self.characters
+            )
+            missing = [c for c in self.characters if c not in self.pieces.texts]
+            require(not missing, "data.units", "have each character of data.alphabet as a piece", missing, advice)
+            foreign = sorted(set("".join(self.pieces.texts)) - set(self.characters))
+            require(not foreign, "data.units", "be of the characters of data.alphabet", foreign, advice)
 
     blank_index = 0
 
     @classmethod
     def of(cls, data: DataConfig) -> "Alphabet":
-        """Makes the alphabet of a configuration."""
-        return cls(data.alphabet, data.case, data.remove)
+        """Makes the alphabet of a configuration. Reads the file of `data.units` if it names one."""
+        return cls(data.alphabet, data.case, data.remove, read_units(data.units))
 
     @functools.cached_property
-    def _labels(self) -> dict[str, int]:
+    def _numbers(self) -> dict[str, int]:
         return {character: index for index, character in enumerate(self.characters, start=1)}
 
     @functools.cached_property
@@ -74,7 +86,17 @@ class Alphabet:
     @property
     def size(self) -> int:
         """Number of labels, blank included (V)."""
-        return len(self.characters) + 1
+        return len(self.units) + 1
+
+    @property
+    def units(self) -> Sequence[str]:
+        """The text of each label after the blank. A piece that begins a word starts with a space."""
+        return self.pieces.texts if self.pieces else self.characters
+
+    @property
+    def spaced(self) -> bool:
+        """Whether spaces separate words. Without a space, each character counts as a word."""
+        return " " in self.characters
 
     def normalise(self, text: str) -> str:
         """Normalises a text: sets the case, composes Unicode (NFC), removes characters and leaves single spaces."""
@@ -103,12 +125,12 @@ class Alphabet:
 
     def without_punctuation(self, text: str) -> "Alphabet":
         """Makes an alphabet that also removes the punctuation of a text, as `remove` does, unless it has a label."""
-        found = {c for c in self.normalise(text) if is_punctuation(c)} - self._labels.keys() - set(self.remove)
+        found = {c for c in self.normalise(text) if is_punctuation(c)} - set(self.characters + self.remove)
         return dataclasses.replace(self, remove=self.remove + "".join(sorted(found)))
 
     def unknown(self, text: str) -> list[str]:
         """Returns the characters of the normalised text that have no label, sorted and without repeats."""
-        return sorted(set(self.normalise(text)) - self._labels.keys())
+        return sorted(set(self.normalise(text)) - self._numbers.keys())
 
     def encode(self, text: str) -> list[int]:
         """Normalises a text and returns its labels.
@@ -116,17 +138,29 @@ class Alphabet:
         Raises:
             InputError: a character is not in the alphabet.
         """
+        normalised, numbers = self._spelt(text)
+        return [index + 1 for index in self.pieces.encode(normalised)] if self.pieces else numbers
+
+    def spell(self, text: str) -> list[int]:
+        """Normalises a text and returns the places of its characters in `characters`, counted from 1.
+
+        Raises:
+            InputError: a character is not in the alphabet.
+        """
+        return self._spelt(text)[1]
+
+    def _spelt(self, text: str) -> tuple[str, list[int]]:
         normalised = self.normalise(text)
-        if unknown := sorted(set(normalised) - self._labels.keys()):
+        if unknown := sorted(set(normalised) - self._numbers.keys()):
             raise InputError(
                 f"The transcript must use the alphabet {self.characters!r}, got {unknown} in {shorten(repr(text))}. "
                 "Correct the transcript or add the characters to data.alphabet."
             )
-        return [self._labels[c] for c in normalised]
+        return normalised, [self._numbers[c] for c in normalised]
 
     def decode(self, labels: Iterable[int]) -> str:
         """Returns the text of labels, which must not include blanks."""
-        return "".join(self.characters[label - 1] for label in labels)
+        return "".join(self.units[label - 1] for label in labels)
 
 
 def is_punctuation(character: str) -> bool:

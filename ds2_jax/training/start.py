@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from ds2_jax.runs.model import read_config, read_variables
 from ds2_jax.runs.named import find_model
 from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.runs.weights import weights_of
-from ds2_jax.system.errors import InputError
+from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.system.files import write_text
 from ds2_jax.system.program import VERSION
 from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.text.units import CHARACTERS
 from ds2_jax.training.progress import dev_text
 
 logger = logging.getLogger(__package__)
@@ -95,14 +96,13 @@ def with_weights(state: TrainState, config: Config, mesh: Mesh, run: Path) -> Tr
     model = find_model(config.init_from)
     source = read_config(model)
     variables = jax.device_get(read_variables(model, source, mesh))
-    ours, theirs = Alphabet.of(config.data).characters, Alphabet.of(source.data).characters
+    ours, theirs = Alphabet.of(config.data).units, Alphabet.of(source.data).units
     head, kept = _head(jax.device_get(state.params["head"]), variables["params"]["head"], ours, theirs)
     variables = replicate({**variables, "params": {**variables["params"], "head": head}}, mesh)
-    new = "".join(character for character in ours if character not in kept)
-    added = f", and drawn anew for {new!r}" if new else ""
-    logger.info(
-        f"weights of {config.init_from}; the head's are copied for {len(kept)} of {len(ours)} characters{added}"
-    )
+    new = [unit for unit in ours if unit not in kept]
+    kind, listed = ("characters", "".join(new)) if config.data.units == CHARACTERS else ("units", new)
+    added = f", and drawn anew for {shorten(repr(listed))}" if new else ""
+    logger.info(f"weights of {config.init_from}; the head's are copied for {len(kept)} of {len(ours)} {kind}{added}")
     if is_primary():
         _note(config.init_from, weights_of(model, source), run)
     # The step donates the whole state, so params and average must not share arrays.
@@ -116,13 +116,13 @@ def tell_rates(model: TrainedModel, dev: Split, on_problem: Skipped | None) -> N
     logger.info(f"before the first step{dev_text(rates) or ': there is no dev split to measure on'}")
 
 
-def _head(drawn: Any, other: Any, ours: str, theirs: str) -> tuple[Any, str]:
-    """Takes the columns of the blank and of common characters from another head [H, V]; also returns the characters."""
+def _head(drawn: Any, other: Any, ours: Sequence[str], theirs: Sequence[str]) -> tuple[Any, list[str]]:
+    """Takes the columns of the blank and of common units from another head [H, V]; also returns these units."""
     head = drawn.copy()
     head[:, 0] = other[:, 0]
-    kept = "".join(character for character in ours if character in theirs)
-    for character in kept:
-        head[:, 1 + ours.index(character)] = other[:, 1 + theirs.index(character)]
+    kept = [unit for unit in ours if unit in theirs]
+    for unit in kept:
+        head[:, 1 + ours.index(unit)] = other[:, 1 + theirs.index(unit)]
     return head, kept
 
 

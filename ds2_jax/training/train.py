@@ -33,6 +33,7 @@ from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system import interrupts
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.text.units import with_pieces
 from ds2_jax.training import start
 from ds2_jax.training.profile import Profile
 from ds2_jax.training.progress import MetricLog, Progress, dev_text
@@ -104,6 +105,7 @@ def train(config: Config, workdir: Path, overwrite: bool = False, profile: range
         Stopped: a signal asked training to stop; the current step is finished and saved.
     """
     began = time.monotonic()
+    config = with_pieces(config)
     splits = read_splits(config)  # before anything touches the run's folder
     epochs = Epochs(config, splits["train"])
     check_same(**run_folder.common_settings(config), data=digest(*splits.values()))

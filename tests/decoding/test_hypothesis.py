@@ -12,6 +12,7 @@ from ds2_jax.decoding.calibration import UNCALIBRATED, Calibration
 from ds2_jax.decoding.greedy import greedy_decode
 from ds2_jax.decoding.hypothesis import Character, Hypothesis, make_hypothesis
 from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.text.units import Pieces
 
 ALPHABET = Alphabet("AB ")
 BLANK, A, B, SPACE = range(4)
@@ -38,6 +39,26 @@ def test_words_lie_between_their_outer_labels() -> None:
     assert reading.text == "AB B"
     assert [(word.text, word.start, word.end) for word in reading.words] == [("AB", 0.5, 2.5), ("B", 4.5, 5.0)]
     assert reading.words[0].characters == (Character("A", 0.5, 1.5), Character("B", 2.0, 2.5))
+
+
+def test_characters_of_a_piece_share_its_time_and_words_have_the_spaces_beside_them() -> None:
+    alphabet = Alphabet("AB ", pieces=Pieces("bpe", (" ", "A", "B", " AB", "BA"), (-1.0, -2.0, -3.0, -4.0, -5.0)))
+    row = [4, 0, 5, 0, 4, 1, 2, 1, 4]  # ▁AB BA | ▁AB | ▁ A ▁ | ▁AB
+    probs = np.where(np.eye(alphabet.size)[row] == 1, 0.5, 0.1)
+    probs[[5, 7], 1] = [0.9, 0.8]
+    log_probs = np.log(probs).astype(np.float32)
+    reading = make_hypothesis(greedy_decode(log_probs), log_probs, alphabet, 0.5)
+    assert reading.text == "ABBA AB A AB"
+    assert reading.words[0].characters == (
+        Character("A", 0.0, 0.25),
+        Character("B", 0.25, 0.5),
+        Character("B", 1.0, 1.25),
+        Character("A", 1.25, 1.5),
+    )
+    sums = probs.sum(axis=1)
+    spaces, letter = [0.9 / sums[5], 0.8 / sums[7]], 0.5
+    expected = [letter**2, letter * spaces[0], letter * spaces[0] * spaces[1], letter * spaces[1]]
+    np.testing.assert_allclose([word.confidence for word in reading.words], expected, rtol=1e-6)
 
 
 def test_silence_has_no_words() -> None:

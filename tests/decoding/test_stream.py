@@ -22,8 +22,9 @@ from tests.decoding.test_decoder import ARPA
 
 WITH_SPACE, SPACELESS = Config(data=DataConfig(alphabet="AB ")), Config(data=DataConfig(alphabet="ABC"))
 KENLM_ALPHABET = Alphabet("ACEHST ")
+PIECES = Config(data=DataConfig(alphabet="AB ", units="unigram ▁:-3 A:-2 B:-2 ▁A:-1 ▁AB:-1 BA:-2"))
 BLANK, A, B, SPACE = range(4)
-NAMES = ["greedy", "beam", "lm", "closed", "hot", "characters", "characters, closed", "kenlm"]
+NAMES = ["greedy", "beam", "lm", "closed", "hot", "characters", "characters, closed", "kenlm", "pieces", "pieces, lm"]
 Decoders = dict[str, Decoder]
 
 
@@ -47,6 +48,8 @@ def decoders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Decoders]:
             "characters, closed": make_decoder(
                 SPACELESS, DecodingOptions(lm=characters, closed_vocabulary=True, num_best=4)
             ),
+            "pieces": make_decoder(PIECES),
+            "pieces, lm": make_decoder(PIECES, DecodingOptions(lm=lm, hot_word=("B A=4",), num_best=4, beam_width=8)),
             "kenlm": make_decoder(
                 Config(data=DataConfig(alphabet=KENLM_ALPHABET.characters)),
                 DecodingOptions(lm=kenlm, alpha=2.0, num_best=4, beam_width=8),
@@ -54,15 +57,22 @@ def decoders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Decoders]:
         }
 
 
+def alphabet_of(name: str) -> Alphabet:
+    """Returns the alphabet of a decoder."""
+    if name == "kenlm":
+        return KENLM_ALPHABET
+    return Alphabet.of((PIECES if "pieces" in name else SPACELESS if "characters" in name else WITH_SPACE).data)
+
+
 @st.composite
 def utterances(draw: st.DrawFn) -> tuple[str, np.ndarray]:
     """Draws a decoder's name and log-probabilities: drawn texts or noise, repeated frames, silence, and ties."""
     name = draw(st.sampled_from(NAMES))
-    alphabet = KENLM_ALPHABET if name == "kenlm" else Alphabet("ABC" if "characters" in name else "AB ")
+    alphabet = alphabet_of(name)
     seed, peak = draw(st.integers(0, 10_000)), draw(st.floats(0.1, 8))
     if draw(st.booleans()):
-        text = draw(st.lists(st.sampled_from(alphabet.characters), min_size=1, max_size=20).map("".join))
-        log_probs = spoken(text, alphabet, peak, seed)
+        labels = draw(st.lists(st.integers(1, alphabet.size - 1), min_size=1, max_size=20))
+        log_probs = spoken(labels, alphabet, peak, seed)
     else:
         log_probs = random_log_probs(draw(st.integers(1, 10)), alphabet.size, seed, peak)
         log_probs = log_probs[draw(st.lists(st.integers(0, len(log_probs) - 1), max_size=40))]
@@ -193,7 +203,7 @@ def test_blanks_at_the_end_and_text_are_known(decoders: Decoders, frames: list[i
 @pytest.mark.parametrize("name", NAMES)
 def test_streams_of_one_decoder_run_side_by_side(decoders: Decoders, name: str) -> None:
     decode = decoders[name]
-    alphabet = KENLM_ALPHABET if name == "kenlm" else Alphabet("ABC" if "characters" in name else "AB ")
+    alphabet = alphabet_of(name)
     letters = alphabet.characters
     heard = [spoken("".join(np.random.default_rng(seed).choice([*letters], 20)), alphabet, 3.0) for seed in range(3)]
     alone = [decode(log_probs) for log_probs in heard]

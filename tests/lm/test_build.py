@@ -94,7 +94,7 @@ def test_wrong_command_lines(text: Path, tmp_path: Path, capsys: pytest.CaptureF
         "error: TEXT must name at least one file, got none. Add it, or - for standard input.\n"
     )
     assert failure(capsys, text, "--out", tmp_path) == (
-        f"error: --out must be a file, got {tmp_path}, which is a folder. Name the ARPA file.\n"
+        f"error: --out must be a file, got {tmp_path}, which is a folder. Name the file.\n"
     )
     spellings: list[list[str | Path]] = [
         [text, "--out", text],

@@ -5,7 +5,8 @@ the empty prefix, or a longer one with which all active prefixes begin (see trie
 An active node stores three log-probabilities of its prefix: of all alignments that end in blank, of all that end in its
 label, and of both together.
 
-A word is complete when a space follows or the utterance ends. If the alphabet has no space, each label is a word.
+A label stands for characters (letters here) of a word, for the space before a word, or for both. A word is complete
+when a label with a space follows or the utterance ends. If the alphabet has no space, each label is a word.
 When `advance` needs language model scores, it returns to the Python caller, which supplies the scores. So the language
 model need not be compiled code. Each node's score is requested once. Nothing here calls compiled code of other files,
 because Numba's cache would not notice changes there.
@@ -16,77 +17,39 @@ Recurrent DNNs". Differs: pruning by rank, score and label; hot words; partial w
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
 
+from ds2_jax.decoding.beam.arrays import HotWords, Rules, Search, Spelling, Vocabulary
 from ds2_jax.system.numba_cache import kernel
 
 NODES, ACTIVES, FRAME, ASKING = range(4)
 """Indices into `Search.counts`: the numbers of nodes, active nodes, frames read, and nodes that wait for a score."""
 LETTERS = 5.0
-"""An unknown word of up to so many labels pays the penalty once, a longer one in proportion to its length. Otherwise
+"""An unknown word of up to so many letters pays the penalty once, a longer one in proportion to its length. Otherwise
 one long unknown word is cheaper than the known words that it consists of."""
 DONE, ASKS, FULL = range(3)
 """Results of `advance`: all frames are read, or the nodes in `asking` need a score, or the trie has no room."""
 
 
-class Search(NamedTuple):
-    """The state of a search: its trie, the active nodes, and scratch arrays."""
-
-    counts: np.ndarray
-    nodes: np.ndarray
-    actives: np.ndarray
-    following: np.ndarray
-    asking: np.ndarray
-    words: np.ndarray
-    candidates: np.ndarray
-    scores: np.ndarray
-    order: np.ndarray
-    taken: np.ndarray
-    labels: np.ndarray
-    row: np.ndarray
-
-
-class Vocabulary(NamedTuple):
-    """Words sorted by labels: word w has `labels[starts[w] : starts[w + 1]]` and id `ids[w]` in the language model."""
-
-    labels: np.ndarray
-    starts: np.ndarray
-    ids: np.ndarray
-
-
-class HotWords(NamedTuple):
-    """An automaton with S states that reads labels."""
-
-    transitions: np.ndarray  # [S, V] int32, the next state
-    credits: np.ndarray  # [S], the provisional bonus of a partial match in nats
-    awards: np.ndarray  # [S], the bonus in nats if a word ends in the state
-
-
-class Rules(NamedTuple):
-    """Settings of a search, see `DecodingOptions`. `space` is a label or -1. `scored` is True with a language model."""
-
-    width: int
-    threshold: float
-    max_labels: int
-    label_threshold: float
-    space: int
-    scored: bool
-    closed: bool
-    unknown_penalty: float
-    largest_credit: float
-
-
 @kernel(nogil=True)
-def advance(log_probs: np.ndarray, search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords) -> int:
+def advance(
+    log_probs: np.ndarray,
+    search: Search,
+    rules: Rules,
+    spelling: Spelling,
+    vocabulary: Vocabulary,
+    hot_words: HotWords,
+) -> int:
     """Reads frames, starting at `counts[FRAME]`, until all are read or the caller must supply something.
 
     Args:
         log_probs: [T', V] float32, without NaN.
         search: the state, changed in place.
         rules: the settings.
+        spelling: the text of the labels.
         vocabulary: the words of the language model.
         hot_words: the automaton.
 
@@ -99,14 +62,23 @@ def advance(log_probs: np.ndarray, search: Search, rules: Rules, vocabulary: Voc
             return FULL
         search.row[:] = log_probs[counts[FRAME]]
         num_labels = _choose_labels(search, rules)
-        ends_words = rules.space < 0 or (num_labels > 0 and search.labels[0] == rules.space)
-        if rules.scored and ends_words and ask(search) > 0:
+        needed = not rules.spaced or _end_words(search, spelling, num_labels)
+        if rules.scored and needed and ask(search) > 0:
             return ASKS
         count = _stay(search, rules)
-        count = _extend(search, rules, vocabulary, hot_words, num_labels, count)
-        _keep_best(search, rules, vocabulary, hot_words, count)
+        count = _extend(search, rules, spelling, vocabulary, hot_words, num_labels, count)
+        _keep_best(search, rules, spelling, vocabulary, hot_words, count)
         counts[FRAME] += 1
     return DONE
+
+
+@numba.njit
+def _end_words(search: Search, spelling: Spelling, num_labels: int) -> bool:
+    """Whether one of the labels that may follow completes the word before it."""
+    for i in range(num_labels):  # noqa: SIM110 - Numba compiles no generator
+        if spelling.begins[search.labels[i]]:
+            return True
+    return False
 
 
 @kernel(nogil=True)
@@ -174,14 +146,20 @@ def _stay(search: Search, rules: Rules) -> int:
                 search.taken[parent.slot, node.label] = True
         candidate.total = _log_add(candidate.blank, candidate.label)
         search.scores[slot] = candidate.total + node.settled + node.pending
-        if rules.space < 0:
+        if not rules.spaced:
             search.scores[slot] += node.word_score
     return int(search.counts[ACTIVES])
 
 
 @numba.njit
 def _extend(
-    search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords, num_labels: int, count: int
+    search: Search,
+    rules: Rules,
+    spelling: Spelling,
+    vocabulary: Vocabulary,
+    hot_words: HotWords,
+    num_labels: int,
+    count: int,
 ) -> int:
     """Makes the inactive children of active nodes candidates. Returns the number of all candidates."""
     best = floor = -np.inf
@@ -193,8 +171,10 @@ def _extend(
         active = search.actives[slot]
         node = search.nodes[active.node]
         most = active.total + node.settled + rules.largest_credit  # the label's own log-probability is added below
-        if rules.space < 0:
+        if not rules.spaced:
             most += node.word_score + hot_words.awards[node.hot]
+        elif rules.pieces and not math.isnan(node.word_score):  # without a score, no label completes the word
+            most += max(0.0, node.word_score + hot_words.awards[node.hot])
         for i in range(num_labels):
             label = search.labels[i]
             floor = max(floor, best - rules.threshold)
@@ -203,7 +183,7 @@ def _extend(
             if search.taken[slot, label]:
                 continue
             total = (active.blank if label == node.label else active.total) + search.row[label]
-            settled, pending = _scores_of_child(node, label, rules, vocabulary, hot_words)
+            settled, pending = _scores_of_child(node, label, rules, spelling, vocabulary, hot_words)
             score = total + settled + pending
             if score > -np.inf and score >= floor:
                 if count == len(search.candidates):
@@ -223,42 +203,53 @@ def _extend(
 
 @numba.njit
 def _scores_of_child(
-    node: Any, label: int, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords
+    node: Any, label: int, rules: Rules, spelling: Spelling, vocabulary: Vocabulary, hot_words: HotWords
 ) -> tuple[float, float]:
     """Computes a child's `settled` and `pending`. `pending` is -inf if a closed vocabulary does not allow the child."""
     settled = node.settled
     pending = hot_words.credits[hot_words.transitions[node.hot, label]]
-    if node.length > 0 and (rules.space < 0 or label == rules.space):
+    if node.length > 0 and spelling.begins[label]:
         settled += node.word_score + hot_words.awards[node.hot]
         if rules.closed and node.word < 0:
             pending = -np.inf
     if rules.scored and label != rules.space:
-        low, high, depth = _words_of_child(node, rules, vocabulary)
-        first = _first_from(label, low, high, depth, vocabulary)
-        if first == high or vocabulary.labels[vocabulary.starts[first] + depth] != label:
+        low, high, depth, letter = _words_of_child(node, label, spelling, vocabulary)
+        first = _first_from(letter, low, high, depth, vocabulary)
+        if first == high or vocabulary.letters[vocabulary.starts[first] + depth] != letter:
             if rules.closed:
                 pending = -np.inf
-            elif rules.space >= 0:  # otherwise the label's own score contains the penalty
+            elif rules.spaced:  # otherwise the label's own score contains the penalty
                 pending -= rules.unknown_penalty * max(1.0, (depth + 1) / LETTERS)
     return settled, pending
 
 
 @numba.njit
-def _words_of_child(node: Any, rules: Rules, vocabulary: Vocabulary) -> tuple[int, int, int]:
-    """Returns the range of words that start with the node's partial word, and the length of that partial word."""
-    if rules.space < 0:
-        return 0, len(vocabulary.ids), 0
-    return node.low, node.high, node.length
+def _words_of_child(node: Any, label: int, spelling: Spelling, vocabulary: Vocabulary) -> tuple[int, int, int, int]:
+    """Finds the words that start with a child's partial word without its last letter.
+
+    Returns:
+        The range of these words, the number of letters that they share, and the last letter.
+    """
+    low, high, depth = node.low, node.high, node.length
+    if spelling.begins[label]:
+        low, high, depth = 0, len(vocabulary.ids), 0
+    last = spelling.starts[label + 1] - 1
+    for place in range(spelling.starts[label], last):
+        letter = spelling.letters[place]
+        first = _first_from(letter, low, high, depth, vocabulary)
+        high = _first_from(letter + 1, low, high, depth, vocabulary)
+        low, depth = first, depth + 1
+    return low, high, depth, spelling.letters[last]
 
 
 @numba.njit
-def _first_from(label: int, low: int, high: int, depth: int, vocabulary: Vocabulary) -> int:
-    """Finds, among words that share `depth` labels, the first whose next label is at least `label`; `high` if none."""
+def _first_from(letter: int, low: int, high: int, depth: int, vocabulary: Vocabulary) -> int:
+    """Finds, of words that share `depth` letters, the first whose next letter is at least `letter`; `high` if none."""
     if low < high and vocabulary.starts[low + 1] - vocabulary.starts[low] == depth:
-        low += 1  # a word of exactly `depth` labels sorts first and has no next label
+        low += 1  # a word of exactly `depth` letters sorts first and has no next letter
     while low < high:
         middle = (low + high) // 2
-        if vocabulary.labels[vocabulary.starts[middle] + depth] < label:
+        if vocabulary.letters[vocabulary.starts[middle] + depth] < letter:
             low = middle + 1
         else:
             high = middle
@@ -284,7 +275,9 @@ def _trim(search: Search, count: int, size: int) -> tuple[int, float]:
 
 
 @numba.njit
-def _keep_best(search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords, count: int) -> None:
+def _keep_best(
+    search: Search, rules: Rules, spelling: Spelling, vocabulary: Vocabulary, hot_words: HotWords, count: int
+) -> None:
     """Makes the best candidates the active nodes."""
     nodes, actives, following = search.nodes, search.actives, search.following
     if count > rules.width:
@@ -301,7 +294,7 @@ def _keep_best(search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: 
         candidate = search.candidates[search.order[slot]]
         index = actives[candidate.slot].node
         if candidate.added >= 0:
-            index = _child(index, candidate.added, search, rules, vocabulary, hot_words)
+            index = _child(index, candidate.added, search, rules, spelling, vocabulary, hot_words)
         following[slot].node = index
         following[slot].blank, following[slot].label = candidate.blank, candidate.label
         following[slot].total = candidate.total
@@ -342,7 +335,13 @@ def _before(values: np.ndarray, a: int, b: int) -> bool:
 
 @numba.njit
 def _child(
-    parent_index: int, label: int, search: Search, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords
+    parent_index: int,
+    label: int,
+    search: Search,
+    rules: Rules,
+    spelling: Spelling,
+    vocabulary: Vocabulary,
+    hot_words: HotWords,
 ) -> int:
     """Returns the child of the node that has this label. Creates the child if it does not exist."""
     nodes = search.nodes
@@ -357,17 +356,17 @@ def _child(
     node = nodes[index]
     node.parent, node.label, node.slot = parent_index, label, -1
     node.child, node.sibling, parent.child = -1, parent.child, index
-    node.settled, node.pending = _scores_of_child(parent, label, rules, vocabulary, hot_words)
+    node.settled, node.pending = _scores_of_child(parent, label, rules, spelling, vocabulary, hot_words)
     node.hot = hot_words.transitions[parent.hot, label]
-    ends = parent.length > 0 and (rules.space < 0 or label == rules.space)
+    ends = parent.length > 0 and spelling.begins[label]
     node.state = parent.word_state if ends else parent.state
     node.word_state = node.state
     node.length, node.low, node.high, node.word, node.word_score = 0, 0, len(vocabulary.ids), -1, 0.0
     if label != rules.space:
-        low, high, depth = _words_of_child(parent, rules, vocabulary)
+        low, high, depth, letter = _words_of_child(parent, label, spelling, vocabulary)
         node.length = depth + 1
-        node.low = _first_from(label, low, high, depth, vocabulary)
-        node.high = _first_from(label + 1, low, high, depth, vocabulary)
+        node.low = _first_from(letter, low, high, depth, vocabulary)
+        node.high = _first_from(letter + 1, low, high, depth, vocabulary)
         if node.low < node.high and vocabulary.starts[node.low + 1] - vocabulary.starts[node.low] == node.length:
             node.word = node.low
         if rules.scored:

@@ -1,4 +1,4 @@
-"""Encodes the words of a language model as labels of an alphabet."""
+"""Spells labels, and the words of a language model, with the characters of an alphabet."""
 
 import logging
 import math
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ds2_jax.decoding.beam.kernel import Vocabulary
+from ds2_jax.decoding.beam.arrays import Spelling, Vocabulary
 from ds2_jax.decoding.beam.word_model import UNKNOWN
 from ds2_jax.decoding.ngram.language_model import LanguageModel
 from ds2_jax.system.errors import InputError, shorten
@@ -16,7 +16,7 @@ logger = logging.getLogger(__package__)
 
 
 def make_vocabulary(model: LanguageModel, alphabet: Alphabet, name: str, hot: Iterable[str] = ()) -> Vocabulary:
-    """Encodes the words of a language model as labels. It logs how many words the alphabet cannot spell.
+    """Spells the words of a language model. It logs how many words the alphabet cannot spell.
 
     Args:
         model: the language model. If several words have the same spelling, only the most probable one is used.
@@ -26,13 +26,13 @@ def make_vocabulary(model: LanguageModel, alphabet: Alphabet, name: str, hot: It
         hot: normalised words that count as known even if the model does not know them.
 
     Returns:
-        The words, sorted by their labels.
+        The words, sorted by their letters.
 
     Raises:
         InputError: the alphabet can spell none of the model's words.
     """
     characters = set(alphabet.characters) - {" "}
-    longest = math.inf if " " in alphabet.characters else 1
+    longest = math.inf if alphabet.spaced else 1
     spelt: dict[str, int] = {}
     left_out = []
     for number, word in enumerate(model.vocabulary):
@@ -61,15 +61,25 @@ def _log10(model: LanguageModel, word: str) -> float:
     return model.next_word(model.next_word(model.begin_state, "<unk>")[1], word)[0]
 
 
+def spelling_of(alphabet: Alphabet) -> Spelling:
+    """Spells each label, the blank included, with its characters other than the space."""
+    numbers = {character: number for number, character in enumerate(alphabet.characters, start=1)}
+    words = ["", *(unit.removeprefix(" ") for unit in alphabet.units)]
+    letters = np.array([numbers[character] for word in words for character in word], np.int32)
+    starts = np.cumsum([0] + [len(word) for word in words], dtype=np.int64)
+    begins = [False, *(unit.startswith(" ") or not alphabet.spaced for unit in alphabet.units)]
+    return Spelling(letters, starts, np.array(begins))
+
+
 def empty_vocabulary() -> Vocabulary:
     """Returns a vocabulary without words."""
     return Vocabulary(np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, np.int64))
 
 
 def _sorted(spelt: Mapping[str, int], alphabet: Alphabet) -> Vocabulary:
-    # Replace each character by the one whose code point is its label, so that sorting strings sorts by labels.
-    table = {ord(character): label for label, character in enumerate(alphabet.characters, start=1)}
+    # Replace each character by the one whose code point is its number, so that sorting strings sorts by numbers.
+    table = {ord(character): number for number, character in enumerate(alphabet.characters, start=1)}
     words = sorted((text.translate(table), number) for text, number in spelt.items())
-    labels = np.array([ord(label) for word, _ in words for label in word], np.int32)
+    letters = np.array([ord(letter) for word, _ in words for letter in word], np.int32)
     starts = np.cumsum([0] + [len(word) for word, _ in words], dtype=np.int64)
-    return Vocabulary(labels, starts, np.array([number for _, number in words], np.int64))
+    return Vocabulary(letters, starts, np.array([number for _, number in words], np.int64))

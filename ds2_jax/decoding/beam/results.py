@@ -2,7 +2,11 @@
 
 import numpy as np
 
+from ds2_jax.decoding.beam.arrays import Spelling
 from ds2_jax.system.numba_cache import kernel
+
+SPACE = 0
+"""What stands for a space among letters, which are counted from 1."""
 
 
 @kernel()
@@ -18,21 +22,30 @@ def labels_of(index: int, nodes: np.ndarray) -> np.ndarray:
 
 
 @kernel()
-def text_of(index: int, nodes: np.ndarray, space: int) -> np.ndarray:
-    """Returns the labels of a node after those of the root, as far as they show in the text, [N] int32.
+def text_of(index: int, nodes: np.ndarray, spelling: Spelling, spaced: bool) -> np.ndarray:
+    """Returns the letters of a node after those of the root, with SPACE between words, [N] int32.
 
     Repeated spaces and spaces at the ends of the text do not show.
     """
     labels = labels_of(index, nodes)
-    count = 0
-    before = nodes[0].label
+    size = 0
     for label in labels:
-        if label != space or (before >= 0 and before != space):
-            labels[count] = before = label
+        size += spelling.starts[label + 1] - spelling.starts[label] + 1
+    text, count = np.empty(size, np.int32), 0
+    root = nodes[0].label
+    may_part = root >= 0 and spelling.starts[root + 1] > spelling.starts[root]  # whether a space would show
+    for label in labels:
+        if spaced and spelling.begins[label] and may_part:
+            text[count] = SPACE
             count += 1
-    if count > 0 and labels[count - 1] == space:
+            may_part = False
+        for place in range(spelling.starts[label], spelling.starts[label + 1]):
+            text[count] = spelling.letters[place]
+            count += 1
+            may_part = True
+    if count > 0 and text[count - 1] == SPACE:
         count -= 1
-    return labels[:count]
+    return text[:count]
 
 
 @kernel()
@@ -56,13 +69,13 @@ def finals(actives: np.ndarray, nodes: np.ndarray, awards: np.ndarray, closed: b
 
 
 @kernel()
-def best_node(actives: np.ndarray, nodes: np.ndarray, space: int) -> int:
+def best_node(actives: np.ndarray, nodes: np.ndarray, spaced: bool) -> int:
     """Returns the active node that ranks best in the beam, the first of equal ones; the root if none is active."""
     best, largest = 0, -np.inf
     for slot in range(len(actives)):
         node = nodes[actives[slot].node]
         score = actives[slot].total + node.settled + node.pending
-        if space < 0:
+        if not spaced:
             score += node.word_score
         if score > largest:
             best, largest = actives[slot].node, score

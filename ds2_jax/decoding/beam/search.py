@@ -9,10 +9,18 @@ from typing import NamedTuple
 import numpy as np
 
 from ds2_jax.decoding.beam import kernel
-from ds2_jax.decoding.beam.arrays import ACTIVE, CANDIDATE, NODE
+from ds2_jax.decoding.beam.arrays import (
+    ACTIVE,
+    CANDIDATE,
+    NODE,
+    HotWords,
+    Rules,
+    Search,
+    Spelling,
+    Vocabulary,
+)
 from ds2_jax.decoding.beam.hot_words import automaton, spell
-from ds2_jax.decoding.beam.kernel import HotWords, Rules, Search, Vocabulary
-from ds2_jax.decoding.beam.lexicon import empty_vocabulary, make_vocabulary
+from ds2_jax.decoding.beam.lexicon import empty_vocabulary, make_vocabulary, spelling_of
 from ds2_jax.decoding.beam.results import best_node, finals, labels_of, text_of
 from ds2_jax.decoding.beam.trie import common_ancestor, cut, drop_rivals
 from ds2_jax.decoding.beam.word_model import UNKNOWN, WordModel, word_model
@@ -35,8 +43,8 @@ class BeamHypothesis(NamedTuple):
     """A text, as labels.
 
     Attributes:
-        labels: the labels, without blanks. Label sequences that differ only in repeated spaces or spaces at the ends
-            give the same text; this is the most likely of them.
+        labels: the labels, without blanks. Label sequences that differ only in repeated spaces, in spaces at the ends,
+            or in how they divide words give the same text; this is the most likely of them.
         log_prob: log-probability in nats of all alignments of these sequences that the search has not pruned.
         score: score in nats that ranks hypotheses: `log_prob` plus the scores of language model and hot words.
     """
@@ -50,7 +58,7 @@ class BeamSearch:
     """Prefix beam search with one set of options.
 
     Args:
-        alphabet: the characters of the labels.
+        alphabet: what the labels stand for.
         options: pruning, weights and hot words.
         model: the language model of `options.lm`. It models words, or characters if the alphabet has no space.
 
@@ -60,21 +68,23 @@ class BeamSearch:
     """
 
     def __init__(self, alphabet: Alphabet, options: DecodingOptions, model: LanguageModel | None = None) -> None:
-        self._alphabet, self._num_labels = alphabet, alphabet.size
-        self._model = model
+        self._alphabet, self._model = alphabet, model
+        self._spelling = spelling_of(alphabet)
         spelt = spell(options.hot_words, alphabet)
         self._hot_words = automaton(spelt, alphabet)
         self._vocabulary = empty_vocabulary()
         if model:
-            texts = map(alphabet.decode, spelt)
-            hot = {word for text in texts for word in (text.split() if " " in alphabet.characters else text)}
+            texts = ("".join(alphabet.characters[letter - 1] for letter in word) for word in spelt)
+            hot = {word for text in texts for word in (text.split() if alphabet.spaced else text)}
             self._vocabulary = make_vocabulary(model.with_own_states(), alphabet, str(options.lm), hot)
         self._rules = Rules(
             width=options.width,
             threshold=options.beam_threshold,
             max_labels=min(options.max_labels, alphabet.size - 1),
             label_threshold=options.label_threshold,
-            space=alphabet.characters.find(" ") + 1 or -1,
+            space=alphabet.units.index(" ") + 1 if alphabet.spaced else -1,
+            spaced=alphabet.spaced,
+            pieces=alphabet.pieces is not None,
             scored=model is not None,
             closed=options.closed_vocabulary,
             unknown_penalty=options.unknown_penalty,
@@ -105,12 +115,12 @@ class BeamSearch:
 
     def knows(self, word: str) -> bool:
         """Whether the language model or the hot words have a word; True without a language model of words."""
-        return word in self._known if self._rules.scored and self._rules.space > 0 else True
+        return word in self._known if self._rules.scored and self._rules.spaced else True
 
     @functools.cached_property
     def _known(self) -> frozenset[str]:
-        labels, starts = self._vocabulary.labels.tolist(), self._vocabulary.starts.tolist()
-        return frozenset(self._alphabet.decode(labels[start:end]) for start, end in itertools.pairwise(starts))
+        text = "".join(self._alphabet.characters[letter - 1] for letter in self._vocabulary.letters.tolist())
+        return frozenset(text[start:end] for start, end in itertools.pairwise(self._vocabulary.starts.tolist()))
 
     def weighted(self, alpha: float, beta: float) -> "BeamSearch":
         """Returns this search with other weights. Both share the vocabulary, because building it is slow."""
@@ -121,7 +131,7 @@ class BeamSearch:
     def start(self) -> "PartialSearch":
         """Starts a search. Any number of searches may run at the same time."""
         model = word_model(self._model) if self._model else None
-        return PartialSearch(self._rules, self._vocabulary, self._hot_words, model, self._weights, self._num_labels)
+        return PartialSearch(self._rules, self._spelling, self._vocabulary, self._hot_words, model, self._weights)
 
 
 class PartialSearch:
@@ -130,13 +140,14 @@ class PartialSearch:
     def __init__(
         self,
         rules: Rules,
+        spelling: Spelling,
         vocabulary: Vocabulary,
         hot_words: HotWords,
         model: WordModel | None,
         weights: tuple[float, float],
-        num_labels: int,
     ) -> None:
-        self._rules, self._vocabulary, self._hot_words = rules, vocabulary, hot_words
+        self._rules, self._spelling, self._vocabulary, self._hot_words = rules, spelling, vocabulary, hot_words
+        num_labels = len(spelling.begins)
         self._model, (self._scale, self._beta) = model, weights  # the scale turns log10 into weighted nats
         num_candidates = 2 * rules.width  # when these are full, `_extend` in kernel.py keeps the best
         self._search = Search(
@@ -183,7 +194,9 @@ class PartialSearch:
     def _advance(self, log_probs: np.ndarray) -> None:
         self._search.counts[kernel.FRAME] = 0
         while True:
-            wants = kernel.advance(log_probs, self._search, self._rules, self._vocabulary, self._hot_words)
+            wants = kernel.advance(
+                log_probs, self._search, self._rules, self._spelling, self._vocabulary, self._hot_words
+            )
             if wants == kernel.DONE:
                 return
             if wants == kernel.ASKS:
@@ -197,9 +210,9 @@ class PartialSearch:
         )
 
     def _best_node(self) -> int:
-        if self._rules.space < 0:
+        if not self._rules.spaced:
             self._score_words()
-        return best_node(self._actives(), self._search.nodes, self._rules.space)
+        return best_node(self._actives(), self._search.nodes, self._rules.spaced)
 
     def _make_room(self) -> None:
         """Cuts the trie, and doubles its size if it would soon be full again."""
@@ -264,7 +277,7 @@ class PartialSearch:
             words += self._scale * self._model.end(states)
         texts: dict[bytes, list[int]] = {}
         for slot in np.flatnonzero(words > -np.inf).tolist():
-            text = text_of(actives["node"][slot], nodes, self._rules.space)
+            text = text_of(actives["node"][slot], nodes, self._spelling, self._rules.spaced)
             texts.setdefault(text.tobytes(), []).append(slot)
         found = []
         for slots in texts.values():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds2_jax.decoding.beam import kernel
-from ds2_jax.decoding.beam.kernel import Vocabulary
+from ds2_jax.decoding.beam.arrays import Vocabulary
 from ds2_jax.decoding.beam.lexicon import make_vocabulary
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
@@ -19,7 +19,7 @@ ALPHABET = Alphabet("'ABCÉ ")
 
 def spelt(vocabulary: Vocabulary, alphabet: Alphabet) -> dict[str, int]:
     bounds = zip(vocabulary.starts, vocabulary.starts[1:], vocabulary.ids, strict=False)
-    return {alphabet.decode(vocabulary.labels[low:high].tolist()): int(number) for low, high, number in bounds}
+    return {alphabet.decode(vocabulary.letters[low:high].tolist()): int(number) for low, high, number in bounds}
 
 
 def test_words_are_normalised_and_sorted_by_their_labels(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,7 +28,7 @@ def test_words_are_normalised_and_sorted_by_their_labels(capsys: pytest.CaptureF
     assert spelt(vocabulary, ALPHABET) == {
         word.upper().replace("E\u0301", "É"): number for number, word in enumerate(model.vocabulary)
     }
-    words = [vocabulary.labels[low:high].tolist() for low, high in itertools.pairwise(vocabulary.starts)]
+    words = [vocabulary.letters[low:high].tolist() for low, high in itertools.pairwise(vocabulary.starts)]
     assert words == sorted(words)
     assert capsys.readouterr().err == ""
 

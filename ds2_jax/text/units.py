@@ -1,0 +1,174 @@
+"""Units of text that are longer than a character: the pieces of words of a SentencePiece model."""
+
+import dataclasses
+import functools
+import itertools
+import math
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ds2_jax.config import Config
+from ds2_jax.system.checks import require
+from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.system.files import check_is_readable
+
+CHARACTERS = "characters"
+SPACE = "▁"
+"""SentencePiece's sign for the space before a word."""
+DIGITS = 9  # of a 32-bit number
+Kind = Literal["unigram", "bpe"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pieces:
+    """The pieces of a SentencePiece model, which divide words.
+
+    Attributes:
+        kind: "unigram" divides a word into the pieces with the largest sum of scores. "bpe" begins with characters and
+            joins the two neighbours whose piece has the largest score, again and again.
+        texts: each piece; one that begins a word starts with a space.
+        scores: of each piece; for unigram, log-probabilities.
+
+    Raises:
+        InputError: a piece is empty or occurs twice, or has a space behind its start.
+
+    Source: Kudo 2018, "Subword Regularization"; Sennrich et al. 2016, "Neural Machine Translation of Rare Words with
+        Subword Units".
+    """
+
+    kind: Kind
+    texts: tuple[str, ...]
+    scores: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        require(bool(self.texts), "data.units", "hold pieces", "none", "Give another model.")
+        require(len(set(self.texts)) == len(self.texts), "data.units", "hold each piece once", self.texts)
+        odd = [text for text in self.texts if not text or " " in text[1:]]
+        require(not odd, "data.units", "have spaces only where a word begins", odd, "Train with lm units.")
+
+    def __str__(self) -> str:
+        """Writes the pieces as one line, which `parse` reads."""
+        pairs = zip(self.texts, self.scores, strict=True)
+        return " ".join([self.kind, *(f"{text.replace(' ', SPACE)}:{score:.{DIGITS}g}" for text, score in pairs)])
+
+    def encode(self, text: str) -> list[int]:
+        """Divides the words of a text; returns the indices of the pieces.
+
+        Args:
+            text: words separated by single spaces, of characters that are pieces.
+        """
+        return [index for word in text.split() for index in self._encoded(word)]
+
+    @functools.cached_property
+    def _indices(self) -> dict[str, int]:
+        return {text: index for index, text in enumerate(self.texts)}
+
+    @functools.cached_property
+    def _longest(self) -> int:
+        return max(map(len, self.texts))
+
+    @functools.cached_property
+    def _words(self) -> dict[str, list[int]]:
+        return {}
+
+    def _encoded(self, word: str) -> list[int]:
+        """Divides a word; a text has few different ones."""
+        if word not in self._words:
+            divide = self._most_likely if self.kind == "unigram" else self._joined
+            self._words[word] = [self._indices[piece] for piece in divide(f" {word}")]
+        return self._words[word]
+
+    def _most_likely(self, word: str) -> list[str]:
+        best = [(0.0, 0)] + [(-math.inf, 0)] * len(word)  # score of the best division up to each place; its last piece
+        for end in range(1, len(word) + 1):
+            for start in range(max(0, end - self._longest), end):
+                if (index := self._indices.get(word[start:end])) is not None:
+                    score = best[start][0] + self.scores[index]
+                    if score > best[end][0]:
+                        best[end] = score, start
+        pieces, end = list[str](), len(word)
+        while end:
+            start = best[end][1]
+            pieces.append(word[start:end])
+            end = start
+        return pieces[::-1]
+
+    def _joined(self, word: str) -> list[str]:
+        pieces = list(word)
+        while True:
+            joined = [self._indices.get(one + other) for one, other in itertools.pairwise(pieces)]
+            scores = [-math.inf if index is None else self.scores[index] for index in joined]
+            best = max(scores, default=-math.inf)
+            if best == -math.inf:
+                return pieces
+            place = scores.index(best)
+            pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
+
+
+@functools.lru_cache(maxsize=8)
+def read_units(units: str) -> Pieces | None:
+    """Reads the setting `data.units`.
+
+    Args:
+        units: "characters", the file of a SentencePiece model, or what `str` makes of pieces.
+
+    Returns:
+        The pieces; None for characters.
+
+    Raises:
+        InputError: the file does not exist, is no SentencePiece model or has pieces of another kind, or the package
+            sentencepiece is needed and missing.
+    """
+    if units == CHARACTERS:
+        return None
+    kind, _, pieces = units.partition(" ")
+    return _parse(kind, pieces) if kind in get_args(Kind) and pieces else _read_model(Path(units))
+
+
+def with_pieces(config: Config) -> Config:
+    """Replaces the file that `data.units` names by its pieces, so that a run needs the file no more.
+
+    Raises:
+        InputError: see `read_units`.
+    """
+    units = str(read_units(config.data.units) or CHARACTERS)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, units=units))
+
+
+def _parse(kind: str, pieces: str) -> Pieces:
+    pairs = [each.rpartition(":") for each in pieces.split(" ")]
+    try:
+        scores = tuple(float(score) for _, _, score in pairs)
+    except ValueError as error:
+        raise InputError(f"data.units must be PIECE:SCORE, got {shorten(repr(pieces))}. Restore it.") from error
+    require(all(map(math.isfinite, scores)), "data.units", "have finite scores", pieces, "Restore it.")
+    return Pieces(kind, tuple(piece.replace(SPACE, " ") for piece, _, _ in pairs), scores)  # type: ignore[arg-type]
+
+
+def _read_model(path: Path) -> Pieces:
+    check_is_readable(path, "data.units")
+    sentencepiece = load_sentencepiece("data.units")
+    try:
+        model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"data.units must be a SentencePiece model, got {path}. Make one with lm units.") from error
+    ids = [i for i in range(model.get_piece_size()) if not (model.is_control(i) or model.is_unknown(i))]
+    require(not any(map(model.is_byte, ids)), "data.units", "have no bytes as pieces", str(path), "Train it without.")
+    texts = tuple(model.id_to_piece(i).replace(SPACE, " ") for i in ids)
+    scores = tuple(float(f"{model.get_score(i):.{DIGITS}g}") for i in ids)
+    # The number of a merge is the score of a piece of BPE; a log-probability is no whole number.
+    return Pieces("bpe" if all(score == round(score) for score in scores) else "unigram", texts, scores)
+
+
+def load_sentencepiece(what: str) -> Any:
+    """Imports the package sentencepiece.
+
+    Raises:
+        InputError: it is missing; `what` needs it.
+    """
+    try:
+        import sentencepiece
+    except ImportError as error:
+        advice = "Install it: pip install 'sentencepiece>=0.2.1,<0.3'."
+        raise InputError(f"{what} must find the package sentencepiece, got: {error}. {advice}") from error
+    return sentencepiece
