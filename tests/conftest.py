@@ -13,11 +13,14 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"  # these must be set before JAX or TensorFlow is imported
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # pytest keeps the files of the last runs there
+# Libraries leave files in the temporary folder, so the tests have one of their own, which is removed at the end.
+os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="ds2_jax-tests-")
 # The tests of a process share compiled programs, and neither read nor fill the caches of the user.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ds2_jax-compiled-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-", dir=os.environ["TMPDIR"])
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ds2_jax-cache-")
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-", dir=os.environ["TMPDIR"])
 os.environ.setdefault("MPLCONFIGDIR", str(Path(__file__).resolve().parent.parent / ".pytest_cache/matplotlib"))
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".pytest_cache/numba"))
 
@@ -45,8 +48,8 @@ ALLOWED_SKIPS = NO_DATA if os.environ.get("CI") else (*NO_DATA, *NO_PROGRAM)
 QUICK_XLA_FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 """They halve the time in which XLA compiles without optimisation (0.14 -> 0.06 s a program in test_streaming.py)."""
 
-for name in ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME"):
-    atexit.register(shutil.rmtree, os.environ[name], ignore_errors=True)
+tempfile.tempdir = os.environ["TMPDIR"]
+atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 logs.show()  # so that tests find on standard error what a command shows there
 logging.getLogger(logs.PACKAGE).propagate = True  # pytest's caplog listens at the root
