@@ -142,7 +142,7 @@ def decoder_of(outputs: Outputs, name: str, options: dict[str, Any]) -> Callable
     if name == "peer":
         from fast_ctc_decode import beam_search
 
-        letters = ["", *alphabet.characters]
+        letters = ["", *alphabet.units]
         least = float(np.exp(settings.label_threshold))
         return lambda log_probs: _tidy(beam_search(np.exp(log_probs), letters, settings.width, least)[0])
     search = BeamSearch(alphabet, settings, load_language_model(outputs.lm) if name == "lm" else None)

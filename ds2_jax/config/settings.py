@@ -51,7 +51,7 @@ class DataConfig:
     arc-en-ciel)."""
     units: str = "characters"
     """What a label stands for. characters: those of data.alphabet. Otherwise the file of a SentencePiece model, which
-    lm units writes: pieces of words. A run keeps the pieces themselves here, and needs the file no more."""
+    lm units writes: pieces of words. A run keeps the pieces themselves here, and goes on without the file."""
     batch_size: int = 16
     """Utterances in a batch, over all devices. Ignored if data.batch_seconds is set."""
     batch_seconds: float = 0.0
@@ -313,8 +313,8 @@ class Config:
     """Stop after this many epochs without a better dev WER. 0: train all epochs."""
     init_from: Path | None = None
     """Begin with the weights of this run, exported folder or .safetensors file instead of drawn ones, or with those of
-    spelling, the model in this package. Characters that both alphabets have keep their weights. Continuing a run does
-    not read it again."""
+    spelling, the model in this package. Labels that both models have keep their weights. Continuing a run does not read
+    it again."""
     freeze: Literal["none", "conv", "recurrent"] = "none"
     """What does not learn. conv: the convolutions and their normalisation. recurrent: these, the recurrent layers and
     the lookahead. Running statistics follow the data all the same."""

@@ -23,6 +23,7 @@ from ds2_jax.runs.overrides import DataSettings, FeatureSettings, ModelSettings,
 from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.text.units import CHARACTERS
 
 UNCHANGED_DATA, UNCHANGED_FEATURES, UNCHANGED_MODEL = DataSettings(), FeatureSettings(), ModelSettings()
 DETAIL_LENGTH = 200
@@ -172,12 +173,13 @@ def describe_settings(config: Config, source: str) -> list[str]:
     """Describes the settings of the check in lines of text."""
     features, data = config.features, config.data
     milliseconds = 1000 * features.window_stride * config.model.time_reduction
+    pieces = "" if data.units == CHARACTERS else f" in {len(Alphabet.of(data).units)} pieces"
     removed = f"; replaced by spaces, or kept inside words: {data.remove!r}" if data.remove else ""
     return [
         f"settings: {source}",
         f"  {features.sample_rate} Hz, {data.min_duration:g} to {data.max_duration:g} s, output frames of "
         f"{milliseconds:g} ms, data.on_bad_utterance {data.on_bad_utterance}",
-        f"  alphabet {data.alphabet!r}, case: {data.case}{removed}",
+        f"  alphabet {data.alphabet!r}{pieces}, case: {data.case}{removed}",
         "",
     ]
 

@@ -21,7 +21,7 @@ class Decoder:
     """Decodes utterances, each as a whole or in parts.
 
     Args:
-        alphabet: the characters of the labels.
+        alphabet: what the labels stand for.
         seconds_per_frame: duration of an output frame.
         calibration: the model's calibration.
         search: the beam search; None for greedy decoding, which finds one hypothesis.

@@ -31,7 +31,7 @@ class StreamDecoder:
     """Decodes one utterance in parts, made by `Decoder.start`. Any number of them may run at the same time.
 
     Args:
-        alphabet: the characters of the labels.
+        alphabet: what the labels stand for.
         search: a new beam search; None for greedy decoding.
         finish: makes the hypotheses.
 

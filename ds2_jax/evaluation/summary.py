@@ -18,7 +18,7 @@ from ds2_jax.evaluation.results import Evaluation, read_evaluation
 from ds2_jax.runs.model import read_config
 from ds2_jax.runs.named import find_model, home
 from ds2_jax.runs.run_folder import EVALUATIONS, OLDER_TEST, PLACES, differences, read_metric_log
-from ds2_jax.system.errors import InputError, shorten
+from ds2_jax.system.errors import InputError, brief, shorten
 from ds2_jax.system.markdown import table
 from ds2_jax.system.program import command
 
@@ -215,7 +215,7 @@ def tell_other_settings(runs: Sequence[FinishedRun]) -> None:
     first, *others = runs
     settings = json.loads(config_lib.to_json(first.config))
     lines = [
-        f"  {field}: {ours!r} in {first.folder}, {theirs!r} in {other.folder}"
+        f"  {field}: {brief(ours)} in {first.folder}, {brief(theirs)} in {other.folder}"
         for other in others
         for field, (ours, theirs) in differences(settings, json.loads(config_lib.to_json(other.config))).items()
         if field not in PLACES | {"seed"}

@@ -21,7 +21,7 @@ from ds2_jax.exchange.target import Target
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_bytes, write_text
 from ds2_jax.text.alphabet import Alphabet
-from ds2_jax.text.units import SPACE
+from ds2_jax.text.units import WORD_START
 
 SHERPA_FRAME = 0.02
 """Seconds of an output frame in sherpa-onnx, which this model class cannot change."""
@@ -190,7 +190,7 @@ def _adapted(model: onnx.ModelProto, layout: Layout, level: float, repeats: int)
 
 def _vocabulary(labels: list[str]) -> str:
     """Writes a token and its number a line, with sentencepiece's sign for a space."""
-    tokens = ["<blk>", *(label.replace(" ", SPACE) for label in labels)]
+    tokens = ["<blk>", *(label.replace(" ", WORD_START) for label in labels)]
     return "".join(f"{token} {number}\n" for number, token in enumerate(tokens))
 
 

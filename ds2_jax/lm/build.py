@@ -80,7 +80,7 @@ def build(
     require(1 <= order <= MAX_ORDER, "--order", f"be 1 to {MAX_ORDER}", order)
     check_places([*texts, *([test] if test else [])], out)
     settings, source = read_settings(config, run, data=data)
-    alphabet = Alphabet.of(settings.data)
+    alphabet = Alphabet.of_characters(settings.data)
     print(f"alphabet {alphabet.characters!r}: {source}", flush=True)
     text = read_texts(texts, alphabet, on_unknown)
     print("\n".join(describe_text(text, spaced=alphabet.spaced)), flush=True)

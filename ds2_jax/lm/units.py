@@ -3,6 +3,7 @@
 import collections
 import io
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,8 @@ from ds2_jax.runs.overrides import AlphabetSettings, read_settings
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_bytes
-from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
-from ds2_jax.text.units import CHARACTERS, Kind, load_sentencepiece, read_units
+from ds2_jax.text.units import CHARACTERS, WORD_START, Kind, load_sentencepiece, read_units
 
 NUM_SHOWN = 12
 
@@ -59,8 +59,9 @@ def units(
             text is too short for so many pieces, or `out` cannot be written.
     """
     check_places(texts, out)
+    load_sentencepiece("lm units")
     settings, source = read_settings(config, run, data=data)
-    plain = Alphabet(settings.data.alphabet, settings.data.case, settings.data.remove)
+    plain = Alphabet.of_characters(settings.data)
     require(plain.spaced, "data.alphabet", "have a space that separates words", plain.characters, "Use characters.")
     least = len(plain.characters)
     require(size > least, "--size", f"be more than {least}, the characters of the alphabet", size)
@@ -70,7 +71,7 @@ def units(
     counts = count_words(text)
     write_bytes(out, train(counts, plain, size, kind))
     print("\n".join(describe(counts, out)))
-    print(f"{out}: to train with it: {command('--config', config or 'FILE', '--data.units', out)}")
+    print(f"{out}: to train with it, add {' '.join(map(shlex.quote, ['--data.units', str(out)]))}")
     return 0
 
 
@@ -97,6 +98,7 @@ def train(counts: dict[str, int], alphabet: Alphabet, size: int, kind: Kind) -> 
         "required_chars": alphabet.characters.replace(" ", ""),
         "bos_id": -1,
         "eos_id": -1,
+        "max_sentence_length": 1 + max(len(f"{word}\t{count}".encode()) for word, count in counts.items()),
         "num_threads": 1,  # the order of sums
         "minloglevel": 2,
     }
@@ -120,9 +122,10 @@ def describe(counts: dict[str, int], model: Path) -> list[str]:
     for word, count in counts.items():
         used.update({index: count * number for index, number in collections.Counter(pieces.encode(word)).items()})
     characters = sum((len(word) + 1) * count for word, count in counts.items())
-    most = [pieces.texts[index].replace(" ", "▁") for index, _ in used.most_common() if len(pieces.texts[index]) > 2]
+    most = [pieces.texts[index].replace(" ", WORD_START) for index, _ in used.most_common()]
+    longer = [text for text in most if len(text.strip(WORD_START)) > 1]
     mean = f"a piece of the text has {characters / used.total():.2f} characters, spaces included"
     return [
         f"{len(pieces.texts):,} pieces; {mean}",
-        f"most used: {' '.join(most[:NUM_SHOWN])}",
+        f"most used of more than one character: {' '.join(longer[:NUM_SHOWN]) or 'none'}",
     ]

@@ -37,7 +37,7 @@ from ds2_jax.runs.damage import (
     with_sum,
 )
 from ds2_jax.runs.run_folder import CHECKPOINTS, CONFIG, METRICS, differences, was_done_before
-from ds2_jax.system.errors import InputError
+from ds2_jax.system.errors import InputError, brief
 from ds2_jax.system.files import write_text, writing
 from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
@@ -311,7 +311,8 @@ class Checkpoints:
         found = differences(meta["settings"], self._meta["settings"])
         if differing := {field: pair for field, pair in found.items() if not was_done_before(field, *pair)}:
             listed = "; ".join(
-                f"{field}: checkpoint {there!r}, configuration {here!r}" for field, (there, here) in differing.items()
+                f"{field}: checkpoint {brief(there)}, configuration {brief(here)}"
+                for field, (there, here) in differing.items()
             )
             raise InputError(
                 f"{folder} must have the settings in {CONFIG}, got different ones: {listed}. "

@@ -20,7 +20,7 @@ from ds2_jax.runs.named import find_model
 from ds2_jax.runs.run_folder import CALIBRATION, TUNED
 from ds2_jax.runs.weights import weights_of
 from ds2_jax.system.checks import require
-from ds2_jax.system.errors import InputError
+from ds2_jax.system.errors import InputError, brief
 
 
 class EnsembleEngine:
@@ -145,7 +145,9 @@ def open_models(
         for what, value in _shared_settings(model.config).items():
             if value != (expected := _shared_settings(first.config)[what]):
                 advice = "Combine models of one recipe and one alphabet."
-                raise InputError(f"--with {path} must have the {what} of {run}, {expected!r}, got {value!r}. {advice}")
+                raise InputError(
+                    f"--with {path} must have the {what} of {run}, {brief(expected)}, got {brief(value)}. {advice}"
+                )
     if combine == "rover":
         return VotingModel(models)
     return Model(first.config, EnsembleEngine(models), first.path, has_step=False)

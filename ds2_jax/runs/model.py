@@ -35,6 +35,7 @@ from ds2_jax.system.cores import num_cores
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_bytes
 from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.text.units import check_names_no_file
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -149,6 +150,7 @@ def read_config(path: Path) -> Config:
     """
     try:
         config = config_lib.from_json(_settings(path)) if path.is_file() else run_folder.load_config(path)
+        check_names_no_file(config.data.units)
         Alphabet.of(config.data)
     except InputError as error:
         raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error

@@ -26,6 +26,8 @@ class AlphabetSettings:
 class DataSettings(AlphabetSettings):
     """Settings that replace those of --config or --run, with the same names as in training."""
 
+    units: str | None = None
+    """What a label stands for: characters, or the file of a SentencePiece model."""
     min_duration: float | None = None
     """Shortest utterance in seconds."""
     max_duration: float | None = None

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from ds2_jax.config import Config
 from ds2_jax.config.places import absolute
 from ds2_jax.system import locks
 from ds2_jax.system.checks import require
-from ds2_jax.system.errors import InputError, advice_for, shorten
+from ds2_jax.system.errors import LONGEST_VALUE, InputError, advice_for, brief, shorten
 from ds2_jax.system.files import write_text, writing
 
 logger = logging.getLogger(__package__)
@@ -163,7 +164,7 @@ def check_run(folder: Path, config: Config, overwrite: bool) -> None:
     if path.exists() and not (overwrite and _holds_checkpoints(folder)):  # then the settings may even be damaged
         old, new = (json.loads(config_lib.to_json(settings)) for settings in (load_config(folder), config))
         differing = [
-            f"{field}: {before!r} in the run, {now!r} now"
+            f"{field}: {brief(before)} in the run, {brief(now)} now"
             for field, (before, now) in differences(old, new).items()
             if field not in PLACES | {"patience"} and not (field == "epochs" and now > before)
         ]
@@ -182,7 +183,8 @@ def common_settings(config: Config) -> dict[str, str]:
             if isinstance(value, dict):
                 yield from fields(value, f"{prefix}{name}.")
             elif prefix + name not in MAY_DIFFER:
-                yield prefix + name, json.dumps(value)
+                text = json.dumps(value)
+                yield prefix + name, text if len(text) <= LONGEST_VALUE else hashlib.sha256(text.encode()).hexdigest()
 
     return dict(fields(json.loads(config_lib.to_json(config))))
 

@@ -1,5 +1,9 @@
 """The exception for wrong input, such as a setting, a manifest, an audio file or a checkpoint."""
 
+import hashlib
+
+LONGEST_VALUE = 60
+"""Characters of a value that messages show."""
 NO_JSON = (ValueError, RecursionError)
 """What `json` and UTF-8 decoding raise on bad input, including huge numbers and deep nesting."""
 
@@ -15,6 +19,13 @@ class InputError(Exception):
 def shorten(text: str, length: int = 80) -> str:
     """Cuts a text that is longer than `length`, so that messages stay short."""
     return text if len(text) <= length else f"{text[:length]} ..."
+
+
+def brief(value: object) -> str:
+    """Writes a value for a message. A long one is cut; a digest tells it from others that begin alike."""
+    text = repr(value)
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]} ... (digest {digest})"
 
 
 def advice_for(error: Exception, advice: str) -> str:

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Literal
 
 from ds2_jax.config import DataConfig
@@ -68,7 +68,12 @@ class Alphabet:
     @classmethod
     def of(cls, data: DataConfig) -> "Alphabet":
         """Makes the alphabet of a configuration. Reads the file of `data.units` if it names one."""
-        return cls(data.alphabet, data.case, data.remove, read_units(data.units))
+        return dataclasses.replace(cls.of_characters(data), pieces=read_units(data.units))
+
+    @classmethod
+    def of_characters(cls, data: DataConfig) -> "Alphabet":
+        """Makes the alphabet of a configuration with characters as labels, whatever `data.units` says."""
+        return cls(data.alphabet, data.case, data.remove)
 
     @functools.cached_property
     def _numbers(self) -> dict[str, int]:
@@ -88,10 +93,10 @@ class Alphabet:
         """Number of labels, blank included (V)."""
         return len(self.units) + 1
 
-    @property
-    def units(self) -> Sequence[str]:
+    @functools.cached_property
+    def units(self) -> tuple[str, ...]:
         """The text of each label after the blank. A piece that begins a word starts with a space."""
-        return self.pieces.texts if self.pieces else self.characters
+        return self.pieces.texts if self.pieces else tuple(self.characters)
 
     @property
     def spaced(self) -> bool:
@@ -138,8 +143,9 @@ class Alphabet:
         Raises:
             InputError: a character is not in the alphabet.
         """
-        normalised, numbers = self._spelt(text)
-        return [index + 1 for index in self.pieces.encode(normalised)] if self.pieces else numbers
+        if self.pieces is None:
+            return self.spell(text)
+        return [index + 1 for index in self.pieces.encode(self._spellable(text))]
 
     def spell(self, text: str) -> list[int]:
         """Normalises a text and returns the places of its characters in `characters`, counted from 1.
@@ -147,16 +153,16 @@ class Alphabet:
         Raises:
             InputError: a character is not in the alphabet.
         """
-        return self._spelt(text)[1]
+        return [self._numbers[character] for character in self._spellable(text)]
 
-    def _spelt(self, text: str) -> tuple[str, list[int]]:
+    def _spellable(self, text: str) -> str:
         normalised = self.normalise(text)
         if unknown := sorted(set(normalised) - self._numbers.keys()):
             raise InputError(
                 f"The transcript must use the alphabet {self.characters!r}, got {unknown} in {shorten(repr(text))}. "
                 "Correct the transcript or add the characters to data.alphabet."
             )
-        return normalised, [self._numbers[c] for c in normalised]
+        return normalised
 
     def decode(self, labels: Iterable[int]) -> str:
         """Returns the text of labels, which must not include blanks."""

@@ -7,15 +7,15 @@ import math
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ds2_jax.config import Config
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError, shorten
 from ds2_jax.system.files import check_is_readable
 
 CHARACTERS = "characters"
-SPACE = "▁"
+WORD_START = "▁"
 """SentencePiece's sign for the space before a word."""
-DIGITS = 9  # of a 32-bit number
+DIGITS = 9
+"""They are enough to tell apart all 32-bit numbers, as which SentencePiece stores scores."""
 Kind = Literal["unigram", "bpe"]
 
 
@@ -49,7 +49,7 @@ class Pieces:
     def __str__(self) -> str:
         """Writes the pieces as one line, which `parse` reads."""
         pairs = zip(self.texts, self.scores, strict=True)
-        return " ".join([self.kind, *(f"{text.replace(' ', SPACE)}:{score:.{DIGITS}g}" for text, score in pairs)])
+        return " ".join([self.kind, *(f"{text.replace(' ', WORD_START)}:{score:.{DIGITS}g}" for text, score in pairs)])
 
     def encode(self, text: str) -> list[int]:
         """Divides the words of a text; returns the indices of the pieces.
@@ -105,7 +105,6 @@ class Pieces:
             pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
 
 
-@functools.lru_cache(maxsize=8)
 def read_units(units: str) -> Pieces | None:
     """Reads the setting `data.units`.
 
@@ -119,22 +118,27 @@ def read_units(units: str) -> Pieces | None:
         InputError: the file does not exist, is no SentencePiece model or has pieces of another kind, or the package
             sentencepiece is needed and missing.
     """
-    if units == CHARACTERS:
-        return None
+    if names_file(units):
+        return _read_model(Path(units))
+    return None if units == CHARACTERS else _parse(*units.split(" ", 1))
+
+
+def names_file(units: str) -> bool:
+    """Whether the setting `data.units` is the file of a model, and neither "characters" nor pieces."""
     kind, _, pieces = units.partition(" ")
-    return _parse(kind, pieces) if kind in get_args(Kind) and pieces else _read_model(Path(units))
+    return units != CHARACTERS and not (kind in get_args(Kind) and pieces)
 
 
-def with_pieces(config: Config) -> Config:
-    """Replaces the file that `data.units` names by its pieces, so that a run needs the file no more.
+def check_names_no_file(units: str) -> None:
+    """Checks the setting `data.units` of a model, which must not make a command open other files.
 
     Raises:
-        InputError: see `read_units`.
+        InputError: it names one.
     """
-    units = str(read_units(config.data.units) or CHARACTERS)
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, units=units))
+    require(not names_file(units), "data.units", "be characters, or pieces, in the settings of a model", units)
 
 
+@functools.lru_cache(maxsize=8)
 def _parse(kind: str, pieces: str) -> Pieces:
     pairs = [each.rpartition(":") for each in pieces.split(" ")]
     try:
@@ -142,10 +146,12 @@ def _parse(kind: str, pieces: str) -> Pieces:
     except ValueError as error:
         raise InputError(f"data.units must be PIECE:SCORE, got {shorten(repr(pieces))}. Restore it.") from error
     require(all(map(math.isfinite, scores)), "data.units", "have finite scores", pieces, "Restore it.")
-    return Pieces(kind, tuple(piece.replace(SPACE, " ") for piece, _, _ in pairs), scores)  # type: ignore[arg-type]
+    return Pieces(kind, tuple(piece.replace(WORD_START, " ") for piece, _, _ in pairs), scores)  # type: ignore[arg-type]
 
 
 def _read_model(path: Path) -> Pieces:
+    if not path.exists():
+        raise InputError(f"data.units {path} must be a file, got none. Make it with lm units, or correct the path.")
     check_is_readable(path, "data.units")
     sentencepiece = load_sentencepiece("data.units")
     try:
@@ -154,10 +160,17 @@ def _read_model(path: Path) -> Pieces:
         raise InputError(f"data.units must be a SentencePiece model, got {path}. Make one with lm units.") from error
     ids = [i for i in range(model.get_piece_size()) if not (model.is_control(i) or model.is_unknown(i))]
     require(not any(map(model.is_byte, ids)), "data.units", "have no bytes as pieces", str(path), "Train it without.")
-    texts = tuple(model.id_to_piece(i).replace(SPACE, " ") for i in ids)
+    texts = tuple(model.id_to_piece(i).replace(WORD_START, " ") for i in ids)
     scores = tuple(float(f"{model.get_score(i):.{DIGITS}g}") for i in ids)
-    # The number of a merge is the score of a piece of BPE; a log-probability is no whole number.
-    return Pieces("bpe" if all(score == round(score) for score in scores) else "unigram", texts, scores)
+    # The package does not tell the kind. So take the one that divides words as the model does.
+    words = [one.strip() + other.strip() for one, other in itertools.pairwise(["", *texts])]
+    wanted = [[piece.replace(WORD_START, " ") for piece in each] for each in model.encode(words, out_type=str)]
+    for kind in get_args(Kind):
+        pieces = Pieces(kind, texts, scores)
+        if all([texts[i] for i in pieces.encode(word)] == each for word, each in zip(words, wanted, strict=True)):
+            return pieces
+    rule, advice = "divide words by unigram or BPE and not change them", "Make another with lm units."
+    raise InputError(f"data.units {path} must {rule}, got another SentencePiece model. {advice}")
 
 
 def load_sentencepiece(what: str) -> Any:

@@ -27,10 +27,9 @@ from ds2_jax.runs import run_folder
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.program import command
 from ds2_jax.text.alphabet import Alphabet
-from ds2_jax.text.units import with_pieces
 from ds2_jax.training import memory
 from ds2_jax.training.remaining import check_start, checkpoints_of, describe_more_epochs, why_finished
-from ds2_jax.training.splits import make_stream, read_splits
+from ds2_jax.training.splits import make_stream, read_splits, with_units
 from ds2_jax.training.watch import doubts
 
 logger = logging.getLogger(__package__)
@@ -54,7 +53,7 @@ def dry_run(config: Config, workdir: Path, overwrite: bool = False) -> None:
         InputError: settings, data or the run folder are wrong, the largest batch cannot be read or gives no finite
             loss and gradient, or its step does not fit the device.
     """
-    config = with_pieces(config)
+    config = with_units(config, workdir)
     splits = read_splits(config)
     with checkpoints_of(workdir, config, splits) as checkpoints:
         check_start(workdir, config, overwrite, checkpoints)

@@ -1,5 +1,6 @@
 """Reads and checks the splits of a run before anything is written, and makes their batches."""
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +14,26 @@ from ds2_jax.data.pipeline import Perturb, batches
 from ds2_jax.data.plan import PlannedBatch
 from ds2_jax.data.splits import Split, read_split
 from ds2_jax.parallel.rows import RowLayout
+from ds2_jax.runs import run_folder
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
+from ds2_jax.text.units import CHARACTERS, names_file, read_units
 
 logger = logging.getLogger(__package__)
+
+
+def with_units(config: Config, workdir: Path) -> Config:
+    """Replaces the file that `data.units` names by its pieces. A run that has them goes on without the file.
+
+    Raises:
+        InputError: see `read_units`; or the run in `workdir` is damaged.
+    """
+    units = config.data.units
+    if names_file(units) and not Path(units).exists() and (workdir / run_folder.CONFIG).is_file():
+        units = run_folder.load_config(workdir).data.units
+        logger.info(f"{config.data.units} is not there; data.units are those of the run in {workdir}")
+    units = str(read_units(units) or CHARACTERS)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, units=units))
 
 
 def read_splits(config: Config) -> dict[str, Split]:

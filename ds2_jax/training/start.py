@@ -118,12 +118,12 @@ def tell_rates(model: TrainedModel, dev: Split, on_problem: Skipped | None) -> N
 
 def _head(drawn: Any, other: Any, ours: Sequence[str], theirs: Sequence[str]) -> tuple[Any, list[str]]:
     """Takes the columns of the blank and of common units from another head [H, V]; also returns these units."""
-    head = drawn.copy()
+    head, places = drawn.copy(), {unit: place for place, unit in enumerate(theirs, start=1)}
     head[:, 0] = other[:, 0]
-    kept = [unit for unit in ours if unit in theirs]
-    for unit in kept:
-        head[:, 1 + ours.index(unit)] = other[:, 1 + theirs.index(unit)]
-    return head, kept
+    for place, unit in enumerate(ours, start=1):
+        if unit in places:
+            head[:, place] = other[:, places[unit]]
+    return head, [unit for unit in ours if unit in places]
 
 
 def _note(source: Path, weights: tuple[list[int], str], run: Path) -> None:

@@ -33,7 +33,6 @@ from ds2_jax.runs.trained import TrainedModel
 from ds2_jax.system import interrupts
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
-from ds2_jax.text.units import with_pieces
 from ds2_jax.training import start
 from ds2_jax.training.profile import Profile
 from ds2_jax.training.progress import MetricLog, Progress, dev_text
@@ -47,7 +46,7 @@ from ds2_jax.training.remaining import (
     why_finished,
 )
 from ds2_jax.training.saving import Saver
-from ds2_jax.training.splits import list_problems, make_stream, read_splits
+from ds2_jax.training.splits import list_problems, make_stream, read_splits, with_units
 from ds2_jax.training.statistics import with_statistics
 from ds2_jax.training.updates import Updates
 from ds2_jax.training.watch import RecompilationAlarm, alarms, disappointments, doubts
@@ -105,7 +104,7 @@ def train(config: Config, workdir: Path, overwrite: bool = False, profile: range
         Stopped: a signal asked training to stop; the current step is finished and saved.
     """
     began = time.monotonic()
-    config = with_pieces(config)
+    config = with_units(config, workdir)
     splits = read_splits(config)  # before anything touches the run's folder
     epochs = Epochs(config, splits["train"])
     check_same(**run_folder.common_settings(config), data=digest(*splits.values()))

@@ -4,17 +4,18 @@ import io
 import itertools
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds2_jax.config import Config, DataConfig
+from ds2_jax.config import DataConfig
 from ds2_jax.config.settings import ENGLISH
 from ds2_jax.system.errors import InputError
 from ds2_jax.text.alphabet import Alphabet
-from ds2_jax.text.units import CHARACTERS, Kind, Pieces, read_units, with_pieces
+from ds2_jax.text.units import CHARACTERS, Kind, Pieces, read_units
 
 KINDS: list[Kind] = ["unigram", "bpe"]
 SYLLABLES = ["BA", "TO", "RI", "NG", "E", "ST", "UN", "'S", "LE", "CH"]
@@ -27,21 +28,25 @@ def made_text() -> list[str]:
     return [" ".join(rng.choices(words, k=8)) for _ in range(300)]
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_model(kind: Kind, **changes: Any) -> bytes:
     written = io.BytesIO()
+    options = {"normalization_rule_name": "identity", "required_chars": ENGLISH.replace(" ", "")} | changes
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(made_text()),
         model_writer=written,
-        model_type=request.param,
+        model_type=kind,
         vocab_size=80,
-        normalization_rule_name="identity",
         character_coverage=1.0,
-        required_chars=ENGLISH.replace(" ", ""),
         minloglevel=2,
+        **options,
     )
+    return written.getvalue()
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("units") / f"{request.param}.model"
-    path.write_bytes(written.getvalue())
+    path.write_bytes(made_model(request.param))
     return path
 
 
@@ -60,11 +65,26 @@ def test_words_are_divided_as_sentencepiece_does(model: Path) -> None:
         assert [pieces.texts[i].replace(" ", "▁") for i in pieces.encode(text)] == library.encode(text, out_type=str)
 
 
-def test_settings_keep_the_pieces_themselves(model: Path) -> None:
-    config = with_pieces(Config(data=DataConfig(units=str(model))))
-    assert read_units(config.data.units) == pieces_of(model)
-    assert with_pieces(config) == config
-    assert with_pieces(Config()).data.units == CHARACTERS
+def test_pieces_are_written_as_they_are_read(model: Path) -> None:
+    pieces = pieces_of(model)
+    assert read_units(str(pieces)) == pieces
+    assert read_units(CHARACTERS) is None
+
+
+def test_a_file_that_has_changed_is_read_again(model: Path, tmp_path: Path) -> None:
+    other = {"unigram": "bpe", "bpe": "unigram"}[model.stem]
+    path = tmp_path / "a.model"
+    path.write_bytes(model.read_bytes())
+    assert pieces_of(path).kind == model.stem
+    path.write_bytes(made_model(other))  # type: ignore[arg-type]
+    assert pieces_of(path).kind == other
+
+
+def test_a_model_that_divides_in_another_way_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "symbols.model"
+    path.write_bytes(made_model("unigram", normalization_rule_name="nmt_nfkc_cf"))  # lower case
+    with pytest.raises(InputError, match="must divide words by unigram or BPE and not change them"):
+        read_units(str(path))
 
 
 def test_labels_are_pieces_and_give_the_text_again(model: Path) -> None:
@@ -111,7 +131,7 @@ def _scores(word: str, scores: dict[str, float]) -> list[float]:
         ("unigram A:nan", "data.units must have finite scores"),
         ("bpe ▁:0 A:-1 A:-2", "data.units must hold each piece once"),
         ("unigram A▁B:-1", "data.units must have spaces only where a word begins"),
-        ("nothing.model", "data.units nothing.model must be a readable file"),
+        ("nothing.model", "data.units nothing.model must be a file, got none. Make it with lm units"),
     ],
 )
 def test_wrong_units_are_refused(units: str, message: str) -> None:

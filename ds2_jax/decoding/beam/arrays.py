@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+SPACE = 0
+"""What stands for a space among letters, which are counted from 1."""
 NODE = np.dtype(
     [
         ("parent", np.int32),  # -1: none. Node 0 is the root
@@ -67,9 +69,9 @@ class Spelling(NamedTuple):
 
 
 class HotWords(NamedTuple):
-    """An automaton with S states that reads labels."""
+    """An automaton with S states that reads letters."""
 
-    transitions: np.ndarray  # [S, V] int32, the next state
+    transitions: np.ndarray  # [S, C] int32, the next state after SPACE and after each letter
     credits: np.ndarray  # [S], the provisional bonus of a partial match in nats
     awards: np.ndarray  # [S], the bonus in nats if a word ends in the state
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ds2_jax.decoding.beam.arrays import HotWords
+from ds2_jax.decoding.beam.arrays import SPACE, HotWords
 from ds2_jax.decoding.options import LARGEST_WEIGHT
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
@@ -66,7 +66,7 @@ def automaton(spelt: Mapping[Letters, float], alphabet: Alphabet) -> HotWords:
     held, awards = np.zeros(len(parts) + 1), np.zeros(len(parts) + 1)
     if not space:
         transitions[:] = 0
-    transitions[:, space] = 0
+    transitions[:, SPACE] = 0
     for part, state in states.items():
         starts = [0, *(i + 1 for i, letter in enumerate(part) if letter == space)] if space else range(len(part) + 1)
         ends = [part[start:] for start in starts if part[start:] in shares]  # the longest first
@@ -74,17 +74,7 @@ def automaton(spelt: Mapping[Letters, float], alphabet: Alphabet) -> HotWords:
         held[state] = max(shares[end] for end in ends)
         for end in reversed(ends):
             for letter in following.get(end, ()):
-                transitions[state, letter] = states[(*end, letter)]
+                transitions[state, SPACE if letter == space else letter] = states[(*end, letter)]
         if space and part and part[-1] == space:
-            transitions[state, space] = state  # a second space changes nothing
-    return HotWords(_by_label(transitions, alphabet), held, awards)
-
-
-def _by_label(transitions: np.ndarray, alphabet: Alphabet) -> np.ndarray:
-    """Turns the states after each character, [S, C + 1], into those after each label, [S, V]."""
-    after = np.zeros((len(transitions), alphabet.size), np.int32)
-    for label, unit in enumerate(alphabet.units, start=1):
-        after[:, label] = np.arange(len(transitions))
-        for character in unit:
-            after[:, label] = transitions[after[:, label], alphabet.characters.index(character) + 1]
-    return after
+            transitions[state, SPACE] = state  # a second space changes nothing
+    return HotWords(transitions, held, awards)

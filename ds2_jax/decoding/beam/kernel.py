@@ -22,7 +22,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from ds2_jax.decoding.beam.arrays import HotWords, Rules, Search, Spelling, Vocabulary
+from ds2_jax.decoding.beam.arrays import SPACE, HotWords, Rules, Search, Spelling, Vocabulary
 from ds2_jax.system.numba_cache import kernel
 
 NODES, ACTIVES, FRAME, ASKING = range(4)
@@ -207,7 +207,7 @@ def _scores_of_child(
 ) -> tuple[float, float]:
     """Computes a child's `settled` and `pending`. `pending` is -inf if a closed vocabulary does not allow the child."""
     settled = node.settled
-    pending = hot_words.credits[hot_words.transitions[node.hot, label]]
+    pending = hot_words.credits[_hot_state(node, label, rules, spelling, hot_words)]
     if node.length > 0 and spelling.begins[label]:
         settled += node.word_score + hot_words.awards[node.hot]
         if rules.closed and node.word < 0:
@@ -221,6 +221,17 @@ def _scores_of_child(
             elif rules.spaced:  # otherwise the label's own score contains the penalty
                 pending -= rules.unknown_penalty * max(1.0, (depth + 1) / LETTERS)
     return settled, pending
+
+
+@numba.njit
+def _hot_state(node: Any, label: int, rules: Rules, spelling: Spelling, hot_words: HotWords) -> int:
+    """Returns the state of the hot words' automaton after a label."""
+    state = node.hot
+    if rules.spaced and spelling.begins[label]:
+        state = hot_words.transitions[state, SPACE]
+    for place in range(spelling.starts[label], spelling.starts[label + 1]):
+        state = hot_words.transitions[state, spelling.letters[place]]
+    return int(state)
 
 
 @numba.njit
@@ -357,7 +368,7 @@ def _child(
     node.parent, node.label, node.slot = parent_index, label, -1
     node.child, node.sibling, parent.child = -1, parent.child, index
     node.settled, node.pending = _scores_of_child(parent, label, rules, spelling, vocabulary, hot_words)
-    node.hot = hot_words.transitions[parent.hot, label]
+    node.hot = _hot_state(parent, label, rules, spelling, hot_words)
     ends = parent.length > 0 and spelling.begins[label]
     node.state = parent.word_state if ends else parent.state
     node.word_state = node.state

@@ -2,11 +2,8 @@
 
 import numpy as np
 
-from ds2_jax.decoding.beam.arrays import Spelling
+from ds2_jax.decoding.beam.arrays import SPACE, Spelling
 from ds2_jax.system.numba_cache import kernel
-
-SPACE = 0
-"""What stands for a space among letters, which are counted from 1."""
 
 
 @kernel()

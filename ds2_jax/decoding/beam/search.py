@@ -35,8 +35,8 @@ SPAN = 512
 """Number of frames after which old rivals are dropped, see RIVAL_LABELS."""
 RIVAL_LABELS = 1024
 """A prefix that differs from the best one before the last 1024 labels of that one is dropped. These are more than a
-minute of speech. Without this rule, a word with an almost equal rival could stay undecided for hours, and all labels
-after it would be in the trie once for each of many active prefixes."""
+minute of speech, and several with pieces of words. Without this rule, a word with an almost equal rival could stay
+undecided for hours, and all labels after it would be in the trie once for each of many active prefixes."""
 
 
 class BeamHypothesis(NamedTuple):

@@ -69,7 +69,7 @@ class Letter(NamedTuple):
     """A label in consecutive output frames.
 
     Attributes:
-        text: the label's character; "␣" for a space.
+        text: the label's text, with "␣" for a space.
         written: whether the model writes the label, so that its bars stand above the line. Otherwise it is the most
             probable label that the model does not write, and its bars hang below.
         shade: additional CSS class of the bars: " gap" for a space, "" and " odd" in turn for other characters.

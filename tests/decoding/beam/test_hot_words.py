@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ds2_jax.decoding.beam.arrays import SPACE
 from ds2_jax.decoding.beam.hot_words import automaton, spell
 from ds2_jax.decoding.beam.search import BeamSearch
 from ds2_jax.decoding.options import DecodingOptions
@@ -41,7 +42,7 @@ def follow(hot: dict[str, float], alphabet: Alphabet, labels: list[int]) -> tupl
     for label in labels:
         if inside and (label == space or not space):
             total += states.awards[state]
-        state, inside = int(states.transitions[state, label]), label != space
+        state, inside = int(states.transitions[state, SPACE if label == space else label]), label != space
     return total + (states.awards[state] if inside else 0.0), float(states.credits[state])
 
 
