@@ -139,6 +139,32 @@ def test_the_commands_of_the_pages_parse(page: Path, monkeypatch: pytest.MonkeyP
         assert code == 0, command
 
 
+def test_what_other_toolkits_options_are_called_here_parses(monkeypatch: pytest.MonkeyPatch) -> None:
+    parse_only(monkeypatch)
+    monkeypatch.chdir(ROOT)
+    rows = re.findall(r"^\|.*\| (.*) \|$", (ROOT / "docs/coming-from.md").read_text(), flags=re.MULTILINE)
+    cells = [shlex.split(cell) for row in rows for cell in re.findall(r"`((?:python main\.py|--\w)[^`]*)`", row)]
+    assert len(cells) > 50
+    of_training = (
+        "--data.",
+        "--model.",
+        "--optim.",
+        "--perturb.",
+        "--epochs",
+        "--patience",
+        "--init-from",
+        "--workdir",
+    )
+    for words in cells:
+        before = ["--config", "librispeech"] if words[0].startswith(of_training) else ["transcribe", "RUN", "a.wav"]
+        code: str | int | None
+        try:
+            code = cli.main(words[2:] if words[0] == "python" else [*before, *words])
+        except SystemExit as stop:
+            code = stop.code
+        assert code == 0, words
+
+
 def test_the_shapes_of_the_design_are_what_its_code_prints(capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "docs/design.md").read_text()
     [code] = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)

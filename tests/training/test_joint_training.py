@@ -96,7 +96,7 @@ def test_processes_that_die_stop_and_change_in_number_end_as_one(folder: Path) -
     assert code == 0, error
 
     started = start(folder, "joint", 2)
-    wait_until(lambda: len(history(run)) >= 3, started)
+    wait_until(lambda: len(history(run)) >= 3 and last_step(run) is not None, started)  # saving takes its time
     started[1].kill()
     (code, error), _ = processes.finish(started, seconds=60)
     assert code == LOST, error
