@@ -15,7 +15,7 @@ AN4_RUNS := $(foreach seed,0 1 2,runs/an4_cpu-$(seed))
 # Without bytecode on disk, each process that a test starts would compile TensorFlow's modules anew, for 6 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help docs quickstart reproduce-an4 $(AN4_RUNS) test test-all soak soak-serve check format lock
+.PHONY: help docs notebook quickstart reproduce-an4 $(AN4_RUNS) test test-all soak soak-serve check format lock
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -47,6 +47,10 @@ soak: .venv/installed-dev ## train on AN4 for an hour with a kill every few minu
 
 soak-serve: .venv/installed-dev ## use a server with 64 clients for an hour, some of them badly; every text must be right
 	$(BIN)/python -m tests.soak_serve
+
+notebook: .venv/installed-dev ## run docs/notebook and keep its outputs for the site; reads AN4, which takes minutes
+	$(BIN)/jupytext --quiet --to ipynb docs/notebook/one-batch.md
+	$(BIN)/jupyter-execute --inplace --timeout 900 docs/notebook/one-batch.ipynb
 
 docs: .venv/installed-dev ## make the site of docs/ in docs/_build
 	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build

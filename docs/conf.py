@@ -20,9 +20,10 @@ HERE = Path(__file__).parent
 os.environ["COLUMNS"] = "100"  # of the help texts
 
 project, version, release = "ds2_jax", VERSION, VERSION
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "notebook/*.md"]  # the notebook with its outputs is shown instead
+nb_execution_mode = "off"  # `make notebook` runs it
 html_theme, html_title = "furo", f"ds2_jax {VERSION}"
 html_copy_source = html_show_copyright = html_show_sphinx = False
 default_role = "code"  # `words` in docstrings

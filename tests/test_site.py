@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jupytext
+import nbclient
 import pytest
 
 import ds2_jax
@@ -39,6 +41,35 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "built"
 
 
+NOTEBOOK = ROOT / "docs/notebook/one-batch.md"
+
+
+def code_cells(notebook: Path) -> list[str]:
+    return [cell.source for cell in jupytext.read(notebook).cells if cell.cell_type == "code"]
+
+
+def test_the_notebook_has_the_outputs_of_its_text() -> None:
+    shown = jupytext.read(NOTEBOOK.with_suffix(".ipynb"))
+    assert code_cells(NOTEBOOK) == code_cells(NOTEBOOK.with_suffix(".ipynb"))
+    cells = [cell for cell in shown.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 7
+    assert {output.output_type for output in outputs} == {"stream", "display_data"}  # no errors
+    assert not re.search(r'"[^"]*(?:/tmp|/home|/work|/root)/', NOTEBOOK.with_suffix(".ipynb").read_text())
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(an4_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DS2_JAX_AN4", str(an4_archive))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = jupytext.read(NOTEBOOK)
+    nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": tmp_path}}).execute()
+    written = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    assert "FinalText    ONE FIVE TWO THREE TWO" in written
+    assert "step  80  loss    0." in written
+
+
 def words_of(page: Path) -> str:
     return re.sub(r"<[^>]+>", "", page.read_text(encoding="utf-8"))
 
@@ -48,7 +79,7 @@ def test_every_page_is_made_and_listed(site: Path) -> None:
     assert pages <= {page.stem for page in site.glob("*.html")}
     index = (site / "index.html").read_text()
     listed = set(re.findall(r'href="([\w/-]+)\.html"', index))
-    assert pages - {"index"} <= listed
+    assert (pages - {"index"}) | {"notebook/one-batch"} <= listed
     assert {f"reference/{name}" for name in ("settings", "commands", "contributing", "changelog")} <= listed
 
 
