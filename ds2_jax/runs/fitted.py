@@ -10,7 +10,7 @@ from ds2_jax.decoding.calibration import UNCALIBRATED, Calibration
 from ds2_jax.decoding.decoder import Decoder, make_decoder
 from ds2_jax.decoding.options import DEFAULT_ALPHA, DEFAULT_BETA, GREEDY, DecodingOptions
 from ds2_jax.engines.metadata import read_metadata
-from ds2_jax.runs.named import home
+from ds2_jax.runs.named import home, told
 from ds2_jax.runs.run_folder import CALIBRATION, TUNED, best_step, is_exported
 from ds2_jax.system.checks import build, check_fields, require
 from ds2_jax.system.errors import NO_JSON, InputError, advice_for
@@ -148,7 +148,7 @@ def with_tuned(options: DecodingOptions, run: Path) -> DecodingOptions:
         if options.alpha is not None or options.beta is not None:
             source = f"lm tune found alpha {alpha:g} with beta {beta:g}"
     else:
-        advice = f"not tuned for this run: {command('lm', 'tune', run, '--lm', options.lm)}"
+        advice = f"not tuned for this run: {command('lm', 'tune', told(run), '--lm', options.lm)}"
         alpha, beta, source = DEFAULT_ALPHA, DEFAULT_BETA, advice
     alpha = alpha if options.alpha is None else options.alpha
     beta = beta if options.beta is None else options.beta

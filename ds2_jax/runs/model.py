@@ -27,6 +27,7 @@ from ds2_jax.engines.onnx_file import read_graph
 from ds2_jax.engines.shapes import weight_shapes
 from ds2_jax.runs import run_folder
 from ds2_jax.runs.fitted import run_decoder
+from ds2_jax.runs.named import told
 from ds2_jax.runs.run_folder import STREAMING, WEIGHTS, WHOLE
 from ds2_jax.runs.weights import weights_of
 from ds2_jax.system import packages
@@ -283,7 +284,7 @@ class _Graphs:
     def _make(self, output_frames: int | None) -> bytes:
         from ds2_jax.engines import onnx_graph
 
-        logger.info(f"{self._path}: converting for ONNX Runtime, once")
+        logger.info(f"{told(self._path)}: converting for ONNX Runtime, once")
         if run_folder.is_exported(self._path):
             variables: Any = _exported_variables(self._path, self._config)
         else:

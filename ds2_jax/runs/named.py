@@ -32,6 +32,11 @@ def find_model(named: Path) -> Path:
     return own if len(named.parts) == 1 and not named.exists() and own.is_file() else named
 
 
+def told(model: Path) -> str:
+    """Returns what messages call the model at a path: the path, or the name of a model in this package."""
+    return model.stem if model.parent == PRETRAINED else str(model)
+
+
 def home(model: Path) -> Path:
     """Returns the folder of a model's results and of what was fitted to it: its own, or that of its file.
 

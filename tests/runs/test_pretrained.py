@@ -14,6 +14,7 @@ from ds2_jax.data.manifest import read_manifest
 from ds2_jax.evaluation.error_rates import ErrorCount, word_errors
 from ds2_jax.recognition.recogniser import Recogniser
 from ds2_jax.runs.named import find_model
+from tests.decoding.test_decoder import ARPA
 
 RATE = 16_000
 
@@ -32,6 +33,13 @@ def test_it_is_small_and_its_card_and_notice_lie_beside_it() -> None:
     assert "# spelling\n" in card
     assert "transcribe spelling recording.wav" in card
     assert "<!--" not in card  # nothing is left to fill in
+
+
+def test_messages_call_it_by_its_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "lm.arpa").write_text(ARPA.format(other="ONE"))
+    with caplog.at_level("INFO"):
+        ds2_jax.load("spelling", lm=tmp_path / "lm.arpa")
+    assert "lm tune spelling --lm" in caplog.text
 
 
 def test_it_can_stream() -> None:
