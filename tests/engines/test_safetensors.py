@@ -38,7 +38,7 @@ def test_a_tree_is_kept_bit_for_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", recipes())
 def test_shapes_are_those_of_the_model(recipe: str) -> None:
     config = load_config(Path(recipe))
-    num_labels = Alphabet.of(config.data).size
+    num_labels = Alphabet.of_characters(config.data).size
     tree = jax.eval_shape(functools.partial(init_variables, config, num_labels))
     wanted = {
         ".".join(str(getattr(k, "key", getattr(k, "idx", k))) for k in path): each.shape

@@ -35,7 +35,7 @@ STREAMING_CONFIG = dataclasses.replace(
 )
 OPTIONAL = {
     *("apache_beam", "espeakng_loader", "fast_ctc_decode", "kenlm", "optuna", "sounddevice", "torch", "zstandard"),
-    *("prometheus_client", "starlette", "uvicorn", "websockets"),
+    *("prometheus_client", "sentencepiece", "starlette", "uvicorn", "websockets"),
 }
 """Packages that are not in requirements.txt. The modules that import them do without, or explain it themselves."""
 ARPA = "\\data\\\nngram 1=3\n\n\\1-grams:\n-99\t<s>\n-1\t</s>\n-0.5\tGO\n\n\\end\\\n"

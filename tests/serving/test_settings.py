@@ -144,8 +144,14 @@ def test_the_network_is_checked(tmp_path: Path) -> None:
         ({"port": 2**16}, "--port must be 0 to 65535, got 65536."),
         ({"certificate": tmp_path / "no"}, "--certificate must be a file, got "),
         ({"certificate_key": tmp_path / "key"}, "--certificate-key must be used with --certificate, got "),
-        ({"root_path": "speech"}, "--root-path must begin with / and not end with it, got 'speech'."),
-        ({"root_path": "/speech/"}, "--root-path must begin with / and not end with it, got '/speech/'."),
+        (
+            {"root_path": "speech"},
+            "--root-path must be /NAME or /NAME/NAME, of letters, digits and _ . ~ -, got 'speech'.",
+        ),
+        (
+            {"root_path": "/speech/"},
+            "--root-path must be /NAME or /NAME/NAME, of letters, digits and _ . ~ -, got '/speech/'.",
+        ),
         ({"allow_origin": ("*",)}, "--allow-origin must be scheme://host[:port], got '*'."),
         ({"allow_origin": ("https://a/b",)}, "--allow-origin must be scheme://host[:port], got 'https://a/b'."),
     ):
