@@ -1,5 +1,6 @@
 """Times of sound are those of its file, as a player shows them; ffmpeg opens nothing but the file."""
 
+import struct
 import subprocess
 from pathlib import Path
 
@@ -58,6 +59,18 @@ def test_sound_that_begins_later_than_the_picture(tmp_path: Path, suffix: str, l
     found, timeline = clicks(film(tmp_path, suffix, late=late) if suffix != ".flv" else flash(tmp_path, late))
     assert found == pytest.approx([late + 0.5, late + 1.5], abs=FRAME)
     assert timeline.length == pytest.approx(20, abs=0.2)
+
+
+def test_sound_that_an_avi_header_delays(tmp_path: Path) -> None:
+    """ffmpeg reads the delay, but writes none: it is lost in the films that it makes."""
+    path = film(tmp_path, ".avi")
+    content = bytearray(path.read_bytes())
+    stream = content.index(b"auds")
+    scale, rate = struct.unpack_from("<II", content, stream + 20)
+    struct.pack_into("<I", content, stream + 28, 2 * rate // scale)
+    path.write_bytes(content)
+    found, _ = clicks(path)
+    assert found == pytest.approx([2.5, 3.5], abs=FRAME)
 
 
 def flash(tmp_path: Path, late: float) -> Path:
