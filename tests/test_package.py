@@ -111,4 +111,12 @@ def test_an_installed_package_transcribes_at_once(installed: Path, tmp_path: Pat
     text = ds2_jax.load("spelling").transcribe(tmp_path / "a.wav").text
     assert result.stdout == f"{text}\n"
     assert text.startswith("EIGHT ")
-    assert "installed/ds2_jax/runs/pretrained/spelling.safetensors: converting" in result.stderr
+    assert "spelling: converting" in result.stderr
+    place = subprocess.run(
+        [sys.executable, "-c", "import ds2_jax; print(ds2_jax.__file__)"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert place.stdout.strip() == str(installed / "ds2_jax/__init__.py")
