@@ -32,7 +32,9 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "finding"), [("a\0.wav", "embedded null byte"), ("a" * 300, "File name too long")], ids=["null", "long"]
+    ("name", "finding"),
+    [("a\0.wav", "(stat: )?embedded null (byte|character in path)"), ("a" * 300, "File name too long")],
+    ids=["null", "long"],
 )
 def test_a_path_that_no_file_can_have(tmp_path: Path, name: str, finding: str) -> None:
     assert_refused(tmp_path / name, f"be a readable file, got: {finding}. Correct the path.$")

@@ -29,10 +29,10 @@ FORBIDDEN = (
     "pickle.find_class",
     "os.system",
     "os.exec",
-    "os.posix_spawn",
     "os.fork",
     "socket.connect",
 )
+STARTING = ("subprocess.Popen", "os.posix_spawn")  # Python 3.13 starts programs by the second, too
 RUNNING = ("exec", "compile", "import")
 CHANGING = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.truncate")
 
@@ -60,7 +60,7 @@ class Watch:
             places = [arguments[0]] if (arguments[2] or 0) & WRITING else []
         elif event in CHANGING:
             places = [each for each in arguments[:2] if isinstance(each, str | bytes | os.PathLike)]
-        elif event == "subprocess.Popen":
+        elif event in STARTING:
             self.seen += [] if self.starts_programs else [f"{event}{arguments[:2]}"]
         elif event in FORBIDDEN or (event in RUNNING and any(map(self._is_planted, arguments))):
             self.seen.append(f"{event}{arguments}"[:200])
