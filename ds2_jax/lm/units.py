@@ -17,7 +17,7 @@ from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError
 from ds2_jax.system.files import write_bytes
 from ds2_jax.text.alphabet import Alphabet
-from ds2_jax.text.units import CHARACTERS, WORD_START, Kind, load_sentencepiece, read_units
+from ds2_jax.text.units import WORD_START, Kind, load_sentencepiece, read_model
 
 NUM_SHOWN = 12
 
@@ -34,9 +34,9 @@ def units(
 ) -> int:
     """Makes labels that are pieces of words, with SentencePiece, for the setting data.units.
 
-    Fewer labels a second need fewer output frames, and a piece such as ING is learnt as a whole; but each is heard less
-    often than a character. Take them where there are a hundred hours and more. Sentences are normalised like
-    transcripts. Every character of the alphabet is a piece too, so any text can be written.
+    Fewer labels a second need fewer output frames, and a piece such as ING is learnt as a whole. But each piece is
+    heard less often than a character, so pieces need more speech; a usual rule of thumb is a hundred hours. Sentences
+    are normalised like transcripts. Every character of the alphabet is a piece too, so any text can be written.
 
     Args:
         texts: UTF-8 text with one sentence a line, plain or gzipped, or - for standard input. Manifests (.jsonl, .json)
@@ -64,7 +64,7 @@ def units(
     plain = Alphabet.of_characters(settings.data)
     require(plain.spaced, "data.alphabet", "have a space that separates words", plain.characters, "Use characters.")
     least = len(plain.characters)
-    require(size > least, "--size", f"be more than {least}, the characters of the alphabet", size)
+    require(size > least, "--size", f"be more than {least}, the characters of the alphabet", size, "Give a larger one.")
     print(f"alphabet {plain.characters!r}: {source}", flush=True)
     text = read_texts(texts, plain, on_unknown)
     print("\n".join(describe_text(text, spaced=True)), flush=True)
@@ -116,8 +116,7 @@ def train(counts: dict[str, int], alphabet: Alphabet, size: int, kind: Kind) -> 
 
 def describe(counts: dict[str, int], model: Path) -> list[str]:
     """Tells how long the pieces of a model are, and shows those that are used most."""
-    pieces = read_units(str(model))
-    assert pieces is not None, CHARACTERS
+    pieces = read_model(model)
     used = collections.Counter[int]()
     for word, count in counts.items():
         used.update({index: count * number for index, number in collections.Counter(pieces.encode(word)).items()})

@@ -5,7 +5,7 @@ import functools
 import itertools
 import math
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from ds2_jax.system.checks import require
 from ds2_jax.system.errors import InputError, shorten
@@ -15,7 +15,7 @@ CHARACTERS = "characters"
 WORD_START = "▁"
 """SentencePiece's sign for the space before a word."""
 DIGITS = 9
-"""They are enough to tell apart all 32-bit numbers, as which SentencePiece stores scores."""
+"""Digits of a score. They tell apart all 32-bit floats, which SentencePiece's scores are."""
 Kind = Literal["unigram", "bpe"]
 
 
@@ -30,7 +30,7 @@ class Pieces:
         scores: of each piece; for unigram, log-probabilities.
 
     Raises:
-        InputError: a piece is empty or occurs twice, or has a space behind its start.
+        InputError: a piece is empty or occurs twice, or has a space after its start.
 
     Source: Kudo 2018, "Subword Regularization"; Sennrich et al. 2016, "Neural Machine Translation of Rare Words with
         Subword Units".
@@ -47,7 +47,7 @@ class Pieces:
         require(not odd, "data.units", "have spaces only where a word begins", odd, "Train with lm units.")
 
     def __str__(self) -> str:
-        """Writes the pieces as one line, which `parse` reads."""
+        """Writes the pieces as one line, which `read_units` reads."""
         pairs = zip(self.texts, self.scores, strict=True)
         return " ".join([self.kind, *(f"{text.replace(' ', WORD_START)}:{score:.{DIGITS}g}" for text, score in pairs)])
 
@@ -68,15 +68,15 @@ class Pieces:
         return max(map(len, self.texts))
 
     @functools.cached_property
-    def _words(self) -> dict[str, list[int]]:
+    def _divided(self) -> dict[str, list[int]]:
         return {}
 
     def _encoded(self, word: str) -> list[int]:
-        """Divides a word; a text has few different ones."""
-        if word not in self._words:
+        """Divides a word. The result is kept, because a text has few different words."""
+        if word not in self._divided:
             divide = self._most_likely if self.kind == "unigram" else self._joined
-            self._words[word] = [self._indices[piece] for piece in divide(f" {word}")]
-        return self._words[word]
+            self._divided[word] = [self._indices[piece] for piece in divide(f" {word}")]
+        return self._divided[word]
 
     def _most_likely(self, word: str) -> list[str]:
         best = [(0.0, 0)] + [(-math.inf, 0)] * len(word)  # score of the best division up to each place; its last piece
@@ -119,7 +119,7 @@ def read_units(units: str) -> Pieces | None:
             sentencepiece is needed and missing.
     """
     if names_file(units):
-        return _read_model(Path(units))
+        return read_model(Path(units))
     return None if units == CHARACTERS else _parse(*units.split(" ", 1))
 
 
@@ -135,7 +135,13 @@ def check_names_no_file(units: str) -> None:
     Raises:
         InputError: it names one.
     """
-    require(not names_file(units), "data.units", "be characters, or pieces, in the settings of a model", units)
+    require(
+        not names_file(units),
+        "data.units",
+        "be characters, or pieces, in the settings of a model",
+        units,
+        "Restore it.",
+    )
 
 
 @functools.lru_cache(maxsize=8)
@@ -146,10 +152,15 @@ def _parse(kind: str, pieces: str) -> Pieces:
     except ValueError as error:
         raise InputError(f"data.units must be PIECE:SCORE, got {shorten(repr(pieces))}. Restore it.") from error
     require(all(map(math.isfinite, scores)), "data.units", "have finite scores", pieces, "Restore it.")
-    return Pieces(kind, tuple(piece.replace(WORD_START, " ") for piece, _, _ in pairs), scores)  # type: ignore[arg-type]
+    return Pieces(cast(Kind, kind), tuple(piece.replace(WORD_START, " ") for piece, _, _ in pairs), scores)
 
 
-def _read_model(path: Path) -> Pieces:
+def read_model(path: Path) -> Pieces:
+    """Reads the pieces of a SentencePiece model from its file.
+
+    Raises:
+        InputError: see `read_units`.
+    """
     if not path.exists():
         raise InputError(f"data.units {path} must be a file, got none. Make it with lm units, or correct the path.")
     check_is_readable(path, "data.units")

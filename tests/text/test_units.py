@@ -72,11 +72,11 @@ def test_pieces_are_written_as_they_are_read(model: Path) -> None:
 
 
 def test_a_file_that_has_changed_is_read_again(model: Path, tmp_path: Path) -> None:
-    other = {"unigram": "bpe", "bpe": "unigram"}[model.stem]
+    other: Kind = "bpe" if model.stem == "unigram" else "unigram"
     path = tmp_path / "a.model"
     path.write_bytes(model.read_bytes())
     assert pieces_of(path).kind == model.stem
-    path.write_bytes(made_model(other))  # type: ignore[arg-type]
+    path.write_bytes(made_model(other))
     assert pieces_of(path).kind == other
 
 
