@@ -77,4 +77,6 @@ def automaton(spelt: Mapping[Letters, float], alphabet: Alphabet) -> HotWords:
                 transitions[state, SPACE if letter == space else letter] = states[(*end, letter)]
         if space and part and part[-1] == space:
             transitions[state, SPACE] = state  # a second space changes nothing
+    if space:  # a label that is a space may be looked up like a letter
+        transitions[:, space] = transitions[:, SPACE]
     return HotWords(transitions, held, awards)

@@ -36,12 +36,7 @@ DONE, ASKS, FULL = range(3)
 
 @kernel(nogil=True)
 def advance(
-    log_probs: np.ndarray,
-    search: Search,
-    rules: Rules,
-    spelling: Spelling,
-    vocabulary: Vocabulary,
-    hot_words: HotWords,
+    log_probs: np.ndarray, search: Search, rules: Rules, spelling: Spelling, vocabulary: Vocabulary, hot_words: HotWords
 ) -> int:
     """Reads frames, starting at `counts[FRAME]`, until all are read or the caller must supply something.
 
@@ -62,23 +57,14 @@ def advance(
             return FULL
         search.row[:] = log_probs[counts[FRAME]]
         num_labels = _choose_labels(search, rules)
-        needed = not rules.spaced or _end_words(search, spelling, num_labels)
-        if rules.scored and needed and ask(search) > 0:
+        ends_words = not rules.spaced or rules.pieces or (num_labels > 0 and search.labels[0] == rules.space)
+        if rules.scored and ends_words and ask(search) > 0:
             return ASKS
         count = _stay(search, rules)
         count = _extend(search, rules, spelling, vocabulary, hot_words, num_labels, count)
         _keep_best(search, rules, spelling, vocabulary, hot_words, count)
         counts[FRAME] += 1
     return DONE
-
-
-@numba.njit
-def _end_words(search: Search, spelling: Spelling, num_labels: int) -> bool:
-    """Whether one of the labels that may follow completes the word before it."""
-    for i in range(num_labels):  # noqa: SIM110 - Numba compiles no generator
-        if spelling.begins[search.labels[i]]:
-            return True
-    return False
 
 
 @kernel(nogil=True)
@@ -173,7 +159,7 @@ def _extend(
         most = active.total + node.settled + rules.largest_credit  # the label's own log-probability is added below
         if not rules.spaced:
             most += node.word_score + hot_words.awards[node.hot]
-        elif rules.pieces and not math.isnan(node.word_score):  # without a score, no label completes the word
+        elif rules.pieces:
             most += max(0.0, node.word_score + hot_words.awards[node.hot])
         for i in range(num_labels):
             label = search.labels[i]
@@ -183,7 +169,10 @@ def _extend(
             if search.taken[slot, label]:
                 continue
             total = (active.blank if label == node.label else active.total) + search.row[label]
-            settled, pending = _scores_of_child(node, label, rules, spelling, vocabulary, hot_words)
+            if rules.pieces:
+                settled, pending = _scores_of_piece(node, label, rules, spelling, vocabulary, hot_words)
+            else:
+                settled, pending = _scores_of_letter(node, label, rules, vocabulary, hot_words)
             score = total + settled + pending
             if score > -np.inf and score >= floor:
                 if count == len(search.candidates):
@@ -202,18 +191,45 @@ def _extend(
 
 
 @numba.njit
-def _scores_of_child(
+def _scores_of_letter(
+    node: Any, letter: int, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords
+) -> tuple[float, float]:
+    """Computes `_scores` for a letter or the space, which `_scores_of_piece` computes in 1.5 to 2.5 times the time."""
+    words = (node.low, node.high, node.length) if rules.spaced else (0, len(vocabulary.ids), 0)
+    ends, added = letter == rules.space or not rules.spaced, SPACE if letter == rules.space else letter
+    hot = hot_words.transitions[node.hot, letter]
+    return _scores(node, hot, ends, added, words, rules, vocabulary, hot_words)
+
+
+@numba.njit
+def _scores_of_piece(
     node: Any, label: int, rules: Rules, spelling: Spelling, vocabulary: Vocabulary, hot_words: HotWords
 ) -> tuple[float, float]:
-    """Computes a child's `settled` and `pending`. `pending` is -inf if a closed vocabulary does not allow the child."""
-    settled = node.settled
-    pending = hot_words.credits[_hot_state(node, label, rules, spelling, hot_words)]
-    if node.length > 0 and spelling.begins[label]:
+    """Computes `_scores` for a label that may be several characters."""
+    hot, ends = _hot_state(node, label, rules, spelling, hot_words), spelling.begins[label]
+    if label == rules.space:
+        return _scores(node, hot, ends, SPACE, (0, 0, 0), rules, vocabulary, hot_words)
+    low, high, depth, letter = _words_of_child(node, label, spelling, vocabulary)
+    return _scores(node, hot, ends, letter, (low, high, depth), rules, vocabulary, hot_words)
+
+
+@numba.njit(inline="always")
+def _scores(
+    node: Any, hot: int, ends: bool, letter: int, words: Any, rules: Rules, vocabulary: Vocabulary, hot_words: HotWords
+) -> tuple[float, float]:
+    """Computes a child's `settled` and `pending`. `pending` is -inf if a closed vocabulary does not allow the child.
+
+    `hot` is the automaton's state after the label, `ends` whether the label completes the word before it, and `letter`
+    the last one of the child's partial word, or SPACE. `words` are the range of words that begin with the partial word
+    without that letter, and its length.
+    """
+    low, high, depth = words
+    settled, pending = node.settled, hot_words.credits[hot]
+    if node.length > 0 and ends:
         settled += node.word_score + hot_words.awards[node.hot]
         if rules.closed and node.word < 0:
             pending = -np.inf
-    if rules.scored and label != rules.space:
-        low, high, depth, letter = _words_of_child(node, label, spelling, vocabulary)
+    if rules.scored and letter != SPACE:
         first = _first_from(letter, low, high, depth, vocabulary)
         if first == high or vocabulary.letters[vocabulary.starts[first] + depth] != letter:
             if rules.closed:
@@ -236,11 +252,7 @@ def _hot_state(node: Any, label: int, rules: Rules, spelling: Spelling, hot_word
 
 @numba.njit
 def _words_of_child(node: Any, label: int, spelling: Spelling, vocabulary: Vocabulary) -> tuple[int, int, int, int]:
-    """Finds the words that start with a child's partial word without its last letter.
-
-    Returns:
-        The range of these words, the number of letters that they share, and the last letter.
-    """
+    """Returns the range of words that begin with a child's partial word but its last letter, its length, and that."""
     low, high, depth = node.low, node.high, node.length
     if spelling.begins[label]:
         low, high, depth = 0, len(vocabulary.ids), 0
@@ -346,7 +358,7 @@ def _before(values: np.ndarray, a: int, b: int) -> bool:
 
 @numba.njit
 def _child(
-    parent_index: int,
+    above: int,
     label: int,
     search: Search,
     rules: Rules,
@@ -354,9 +366,8 @@ def _child(
     vocabulary: Vocabulary,
     hot_words: HotWords,
 ) -> int:
-    """Returns the child of the node that has this label. Creates the child if it does not exist."""
-    nodes = search.nodes
-    parent = nodes[parent_index]
+    """Returns the child that node `above` has for a label. Creates it if it does not exist."""
+    nodes, parent = search.nodes, search.nodes[above]
     index = parent.child
     while index >= 0 and nodes[index].label != label:
         index = nodes[index].sibling
@@ -365,10 +376,14 @@ def _child(
     index = search.counts[NODES]
     search.counts[NODES] += 1
     node = nodes[index]
-    node.parent, node.label, node.slot = parent_index, label, -1
+    node.parent, node.label, node.slot = above, label, -1
     node.child, node.sibling, parent.child = -1, parent.child, index
-    node.settled, node.pending = _scores_of_child(parent, label, rules, spelling, vocabulary, hot_words)
-    node.hot = _hot_state(parent, label, rules, spelling, hot_words)
+    if rules.pieces:
+        node.settled, node.pending = _scores_of_piece(parent, label, rules, spelling, vocabulary, hot_words)
+        node.hot = _hot_state(parent, label, rules, spelling, hot_words)
+    else:
+        node.settled, node.pending = _scores_of_letter(parent, label, rules, vocabulary, hot_words)
+        node.hot = hot_words.transitions[parent.hot, label]
     ends = parent.length > 0 and spelling.begins[label]
     node.state = parent.word_state if ends else parent.state
     node.word_state = node.state
